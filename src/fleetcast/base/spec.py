@@ -1,0 +1,227 @@
+"""Specs: tables of a file become frozen values, with errors that name the path.
+
+`convert` turns a parsed TOML or JSON table into a `Spec`, parsing quantities ("2 s") on the way. `build` turns
+``{kind = "chunked", chunk = 512}`` into the policy object of that name: the module namespace is the registry, the
+constructor's signature is the schema.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from functools import cache
+from types import ModuleType
+from typing import Any, TypeVar
+
+import msgspec
+
+from fleetcast.base.errors import SpecError, closest
+from fleetcast.base.units import Quantity, parse
+
+T = TypeVar("T")
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A value read from a file. Keyword-only, frozen, unknown keys refused."""
+
+
+def read_toml(text: str, path: str) -> dict[str, Any]:
+    """Returns the table of a TOML text.
+
+    Raises:
+        SpecError: not TOML; names line and column.
+    """
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(path, f"is not TOML: {error}", hint="Check quotes and brackets there") from None
+    except RecursionError:
+        raise SpecError(path, "is nested too deeply") from None
+
+
+def dump_toml(table: Mapping[str, Any]) -> str:
+    """Returns TOML text of ``table``; None values are left out."""
+    import tomli_w
+
+    return tomli_w.dumps(_without_none(table))
+
+
+def to_builtins(value: object) -> Any:
+    """Returns a Spec as plain dicts, lists, numbers and text, defaults left out."""
+    if isinstance(value, msgspec.Struct):
+        defaults = {
+            f.name: f.default if f.default is not msgspec.NODEFAULT
+            else (f.default_factory() if f.default_factory is not msgspec.NODEFAULT else msgspec.NODEFAULT)
+            for f in msgspec.structs.fields(value)
+        }  # fmt: skip
+        return {
+            k: to_builtins(getattr(value, k)) for k, d in defaults.items() if getattr(value, k) != d
+        }
+    if isinstance(value, Mapping):
+        return {str(k): to_builtins(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_builtins(v) for v in value]
+    return value
+
+
+def convert(data: object, type_: type[T], path: str = "") -> T:
+    """Returns ``data`` as ``type_`` (a Spec), quantities parsed and ranges checked.
+
+    Args:
+        data: a table as tomllib or json returns it.
+        type_: the Spec class.
+        path: prefix of the error's path, e.g. ``fleet``.
+
+    Raises:
+        SpecError: unknown key (with the nearest known one), wrong type, wrong unit, out of range.
+    """
+    prepared = _prepare(data, type_, path)
+    try:
+        return msgspec.convert(prepared, type_)
+    except msgspec.ValidationError as error:
+        raise _explain(str(error), path) from None
+
+
+def _prepare(data: object, hint: Any, path: str) -> Any:
+    """Parses quantities and checks keys, walking type and data together."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        quantity = next((a for a in args[1:] if isinstance(a, Quantity)), None)
+        if quantity is None:
+            return _prepare(data, args[0], path)
+        number = parse(data, quantity.unit, path or "value")
+        if not quantity.low <= number <= quantity.high:
+            bound = f"{quantity.low:g} to {quantity.high:g} {quantity.unit}"
+            if quantity.high == float("inf"):
+                bound = f"at least {quantity.low:g} {quantity.unit}"
+            raise SpecError(path, "is out of range", value=data, limit=bound)
+        return number
+    if origin in (typing.Union, types.UnionType):
+        if data is None:
+            return None
+        kinds = [a for a in args if a is not types.NoneType]
+        structs = [a for a in kinds if isinstance(a, type) and issubclass(a, msgspec.Struct)]
+        if isinstance(data, dict) and structs:
+            return _prepare(data, structs[0], path)
+        if isinstance(data, list):
+            kinds = [a for a in kinds if typing.get_origin(a) in (list, tuple)] or kinds
+        quantities = [a for a in kinds if typing.get_origin(a) is typing.Annotated]
+        if quantities and not isinstance(data, list | dict) and str not in kinds:
+            return _prepare(data, quantities[0], path)
+        return _prepare(data, kinds[0], path) if len(kinds) == 1 or isinstance(data, list) else data
+    if origin in (tuple, list) and isinstance(data, list | tuple):
+        inner = args[0] if args else Any
+        return [_prepare(item, inner, f"{path}[{i}]") for i, item in enumerate(data)]
+    if origin is dict and isinstance(data, dict):
+        return {k: _prepare(v, args[1], f"{path}.{k}".lstrip(".")) for k, v in data.items()}
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct) and isinstance(data, dict):
+        known = _hints(hint)
+        for key in data:
+            if key not in known:
+                near = closest(str(key), known)
+                raise SpecError(
+                    f"{path}.{key}".lstrip("."), "is not a key here",
+                    limit=f"known keys: {', '.join(known)}", hint=near.capitalize(),
+                )  # fmt: skip
+        return {k: _prepare(v, known[k], f"{path}.{k}".lstrip(".")) for k, v in data.items()}
+    return data
+
+
+@cache
+def _hints(struct: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(struct, include_extras=True)
+    names = {f.name: f.encode_name for f in msgspec.structs.fields(struct)}
+    return {names[name]: hint for name, hint in hints.items() if name in names}
+
+
+def _explain(message: str, path: str) -> SpecError:
+    where = re.search(r" - at `\$?(.*?)`$", message)
+    place = path + (where[1] if where else "")
+    text = message[: where.start()] if where else message
+    return SpecError(place.lstrip(".") or "file", text[0].lower() + text[1:])
+
+
+def build(namespace: ModuleType, table: object, path: str = "") -> Any:
+    """Returns the policy that ``table`` describes.
+
+    Args:
+        namespace: the family's module, e.g. ``policy.batch``; its ``__all__`` maps kinds to classes by their
+            ``kind`` attribute.
+        table: ``{"kind": ..., **parameters}``, the kind alone as text, or an object (returned as it is).
+        path: prefix for errors, e.g. ``plan.batch``.
+
+    Raises:
+        SpecError: unknown kind or parameter (with the nearest known), wrong type or range.
+    """
+    if isinstance(table, str):
+        table = {"kind": table}
+    if not isinstance(table, Mapping):
+        return table
+    parameters = dict(table)
+    kind = parameters.pop("kind", None)
+    if not isinstance(kind, str):
+        raise SpecError(f"{path}.kind", "is missing", limit=f"one of {', '.join(kinds(namespace))}")
+    class_ = _find(namespace, kind, path)
+    converted = convert(parameters, _schema(class_), path)
+    try:
+        return class_(**{f: getattr(converted, f) for f in converted.__struct_fields__})
+    except ValueError as error:
+        raise SpecError(path, str(error)) from None
+
+
+def kinds(namespace: ModuleType) -> dict[str, type]:
+    """Returns the methods of a policy family: kind -> class, in the order of ``__all__``."""
+    found = (getattr(namespace, name) for name in namespace.__all__)
+    return {c.kind: c for c in found if isinstance(c, type) and isinstance(getattr(c, "kind", None), str)}
+
+
+def describe(policy: object) -> dict[str, Any]:
+    """Returns the table that `build` would turn into this policy: kind and every parameter."""
+    class_ = type(policy)
+    kind = getattr(class_, "kind", None)
+    if not isinstance(kind, str):
+        kind = f"{class_.__module__}:{class_.__qualname__}"
+    names = list(inspect.signature(class_).parameters)
+    return {"kind": kind} | {n: getattr(policy, n) for n in names if getattr(policy, n) is not None}
+
+
+def _find(namespace: ModuleType, kind: str, path: str) -> type:
+    known = kinds(namespace)
+    if kind in known:
+        return known[kind]
+    if ":" in kind:
+        module, _, name = kind.partition(":")
+        try:
+            found = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError) as error:
+            raise SpecError(f"{path}.kind", f"cannot be imported: {error}", value=kind) from None
+        if not isinstance(found, type):
+            raise SpecError(f"{path}.kind", "is not a class", value=kind)
+        return found
+    raise SpecError(
+        f"{path}.kind", "is unknown", value=kind,
+        limit=f"one of {', '.join(known)}, or 'module:Class'", hint=closest(kind, known).capitalize(),
+    )  # fmt: skip
+
+
+@cache
+def _schema(class_: type) -> type[msgspec.Struct]:
+    hints = typing.get_type_hints(class_.__init__, include_extras=True)  # type: ignore[misc]
+    fields: list[Any] = []
+    for name, p in inspect.signature(class_).parameters.items():
+        field = (name, hints.get(name, Any))
+        fields.append(field if p.default is p.empty else (*field, p.default))
+    return msgspec.defstruct(class_.__name__, fields, kw_only=True, frozen=True, forbid_unknown_fields=True)
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    if isinstance(value, list | tuple):
+        return [_without_none(v) for v in value]
+    return value

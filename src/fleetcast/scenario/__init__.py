@@ -1,0 +1,1 @@
+"""Floor 2: the nouns. Values that decide nothing."""
