@@ -1,0 +1,52 @@
+# Everything runs in an environment of its own; PYTHON and VENV choose which.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# A change of any of these means that the package must be installed again.
+SOURCES := pyproject.toml README.md LICENSE NOTICE $(shell find src -type f \
+    -not -path '*/__pycache__/*' -not -path '*.egg-info/*' -not -name '*.c' -not -name '*.so')
+WORKERS ?= 2
+
+.PHONY: help demo test lint evidence docs clean
+
+help:  ## say what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "Fleetcast needs Python 3.11 or later; $(PYTHON) is older." \
+	         "Name another: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# build/ is removed first: setuptools would otherwise install modules that no longer exist.
+$(VENV)/installed: $(BIN)/python $(SOURCES)
+	rm -rf build
+	$(PIP) .
+	@touch $@
+
+$(VENV)/%-extras: $(BIN)/python pyproject.toml $(VENV)/installed
+	$(PIP) ".[$*]"
+	@touch $@
+
+demo: $(VENV)/installed  ## install, plan the embedded example, write report.html
+	$(BIN)/fleetcast plan examples/quickstart.toml --report report.html
+
+test: $(VENV)/installed $(VENV)/test-extras  ## install the test extras and run the suite
+	$(BIN)/python -m pytest -q -n $(WORKERS) $(PYTEST_ARGS)
+
+lint: $(VENV)/installed $(VENV)/lint-extras  ## style, strict types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+	PYTHONPATH=src $(BIN)/lint-imports
+
+evidence: $(VENV)/installed $(VENV)/bench-extras  ## run every benchmark, render the figures in the docs
+	$(BIN)/python -m benchmarks.evidence $(EVIDENCE_ARGS)
+
+docs: $(VENV)/installed $(VENV)/docs-extras  ## build the documentation into site/
+	$(BIN)/zensical build --clean --strict
+
+clean:  ## remove what was made
+	rm -rf $(VENV) build site report.html out
+	find src -name '*.c' -delete

@@ -1,0 +1,51 @@
+"""What our hot loops use of Cython's pure-Python mode, for a machine where Cython is absent.
+
+A hot loop is one .py file, compiled where there is a C compiler and run as it is where there is none. It starts:
+
+    try:
+        import cython
+    except ImportError:
+        from fleetcast.kernels import shim as cython
+
+Its types stand in annotations, which `from __future__ import annotations` leaves unevaluated; only the
+names below are touched at run time. `cast` and `declare` change nothing here, so a hot loop uses them only
+where the plain value already has the type (never to round a float).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+compiled = False
+
+
+def cfunc(function: F) -> F:
+    """Marks a C-only function."""
+    return function
+
+
+ccall = inline = nogil = cfunc
+
+
+def _directive(*_: object, **__: object) -> Callable[[F], F]:
+    return cfunc
+
+
+boundscheck = wraparound = cdivision = initializedcheck = exceptval = returns = locals = _directive
+
+
+def cast(_: object, value: Any, **__: object) -> Any:
+    """Returns ``value`` as it is."""
+    return value
+
+
+def declare(_: object = None, value: Any = None) -> Any:
+    """Returns the initial ``value`` of a typed variable."""
+    return value
+
+
+char = uchar = short = int = uint = long = longlong = ulonglong = None
+float = double = bint = Py_ssize_t = None
