@@ -1,0 +1,80 @@
+"""What is good (objective) and what is good enough (SLO)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from fleetcast.base.errors import SpecError, closest
+from fleetcast.base.spec import Spec
+from fleetcast.base.units import Seconds
+
+MINIMIZE = {"cost": "cost", "energy": "energy", "carbon": "carbon", "latency": "e2e.mean"}
+MAXIMIZE = {"throughput": "throughput", "goodput": "goodput"}
+
+
+class Slo(Spec):
+    """Upper limits on latency; each key is ``metric_statistic``. None = no limit."""
+
+    ttft_mean: Seconds | None = None
+    ttft_p50: Seconds | None = None
+    ttft_p90: Seconds | None = None
+    ttft_p99: Seconds | None = None
+    tpot_mean: Seconds | None = None
+    tpot_p50: Seconds | None = None
+    tpot_p90: Seconds | None = None
+    tpot_p99: Seconds | None = None
+    e2e_mean: Seconds | None = None
+    e2e_p50: Seconds | None = None
+    e2e_p90: Seconds | None = None
+    e2e_p99: Seconds | None = None
+
+    def limits(self) -> dict[str, float]:
+        """Returns the limits that are set: ``{"ttft.p99": 2.0}``, s."""
+        names = (f.name for f in msgspec.structs.fields(self))
+        return {n.replace("_", "."): v for n in names if (v := getattr(self, n)) is not None}
+
+    def per_request(self) -> dict[str, float]:
+        """Returns the limit each single request is held to for goodput: the widest per metric, s."""
+        found: dict[str, float] = {}
+        for name, limit in self.limits().items():
+            metric = name.partition(".")[0]
+            found[metric] = max(limit, found.get(metric, 0.0))
+        return found
+
+
+class Objective(Spec):
+    """What is minimised or maximised; several goals ask for a frontier."""
+
+    minimize: str | tuple[str, ...] | None = None
+    maximize: str | tuple[str, ...] | None = None
+
+    def goals(self) -> tuple[tuple[str, str, int], ...]:
+        """Returns (goal, metric path, sign) in order; sign 1 = minimise, -1 = maximise. Default: cost.
+
+        Raises:
+            SpecError: unknown goal.
+        """
+        found: list[tuple[str, str, int]] = []
+        for key, known, sign in (("minimize", MINIMIZE, 1), ("maximize", MAXIMIZE, -1)):
+            value = getattr(self, key)
+            for goal in (value,) if isinstance(value, str) else value or ():
+                if goal not in known:
+                    other = "maximize" if key == "minimize" else "minimize"
+                    where = f"'{goal}' belongs under {other}" if goal in (MINIMIZE | MAXIMIZE) else ""
+                    raise SpecError(
+                        f"objective.{key}", "is unknown", value=goal, limit=f"one of {', '.join(known)}",
+                        hint=where or closest(goal, known).capitalize(),
+                    )  # fmt: skip
+                found.append((goal, known[goal], sign))
+        return tuple(found) or (("cost", "cost", 1),)
+
+
+def lookup(metrics: Mapping[str, Any], path: str) -> float:
+    """Returns ``metrics["ttft"]["p99"]`` for the path ``ttft.p99``."""
+    value: Any = metrics
+    for part in path.split("."):
+        value = value[part]
+    return float(value)

@@ -1,0 +1,158 @@
+"""Plan: every choice fixed before the start, as a list of pools and a route above them.
+
+The same type says what is already decided (a part), what shall be searched (a list of values) and what will run
+(complete: every field one value). Flat keys in a scenario's ``[plan]`` are shorthand for one pool.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from fleetcast.base.errors import SpecError, closest
+from fleetcast.base.spec import Spec, convert, to_builtins
+
+Table = dict[str, Any]
+
+ROLES = ("all",)
+DTYPES = ("fp32", "bf16", "fp16", "fp8", "fp8-weights", "int8", "int4", "mxfp4", "nvfp4")
+KV_DTYPES = ("auto", "fp32", "bf16", "fp16", "fp8", "int8", "int4")
+COUNTS = ("replicas", "tensor_parallel", "pipeline_parallel", "expert_parallel", "attention_dp")
+
+
+class Pool(Spec):
+    """Replicas that serve alike. A tuple means: search these values; None means: not decided.
+
+    Attributes:
+        role: what the pool does; "all" = prefill and decode.
+        on: name of the fleet's group it runs on; None = the only group, or any.
+        model: catalogue name or path; None = the workload's.
+        replicas: independent copies of the model.
+        tensor_parallel: devices that split each layer.
+        pipeline_parallel: stages that split the layers.
+        expert_parallel: ranks that split the experts (within tensor_parallel x attention_dp devices).
+        attention_dp: ranks that hold whole attention and split the requests of a replica.
+        engine: engine profile, e.g. "vllm-0.6".
+        dtype: weights; None = the checkpoint's.
+        kv_dtype: cache; "auto" = what the engine profile says.
+        activation_dtype: None = what dtype implies.
+        batch: batch policy table, e.g. ``{kind = "chunked", chunk = 2048}``.
+        order: order policy table.
+        memory: memory policy table.
+    """
+
+    role: str = "all"
+    on: str | None = None
+    model: str | None = None
+    replicas: int | tuple[int, ...] | None = None
+    tensor_parallel: int | tuple[int, ...] | None = None
+    pipeline_parallel: int | tuple[int, ...] | None = None
+    expert_parallel: int | tuple[int, ...] | None = None
+    attention_dp: int | tuple[int, ...] | None = None
+    engine: str | tuple[str, ...] | None = None
+    dtype: str | tuple[str, ...] | None = None
+    kv_dtype: str | tuple[str, ...] | None = None
+    activation_dtype: str | None = None
+    batch: Table | tuple[Table, ...] | str | None = None
+    order: Table | tuple[Table, ...] | str | None = None
+    memory: Table | tuple[Table, ...] | str | None = None
+
+    def devices(self) -> int:
+        """Devices of a complete pool: replicas x tensor x pipeline x attention-DP."""
+        return (
+            one(self.replicas) * one(self.tensor_parallel) * one(self.pipeline_parallel) * one(self.attention_dp)
+        )
+
+
+class Plan(Spec):
+    """Pools and the route above them."""
+
+    pools: tuple[Pool, ...] = (Pool(),)
+    route: Table | str | None = None
+
+    def devices(self) -> int:
+        """Devices of a complete plan."""
+        return sum(pool.devices() for pool in self.pools)
+
+    def table(self) -> Table:
+        """Returns the plan as the table a scenario file holds: flat for one pool, ``pools`` for several."""
+        rows = [to_builtins(pool) for pool in self.pools]
+        table: Table = rows[0] if len(rows) == 1 else {"pools": rows}
+        return table | ({"route": self.route} if self.route is not None else {})
+
+    def label(self) -> str:
+        """Returns a short name for tables: ``2x TP4`` or ``1x TP4 PP2 + 4x TP1``."""
+        return " + ".join(pool_label(pool) for pool in self.pools)
+
+
+def pool_label(pool: Pool) -> str:
+    """Returns e.g. ``2x TP4 PP2 EP8`` for a complete pool."""
+    parts = [f"{one(pool.replicas)}x TP{one(pool.tensor_parallel)}"]
+    for name, value in (
+        ("PP", pool.pipeline_parallel), ("EP", pool.expert_parallel), ("ADP", pool.attention_dp),
+    ):  # fmt: skip
+        if one(value) > 1:
+            parts.append(f"{name}{one(value)}")
+    return " ".join(parts) + (f" on {pool.on}" if pool.on else "")
+
+
+def one(value: int | tuple[int, ...] | None) -> int:
+    """Returns a decided count; an undecided one counts as 1."""
+    return value if isinstance(value, int) else 1
+
+
+def read_plan(table: Table, path: str = "plan") -> Plan:
+    """Returns the Plan of a scenario's ``[plan]`` table, flat or with ``[[plan.pools]]``.
+
+    Raises:
+        SpecError: unknown key, both forms at once, wrong dtype or role, a count below 1.
+    """
+    table = dict(table)
+    route = table.pop("route", None)
+    pools = table.pop("pools", None)
+    if pools is not None and table:
+        key = next(iter(table))
+        near = closest(key, ["pools", "route"])
+        raise SpecError(
+            f"{path}.{key}", "stands beside plan.pools", limit="use flat keys or [[plan.pools]], not both",
+            hint=near.capitalize() or "Move the key into each [[plan.pools]] table",
+        )  # fmt: skip
+    if pools is None:
+        rows, places = [table], [path]
+    else:
+        if not isinstance(pools, list) or not pools:
+            raise SpecError(f"{path}.pools", "is not a list of tables", value=pools, hint="Write [[plan.pools]]")
+        rows, places = pools, [f"{path}.pools[{i}]" for i in range(len(pools))]
+    plan = Plan(pools=tuple(convert(r, Pool, p) for r, p in zip(rows, places, strict=True)), route=route)
+    for pool, place in zip(plan.pools, places, strict=True):
+        _check_pool(pool, place)
+    return plan
+
+
+def _check_pool(pool: Pool, path: str) -> None:
+    for name in COUNTS:
+        for value in as_tuple(getattr(pool, name)):
+            if isinstance(value, bool) or value < 1 or value > 1_000_000:
+                raise SpecError(f"{path}.{name}", "is out of range", value=value, limit="a whole number from 1")
+    if pool.role not in ROLES:
+        raise SpecError(f"{path}.role", "is not simulated yet", value=pool.role, limit=f"one of {', '.join(ROLES)}")
+    for name, known in (("dtype", DTYPES), ("kv_dtype", KV_DTYPES), ("activation_dtype", DTYPES)):
+        for value in as_tuple(getattr(pool, name)):
+            if value not in known:
+                raise SpecError(
+                    f"{path}.{name}", "is unknown", value=value,
+                    limit=f"one of {', '.join(known)}", hint=closest(value, known).capitalize(),
+                )  # fmt: skip
+
+
+def as_tuple(value: Any) -> tuple[Any, ...]:
+    """Returns the values a field may take: () undecided, (v,) decided, the tuple to search."""
+    if value is None:
+        return ()
+    return tuple(value) if isinstance(value, tuple | list) else (value,)
+
+
+def replace(pool: Pool, **changes: Any) -> Pool:
+    """Returns ``pool`` with the named fields changed."""
+    return msgspec.structs.replace(pool, **changes)

@@ -1,0 +1,68 @@
+"""The serving workload: a model and the requests that arrive for it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from fleetcast.base.spec import Spec
+from fleetcast.base.units import PerSecond
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=100_000_000)]
+
+
+class Arrivals(Spec):
+    """When requests arrive, instead of a trace's times.
+
+    Attributes:
+        kind: "poisson", "uniform", "gamma" (bursty; ``cv`` of the gaps) or "closed" (``concurrency`` users, each
+            sending its next request when the last has been answered).
+        rate: mean requests per second.
+        requests: how many; None = as many as the trace has.
+        concurrency: users of a closed loop.
+        cv: coefficient of variation of gamma gaps.
+    """
+
+    kind: str
+    rate: PerSecond | None = None
+    requests: Count | None = None
+    concurrency: Count | None = None
+    cv: Positive = 2.0
+
+
+class Lengths(Spec):
+    """How long requests are, instead of a trace's lengths.
+
+    Attributes:
+        kind: "fixed" (``prompt``, ``output`` tokens) or "lognormal" (means ``prompt``, ``output`` and their 90th
+            percentiles ``prompt_p90``, ``output_p90``).
+    """
+
+    kind: str
+    prompt: Positive
+    output: Positive
+    prompt_p90: Positive | None = None
+    output_p90: Positive | None = None
+
+
+class Serving(Spec):
+    """Requests for one model.
+
+    Attributes:
+        model: catalogue name or path of a Hugging Face config.json.
+        trace: packaged sample's name or a file's path; None = arrivals and lengths are both given.
+        speed_up: 2 = the trace arrives twice as fast.
+        requests: only the first so many requests of the trace.
+        arrivals: instead of the trace's times.
+        lengths: instead of the trace's lengths.
+    """
+
+    kind: str = "serving"
+    model: str
+    trace: str | None = None
+    speed_up: Positive = 1.0
+    requests: Count | None = None
+    arrivals: Arrivals | None = None
+    lengths: Lengths | None = None
