@@ -32,7 +32,7 @@ def test_source_file_is_short_documented_and_well_named(path: Path) -> None:
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_no_room_imports_the_front_door(path: Path) -> None:
-    """`fleetcast/__init__` opens the verbs lazily, and whoever imports it from below closes a circle."""
+    """`fleetcast/__init__` opens the verbs lazily: importing it from below closes a circle."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             assert all(alias.name != "fleetcast" for alias in node.names)
@@ -74,7 +74,7 @@ def test_import_is_light_and_fast() -> None:
 
 
 def test_public_names_have_stubs() -> None:
-    """`fleetcast.__init__` is lazy, so its types stand in `__init__.pyi`; both list the same names."""
+    """`fleetcast.__init__` is lazy, its types stand in `__init__.pyi`; both list the same names."""
     package = ROOT / "src/fleetcast"
     if not (package / "__init__.pyi").exists():
         pytest.skip("the front door has no stub yet")

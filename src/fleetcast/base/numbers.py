@@ -1,11 +1,11 @@
 """Delimited text to columns of numbers: a million lines in a fraction of a second.
 
-Every number equals what ``float()`` makes of the same characters. Up to 18 digits without exponent, with a
-value of at most 2**53 once the point is dropped, are one exact division (both operands are exact doubles, so
-the quotient is rounded once, as ``float()`` rounds it); all else is handed to ``float()`` itself.
+Every number equals what ``float()`` makes of the same characters. Up to 18 digits without exponent,
+of at most 2**53 once the point is dropped, are one exact division: both operands are exact doubles,
+so the quotient is rounded once, as ``float()`` rounds it. All else is handed to ``float()`` itself.
 
-This file is a hot loop (`fleetcast.kernels.shim`): compiled where there is a C compiler. Where there is none,
-numpy's own text parser takes plain tables, and the loop below runs as Python on the rest.
+This file is a hot loop (`fleetcast.kernels.shim`), compiled where there is a C compiler. Where there
+is none, numpy's own text parser takes plain tables, and the loop runs as Python on the rest.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def parse_table(
     r"""Returns chosen columns of a table of text.
 
     Args:
-        data: the text; rows end in \n or \r\n, blank lines are skipped, fields may stand in double quotes.
+        data: the text; rows end in \n or \r\n, blank lines are skipped, fields may be quoted.
         width: fields in every row.
         take: indices of the wanted columns, no index twice; the others may hold anything.
         begin: byte offset of the first row.
@@ -71,10 +71,8 @@ def parse_table(
     return table
 
 
-def row_position(
-    data: bytes, width: int, row: int, *, begin: int = 0, delimiter: str = ","
-) -> int:
-    """Returns the byte offset at which a row starts (for error messages; arguments as `parse_table`)."""
+def row_position(data: bytes, width: int, row: int, *, begin: int = 0, delimiter: str = ",") -> int:
+    """Returns the byte offset at which a row starts; other arguments as in `parse_table`."""
     _, position = _parse_exact(data, width, [], begin, delimiter, row)
     return position
 
@@ -95,7 +93,9 @@ def _parse_exact(
         return table if row == rows else table[:, :row].copy(), position
     text = ""
     if status == _NOT_A_NUMBER:
-        text = data[position : _field_end(data, position, ord(delimiter))].decode("utf-8", "replace")
+        text = data[position : _field_end(data, position, ord(delimiter))].decode(
+            "utf-8", "replace"
+        )
     problem = {_NOT_A_NUMBER: "is not a number", _TOO_FEW: "is missing"}
     raise Malformed(row, column, position, text, problem.get(status, "is one field too many"))
 
@@ -103,7 +103,7 @@ def _parse_exact(
 def _parse_plain(
     data: bytes, width: int, take: Sequence[int], begin: int, delimiter: str
 ) -> NDArray[np.float64] | None:
-    """numpy's parser for a table of nothing but numbers; None where it is anything else."""
+    """Reads a table of nothing but numbers by numpy's parser; None where it holds anything else."""
     import warnings
 
     import numpy as np
@@ -139,7 +139,7 @@ def scan(
     stop: cython.Py_ssize_t,
     state: cython.longlong[::1],
 ) -> None:
-    """Fills ``table`` row by row, and ``state`` with (row, column, position, status) where it ended.
+    """Fills ``table`` row by row, and ``state`` with where it ended: row, column, position, status.
 
     Args:
         data: the text.
@@ -245,9 +245,7 @@ def scan(
 @cython.cfunc
 @cython.boundscheck(False)
 @cython.wraparound(False)
-def _field_end(
-    data: bytes, start: cython.Py_ssize_t, delimiter: cython.int
-) -> cython.Py_ssize_t:
+def _field_end(data: bytes, start: cython.Py_ssize_t, delimiter: cython.int) -> cython.Py_ssize_t:
     """The offset of the delimiter or line end that closes the field at ``start``."""
     end: cython.Py_ssize_t = len(data)
     i: cython.Py_ssize_t = start
@@ -266,7 +264,7 @@ def _field_end(
 
 
 def _number(data: bytes, start: int, end: int) -> float:
-    """What ``float()`` makes of a field, quotes and blanks around it dropped; an empty one is NaN."""
+    """What ``float()`` makes of a field without quotes and blanks; an empty one is NaN."""
     text = data[start:end].strip()
     if len(text) >= 2 and text[:1] == b'"' and text[-1:] == b'"':
         text = text[1:-1].strip()

@@ -1,15 +1,15 @@
 """What our hot loops use of Cython's pure-Python mode, for a machine where Cython is absent.
 
-A hot loop is one .py file, compiled where there is a C compiler and run as it is where there is none. It starts:
+A hot loop is one .py file, compiled where there is a C compiler, run as it is where there is none:
 
     try:
         import cython
     except ImportError:
         from fleetcast.kernels import shim as cython
 
-Its types stand in annotations, which `from __future__ import annotations` leaves unevaluated; only the
-names below are touched at run time. `cast` and `declare` change nothing here, so a hot loop uses them only
-where the plain value already has the type (never to round a float).
+Its types stand in annotations, which ``from __future__ import annotations`` leaves unevaluated; only
+the names below are touched at run time. `cast` and `declare` change nothing here, so a hot loop uses
+them only where the plain value already has the type (never to round a float).
 """
 
 from __future__ import annotations
@@ -28,6 +28,11 @@ def cfunc(function: F) -> F:
 
 
 ccall = inline = nogil = cfunc
+
+
+def cclass(class_: type) -> type:
+    """Marks a C struct with methods."""
+    return class_
 
 
 def _directive(*_: object, **__: object) -> Callable[[F], F]:

@@ -1,0 +1,1 @@
+"""Evidence: each script measures claims and returns them as records (`benchmarks.records`)."""
