@@ -168,8 +168,8 @@ def systems_page(found: Sequence[System], records: Sequence[Record]) -> str:
         "",
         "<!-- Rendered by `make evidence` from systems.toml and evidence.json: edit those. -->",
         "",
-        "Every published method that Fleetcast is to hold, where it lives in the house, and how far "
-        "it is: "
+        "Every published method that Fleetcast is to hold, where it lives in the house, and "
+        "how far it is: "
         + ", ".join(f"{n} {state}" for state, n in counts.items())
         + ". The figures come from [the evidence](evidence.md).",
         "",

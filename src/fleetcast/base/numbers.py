@@ -4,8 +4,8 @@ Every number equals what ``float()`` makes of the same characters. Up to 18 digi
 of at most 2**53 once the point is dropped, are one exact division: both operands are exact doubles,
 so the quotient is rounded once, as ``float()`` rounds it. All else is handed to ``float()`` itself.
 
-This file is a hot loop (`fleetcast.kernels.shim`), compiled where there is a C compiler. Where there
-is none, numpy's own text parser takes plain tables, and the loop runs as Python on the rest.
+This file is a hot loop (`fleetcast.kernels.shim`), compiled where there is a C compiler. Where
+there is none, numpy's own text parser takes plain tables, and the loop runs as Python on the rest.
 """
 
 from __future__ import annotations

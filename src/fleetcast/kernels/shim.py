@@ -7,9 +7,9 @@ A hot loop is one .py file, compiled where there is a C compiler, run as it is w
     except ImportError:
         from fleetcast.kernels import shim as cython
 
-Its types stand in annotations, which ``from __future__ import annotations`` leaves unevaluated; only
-the names below are touched at run time. `cast` and `declare` change nothing here, so a hot loop uses
-them only where the plain value already has the type (never to round a float).
+Its types stand in annotations, which ``from __future__ import annotations`` leaves unevaluated, so
+only the names below are touched at run time. `cast` and `declare` change nothing here: a hot loop
+uses them only where the plain value already has the type (never to round a float).
 """
 
 from __future__ import annotations
