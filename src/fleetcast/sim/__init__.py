@@ -1,0 +1,1 @@
+"""Floor 5: worlds on a logical clock."""

@@ -1,0 +1,1202 @@
+"""The hot loop of the serving world: one replica under continuous batching, advanced from event to event.
+
+Between two events a batch repeats the same iteration while every context grows by one token, so an iteration's time
+is affine in its index and k of them sum in closed form: ``k v + s k(k-1)/2``. A *segment* is the longest such run
+up to the next thing that changes inside (a finish, a full cache, a roof crossing, a window filling up); an arrival
+cuts it at the first boundary at or after it. ``stepwise`` makes every segment one iteration: the same times.
+
+Plain Python that Cython compiles where there is a compiler (lists become buffers, everything else is the same code).
+What it does not know: models, devices, prices. All of that is in the tables it is given (`cost.step.StepCost`).
+
+One file over the usual length: it is one state machine, and compiled classes must share a module.
+"""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+
+try:
+    import cython
+except ImportError:
+    from fleetcast.kernels import shim as cython
+
+INF = float("inf")
+EXACT = 1024
+"""Token counts up to here have a table entry each."""
+STRIDE = 64
+"""Beyond, one knot every so many tokens, linear between."""
+
+
+def column(code: str, values: object) -> object:
+    """Returns a column the kernel can index: a buffer when compiled, a list when not (faster there)."""
+    if cython.compiled:
+        return values if isinstance(values, array) else array(code, values)
+    return list(values)
+
+
+def zeros(code: str, size: int, value: int = 0) -> object:
+    """Returns a column of ``size`` equal values."""
+    if cython.compiled:
+        return array(code, [value]) * size
+    return [float(value) if code == "d" else value] * size
+
+
+@cython.cfunc
+@cython.boundscheck(False)
+@cython.wraparound(False)
+@cython.cdivision(True)
+def _at(table: cython.double[::1], last: cython.Py_ssize_t, tokens: cython.longlong) -> cython.double:
+    """Reads a table at a token count: exact to 1,024, then linear between knots and beyond the last."""
+    if tokens <= EXACT:
+        return table[tokens]
+    over: cython.longlong = tokens - EXACT
+    i: cython.longlong = over // STRIDE
+    if i > last - 1 - EXACT:
+        i = last - 1 - EXACT
+    x: cython.double = (over - i * STRIDE) / float(STRIDE)
+    low: cython.double = table[EXACT + i]
+    return low + (table[EXACT + i + 1] - low) * x
+
+
+@cython.cfunc
+@cython.boundscheck(False)
+@cython.wraparound(False)
+@cython.cdivision(True)
+def _deposit(
+    table: cython.double[::1], last: cython.Py_ssize_t, tokens: cython.longlong, weight: cython.double
+) -> cython.void:
+    """Adds ``weight`` at a token count so that a dot product with a table equals the sum of `_at`."""
+    if tokens <= EXACT:
+        table[tokens] += weight
+        return
+    over: cython.longlong = tokens - EXACT
+    i: cython.longlong = over // STRIDE
+    if i > last - 1 - EXACT:
+        i = last - 1 - EXACT
+    x: cython.double = (over - i * STRIDE) / float(STRIDE)
+    table[EXACT + i] += weight * (1.0 - x)
+    table[EXACT + i + 1] += weight * x
+
+
+@cython.cfunc
+@cython.boundscheck(False)
+@cython.wraparound(False)
+def _heap_push(heap: cython.longlong[::1], size: cython.Py_ssize_t, key: cython.longlong) -> cython.void:
+    if cython.compiled:
+        i: cython.Py_ssize_t = size
+        up: cython.Py_ssize_t
+        while i > 0:
+            up = (i - 1) >> 1
+            if heap[up] <= key:
+                break
+            heap[i] = heap[up]
+            i = up
+        heap[i] = key
+    else:
+        heapq.heappush(heap, key)
+
+
+@cython.cfunc
+@cython.boundscheck(False)
+@cython.wraparound(False)
+def _heap_pop(heap: cython.longlong[::1], size: cython.Py_ssize_t) -> cython.void:
+    """Removes the least key; ``size`` is the size before."""
+    if cython.compiled:
+        last: cython.longlong = heap[size - 1]
+        n: cython.Py_ssize_t = size - 1
+        i: cython.Py_ssize_t = 0
+        child: cython.Py_ssize_t = 1
+        while child < n:
+            if child + 1 < n and heap[child + 1] < heap[child]:
+                child += 1
+            if last <= heap[child]:
+                break
+            heap[i] = heap[child]
+            i = child
+            child = 2 * i + 1
+        if n > 0:
+            heap[i] = last
+    else:
+        heapq.heappop(heap)
+
+
+@cython.cfunc
+@cython.cdivision(True)
+def _steps_within(v: cython.double, s: cython.double, span: cython.double) -> cython.longlong:
+    """Returns the least k >= 1 with ``k v + s k(k-1)/2 >= span``."""
+    k: cython.longlong
+    if span <= v:
+        return 1
+    b: cython.double = v - 0.5 * s
+    k = int(2.0 * span / (b + (b * b + 2.0 * s * span) ** 0.5))
+    if k < 1:
+        k = 1
+    while k > 1 and (k - 1) * v + s * (0.5 * (k - 1) * (k - 2)) >= span:
+        k -= 1
+    while k * v + s * (0.5 * k * (k - 1)) < span:
+        k += 1
+    return k
+
+
+@cython.cclass
+class Costs:
+    """The numbers of a `StepCost`, as the hot loop reads them."""
+
+    dense: cython.double[::1]
+    experts: cython.double[::1]
+    head: cython.double[::1]
+    hop: cython.double[::1]
+    floor: cython.double[::1]
+    base: cython.double[::1]
+    slope: cython.double[::1]
+    last: cython.Py_ssize_t
+    full_share: cython.double
+    window_share: cython.double
+    window: cython.longlong
+    pre_base: cython.double
+    pre_pair: cython.double
+    pre_context: cython.double
+    host_step: cython.double
+    host_seq: cython.double
+    host_token: cython.double
+    overlap: cython.bint
+    stages: cython.longlong
+    stage_share: cython.double
+    ranks: cython.longlong
+    capacity: cython.longlong
+    block: cython.longlong
+    watermark: cython.longlong
+    swap_block: cython.double
+
+    def __init__(self, tables: dict, scalars: dict) -> None:
+        """Takes the tables (sequences of float) and the scalars by name."""
+        self.dense = column("d", tables["dense"])
+        self.experts = column("d", tables["experts"])
+        self.head = column("d", tables["head"])
+        self.hop = column("d", tables["hop"])
+        self.floor = column("d", tables["floor"])
+        self.base = column("d", tables["base"])
+        self.slope = column("d", tables["slope"])
+        self.last = len(tables["dense"]) - 1
+        self.full_share = scalars["full_share"]
+        self.window_share = scalars["window_share"]
+        self.window = scalars["window"]
+        self.pre_base = scalars["pre_base"]
+        self.pre_pair = scalars["pre_pair"]
+        self.pre_context = scalars["pre_context"]
+        self.host_step = scalars["host_step"]
+        self.host_seq = scalars["host_seq"]
+        self.host_token = scalars["host_token"]
+        self.overlap = scalars["overlap"]
+        self.stages = scalars["stages"]
+        self.stage_share = scalars["stage_share"]
+        self.ranks = scalars["ranks"]
+        self.capacity = scalars["capacity"]
+        self.block = scalars["block"]
+        self.watermark = scalars["watermark"]
+        self.swap_block = scalars["swap_block"]
+
+
+@cython.cclass
+class Requests:
+    """Columns shared by all replicas, indexed by request."""
+
+    arrival: cython.double[::1]
+    prompt: cython.int[::1]
+    output: cython.int[::1]
+    first: cython.double[::1]
+    finish: cython.double[::1]
+    emitted: cython.int[::1]
+    admitted: cython.int[::1]
+    following: cython.int[::1]
+    ends: cython.longlong[::1]
+
+    def __init__(self, arrival: object, prompt: object, output: object) -> None:
+        """Takes arrival (s, f8[n]), prompt and output (tokens, i4[n])."""
+        n = len(arrival)
+        self.arrival = column("d", arrival)
+        self.prompt = column("i", prompt)
+        self.output = column("i", output)
+        self.first = zeros("d", n, -1)
+        self.finish = zeros("d", n, -1)
+        self.emitted = zeros("i", n)
+        self.admitted = zeros("i", n)
+        self.following = zeros("i", n)
+        self.ends = zeros("q", n)
+
+
+    def times(self) -> tuple:
+        """Returns the columns (arrival, first token, finish), s; a closed loop sets the arrivals."""
+        return self.arrival, self.first, self.finish
+
+
+@cython.cclass
+class Lane:
+    """One scheduler: its waiting line, its running batch and its share of the KV cache."""
+
+    head: cython.longlong
+    tail: cython.longlong
+    resumed: cython.longlong
+    queue: cython.longlong[::1]
+    queued: cython.Py_ssize_t
+    heap: cython.longlong[::1]
+    n: cython.longlong
+    turns: cython.longlong[::1]
+    turning: cython.Py_ssize_t
+    it: cython.longlong
+    full: cython.longlong
+    windowed: cython.longlong
+    growing: cython.longlong
+    phases: cython.longlong[::1]
+    whole: cython.longlong
+    worst: cython.longlong
+    held: cython.longlong
+    part: cython.longlong
+    part_left: cython.longlong
+    part_done: cython.longlong
+    load: cython.longlong
+    ids: cython.int[::1]
+    done: cython.int[::1]
+    count: cython.Py_ssize_t
+    tokens: cython.longlong
+    emits: cython.longlong
+    attention: cython.double
+    extra: cython.double
+    decodes: cython.longlong
+    open: cython.bint
+
+    def __init__(self, max_batch: int, block: int, waiting: int) -> None:
+        """Makes an empty lane; ``waiting`` is the room of the ranked queue (0 = first come, first served)."""
+        self.head = self.tail = self.resumed = -1
+        self.n = self.it = self.full = self.windowed = self.growing = 0
+        self.whole = self.worst = self.held = self.part_left = self.part_done = self.load = 0
+        self.part = -1
+        self.queued = self.turning = self.count = 0
+        self.tokens = self.emits = self.decodes = 0
+        self.attention = self.extra = 0.0
+        self.open = True
+        if cython.compiled:
+            self.heap = zeros("q", max_batch + 1)
+            self.turns = zeros("q", 4 * max_batch + 64)
+            self.queue = zeros("q", waiting + 1)
+        else:
+            self.heap, self.turns, self.queue = [], [], []
+        self.phases = zeros("q", block)
+        self.ids = zeros("i", max_batch + 2)
+        self.done = zeros("i", max_batch + 2)
+
+
+@cython.cclass
+class Replica:
+    """One copy of the model: pipeline lanes x attention-DP ranks that step together.
+
+    Attributes a driver reads: ``end`` (when the segment under way ends, inf when idle), ``load`` (requests waiting
+    and running), ``completed``, ``now``.
+    """
+
+    costs: Costs
+    requests: Requests
+    lanes: list
+    only: Lane
+    single: cython.bint
+    width: cython.Py_ssize_t
+    max_batch: cython.longlong
+    budget: cython.longlong
+    mixed: cython.bint
+    split: cython.bint
+    refill: cython.bint
+    reserve: cython.bint
+    shortest: cython.bint
+    swapping: cython.bint
+    stepwise: cython.bint
+    now: cython.double
+    end: cython.double
+    steps: cython.longlong
+    v: cython.double
+    s: cython.double
+    until: cython.double
+    pure: cython.bint
+    load: cython.longlong
+    completed: cython.longlong
+    preemptions: cython.longlong
+    peak_running: cython.longlong
+    limited: cython.bint
+    truncated: cython.bint
+    admissions: cython.int
+    busy: cython.double
+    iterations: cython.longlong
+    attention: cython.double
+    attention_slope: cython.double
+    host: cython.double
+    host_slope: cython.double
+    swap: cython.double
+    hist: cython.double[::1]
+    hist_rank: cython.double[::1]
+    hist_head: cython.double[::1]
+    sums: cython.double[::1]
+    log: object
+
+    def __init__(
+        self, costs: Costs, requests: Requests, rule: tuple, *, shortest: bool = False, swapping: bool = False,
+        stepwise: bool = False, record: bool = False,
+    ) -> None:  # fmt: skip
+        """Makes an idle replica; ``rule`` is a `policy.batch.Rule`."""
+        self.costs, self.requests = costs, requests
+        self.max_batch, self.budget, self.mixed, self.split, self.refill, self.reserve = rule
+        self.shortest, self.swapping, self.stepwise = shortest, swapping, stepwise
+        waiting = len(requests.arrival) if shortest else 0
+        self.width = costs.stages * costs.ranks
+        self.lanes = [Lane(self.max_batch, costs.block, waiting) for _ in range(self.width)]
+        self.only = self.lanes[0]
+        self.single = self.width == 1
+        self.now, self.end = 0.0, INF
+        self.steps, self.v, self.s, self.until, self.pure = 0, 0.0, 0.0, INF, False
+        self.load = self.completed = self.preemptions = self.peak_running = 0
+        self.limited = self.truncated = False
+        self.admissions, self.busy, self.iterations = 0, 0.0, 0
+        self.attention = self.attention_slope = self.host = self.host_slope = self.swap = 0.0
+        self.hist = zeros("d", costs.last + 1)
+        self.hist_rank = zeros("d", costs.last + 1) if costs.ranks > 1 else self.hist
+        self.hist_head = zeros("d", costs.last + 1)
+        self.sums = zeros("d", 8)
+        self.log = [] if record else None
+
+    # What a driver calls ----------------------------------------------------------------------------------------
+
+    @cython.ccall
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def push(self, r: cython.longlong, t: cython.double) -> cython.void:
+        """A request arrives at ``t``, at most ``end``: it joins a line, and cuts the segment if it may enter."""
+        lane: Lane = self.only
+        other: Lane
+        if not self.single:
+            for other in self.lanes:
+                if other.load < lane.load:
+                    lane = other
+        lane.load += 1
+        self.load += 1
+        if self.shortest:
+            key: cython.longlong = self.requests.prompt[r]
+            _heap_push(lane.queue, lane.queued, (key << 32) | r)
+            lane.queued += 1
+        else:
+            self.requests.following[r] = -1
+            if lane.head < 0:
+                lane.head = r
+            else:
+                self.requests.following[lane.tail] = r
+            lane.tail = r
+        if self.end == INF:
+            self.now = self.end = t
+            self.steps = 0
+        elif lane.open and self.steps > 1:
+            k: cython.longlong = _steps_within(self.v, self.s, t - self.now)
+            if k < self.steps:
+                self.steps = k
+                self.end = self.now + (k * self.v + self.s * (0.5 * k * (k - 1)))
+
+    @cython.ccall
+    def commit(self) -> cython.void:
+        """Ends the segment under way: tokens come out, requests finish, the next segment begins."""
+        if self.steps > 0:
+            self._settle()
+        self._begin()
+
+    def state(self) -> tuple[float, int]:
+        """Returns (when the segment under way ends (s), requests waiting and running)."""
+        return self.end, self.load
+
+    def report(self) -> dict:
+        """Returns counters, sums and histograms of all that has been run.
+
+        ``sums``: full and windowed context tokens read by decodes, prefill pairs, prefill reach, prompt tokens
+        processed, then seconds of attention, of host time not hidden, and of swaps. ``hist`` counts iterations by
+        tokens (table grid), ``hist_rank`` by the fullest attention-DP rank, ``hist_head`` by tokens that come out.
+        """
+        return {
+            "iterations": self.iterations, "busy": self.busy, "completed": self.completed,
+            "preemptions": self.preemptions, "peak_running": self.peak_running,
+            "limited": bool(self.limited), "truncated": bool(self.truncated), "log": self.log,
+            "hist": list(self.hist), "hist_rank": list(self.hist_rank), "hist_head": list(self.hist_head),
+            "sums": list(self.sums),
+        }  # fmt: skip
+
+    @cython.ccall
+    def used(self) -> cython.longlong:
+        """Returns the KV blocks in use, all lanes together."""
+        total: cython.longlong = 0
+        lane: Lane
+        for lane in self.lanes:
+            total += self._used(lane) + lane.held
+        return total
+
+    # Ending a segment -------------------------------------------------------------------------------------------
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def _settle(self) -> cython.void:
+        k: cython.longlong = self.steps
+        duration: cython.double = self.end - self.now
+        lane: Lane
+        if self.log is not None:
+            self._note(duration)
+        self.busy += duration
+        self.iterations += k
+        self.now = self.end
+        self.sums[5] += k * self.attention + self.attention_slope * (0.5 * k * (k - 1))
+        self.sums[6] += k * self.host + self.host_slope * (0.5 * k * (k - 1))
+        self.sums[7] += self.swap
+        if self.single:
+            lane = self.only
+            _deposit(self.hist, self.costs.last, lane.decodes + lane.tokens, k)
+            _deposit(self.hist_head, self.costs.last, lane.decodes + lane.emits, k)
+            self._settle_lane(lane, k)
+            return
+        self._deposit_all(k)
+        for lane in self.lanes:
+            self._settle_lane(lane, k)
+
+    @cython.cfunc
+    def _deposit_all(self, k: cython.longlong) -> cython.void:
+        """Counts the iterations by tokens, per pipeline lane."""
+        c: Costs = self.costs
+        lane: Lane
+        tokens: cython.longlong
+        most: cython.longlong
+        emits: cython.longlong
+        i: cython.Py_ssize_t
+        j: cython.Py_ssize_t
+        for j in range(c.stages):
+            tokens = most = emits = 0
+            for i in range(c.ranks):
+                lane = self.lanes[j * c.ranks + i]
+                tokens += lane.decodes + lane.tokens
+                if lane.decodes + lane.tokens > most:
+                    most = lane.decodes + lane.tokens
+                if lane.decodes + lane.emits > emits:
+                    emits = lane.decodes + lane.emits
+            if tokens > 0:
+                _deposit(self.hist, c.last, tokens, k)
+                _deposit(self.hist_head, c.last, emits, k)
+                if c.ranks > 1:
+                    _deposit(self.hist_rank, c.last, most, k)
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.cdivision(True)
+    def _settle_lane(self, lane: Lane, k: cython.longlong) -> cython.void:
+        req: Requests = self.requests
+        c: Costs = self.costs
+        r: cython.longlong
+        key: cython.longlong
+        ctx: cython.longlong
+        i: cython.Py_ssize_t
+        n: cython.longlong = lane.decodes
+        if n > 0:
+            lane.it += k
+            self.sums[0] += k * lane.full + 0.5 * k * (k - 1) * n
+            lane.full += k * n
+            if c.window_share > 0.0:
+                self.sums[1] += k * lane.windowed + 0.5 * k * (k - 1) * lane.growing
+                lane.windowed += k * lane.growing
+                while lane.turning > 0 and (lane.turns[0] >> 32) <= lane.it:
+                    r = lane.turns[0] & 0xFFFFFFFF
+                    _heap_pop(lane.turns, lane.turning)
+                    lane.turning -= 1
+                    if req.ends[r] >= lane.it and req.prompt[r] + req.output[r] - (req.ends[r] - lane.it) == c.window:
+                        lane.growing -= 1
+            while lane.n > 0:
+                key = lane.heap[0]
+                if (key >> 32) > lane.it:
+                    break
+                r = key & 0xFFFFFFFF
+                _heap_pop(lane.heap, lane.n)
+                self._leave(lane, req.prompt[r] + req.output[r], True)
+                self._release(lane, r)
+        for i in range(lane.count):
+            r = lane.ids[i]
+            if lane.done[i]:
+                self._join(lane, r)
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.cdivision(True)
+    def _join(self, lane: Lane, r: cython.longlong) -> cython.void:
+        """A prefill is complete: its token comes out, and the request decodes from the next iteration on."""
+        req: Requests = self.requests
+        if req.emitted[r] == 0:
+            req.first[r] = self.now
+        req.emitted[r] += 1
+        if not self.reserve:
+            lane.held -= self._blocks(req.prompt[r] + req.emitted[r] - 1)
+        if req.emitted[r] >= req.output[r]:
+            self._release(lane, r)
+            return
+        self._enter(lane, r)
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.cdivision(True)
+    def _enter(self, lane: Lane, r: cython.longlong) -> cython.void:
+        """Puts a request among the decoding; its next step attends to prompt + emitted tokens."""
+        req: Requests = self.requests
+        c: Costs = self.costs
+        ctx: cython.longlong = req.prompt[r] + req.emitted[r]
+        end: cython.longlong = lane.it + req.output[r] - req.emitted[r]
+        b: cython.longlong = c.block
+        phase: cython.longlong
+        req.ends[r] = end
+        _heap_push(lane.heap, lane.n, (end << 32) | r)
+        lane.n += 1
+        lane.full += ctx
+        if c.window_share > 0.0:
+            if ctx < c.window:
+                lane.windowed += ctx
+                lane.growing += 1
+                if lane.it + c.window - ctx < end:
+                    if cython.compiled and lane.turning >= lane.turns.shape[0]:
+                        self._compact(lane)
+                    _heap_push(lane.turns, lane.turning, ((lane.it + c.window - ctx) << 32) | r)
+                    lane.turning += 1
+            else:
+                lane.windowed += c.window
+        if not self.reserve:
+            phase = (ctx + b - lane.it % b) % b
+            lane.phases[phase] += 1
+            lane.whole += (ctx - lane.it - phase) // b
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def _compact(self, lane: Lane) -> cython.void:
+        """Drops the window entries of requests that were evicted; live ones are at most the batch."""
+        kept: list = []
+        i: cython.Py_ssize_t
+        r: cython.longlong
+        for i in range(lane.turning):
+            r = lane.turns[i] & 0xFFFFFFFF
+            if (
+                self.requests.ends[r] >= lane.it
+                and self.requests.prompt[r] + self.requests.output[r] - (self.requests.ends[r] - (lane.turns[i] >> 32))
+                == self.costs.window
+            ):
+                kept.append(lane.turns[i])
+        lane.turning = 0
+        for key in sorted(kept):
+            lane.turns[lane.turning] = key
+            lane.turning += 1
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.cdivision(True)
+    def _leave(self, lane: Lane, ctx: cython.longlong, finished: cython.bint) -> cython.void:
+        """Takes a request out of the decoding ones; ``ctx`` is what its next step would attend to."""
+        c: Costs = self.costs
+        b: cython.longlong = c.block
+        phase: cython.longlong
+        lane.n -= 1
+        lane.full -= ctx
+        if c.window_share > 0.0:
+            if ctx < c.window:
+                lane.windowed -= ctx
+                lane.growing -= 1
+            else:
+                lane.windowed -= c.window
+                if ctx == c.window and finished:
+                    lane.growing -= 1  # it ends exactly as its window fills: no turn was noted for it
+        if not self.reserve:
+            phase = (ctx + b - lane.it % b) % b
+            lane.phases[phase] -= 1
+            lane.whole -= (ctx - lane.it - phase) // b
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def _release(self, lane: Lane, r: cython.longlong) -> cython.void:
+        req: Requests = self.requests
+        full: cython.longlong = self._blocks(req.prompt[r] + req.output[r])
+        req.finish[r] = self.now
+        req.ends[r] = -1
+        lane.worst -= full
+        if self.reserve:
+            lane.held -= full
+        lane.load -= 1
+        self.load -= 1
+        self.completed += 1
+
+    @cython.cfunc
+    @cython.cdivision(True)
+    def _blocks(self, tokens: cython.longlong) -> cython.longlong:
+        return (tokens + self.costs.block - 1) // self.costs.block
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.cdivision(True)
+    def _used(self, lane: Lane) -> cython.longlong:
+        """Blocks of the decoding requests in the next step: sum of ceil(context / block)."""
+        return self._used_at(lane, lane.it)
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.cdivision(True)
+    def _used_at(self, lane: Lane, it: cython.longlong) -> cython.longlong:
+        b: cython.longlong = self.costs.block
+        w: cython.longlong = it % b
+        total: cython.longlong = lane.whole + lane.n * (it // b + 1)
+        i: cython.longlong
+        if self.reserve:
+            return 0
+        if w == 0:
+            return total - lane.phases[0]
+        for i in range(b - w + 1, b):
+            total += lane.phases[i]
+        return total
+
+    # Beginning a segment ----------------------------------------------------------------------------------------
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def _begin(self) -> cython.void:
+        lane: Lane
+        work: cython.longlong = 0
+        k: cython.longlong
+        until: cython.longlong
+        self.pure = True
+        if self.single:
+            lane = self.only
+            self._compose(lane)
+            work = lane.decodes + lane.count
+            self.pure = lane.count == 0 and lane.extra == 0.0
+        else:
+            for lane in self.lanes:
+                self._compose(lane)
+                work += lane.decodes + lane.count
+                if lane.count > 0 or lane.extra != 0.0:
+                    self.pure = False
+        if work == 0:
+            self.end = INF
+            self.steps = 0
+            return
+        self._time()
+        k = 1
+        if self.pure and not self.stepwise:
+            k = 1 << 60
+            if self.until < 1e15:
+                k = int(self.until) + 1
+            if self.single:
+                k = self._quiet(self.only, k)
+            else:
+                for lane in self.lanes:
+                    if lane.decodes > 0:
+                        k = self._quiet(lane, k)
+        self.steps = k
+        self.end = self.now + (k * self.v + self.s * (0.5 * k * (k - 1)))
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.cdivision(True)
+    def _quiet(self, lane: Lane, k: cython.longlong) -> cython.longlong:
+        """Returns how many of the next ``k`` decode steps pass before something changes inside this lane."""
+        room: cython.longlong
+        cap: cython.longlong = self.costs.capacity
+        span: cython.longlong = (lane.heap[0] >> 32) - lane.it
+        if span < k:
+            k = span
+        if lane.turning > 0:
+            span = (lane.turns[0] >> 32) - lane.it
+            if span < k:
+                k = span if span > 0 else 1
+        if lane.worst > cap and k > 1 and not self.reserve:
+            cap -= lane.held
+            if self._used_at(lane, lane.it + k - 1) > cap:
+                # used grows by exactly n every `block` steps: jump there, then walk at most one block
+                room = ((cap - self._used(lane)) // lane.n) * self.costs.block
+                span = room + 1 if room > 0 else 1
+                while span < k and self._used_at(lane, lane.it + span) <= cap:
+                    span += 1
+                k = span
+        return k
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.cdivision(True)
+    def _compose(self, lane: Lane) -> cython.void:
+        """Decides the next iteration of a lane: `policy.batch.fill`, `policy.order` and `policy.memory` applied."""
+        req: Requests = self.requests
+        c: Costs = self.costs
+        budget: cython.longlong = self.budget
+        running: cython.longlong
+        room: cython.longlong
+        r: cython.longlong
+        need: cython.longlong
+        blocks: cython.longlong
+        full: cython.longlong
+        evicted: cython.bint = False
+        lane.count = 0
+        lane.tokens = lane.emits = 0
+        lane.attention = lane.extra = 0.0
+        if self.mixed:
+            if lane.n > 0 and lane.worst > c.capacity and self._used(lane) + lane.held > c.capacity:
+                self._make_room(lane)
+                evicted = True
+            budget -= lane.n
+        running = lane.n
+        if lane.part >= 0:
+            running += 1
+            if budget > 0:
+                need = lane.part_left
+                if need > budget:
+                    need = budget
+                    self.truncated = True
+                self._prefill(lane, lane.part, need, lane.part_done, need == lane.part_left)
+                budget -= need
+                lane.part_done += need
+                lane.part_left -= need
+                if lane.part_left == 0:
+                    lane.part = -1
+        lane.open = running < self.max_batch and (self.refill or running == 0)
+        if not evicted and (self.refill or running == 0):
+            while True:
+                r = lane.resumed
+                if r < 0:
+                    if self.shortest:
+                        r = lane.queue[0] & 0xFFFFFFFF if lane.queued > 0 else -1
+                    else:
+                        r = lane.head
+                if r < 0:
+                    break
+                if running >= self.max_batch:
+                    self.limited = True
+                    break
+                if budget <= 0:
+                    self.truncated = True
+                    break
+                need = req.prompt[r] + req.emitted[r]
+                full = self._blocks(req.prompt[r] + req.output[r])
+                blocks = full if self.reserve else self._blocks(need)
+                if running > 0 and lane.worst + full > c.capacity - c.watermark:
+                    room = c.capacity - c.watermark - lane.held - self._used(lane)
+                    if blocks > room:
+                        break
+                if self.swapping and lane.resumed >= 0 and req.emitted[r] > 0:
+                    self._admit(lane, r, full)
+                    lane.extra += c.swap_block * blocks
+                    self._enter(lane, r)
+                    running += 1
+                    if self.mixed:
+                        budget -= 1
+                    continue
+                if need > budget:
+                    self.truncated = True
+                    if not self.split and lane.count > 0:
+                        break
+                self._admit(lane, r, full)
+                lane.held += blocks
+                running += 1
+                if need <= budget or not self.split:
+                    self._prefill(lane, r, need, 0, True)
+                    budget -= need
+                else:
+                    self._prefill(lane, r, budget, 0, False)
+                    lane.part, lane.part_done, lane.part_left = r, budget, need - budget
+                    budget = 0
+            lane.open = (
+                running < self.max_batch
+                and (self.refill or running == 0)
+                and (self.shortest or (lane.resumed < 0 and lane.head < 0))
+            )
+        elif not self.shortest and (lane.resumed >= 0 or lane.head >= 0):
+            lane.open = False
+        if running > self.peak_running:
+            self.peak_running = running
+        if self.mixed:
+            lane.decodes = lane.n
+        elif lane.count > 0:
+            lane.decodes = 0
+        else:
+            if lane.n > 0 and lane.worst > c.capacity and self._used(lane) + lane.held > c.capacity:
+                self._make_room(lane)
+                lane.open = False
+            lane.decodes = lane.n
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def _admit(self, lane: Lane, r: cython.longlong, full: cython.longlong) -> cython.void:
+        """Takes the next request off its line."""
+        if lane.resumed >= 0:
+            lane.resumed = self.requests.following[r]
+        elif self.shortest:
+            _heap_pop(lane.queue, lane.queued)
+            lane.queued -= 1
+        else:
+            lane.head = self.requests.following[r]
+        lane.worst += full
+        self.admissions += 1
+        self.requests.admitted[r] = self.admissions
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def _prefill(
+        self, lane: Lane, r: cython.longlong, q: cython.longlong, cached: cython.longlong, last: cython.bint
+    ) -> cython.void:
+        """Adds a prompt, or a piece of one, to the iteration."""
+        c: Costs = self.costs
+        pairs: cython.double = q * (cached + 0.5 * (q + 1))
+        reach: cython.double = cached + q
+        ramp: cython.longlong
+        if c.window_share > 0.0 and cached + q > c.window:
+            # pairs of a window: each token attends to min(position, window)
+            ramp = c.window - cached if cached < c.window else 0
+            pairs = c.full_share * pairs + c.window_share * (
+                ramp * (cached + 0.5 * (ramp + 1)) + (q - ramp) * c.window
+            )
+            reach = c.full_share * reach + c.window_share * (q + (c.window if cached >= c.window else cached))
+        lane.ids[lane.count] = r
+        lane.done[lane.count] = last
+        lane.count += 1
+        lane.tokens += q
+        lane.emits += last
+        lane.attention += c.pre_base + c.pre_pair * pairs + c.pre_context * reach
+        self.sums[2] += pairs
+        self.sums[3] += reach
+        self.sums[4] += q
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.cdivision(True)
+    def _make_room(self, lane: Lane) -> cython.void:
+        """Evicts the newest requests until the next decode step fits."""
+        req: Requests = self.requests
+        c: Costs = self.costs
+        i: cython.Py_ssize_t
+        newest: cython.Py_ssize_t
+        r: cython.longlong
+        ctx: cython.longlong
+        while self._used(lane) + lane.held > c.capacity:
+            if lane.part >= 0:
+                r = lane.part
+                lane.part = -1
+                lane.held -= self._blocks(req.prompt[r] + req.emitted[r])
+            elif lane.n > 1:
+                newest = 0
+                for i in range(1, lane.n):
+                    if req.admitted[lane.heap[i] & 0xFFFFFFFF] > req.admitted[lane.heap[newest] & 0xFFFFFFFF]:
+                        newest = i
+                r = lane.heap[newest] & 0xFFFFFFFF
+                req.emitted[r] = req.output[r] - (req.ends[r] - lane.it)
+                ctx = req.prompt[r] + req.emitted[r]
+                if self.swapping:
+                    lane.extra += c.swap_block * self._blocks(ctx)
+                self._remove(lane, newest)
+                self._leave(lane, ctx, False)
+                req.ends[r] = -1
+            else:
+                return
+            lane.worst -= self._blocks(req.prompt[r] + req.output[r])
+            req.following[r] = lane.resumed
+            lane.resumed = r
+            self.preemptions += 1
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def _remove(self, lane: Lane, i: cython.Py_ssize_t) -> cython.void:
+        """Takes entry ``i`` out of the heap of finishes."""
+        if cython.compiled:
+            last: cython.longlong = lane.heap[lane.n - 1]
+            n: cython.Py_ssize_t = lane.n - 1
+            if i == n:
+                return
+            gone: cython.longlong = lane.heap[i]
+            lane.heap[i] = last
+            if last < gone:
+                _heap_push(lane.heap, i, last)
+                return
+            child: cython.Py_ssize_t = 2 * i + 1
+            while child < n:
+                if child + 1 < n and lane.heap[child + 1] < lane.heap[child]:
+                    child += 1
+                if last <= lane.heap[child]:
+                    break
+                lane.heap[i] = lane.heap[child]
+                i = child
+                child = 2 * i + 1
+            lane.heap[i] = last
+        else:
+            lane.heap[i] = lane.heap[-1]
+            lane.heap.pop()
+            heapq.heapify(lane.heap)
+
+    # How long an iteration takes --------------------------------------------------------------------------------
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.cdivision(True)
+    def _max(self, v: cython.double, s: cython.double) -> cython.void:
+        """Takes the larger of (self.v, self.s) and (v, s) now, and notes when the other overtakes."""
+        x: cython.double
+        if v > self.v or (v == self.v and s > self.s):
+            v, self.v = self.v, v
+            s, self.s = self.s, s
+        if s > self.s:
+            x = (self.v - v) / (s - self.s)
+            if x < self.until:
+                self.until = x
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.cdivision(True)
+    def _time(self) -> cython.void:
+        """Sets ``v + s k``, the time of iteration k from now, valid for k up to ``until``."""
+        c: Costs = self.costs
+        lane: Lane = self.only
+        n: cython.longlong
+        tokens: cython.longlong
+        emits: cython.longlong
+        most: cython.longlong
+        total: cython.longlong = 0
+        swap: cython.double = 0.0
+        work: cython.double
+        head: cython.double
+        best_v: cython.double
+        best_s: cython.double
+        sum_v: cython.double
+        sum_s: cython.double
+        host: cython.double
+        i: cython.Py_ssize_t
+        j: cython.Py_ssize_t
+        self.until = 1e18
+        if self.single:
+            n = lane.decodes
+            tokens = n + lane.tokens
+            emits = n + lane.emits
+            self.v, self.s = 0.0, 0.0
+            if n > 0:
+                self.v = c.floor[n]
+                self._max(
+                    c.base[n] + c.slope[n] * (c.full_share * lane.full + c.window_share * lane.windowed),
+                    c.slope[n] * (c.full_share * n + c.window_share * lane.growing),
+                )
+            self.v += lane.attention
+            self.attention, self.attention_slope = self.v, self.s
+            self.v += _at(c.dense, c.last, tokens) + _at(c.experts, c.last, tokens) + _at(c.head, c.last, emits)
+            self.swap = lane.extra
+            self._finish_time(c.host_step + c.host_seq * (n + lane.count) + c.host_token * tokens)
+            return
+        best_v = best_s = sum_v = sum_s = 0.0
+        self.attention = self.attention_slope = 0.0
+        for j in range(c.stages):
+            self.v, self.s = 0.0, 0.0
+            tokens = emits = most = 0
+            for i in range(c.ranks):
+                lane = self.lanes[j * c.ranks + i]
+                n = lane.decodes
+                tokens += n + lane.tokens
+                if n + lane.tokens > most:
+                    most = n + lane.tokens
+                if n + lane.emits > emits:
+                    emits = n + lane.emits
+                total += n + lane.count
+                if lane.extra > swap:
+                    swap = lane.extra
+                self._rank(c, lane)
+            if tokens == 0:
+                continue
+            self.attention += self.v
+            self.attention_slope += self.s
+            head = _at(c.head, c.last, emits)
+            work = _at(c.dense, c.last, most) + _at(c.experts, c.last, tokens)
+            sum_v += (self.v + work) * c.stage_share + head
+            sum_s += self.s * c.stage_share
+            host = self.v
+            self.v = best_v
+            work += host + head + (c.stages - 1) * _at(c.hop, c.last, most)
+            host = self.s
+            self.s = best_s
+            self._max(work, host)
+            best_v, best_s = self.v, self.s
+        self.v, self.s = best_v, best_s
+        if c.stages > 1:
+            self._max(sum_v, sum_s)
+        tokens = 0
+        for lane in self.lanes:
+            tokens += lane.decodes + lane.tokens
+        self.swap = swap
+        self._finish_time(c.host_step + c.host_seq * total / c.ranks + c.host_token * tokens / c.ranks)
+
+    @cython.cfunc
+    def _finish_time(self, host: cython.double) -> cython.void:
+        """Adds the host's part and swaps, and notes what of the host is not hidden."""
+        v: cython.double = self.v
+        s: cython.double = self.s
+        if self.costs.overlap:
+            self._max(host, 0.0)
+        else:
+            self.v += host
+        self.host = self.v - v
+        self.host_slope = self.s - s
+        self.v += self.swap
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def _rank(self, c: Costs, lane: Lane) -> cython.void:
+        """Raises (v, s) to the attention of one rank: its decodes' piece plus its prefills."""
+        n: cython.longlong = lane.decodes
+        v: cython.double = self.v
+        s: cython.double = self.s
+        self.v, self.s = 0.0, 0.0
+        if n > 0:
+            self.v = c.floor[n]
+            self._max(
+                c.base[n] + c.slope[n] * (c.full_share * lane.full + c.window_share * lane.windowed),
+                c.slope[n] * (c.full_share * n + c.window_share * lane.growing),
+            )
+        self.v += lane.attention
+        self._max(v, s)
+
+    # What happened ----------------------------------------------------------------------------------------------
+
+    @cython.cfunc
+    def _note(self, duration: cython.double) -> cython.void:
+        decodes: cython.longlong = 0
+        entering: cython.longlong = 0
+        lane: Lane
+        for lane in self.lanes:
+            decodes += lane.decodes
+            entering += lane.count
+        what = 0 if entering == 0 else (1 if decodes == 0 else 2)
+        self.log.append((self.now, duration, what, self.steps, decodes + entering, self.used()))
+
+
+# Drivers: what makes requests arrive ----------------------------------------------------------------------------
+
+
+@cython.ccall
+@cython.boundscheck(False)
+@cython.wraparound(False)
+def drive(replica: Replica, ids: cython.int[::1]) -> None:
+    """Runs one replica on the requests ``ids`` (ascending arrivals) until all have finished.
+
+    At equal times an arrival comes before an iteration's end, so it may enter the next one.
+    """
+    i: cython.Py_ssize_t
+    t: cython.double
+    for i in range(len(ids)):
+        t = replica.requests.arrival[ids[i]]
+        while replica.end < t:
+            replica.commit()
+        replica.push(ids[i], t)
+    while replica.end < INF:
+        replica.commit()
+
+
+@cython.ccall
+@cython.boundscheck(False)
+@cython.wraparound(False)
+@cython.cdivision(True)
+def drive_least_loaded(replicas: list, weights: cython.double[::1], where: cython.int[::1]) -> None:
+    """Runs replicas under `policy.route.LeastLoaded`; writes each request's replica to ``where``."""
+    replica: Replica
+    best: Replica
+    r: cython.Py_ssize_t
+    i: cython.Py_ssize_t
+    pick: cython.Py_ssize_t
+    t: cython.double
+    cost: cython.double
+    least: cython.double
+    columns: Requests = cython.cast(Replica, replicas[0]).requests
+    for r in range(len(where)):
+        t = columns.arrival[r]
+        least = INF
+        pick = 0
+        best = replicas[0]
+        for i in range(len(replicas)):
+            replica = replicas[i]
+            while replica.end < t:
+                replica.commit()
+            cost = (replica.load + 1) / weights[i]
+            if cost < least:
+                least = cost
+                pick = i
+                best = replica
+        where[r] = pick
+        best.push(r, t)
+    for replica in replicas:
+        while replica.end < INF:
+            replica.commit()
+
+
+@cython.ccall
+@cython.boundscheck(False)
+@cython.wraparound(False)
+def drive_closed(
+    replicas: list, weights: cython.double[::1], where: cython.int[::1], users: cython.int, least: cython.bint
+) -> None:
+    """Runs a closed loop: ``users`` requests at once, each answer releases the next request at the same instant.
+
+    ``least`` routes to the least loaded replica; otherwise ``where`` already holds each request's replica.
+    """
+    replica: Replica
+    first: Replica
+    total: cython.Py_ssize_t = len(where)
+    sent: cython.Py_ssize_t = 0
+    before: cython.longlong
+    i: cython.Py_ssize_t
+    columns: Requests = cython.cast(Replica, replicas[0]).requests
+    while sent < total and sent < users:
+        columns.arrival[sent] = 0.0
+        _send(replicas, weights, where, sent, 0.0, least)
+        sent += 1
+    while True:
+        first = replicas[0]
+        for replica in replicas:
+            if replica.end < first.end:
+                first = replica
+        if first.end == INF:
+            return
+        before = first.completed
+        first.commit()
+        for i in range(first.completed - before):
+            if sent < total:
+                columns.arrival[sent] = first.now
+                _send(replicas, weights, where, sent, first.now, least)
+                sent += 1
+
+
+@cython.cfunc
+@cython.boundscheck(False)
+@cython.wraparound(False)
+@cython.cdivision(True)
+def _send(
+    replicas: list, weights: cython.double[::1], where: cython.int[::1], r: cython.Py_ssize_t, t: cython.double,
+    least: cython.bint,
+) -> cython.void:  # fmt: skip
+    replica: Replica
+    i: cython.Py_ssize_t
+    best: cython.Py_ssize_t = 0
+    if least:
+        for i in range(1, len(replicas)):
+            replica = replicas[i]
+            if (replica.load + 1) / weights[i] < (cython.cast(Replica, replicas[best]).load + 1) / weights[best]:
+                best = i
+        where[r] = best
+    replica = replicas[where[r]]
+    replica.push(r, t)
