@@ -1,0 +1,1 @@
+"""What one step takes: time, memory, energy, money, carbon."""
