@@ -1,0 +1,247 @@
+"""Collective operations: measured curves thinned to knots, and latency-bandwidth coefficients per kind of link.
+
+    python -m benchmarks.fit.links            # writes src/fleetcast/cost/coefficients/*.links.toml
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import tomli_w
+
+from benchmarks.fit.solve import error, fit, mean, rounded
+from benchmarks.fit.tables import AIC, root
+from fleetcast.cost.collectives import Affine, volume
+
+OUT = Path(__file__).parents[2] / "src" / "fleetcast" / "cost" / "coefficients"
+NAMES = {"alltoall": "all_to_all", "sendrecv": "send"}
+# device: (folder, kind of link, B/s per device one way, NCCL version, vLLM version of the custom all-reduce)
+MEASURED = {
+    "a100-80g-sxm": ("a100_sxm", "nvlink", 300e9, "nccl/2.27.3", "0.14.0"),
+    "h100-sxm": ("h100_sxm", "nvlink", 450e9, "nccl/2.27.3", "0.24.0"),
+    "h200": ("h200_sxm", "nvlink", 450e9, "nccl/2.26.2", "0.24.0"),
+    "b200": ("b200_sxm", "nvlink", 900e9, "nccl/2.28.9", "0.24.0"),
+    "gb200": ("gb200", "nvlink", 900e9, "nccl/2.29.2", "0.24.0"),
+    "l40s": ("l40s", "pcie", 32e9, "nccl/2.27.3", "0.22.0"),
+    "arc-b60": ("b60", "pcie", 32e9, "oneccl/2021.17.2", "0.20.0"),
+}
+RANGES = {"launch": (0.0, 8e-6, 5e-3), "hop": (0.0, 1e-6, 2e-3), "efficiency": (0.01, 0.7, 1.0)}
+
+
+def rows_of(data: Path, device: str) -> pd.DataFrame:
+    """Returns one device's collectives: operation, ranks, bytes, seconds (best of repeated runs).
+
+    ``message_size`` counts elements (the same sizes in APEX's tables, which say kilobytes, agree so). All_reduce of
+    vLLM's custom kernel under a CUDA graph replaces NCCL's where it is faster, as vLLM itself chooses.
+    """
+    folder, _, _, nccl, custom = MEASURED[device]
+    where = data / AIC / folder / "comm"
+    frames = []
+    for path in (where / nccl).glob("*.parquet"):
+        frame = pd.read_parquet(path)
+        frame = frame[frame["nccl_dtype"] == "half"]
+        frames.append(frame[["op_name", "num_gpus", "message_size", "latency"]])
+    for path in (where / "vllm" / custom).glob("*.parquet"):
+        frame = pd.read_parquet(path)
+        graph = frame["backend"] == "vllm_graph"
+        frame = frame[graph] if graph.any() else frame
+        frames.append(frame[["op_name", "num_gpus", "message_size", "latency"]])
+    all_rows = pd.concat(frames)
+    all_rows["op"] = all_rows["op_name"].replace(NAMES)
+    all_rows["size"] = all_rows["message_size"] * 2.0
+    all_rows["time"] = all_rows["latency"] * 1e-3
+    best = all_rows.groupby(["op", "num_gpus", "size"], as_index=False)["time"].min()
+    return best.rename(columns={"num_gpus": "ranks"})
+
+
+def apex_rows(data: Path, device: str) -> pd.DataFrame:
+    """Returns APEX's collectives of one of its devices ("H100-SXM", "H200-SXM" or "V100-PCIE"), all layouts."""
+    frames = []
+    with tarfile.open(data / "serving/apex/comm_profiles.tar.gz") as archive:
+        for member in archive.getmembers():
+            if device in member.name and member.name.endswith(".csv"):
+                handle = archive.extractfile(member)
+                assert handle is not None
+                frame = pd.read_csv(handle)
+                frame["op"] = NAMES.get(Path(member.name).stem, Path(member.name).stem)
+                frames.append(frame)
+    rows = pd.concat(frames)
+    rows = rows[(rows["size(kb)"] > 0) & (rows["time(us)"] > 0)]
+    return rows.assign(
+        ranks=rows["num_nodes"] * rows["num_gpus_per_node"],
+        size=rows["size(kb)"] * 1024.0,
+        time=rows["time(us)"] * 1e-6,
+    )
+
+
+def ethernet_rows(data: Path) -> pd.DataFrame:
+    """Returns V100 collectives over 2 and 4 nodes with one GPU each (a 10 Gb/s network, by its own sends)."""
+    rows = apex_rows(data, "V100-PCIE")
+    rows = rows[(rows["num_nodes"] > 1) & (rows["num_gpus_per_node"] == 1)]
+    return rows[["op", "ranks", "size", "time"]]
+
+
+def affine_time(rows: pd.DataFrame, c: Affine, operation: str, bandwidth: float) -> np.ndarray:
+    """Returns predicted seconds of every row."""
+    n, size = rows["ranks"].to_numpy(np.float64), rows["size"].to_numpy(np.float64)
+    return np.asarray(
+        c.launch + c.hop * (n - 1) + size * volume(operation, n) / (c.efficiency * bandwidth)
+    )
+
+
+def fit_affine(rows: pd.DataFrame, operation: str, bandwidth: float) -> Affine:
+    """Returns launch, hop and efficiency of one operation."""
+    time = rows["time"].to_numpy(np.float64)
+    found = fit(lambda x: affine_time(rows, Affine(**x), operation, bandwidth), RANGES, time)
+    return Affine(**found)
+
+
+def null_time(rows: pd.DataFrame, operation: str, bandwidth: float) -> np.ndarray:
+    """Returns volume over one fitted bandwidth: no latency."""
+    ideal = affine_time(rows, Affine(launch=0.0, hop=0.0, efficiency=1.0), operation, bandwidth)
+    return np.asarray(ideal * np.exp(np.median(np.log(rows["time"].to_numpy() / ideal))))
+
+
+def _knots(rows: pd.DataFrame) -> tuple[list[float], dict[str, dict[str, list[float]]]]:
+    sizes = sorted(set(rows["size"]))
+    sizes = [s for s in sizes if s <= 16384 or s >= 2**20 or np.log2(s) % 1 < 0.01]
+    keep = [s for i, s in enumerate(sizes) if 4096 <= s <= 2**26 or i % 2 == 0 or s == sizes[-1]]
+    curves: dict[str, dict[str, list[float]]] = {}
+    for (op, ranks), part in rows.groupby(["op", "ranks"]):
+        known = part.sort_values("size")
+        time = np.interp(np.log(keep), np.log(known["size"]), known["time"])
+        rising = np.maximum.accumulate(time) * 1e6
+        curves.setdefault(str(op), {})[str(ranks)] = [float(f"{t:.4g}") for t in rising]
+    return keep, curves
+
+
+def skipping(rows: pd.DataFrame) -> dict[str, Any]:
+    """Returns the error of every second size read off the curve through the others (interpolation error)."""
+    predicted, measured = [], []
+    for _, part in rows.groupby(["op", "ranks"]):
+        part = part.sort_values("size")
+        x, y = np.log(part["size"].to_numpy()), np.log(part["time"].to_numpy())
+        predicted.append(np.exp(np.interp(x[1:-1:2], x[::2], y[::2])))
+        measured.append(np.exp(y[1:-1:2]))
+    return error(np.concatenate(predicted), np.concatenate(measured))
+
+
+def fit_all(data: Path) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    """Returns file name -> content, and JSON-able error records."""
+    files: dict[str, dict[str, Any]] = {}
+    report: list[dict[str, Any]] = []
+    frames = {d: rows_of(data, d) for d in MEASURED}
+    fitted: dict[str, dict[str, Affine]] = {}
+    for device, rows in frames.items():
+        folder, kind, bandwidth, nccl, custom = MEASURED[device]
+        fitted[device] = {
+            str(op): fit_affine(part, str(op), bandwidth) for op, part in rows.groupby("op")
+        }
+        knots, curves = _knots(rows)
+        record = skipping(rows)
+        files[device] = {
+            "source": f"{AIC}/{folder}/comm {nccl}, vLLM {custom} (ai-dynamo/aiconfigurator, Apache-2.0)",
+            "kind": kind, "bandwidth": bandwidth, "spread": record["spread"],
+            "affine": {op: rounded(_row(c)) for op, c in fitted[device].items()},
+            "size": knots, "curves": curves,
+        }  # fmt: skip
+        report.append({"family": "collective curve", "device": device, "skipped_knots": record})
+    for device, rows in frames.items():
+        kind, bandwidth = MEASURED[device][1:3]
+        kin = [d for d in MEASURED if d != device and MEASURED[d][1] == kind]
+        for op, part in rows.groupby("op"):
+            name = str(op)
+            time = part["time"].to_numpy(np.float64)
+            record = {"family": "collective affine", "device": device, "op": name,
+                      "fit": error(affine_time(part, fitted[device][name], name, bandwidth), time),
+                      "null": error(null_time(part, name, bandwidth), time)}  # fmt: skip
+            known = [_row(fitted[d][name]) for d in kin if name in fitted[d]]
+            if known:
+                other = Affine(**mean(known))
+                record["device_out"] = error(affine_time(part, other, name, bandwidth), time)
+            report.append(record)
+    kinds = {
+        kind: _kind(kind, fitted, report, f"mean of {AIC}/*/comm over {kind}")
+        for kind in ("nvlink", "pcie")
+    }
+    for kind, apex, bandwidth in (("nvlink", ("H100-SXM", "H200-SXM"), 450e9), ("pcie", ("V100-PCIE",), 16e9)):
+        sends = pd.concat([apex_rows(data, name) for name in apex])
+        sends = sends[(sends["op"] == "send") & (sends["num_nodes"] == 1)]
+        c = fit_affine(sends, "send", bandwidth)
+        kinds[kind]["affine"]["send"] = rounded(_row(c))
+        time = sends["time"].to_numpy(np.float64)
+        report.append({"family": "collective affine", "device": f"{apex[0]}, {kind}", "op": "send",
+                       "fit": error(affine_time(sends, c, "send", bandwidth), time),
+                       "null": error(null_time(sends, "send", bandwidth), time)})  # fmt: skip
+    net = ethernet_rows(data)
+    slow = {str(op): fit_affine(part, str(op), 1.25e9) for op, part in net.groupby("op")}
+    for op, part in net.groupby("op"):
+        time = part["time"].to_numpy(np.float64)
+        report.append({"family": "collective affine", "device": "V100, 10 Gb/s Ethernet", "op": str(op),
+                       "fit": error(affine_time(part, slow[str(op)], str(op), 1.25e9), time),
+                       "null": error(null_time(part, str(op), 1.25e9), time)})  # fmt: skip
+    kinds["ethernet"] = {
+        "source": "serving/apex/comm_profiles V100-PCIE-16GB, 2 and 4 nodes (microsoft/apex_plus, MIT)",
+        "origin": "link kind", "spread": 0.4,
+        "affine": {op: rounded(_row(c)) for op, c in slow.items()},
+    }  # fmt: skip
+    # No table over InfiniBand or RoCE is at hand: NVLink's launch, 3 us a hop (two NICs and a switch), 80 % of the line.
+    quick = {op: dict(row) for op, row in kinds["nvlink"]["affine"].items()}
+    for row in quick.values():
+        row.update(hop=3e-6, efficiency=0.8)
+    for kind in ("infiniband", "roce", "other"):
+        kinds[kind] = {"source": "assumed: NCCL over NVLink with 3 us a hop and 80 % of the line rate",
+                       "origin": "assumed", "spread": 0.5, "affine": quick}  # fmt: skip
+    for row in kinds.values():
+        row["affine"].setdefault("send", dict(row["affine"]["all_to_all"]))
+    files["wires"] = {"kinds": kinds}
+    return files, report
+
+
+def _row(c: Affine) -> dict[str, float]:
+    return {"launch": c.launch, "hop": c.hop, "efficiency": c.efficiency}
+
+
+def _kind(
+    kind: str, fitted: dict[str, dict[str, Affine]], report: list[dict[str, Any]], source: str
+) -> dict[str, Any]:
+    members = [d for d in MEASURED if MEASURED[d][1] == kind and d != "arc-b60"]
+    operations = sorted({op for d in members for op in fitted[d]})
+    held = [r["device_out"]["spread"] for r in report if r.get("device") in members and "device_out" in r]
+    return {
+        "source": source, "origin": "link kind", "spread": round(float(np.median(held)), 3),
+        "affine": {op: rounded(mean([_row(fitted[d][op]) for d in members if op in fitted[d]]))
+                   for op in operations},
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Fits, prints errors and writes the files."""
+    data = root()
+    if data is None:
+        print("FLEETCAST_DATA not found: nothing to fit")
+        return
+    files, report = fit_all(data)
+    if "--json" in sys.argv:
+        print(json.dumps(report, indent=1))
+    else:
+        for record in report:
+            line = f"{record['family']:18} {record['device']:24} {record.get('op', ''):15}"
+            for key in ("skipped_knots", "fit", "device_out", "null"):
+                if key in record:
+                    line += f" {key} {record[key]['median']:6.1%}/{record[key]['p90']:6.1%}"
+            print(line)
+    if "--dry" not in sys.argv:
+        for name, content in files.items():
+            head = "# Written by benchmarks/fit/links.py; do not edit. Times in us, sizes in bytes.\n"
+            (OUT / f"{name}.links.toml").write_text(head + tomli_w.dumps(content, multiline_strings=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Time of collective operations: measured curves where we have them, latency + volume over bandwidth elsewhere.
+
+A ``Fabric`` is what joins the devices of one group: its link, the curves measured on it (size -> time per operation
+and number of ranks) and the coefficients of ``launch + hop*(ranks-1) + volume/(efficiency*bandwidth)`` for what was
+not measured (Hockney's model; Thakur, Rabenseifner, Gropp, IJHPCA 2005, for the volumes). Sizes are bytes of the full
+buffer on one rank: what is reduced, what every rank ends up with (all_gather) or starts from (reduce_scatter,
+all_to_all), or what is sent. Groups over several nodes run in two levels, inside the node and between nodes.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fleetcast.cost.roofline import Array
+
+_FOLDER = Path(__file__).parent / "coefficients"
+OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send")
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Measured times over sizes, both growing; log-log linear between knots.
+
+    Attributes:
+        size: bytes.
+        time: s.
+    """
+
+    size: Array
+    time: Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Affine:
+    """Coefficients of one operation on one kind of link.
+
+    Attributes:
+        launch: s.
+        hop: s per rank beyond the first.
+        efficiency: fraction of the link's bandwidth reached.
+    """
+
+    launch: float
+    hop: float
+    efficiency: float
+
+
+@dataclass(frozen=True, slots=True)
+class Fabric:
+    """A group's link with everything known about collectives on it.
+
+    Attributes:
+        kind: "nvlink", "pcie", "ethernet", ...
+        bandwidth: B/s per device, one direction.
+        latency: s, one way, of the link itself; added once per hop on links that are not measured.
+        affine: operation -> coefficients.
+        curves: operation -> ranks -> curve, measured at ``reference`` B/s.
+        reference: bandwidth of the measured link.
+        kind_of: where it comes from: "measured", "link kind" or "assumed".
+        spread: standard deviation of log(time) to expect.
+        source: tables.
+    """
+
+    kind: str
+    bandwidth: float
+    latency: float
+    affine: Mapping[str, Affine]
+    curves: Mapping[str, Mapping[int, Curve]] = field(default_factory=dict, repr=False)
+    reference: float = 0.0
+    kind_of: str = "link kind"
+    spread: float = 0.3
+    source: str = ""
+
+
+def volume(operation: str, ranks: ArrayLike) -> Array:
+    """Returns the share of the buffer that each device sends: 2(n-1)/n for all_reduce, (n-1)/n, or 1 for send."""
+    n = np.asarray(ranks, dtype=np.float64)
+    part = (n - 1.0) / n
+    if operation == "send":
+        return np.where(n > 1, 1.0, 0.0)
+    return np.asarray(2.0 * part if operation == "all_reduce" else part)
+
+
+def collective_time(operation: str, size: ArrayLike, ranks: int, fabric: Fabric) -> Array:
+    """Returns seconds of one operation inside one group.
+
+    Args:
+        operation: one of ``OPERATIONS``.
+        size: bytes of the full buffer per rank, array; 0 takes no time.
+        ranks: devices that take part; 1 takes no time.
+        fabric: what joins them.
+    """
+    length = np.asarray(size, dtype=np.float64)
+    if ranks <= 1:
+        return np.zeros_like(length)
+    measured = fabric.curves.get(operation, {}).get(ranks)
+    if measured is not None:
+        time = _read(length, measured, fabric.reference / fabric.bandwidth)
+    else:
+        c = fabric.affine[operation]
+        fixed = c.launch + (c.hop + fabric.latency) * (ranks - 1)
+        time = fixed + length * (float(volume(operation, ranks)) / (c.efficiency * fabric.bandwidth))
+    return np.where(length > 0, time, 0.0)
+
+
+def nested_time(
+    operation: str, size: ArrayLike, ranks: int, per_node: int, inner: Fabric, outer: Fabric
+) -> Array:
+    """Returns seconds of an operation over several nodes of ``per_node`` ranks each, in two levels.
+
+    All_reduce scatters inside the node, reduces the shards between nodes and gathers again; all_gather gathers
+    shards between nodes first; all_to_all uses both links at once.
+    """
+    length = np.asarray(size, dtype=np.float64)
+    nodes = -(-ranks // per_node)
+    if nodes <= 1:
+        return collective_time(operation, length, ranks, inner)
+    if operation == "send" or per_node == 1:
+        return collective_time(operation, length, 2 if operation == "send" else nodes, outer)
+    if operation == "all_to_all":
+        near = collective_time(operation, length * (per_node / ranks), per_node, inner)
+        far = collective_time(operation, length, nodes, outer)
+        return np.asarray(np.maximum(near, far))
+    shard = collective_time(operation, length / per_node, nodes, outer)
+    if operation == "all_reduce":
+        return np.asarray(
+            collective_time("reduce_scatter", length, per_node, inner)
+            + shard
+            + collective_time("all_gather", length, per_node, inner)
+        )
+    return np.asarray(shard + collective_time(operation, length, per_node, inner))
+
+
+def fabric_for(device: str, kind: str, bandwidth: float, latency: float = 0.0) -> Fabric:
+    """Returns the fabric that joins devices of one type over one kind of link.
+
+    Args:
+        device: catalogue id, whose own measured curves are used when they were taken over the same kind of link.
+        kind: link kind, e.g. "nvlink".
+        bandwidth: B/s per device, one direction; curves measured at another bandwidth are scaled.
+        latency: s, one way.
+    """
+    wires = _wires()
+    known = wires["kinds"].get(kind, wires["kinds"]["other"])
+    affine = {op: Affine(**row) for op, row in known["affine"].items()}
+    own = _load(device)
+    if own is None or own["kind"] != kind:
+        return Fabric(
+            kind, bandwidth, latency, affine,
+            kind_of=known["origin"], spread=known["spread"], source=known["source"],
+        )  # fmt: skip
+    size = np.array(own["size"], dtype=np.float64)
+    curves = {
+        op: {
+            int(n): Curve(size[: len(t)], np.array(t, dtype=np.float64) * 1e-6)
+            for n, t in rows.items()
+        }
+        for op, rows in own["curves"].items()
+    }
+    affine |= {op: Affine(**row) for op, row in own["affine"].items()}
+    return Fabric(
+        kind, bandwidth, 0.0, affine, curves, own["bandwidth"], "measured", own["spread"], own["source"]
+    )
+
+
+def _read(size: Array, curve: Curve, slower: float) -> Array:
+    """Curve at ``size``; above its floor it scales with ``slower``, beyond its last knot with the size."""
+    x, y = np.log(curve.size), np.log(curve.time)
+    inside = np.exp(np.interp(np.log(np.maximum(size, curve.size[0])), x, y))
+    beyond = np.maximum(size / curve.size[-1], 1.0)
+    floor = curve.time[0]
+    return np.asarray(floor + (inside * beyond - floor) * slower)
+
+
+@lru_cache(maxsize=1)
+def _wires() -> dict[str, Any]:
+    content = _load("wires")
+    assert content is not None
+    return content
+
+
+@lru_cache(maxsize=64)
+def _load(name: str) -> dict[str, Any] | None:
+    path = _FOLDER / f"{name}.links.toml"
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return tomllib.load(file)
