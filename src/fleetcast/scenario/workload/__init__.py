@@ -1,0 +1,1 @@
+"""What must be done: models, requests and the serving workload."""

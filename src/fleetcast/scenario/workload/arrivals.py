@@ -1,0 +1,190 @@
+"""Traffic of a scenario: a trace as it is, sped up, or with synthetic times or lengths.
+
+Arrival processes are named by their gaps: *poisson* exponential, *uniform* equal, *gamma* with a
+coefficient of variation (above 1: bursty), *closed* none (a user sends when answered).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fleetcast.base.errors import SpecError, closest
+from fleetcast.base.rng import rng
+from fleetcast.scenario.workload.requests import LONGEST, Requests, requests
+from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving
+from fleetcast.scenario.workload.traces import read
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_KINDS = ("poisson", "uniform", "gamma", "closed")
+_Z90 = 1.2815515655446004  # 90th percentile of the standard normal
+# With its mean fixed, a lognormal's 90th percentile is at most exp(z^2 / 2) times the mean.
+_WIDEST = math.exp(_Z90**2 / 2)
+
+
+def traffic(serving: Serving, *, seed: int = 0, folder: str | Path = ".") -> Requests:
+    """Returns the requests that a serving workload describes.
+
+    Args:
+        serving: the scenario's workload.
+        seed: of synthetic times and lengths; equal seeds give equal requests.
+        folder: where a relative trace path starts.
+
+    Raises:
+        SpecError: a part is missing, contradictory or out of range; the trace cannot be read.
+    """
+    if serving.trace is None:
+        if serving.arrivals is None or serving.lengths is None:
+            lacking = "arrivals" if serving.arrivals is None else "lengths"
+            raise SpecError(
+                "workload.trace", "is missing", limit=f"a trace, or arrivals and lengths ({lacking})",
+                hint='Write e.g. trace = "azure-conv-2023"',
+            )  # fmt: skip
+        return generate(serving.arrivals, serving.lengths, seed=seed)
+    found = read(serving.trace, folder)
+    if serving.requests is not None and serving.requests < len(found):
+        found = found.slice(0, serving.requests)
+    if serving.lengths is not None:
+        prompt, output = lengths(serving.lengths, len(found), seed)
+        found = replace(found, prompt=prompt, output=output, session=None, prefix=None)
+    if serving.arrivals is not None:
+        if serving.speed_up != 1:
+            raise SpecError(
+                "workload.speed_up", "contradicts workload.arrivals", value=serving.speed_up,
+                limit="1 beside arrivals", hint="Raise arrivals.rate instead",
+            )  # fmt: skip
+        return _retime(found, serving.arrivals, seed)
+    if not found.timed:
+        raise SpecError(
+            "workload.trace", "has no arrival times", value=serving.trace,
+            hint='Add e.g. arrivals = { kind = "poisson", rate = "4 /s" }',
+        )  # fmt: skip
+    return found.speed_up(serving.speed_up)
+
+
+def generate(arrivals: Arrivals, lengths_: Lengths, *, seed: int = 0) -> Requests:
+    """Returns synthetic requests.
+
+    Args:
+        arrivals: when; must say how many.
+        lengths_: how long.
+        seed: equal seeds give equal requests.
+
+    Raises:
+        SpecError: a part is missing, contradictory or out of range.
+    """
+    if arrivals.requests is None:
+        hint = "Write e.g. requests = 1000"
+        raise SpecError("workload.arrivals.requests", "is missing without a trace", hint=hint)
+    prompt, output = lengths(lengths_, arrivals.requests, seed)
+    name = f"synthetic {arrivals.kind} arrivals, {lengths_.kind} lengths"
+    times = arrival_times(arrivals, arrivals.requests, seed)
+    return requests(times, prompt, output, concurrency=arrivals.concurrency or 0, name=name)
+
+
+def arrival_times(arrivals: Arrivals, count: int, seed: int) -> NDArray[np.float64]:
+    """Returns ``count`` arrival times, s, not decreasing; all 0 for a closed loop.
+
+    Raises:
+        SpecError: unknown kind, or a parameter that is missing or belongs to another kind.
+    """
+    path = "workload.arrivals"
+    if arrivals.kind not in _KINDS:
+        raise SpecError(
+            f"{path}.kind", "is unknown", value=arrivals.kind, limit=f"one of {', '.join(_KINDS)}",
+            hint=closest(arrivals.kind, _KINDS).capitalize(),
+        )  # fmt: skip
+    closed = arrivals.kind == "closed"
+    needed, foreign = ("concurrency", "rate") if closed else ("rate", "concurrency")
+    if getattr(arrivals, foreign) is not None:
+        raise SpecError(
+            f"{path}.{foreign}", f"contradicts kind = '{arrivals.kind}'",
+            value=getattr(arrivals, foreign), limit=f"{needed} alone", hint=f"Leave {foreign} out",
+        )  # fmt: skip
+    if not getattr(arrivals, needed):
+        example = "concurrency = 16" if closed else 'rate = "4 /s"'
+        raise SpecError(
+            f"{path}.{needed}", f"is needed by kind = '{arrivals.kind}'",
+            value=getattr(arrivals, needed), limit="above 0", hint=f"Write e.g. {example}",
+        )  # fmt: skip
+    if closed or arrivals.rate is None:
+        return np.zeros(count)
+    gap = 1.0 / arrivals.rate
+    if arrivals.kind == "uniform":
+        return np.arange(count) * gap
+    draw = rng(seed, "arrivals")
+    if arrivals.kind == "poisson":
+        return np.cumsum(draw.exponential(gap, count))
+    variance = arrivals.cv**2
+    return np.cumsum(draw.gamma(1.0 / variance, gap * variance, count))
+
+
+def lengths(spec: Lengths, count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns prompt and output tokens, int64[count] each, at least 1.
+
+    Raises:
+        SpecError: unknown kind, or a parameter that is missing, superfluous or out of range.
+    """
+    kinds = ("fixed", "lognormal")
+    if spec.kind not in kinds:
+        raise SpecError(
+            "workload.lengths.kind", "is unknown", value=spec.kind, limit=f"one of {', '.join(kinds)}",
+            hint=closest(spec.kind, kinds).capitalize(),
+        )  # fmt: skip
+    columns = []
+    for name, mean, p90 in (
+        ("prompt", spec.prompt, spec.prompt_p90),
+        ("output", spec.output, spec.output_p90),
+    ):
+        path = f"workload.lengths.{name}"
+        if mean > LONGEST:
+            raise SpecError(path, "is too long", value=mean, limit=f"at most {LONGEST} tokens")
+        if spec.kind == "fixed":
+            if p90 is not None:
+                raise SpecError(
+                    f"{path}_p90", "contradicts kind = 'fixed'", value=p90,
+                    hint="Leave it out, or write kind = 'lognormal'",
+                )  # fmt: skip
+            columns.append(np.full(count, max(1, round(mean)), dtype=np.int64))
+            continue
+        sigma = _sigma(mean, p90, path)
+        draw = rng(seed, "lengths", name)
+        tokens = draw.lognormal(math.log(mean) - sigma**2 / 2, sigma, count)
+        columns.append(np.clip(np.rint(tokens), 1, LONGEST).astype(np.int64))
+    return columns[0], columns[1]
+
+
+def _sigma(mean: float, p90: float | None, path: str) -> float:
+    """The smaller sigma of a lognormal with this mean and 90th percentile.
+
+    mean = exp(mu + s^2/2) and p90 = exp(mu + z s) give s^2/2 - z s + ln(p90/mean) = 0.
+    """
+    limit = f"{mean:g} (the mean) to {mean * _WIDEST:.4g}"
+    if p90 is None:
+        raise SpecError(f"{path}_p90", "is needed by kind = 'lognormal'", limit=limit)
+    if not mean <= p90 <= mean * _WIDEST:
+        raise SpecError(
+            f"{path}_p90", "fits no lognormal of that mean", value=p90, limit=limit,
+            hint="Check that both are tokens of the same column",
+        )  # fmt: skip
+    return _Z90 - math.sqrt(max(0.0, _Z90**2 - 2 * math.log(p90 / mean)))
+
+
+def _retime(found: Requests, arrivals: Arrivals, seed: int) -> Requests:
+    """The lengths of a trace with synthetic times; a short trace starts over."""
+    count = arrivals.requests or len(found)
+    times = arrival_times(arrivals, count, seed)
+    concurrency = arrivals.concurrency or 0
+    if count <= len(found):
+        return replace(found.slice(0, count), arrival=times, timed=True, concurrency=concurrency)
+    note = f"{count} requests from a trace of {len(found)}: its lengths start over"
+    return Requests(
+        times, np.resize(found.prompt, count), np.resize(found.output, count),
+        concurrency=concurrency, name=found.name, notes=(*found.notes, note),
+    )  # fmt: skip
