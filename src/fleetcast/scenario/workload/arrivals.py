@@ -43,7 +43,7 @@ def traffic(serving: Serving, *, seed: int = 0, folder: str | Path = ".") -> Req
         if serving.arrivals is None or serving.lengths is None:
             lacking = "arrivals" if serving.arrivals is None else "lengths"
             raise SpecError(
-                "workload.trace", "is missing", limit=f"a trace, or arrivals and lengths ({lacking})",
+                "workload.trace", "is missing", limit=f"a trace, or else workload.{lacking} too",
                 hint='Write e.g. trace = "azure-conv-2023"',
             )  # fmt: skip
         return generate(serving.arrivals, serving.lengths, seed=seed)
@@ -117,7 +117,7 @@ def arrival_times(arrivals: Arrivals, count: int, seed: int) -> NDArray[np.float
         return np.zeros(count)
     gap = 1.0 / arrivals.rate
     if arrivals.kind == "uniform":
-        return np.arange(count) * gap
+        return np.arange(count, dtype=np.float64) * gap
     draw = rng(seed, "arrivals")
     if arrivals.kind == "poisson":
         return np.cumsum(draw.exponential(gap, count))
@@ -134,7 +134,7 @@ def lengths(spec: Lengths, count: int, seed: int) -> tuple[NDArray[np.int64], ND
     kinds = ("fixed", "lognormal")
     if spec.kind not in kinds:
         raise SpecError(
-            "workload.lengths.kind", "is unknown", value=spec.kind, limit=f"one of {', '.join(kinds)}",
+            "workload.lengths.kind", "is unknown", value=spec.kind, limit="fixed or lognormal",
             hint=closest(spec.kind, kinds).capitalize(),
         )  # fmt: skip
     columns = []
