@@ -1,0 +1,139 @@
+"""The catalogue: devices, links and clock curves by name, read from TOML when first asked for.
+
+Names are forgiving in the ways that people differ: case, ``_`` and blanks for ``-``, word order, the
+vendor's name in front, ``80gb`` for ``80g``, ``sxm5`` for ``sxm``. An unknown name is answered with
+the nearest known one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import TypeVar
+
+from fleetcast.base.errors import SpecError, closest
+from fleetcast.base.spec import Spec, convert, read_toml
+from fleetcast.scenario.fleet.devices import ClockCurve, Device
+from fleetcast.scenario.fleet.links import Link
+
+_FOLDER = Path(__file__).with_name("catalog")
+_VENDORS = frozenset(
+    {"nvidia", "tesla", "geforce", "amd", "intel", "google", "qualcomm", "apple", "gpu"}
+)
+_DEVICE_FILES = ("nvidia", "accelerators", "edge")
+
+Row = TypeVar("Row", Device, Link)
+
+
+class _Devices(Spec):
+    device: tuple[Device, ...]
+
+
+class _Links(Spec):
+    link: tuple[Link, ...]
+
+
+class _Curves(Spec):
+    curve: tuple[ClockCurve, ...]
+
+
+@cache
+def devices() -> Mapping[str, Device]:
+    """Returns every device of the catalogue by id, in the catalogue's order."""
+    rows = (row for file in _DEVICE_FILES for row in _device_rows(file))
+    return MappingProxyType({row.id: row for row in rows})
+
+
+def device(name: str, path: str = "device") -> Device:
+    """Returns the device called ``name``: its id or an alias, in any usual spelling.
+
+    Args:
+        name: e.g. ``h100-sxm``, ``H100_SXM``, ``a100-80gb``, ``NVIDIA H100 80GB HBM3``.
+        path: where the name stands, for the error.
+
+    Raises:
+        SpecError: no such device.
+    """
+    key = _key(name)
+    for file in _DEVICE_FILES:
+        found = _device_names(file).get(key)
+        if found is not None:
+            return found
+    raise _unknown(name, path, "device", devices().values())
+
+
+@cache
+def links() -> Mapping[str, Link]:
+    """Returns every link of the catalogue by id, in the catalogue's order."""
+    return MappingProxyType({row.id: row for row in _link_rows()})
+
+
+def link(name: str, path: str = "link") -> Link:
+    """Returns the link called ``name``: its id or an alias, in any usual spelling.
+
+    Raises:
+        SpecError: no such link.
+    """
+    found = _link_names().get(_key(name))
+    if found is None:
+        raise _unknown(name, path, "link", links().values())
+    return found
+
+
+@cache
+def curves() -> Mapping[str, ClockCurve]:
+    """Returns every clock curve of the catalogue by id."""
+    rows = convert(_table("clocks.toml"), _Curves, "clocks").curve
+    return MappingProxyType({row.id: row for row in rows})
+
+
+@cache
+def _device_rows(file: str) -> tuple[Device, ...]:
+    return convert(_table(f"devices/{file}.toml"), _Devices, file).device
+
+
+@cache
+def _link_rows() -> tuple[Link, ...]:
+    return convert(_table("links.toml"), _Links, "links").link
+
+
+def _table(name: str) -> dict[str, object]:
+    return read_toml((_FOLDER / name).read_text(encoding="utf-8"), name)
+
+
+@cache
+def _device_names(file: str) -> Mapping[str, Device]:
+    return _names(_device_rows(file))
+
+
+@cache
+def _link_names() -> Mapping[str, Link]:
+    return _names(_link_rows())
+
+
+def _names(rows: tuple[Row, ...]) -> Mapping[str, Row]:
+    found: dict[str, Row] = {}
+    for row in rows:
+        found.update({_key(name): row for name in (row.id, *row.aliases)})
+    return found
+
+
+@cache
+def _key(name: str) -> str:
+    """Spellings that mean the same share a key: their words without vendor, sorted."""
+    words = re.split(r"[\s_\-/()]+", name.strip().lower())
+    plain = (re.sub(r"^(\d+)gb$", r"\1g", re.sub(r"^sxm\d$", "sxm", word)) for word in words)
+    return " ".join(sorted(word for word in plain if word and word not in _VENDORS))
+
+
+def _unknown(name: str, path: str, what: str, rows: Iterable[Device] | Iterable[Link]) -> SpecError:
+    names = [n for row in rows for n in (row.id, *row.aliases)]
+    spelled = "-".join(re.split(r"[\s_]+", name.strip().lower()))
+    near = closest(spelled, names)
+    return SpecError(
+        path, f"is not a {what} of the catalogue", value=name,
+        limit=f"see them with: fleetcast catalog {what}s", hint=near.capitalize(),
+    )  # fmt: skip

@@ -1,0 +1,124 @@
+"""What is known about a kind of device: peaks, memory, power, price, and the source of each."""
+
+from __future__ import annotations
+
+import bisect
+from typing import Literal
+
+from fleetcast.base.errors import Unsupported
+from fleetcast.base.spec import Spec
+from fleetcast.base.units import (
+    Bytes,
+    BytesPerSecond,
+    DollarsPerHour,
+    FlopsPerSecond,
+    Hertz,
+    Watts,
+)
+
+Kind = Literal["gpu", "tpu", "accelerator", "cpu", "soc", "phone"]
+
+
+class ClockPoint(Spec):
+    """One clock of a sweep. ``power`` and ``rate`` are shares of what the top clock gives."""
+
+    clock: Hertz
+    power: float
+    rate: float
+
+
+class ClockCurve(Spec):
+    """How busy power and the rate of compute-bound work follow the core clock.
+
+    Measured on the device named in ``source``, or modelled; ``kind`` says which. Points ascend in
+    clock and end at the top clock with shares of one. Work bound by memory does not follow the core
+    clock.
+    """
+
+    id: str
+    kind: Literal["measured", "modelled"]
+    points: tuple[ClockPoint, ...]
+    source: str
+
+    def at(self, clock: float) -> ClockPoint:
+        """Returns the point at ``clock`` (Hz), linear between points, held at the ends."""
+        clocks = [point.clock for point in self.points]
+        i = bisect.bisect_left(clocks, clock)
+        if i == 0:
+            return self.points[0]
+        if i == len(clocks):
+            return self.points[-1]
+        low, high = self.points[i - 1], self.points[i]
+        w = (clock - low.clock) / (high.clock - low.clock)
+        return ClockPoint(
+            clock=clock,
+            power=low.power + w * (high.power - low.power),
+            rate=low.rate + w * (high.rate - low.rate),
+        )
+
+
+class Power(Spec):
+    """Power of one device (W).
+
+    ``idle``: an engine is loaded, no kernel runs. ``max``: the board's limit. ``curve``: id of a
+    `ClockCurve`, if there is one.
+    """
+
+    idle: Watts
+    max: Watts
+    source: str
+    curve: str = ""
+
+
+class Device(Spec):
+    """One kind of device.
+
+    Attributes:
+        memory: what its driver reports (B).
+        bandwidth: of that memory, peak (B/s).
+        peak: dense FLOP/s (OP/s) by number format, only those that the silicon multiplies.
+        l2: last-level cache shared by the whole device (B).
+        units: SMs, compute units or cores.
+        clock: the clock at which ``peak`` is stated (Hz).
+        price: on demand, $/h for one device, or None where nobody rents it; with source and date.
+        node: how many of them share ``link``; more are several nodes on ``network``.
+        link: id of the link between the devices of a node.
+        network: id of the link between nodes.
+        host_link: id of the link to host memory.
+        measured: which of its figures rest on measured tables.
+    """
+
+    id: str
+    name: str
+    vendor: str
+    kind: Kind
+    architecture: str
+    memory: Bytes
+    bandwidth: BytesPerSecond
+    peak: dict[str, FlopsPerSecond]
+    l2: Bytes
+    units: int
+    clock: Hertz
+    power: Power
+    node: int
+    link: str
+    network: str
+    host_link: str
+    measured: str
+    source: str
+    price: DollarsPerHour | None = None
+    price_source: str = ""
+    price_date: str = ""
+    aliases: tuple[str, ...] = ()
+
+    def rate(self, dtype: str) -> float:
+        """Returns the dense peak (FLOP/s) for ``dtype``.
+
+        Raises:
+            Unsupported: the silicon does not multiply that format.
+        """
+        found = self.peak.get(dtype)
+        if found is None:
+            has = ", ".join(self.peak)
+            raise Unsupported(f"{self.id} does not multiply {dtype}", f"It has {has}")
+        return found

@@ -1,0 +1,148 @@
+"""What a scenario says under `[fleet]`, and the reading of its shorthand. `tree` resolves it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import msgspec
+
+from fleetcast.base.errors import SpecError
+from fleetcast.base.spec import Spec, convert, read_toml
+from fleetcast.base.units import DollarsPerHour, Watts
+from fleetcast.scenario.fleet import catalog
+from fleetcast.scenario.fleet.devices import Device
+
+_TERM = re.compile(r"^(?:([-+]?\d+)\s*[xX×*]\s*)?(\S.*)$")
+_NAME = re.compile(r"^[\w .-]*$")
+_MOST_COPIES = 10_000
+_MOST_DEVICES = 10_000_000
+
+
+class FleetGroup(Spec):
+    """One group: either ``devices`` or ``groups``.
+
+    ``link`` joins what is in it: the devices of a node, or the groups below. ``count`` copies of
+    the group stand side by side on the link of the group above.
+    """
+
+    name: str = ""
+    count: int = 1
+    link: str = ""
+    devices: str = ""
+    groups: tuple[FleetGroup, ...] = ()
+
+
+class Fleet(Spec):
+    """What a scenario says under ``[fleet]``.
+
+    Attributes:
+        devices: ``"8x h100-sxm"``, ``"4x h100-sxm + 4x a100-80g-sxm"``, or a fleet's TOML file.
+        groups: instead of ``devices``: the tree written out.
+        link: over the catalogue's link inside a node; only beside ``devices``.
+        network: over its link between nodes; beside ``groups``, the link between these.
+        price: $/h per device, by device, over the catalogue's.
+        pue: facility power over IT power, at least 1.
+        grid: carbon intensity: a packaged grid, a CSV file, ``"400 g/kWh"``, a number in g/kWh.
+        power_limit: cap on each device's power (W).
+    """
+
+    devices: str = ""
+    groups: tuple[FleetGroup, ...] = ()
+    link: str = ""
+    network: str = ""
+    price: dict[str, DollarsPerHour] = msgspec.field(default_factory=dict)
+    pue: float = 1.0
+    grid: str | float = "world"
+    power_limit: Watts | None = None
+
+
+def parse_devices(text: str, path: str = "fleet.devices") -> list[tuple[int, Device]]:
+    """Returns (count, device) of each term of ``"4x h100-sxm + 4x a100-80g-sxm"``.
+
+    Raises:
+        SpecError: empty, a count below one, or a device that the catalogue does not have.
+    """
+    terms: list[tuple[int, Device]] = []
+    for part in text.split("+"):
+        match = _TERM.match(part.strip())
+        if match is None:
+            raise SpecError(path, "has an empty term", value=text, limit='write e.g. "8x h100-sxm"')
+        count = int(match[1] or 1)
+        if not 1 <= count <= _MOST_DEVICES:
+            limit = f"1 to {_MOST_DEVICES:,} of each"
+            raise SpecError(path, "counts too few or too many", value=text, limit=limit)
+        terms.append((count, catalog.device(match[2], path)))
+    return terms
+
+
+def read(fleet: Fleet, base: Path, path: str) -> tuple[Fleet, Path]:
+    """Returns the fleet that ``fleet.devices``, a TOML file, describes, and the file's folder.
+
+    What ``fleet`` itself says (prices, grid, ...) goes over the file's.
+
+    Raises:
+        SpecError: unreadable, or it names a file in turn.
+    """
+    file = base / fleet.devices
+    try:
+        table = read_toml(file.read_text(encoding="utf-8"), str(file))
+    except (OSError, UnicodeDecodeError) as error:
+        problem = f"cannot be read: {getattr(error, 'strerror', None) or 'not text'}"
+        raise SpecError(f"{path}.devices", problem, value=str(file)) from None
+    inner = convert(table.get("fleet", table), Fleet, fleet.devices)
+    if inner.devices.endswith(".toml"):
+        problem, limit = "names another file", "a fleet's file holds the fleet itself"
+        raise SpecError(fleet.devices, problem, value=inner.devices, limit=limit)
+    default = Fleet()
+    said = {
+        name: getattr(fleet, name)
+        for name in fleet.__struct_fields__
+        if name != "devices" and getattr(fleet, name) != getattr(default, name)
+    }
+    return msgspec.structs.replace(inner, **said), file.parent
+
+
+def check(fleet: Fleet, path: str) -> None:
+    """Refuses a fleet that contradicts itself.
+
+    Raises:
+        SpecError: both or neither of devices and groups, an unknown link, a PUE below one, ...
+    """
+    if bool(fleet.devices) == bool(fleet.groups):
+        both = bool(fleet.devices)
+        hint = "Move the devices into a group" if both else 'Write e.g. devices = "8x h100-sxm"'
+        problem = "has both devices and groups" if both else "names no devices"
+        raise SpecError(path, problem, limit="a fleet has either devices or groups", hint=hint)
+    if fleet.groups and fleet.link:
+        raise SpecError(
+            f"{path}.link", "joins nothing beside groups", value=fleet.link,
+            limit="it is the link inside a node", hint=f"Write {path}.network, or link in a group",
+        )  # fmt: skip
+    if not 1.0 <= fleet.pue <= 10.0:
+        limit = "1.0 (no overhead) to 10"
+        raise SpecError(f"{path}.pue", "is out of range", value=fleet.pue, limit=limit)
+    for name, key in ((fleet.link, "link"), (fleet.network, "network")):
+        if name:
+            catalog.link(name, f"{path}.{key}")
+
+
+def check_group(group: FleetGroup, path: str) -> None:
+    """Refuses a group that contradicts itself.
+
+    Raises:
+        SpecError: both or neither of devices and groups, an odd name, no copies, an unknown link.
+    """
+    if bool(group.devices) == bool(group.groups):
+        both = bool(group.devices)
+        problem = "has both devices and groups" if both else "has neither devices nor groups"
+        hint = "Make it two groups" if both else 'Write e.g. devices = "8x h100-sxm" in it'
+        raise SpecError(path, problem, limit="a group has one of the two", hint=hint)
+    if not _NAME.match(group.name):
+        limit = "letters, digits, blanks and . _ -"
+        raise SpecError(f"{path}.name", "is not a name", value=group.name, limit=limit)
+    if not 1 <= group.count <= _MOST_COPIES:
+        limit = f"1 to {_MOST_COPIES:,} copies"
+        raise SpecError(f"{path}.count", "is out of range", value=group.count, limit=limit)
+    if group.link:
+        catalog.link(group.link, f"{path}.link")

@@ -1,0 +1,287 @@
+"""The fleet as a tree: site > cluster > rack > node > device.
+
+`resolve` looks up the names of a `Fleet`, splits what exceeds a node into nodes, and returns the
+`Tree` that planners read: leaf groups of equal devices, and the link between any two of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fleetcast.base.errors import SpecError, closest
+from fleetcast.base.units import show
+from fleetcast.scenario.fleet import catalog, spec
+from fleetcast.scenario.fleet.devices import Device
+from fleetcast.scenario.fleet.links import Link, slowest
+from fleetcast.scenario.fleet.spec import Fleet, FleetGroup, parse_devices
+
+__all__ = ["Fleet", "FleetGroup", "Group", "Tree", "parse_devices", "resolve"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Equal devices on equal links: a leaf of the tree.
+
+    Attributes:
+        name: its path, joined by "/"; unique in the tree.
+        count: how many devices.
+        node: how many of them share ``link``; several nodes are joined by ``network``.
+        path: names from below the root to this group.
+        price: $/h per device, or None where unknown.
+        limit: power cap of a device (W).
+    """
+
+    name: str
+    device: Device
+    count: int
+    node: int
+    link: Link
+    network: Link
+    path: tuple[str, ...]
+    price: float | None
+    limit: float
+
+    @property
+    def nodes(self) -> int:
+        """How many nodes; the last may be smaller."""
+        return -(-self.count // self.node)
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A resolved fleet.
+
+    Attributes:
+        groups: the leaves, in the order written.
+        joins: the link between the children of each inner group, by its path; () is the root.
+        pue: facility power over IT power.
+        grid: what `signals.signal` reads, relative to ``base``.
+        notes: what `echo` says.
+    """
+
+    groups: tuple[Group, ...]
+    joins: Mapping[tuple[str, ...], Link]
+    pue: float
+    grid: str | float
+    notes: tuple[str, ...]
+    base: Path | None = field(default=None, compare=False)
+
+    @property
+    def devices(self) -> int:
+        """Devices in all."""
+        return sum(group.count for group in self.groups)
+
+    @property
+    def price(self) -> float | None:
+        """$/h of the whole fleet, or None where a price is unknown."""
+        known = [g.price * g.count for g in self.groups if g.price is not None]
+        return sum(known) if len(known) == len(self.groups) else None
+
+    @property
+    def power(self) -> tuple[float, float]:
+        """Idle and highest power of all devices (W), without the facility's share."""
+        idle = sum(g.count * g.device.power.idle for g in self.groups)
+        return idle, sum(g.count * g.limit for g in self.groups)
+
+    def group(self, name: str, path: str = "group") -> Group:
+        """Returns the leaf group called ``name``.
+
+        Raises:
+            SpecError: no such group.
+        """
+        names = [group.name for group in self.groups]
+        if name not in names:
+            raise SpecError(
+                path, "is not a group of the fleet", value=name,
+                limit=f"groups: {', '.join(names[:12])}", hint=closest(name, names).capitalize(),
+            )  # fmt: skip
+        return self.groups[names.index(name)]
+
+    def link_between(self, a: Group | str, b: Group | str) -> Link:
+        """Returns the link that binds traffic between two groups, or between the nodes of one.
+
+        A group of a single node answers with the link inside the node.
+        """
+        a = self.group(a) if isinstance(a, str) else a
+        b = self.group(b) if isinstance(b, str) else b
+        if a.name == b.name:
+            return a.network if a.nodes > 1 else a.link
+        shared = 0
+        while a.path[shared] == b.path[shared]:
+            shared += 1
+        crossed = [end.path[:depth] for end in (a, b) for depth in range(shared, len(end.path))]
+        return slowest(self.joins[path] for path in crossed)
+
+    def echo(self) -> list[str]:
+        """Returns what was read between the lines: node splits, default links, prices, grid."""
+        return list(self.notes)
+
+
+def resolve(fleet: Fleet, base: Path | None = None, path: str = "fleet") -> Tree:
+    """Returns the tree that ``fleet`` describes, every name looked up and every default noted.
+
+    Args:
+        fleet: the spec.
+        base: folder that relative paths in it start from; default the working directory.
+        path: where the spec stands, for errors.
+
+    Raises:
+        SpecError: contradictory or unknown; names path, value, limit and next step.
+    """
+    if fleet.devices.endswith(".toml"):
+        fleet, base = spec.read(fleet, base or Path(), path)
+    spec.check(fleet, path)
+    walk = _Walk()
+    if fleet.devices:
+        walk.terms(parse_devices(fleet.devices, f"{path}.devices"), fleet.link, fleet.network, ())
+    else:
+        walk.children(fleet.groups, fleet.network, (), path)
+    prices = _prices(fleet, [leaf.device for leaf in walk.leaves], path, walk.notes)
+    groups = tuple(_finish(leaf, fleet, prices, walk.notes, path) for leaf in walk.leaves)
+    if fleet.pue == 1.0:
+        walk.notes.append("pue 1.0: energy and carbon of the devices alone, no cooling")
+    if fleet.grid == "world":
+        walk.notes.append("grid world: the world's yearly mean carbon intensity")
+    notes = tuple(dict.fromkeys(walk.notes))
+    return Tree(groups, walk.joins, fleet.pue, fleet.grid, notes, base)
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """A leaf on its way: ids of links may be "", the catalogue's to give."""
+
+    device: Device
+    count: int
+    node: int
+    link: str
+    network: str
+    path: tuple[str, ...]
+
+
+class _Walk:
+    """Collects the leaves, and the link that joins the children of each inner group."""
+
+    def __init__(self) -> None:
+        self.leaves: list[_Leaf] = []
+        self.joins: dict[tuple[str, ...], Link] = {}
+        self.joined: list[Link] = []
+        self.notes: list[str] = []
+
+    def children(
+        self, groups: tuple[FleetGroup, ...], link: str, path: tuple[str, ...], where: str
+    ) -> None:
+        """Adds the groups below ``path``, which ``link`` joins."""
+        first, taken = (len(self.leaves), len(self.joined)), set[str]()
+        for i, group in enumerate(groups):
+            self.group(group, link, path, f"{where}.groups[{i}]", taken)
+        self.join(link, path, first)
+
+    def terms(
+        self, terms: list[tuple[int, Device]], link: str, network: str, path: tuple[str, ...]
+    ) -> None:
+        """Adds the kinds of devices of one line below ``path``, which ``network`` joins."""
+        first, taken = (len(self.leaves), len(self.joined)), set[str]()
+        for count, device in terms:
+            name = _unique(device.id, taken)
+            node = min(count, device.node)
+            self.leaves.append(_Leaf(device, count, node, link, network, (*path, name)))
+        self.join(network, path, first)
+
+    def join(self, link: str, path: tuple[str, ...], first: tuple[int, int]) -> None:
+        """Notes the link between the children of ``path``: by default their slowest network."""
+        leaves, joined = self.leaves[first[0] :], self.joined[first[1] :]
+        if link:
+            self.joins[path] = catalog.link(link)
+        else:
+            below = [catalog.link(leaf.network or leaf.device.network) for leaf in leaves]
+            self.joins[path] = slowest(below + joined)
+            if len(leaves) > 1:
+                among, say = "/".join(path) or "the fleet", _say(self.joins[path])
+                self.notes.append(f"between the groups of {among}: {say}, the slowest of theirs")
+        self.joined.append(self.joins[path])
+
+    def group(
+        self, group: FleetGroup, join: str, path: tuple[str, ...], where: str, taken: set[str]
+    ) -> None:
+        """Adds one group, ``group.count`` times; ``join`` is the link of the group above."""
+        spec.check_group(group, where)
+        terms = parse_devices(group.devices, f"{where}.devices") if group.devices else []
+        name = _unique(group.name or (terms[0][1].id if len(terms) == 1 else "group"), taken)
+        copies = [name] if group.count == 1 else [f"{name}[{i}]" for i in range(group.count)]
+        if len(terms) == 1:
+            count, device = terms[0]
+            node = min(count, device.node)
+            if group.count > 1 and count % node == 0:  # all nodes alike: one leaf holds them
+                total = count * group.count
+                self.leaves.append(_Leaf(device, total, node, group.link, join, (*path, name)))
+                return
+            for copy in copies:
+                self.leaves.append(_Leaf(device, count, node, group.link, "", (*path, copy)))
+        for copy in copies if len(terms) != 1 else ():
+            if terms:
+                self.terms(terms, "", group.link, (*path, copy))
+            else:
+                self.children(group.groups, group.link, (*path, copy), where)
+
+
+def _prices(
+    fleet: Fleet, devices: list[Device], path: str, notes: list[str]
+) -> dict[str, float | None]:
+    prices = {device.id: device.price for device in devices}
+    given: set[str] = set()
+    for name, price in fleet.price.items():
+        where = f"{path}.price.{name}"
+        device = catalog.device(name, where)
+        if device.id not in prices:
+            limit = f"it has {', '.join(prices)}"
+            raise SpecError(where, "prices a device that the fleet does not have", limit=limit)
+        if device.id in given:
+            limit = f"one price for {device.id}"
+            raise SpecError(where, "is a second price", value=price, limit=limit)
+        prices[device.id] = price
+        given.add(device.id)
+    for device in {d.id: d for d in devices if d.id not in given}.values():
+        if device.price is None:
+            say = f"none known; give {path}.price to have costs"
+        else:
+            say = f"{show(device.price, '$/h')}, {device.price_source}, {device.price_date}"
+        notes.append(f"price of {device.id}: {say}")
+    return prices
+
+
+def _finish(
+    leaf: _Leaf, fleet: Fleet, prices: Mapping[str, float | None], notes: list[str], path: str
+) -> Group:
+    device, name = leaf.device, "/".join(leaf.path)
+    idle, top = device.power.idle, device.power.max
+    limit = top if fleet.power_limit is None else min(fleet.power_limit, top)
+    if limit <= idle:
+        raise SpecError(
+            f"{path}.power_limit", f"leaves {device.id} no power to work", value=fleet.power_limit,
+            limit=f"above its idle {show(idle, 'W')}, up to {show(top, 'W')}",
+        )  # fmt: skip
+    link = catalog.link(leaf.link or device.link)
+    network = catalog.link(leaf.network or device.network)
+    price = prices[device.id]
+    group = Group(name, device, leaf.count, leaf.node, link, network, leaf.path, price, limit)
+    if group.nodes > 1:
+        default = "" if leaf.network else "default "
+        notes.append(
+            f"{name}: {leaf.count} x {device.id} are {group.nodes} nodes of {leaf.node}"
+            f" ({_say(link)}) on {default}{_say(network)}"
+        )
+    return group
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    found, n = name, 2
+    while found in taken:
+        found, n = f"{name}-{n}", n + 1
+    taken.add(found)
+    return found
+
+
+def _say(link: Link) -> str:
+    return f"{link.id}, {show(link.bandwidth, 'B/s')}"
