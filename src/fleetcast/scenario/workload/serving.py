@@ -59,8 +59,8 @@ class Serving(Spec):
         lengths: instead of the trace's lengths.
     """
 
-    kind: str = "serving"
     model: str
+    kind: str = "serving"
     trace: str | None = None
     speed_up: Positive = 1.0
     requests: Count | None = None

@@ -168,6 +168,9 @@ class Costs:
     block: cython.longlong
     watermark: cython.longlong
     swap_block: cython.double
+    eager: cython.double
+    graph_tokens: cython.longlong
+    graph_prefill: cython.bint
 
     def __init__(self, tables: dict, scalars: dict) -> None:
         """Takes the tables (sequences of float) and the scalars by name."""
@@ -196,6 +199,9 @@ class Costs:
         self.block = scalars["block"]
         self.watermark = scalars["watermark"]
         self.swap_block = scalars["swap_block"]
+        self.eager = scalars["eager"]
+        self.graph_tokens = scalars["graph_tokens"]
+        self.graph_prefill = scalars["graph_prefill"]
 
 
 @cython.cclass
@@ -998,7 +1004,8 @@ class Replica:
             self.attention, self.attention_slope = self.v, self.s
             self.v += _at(c.dense, c.last, tokens) + _at(c.experts, c.last, tokens) + _at(c.head, c.last, emits)
             self.swap = lane.extra
-            self._finish_time(c.host_step + c.host_seq * (n + lane.count) + c.host_token * tokens)
+            host = c.host_step + c.host_seq * (n + lane.count) + c.host_token * tokens
+            self._finish_time(host, tokens, lane.count)
             return
         best_v = best_s = sum_v = sum_s = 0.0
         self.attention = self.attention_slope = 0.0
@@ -1035,17 +1042,26 @@ class Replica:
         self.v, self.s = best_v, best_s
         if c.stages > 1:
             self._max(sum_v, sum_s)
-        tokens = 0
+        tokens = emits = 0
         for lane in self.lanes:
             tokens += lane.decodes + lane.tokens
+            emits += lane.count
         self.swap = swap
-        self._finish_time(c.host_step + c.host_seq * total / c.ranks + c.host_token * tokens / c.ranks)
+        host = c.host_step + c.host_seq * total / c.ranks + c.host_token * tokens / c.ranks
+        self._finish_time(host, tokens // (c.ranks * c.stages), emits)
 
     @cython.cfunc
-    def _finish_time(self, host: cython.double) -> cython.void:
-        """Adds the host's part and swaps, and notes what of the host is not hidden."""
+    def _finish_time(
+        self, host: cython.double, tokens: cython.longlong, prefills: cython.longlong
+    ) -> cython.void:
+        """Adds the host's part and swaps, and notes what of the host is not hidden.
+
+        An iteration that no captured graph covers is launched kernel by kernel: at least ``eager`` s.
+        """
         v: cython.double = self.v
         s: cython.double = self.s
+        if (prefills > 0 and not self.costs.graph_prefill) or tokens > self.costs.graph_tokens:
+            self._max(self.costs.eager, 0.0)
         if self.costs.overlap:
             self._max(host, 0.0)
         else:

@@ -1,0 +1,130 @@
+"""Engine profiles: what a serving engine adds to its kernels, as sourced rows.
+
+A profile is data (``engines/*.toml``): default policies, memory it keeps for itself, and the host's part of an
+iteration. Host constants are fitted on measured servers (docs/accuracy.md); each has a unit and a physical range.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fleetcast.base.errors import SpecError, closest
+from fleetcast.base.files import read_text
+from fleetcast.base.spec import Spec, convert, read_toml
+from fleetcast.base.units import Bytes, Seconds
+
+_FOLDER = Path(__file__).parent / "engines"
+
+
+class Host(Spec):
+    """The part of an iteration that is not kernels.
+
+    Attributes:
+        step: s per iteration (scheduling, sampling's round trip, output processing).
+        seq: s per running sequence.
+        token: s per token of the iteration.
+        eager: s per layer to launch an iteration that no captured graph covers.
+        api: s per request between client and engine, in TTFT and E2E.
+        api_token: s per prompt token (tokenising, copying).
+    """
+
+    step: Seconds
+    seq: Seconds = 0.0
+    token: Seconds = 0.0
+    eager: Seconds = 0.0
+    api: Seconds = 0.0
+    api_token: Seconds = 0.0
+
+
+class Engine(Spec):
+    """One serving engine.
+
+    Attributes:
+        id: e.g. "vllm-0.6".
+        batch: default batch policy table.
+        order: default order policy table.
+        memory: default memory policy table.
+        memory_fraction: share of a device's memory the engine takes.
+        reserve: B of that it needs for itself (runtime, graphs, workspaces); ``reserve_ranks`` B more with several ranks.
+        block: tokens per KV block.
+        watermark: share of KV blocks kept free at admission.
+        kv_dtype: cache dtype where the plan says "auto"; "" = the checkpoint's own.
+        hybrid_kv: layers with a window keep only the window.
+        overlap: the host works while the device computes.
+        graph_tokens: largest iteration run from a captured graph, tokens.
+        graph_prefill: iterations with prefill may use it too.
+        host: fitted host constants, by device id, with "default".
+        names: other names, exact.
+        family: engine names this profile answers for, with the versions ``since`` (inclusive) ``until`` (exclusive).
+        source: where the figures come from.
+    """
+
+    id: str
+    name: str
+    batch: dict[str, Any]
+    order: dict[str, Any]
+    memory: dict[str, Any]
+    memory_fraction: float
+    reserve: Bytes
+    reserve_ranks: Bytes
+    block: int
+    watermark: float
+    overlap: bool
+    graph_tokens: int
+    graph_prefill: bool
+    host: dict[str, Host]
+    source: str
+    kv_dtype: str = ""
+    hybrid_kv: bool = False
+    names: tuple[str, ...] = ()
+    family: str = ""
+    since: tuple[int, ...] = ()
+    until: tuple[int, ...] = ()
+
+    def host_on(self, device: str) -> Host:
+        """Returns the host constants on a device, or the default ones."""
+        return self.host.get(device, self.host["default"])
+
+
+@cache
+def engines() -> dict[str, Engine]:
+    """Returns all profiles by id."""
+    found = (convert(read_toml(read_text(p), p.name), Engine, p.stem) for p in sorted(_FOLDER.glob("*.toml")))
+    return {engine.id: engine for engine in found}
+
+
+def engine(name: str, path: str = "plan.engine") -> Engine:
+    """Returns the profile that answers for ``name``: an id, or an engine with a version such as ``vllm-0.11.2``.
+
+    Raises:
+        SpecError: unknown engine.
+    """
+    known = engines()
+    wanted = name.strip().lower().replace("_", "-").replace(" ", "-")
+    if wanted in known:
+        return known[wanted]
+    for profile in known.values():
+        if wanted in profile.names:
+            return profile
+    match = re.fullmatch(r"([a-z-]+?)(?:-?v?(\d+(?:\.\d+)*)(?:[.-]?(?:rc|post|dev|a|b).*)?)?", wanted)
+    if match:
+        version = tuple(int(part) for part in match[2].split(".")) if match[2] else (10**6,)
+        for profile in known.values():
+            late = not profile.since or version >= profile.since
+            early = not profile.until or version < profile.until
+            if profile.family and match[1] == profile.family and late and early:
+                return profile
+    raise SpecError(
+        path, "is unknown", value=name, limit=f"one of {', '.join(known)}, or an engine with its version",
+        hint=closest(wanted, known).capitalize(),
+    )  # fmt: skip
+
+
+def with_host(profile: Engine, host: Host) -> Engine:
+    """Returns ``profile`` with other host constants on every device (what `calibrate` fits)."""
+    return msgspec.structs.replace(profile, host={"default": host})

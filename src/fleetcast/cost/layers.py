@@ -1,0 +1,235 @@
+"""Operators of one transformer block on one rank, and what they take: where a model's shape meets a device's curves.
+
+Fused as engines fuse them: q, k and v are one product, gate and up are one. Per layer there are two all-reduces of
+the residual stream (after attention, after the feed-forward part), or the dispatch and combine of experts where
+attention is data-parallel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fleetcast.cost import attention as att
+from fleetcast.cost.collectives import Fabric, nested_time
+from fleetcast.cost.gemm import Gemm, gemm_time
+from fleetcast.cost.moe import Experts, distinct_experts, experts_time
+from fleetcast.cost.roofline import Coefficients, Silicon, Stream, peak, stream_time
+from fleetcast.scenario.workload.blocks import Attention, Block
+from fleetcast.scenario.workload.models import Layout, Model, rank_bytes
+from fleetcast.scenario.workload.precision import BITS, Precision
+from fleetcast.scenario.workload.tensors import Tensor
+
+Array = NDArray[np.float64]
+
+
+STREAM = Stream(launch=2.0e-6, memory=0.7)
+"""Element-wise kernels of a device without fitted ones: a graph's launch gap and a common share of the bandwidth."""
+
+
+@dataclass(frozen=True)
+class Rank:
+    """One device of a replica with all that its operators' times depend on."""
+
+    model: Model
+    layout: Layout
+    precision: Precision
+    kv_dtype: str
+    chip: Silicon
+    fitted: Coefficients
+    inner: Fabric
+    outer: Fabric
+    per_node: int
+
+    @cached_property
+    def tp(self) -> int:
+        """Ranks that split each layer."""
+        return self.layout.tensor_parallel
+
+    def product(self, tokens: Array, n: float, k: float, part: str) -> Array:
+        """Returns seconds of a matrix product of ``tokens`` rows, in the format ``part`` is served in."""
+        dtype = kernel_format(self.precision, part)
+        return gemm_time(tokens, n, k, dtype, self.chip, self.fitted.get("gemm", dtype, Gemm))
+
+    def pass_over(self, tokens: Array, elements: float, kernels: int = 1) -> Array:
+        """Returns seconds of ``kernels`` element-wise kernels that together move ``elements`` 16-bit values a token."""
+        c = self.fitted.get("stream", "any", Stream) if "stream" in self.fitted.tables else STREAM
+        return stream_time(tokens * (2.0 * elements), self.chip, c) + (kernels - 1) * c.launch
+
+    def reduce(self, tokens: Array) -> Array:
+        """Returns seconds of an all-reduce of the residual stream over the tensor-parallel ranks."""
+        return nested_time(
+            "all_reduce", tokens * (2.0 * self.model.hidden), self.tp, self.per_node, self.inner, self.outer
+        )
+
+    def head(self, tokens: Array) -> tuple[Array, float]:
+        """Returns (seconds, weight bytes) of the LM head: product, gather of the logits, pass over them."""
+        columns = ceil(self.model.vocab / self.tp)
+        time = self.product(tokens, columns, self.model.hidden, "head")
+        time = time + nested_time(
+            "all_gather", tokens * (2.0 * self.model.vocab), self.tp, self.per_node, self.inner, self.outer
+        )
+        time = time + self.pass_over(tokens, 4.0 * self.model.vocab, 2)
+        return time, columns * self.model.hidden * self.precision.bytes_per_weight("head")
+
+    def flops(self) -> dict[str, float]:
+        """Returns FLOP per token on one device of the replica, all layers, and of the head per token that comes out."""
+        spread = self.tp * self.layout.pipeline_parallel
+        token = 2.0 * (self.model.active_params() - self.model.vocab * self.model.hidden) / spread
+        return {"token": token, "head": 2.0 * self.model.vocab * self.model.hidden / spread}
+
+    def link_bytes(self) -> float:
+        """Returns bytes one device sends per token, all layers: two all-reduces a layer."""
+        share = 2.0 * (self.tp - 1) / self.tp if self.tp > 1 else 0.0
+        return 2 * self.model.layers * 2.0 * self.model.hidden * share / self.layout.pipeline_parallel
+
+    def peak(self) -> float:
+        """Returns the FLOP/s that utilisation is counted against: that of the linear layers' format."""
+        return peak(self.chip, kernel_format(self.precision, "ffn"))
+
+
+def kernel_format(precision: Precision, part: str) -> str:
+    """Returns the number format whose fitted kernels multiply ``part``: storage and arithmetic together."""
+    stored, multiplied = precision.stored(part), precision.multiplied(part)
+    if stored == multiplied == "fp8":
+        return "fp8-block" if precision.group else "fp8"
+    return "fp8-weights" if stored == "fp8" else stored
+
+
+@dataclass(frozen=True)
+class Terms:
+    """One layer on one rank over a token grid: seconds, and bytes of weights read per iteration."""
+
+    gemm: Array
+    stream: Array
+    reduce: Array
+    experts: Array
+    dispatch: Array
+    weights: float
+    expert_weights: Array
+
+
+def block_terms(rank: Rank, index: int, tokens: Array) -> Terms:
+    """Returns the terms of block ``index`` of the model, attention itself left out (`attention_terms`)."""
+    model, layout = rank.model, rank.layout
+    block, rows = model.blocks[index], {t.name: t for t in model.tensors[index]}
+    zero = np.zeros_like(tokens)
+    gemm, stream, experts, dispatch = zero.copy(), zero.copy(), zero.copy(), zero.copy()
+    for n, k, part in _products(rank, rows):
+        gemm += rank.product(tokens, n, k, part)
+    hidden = model.hidden
+    stream += 2.0 * rank.pass_over(tokens, 4.0 * hidden)  # each norm reads and writes stream and residual
+    if block.attention is not None:
+        stream += rank.pass_over(tokens, 4.0 * block.attention.heads * block.attention.head_dim / rank.tp, 2)
+    if block.recurrence is not None:
+        stream += rank.pass_over(tokens, 6.0 * block.recurrence.channels / rank.tp, 4)
+    width = block.ffn.shared_width if block.ffn.experts else block.ffn.width
+    if width:
+        stream += rank.pass_over(tokens, 3.0 * width / rank.tp)
+    reduces = 1.0 if block.ffn.experts and layout.attention_dp > 1 else 2.0
+    reduce = reduces * rank.reduce(tokens)
+    expert_weights = zero
+    if block.ffn.experts:
+        experts, dispatch, expert_weights = _experts(rank, block, tokens)
+    dense = sum(rank_bytes(t, layout, rank.precision) for t in rows.values() if t.part != "experts")
+    return Terms(gemm, stream, reduce, experts, dispatch, dense, expert_weights)
+
+
+def _products(rank: Rank, rows: Mapping[str, Tensor]) -> list[tuple[float, float, str]]:
+    """Returns (n, k, part) of the matrix products of a layer on one rank, fused over a common input."""
+    found: dict[tuple[str, float], tuple[float, float, str]] = {}
+    for t in rows.values():
+        if t.inputs == 1 or t.part in ("experts", "norm") or t.name == "conv":
+            continue
+        share = ceil((t.pieces or 1) / rank.tp) / t.pieces if t.pieces and t.split else 1.0
+        share = share if t.pieces or not t.split else 1.0 / rank.tp
+        n = t.outputs * (share if t.split == "out" else 1.0)
+        k = t.inputs * (share if t.split == "in" else 1.0)
+        stem = t.name.rpartition(".")[0] or t.part
+        fuse = (stem, k) if t.split != "in" else (t.name, k)
+        before = found.get(fuse)
+        found[fuse] = (n + (before[0] if before else 0.0), k, t.part)
+    return list(found.values())
+
+
+def _experts(rank: Rank, block: Block, tokens: Array) -> tuple[Array, Array, Array]:
+    """Returns (seconds of the experts, of dispatch and combine, bytes of expert weights read) over replica tokens."""
+    model, layout, ffn = rank.model, rank.layout, block.ffn
+    dtype = kernel_format(rank.precision, "experts")
+    ep, etp = layout.expert_parallel, layout.tensor_parallel * layout.attention_dp / layout.expert_parallel
+    c = rank.fitted.get("moe", dtype, Experts)
+    matrices = 3.0 if ffn.gated else 2.0
+    time = experts_time(
+        tokens, model.hidden, ffn.width, ffn.experts, ffn.top_k, dtype, rank.chip, c,
+        expert_parallel=ep, tensor_parallel=etp, matrices=matrices,
+    )  # fmt: skip
+    seen = distinct_experts(tokens, ffn.experts, ffn.top_k, c.spread) / ep
+    weights = seen * (matrices * model.hidden * ffn.width / etp * rank.precision.bytes_per_weight("experts"))
+    dispatch = np.zeros_like(tokens)
+    if layout.attention_dp > 1:
+        ranks = layout.attention_dp * layout.tensor_parallel
+        size = tokens * (2.0 * model.hidden)
+        for operation in ("all_gather", "reduce_scatter"):
+            dispatch = dispatch + nested_time(operation, size, ranks, rank.per_node, rank.inner, rank.outer)
+    return time, dispatch, weights
+
+
+def attention_terms(rank: Rank) -> dict[str, Any]:
+    """Returns the sums over all layers that `StepCost` needs of attention itself, for one rank.
+
+    Keys: ``launch``, ``head`` (s per sequence), ``base``, ``state`` (s per sequence of recurrent layers),
+    ``slope_full`` and ``slope_window`` (s per context token), ``window`` (tokens), ``pre_base``, ``pre_pair``,
+    ``pre_token`` (s), ``flops_pair``, ``kv_read`` and ``kv_bytes`` (B per context token).
+    """
+    sums: dict[str, Any] = dict.fromkeys(
+        ("launch", "head", "base", "state", "slope_full", "slope_window", "pre_base", "pre_pair", "pre_token",
+         "flops_pair", "kv_read", "kv_bytes"), 0.0,
+    )  # fmt: skip
+    windows: dict[int, int] = {}
+    for block, count in zip(rank.model.blocks, rank.model.counts, strict=True):
+        if block.recurrence is not None:
+            sums["state"] += count * 2.0 * block.recurrence.state_bytes(rank.tp) / rank.chip.bandwidth
+        if block.attention is None or block.stack == "encoder":
+            continue
+        a = block.attention
+        if a.window:
+            windows[a.window] = windows.get(a.window, 0) + count
+        for key, value in _attention(rank, a).items():
+            sums[key] += count * value
+    sums["window"] = max(windows, key=lambda w: windows[w]) if windows else 0
+    return sums
+
+
+def _attention(rank: Rank, a: Attention) -> dict[str, float]:
+    """Returns the terms of one layer's attention on one rank."""
+    heads = ceil(a.heads / rank.tp)
+    decode = rank.fitted.get("decode", rank.kv_dtype, att.Decode)
+    prefill = rank.fitted.get("prefill", "bf16", att.Prefill)
+    element = BITS[rank.kv_dtype] / 8
+    kv_bytes = a.kv_elements(rank.tp) * element
+    if a.kind == "mla":
+        latent = a.kv_lora + a.rope_dim
+        read = latent * element / (rank.chip.bandwidth * decode.memory)
+        multiply = 2.0 * heads * (latent + a.kv_lora) / (peak(rank.chip, "bf16") * decode.compute)
+        slope, kv_heads = max(read, multiply), 1
+        width = (a.nope_dim + a.rope_dim + a.value_dim) / 2.0
+    else:
+        kv_heads = ceil(a.kv_heads / rank.tp)
+        slope = float(
+            att.decode_slope(heads, kv_heads, a.head_dim, rank.kv_dtype, rank.chip, decode)
+        )
+        width = (a.head_dim + a.value_dim) / 2.0
+    pair = float(att.prefill_pair(heads, width, rank.chip, prefill))
+    token = float(att.prefill_token(heads, kv_heads, width, rank.chip, prefill))
+    return {
+        "launch": decode.launch, "head": decode.head * kv_heads * a.head_dim / 128.0, "base": decode.base,
+        "slope_window" if a.window else "slope_full": slope,
+        "pre_base": prefill.launch, "pre_pair": pair, "pre_token": token,
+        "flops_pair": 4.0 * heads * width, "kv_read": kv_bytes, "kv_bytes": kv_bytes,
+    }  # fmt: skip

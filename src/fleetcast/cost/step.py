@@ -1,0 +1,199 @@
+"""What one iteration of a serving replica costs, condensed to tables: the bridge from kernels to the serving world.
+
+`step_cost` walks the blocks of a model once, times every operator on the token grid and adds up. The world reads the
+result (`StepCost`) and nothing else, so it knows no model and no device. Everything is per replica, over all layers.
+
+What a table cannot see: which layers a pipeline stage holds (stages share by ``stage_share``), and contention
+between replicas of one node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fleetcast.cost.collectives import Fabric, fabric_for, nested_time
+from fleetcast.cost.engine import Engine
+from fleetcast.cost.layers import Rank, attention_terms, block_terms
+from fleetcast.cost.roofline import coefficients_for
+from fleetcast.scenario.fleet.tree import Group
+from fleetcast.scenario.workload.models import Layout, Model
+from fleetcast.scenario.workload.precision import Precision
+
+Array = NDArray[np.float64]
+
+EXACT, STRIDE, LARGEST = 1024, 64, 16_384
+GRID: Array = np.concatenate([np.arange(EXACT + 1), np.arange(EXACT + STRIDE, LARGEST + 1, STRIDE)]).astype(
+    np.float64
+)
+"""Token counts of the tables: every one to 1,024, then one in 64; the world reads linearly between and beyond."""
+SAMPLING_LAUNCH = 20e-6
+"""s: the chain of small kernels that turns logits into tokens (argmax, gather, copy), read off traces."""
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Time and work of an iteration as tables over tokens (``GRID``) or sequences, and scalars.
+
+    Attributes:
+        tables: ``dense`` (rank's tokens), ``experts`` (replica's tokens), ``head`` (tokens that come out), ``hop``
+            (between stages), all s over ``GRID``; ``floor``, ``base``, ``slope`` of decode attention over sequences.
+        scalars: prefill attention, windows, host, pipeline and memory numbers, see `sim.serving.kernel.Costs`.
+        parts: what ``dense`` and ``experts`` consist of, s over ``GRID``: gemm, memory-bound, communication, experts.
+        work: per device and iteration: FLOP and bytes of weights over ``GRID``, per token, pair and context token.
+        api: s per request in TTFT and E2E, outside the engine's loop; ``api_token`` s more per prompt token.
+        devices: devices of a replica.
+        spread: standard deviation of log(time) that the kernels' fit leaves.
+        notes: what was transferred from other devices.
+    """
+
+    tables: Mapping[str, Array]
+    scalars: Mapping[str, Any]
+    parts: Mapping[str, Array]
+    work: Mapping[str, Any]
+    api: float
+    api_token: float
+    devices: int
+    spread: float
+    notes: tuple[str, ...] = field(default=())
+
+
+def step_cost(
+    model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group, engine: Engine,
+    max_batch: int, kv_blocks: int,
+) -> StepCost:  # fmt: skip
+    """Returns what an iteration costs.
+
+    Args:
+        model: architecture.
+        layout: how a replica is spread.
+        precision: dtypes of the weights as served.
+        kv_dtype: dtype of the cache.
+        group: devices and links.
+        engine: profile with host constants.
+        max_batch: most sequences of a lane.
+        kv_blocks: KV blocks of a lane.
+    """
+    kernels, notes, spread = _kernels(model, layout, precision, kv_dtype, group)
+    n = np.arange(max_batch + 1, dtype=np.float64)
+    host = engine.host_on(group.device.id)
+    pp = layout.pipeline_parallel
+    attention = kernels["attention"]
+    slope = attention["slope_full"] + attention["slope_window"]
+    full_share = attention["slope_full"] / slope if slope > 0 else 1.0
+    tables = kernels["tables"] | {
+        "floor": np.where(n > 0, attention["launch"] + attention["head"] * n, 0.0),
+        "base": np.where(n > 0, attention["base"] + attention["state"] * n, 0.0),
+        "slope": np.where(n > 0, slope, 0.0),
+    }
+    block_bytes = engine.block * attention["kv_bytes"]
+    scalars = {
+        "full_share": full_share, "window_share": 1.0 - full_share, "window": attention["window"],
+        "pre_base": attention["pre_base"], "pre_pair": attention["pre_pair"], "pre_context": attention["pre_token"],
+        "host_step": host.step, "host_seq": host.seq, "host_token": host.token, "overlap": engine.overlap,
+        "eager": host.eager * model.layers / pp, "graph_tokens": engine.graph_tokens,
+        "graph_prefill": engine.graph_prefill,
+        "stages": pp, "stage_share": -(-model.layers // pp) / model.layers, "ranks": layout.attention_dp,
+        "capacity": kv_blocks, "block": engine.block, "watermark": int(engine.watermark * kv_blocks),
+        "swap_block": block_bytes / kernels["host_bandwidth"],
+    }  # fmt: skip
+    return StepCost(
+        tables=tables, scalars=scalars, parts=kernels["parts"], work=kernels["work"], api=host.api,
+        api_token=host.api_token, devices=layout.tensor_parallel * pp * layout.attention_dp, spread=spread, notes=notes,
+    )  # fmt: skip
+
+
+def _kernels(
+    model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group
+) -> tuple[dict[str, Any], tuple[str, ...], float]:
+    """Everything that depends on the layout alone; a search asks for it once per layout."""
+    key = (id(model), layout, precision, kv_dtype, id(group))
+    found = _CACHE.get(key)
+    if found is None or found[0] is not model or found[1] is not group:
+        found = (model, group, *_build(model, layout, precision, kv_dtype, group))
+        if len(_CACHE) > 512:
+            _CACHE.clear()
+        _CACHE[key] = found
+    return found[2], found[3], found[4]
+
+
+_CACHE: dict[Any, Any] = {}
+
+
+def _build(
+    model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group
+) -> tuple[dict[str, Any], tuple[str, ...], float]:
+    device = group.device
+    fitted = coefficients_for(device)
+    inner = _fabric(device.id, group.link.kind, group.link.bandwidth, group.link.latency)
+    outer = _fabric(device.id, group.network.kind, group.network.bandwidth, group.network.latency)
+    rank = Rank(
+        model=model, layout=layout, precision=precision, kv_dtype=kv_dtype, chip=device, fitted=fitted,
+        inner=inner, outer=outer, per_node=group.node,
+    )  # fmt: skip
+    gemm, stream, comm, experts, expert_comm = (np.zeros_like(GRID) for _ in range(5))
+    expert_bytes = np.zeros_like(GRID)
+    dense_bytes = 0.0
+    for index, count in enumerate(model.counts):
+        terms = block_terms(rank, index, GRID)
+        gemm += count * terms.gemm
+        stream += count * terms.stream
+        comm += count * terms.reduce
+        experts += count * terms.experts
+        expert_comm += count * terms.dispatch
+        dense_bytes += count * terms.weights
+        expert_bytes += count * terms.expert_weights
+    hidden_bytes = model.hidden * 2.0
+    edge = nested_time("all_reduce", GRID * hidden_bytes, layout.tensor_parallel, group.node, inner, outer)
+    comm += edge  # the embedding, split over the vocabulary
+    head, head_bytes = rank.head(GRID)
+    span = layout.tensor_parallel * layout.attention_dp
+    hop_fabric = inner if span * 2 <= group.node else outer
+    hop = nested_time("send", GRID * hidden_bytes / layout.tensor_parallel, 2, 2, hop_fabric, hop_fabric)
+    attention = attention_terms(rank)
+    comm[0] = 0.0
+    parts = {
+        "gemm": gemm, "memory-bound": stream, "communication": comm + expert_comm, "experts": experts,
+        "dense_communication": comm,
+    }  # fmt: skip
+    flops = rank.flops()
+    work = {
+        "flops_token": flops["token"], "flops_head": flops["head"], "flops_pair": attention["flops_pair"],
+        "weight_bytes": np.where(GRID > 0, dense_bytes, 0.0) + expert_bytes, "head_bytes": head_bytes,
+        "kv_bytes": attention["kv_read"], "link_bytes_token": rank.link_bytes(),
+        "peak": rank.peak(), "bandwidth": device.bandwidth,
+    }  # fmt: skip
+    host_link = _host_bandwidth(device.host_link)
+    result = {
+        "tables": {
+            "dense": np.where(GRID > 0, gemm + stream + comm, 0.0), "experts": experts + expert_comm,
+            "head": np.where(GRID > 0, head + SAMPLING_LAUNCH, 0.0), "hop": hop,
+        },
+        "parts": parts, "work": work, "attention": attention, "host_bandwidth": host_link,
+    }  # fmt: skip
+    origins = {p.kind: p for p in fitted.provenance.values()}
+    notes = tuple(
+        f"{family} times of {device.id} are transferred from {p.origin} ({p.kind})"
+        for family, p in fitted.provenance.items() if p.kind != "measured"
+    )  # fmt: skip
+    if layout.tensor_parallel > 1 and inner.kind_of != "measured":
+        notes += (f"collectives of {device.id} over {group.link.id} are modelled ({inner.kind_of})",)
+    spread = max((p.spread for p in origins.values()), default=0.3)
+    return result, notes, spread
+
+
+@lru_cache(maxsize=256)
+def _fabric(device: str, kind: str, bandwidth: float, latency: float) -> Fabric:
+    return fabric_for(device, kind, bandwidth, latency)
+
+
+@lru_cache(maxsize=64)
+def _host_bandwidth(link_id: str) -> float:
+    from fleetcast.scenario.fleet.catalog import link
+
+    return float(link(link_id).bandwidth)
