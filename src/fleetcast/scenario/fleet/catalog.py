@@ -1,14 +1,14 @@
 """The catalogue: devices, links and clock curves by name, read from TOML when first asked for.
 
-Names are forgiving in the ways that people differ: case, ``_`` and blanks for ``-``, word order, the
-vendor's name in front, ``80gb`` for ``80g``, ``sxm5`` for ``sxm``. An unknown name is answered with
-the nearest known one.
+Names are forgiving in the ways that people differ: case, ``_`` and blanks for ``-``, word order,
+the vendor's name in front, ``80gb`` for ``80g``, ``sxm5`` for ``sxm``. An unknown name is answered
+with the nearest known one.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -25,7 +25,7 @@ _VENDORS = frozenset(
 )
 _DEVICE_FILES = ("nvidia", "accelerators", "edge")
 
-Row = TypeVar("Row", Device, Link)
+Row = TypeVar("Row", bound=Device | Link)
 
 
 class _Devices(Spec):
@@ -114,10 +114,10 @@ def _link_names() -> Mapping[str, Link]:
     return _names(_link_rows())
 
 
-def _names(rows: tuple[Row, ...]) -> Mapping[str, Row]:
+def _names(rows: Sequence[Row]) -> Mapping[str, Row]:
     found: dict[str, Row] = {}
     for row in rows:
-        found.update({_key(name): row for name in (row.id, *row.aliases)})
+        found |= dict.fromkeys(map(_key, (row.id, *row.aliases)), row)
     return found
 
 
@@ -129,7 +129,7 @@ def _key(name: str) -> str:
     return " ".join(sorted(word for word in plain if word and word not in _VENDORS))
 
 
-def _unknown(name: str, path: str, what: str, rows: Iterable[Device] | Iterable[Link]) -> SpecError:
+def _unknown(name: str, path: str, what: str, rows: Iterable[Device | Link]) -> SpecError:
     names = [n for row in rows for n in (row.id, *row.aliases)]
     spelled = "-".join(re.split(r"[\s_]+", name.strip().lower()))
     near = closest(spelled, names)

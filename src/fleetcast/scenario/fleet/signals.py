@@ -8,6 +8,7 @@ running integral, in O(log n).
 from __future__ import annotations
 
 import bisect
+import contextlib
 import csv
 import gzip
 import math
@@ -220,10 +221,9 @@ def _columns(head: list[str], file: str) -> tuple[int, int]:
 
 def _time(text: str, column: str, place: str) -> float:
     if column in _TIME_UNITS:
-        try:
-            return float(text) * _TIME_UNITS[column]
-        except ValueError:
-            pass
+        with contextlib.suppress(ValueError):
+            if math.isfinite(number := float(text)):
+                return number * _TIME_UNITS[column]
     try:
         stamp = datetime.fromisoformat(text.strip())
     except ValueError:
