@@ -1,7 +1,12 @@
 """Shared by all tests: deterministic property tests, the gpu marker, where measured data lies."""
 
+import importlib
+import importlib.util
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -53,6 +58,37 @@ def measured() -> Path:
 
 
 @pytest.fixture(scope="session")
-def require_compiled() -> bool:
-    """Whether a hot loop that was not compiled is a failure (set by .ci/run only)."""
-    return os.environ.get("FLEETCAST_REQUIRE_COMPILED") == "1"
+def twins() -> Callable[[str], tuple[ModuleType, ModuleType]]:
+    """Loads a hot loop in both forms: compiled, and its .py source without Cython.
+
+    Where the compiled form is absent the test is skipped; under .ci/run, which sets
+    FLEETCAST_REQUIRE_COMPILED, that is a failure instead.
+    """
+
+    def load(name: str) -> tuple[ModuleType, ModuleType]:
+        compiled = importlib.import_module(name)
+        folder = Path(str(importlib.import_module(name.rpartition(".")[0]).__path__[0]))
+        plain = _load_source(f"{name}_plain", folder / f"{name.rpartition('.')[2]}.py")
+        if str(compiled.__file__).endswith(".py"):
+            if os.environ.get("FLEETCAST_REQUIRE_COMPILED") == "1":
+                pytest.fail(f"{name} was not compiled")
+            pytest.skip(f"{name} was not compiled")
+        return compiled, plain
+
+    return load
+
+
+def _load_source(name: str, path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    cython = sys.modules.get("cython")
+    sys.modules["cython"] = None  # type: ignore[assignment]
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules["cython"]
+        if cython is not None:
+            sys.modules["cython"] = cython
+    return module
