@@ -81,9 +81,11 @@ def tables() -> list[bytes]:
             for _ in range(rows)
         ]  # fmt: skip
         out.append(draw.choice(["\n", "\r\n", "\n\n"]).join(lines).encode())
-    bad = [b"1,2,3\n4,x,6", b"1,2\n", b"1,2,3,4", b"1,,3\n", b'"1,2,3', b"", b"1,2,3\n\n\n",
-           b"-,1,2", b"1,2,3\n4,5", b".,1,2", b"1e,2,3", b"\xff,1,2", b"1.2.3,1,2", b"--1,2,3"]  # fmt: skip
-    return out + bad
+    bad = (
+        b"1,2,3\n4,x,6", b"1,2\n", b"1,2,3,4", b"1,,3\n", b'"1,2,3', b"", b"1,2,3\n\n\n", b"-,1,2",
+        b"1,2,3\n4,5", b".,1,2", b"1e,2,3", b"\xff,1,2", b"1.2.3,1,2", b"--1,2,3",
+    )  # fmt: skip
+    return [*out, *bad]
 
 
 @pytest.mark.parametrize("data", tables())
