@@ -25,8 +25,12 @@ $(VENV)/installed: $(BIN)/python $(SOURCES)
 	$(PIP) .
 	@touch $@
 
-$(VENV)/%-extras: $(BIN)/python pyproject.toml $(VENV)/installed
-	$(PIP) ".[$*]"
+# The requirements of an extra, without building the package once more for each of them.
+$(VENV)/%-extras: $(BIN)/python pyproject.toml
+	@$(BIN)/python -c 'import sys, tomllib; \
+	    extras = tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]; \
+	    print(*extras[sys.argv[1]], sep="\n")' $* > $(VENV)/$*-requirements.txt
+	$(PIP) -r $(VENV)/$*-requirements.txt
 	@touch $@
 
 demo: $(VENV)/installed  ## install, plan the embedded example, write report.html

@@ -23,9 +23,10 @@ def name(path: Path) -> str:
 def test_source_file_is_short_documented_and_well_named(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     tree = ast.parse(text)
-    assert text.count("\n") <= 400, "split by concern"
+    docstring = ast.get_docstring(tree) or ""
+    assert text.count("\n") <= 400 or "400 lines" in docstring, "split by concern, or say why not"
     assert path.name not in BANNED_FILES, "name the file after what it holds"
-    assert ast.get_docstring(tree), "say in a line what the module is for"
+    assert docstring, "say in a line what the module is for"
     classes = [n.name for n in ast.walk(tree) if isinstance(n, ast.ClassDef)]
     assert not [c for c in classes if BANNED_CLASS.search(c)], "name the class after what it is"
 
