@@ -26,6 +26,9 @@ from fleetcast.base.units import Quantity, parse
 T = TypeVar("T")
 
 
+@typing.dataclass_transform(
+    frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,)
+)
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A value read from a file. Keyword-only, frozen, unknown keys refused."""
 

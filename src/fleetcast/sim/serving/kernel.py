@@ -29,10 +29,17 @@ STRIDE = 64
 
 
 def column(code: str, values: object) -> object:
-    """Returns a column the kernel can index: a buffer when compiled, a list when not (faster there)."""
-    if cython.compiled:
-        return values if isinstance(values, array) else array(code, values)
-    return list(values)
+    """Returns a column the kernel can index: a buffer when compiled, a list when not (faster there).
+
+    Takes a sequence of numbers or a numpy array of any dtype; an ``array`` is used as it is, not copied.
+    """
+    if not cython.compiled:
+        return values.tolist() if hasattr(values, "tolist") else list(values)
+    if isinstance(values, array):
+        return values
+    if hasattr(values, "astype"):
+        return array(code, values.astype({"d": "f8", "i": "i4", "q": "i8"}[code]).tobytes())
+    return array(code, values)
 
 
 def zeros(code: str, size: int, value: int = 0) -> object:

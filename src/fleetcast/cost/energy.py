@@ -1,0 +1,173 @@
+"""Power and energy of a device at work: a busy floor, joules per FLOP and per byte, a board limit, and the clock.
+
+    energy = min(limit * time, busy * time + J/FLOP * FLOPs + J/B * bytes)
+
+Coefficients are shares of the board's power limit (``busy``) or of that limit over a roof (1.2 on ``product`` means
+that products at the full peak would draw 1.2 limits, so they are throttled), so that they carry over to boards of
+other sizes. Attention has its own: its tensor units wait for softmax and its reads are streams. Idle power is the
+device's own (``scenario``); nothing runs below it.
+
+Clock: compute scales with it, memory does not. Power above idle follows ``a + b f V^2`` (Burd and Brodersen 1995),
+here given by sourced points of (clock, power, rate).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fleetcast.cost.roofline import Array, Chip, Silicon, format_of, peak
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draw:
+    """Fitted power coefficients, as shares of the board limit.
+
+    Attributes:
+        busy: while any kernel runs.
+        product: products in 16-bit arithmetic at the full peak.
+        narrow: products in narrower arithmetic at its full peak.
+        weights: reading weights at the full memory bandwidth.
+        attention: attention arithmetic at the full 16-bit peak.
+        cache: reading keys and values at the full memory bandwidth.
+    """
+
+    busy: float
+    product: float
+    narrow: float
+    weights: float
+    attention: float
+    cache: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Power coefficients of one device in SI units.
+
+    Attributes:
+        limit: W, the board limit.
+        busy: W while kernels run.
+        product: J per FLOP of products.
+        weights: J per byte of weights and activations.
+        attention: J per FLOP of attention.
+        cache: J per byte of keys and values.
+    """
+
+    limit: float
+    busy: float
+    product: float
+    weights: float
+    attention: float
+    cache: float
+
+
+def rates_of(chip: Silicon, limit: float, dtype: str, c: Draw) -> Rates:
+    """Returns joules per FLOP and byte of a device whose products run in ``dtype``.
+
+    Args:
+        chip: the device.
+        limit: W, its board power.
+        dtype: number format of the products.
+        c: fitted shares.
+    """
+    share = c.narrow if format_of(dtype).activation < 2 else c.product
+    half = peak(chip, "bf16")
+    return Rates(
+        limit=limit,
+        busy=c.busy * limit,
+        product=share * limit / peak(chip, dtype),
+        weights=c.weights * limit / chip.bandwidth,
+        attention=c.attention * limit / half,
+        cache=c.cache * limit / chip.bandwidth,
+    )
+
+
+def busy_energy(
+    time: ArrayLike,
+    flops: ArrayLike,
+    size: ArrayLike,
+    rates: Rates,
+    *,
+    attention_flops: ArrayLike = 0.0,
+    cache_size: ArrayLike = 0.0,
+) -> Array:
+    """Returns joules that one device draws while it works; at most its limit times the time.
+
+    Args:
+        time: s during which kernels run (array).
+        flops: FLOPs of products in that time.
+        size: bytes of weights and activations moved.
+        rates: the device's coefficients.
+        attention_flops: FLOPs of attention.
+        cache_size: bytes of keys and values read.
+    """
+    seconds = np.asarray(time, dtype=np.float64)
+    work = rates.busy * seconds + rates.product * np.asarray(flops, dtype=np.float64)
+    work = work + rates.weights * np.asarray(size, dtype=np.float64)
+    work = work + rates.attention * np.asarray(attention_flops, dtype=np.float64)
+    work = work + rates.cache * np.asarray(cache_size, dtype=np.float64)
+    return np.asarray(np.minimum(work, rates.limit * seconds))
+
+
+@dataclass(frozen=True, slots=True)
+class ClockCurve:
+    """How power and rate fall with the clock, all as shares of the top clock's, growing.
+
+    Attributes:
+        clock: shares of the top clock.
+        power: busy power there.
+        rate: speed of compute-bound work there.
+    """
+
+    clock: Array
+    power: Array
+    rate: Array
+
+
+def voltage_curve(points: int = 21, *, floor: float = 0.5, static: float = 0.3) -> ClockCurve:
+    """Returns the textbook curve ``static + (1 - static) f V^2`` with V linear in f above ``floor``.
+
+    Args:
+        points: knots.
+        floor: share of the top voltage below which the board does not go.
+        static: share of the busy power that does not depend on the clock.
+    """
+    clock = np.linspace(0.3, 1.0, points)
+    volts = np.maximum(clock, floor)
+    return ClockCurve(clock, static + (1.0 - static) * clock * volts**2, clock.copy())
+
+
+def downclock(chip: Silicon, share: float, curve: ClockCurve) -> Chip:
+    """Returns the device at ``share`` of its top clock: peaks fall with the curve's rate, bandwidth stays."""
+    rate = float(np.interp(share, curve.clock, curve.rate))
+    return Chip(
+        chip.id, chip.architecture, chip.bandwidth, chip.units,
+        {name: value * rate for name, value in chip.peak.items()},
+    )  # fmt: skip
+
+
+def downclock_rates(rates: Rates, share: float, curve: ClockCurve) -> Rates:
+    """Returns power coefficients at ``share`` of the top clock.
+
+    Power of compute-bound work falls to the curve's, so joules per FLOP fall to power/rate and the busy floor to
+    power; joules per byte stay, memory has a clock of its own. The board limit stays.
+    """
+    power = float(np.interp(share, curve.clock, curve.power))
+    rate = float(np.interp(share, curve.clock, curve.rate))
+    return Rates(
+        limit=rates.limit,
+        busy=rates.busy * power,
+        product=rates.product * power / rate,
+        weights=rates.weights,
+        attention=rates.attention * power / rate,
+        cache=rates.cache,
+    )
+
+
+def capped_clock(limit: float, rates: Rates, curve: ClockCurve) -> float:
+    """Returns the largest clock share whose fully busy power stays within ``limit`` watts (lowest if none does)."""
+    full = np.asarray(curve.power) * rates.limit
+    inside = np.asarray(curve.clock)[full <= limit]
+    return float(inside.max()) if inside.size else float(curve.clock[0])

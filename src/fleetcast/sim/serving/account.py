@@ -1,0 +1,112 @@
+"""From what the hot loop counted to time, work, energy, money and carbon: sums over tables, nothing simulated.
+
+The loop counts iterations by their tokens; a dot product with a table gives that term's seconds or bytes exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fleetcast.cost.energy import dynamic_energy
+from fleetcast.cost.step import StepCost
+from fleetcast.scenario.fleet.signals import Signal, intensity
+from fleetcast.sim.serving.setting import Server
+
+JOULES_PER_KWH = 3.6e6
+
+
+def time_terms(cost: StepCost, report: Mapping[str, Any]) -> dict[str, float]:
+    """Returns seconds of one replica by term; they add up to the time its loop was busy.
+
+    With pipeline stages or attention-DP ranks the terms are those of one lane after the other; "overlap" is what
+    running them side by side saved, a negative number.
+    """
+    hist, rank, head = (np.asarray(report[k]) for k in ("hist", "hist_rank", "hist_head"))
+    parts, sums = cost.parts, report["sums"]
+    dense_comm = parts["dense_communication"]
+    moe_comm = parts["communication"] - dense_comm
+    gemm = float(rank @ parts["gemm"])
+    stream = float(rank @ parts["memory-bound"])
+    comm = float(rank @ dense_comm + hist @ moe_comm)
+    experts = float(hist @ parts["experts"])
+    head_time = float(head @ cost.tables["head"])
+    hops = float(rank @ cost.tables["hop"]) * (cost.scalars["stages"] - 1)
+    terms = {
+        "gemm": gemm, "elementwise": stream, "experts": experts, "attention": float(sums[5]), "communication": comm,
+        "head": head_time, "pipeline": hops, "host": float(sums[6]), "swap": float(sums[7]),
+    }  # fmt: skip
+    rest = float(report["busy"]) - sum(terms.values())
+    lanes = cost.scalars["stages"] * cost.scalars["ranks"]
+    if lanes > 1:
+        terms["overlap"] = rest
+    return terms
+
+
+def work_done(cost: StepCost, report: Mapping[str, Any], output_tokens: int) -> dict[str, float]:
+    """Returns FLOP, bytes of memory and bytes of link traffic of one device of a replica.
+
+    Args:
+        cost: of the replica.
+        report: what the loop counted.
+        output_tokens: tokens that came out of this replica.
+    """
+    work, sums, scalars = cost.work, report["sums"], cost.scalars
+    stages = scalars["stages"]
+    decode_context = scalars["full_share"] * sums[0] + scalars["window_share"] * sums[1]
+    tokens = (sums[4] + output_tokens) / scalars["ranks"]
+    attention_pairs = (sums[2] + decode_context) / scalars["ranks"] / stages
+    flops = tokens * work["flops_token"] + output_tokens / scalars["ranks"] * work["flops_head"]
+    flops += attention_pairs * work["flops_pair"]
+    weights = float(np.asarray(report["hist"]) @ work["weight_bytes"])
+    weights += float(np.sum(report["hist_head"])) * work["head_bytes"]
+    cache = (decode_context + sums[3]) * work["kv_bytes"] / scalars["ranks"]
+    return {
+        "flops": float(flops), "bytes": (weights + float(cache)) / stages,
+        "link": float(tokens) * work["link_bytes_token"],
+    }  # fmt: skip
+
+
+def energy_terms(
+    servers: Sequence[Server], work: Sequence[Mapping[str, float]], span: float, pue: float
+) -> dict[str, float]:
+    """Returns joules of all allocated devices over ``span`` s by term, the facility's share included.
+
+    Args:
+        servers: one per replica.
+        work: of one device of each replica, from `work_done`.
+        span: s from first arrival to last finish.
+        pue: facility power over device power.
+    """
+    terms = {"idle": 0.0, "compute": 0.0, "memory": 0.0, "link": 0.0}
+    for server, done in zip(servers, work, strict=True):
+        count = server.cost.devices
+        device = server.group.device
+        dtype = server.precision.multiplied("ffn")
+        terms["idle"] += device.power.idle * span * count
+        for name, joules in dynamic_energy(device, dtype, done["flops"], done["bytes"], done["link"]).items():
+            terms[name] += joules * count
+        ceiling = server.group.limit * span * count
+        drawn = sum(terms.values())
+        if len(servers) == 1 and drawn > ceiling > 0:  # a board never draws more than its limit
+            scale = (ceiling - terms["idle"]) / (drawn - terms["idle"])
+            terms = {k: v if k == "idle" else v * scale for k, v in terms.items()}
+    facility = (pue - 1.0) * sum(terms.values())
+    return terms | ({"facility": facility} if facility else {})
+
+
+def money(servers: Sequence[Server], span: float) -> float | None:
+    """Returns dollars for all allocated devices over ``span`` s, or None where a device has no price."""
+    total = 0.0
+    for server in servers:
+        if server.group.price is None:
+            return None
+        total += server.group.price * server.cost.devices * span / 3600.0
+    return total
+
+
+def carbon(joules: float, grid: Signal, start: float, end: float) -> float:
+    """Returns grams of CO2-equivalent of ``joules`` drawn evenly from ``start`` to ``end`` s."""
+    return joules / JOULES_PER_KWH * intensity(grid, start, max(end, start + 1e-9))

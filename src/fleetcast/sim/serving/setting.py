@@ -1,0 +1,280 @@
+"""A scenario with everything looked up once, and plans made complete against it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fleetcast.base.errors import Infeasible, SpecError
+from fleetcast.base.spec import build, describe
+from fleetcast.cost.engine import Engine, engine
+from fleetcast.cost.memory import Memory, layout_memory, misfit
+from fleetcast.cost.step import StepCost, step_cost
+from fleetcast.policy import batch, memory, order, route
+from fleetcast.scenario.fleet.signals import Signal, signal
+from fleetcast.scenario.fleet.tree import Group, Tree, resolve
+from fleetcast.scenario.load import Scenario
+from fleetcast.scenario.plan import Plan, Pool, as_tuple, pool_label, replace
+from fleetcast.scenario.workload.arrivals import traffic
+from fleetcast.scenario.workload import catalog
+from fleetcast.scenario.workload.models import Layout, Model
+from fleetcast.scenario.workload.precision import Precision, as_engine
+from fleetcast.scenario.workload.requests import Requests
+
+DEFAULT_ENGINE = "vllm-1"
+FAMILIES = {"batch": batch, "order": order, "memory": memory}
+"""Policies a pool carries; the route lies above the pools."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """A complete pool, resolved: what its replicas run and what it costs them."""
+
+    pool: Pool
+    group: Group
+    model: Model
+    engine: Engine
+    layout: Layout
+    precision: Precision
+    kv_dtype: str
+    batch: Any
+    order: Any
+    memory: Any
+    room: Memory
+    cost: StepCost
+
+
+@dataclass
+class Setting:
+    """A scenario resolved: tree, models, requests, grid. Caches what plans share; holds no result."""
+
+    scenario: Scenario
+    tree: Tree
+    model: Model
+    requests: Requests
+    _servers: dict[Any, Server] = field(default_factory=dict, repr=False)
+    _models: dict[str, Model] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def longest(self) -> int:
+        """Prompt and output tokens of the longest request."""
+        return int((self.requests.prompt + self.requests.output).max())
+
+    @cached_property
+    def grid(self) -> Signal:
+        """Carbon intensity of the fleet's grid."""
+        return signal(self.tree.grid, self.tree.base or Path(self.scenario.folder))
+
+    @cached_property
+    def tokens(self) -> tuple[int, int]:
+        """Prompt and output tokens of all requests."""
+        return int(self.requests.prompt.sum()), int(self.requests.output.sum())
+
+    def model_named(self, name: str | None) -> Model:
+        """Returns the workload's model, or another one a pool names."""
+        if name is None or name == self.scenario.workload.model:
+            return self.model
+        if name not in self._models:
+            self._models[name] = model_at(name, Path(self.scenario.folder))
+        return self._models[name]
+
+    def group_of(self, pool: Pool, path: str = "plan.on") -> Group:
+        """Returns the group of the fleet that a pool runs on.
+
+        Raises:
+            SpecError: the fleet has several groups and the pool names none, or one that is not there.
+        """
+        if pool.on is not None:
+            return self.tree.group(pool.on, path)
+        if len(self.tree.groups) > 1:
+            names = ", ".join(g.name for g in self.tree.groups)
+            raise SpecError(path, "is missing", limit=f"the fleet has several groups: {names}", hint="Add e.g. on")
+        return self.tree.groups[0]
+
+    def server(self, pool: Pool) -> Server:
+        """Returns what a complete pool runs and costs, from the cache where it was asked for before.
+
+        Raises:
+            Infeasible: the layout does not divide the model, or memory does not suffice.
+        """
+        key = (
+            pool.on, pool.model, pool.tensor_parallel, pool.pipeline_parallel, pool.expert_parallel,
+            pool.attention_dp, pool.engine, pool.dtype, pool.kv_dtype, _frozen(pool.batch), _frozen(pool.order),
+            _frozen(pool.memory),
+        )  # fmt: skip
+        found = self._servers.get(key)
+        if found is None:
+            found = self._servers[key] = self._serve(pool)
+        return found if found.pool == pool else _with_pool(found, pool)
+
+    def _serve(self, pool: Pool) -> Server:
+        group, architecture = self.group_of(pool), self.model_named(pool.model)
+        profile = engine(str(pool.engine))
+        layout = layout_of(pool)
+        if (wrong := architecture.misfit(layout)) is not None:
+            raise wrong
+        if architecture.encoder_decoder:
+            raise SpecError(
+                "workload.model", "is an encoder-decoder model, which the serving world does not batch yet",
+                value=architecture.id, hint="Its memory and parameters are in the catalogue; simulate a decoder",
+            )  # fmt: skip
+        precision = as_engine(str(pool.dtype), architecture.precision)
+        kv = kv_dtype_of(str(pool.kv_dtype), profile, precision)
+        policies = {name: build(space, getattr(pool, name), f"plan.{name}") for name, space in FAMILIES.items()}
+        max_batch, budget = sizes(policies["batch"])
+        room = layout_memory(architecture, group.device, layout, precision, kv, profile, max_batch, budget)
+        if (wrong := misfit(room, self.longest, pool_label(pool))) is not None:
+            raise wrong
+        cost = step_cost(architecture, layout, precision, kv, group, profile, max_batch, room.blocks)
+        return Server(
+            pool, group, architecture, profile, layout, precision, kv, policies["batch"], policies["order"],
+            policies["memory"], room, cost,
+        )  # fmt: skip
+
+
+def setting(scenario: Scenario) -> Setting:
+    """Returns ``scenario`` with fleet, model and traffic looked up.
+
+    Raises:
+        SpecError: anything in the scenario that cannot be.
+    """
+    folder = Path(scenario.folder)
+    return Setting(
+        scenario, resolve(scenario.fleet, folder), model_at(scenario.workload.model, folder),
+        traffic(scenario.workload, seed=scenario.seed, folder=folder),
+    )  # fmt: skip
+
+
+def layout_of(pool: Pool) -> Layout:
+    """Returns the layout of a complete pool's replicas."""
+    return Layout(
+        tensor_parallel=int(pool.tensor_parallel or 1), pipeline_parallel=int(pool.pipeline_parallel or 1),  # type: ignore[arg-type]
+        attention_dp=int(pool.attention_dp or 1), expert_parallel=int(pool.expert_parallel or 1),  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def kv_dtype_of(asked: str, profile: Engine, precision: Precision) -> str:
+    """Returns the cache's dtype: the plan's, else the engine's, else the checkpoint's, else that of its activations."""
+    if asked != "auto":
+        return asked
+    return profile.kv_dtype or precision.kv or ("bf16" if precision.rest == "fp32" else precision.rest)
+
+
+def sizes(policy: Any) -> tuple[int, int]:
+    """Returns (most running requests, most tokens of an iteration) of a batch policy."""
+    if hasattr(policy, "rule"):
+        rule = policy.rule()
+        return rule.max_batch, rule.budget
+    return int(getattr(policy, "max_batch", 256)), int(getattr(policy, "max_tokens", 8192))
+
+
+def complete(state: Setting, plan: Plan) -> Plan:
+    """Returns ``plan`` with every choice made: engine profile defaults fill what is open.
+
+    Raises:
+        SpecError: replicas, tensor_parallel or pipeline_parallel missing, or a list where one value is needed.
+        Infeasible: more devices than the fleet has, a layout that does not divide the model, or too little memory.
+    """
+    many = len(plan.pools) > 1
+    pools, taken = [], dict.fromkeys((g.name for g in state.tree.groups), 0)
+    for i, pool in enumerate(plan.pools):
+        path = f"plan.pools[{i}]" if many else "plan"
+        done = fill(state, pool, path)
+        group = state.group_of(done, f"{path}.on")
+        taken[group.name] += done.devices()
+        if taken[group.name] > group.count:
+            raise Infeasible(
+                f"devices of group '{group.name}'", need=taken[group.name], have=group.count,
+                hint="Lower replicas or a parallel degree, or add devices to the fleet",
+            )  # fmt: skip
+        server = state.server(done)
+        pools.append(replace(done, kv_dtype=server.kv_dtype, **_tables(server)))
+    chosen = build(route, plan.route if plan.route is not None else "least_loaded", "plan.route")
+    check_route(state, chosen)
+    return Plan(pools=tuple(pools), route=describe(chosen))
+
+
+def fill(state: Setting, pool: Pool, path: str = "plan") -> Pool:
+    """Returns ``pool`` with the engine profile's defaults for whatever is open, policies as tables.
+
+    Raises:
+        SpecError: an open or listed choice that has no default.
+    """
+    for name in ("replicas", "tensor_parallel", "pipeline_parallel"):
+        if getattr(pool, name) is None:
+            raise SpecError(
+                f"{path}.{name}", "is missing", limit="simulate needs replicas, tensor_parallel, pipeline_parallel",
+                hint="Add it, or let 'fleetcast plan' choose",
+            )  # fmt: skip
+    for name in pool.__struct_fields__:
+        value = getattr(pool, name)
+        if isinstance(value, tuple | list):
+            raise SpecError(
+                f"{path}.{name}", "is a list of values to search", value=list(as_tuple(value)),
+                limit="one value for simulate", hint="Use 'fleetcast plan'",
+            )  # fmt: skip
+    profile = engine(str(pool.engine or DEFAULT_ENGINE), f"{path}.engine")
+    changes: dict[str, Any] = {
+        "engine": pool.engine or profile.id,
+        "expert_parallel": pool.expert_parallel or 1,
+        "attention_dp": pool.attention_dp or 1,
+        "dtype": pool.dtype or _stored(state.model_named(pool.model)),
+        "kv_dtype": pool.kv_dtype or "auto",
+        "on": state.group_of(pool, f"{path}.on").name if len(state.tree.groups) > 1 else pool.on,
+    }
+    for name, space in FAMILIES.items():
+        table = getattr(pool, name)
+        default = getattr(profile, name)
+        if isinstance(table, dict) and "kind" not in table:
+            table = default | table
+        changes[name] = describe(build(space, default if table is None else table, f"{path}.{name}"))
+    return replace(pool, **changes)
+
+
+def check_route(state: Setting, policy: Any) -> None:
+    """Raises SpecError when a route needs a column that the trace lacks."""
+    if getattr(policy, "kind", "") == "prefix_hash" and state.requests.session is None:
+        raise SpecError(
+            "plan.route.kind", "needs the trace's column 'session'", value="prefix_hash",
+            limit="a trace with the columns session and prefix_tokens",
+            hint="Add the columns, or route by 'least_loaded'",
+        )  # fmt: skip
+
+
+def _stored(architecture: Model) -> str:
+    served = as_engine("auto", architecture.precision)
+    if served.weights == "fp8" and served.activations != "fp8":
+        return "fp8-weights"
+    return served.weights
+
+
+def _tables(server: Server) -> dict[str, Any]:
+    return {name: describe(getattr(server, name)) for name in FAMILIES}
+
+
+def _with_pool(server: Server, pool: Pool) -> Server:
+    return Server(
+        pool, server.group, server.model, server.engine, server.layout, server.precision, server.kv_dtype,
+        server.batch, server.order, server.memory, server.room, server.cost,
+    )  # fmt: skip
+
+
+def _frozen(table: Any) -> Any:
+    return tuple(sorted((k, _frozen(v)) for k, v in table.items())) if isinstance(table, dict) else table
+
+
+def model_at(name: str, folder: Path) -> Model:
+    """Returns the model of a catalogue name, or of a config.json whose path starts at ``folder``."""
+    file = folder / name
+    return catalog.model(str(file) if file.exists() else name)
+
+
+def columns(requests: Requests) -> tuple[Any, Any, Any]:
+    """Returns arrival, prompt, output as the kernel wants them."""
+    return (
+        requests.arrival, np.minimum(requests.prompt, 2**31 - 1), np.minimum(requests.output, 2**31 - 1)
+    )

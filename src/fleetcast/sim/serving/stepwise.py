@@ -1,0 +1,363 @@
+"""The serving world one iteration at a time, asking the policy objects themselves.
+
+The reference that the compiled loop is held to, and the engine for policies that cannot say themselves as a `Rule`.
+Same rules, written plainly: arrivals first, then evictions, then admission, then time passes. Nothing is cached and
+nothing is summed in closed form. Slower by the number of iterations; equal in every count, and in every time to
+rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fleetcast.base.rng import rng
+from fleetcast.policy import batch as batches
+from fleetcast.policy import route as routes
+from fleetcast.sim.serving.setting import Server, Setting
+
+Floats = NDArray[np.float64]
+EXACT, STRIDE = 1024, 64
+
+
+def at(table: Floats, tokens: int) -> float:
+    """Returns a table's value at a token count: exact to 1,024, linear between knots and beyond the last."""
+    if tokens <= EXACT:
+        return float(table[tokens])
+    knot = min((tokens - EXACT) // STRIDE, len(table) - 2 - EXACT)
+    low, high = float(table[EXACT + knot]), float(table[EXACT + knot + 1])
+    return low + (high - low) * ((tokens - EXACT - knot * STRIDE) / STRIDE)
+
+
+@dataclass
+class Request:
+    """One request on its way: what it needs, what has come out, what is cached."""
+
+    id: int
+    arrival: float
+    prompt: int
+    output: int
+    key: float
+    emitted: int = 0
+    prefilled: int = 0
+    admitted: int = -1
+    swapped: bool = False
+    first: float = -1.0
+    finish: float = -1.0
+
+    @property
+    def need(self) -> int:
+        """Tokens to prefill before it decodes."""
+        return self.prompt + self.emitted
+
+    @property
+    def context(self) -> int:
+        """Tokens its next decode step attends to."""
+        return self.prompt + self.emitted
+
+
+@dataclass
+class Lane:
+    """One scheduler's state as plain lists."""
+
+    waiting: list[Request] = field(default_factory=list)
+    resumed: list[Request] = field(default_factory=list)
+    partial: list[Request] = field(default_factory=list)
+    running: list[Request] = field(default_factory=list)
+    chosen: list[tuple[Request, int]] = field(default_factory=list)
+    decodes: bool = False
+    extra: float = 0.0
+
+    @property
+    def load(self) -> int:
+        """Requests here, waiting or running."""
+        return len(self.waiting) + len(self.resumed) + len(self.partial) + len(self.running)
+
+
+class Replica:
+    """One replica, advanced an iteration at a time."""
+
+    def __init__(self, server: Server) -> None:
+        """Starts idle."""
+        self.server = server
+        self.table, self.c = server.cost.tables, server.cost.scalars
+        self.lanes = [Lane() for _ in range(self.c["stages"] * self.c["ranks"])]
+        self.rule = server.batch.rule() if hasattr(server.batch, "rule") else None
+        self.now, self.end = 0.0, float("inf")
+        self.admissions = self.preemptions = self.iterations = self.completed = self.peak = 0
+        self.busy = 0.0
+        self.pending = False
+        self.hist = np.zeros_like(self.table["dense"])
+        self.hist_rank, self.hist_head = self.hist.copy(), self.hist.copy()
+        self.sums = [0.0] * 8
+        self.log: list[tuple[float, float, int, int, int, int]] = []
+
+    @property
+    def load(self) -> int:
+        """Requests here, waiting or running."""
+        return sum(lane.load for lane in self.lanes)
+
+    def blocks(self, tokens: int) -> int:
+        """Returns the KV blocks of ``tokens``."""
+        return -(-tokens // self.c["block"])
+
+    def claim(self, r: Request) -> int:
+        """Returns the KV blocks a request holds: those of its whole length where the rule reserves."""
+        if self.rule is not None and self.rule.reserve:
+            return self.blocks(r.prompt + r.output)
+        return self.blocks(r.need if r.prefilled < r.need and not r.swapped else r.context)
+
+    def used(self, lane: Lane) -> int:
+        """Returns the KV blocks a lane's requests hold in the coming iteration."""
+        reserve = self.rule is not None and self.rule.reserve
+        size = (lambda r: self.blocks(r.prompt + r.output)) if reserve else (lambda r: self.blocks(r.context))
+        return sum(size(r) for r in lane.running + lane.partial)
+
+    def push(self, r: Request) -> None:
+        """A request arrives: it joins the lane that holds the fewest."""
+        lane = min(self.lanes, key=lambda x: x.load)
+        lane.waiting.append(r)
+        lane.waiting.sort(key=lambda x: (x.key, x.id))
+        if self.end == float("inf"):
+            self.now = self.end = r.arrival
+            self.pending = True
+
+    def commit(self) -> list[Request]:
+        """Ends the iteration under way and begins the next; returns what finished."""
+        done = [] if self.pending else self._settle()
+        self.pending = False
+        self._begin()
+        return done
+
+    def _settle(self) -> list[Request]:
+        self.now = self.end
+        done: list[Request] = []
+        for lane in self.lanes:
+            if lane.decodes:
+                for r in lane.running:
+                    r.emitted += 1
+            finished = [r for r in lane.running if lane.decodes and r.emitted >= r.output]
+            lane.running = [r for r in lane.running if r not in finished]
+            for r, q in lane.chosen:
+                r.prefilled += q
+                if r.prefilled < r.need:
+                    continue
+                lane.partial.remove(r)
+                r.first = self.now if r.emitted == 0 else r.first
+                r.emitted += 1
+                (finished if r.emitted >= r.output else lane.running).append(r)
+            for r in finished:
+                r.finish = self.now
+            done += finished
+        self.completed += len(done)
+        return done
+
+    def _begin(self) -> None:
+        for lane in self.lanes:
+            self._compose(lane)
+        if not any(lane.decodes and lane.running or lane.chosen for lane in self.lanes):
+            self.end = float("inf")
+            return
+        duration = self._duration()
+        self.busy += duration
+        self.iterations += 1
+        decoding = sum(len(lane.running) for lane in self.lanes if lane.decodes)
+        entering = sum(len(lane.chosen) for lane in self.lanes)
+        what = 0 if entering == 0 else (1 if decoding == 0 else 2)
+        self.log.append((self.now, duration, what, 1, decoding + entering, sum(map(self.used, self.lanes))))
+        self.end = self.now + duration
+
+    def _compose(self, lane: Lane) -> None:
+        lane.chosen, lane.extra, lane.decodes = [], 0.0, False
+        free = self.c["capacity"] - self.c["watermark"]
+        mixed = self.rule.mixed if self.rule is not None else bool(getattr(self.server.batch, "mixed", True))
+        evicted = self._make_room(lane) if mixed and lane.running else False
+        if not evicted:
+            self._swap_in(lane, free)
+        queue = [] if evicted else [r for r in lane.resumed + lane.waiting if not r.swapped]
+        if any(r.swapped for r in lane.resumed):
+            queue = []
+        room = free - self.used(lane)
+        if not lane.running and not lane.partial:
+            room = max(room, self.claim(queue[0]) if queue else 0)
+        view = batches.View(
+            decoding=len(lane.running),
+            partial=[batches.Item(r.id, r.need - r.prefilled, 0) for r in lane.partial],
+            waiting=[batches.Item(r.id, r.need, self.claim(r)) for r in queue],
+            free=room,
+        )  # fmt: skip
+        decision = self.server.batch.compose(view)
+        self._apply(lane, decision, queue)
+        if not mixed and not lane.chosen and lane.running:
+            self._make_room(lane)
+        lane.decodes = decision.decode and bool(lane.running)
+        self.peak = max(self.peak, len(lane.running) + len(lane.partial))
+
+    def _apply(self, lane: Lane, decision: batches.Batch, queue: list[Request]) -> None:
+        by_id = {r.id: r for r in lane.partial + queue}
+        for number, tokens in decision.prefill:
+            r = by_id.get(number)
+            if r is None or not 0 < tokens <= r.need - r.prefilled:
+                raise ValueError(
+                    f"{type(self.server.batch).__name__}.compose chose {tokens} tokens of request {number}, "
+                    "which is not waiting with so many"
+                )
+            if r not in lane.partial:
+                (lane.resumed if r in lane.resumed else lane.waiting).remove(r)
+                lane.partial.append(r)
+                self.admissions += 1
+                r.admitted = self.admissions
+            lane.chosen.append((r, tokens))
+        if self.used(lane) > self.c["capacity"] and len(lane.running) + len(lane.partial) > 1 and decision.prefill:
+            raise ValueError(f"{type(self.server.batch).__name__}.compose admitted more than the KV cache holds")
+
+    def _swap_in(self, lane: Lane, free: int) -> None:
+        """Brings swapped requests back while they fit; they decode at once."""
+        limit = self.rule.max_batch if self.rule is not None else 10**9
+        while lane.resumed and lane.resumed[0].swapped:
+            r = lane.resumed[0]
+            size = self.blocks(r.context)
+            alone = not lane.running and not lane.partial
+            if len(lane.running) + len(lane.partial) >= limit or (not alone and self.used(lane) + size > free):
+                return
+            lane.resumed.pop(0)
+            r.swapped = False
+            self.admissions += 1
+            r.admitted = self.admissions
+            lane.extra += self.c["swap_block"] * size
+            lane.running.append(r)
+
+    def _make_room(self, lane: Lane) -> bool:
+        """Evicts by the memory policy until the next decode step fits; says whether it had to."""
+        before = self.preemptions
+        policy = self.server.memory
+        while self.used(lane) > self.c["capacity"] and len(lane.running) + len(lane.partial) > 1:
+            if lane.partial:
+                r = lane.partial.pop()
+            else:
+                r = lane.running.pop(policy.victim([x.admitted for x in lane.running]))
+                if policy.swap:
+                    lane.extra += self.c["swap_block"] * self.blocks(r.context)
+                    r.swapped = True
+            if not r.swapped:
+                r.prefilled = 0
+            lane.resumed.insert(0, r)
+            self.preemptions += 1
+        return self.preemptions > before
+
+    def _duration(self) -> float:
+        """Returns how long the composed iteration takes, by the definition in `cost.step`."""
+        c, table, p, ranks = self.c, self.table, self.c["stages"], self.c["ranks"]
+        latencies, periods, tokens_all, seqs, entering, extra = [], 0.0, 0, 0, 0, 0.0
+        for j in range(p):
+            group = self.lanes[j * ranks : (j + 1) * ranks]
+            sizes = [self._sizes(lane) for lane in group]
+            total, most = sum(t for t, _, _ in sizes), max(t for t, _, _ in sizes)
+            seqs += sum(n for _, _, n in sizes)
+            entering += sum(len(lane.chosen) for lane in group)
+            extra = max([extra, *(lane.extra for lane in group)])
+            tokens_all += total
+            if total == 0:
+                continue
+            work = at(table["dense"], most) + at(table["experts"], total) + max(map(self._attention, group))
+            head = at(table["head"], max(e for _, e, _ in sizes))
+            latencies.append(work + head + (p - 1) * at(table["hop"], most))
+            periods += work * c["stage_share"] + head
+        gpu = max(max(latencies), periods if p > 1 else 0.0)
+        if (entering and not c["graph_prefill"]) or tokens_all // (ranks * p) > c["graph_tokens"]:
+            gpu = max(gpu, c["eager"])
+        host = c["host_step"] + c["host_seq"] * seqs / ranks + c["host_token"] * tokens_all / ranks
+        return (max(gpu, host) if c["overlap"] else gpu + host) + extra
+
+    def _sizes(self, lane: Lane) -> tuple[int, int, int]:
+        """Returns tokens, tokens that come out, and sequences of a lane's iteration."""
+        n = len(lane.running) if lane.decodes else 0
+        ready = sum(r.prefilled + q >= r.need for r, q in lane.chosen)
+        return n + sum(q for _, q in lane.chosen), n + ready, n + len(lane.chosen)
+
+    def _attention(self, lane: Lane) -> float:
+        c, table, seconds = self.c, self.table, 0.0
+        full, share, window = c["full_share"], c["window_share"], c["window"]
+        if lane.decodes and lane.running:
+            n = len(lane.running)
+            reach = sum(full * r.context + share * min(r.context, window) for r in lane.running)
+            affine = float(table["base"][n]) + float(table["slope"][n]) * reach
+            seconds = max(float(table["floor"][n]), affine)
+        for r, q in lane.chosen:
+            done = r.prefilled
+            pairs = q * done + q * (q + 1) / 2
+            reach = float(done + q)
+            if share > 0 and done + q > window:
+                seen = sum(min(done + i, window) for i in range(1, q + 1))
+                pairs = full * pairs + share * seen
+                reach = full * reach + share * (q + min(done, window))
+            seconds += c["pre_base"] + c["pre_pair"] * pairs + c["pre_context"] * reach
+        return seconds
+
+    def report(self) -> dict[str, Any]:
+        """Returns what the compiled loop's report holds, times by term left at zero."""
+        return {
+            "iterations": self.iterations, "busy": self.busy, "completed": self.completed,
+            "preemptions": self.preemptions, "peak_running": self.peak, "limited": True, "truncated": True,
+            "log": self.log, "hist": self.hist, "hist_rank": self.hist_rank, "hist_head": self.hist_head,
+            "sums": self.sums,
+        }  # fmt: skip
+
+
+def run(
+    state: Setting, servers: Sequence[Server], policy: Any, *, record: bool, by_step: bool
+) -> tuple[Floats, Floats, Floats, NDArray[np.int32], list[dict[str, Any]]]:
+    """Runs replicas under any policies; the counterpart of the compiled loop, same arguments and results."""
+    from fleetcast.sim.serving.world import checked_choice, speeds
+
+    del record, by_step
+    q = state.requests
+    orders = [s.order for s in servers]
+    items = [
+        Request(i, a, p, o, orders[0].key(a, p))
+        for i, (a, p, o) in enumerate(zip(q.arrival.tolist(), q.prompt.tolist(), q.output.tolist(), strict=True))
+    ]
+    replicas = [Replica(s) for s in servers]
+    where = np.zeros(len(items), dtype=np.int32)
+    session = q.session.tolist() if q.session is not None else [-1] * len(items)
+    weights, stream = speeds(servers).tolist(), rng(state.scenario.seed, "route")
+
+    def send(r: Request) -> None:
+        view = routes.View(load=[x.load for x in replicas], weight=weights)
+        arrival = routes.Arrival(r.id, r.arrival, r.prompt, session[r.id])
+        where[r.id] = checked_choice(policy.choose(arrival, view, stream), len(replicas), policy)
+        replicas[where[r.id]].push(r)
+
+    (_closed if q.concurrency else _open)(items, replicas, send, q.concurrency)
+    columns = ([r.arrival for r in items], [r.first for r in items], [r.finish for r in items])
+    arrival, first, finish = (np.array(c) for c in columns)
+    return arrival, first, finish, where, [r.report() for r in replicas]
+
+
+def _open(items: list[Request], replicas: list[Replica], send: Callable[[Request], None], _: int) -> None:
+    for r in items:
+        for replica in replicas:
+            while replica.end < r.arrival:
+                replica.commit()
+        send(r)
+    for replica in replicas:
+        while replica.end < float("inf"):
+            replica.commit()
+
+
+def _closed(items: list[Request], replicas: list[Replica], send: Callable[[Request], None], users: int) -> None:
+    waiting = list(reversed(items))
+    for _ in range(min(users, len(items))):
+        r = waiting.pop()
+        r.arrival = 0.0
+        send(r)
+    while (first := min(replicas, key=lambda x: x.end)).end < float("inf"):
+        for _ in first.commit():
+            if waiting:
+                r = waiting.pop()
+                r.arrival = first.now
+                send(r)

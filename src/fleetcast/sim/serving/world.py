@@ -1,0 +1,281 @@
+"""Simulates a complete plan: requests in, Outcome out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fleetcast.base.record import Record
+from fleetcast.base.rng import rng
+from fleetcast.base.spec import build
+from fleetcast.cost.intervals import intervals
+from fleetcast.policy import route as routes
+from fleetcast.scenario.objective import Slo
+from fleetcast.scenario.outcome import Outcome, judge
+from fleetcast.scenario.outcome import Requests as Served
+from fleetcast.scenario.plan import Plan, pool_label
+from fleetcast.sim.serving import account, kernel, stepwise
+from fleetcast.sim.serving.setting import Server, Setting
+
+WHATS = ("decode", "prefill", "mixed")
+Floats = NDArray[np.float64]
+
+
+def simulate(state: Setting, plan: Plan, *, record: bool = False, by_step: bool = False) -> Outcome:
+    """Returns what happens when ``plan`` serves the scenario's requests.
+
+    Args:
+        state: the scenario, resolved.
+        plan: complete, from `setting.complete`.
+        record: keep the event record; changes no result.
+        by_step: one iteration at a time instead of event to event; the same result to rounding.
+    """
+    servers = [state.server(pool) for pool in plan.pools for _ in range(int(pool.replicas or 1))]  # type: ignore[arg-type]
+    policy = build(routes, plan.route, "plan.route")
+    requests = state.requests
+    compiled = all(hasattr(s.batch, "rule") and _known(s) for s in servers)
+    run = _run_kernel if compiled else stepwise.run
+    arrival, first, finish, where, reports = run(state, servers, policy, record=record, by_step=by_step)
+    replica_of = where
+    api = np.array([s.cost.api for s in servers])[replica_of]
+    api = api + np.array([s.cost.api_token for s in servers])[replica_of] * requests.prompt
+    served = Served(
+        arrival=arrival, ttft=first - arrival + api, e2e=finish - arrival + api, output=requests.output,
+        resource=replica_of.astype(np.int32),
+    )  # fmt: skip
+    start, end = float(arrival.min()), float((finish + api).max())
+    return _outcome(state, plan, servers, served, reports, start, end, record)
+
+
+def _known(server: Server) -> bool:
+    return getattr(server.order, "kind", "") in ("fifo", "shortest_prompt") and getattr(
+        server.memory, "kind", ""
+    ) in ("recompute", "swap")
+
+
+def _run_kernel(
+    state: Setting, servers: Sequence[Server], policy: Any, *, record: bool, by_step: bool
+) -> tuple[Floats, Floats, Floats, NDArray[np.int32], list[dict[str, Any]]]:
+    """Runs the compiled loop; returns arrival, first token, finish (s), each request's replica, and the reports."""
+    requests = state.requests
+    n = len(requests)
+    shared = kernel.Requests(requests.arrival.copy(), requests.prompt, requests.output)
+    costs: dict[int, kernel.Costs] = {}
+    for s in servers:
+        if id(s.cost) not in costs:
+            costs[id(s.cost)] = kernel.Costs(dict(s.cost.tables), dict(s.cost.scalars))
+    replicas = [
+        kernel.Replica(
+            costs[id(s.cost)], shared, tuple(s.batch.rule()), shortest=s.order.kind == "shortest_prompt",
+            swapping=s.memory.swap, stepwise=by_step, record=record,
+        )
+        for s in servers
+    ]  # fmt: skip
+    weights = speeds(servers)
+    kind = getattr(policy, "kind", "")
+    where = np.zeros(n, dtype=np.int32)
+    least = kind == "least_loaded"
+    if len(replicas) > 1 and not least:
+        where = assign(policy, state, weights) if getattr(policy, "static", False) else where
+    if requests.concurrency:
+        sent = kernel.column("i", where)
+        kernel.drive_closed(replicas, kernel.column("d", weights), sent, requests.concurrency, least)
+        where = np.array(sent, dtype=np.int32)
+    elif len(replicas) == 1:
+        kernel.drive(replicas[0], kernel.column("i", np.arange(n, dtype=np.int32)))
+    elif least:
+        sent = kernel.zeros("i", n)
+        kernel.drive_least_loaded(replicas, kernel.column("d", weights), sent)
+        where = np.array(sent, dtype=np.int32)
+    elif getattr(policy, "static", False):
+        for i, replica in enumerate(replicas):
+            kernel.drive(replica, kernel.column("i", np.flatnonzero(where == i).astype(np.int32)))
+    else:
+        where = _drive_policy(state, policy, replicas, weights)
+    arrival, first, finish = (np.array(c, dtype=np.float64) for c in shared.times())
+    return arrival, first, finish, where, [r.report() for r in replicas]
+
+
+def speeds(servers: Sequence[Server]) -> Floats:
+    """Returns each replica's decode speed at its largest batch, relative to the fastest: weights for routes."""
+    rate = []
+    for s in servers:
+        batch = min(64, len(s.cost.tables["floor"]) - 1)
+        t = s.cost.tables
+        rate.append(batch / float(t["dense"][batch] + t["experts"][batch] + t["head"][batch] + t["base"][batch]))
+    found = np.array(rate)
+    return found / found.max()
+
+
+def assign(policy: Any, state: Setting, weights: Floats) -> NDArray[np.int32]:
+    """Returns the replica of each request under a static route."""
+    view = routes.View(load=[0] * len(weights), weight=weights.tolist())
+    stream = rng(state.scenario.seed, "route")
+    q = state.requests
+    session = q.session if q.session is not None else np.full(len(q), -1)
+    if policy.kind == "round_robin":
+        return (np.arange(len(q)) % len(weights)).astype(np.int32)
+    if policy.kind == "random":
+        edges = np.cumsum(weights)
+        return np.searchsorted(edges, stream.random(len(q)) * edges[-1], side="right").astype(np.int32)
+    rows = zip(q.arrival.tolist(), q.prompt.tolist(), session.tolist(), strict=True)
+    return np.array(
+        [policy.choose(routes.Arrival(i, t, p, s), view, stream) for i, (t, p, s) in enumerate(rows)], dtype=np.int32
+    )
+
+
+def _drive_policy(state: Setting, policy: Any, replicas: Sequence[Any], weights: Floats) -> NDArray[np.int32]:
+    """Runs a user's route that looks at the replicas: every replica is brought to each arrival's instant."""
+    q = state.requests
+    stream = rng(state.scenario.seed, "route")
+    session = q.session if q.session is not None else np.full(len(q), -1)
+    where = np.zeros(len(q), dtype=np.int32)
+    for i, (t, p, s) in enumerate(zip(q.arrival.tolist(), q.prompt.tolist(), session.tolist(), strict=True)):
+        for replica in replicas:
+            while replica.state()[0] < t:
+                replica.commit()
+        view = routes.View(load=[r.state()[1] for r in replicas], weight=weights.tolist())
+        where[i] = checked_choice(policy.choose(routes.Arrival(i, t, p, s), view, stream), len(replicas), policy)
+        replicas[where[i]].push(i, t)
+    for replica in replicas:
+        while replica.state()[0] < kernel.INF:
+            replica.commit()
+    return where
+
+
+def checked_choice(choice: Any, count: int, policy: Any) -> int:
+    """Returns a route's choice, or refuses one that names no replica.
+
+    Raises:
+        ValueError: not an index of a replica.
+    """
+    if not isinstance(choice, int | np.integer) or not 0 <= choice < count:
+        raise ValueError(f"{type(policy).__name__}.choose returned {choice!r}; it must be 0 to {count - 1}")
+    return int(choice)
+
+
+def _outcome(
+    state: Setting, plan: Plan, servers: Sequence[Server], served: Served, reports: Sequence[dict[str, Any]],
+    start: float, end: float, record: bool,
+) -> Outcome:  # fmt: skip
+    scenario, requests = state.scenario, state.requests
+    span = end - start
+    counts = np.bincount(served.resource, minlength=len(servers))
+    out_tokens = np.bincount(served.resource, weights=requests.output, minlength=len(servers))
+    work = [account.work_done(s.cost, r, int(o)) for s, r, o in zip(servers, reports, out_tokens, strict=True)]
+    joules = account.energy_terms(servers, work, span, state.tree.pue)
+    energy = sum(joules.values())
+    dollars = account.money(servers, span)
+    grams = account.carbon(energy, state.grid, start, end)
+    prompt_tokens, output_tokens = state.tokens
+    devices = sum(s.cost.devices for s in servers)
+    flops = sum(w["flops"] * s.cost.devices for w, s in zip(work, servers, strict=True))
+    peak = sum(s.cost.work["peak"] * s.cost.devices for s in servers)
+    moved = sum(w["bytes"] * s.cost.devices for w, s in zip(work, servers, strict=True))
+    bandwidth = sum(s.cost.work["bandwidth"] * s.cost.devices for s in servers)
+    million = output_tokens / 1e6
+    metrics: dict[str, Any] = latency(served) | {
+        "throughput": output_tokens / span,
+        "goodput": goodput(served, scenario.slo) / span,
+        "energy": energy,
+        "cost": dollars if dollars is not None else float("nan"),
+        "carbon": grams,
+        "per_million_output_tokens": {
+            "energy": energy / million, "carbon": grams / million,
+            "cost": dollars / million if dollars is not None else float("nan"),
+        },
+        "mfu": flops / (peak * span), "mbu": moved / (bandwidth * span), "makespan": span, "power": energy / span,
+        "devices": devices, "requests": len(requests), "prompt_tokens": prompt_tokens,
+        "output_tokens": output_tokens, "preemptions": sum(r["preemptions"] for r in reports),
+    }  # fmt: skip
+    times: dict[str, float] = {}
+    for s, r in zip(servers, reports, strict=True):
+        for term, seconds in account.time_terms(s.cost, r).items():
+            times[term] = times.get(term, 0.0) + seconds
+    times["idle"] = max(0.0, span * len(servers) - sum(r["busy"] for r in reports))
+    names = _names(plan)
+    tightest = min(servers, key=lambda s: s.room.kv / s.room.total)
+    notes = [*state.tree.echo(), *requests.notes, *_unique(note for s in servers for note in s.cost.notes)]
+    if dollars is None:
+        free = ", ".join(sorted({s.group.device.id for s in servers if s.group.price is None}))
+        notes.append(f"{free} has no rental price: cost is unknown; set fleet.price")
+    return Outcome(
+        source="simulated", metrics=metrics, intervals=intervals(metrics, [s.cost for s in servers], plan),
+        slo=judge(metrics, scenario.slo), plan=plan.table(),
+        breakdown={"time": times, "energy": joules, "memory": tightest.room.table()},
+        resources=tuple(
+            {
+                "name": name, "devices": s.cost.devices, "device": s.group.device.id,
+                "busy": r["busy"] / span if span > 0 else 0.0, "requests": int(c),
+                "peak_running": r["peak_running"], "kv_tokens": s.room.tokens * s.layout.pipeline_parallel,
+            }
+            for name, s, r, c in zip(names, servers, reports, counts, strict=True)
+        ),
+        notes=tuple(notes),
+        provenance={
+            "seed": scenario.seed, "requests": requests.digest(),
+            "batch_limited": any(r["limited"] for r in reports),
+            "budget_truncated": any(r["truncated"] for r in reports),
+            "iterations": sum(r["iterations"] for r in reports),
+        },
+        record=_record(reports, names, servers) if record else None, requests=served,
+    )  # fmt: skip
+
+
+def latency(served: Served) -> dict[str, dict[str, float]]:
+    """Returns mean, p50, p90 and p99 of TTFT, E2E and TPOT, s.
+
+    Percentiles of TPOT are over requests with at least 2 output tokens; ``tpot.mean`` is (sum of E2E - sum of TTFT)
+    / (sum of output tokens), ``tpot.mean_per_request`` the mean of the per-request values.
+    """
+    decode = served.e2e - served.ttft
+    many = served.output >= 2
+    each = decode[many] / (served.output[many] - 1)
+    tpot = _statistics(each) if len(each) else dict.fromkeys(("mean", "p50", "p90", "p99"), 0.0)
+    tpot |= {"mean_per_request": tpot["mean"], "mean": float(decode.sum() / served.output.sum())}
+    return {"ttft": _statistics(served.ttft), "tpot": tpot, "e2e": _statistics(served.e2e)}
+
+
+def _statistics(values: Floats) -> dict[str, float]:
+    p50, p90, p99 = np.percentile(values, (50, 90, 99))
+    return {"mean": float(values.mean()), "p50": float(p50), "p90": float(p90), "p99": float(p99)}
+
+
+def goodput(served: Served, slo: Slo) -> int:
+    """Returns how many requests met every limit of ``slo``, each limit taken per request."""
+    met = np.ones(len(served.arrival), dtype=bool)
+    for metric, limit in slo.per_request().items():
+        if metric == "tpot":
+            met &= served.e2e - served.ttft <= limit * np.maximum(served.output - 1, 1)
+        else:
+            met &= (served.ttft if metric == "ttft" else served.e2e) <= limit
+    return int(met.sum())
+
+
+def _names(plan: Plan) -> list[str]:
+    many = len(plan.pools) > 1
+    return [
+        (f"{pool.on or pool_label(pool)}/{i}" if many else f"replica {i}")
+        for pool in plan.pools
+        for i in range(int(pool.replicas or 1))  # type: ignore[arg-type]
+    ]
+
+
+def _unique(rows: Any) -> list[str]:
+    return list(dict.fromkeys(rows))
+
+
+def _record(reports: Sequence[dict[str, Any]], names: Sequence[str], servers: Sequence[Server]) -> Record:
+    rows = [
+        (t, d, i, w, k, m, used / (s.room.blocks * s.layout.pipeline_parallel * s.layout.attention_dp))
+        for i, (report, s) in enumerate(zip(reports, servers, strict=True))
+        for t, d, w, k, m, used in report["log"]
+    ]
+    rows.sort(key=lambda row: (row[0], row[2]))
+    columns = list(zip(*rows, strict=True)) if rows else [()] * 7
+    kinds = (np.float64, np.float64, np.int32, np.int32, np.int64, np.int64, np.float64)
+    arrays = [np.array(c, dtype=k) for c, k in zip(columns, kinds, strict=True)]
+    return Record(*arrays, resources=tuple(names), whats=WHATS)
