@@ -8,7 +8,7 @@ SOURCES := pyproject.toml README.md LICENSE NOTICE $(shell find src -type f \
     -not -path '*/__pycache__/*' -not -path '*.egg-info/*' -not -name '*.c' -not -name '*.so')
 WORKERS ?= 2
 
-.PHONY: help demo test lint evidence docs clean
+.PHONY: help demo test lint style types imports evidence docs clean
 
 help:  ## say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -39,10 +39,16 @@ demo: $(VENV)/installed  ## install, plan the embedded example, write report.htm
 test: $(VENV)/installed $(VENV)/test-extras  ## install the test extras and run the suite
 	$(BIN)/python -m pytest -q -n $(WORKERS) $(PYTEST_ARGS)
 
-lint: $(VENV)/installed $(VENV)/lint-extras  ## style, strict types, import rules
-	$(BIN)/ruff check .
+lint: style types imports  ## style, strict types, import rules
+
+style: $(VENV)/lint-extras
+	$(BIN)/ruff check --output-format concise .
 	$(BIN)/ruff format --check .
+
+types: $(VENV)/installed $(VENV)/lint-extras
 	$(BIN)/mypy --strict
+
+imports: $(VENV)/installed $(VENV)/lint-extras
 	PYTHONPATH=src $(BIN)/lint-imports
 
 evidence: $(VENV)/installed $(VENV)/bench-extras  ## run every benchmark, render the figures in the docs
