@@ -93,6 +93,28 @@ def decode_slope(
     return np.asarray(np.maximum(read, multiply))
 
 
+def latent_slope(
+    heads: ArrayLike, rank: float, rope: float, kv_dtype: str, chip: Silicon, c: Decode
+) -> Array:
+    """Returns seconds per token of context of latent (MLA) decode attention, one layer on one device.
+
+    Every query head attends to one shared latent of ``rank + rope`` elements, whose first ``rank`` are also the value
+    (DeepSeek-V2, 2024): read once, multiplied for each head.
+
+    Args:
+        heads: query heads on this device.
+        rank: width of the compressed keys and values, 512 in DeepSeek.
+        rope: width of the rotary part, 64 in DeepSeek.
+        kv_dtype: number format of the cache.
+        chip: the device.
+        c: coefficients of family "latent_decode".
+    """
+    read = (rank + rope) * format_of(kv_dtype).weight / (chip.bandwidth * c.memory)
+    q = np.asarray(heads, dtype=np.float64)
+    multiply = 2.0 * q * (2.0 * rank + rope) / (peak(chip, "bf16") * c.compute)
+    return np.asarray(np.maximum(read, multiply))
+
+
 def decode_time(
     n: ArrayLike,
     context: ArrayLike,

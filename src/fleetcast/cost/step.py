@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetcast.cost.collectives import Fabric, fabric_for, nested_time
+from fleetcast.cost.energy import Draw, rates_of
 from fleetcast.cost.engine import Engine
 from fleetcast.cost.layers import Rank, attention_terms, block_terms
-from fleetcast.cost.roofline import coefficients_for
+from fleetcast.cost.roofline import Coefficients, coefficients_for
 from fleetcast.scenario.fleet.tree import Group
 from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.scenario.workload.precision import Precision
@@ -167,6 +168,9 @@ def _build(
         "weight_bytes": np.where(GRID > 0, dense_bytes, 0.0) + expert_bytes, "head_bytes": head_bytes,
         "kv_bytes": attention["kv_read"], "link_bytes_token": rank.link_bytes(),
         "peak": rank.peak(), "bandwidth": device.bandwidth,
+        "rates": rates_of(
+            device, device.power.max, precision.multiplied("ffn"), draw_of(fitted)
+        ),
     }  # fmt: skip
     host_link = _host_bandwidth(device.host_link)
     result = {
@@ -185,6 +189,12 @@ def _build(
         notes += (f"collectives of {device.id} over {group.link.id} are modelled ({inner.kind_of})",)
     spread = max((p.spread for p in origins.values()), default=0.3)
     return result, notes, spread
+
+
+def draw_of(fitted: Coefficients) -> Draw:
+    """Returns the device's power coefficients."""
+    if "power" not in fitted.tables: return Draw(busy=.25,product=.6,narrow=.6,weights=.35,attention=.4,cache=.3)
+    return fitted.get("power", "any", Draw)
 
 
 @lru_cache(maxsize=256)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from fleetcast.cost.energy import dynamic_energy
 from fleetcast.cost.step import StepCost
 from fleetcast.scenario.fleet.signals import Signal, intensity
 from fleetcast.sim.serving.setting import Server
@@ -46,7 +45,7 @@ def time_terms(cost: StepCost, report: Mapping[str, Any]) -> dict[str, float]:
 
 
 def work_done(cost: StepCost, report: Mapping[str, Any], output_tokens: int) -> dict[str, float]:
-    """Returns FLOP, bytes of memory and bytes of link traffic of one device of a replica.
+    """Returns FLOP, bytes of memory, link traffic and busy seconds of one device of a replica.
 
     Args:
         cost: of the replica.
@@ -57,15 +56,15 @@ def work_done(cost: StepCost, report: Mapping[str, Any], output_tokens: int) -> 
     stages = scalars["stages"]
     decode_context = scalars["full_share"] * sums[0] + scalars["window_share"] * sums[1]
     tokens = (sums[4] + output_tokens) / scalars["ranks"]
-    attention_pairs = (sums[2] + decode_context) / scalars["ranks"] / stages
     flops = tokens * work["flops_token"] + output_tokens / scalars["ranks"] * work["flops_head"]
-    flops += attention_pairs * work["flops_pair"]
+    attention = (sums[2] + decode_context) / scalars["ranks"] / stages * work["flops_pair"]
     weights = float(np.asarray(report["hist"]) @ work["weight_bytes"])
     weights += float(np.sum(report["hist_head"])) * work["head_bytes"]
     cache = (decode_context + sums[3]) * work["kv_bytes"] / scalars["ranks"]
     return {
-        "flops": float(flops), "bytes": (weights + float(cache)) / stages,
-        "link": float(tokens) * work["link_bytes_token"],
+        "flops": float(flops), "attention_flops": float(attention), "bytes": weights / stages,
+        "cache_bytes": float(cache) / stages, "link": float(tokens) * work["link_bytes_token"],
+        "busy": max(0.0, float(report["busy"]) - float(sums[6]) - float(sums[7])),
     }  # fmt: skip
 
 
@@ -74,25 +73,30 @@ def energy_terms(
 ) -> dict[str, float]:
     """Returns joules of all allocated devices over ``span`` s by term, the facility's share included.
 
+    Idle power is drawn all the time; what kernels draw above it is capped at the board's limit while they run.
+
     Args:
         servers: one per replica.
         work: of one device of each replica, from `work_done`.
         span: s from first arrival to last finish.
         pue: facility power over device power.
     """
-    terms = {"idle": 0.0, "compute": 0.0, "memory": 0.0, "link": 0.0}
+    terms = dict.fromkeys(("idle", "busy", "compute", "memory", "attention"), 0.0)
     for server, done in zip(servers, work, strict=True):
-        count = server.cost.devices
-        device = server.group.device
-        dtype = server.precision.multiplied("ffn")
+        count, device = server.cost.devices, server.group.device
+        rates = server.cost.work["rates"]
+        above = {
+            "busy": max(0.0, rates.busy - device.power.idle) * done["busy"],
+            "compute": rates.product * done["flops"],
+            "memory": rates.weights * done["bytes"],
+            "attention": rates.attention * done["attention_flops"] + rates.cache * done["cache_bytes"],
+        }
+        room = max(0.0, min(rates.limit, server.group.limit) - device.power.idle) * done["busy"]
+        drawn = sum(above.values())
+        scale = min(1.0, room / drawn) if drawn > 0 else 1.0
         terms["idle"] += device.power.idle * span * count
-        for name, joules in dynamic_energy(device, dtype, done["flops"], done["bytes"], done["link"]).items():
-            terms[name] += joules * count
-        ceiling = server.group.limit * span * count
-        drawn = sum(terms.values())
-        if len(servers) == 1 and drawn > ceiling > 0:  # a board never draws more than its limit
-            scale = (ceiling - terms["idle"]) / (drawn - terms["idle"])
-            terms = {k: v if k == "idle" else v * scale for k, v in terms.items()}
+        for name, joules in above.items():
+            terms[name] += joules * scale * count
     facility = (pue - 1.0) * sum(terms.values())
     return terms | ({"facility": facility} if facility else {})
 

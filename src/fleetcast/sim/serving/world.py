@@ -172,9 +172,9 @@ def _outcome(
     grams = account.carbon(energy, state.grid, start, end)
     prompt_tokens, output_tokens = state.tokens
     devices = sum(s.cost.devices for s in servers)
-    flops = sum(w["flops"] * s.cost.devices for w, s in zip(work, servers, strict=True))
+    flops = sum((w["flops"] + w["attention_flops"]) * s.cost.devices for w, s in zip(work, servers, strict=True))
     peak = sum(s.cost.work["peak"] * s.cost.devices for s in servers)
-    moved = sum(w["bytes"] * s.cost.devices for w, s in zip(work, servers, strict=True))
+    moved = sum((w["bytes"] + w["cache_bytes"]) * s.cost.devices for w, s in zip(work, servers, strict=True))
     bandwidth = sum(s.cost.work["bandwidth"] * s.cost.devices for s in servers)
     million = output_tokens / 1e6
     metrics: dict[str, Any] = latency(served) | {
