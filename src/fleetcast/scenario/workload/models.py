@@ -301,7 +301,12 @@ class Model(Spec, dict=True):
             )
         for what, have, ways in _cuts(self, layout):
             if have % ways and not (what == "kv heads" and ways % have == 0):
-                return Infeasible(what, need=ways, have=have, hint=f"{what} must divide by {ways}")
+                return Infeasible(
+                    what,
+                    need=ways,
+                    have=have,
+                    hint=f"{have} {what} cannot be dealt equally to {ways} ranks",
+                )
         return None
 
 

@@ -15,6 +15,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
 from fleetcast.base.errors import SpecError, Unsupported, closest
 from fleetcast.base.spec import Spec
 
@@ -127,6 +129,8 @@ def as_engine(dtype: str, checkpoint: Precision, path: str = "plan.dtype") -> Pr
     if checkpoint.parts:
         if dtype == checkpoint.weights:
             return checkpoint
+        if dtype == f"{checkpoint.weights}-weights":
+            return msgspec.structs.replace(checkpoint, activations=rest)
         if BITS[dtype.removesuffix("-weights")] > BITS[checkpoint.weights]:
             raise SpecError(
                 path,
@@ -257,7 +261,10 @@ def _compressed_tensors(
     if not isinstance(first, Mapping) or not isinstance(weights, Mapping):
         raise SpecError(f"{path}.config_groups", "must name a group with its weights", value=groups)
     where = f"{path}.config_groups.weights"
-    bits, kind = _whole(weights.get("num_bits"), f"{where}.num_bits"), weights.get("type", "int")
+    bits, kind = (
+        _whole(weights.get("num_bits"), f"{where}.num_bits"),
+        str(weights.get("type", "int")),
+    )
     name = {(8, "float"): "fp8", (8, "int"): "int8", (4, "int"): "int4", (4, "float"): "nvfp4"}.get(
         (bits, kind)
     )

@@ -22,7 +22,7 @@ from fleetcast.scenario.workload.architectures import (
     latent,
     llama,
 )
-from fleetcast.scenario.workload.architectures.fields import HINT, Fields, read_config
+from fleetcast.scenario.workload.architectures.fields import HINT, Fields, check_depth, read_config
 from fleetcast.scenario.workload.models import Model
 
 BUILDERS: Final[Mapping[str, Callable[[Fields], Model]]] = {
@@ -119,6 +119,7 @@ def from_config(config: Mapping[str, Any] | str | Path, id: str = "", *, source:
         table, path = config, id or "config"
     else:
         table, path = read_config(config), str(config)
+    check_depth(table, path)
     architecture = _architecture(table, path)
     model = BUILDERS[architecture](Fields(table, path))
     named = table.get("_name_or_path")

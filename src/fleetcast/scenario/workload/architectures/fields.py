@@ -18,6 +18,9 @@ from fleetcast.base.files import read_text
 SIZE_LIMIT: Final = 8 << 20
 """Largest config.json that is read, bytes; real ones are below 1 MB."""
 
+DEPTH_LIMIT: Final = 32
+"""Deepest nesting that is read; real ones are below 8."""
+
 LAYERS_LIMIT: Final = 4096
 WIDTH_LIMIT: Final = 1 << 24
 VOCAB_LIMIT: Final = 1 << 28
@@ -45,6 +48,26 @@ def read_config(path: str | Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise SpecError(str(path), "must hold a table", value=type(found).__name__, hint=HINT)
     return found
+
+
+def check_depth(table: object, path: str) -> None:
+    """Refuses a value nested deeper than `DEPTH_LIMIT`, which later steps could not even print.
+
+    Raises:
+        SpecError: nested too deeply, or containing itself.
+    """
+    level = [table]
+    for _ in range(DEPTH_LIMIT):
+        inner: list[object] = []
+        for value in level:
+            if isinstance(value, Mapping):
+                inner.extend(value.values())
+            elif isinstance(value, list | tuple):
+                inner.extend(value)
+        if not inner:
+            return
+        level = inner
+    raise SpecError(path, "is nested too deeply", limit=f"at most {DEPTH_LIMIT} levels", hint=HINT)
 
 
 def _refuse(name: str) -> None:

@@ -72,25 +72,24 @@ def _hybrid(fields: Fields, *, sparse: bool, experts: int, top: int) -> Model:
         every = fields.count("full_attention_interval", default=4)
         kinds = tuple(LINEAR if (i + 1) % every else FULL for i in range(layers))
     has_experts = sparse_layers(fields, layers) if sparse else [False] * layers
-    moe = _experts(fields, experts, top) if sparse else None
-    dense = Ffn(width=fields.count("intermediate_size")) if not all(has_experts) else None
-    blocks = []
-    for kind, is_sparse in zip(kinds, has_experts, strict=True):
-        ffn = moe if is_sparse else dense
-        assert ffn is not None
-        if kind == FULL:
-            blocks.append(Block(attention=attention, ffn=ffn))
-        else:
-            blocks.append(Block(recurrence=recurrence, ffn=ffn))
-    block = Block(attention=attention, ffn=moe or blocks[-1].ffn)
-    mtp = fields.count("mtp_num_hidden_layers", default=0 if sparse else 1, low=0, high=64)
-    own = sum(t.elements for t in block_tensors(block, hidden))
+    ffns = [
+        _experts(fields, experts, top) if has else Ffn(width=fields.count("intermediate_size"))
+        for has in has_experts
+    ]
+    blocks = [
+        Block(attention=attention, ffn=ffn)
+        if kind == FULL
+        else Block(recurrence=recurrence, ffn=ffn)
+        for kind, ffn in zip(kinds, ffns, strict=True)
+    ]
+    mtp = fields.count("mtp_num_hidden_layers", default=0, low=0, high=64)
+    own = sum(t.elements for t in block_tensors(Block(attention=attention, ffn=ffns[-1]), hidden))
     return assemble(
         fields,
         blocks,
         hidden=hidden,
         tied=False,
-        mtp=mtp * own + bool(mtp) * (2 * hidden * hidden + 3 * hidden),
+        mtp=mtp * own + (2 * hidden * hidden + 3 * hidden if mtp else 0),
     )
 
 
