@@ -1,0 +1,113 @@
+"""The compiled loop: equal to one iteration at a time, and to the plain reference world that asks the policies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fleetcast.policy import memory, order, route
+from fleetcast.sim.serving import stepwise
+from fleetcast.sim.serving.world import _run_kernel
+from tests.sim.worlds import World, policies, step_cost, world
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "light": {"rate": 3.0},
+    "heavy": {"rate": 60.0, "cost": {"capacity": 700}},
+    "windows": {"rate": 20.0, "cost": {"window": 300, "window_share": 0.5, "full_share": 0.5, "capacity": 900}},
+    "only windows": {"rate": 9.0, "cost": {"window": 64, "window_share": 1.0, "full_share": 0.0, "capacity": 900}},
+    "swap": {"rate": 60.0, "cost": {"capacity": 500}, "eviction": memory.Swap()},
+    "shortest": {"rate": 60.0, "cost": {"capacity": 700}, "ranking": order.ShortestPrompt()},
+    "pipeline": {"rate": 30.0, "cost": {"stages": 4, "stage_share": 0.25, "capacity": 400}},
+    "attention-DP": {"rate": 30.0, "cost": {"ranks": 3, "experts": 2e-3, "capacity": 400}},
+    "both": {"rate": 30.0, "cost": {"ranks": 2, "stages": 2, "stage_share": 0.5, "experts": 1e-3, "capacity": 400}},
+    "overlap": {"rate": 10.0, "cost": {"overlap": True, "host_step": 0.0125, "capacity": 700}},
+    "roof": {"rate": 10.0, "cost": {"floor": 5e-4, "capacity": 2000}},
+    "watermark": {"rate": 40.0, "cost": {"watermark": 50, "capacity": 600}},
+    "replicas": {"rate": 90.0, "cost": {"capacity": 500}, "replicas": 3},
+    "closed": {"rate": 1.0, "cost": {"capacity": 700}, "users": 20, "replicas": 2},
+}
+
+
+def run(place: World, policy: Any = None, *, by_step: bool) -> Any:
+    return _run_kernel(place, place.servers, policy or route.LeastLoaded(), record=True, by_step=by_step)  # type: ignore[arg-type]
+
+
+def build(shape: str, kind: str, seed: int = 0, count: int = 160) -> World:
+    options = dict(SHAPES[shape])
+    cost = step_cost(**options.pop("cost", {}))
+    return world(seed, count, options.pop("rate"), policies()[kind], cost=cost, **options)
+
+
+@pytest.mark.parametrize("kind", list(policies()))
+@pytest.mark.parametrize("shape", list(SHAPES))
+def test_event_to_event_equals_one_iteration_at_a_time(shape: str, kind: str) -> None:
+    fast, slow = (run(build(shape, kind), by_step=s) for s in (False, True))
+    for a, b in zip(fast[:3], slow[:3], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9)
+    np.testing.assert_array_equal(fast[3], slow[3])
+    for a, b in zip(fast[4], slow[4], strict=True):
+        for name in ("iterations", "completed", "preemptions", "peak_running", "limited", "truncated"):
+            assert a[name] == b[name], name
+        np.testing.assert_allclose(a["hist"], b["hist"], rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(a["sums"], b["sums"], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", list(policies()))
+@pytest.mark.parametrize("shape", list(SHAPES))
+def test_the_loop_equals_the_reference_world(shape: str, kind: str) -> None:
+    place = build(shape, kind)
+    fast = run(place, by_step=False)
+    slow = stepwise.run(place, place.servers, route.LeastLoaded(), record=True, by_step=True)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(fast[3], slow[3])
+    for a, b in zip(fast[:3], slow[:3], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9)
+    for a, b in zip(fast[4], slow[4], strict=True):
+        for name in ("iterations", "completed", "preemptions"):
+            assert a[name] == b[name], name
+        assert a["busy"] == pytest.approx(b["busy"], rel=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), count=st.integers(1, 60), rate=st.floats(0.5, 200.0), shape=st.sampled_from(list(SHAPES)),
+    kind=st.sampled_from(list(policies())), capacity=st.integers(120, 1500), block=st.sampled_from([1, 16, 32]),
+)  # fmt: skip
+def test_random_worlds_agree(
+    seed: int, count: int, rate: float, shape: str, kind: str, capacity: int, block: int
+) -> None:
+    options = dict(SHAPES[shape]) | {"rate": rate}
+    options["cost"] = dict(options.get("cost", {})) | {"capacity": capacity * 16 // block, "block": block}
+    cost = step_cost(**options.pop("cost"))
+    place = world(seed, count, options.pop("rate"), policies()[kind], cost=cost, **options)
+    fast = run(place, by_step=False)
+    slow = stepwise.run(place, place.servers, route.LeastLoaded(), record=True, by_step=True)  # type: ignore[arg-type]
+    for a, b in zip(fast[:3], slow[:3], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9)
+    assert [r["iterations"] for r in fast[4]] == [r["iterations"] for r in slow[4]]
+
+
+@pytest.mark.parametrize("shape", ["heavy", "pipeline", "windows"])
+def test_recording_changes_nothing_and_the_log_covers_the_busy_time(shape: str) -> None:
+    place = build(shape, "chunked")
+    with_log = run(place, by_step=False)
+    without = _run_kernel(place, place.servers, route.LeastLoaded(), record=False, by_step=False)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(with_log[2], without[2])
+    for report in with_log[4]:
+        assert sum(row[1] for row in report["log"]) == pytest.approx(report["busy"])
+        ends = [row[0] + row[1] for row in report["log"]]
+        assert all(b >= a - 1e-9 for a, b in zip(ends, [r[0] for r in report["log"]][1:], strict=False))
+
+
+@pytest.mark.parametrize("kind", ["chunked", "prefill_first"])
+@pytest.mark.parametrize("shape", list(SHAPES))
+def test_the_cache_never_overflows(shape: str, kind: str) -> None:
+    place = build(shape, kind)
+    lanes = place.servers[0].cost.scalars
+    for report in run(place, by_step=True)[4]:
+        most = lanes["capacity"] * lanes["stages"] * lanes["ranks"]
+        assert all(0 <= row[5] <= most for row in report["log"])
+        assert max(row[5] for row in report["log"]) > 0

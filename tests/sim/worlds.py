@@ -1,0 +1,81 @@
+"""Small worlds for tests: made-up costs of every shape, so that each branch of the loop is met."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from fleetcast.cost.step import GRID, StepCost
+from fleetcast.policy import batch, memory, order
+from fleetcast.scenario.workload.requests import Requests, requests
+
+
+def step_cost(**changes: Any) -> StepCost:
+    """Returns plausible costs of a replica; ``changes`` replace scalars."""
+    n = np.arange(2049, dtype=np.float64)
+    dense = np.where(GRID > 0, 0.012 + 2e-5 * GRID, 0.0)
+    tables = {
+        "dense": dense, "experts": np.where(GRID > 0, changes.pop("experts", 0.0) * (1 + 1e-4 * GRID), 0.0),
+        "head": np.where(GRID > 0, 1e-4 + 1e-7 * GRID, 0.0), "hop": np.where(GRID > 0, 1e-5 + 1e-8 * GRID, 0.0),
+        "floor": np.where(n > 0, changes.pop("floor", 1e-4), 0.0), "base": np.where(n > 0, 1e-4 + 1e-7 * n, 0.0),
+        "slope": np.where(n > 0, 8e-9, 0.0),
+    }  # fmt: skip
+    scalars: dict[str, Any] = {
+        "full_share": 1.0, "window_share": 0.0, "window": 0, "pre_base": 1e-5, "pre_pair": 1e-9, "pre_context": 1e-8,
+        "host_step": 1e-3, "host_seq": 1e-5, "host_token": 1e-8, "overlap": False, "eager": 0.02,
+        "graph_tokens": 512, "graph_prefill": False, "stages": 1, "stage_share": 1.0, "ranks": 1,
+        "capacity": 6000, "block": 16, "watermark": 0, "swap_block": 1e-4,
+    }  # fmt: skip
+    scalars |= changes
+    zero = np.zeros_like(GRID)
+    parts = {
+        "gemm": dense, "memory-bound": zero, "communication": zero, "experts": tables["experts"],
+        "dense_communication": zero,
+    }  # fmt: skip
+    return StepCost(
+        tables=tables, scalars=scalars, parts=parts, work={}, api=0.0, api_token=0.0,
+        devices=int(scalars["stages"] * scalars["ranks"]), spread=0.1,
+    )  # fmt: skip
+
+
+@dataclass
+class World:
+    """Requests, replicas and policies, enough of a Setting for the loops."""
+
+    requests: Requests
+    servers: list[Any]
+    scenario: Any = None
+
+    def __post_init__(self) -> None:
+        self.scenario = SimpleNamespace(seed=7)
+
+
+def world(
+    seed: int, count: int, rate: float, policy: Any, *, cost: StepCost | None = None, replicas: int = 1,
+    ranking: Any = None, eviction: Any = None, users: int = 0, prompt: int = 1500, output: int = 320,
+) -> World:  # fmt: skip
+    """Returns a world of random requests."""
+    draw = np.random.default_rng(seed)
+    arrival = np.cumsum(draw.exponential(1 / rate, count))
+    found = requests(arrival, draw.integers(1, prompt, count), draw.integers(1, output, count))
+    if users:
+        from dataclasses import replace
+
+        found = replace(found, arrival=np.zeros(count), concurrency=users)
+    server = SimpleNamespace(
+        cost=cost or step_cost(), batch=policy, order=ranking or order.Fifo(), memory=eviction or memory.Recompute()
+    )
+    return World(found, [server] * replicas)
+
+
+def policies() -> dict[str, Any]:
+    """Returns one batch policy of every kind, small enough to bind."""
+    return {
+        "chunked": batch.Chunked(chunk=256, max_batch=32),
+        "orca": batch.Orca(max_batch=16, max_tokens=4096),
+        "prefill_first": batch.PrefillFirst(max_batch=32, max_tokens=2048),
+        "static": batch.Static(max_batch=8, max_tokens=8192),
+    }
