@@ -111,6 +111,7 @@ def test_gemma3_is_nested_and_leaves_out_what_the_class_knows() -> None:
         ({"new_decoder_architecture": True, "n_head_kv": 2, "multi_query": True}, 2, 4),
         ({"new_decoder_architecture": True, "num_kv_heads": 2, "num_ln_in_parallel_attn": 1}, 2, 2),
         ({"new_decoder_architecture": True}, 4, 4),
+        ({"n_head_kv": 2}, 2, 4),
     ],
 )
 def test_falcon_has_three_flags(flags: dict[str, object], kv_heads: int, norms: int) -> None:

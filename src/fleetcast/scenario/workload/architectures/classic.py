@@ -145,13 +145,15 @@ def bloom(fields: Fields) -> Model:
 def falcon(fields: Fields) -> Model:
     """FalconForCausalLM: KV heads and norms follow from three flags; tied.
 
+    Older files say n_head, n_head_kv, n_layer, and with n_head_kv mean the new architecture.
     ``new_decoder_architecture`` (40B, 180B): ``num_kv_heads`` and two norms in parallel (one if
     ``num_ln_in_parallel_attn`` is 1). Else ``multi_query`` (assumed true): one KV head, otherwise
     one per head; and ``parallel_attn`` (assumed true): one norm, otherwise two.
     """
     hidden = fields.count("hidden_size")
     heads = fields.count("num_attention_heads", "n_head")
-    new, biased = fields.flag("new_decoder_architecture"), fields.flag("bias")
+    new = fields.flag("new_decoder_architecture", fields.get("n_head_kv") is not None)
+    biased = fields.flag("bias")
     norms = 1 if fields.flag("parallel_attn", True) else 2
     kv = 1 if fields.flag("multi_query", True) else heads
     if new:
