@@ -1,7 +1,10 @@
 """Evidence as data: one record a claim, the same keys everywhere.
 
-A script in this folder defines ``records(quick: bool) -> list[Record]`` and ends with
+A script in this folder defines ``records(quick: bool) -> list[Record]``. It starts and ends with
 
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its path as well
+    from benchmarks.records import Ours, Record, main
+    ...
     if __name__ == "__main__":
         sys.exit(main(records))
 

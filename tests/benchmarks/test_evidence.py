@@ -76,6 +76,61 @@ def test_all_scripts_name_themselves_in_their_command() -> None:
     for name in e.scripts():
         text = (ROOT / "benchmarks" / f"{name}.py").read_text(encoding="utf-8")
         assert "main(records)" in text, f"{name} cannot be run by itself"
+        assert "sys.path.insert(0, " in text, f"{name} cannot be run by its path"
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository of its own to write into."""
+    (tmp_path / "docs").mkdir()
+    systems = (ROOT / "docs/systems.toml").read_text(encoding="utf-8")
+    (tmp_path / "docs/systems.toml").write_text(systems, encoding="utf-8")
+    (tmp_path / "README.md").write_text("Error: <!-- evidence:a --><!-- /evidence --> here.\n")
+    monkeypatch.setattr(e, "EVIDENCE", tmp_path / "docs/evidence.json")
+    monkeypatch.setattr(e, "ROOT", tmp_path)
+    monkeypatch.setattr(e, "FORECAST_ERROR", tmp_path / "src/forecast_error.json")
+    monkeypatch.setattr(e, "scripts", lambda: ["accuracy_serving", "broken", "speed_serving"])
+    return tmp_path
+
+
+def test_evidence_runs_all_scripts_and_keeps_what_a_failing_one_had(
+    workshop: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    e.EVIDENCE.write_text(r.to_json([record("old", script="broken")]))
+    results = {
+        "accuracy_serving": [record("a", 1.5), record("b", None)],
+        "speed_serving": [record("fast", script="speed_serving")],
+    }
+    monkeypatch.setattr(e, "run", lambda name, *, quick: results.get(name))
+    assert e.main([]) == 1
+    assert {x.claim for x in r.from_json(e.EVIDENCE.read_bytes())} == {"a", "b", "fast", "old"}
+    assert "1.5 %" in (workshop / "README.md").read_text()
+    packaged = r.from_json((workshop / "src/forecast_error.json").read_bytes())
+    assert [x.claim for x in packaged] == ["a"]
+    assert "3 of 3 bars hold, 1 skipped" in (workshop / "docs/systems.md").read_text()
+
+
+def test_rendering_measures_nothing(workshop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(e, "run", lambda name, *, quick: pytest.fail("measured"))
+    assert e.main(["--render"]) == 0
+    assert "not measured yet" in (workshop / "README.md").read_text()
+    with pytest.raises(SystemExit):
+        e.main(["nonsense"])
+
+
+def test_a_script_that_fails_or_babbles_yields_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "benchmarks"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "crash.py").write_text("raise SystemExit(3)\n")
+    (package / "babble.py").write_text("print('hello')\n")
+    (package / "fine.py").write_text("print('[]')\n")
+    monkeypatch.setattr(e, "ROOT", tmp_path)
+    assert e.run("crash", quick=True) is None
+    assert e.run("babble", quick=True) is None
+    assert e.run("fine", quick=True) == []
 
 
 def test_systems_are_all_there_and_say_what_shows_them() -> None:
