@@ -1,0 +1,88 @@
+"""Plans as SGLang launch commands. Flags: docs.sglang.io, server arguments, version 0.5."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from fleetcast.view.exports import Export, Service, arguments, refuse_batch, script
+from fleetcast.view.exports.vllm import quantised
+
+_DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+_ROUTES = {
+    "round_robin": "round_robin", "least_loaded": "power_of_two", "random": "random", "prefix_hash": "cache_aware",
+}  # fmt: skip
+
+
+def export(services: Sequence[Service]) -> Export:
+    """Returns a script of ``sglang.launch_server`` commands, one per replica.
+
+    Raises:
+        Unsupported: a batch policy that SGLang does not have.
+    """
+    return script(services, "SGLang servers for this plan", command, notes(services))
+
+
+def command(service: Service, port: int) -> list[str]:
+    """Returns the arguments that start one replica on ``port``."""
+    start = ["python", "-m", "sglang.launch_server", "--model-path", service.repository]
+    return [*start, *arguments(flags(service)), "--port", str(port)]
+
+
+def flags(service: Service) -> Mapping[str, object]:
+    """Returns the flags of a pool.
+
+    SGLang counts tensor parallelism over all ranks of a stage, and its limits over all of a replica's schedulers.
+
+    Raises:
+        Unsupported: SGLang has no such batch policy.
+    """
+    refuse_batch(service, ("chunked", "prefill_first"), "SGLang")
+    schedulers = service.attention_dp * service.pipeline
+    chunked = service.batch["kind"] == "chunked"
+    ours = service.profile.family == "sglang"
+    return {
+        "--tp-size": service.tensor * service.attention_dp,
+        "--pp-size": service.pipeline if service.pipeline > 1 else None,
+        "--dp-size": service.attention_dp if service.attention_dp > 1 else None,
+        "--enable-dp-attention": service.attention_dp > 1,
+        "--ep-size": service.expert if service.expert > 1 else None,
+        "--nnodes": service.nodes if service.nodes > 1 else None,
+        "--dtype": _DTYPES.get(service.dtype),
+        "--quantization": "fp8" if quantised(service) and service.dtype.startswith("fp8") else None,
+        "--kv-cache-dtype": "fp8_e4m3" if service.kv_dtype == "fp8" else "auto",
+        "--context-length": service.context,
+        "--max-running-requests": int(service.batch["max_batch"]) * schedulers,
+        "--chunked-prefill-size": int(service.batch["chunk"]) * service.attention_dp if chunked else -1,
+        "--enable-mixed-chunk": chunked,
+        "--max-prefill-tokens": None if chunked else service.batch.get("max_tokens"),
+        "--mem-fraction-static": service.profile.memory_fraction if ours else None,
+        "--page-size": service.profile.block if ours else None,
+    }
+
+
+def notes(services: Sequence[Service]) -> list[str]:
+    """Returns what the commands cannot say, in sentences."""
+    found: list[str] = []
+    for service in services:
+        if service.profile.family != "sglang":
+            found.append(
+                f"Simulated with the engine profile {service.engine}; set plan.engine = \"sglang\" to forecast SGLang."
+            )
+        if service.dtype in ("int8", "int4", "mxfp4", "nvfp4", "fp8-weights") and quantised(service):
+            found.append(f"{service.dtype} needs a checkpoint quantised so: put its name for {service.repository}.")
+        if service.nodes > 1:
+            found.append(
+                f"A replica spans {service.nodes} nodes: run its command on each with --node-rank and --dist-init-addr."
+            )
+        if service.memory == "swap":
+            found.append("The plan swaps pre-empted requests; SGLang recomputes them.")
+        if service.order != "fifo":
+            found.append(f"Order {service.order}: SGLang admits first come, first served.")
+    count = sum(s.replicas for s in services)
+    if count > 1:
+        urls = " ".join(f"http://localhost:{8000 + i}" for i in range(count))
+        policy = _ROUTES.get(services[0].route, "round_robin")
+        found.append(
+            f"Route {services[0].route}: python -m sglang_router.launch_router --policy {policy} --worker-urls {urls}"
+        )
+    return list(dict.fromkeys(found))

@@ -1,0 +1,222 @@
+"""One HTML file that says which plan is best and why: no network, no script, light and dark."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from string import Template
+from typing import TYPE_CHECKING, Any
+
+from fleetcast.base.units import show
+from fleetcast.scenario.load import Scenario, dump
+from fleetcast.view import figures, plots, words
+from fleetcast.view.accuracy import accuracy_rows, forecast_errors
+from fleetcast.view.svg import escape
+
+if TYPE_CHECKING:
+    from fleetcast.scenario.outcome import Outcome
+    from fleetcast.search.ranking import Ranking
+
+_TEMPLATES = Path(__file__).parent / "templates"
+SHOWN_PLANS = 40
+"""Rows of the table of plans; the whole list is in outcome.json."""
+
+TILES = (
+    ("ttft.p99", "First token, p99"), ("tpot.p99", "Per output token, p99"),
+    ("throughput", "Throughput"), (words.GOAL_METRIC["cost"], "Cost per M tokens"),
+    (words.GOAL_METRIC["energy"], "Energy per M tokens"), (words.GOAL_METRIC["carbon"], "Carbon per M tokens"),
+)  # fmt: skip
+
+
+def plan_report(scenario: Scenario, ranking: Ranking, best: Outcome | None) -> str:
+    """Returns the page of a search.
+
+    Args:
+        scenario: the question.
+        ranking: the answer.
+        best: the best plan simulated with its event record (or the nearest miss), for the figures over time.
+    """
+    shown = best or (ranking.misses[0] if ranking.misses else None)
+    feasible = ranking.best is not None
+    parts = [_title(scenario, _verdict(ranking), "" if feasible else "no plan meets the SLO", feasible)]
+    if shown is not None:
+        parts.append(_tiles(shown))
+        reasons = words.why(shown, ranking.plans, scenario.objective) if feasible else words.binding(shown)
+        head = "Why this plan" if feasible else "What the nearest miss lacks"
+        parts.append(_section(head, _list(reasons), card=False))
+        parts.append(_frontier(scenario, ranking))
+        parts += _outcome_sections(scenario, shown)
+    if ranking.plans:
+        parts.append(_plans(ranking))
+    parts.append(_rejected(ranking))
+    return _page(scenario, parts, shown)
+
+
+def outcome_report(scenario: Scenario, outcome: Outcome) -> str:
+    """Returns the page of one simulated or measured plan."""
+    met = bool(outcome.slo.get("met", True))
+    name = words.plan_name(outcome.plan)
+    headline = f"{name}: {words.policy_name(outcome.plan)}, {words.precision_name(outcome.plan)}"
+    badge = "" if not outcome.slo.get("checks") else "meets the SLO" if met else "misses the SLO"
+    parts = [_title(scenario, headline, badge, met), _tiles(outcome)]
+    parts.append(_section("What binds", _list(words.binding(outcome)), card=False))
+    parts += _outcome_sections(scenario, outcome)
+    return _page(scenario, parts, outcome)
+
+
+def _verdict(ranking: Ranking) -> str:
+    best = ranking.best
+    if best is None:
+        return "No plan meets the SLO on this fleet"
+    return f"Best: {words.plan_name(best.plan)}, {words.policy_name(best.plan)}, {words.precision_name(best.plan)}"
+
+
+def _title(scenario: Scenario, headline: str, badge: str, good: bool) -> str:
+    mark = f'<span class="badge {"ok" if good else "bad"}">{escape(badge)}</span>' if badge else ""
+    return f"<h1>{escape(headline)}{mark}</h1><p class=lead>{escape(words.question(scenario))}</p>"
+
+
+def _tiles(outcome: Outcome) -> str:
+    tiles = []
+    failed = {c["metric"] for c in outcome.slo.get("checks", ()) if not c["met"]}
+    limits = {c["metric"]: c["limit"] for c in outcome.slo.get("checks", ())}
+    for path, name in TILES:
+        value, _, interval = words.metric(outcome, path).partition(" ±")
+        notes = [f"±{interval}"] if interval else []
+        if path in limits:
+            notes.append(f"limit {words.number(limits[path], path)}")
+        bad = " bad" if path in failed else ""
+        tiles.append(
+            f'<div class="tile{bad}"><span>{escape(name)}</span><b>{escape(value)}</b>'
+            f"<small>{escape(', '.join(notes)) or '&nbsp;'}</small></div>"
+        )
+    return f'<div class="tiles">{"".join(tiles)}</div>'
+
+
+def _sized(value: str) -> str:
+    """A number with its unit in smaller type."""
+    figure, space, unit = value.partition(" ")
+    return escape(figure) + (f" <i>{escape(unit)}</i>" if space else "")
+
+
+def _frontier(scenario: Scenario, ranking: Ranking) -> str:
+    info = figures.frontier_info(ranking.plans, ranking.best, ranking.frontier, scenario.objective, scenario.slo)
+    if info is None or len(info.points) < 2:
+        return ""
+    lead = f"Each dot is a simulated plan; point at one for its name. {words.space(ranking.counts).capitalize()}."
+    return _section("The plans", plots.scatter_key(info) + plots.draw_scatter(info), lead)
+
+
+def _outcome_sections(scenario: Scenario, outcome: Outcome) -> list[str]:
+    sections = []
+    curves = figures.latency_info(outcome, scenario.slo)
+    if curves:
+        drawn = "".join(f"<div>{plots.draw_curve(c)}</div>" for c in curves)
+        traffic = figures.traffic_info(outcome)
+        lead = (
+            f"Share of {traffic['requests']:,.0f} requests answered within a time; "
+            f"{traffic['prompt_tokens']:,.0f} prompt and {traffic['output_tokens']:,.0f} output tokens "
+            f"in {show(traffic['seconds'], 's')}."
+        )
+        sections.append(_section("Latency", f'<div class="three">{drawn}</div>', lead))
+    timeline = figures.timeline_info(outcome)
+    if timeline is not None:
+        lead = "Mean over replicas as a line, the least and the most of any replica as a band."
+        sections.append(_section("Over time", plots.draw_timeline(timeline), lead))
+    wholes = [w for w in (figures.breakdown_info(outcome, k) for k in ("time", "energy", "memory")) if w]
+    if wholes:
+        bars = "".join(
+            f"<h3>{escape(w.name)}<span>{escape(plots.part_text(figures.Part('', w.total, 1, False), w.unit))}</span></h3>"
+            f"{plots.draw_whole(w)}"
+            for w in wholes
+        )
+        sections.append(_section("Where it goes", f'<div class="bars">{bars}</div>'))
+    return sections
+
+
+def _plans(ranking: Ranking) -> str:
+    best = ranking.best.plan if ranking.best is not None else None
+    heads = ("Plan", "Batch", "Weights", "Devices", "TTFT p50", "TTFT p99", "TPOT p99", "Tokens/s", "Cost/M", "Energy/M", "Carbon/M", "SLO")
+    rows = []
+    for outcome in ranking.plans[:SHOWN_PLANS]:
+        met = outcome.slo.get("met", True)
+        missed = [words.limit_text(c) for c in outcome.slo.get("checks", ()) if not c["met"]]
+        cells = [
+            f"<td>{escape(words.plan_name(outcome.plan))}</td><td>{escape(words.policy_name(outcome.plan))}</td>"
+            f"<td>{escape(words.precision_name(outcome.plan))}</td>",
+            f'<td class="n">{int(outcome.metrics.get("devices", 0))}</td>',
+        ]
+        for path in ("ttft.p50", "ttft.p99", "tpot.p99", "throughput", *(words.GOAL_METRIC[g] for g in ("cost", "energy", "carbon"))):
+            value, _, interval = words.metric(outcome, path).partition(" ±")
+            spread = f" <small>±{escape(interval)}</small>" if interval else ""
+            cells.append(f'<td class="n">{escape(value)}{spread}</td>')
+        cells.append("<td>met</td>" if met else f'<td class="no" title="{escape("; ".join(missed))}">missed</td>')
+        kind = "best" if outcome.plan == best else "" if met else "missed"
+        rows.append(f'<tr class="{kind}">{"".join(cells)}</tr>')
+    head = "".join(f'<th{" class=n" if 2 < i < 11 else ""}>{h}</th>' for i, h in enumerate(heads))
+    more = len(ranking.plans) - SHOWN_PLANS
+    lead = "Best first; ± is half of the 80 % interval." + (f" {more} more are in outcome.json." if more > 0 else "")
+    return _section("Ranking", f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>", lead)
+
+
+def _rejected(ranking: Ranking) -> str:
+    if not ranking.rejected:
+        return ""
+    rows = "".join(
+        f"<tr><td>{escape(r['family'])}</td><td>{escape(r['constraint'])}</td><td class=n>{escape(words.need(r))}</td></tr>"
+        for r in ranking.rejected
+    )
+    head = "<tr><th>Family</th><th>Binding constraint</th><th class=n>Needs, of what there is</th></tr>"
+    return _section("Rejected before simulation", f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>")
+
+
+def _accuracy() -> str:
+    rows = accuracy_rows(forecast_errors())
+    if not rows:
+        body = "<p>No forecast-error records are packaged with this copy; <code>make evidence</code> makes them.</p>"
+        return _section("How far to trust this", body)
+    body = "".join(
+        f"<tr><td>{escape(claim)}</td><td class=n>{escape(ours)}</td><td>{escape(null)}</td><td>{escape(bar)}</td><td>{held}</td></tr>"
+        for claim, ours, null, bar, held in rows
+    )
+    head = "<tr><th>Forecast against measured servers</th><th class=n>Error</th><th>Trivial rule</th><th>Bar</th><th>Holds</th></tr>"
+    lead = "What such forecasts missed by on servers that were measured, from the packaged evidence."
+    return _section("How far to trust this", f"<table><thead>{head}</thead><tbody>{body}</tbody></table>", lead)
+
+
+def _page(scenario: Scenario, parts: Sequence[str], outcome: Outcome | None) -> str:
+    parts = [*parts, _accuracy()]
+    if outcome is not None and outcome.notes:
+        parts.append(_section("Taken as given", _list(outcome.notes), "What the scenario left open and what was assumed."))
+    plan = "" if outcome is None else f"<details><summary>The plan</summary><pre>{escape(_pretty(outcome.plan))}</pre></details>"
+    parts.append(_section("The question", f"<details open><summary>Scenario</summary><pre>{escape(dump(scenario))}</pre></details>{plan}"))
+    provenance = outcome.provenance if outcome is not None else {}
+    said = [f"fleetcast {release()}", *(f"{k} {v}" for k, v in provenance.items() if isinstance(v, str | int) and not isinstance(v, bool))]
+    page = Template((_TEMPLATES / "report.html").read_text(encoding="utf-8"))
+    return page.substitute(
+        title=escape(f"{scenario.name} – Fleetcast"), version=escape(release()), body="\n".join(p for p in parts if p),
+        style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"), footer=escape(" · ".join(said)),
+    )  # fmt: skip
+
+
+def release() -> str:
+    """Returns the installed version; "source" where the package runs from its sources."""
+    try:
+        return version("fleetcast")
+    except PackageNotFoundError:
+        return "source"
+
+
+def _section(title: str, body: str, lead: str = "", *, card: bool = True) -> str:
+    said = f'<p class="lead">{escape(lead)}</p>' if lead else ""
+    return f"<section><h2>{escape(title)}</h2>{said}{f'<div class=card>{body}</div>' if card else body}</section>"
+
+
+def _list(sentences: Sequence[str]) -> str:
+    return f'<ul class="why">{"".join(f"<li>{escape(s)}</li>" for s in sentences)}</ul>'
+
+
+def _pretty(table: Mapping[str, Any]) -> str:
+    return json.dumps(table, indent=2, default=str)
