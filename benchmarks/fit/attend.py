@@ -15,11 +15,11 @@ from fleetcast.cost.attention import (
     Prefill,
     decode_floor,
     decode_slope,
-    prefill_pair,
-    prefill_time,
-    prefill_token,
+    latent_slope,
     pairs,
+    prefill_time,
 )
+from fleetcast.cost.gemm import Gemm, gemm_time
 from fleetcast.cost.roofline import Chip, format_of
 
 DECODE_RANGE = {
@@ -110,16 +110,108 @@ def null_prefill(frame: pd.DataFrame, chip: Chip) -> np.ndarray:
     return np.asarray(ideal * np.exp(np.median(np.log(time / ideal))))
 
 
+LATENT = {"rank": 512.0, "rope": 64.0, "hidden": 7168.0, "query": 1536.0, "nope": 128.0}
+
+
 def latent_rows(data: Path, device: str, dtype: str, phase: str) -> pd.DataFrame | None:
-    """Returns rows of DeepSeek's latent-attention module (projections included), bf16 projections."""
+    """Returns rows of DeepSeek's latent-attention module (projections included, in bf16)."""
     frame = table(data, device, "mla", f"mla_{phase}_module")
     if frame is None:
         return None
-    frame = frame[(frame["dtype"] == dtype) & (frame["gemm_type"] == "bfloat16")]
+    frame = frame[(frame["dtype"] == dtype) & (frame["gemm_type"] == "bfloat16")].copy()
     return frame if len(frame) >= 200 else None
 
 
-__all__ = [
-    "decode_rows", "fit_decode", "fit_prefill", "latent_rows", "null_decode", "null_prefill",
-    "predict_decode", "predict_prefill", "prefill_pair", "prefill_rows", "prefill_token",
-]  # fmt: skip
+def latent_growth(data: Path, device: str, dtype: str) -> pd.DataFrame | None:
+    """Returns how decode time grows with context, projections subtracted: ``X`` more tokens cost ``time`` more.
+
+    The module's time with a near-empty cache is its projections and launches; only growth over caches larger than
+    the second-level cache, and at least a fifth of the whole, is kept.
+    """
+    frame = latent_rows(data, device, dtype, "generation")
+    if frame is None:
+        return None
+    keys = ["num_heads", "batch_size"]
+    frame = frame.groupby([*keys, "step"], as_index=False)["time"].median()
+    first = frame.loc[frame.groupby(keys)["step"].idxmin(), [*keys, "step", "time"]]
+    frame = frame.merge(first, on=keys, suffixes=("", "_0"))
+    frame["X"] = frame["batch_size"] * (frame["step"] - frame["step_0"])
+    grown = frame["time"] - frame["time_0"]
+    size = frame["X"] * (LATENT["rank"] + LATENT["rope"]) * format_of(dtype).weight
+    keep = (size > 1.5 * DEVICES[device].cache) & (grown > 0.2 * frame["time"])
+    frame["time"] = grown
+    return frame[keep] if keep.sum() >= 50 else None
+
+
+def predict_latent(frame: pd.DataFrame, dtype: str, chip: Chip, c: Decode) -> np.ndarray:
+    """Returns predicted growth of every row."""
+    heads, x = columns(frame, "num_heads", "X")
+    slope = latent_slope(heads, LATENT["rank"], LATENT["rope"], dtype, chip, c)
+    return np.asarray(slope * x)
+
+
+def fit_latent(frame: pd.DataFrame, dtype: str, chip: Chip, kernel: Decode) -> Decode:
+    """Returns latent decode coefficients: roofs from the growth, fixed times from ``kernel``."""
+    roofs = {k: DECODE_RANGE[k] for k in ("memory", "compute")}
+    time = frame["time"].to_numpy(np.float64)
+    found = fit(lambda x: predict_latent(frame, dtype, chip, replace(kernel, **x)), roofs, time)
+    return replace(kernel, **found)
+
+
+def flash_latent(data: Path) -> pd.DataFrame:
+    """Returns FlashMLA's decode kernel alone on H100 (APEX fork): heads, sequences, total context, seconds."""
+    frame = pd.read_csv(data / "serving/apex/fork_glassml_H100_flash_mla.csv.gz")
+    frame = frame.rename(columns={"num_heads_q": "num_heads"})
+    frame["X"] = frame["batch_size"] * frame["cache_seqlen"]
+    frame["time"] = frame["time(us)"] * 1e-6
+    return frame
+
+
+def predict_flash(frame: pd.DataFrame, chip: Chip, c: Decode) -> np.ndarray:
+    """Returns predicted seconds of every row of the kernel alone."""
+    return np.asarray(np.maximum(c.launch, c.base + predict_latent(frame, "bf16", chip, c)))
+
+
+def fit_flash(frame: pd.DataFrame, chip: Chip) -> Decode:
+    """Returns latent decode coefficients of the kernel alone."""
+    ranges = {k: v for k, v in DECODE_RANGE.items() if k != "head"}
+    time = frame["time"].to_numpy(np.float64)
+    found = fit(lambda x: predict_flash(frame, chip, Decode(head=0.0, **x)), ranges, time)
+    return Decode(head=0.0, **found)
+
+
+LATENT_PREFILL = {
+    "launch": (1e-6, 3e-5, 1e-3), "compute": (0.02, 0.6, 0.9), "token": (0.0, 5.0, 100.0),
+}  # fmt: skip
+LATENT_WIDTH = 160.0  # mean of the 192-wide keys and the 128-wide values
+
+
+def latent_projections(frame: pd.DataFrame, chip: Chip, c: Gemm) -> np.ndarray:
+    """Returns seconds of the module's five matrix products by their own coefficients."""
+    n, length, heads = columns(frame, "batch_size", "isl", "num_heads")
+    tokens, wide = n * length, LATENT["rank"] + LATENT["rope"]
+    shapes = (
+        (LATENT["query"] + wide, LATENT["hidden"]),
+        (heads * 192.0, LATENT["query"]),
+        (heads * 256.0, LATENT["rank"]),
+        (LATENT["hidden"], heads * LATENT["nope"]),
+    )
+    return np.asarray(sum(gemm_time(tokens, out, into, "bf16", chip, c) for out, into in shapes))
+
+
+def predict_latent_prefill(frame: pd.DataFrame, chip: Chip, c: Prefill, rest: np.ndarray) -> np.ndarray:
+    """Returns predicted seconds of the module: projections ``rest`` and attention of every prompt."""
+    n, length, heads = columns(frame, "batch_size", "isl", "num_heads")
+    one = prefill_time(length, 0.0, heads, heads, LATENT_WIDTH, chip, replace(c, launch=0.0))
+    return np.asarray(c.launch + rest + n * one)
+
+
+def fit_latent_prefill(frame: pd.DataFrame, chip: Chip, rest: np.ndarray) -> Prefill:
+    """Returns latent prefill coefficients, prompts of 256 tokens and more."""
+    time = frame["time"].to_numpy(np.float64)
+
+    def model(x: dict[str, float]) -> np.ndarray:
+        return predict_latent_prefill(frame, chip, Prefill(narrow=x["compute"], **x), rest)
+
+    x = fit(model, LATENT_PREFILL, time)
+    return Prefill(narrow=x["compute"], **x)

@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 import tomli_w
 
-from benchmarks.fit import attend, products
+from benchmarks.fit import attend, layers, products, siblings
 from benchmarks.fit.solve import error, mean, rounded
-from benchmarks.fit.tables import AIC, DEVICES, Measured, root
+from benchmarks.fit.tables import DEVICES, Measured, root
 from fleetcast.cost.attention import Decode, Prefill
 from fleetcast.cost.gemm import Gemm
 from fleetcast.cost.moe import Experts
@@ -114,6 +114,8 @@ def _record(
     c: Any,
     fitted: Fitted,
 ) -> dict[str, Any]:
+    if "cold" in frame:  # near-empty caches only set the floor
+        frame = frame[frame["cold"]]
     time = frame["time"].to_numpy(np.float64)
     inside = family.band(frame).to_numpy()
     record: dict[str, Any] = {
@@ -145,48 +147,89 @@ def _leave_device_out(
     used = kin or others
     c = family.kind(**mean([asdict(c) for c in used.values()]))
     frame = frames[name, dtype, device]
+    frame = frame[frame["cold"]] if "cold" in frame else frame
     record["device_out"] = error(
         family.predict(frame, dtype, chip, c), frame["time"].to_numpy(np.float64)
     ) | {"from": sorted(used), "kin": bool(kin)}
 
 
-def write(fitted: Fitted, report: Report, extra: dict[str, dict[str, Any]] | None = None) -> None:
-    """Writes one file per device, per architecture (means) and ``generic.toml`` (mean over all devices)."""
-    groups: dict[str, list[str]] = {device: [device] for device in DEVICES}
-    for device, measured in DEVICES.items():
+def beside(data: Path, fitted: Fitted) -> tuple[siblings.Tables, Report]:
+    """Returns what ``siblings`` fits, with its error records."""
+    gemms = {d: c for d, c in fitted["gemm"]["bf16"].items()}
+    launches = {d: c.launch for d, c in fitted["prefill"]["bf16"].items()}
+    parts = (
+        siblings.latent(data, gemms, launches),
+        siblings.streams(data),
+        siblings.small_products(data, gemms),
+        siblings.draw(data),
+    )
+    return siblings.merged(*(p[0] for p in parts)), [r for p in parts for r in p[1]]
+
+
+def write(tables: siblings.Tables, report: Report) -> None:
+    """Writes one file per device, per architecture (means) and ``generic.toml`` (means over all devices).
+
+    Args:
+        tables: family -> device (or group, which then is kept as it is) -> dtype -> coefficients.
+        report: error records, whose spreads become intervals.
+    """
+    every = DEVICES | layers.SMALL
+    groups: dict[str, list[str]] = {device: [device] for device in every}
+    for device, measured in every.items():
         groups.setdefault(measured.chip.architecture, []).append(device)
-    groups["generic"] = [d for d in DEVICES if DEVICES[d].chip.architecture != "xe2"]
+    groups["generic"] = [d for d in every if every[d].chip.architecture not in ODD]
     for group, members in groups.items():
-        tables: dict[str, dict[str, Any]] = {}
+        rows: dict[str, dict[str, Any]] = {}
         spread: dict[str, float] = {}
-        for name, by_dtype in fitted.items():
-            for dtype, by_device in by_dtype.items():
-                rows = [asdict(by_device[d]) for d in members if d in by_device]
-                if rows:
-                    tables.setdefault(name, {})[dtype] = rounded(mean(rows))
-            key = "fit" if group in DEVICES else "device_out"
-            seen = [
-                r[key]["spread"]
-                for r in report
-                if r["family"] == name and r["device"] in members and key in r
-            ]
-            spread[name] = round(float(np.median(seen)), 3) if seen else 0.3
-        used = sorted({f"{AIC}/{DEVICES[d].folder} vLLM {v}" for d in members
-                       for v in set(DEVICES[d].versions.values())})  # fmt: skip
-        content: dict[str, Any] = {
-            "source": "; ".join(used) + " (ai-dynamo/aiconfigurator, Apache-2.0)",
-            "spread": spread,
-            "tables": tables,
-        }
-        if group in DEVICES:
-            chip = DEVICES[group].chip
-            content["reference"] = {"bandwidth": chip.bandwidth, "units": chip.units, "peak": dict(chip.peak)}
-        for family, rows_by_group in (extra or {}).items():
-            if group in rows_by_group:
-                content["tables"][family] = rows_by_group[group]
-        (OUT / f"{group}.toml").write_text(
-            "# Written by benchmarks/fit/kernels.py; do not edit.\n" + tomli_w.dumps(content)
-        )
+        for family, by_device in tables.items():
+            own = by_device.get(group)
+            known = [by_device[d] for d in members if d in by_device]
+            dtypes = sorted({dtype for table in known for dtype in table})
+            means = {t: rounded(mean([k[t] for k in known if t in k])) for t in dtypes}
+            if own or means:
+                rows[family] = own or means
+                spread[family] = _spread(family, members, "fit" if group in every else "device_out", report)
+        content: dict[str, Any] = {"source": _sources(members), "spread": spread, "tables": rows}
+        if group in every:
+            chip = every[group].chip
+            peaks = {k: float(f"{v:.6g}") for k, v in chip.peak.items()}
+            content["reference"] = {"bandwidth": chip.bandwidth, "units": chip.units, "peak": peaks}
+        text = "# Written by benchmarks/fit/kernels.py; do not edit.\n" + tomli_w.dumps(content)
+        (OUT / f"{group}.toml").write_text(text)
+
+
+# Not averaged into the generic device: another vendor's or another decade's software.
+ODD = ("xe2", "tpu-v6e", "volta")
+
+
+def _spread(family: str, members: list[str], key: str, report: Report) -> float:
+    for name in (key, "device_out", "fit"):
+        seen = [
+            r[name]["spread"]
+            for r in report
+            if r["family"] == FAMILY_OF.get(family, family) and r["device"] in members and name in r
+        ]
+        if seen:
+            return round(float(np.median(seen)), 3)
+    return 0.3
+
+
+FAMILY_OF = {"draw": "power"}
+
+
+def _sources(members: list[str]) -> str:
+    parts = []
+    for d in members:
+        if d in DEVICES:
+            versions = ", ".join(sorted(set(DEVICES[d].versions.values()) - {""}))
+            parts.append(f"aiconfigurator {DEVICES[d].folder} vLLM {versions} (Apache-2.0)")
+        if d in layers.VIDUR:
+            parts.append(f"Vidur compute {layers.VIDUR[d]} (MIT)")
+        if d in layers.LAYERS or d in layers.OLD:
+            parts.append(f"LLMServingSim {layers.LAYERS.get(d) or layers.OLD[d]} (MIT)")
+        if d.startswith("v100"):
+            parts.append("APEX V100-PCIE-16GB gemm_0 (MIT)")
+    return "; ".join(parts)
 
 
 def main() -> None:
@@ -196,18 +239,21 @@ def main() -> None:
         print("FLEETCAST_DATA not found: nothing to fit")
         return
     fitted, report = fit_all(data)
+    extra, more = beside(data, fitted)
+    report += more
     if "--json" in sys.argv:
         print(json.dumps(report, indent=1))
     else:
-        for r in report:
-            line = f"{r['family']:8} {r['dtype']:10} {r['device']:14}"
-            for key in ("fit", "band_out", "device_out", "null"):
-                if key in r:
-                    line += f" {key} {r[key]['median']:6.1%}/{r[key]['p90']:6.1%}"
-            print(line, f"n {r['fit']['n']}")
-    if "--dry" not in sys.argv:
-        OUT.mkdir(exist_ok=True)
-        write(fitted, report)
+        print(siblings.frame_of(report).to_string(index=False))
+    if "--dry" in sys.argv:
+        return
+    OUT.mkdir(exist_ok=True)
+    big: siblings.Tables = {
+        family: {d: {t: rounded(asdict(c[d])) for t, c in by.items() if d in c} for d in DEVICES}
+        for family, by in fitted.items()
+    }
+    big = {f: {d: t for d, t in by.items() if t} for f, by in big.items()}
+    write(siblings.merged(big, extra), report)
 
 
 if __name__ == "__main__":

@@ -18,29 +18,38 @@ import tomli_w
 from benchmarks.fit.solve import error, fit, mean, rounded
 from benchmarks.fit.tables import AIC, root
 from fleetcast.cost.collectives import Affine, volume
+from fleetcast.scenario.fleet.catalog import device, link
 
 OUT = Path(__file__).parents[2] / "src" / "fleetcast" / "cost" / "coefficients"
 NAMES = {"alltoall": "all_to_all", "sendrecv": "send"}
-# device: (folder, kind of link, B/s per device one way, NCCL version, vLLM version of the custom all-reduce)
+# device: (folder, NCCL version, vLLM version of the custom all-reduce); the link is the catalogue's default.
 MEASURED = {
-    "a100-80g-sxm": ("a100_sxm", "nvlink", 300e9, "nccl/2.27.3", "0.14.0"),
-    "h100-sxm": ("h100_sxm", "nvlink", 450e9, "nccl/2.27.3", "0.24.0"),
-    "h200": ("h200_sxm", "nvlink", 450e9, "nccl/2.26.2", "0.24.0"),
-    "b200": ("b200_sxm", "nvlink", 900e9, "nccl/2.28.9", "0.24.0"),
-    "gb200": ("gb200", "nvlink", 900e9, "nccl/2.29.2", "0.24.0"),
-    "l40s": ("l40s", "pcie", 32e9, "nccl/2.27.3", "0.22.0"),
-    "arc-b60": ("b60", "pcie", 32e9, "oneccl/2021.17.2", "0.20.0"),
+    "a100-80g-sxm": ("a100_sxm", "nccl/2.27.3", "0.14.0"),
+    "h100-sxm": ("h100_sxm", "nccl/2.27.3", "0.24.0"),
+    "h200-sxm": ("h200_sxm", "nccl/2.26.2", "0.24.0"),
+    "b200-sxm": ("b200_sxm", "nccl/2.28.9", "0.24.0"),
+    "gb200": ("gb200", "nccl/2.29.2", "0.24.0"),
+    "l40s": ("l40s", "nccl/2.27.3", "0.22.0"),
+    "b60": ("b60", "oneccl/2021.17.2", "0.20.0"),
 }
+
+
+def joined(name: str) -> tuple[str, float]:
+    """Returns kind and bandwidth (B/s) of a device's default link inside a node."""
+    found = link(device(name).link)
+    return found.kind, found.bandwidth
+
+
 RANGES = {"launch": (0.0, 8e-6, 5e-3), "hop": (0.0, 1e-6, 2e-3), "efficiency": (0.01, 0.7, 1.0)}
 
 
-def rows_of(data: Path, device: str) -> pd.DataFrame:
+def rows_of(data: Path, name: str) -> pd.DataFrame:
     """Returns one device's collectives: operation, ranks, bytes, seconds (best of repeated runs).
 
     ``message_size`` counts elements (the same sizes in APEX's tables, which say kilobytes, agree so). All_reduce of
     vLLM's custom kernel under a CUDA graph replaces NCCL's where it is faster, as vLLM itself chooses.
     """
-    folder, _, _, nccl, custom = MEASURED[device]
+    folder, nccl, custom = MEASURED[name]
     where = data / AIC / folder / "comm"
     frames = []
     for path in (where / nccl).glob("*.parquet"):
@@ -60,12 +69,12 @@ def rows_of(data: Path, device: str) -> pd.DataFrame:
     return best.rename(columns={"num_gpus": "ranks"})
 
 
-def apex_rows(data: Path, device: str) -> pd.DataFrame:
+def apex_rows(data: Path, name: str) -> pd.DataFrame:
     """Returns APEX's collectives of one of its devices ("H100-SXM", "H200-SXM" or "V100-PCIE"), all layouts."""
     frames = []
     with tarfile.open(data / "serving/apex/comm_profiles.tar.gz") as archive:
         for member in archive.getmembers():
-            if device in member.name and member.name.endswith(".csv"):
+            if name in member.name and member.name.endswith(".csv"):
                 handle = archive.extractfile(member)
                 assert handle is not None
                 frame = pd.read_csv(handle)
@@ -138,33 +147,34 @@ def fit_all(data: Path) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]
     report: list[dict[str, Any]] = []
     frames = {d: rows_of(data, d) for d in MEASURED}
     fitted: dict[str, dict[str, Affine]] = {}
-    for device, rows in frames.items():
-        folder, kind, bandwidth, nccl, custom = MEASURED[device]
-        fitted[device] = {
+    for name, rows in frames.items():
+        folder, nccl, custom = MEASURED[name]
+        kind, bandwidth = joined(name)
+        fitted[name] = {
             str(op): fit_affine(part, str(op), bandwidth) for op, part in rows.groupby("op")
         }
         knots, curves = _knots(rows)
         record = skipping(rows)
-        files[device] = {
+        files[name] = {
             "source": f"{AIC}/{folder}/comm {nccl}, vLLM {custom} (ai-dynamo/aiconfigurator, Apache-2.0)",
             "kind": kind, "bandwidth": bandwidth, "spread": record["spread"],
-            "affine": {op: rounded(_row(c)) for op, c in fitted[device].items()},
+            "affine": {op: rounded(_row(c)) for op, c in fitted[name].items()},
             "size": knots, "curves": curves,
         }  # fmt: skip
-        report.append({"family": "collective curve", "device": device, "skipped_knots": record})
-    for device, rows in frames.items():
-        kind, bandwidth = MEASURED[device][1:3]
-        kin = [d for d in MEASURED if d != device and MEASURED[d][1] == kind]
-        for op, part in rows.groupby("op"):
-            name = str(op)
+        report.append({"family": "collective curve", "device": name, "skipped_knots": record})
+    for name, rows in frames.items():
+        kind, bandwidth = joined(name)
+        kin = [d for d in MEASURED if d != name and joined(d)[0] == kind]
+        for key, part in rows.groupby("op"):
+            op = str(key)
             time = part["time"].to_numpy(np.float64)
-            record = {"family": "collective affine", "device": device, "op": name,
-                      "fit": error(affine_time(part, fitted[device][name], name, bandwidth), time),
-                      "null": error(null_time(part, name, bandwidth), time)}  # fmt: skip
-            known = [_row(fitted[d][name]) for d in kin if name in fitted[d]]
+            record = {"family": "collective affine", "device": name, "op": op,
+                      "fit": error(affine_time(part, fitted[name][op], op, bandwidth), time),
+                      "null": error(null_time(part, op, bandwidth), time)}  # fmt: skip
+            known = [_row(fitted[d][op]) for d in kin if op in fitted[d]]
             if known:
                 other = Affine(**mean(known))
-                record["device_out"] = error(affine_time(part, other, name, bandwidth), time)
+                record["device_out"] = error(affine_time(part, other, op, bandwidth), time)
             report.append(record)
     kinds = {
         kind: _kind(kind, fitted, report, f"mean of {AIC}/*/comm over {kind}")
@@ -191,12 +201,12 @@ def fit_all(data: Path) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]
         "origin": "link kind", "spread": 0.4,
         "affine": {op: rounded(_row(c)) for op, c in slow.items()},
     }  # fmt: skip
-    # No table over InfiniBand or RoCE is at hand: NVLink's launch, 3 us a hop (two NICs and a switch), 80 % of the line.
+    # No table over InfiniBand or RoCE is at hand: NVLink's launch, the link's own latency a hop, 80 % of the line.
     quick = {op: dict(row) for op, row in kinds["nvlink"]["affine"].items()}
     for row in quick.values():
-        row.update(hop=3e-6, efficiency=0.8)
-    for kind in ("infiniband", "roce", "other"):
-        kinds[kind] = {"source": "assumed: NCCL over NVLink with 3 us a hop and 80 % of the line rate",
+        row.update(hop=0.0, efficiency=0.8)
+    for kind in ("infiniband", "roce", "infinity-fabric", "other"):
+        kinds[kind] = {"source": "assumed: NCCL's launch over NVLink, the link's latency a hop, 80 % of the line rate",
                        "origin": "assumed", "spread": 0.5, "affine": quick}  # fmt: skip
     for row in kinds.values():
         row["affine"].setdefault("send", dict(row["affine"]["all_to_all"]))
@@ -211,7 +221,7 @@ def _row(c: Affine) -> dict[str, float]:
 def _kind(
     kind: str, fitted: dict[str, dict[str, Affine]], report: list[dict[str, Any]], source: str
 ) -> dict[str, Any]:
-    members = [d for d in MEASURED if MEASURED[d][1] == kind and d != "arc-b60"]
+    members = [d for d in MEASURED if joined(d)[0] == kind and d != "b60"]
     operations = sorted({op for d in members for op in fitted[d]})
     held = [r["device_out"]["spread"] for r in report if r.get("device") in members and "device_out" in r]
     return {

@@ -100,7 +100,7 @@ def fit_gemm(frame: pd.DataFrame, dtype: str, chip: Chip, near: Gemm | None = No
 
 def moe_rows(data: Path, device: str, dtype: str) -> pd.DataFrame | None:
     """Returns expert rows of gated models with shards of at least 128 columns."""
-    frame = table(data, device, "moe", "moe")
+    frame = table(data, device, "moe", "moe", dtype)
     if frame is None:
         return None
     frame = frame[frame["dtype"] == dtype]

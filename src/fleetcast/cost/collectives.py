@@ -60,7 +60,7 @@ class Fabric:
     Attributes:
         kind: "nvlink", "pcie", "ethernet", ...
         bandwidth: B/s per device, one direction.
-        latency: s, one way, of the link itself; added once per hop on links that are not measured.
+        latency: s, one way, added once per hop; 0 where the fitted ``hop`` contains it.
         affine: operation -> coefficients.
         curves: operation -> ranks -> curve, measured at ``reference`` B/s.
         reference: bandwidth of the measured link.
@@ -153,8 +153,10 @@ def fabric_for(device: str, kind: str, bandwidth: float, latency: float = 0.0) -
     affine = {op: Affine(**row) for op, row in known["affine"].items()}
     own = _load(device)
     if own is None or own["kind"] != kind:
+        # Fitted hops contain the latency of the links they were measured on; assumed ones do not.
+        extra = latency if known["origin"] == "assumed" else 0.0
         return Fabric(
-            kind, bandwidth, latency, affine,
+            kind, bandwidth, extra, affine,
             kind_of=known["origin"], spread=known["spread"], source=known["source"],
         )  # fmt: skip
     size = np.array(own["size"], dtype=np.float64)

@@ -161,7 +161,8 @@ class Provenance:
     """Where coefficients come from and how far they may be off.
 
     Attributes:
-        kind: "measured", "architecture" (mean of measured siblings), "relative" or "generic".
+        kind: "measured", "twin" (same silicon, other board), "architecture" (mean of its measured devices),
+            "relative" or "generic" (mean of all).
         origin: the tables' device or architecture.
         spread: standard deviation of log(time) to expect of a kernel: 0.1 = 10 %.
         source: tables, with version.
@@ -193,7 +194,7 @@ class Coefficients:
             KeyError: when the family has no table for any stand-in format.
         """
         known = self.tables[family]
-        names = (*format_of(dtype).tables, "any") if dtype != "any" else ("any",)
+        names = ("any",) if dtype == "any" else (*format_of(dtype).tables, "any")
         for name in names:
             if name in known:
                 row = known[name]
@@ -201,50 +202,55 @@ class Coefficients:
         raise KeyError(f"{self.device} has no {family} coefficients for {dtype}; has {list(known)}")
 
 
-# Who stands in for an architecture without tables; later names answer what earlier ones lack. Chosen by memory and
-# tensor-unit design, not by fit; `tests/cost` holds that every chain ends in a file that exists.
+# The same silicon on another board.
+TWINS: Mapping[str, str] = {
+    "a100-40g-sxm": "a100-80g-sxm", "a100-80g-pcie": "a100-80g-sxm", "a100-40g-pcie": "a100-80g-sxm",
+    "h100-pcie": "h100-sxm", "v100-sxm2-32g": "v100-pcie-16g", "b300-sxm": "b200-sxm", "gb300": "gb200",
+}  # fmt: skip
+# Who stands in for an architecture, in order; later names answer what earlier ones lack. Chosen by memory and
+# tensor-unit design, not by fit.
 RELATIVES: Mapping[str, tuple[str, ...]] = {
     "volta": ("volta", "ampere"),
-    "turing": ("volta", "ampere"),
     "ampere": ("ampere",),
     "ada": ("ada", "ampere"),
     "hopper": ("hopper",),
     "blackwell": ("blackwell", "hopper"),
     "blackwell-ultra": ("blackwell", "hopper"),
     "blackwell-rtx": ("blackwell-rtx", "ada"),
-    "xe2": ("xe2", "generic"),
-    "tpu": ("tpu", "generic"),
+    "xe2": ("xe2",),
+    "tpu-v5e": ("tpu-v6e",),
     "cdna3": ("hopper",),
-    "gaudi": ("ampere",),
 }
+# How much wider than the fit an interval is; architectures and generic rows carry held-out spreads already.
+_WIDEN = {"measured": 1.0, "twin": 1.3, "architecture": 1.0, "relative": 1.5, "generic": 1.5}
 
 
 def coefficients_for(device: Silicon) -> Coefficients:
-    """Returns the coefficients of a device: its own where measured, else its architecture's or a relative's.
+    """Returns the coefficients of a device: its own where measured, else its twin's, architecture's or a relative's.
 
-    Families are filled one by one, so a device with measured products and no measured attention takes only the
-    latter from its relatives. ``Coefficients.provenance`` says which is which.
+    Families are filled one by one and dtypes within them too, so a device with measured products and no measured
+    attention takes only the latter from its relatives. ``Coefficients.provenance`` says which is which.
     """
     return _chain(device.id, device.architecture)
 
 
 @lru_cache(maxsize=256)
 def _chain(device: str, architecture: str) -> Coefficients:
+    twin = TWINS.get(device, "")
+    near = RELATIVES.get(architecture, (architecture,))
     tables: dict[str, dict[str, Mapping[str, Any]]] = {}
     origin: dict[str, Provenance] = {}
-    near = RELATIVES.get(architecture, (architecture,))
-    for name in dict.fromkeys((device, *near, "generic")):
+    for name in dict.fromkeys((device, twin, *near, "generic")):
         content = _load(name)
         if content is None:
             continue
-        kind = "measured" if name == device else "architecture" if name == architecture else "relative"
-        kind = "generic" if name == "generic" else kind
+        kinds = {"generic": "generic", architecture: "architecture", twin: "twin", device: "measured"}
+        kind = kinds.get(name, "relative")
         for family, rows in content["tables"].items():
             into = tables.setdefault(family, {})
             if family not in origin:
-                spread = float(content["spread"].get(family, 0.3))
-                widen = {"measured": 1.0, "architecture": 1.5, "relative": 2.0, "generic": 3.0}[kind]
-                origin[family] = Provenance(kind, name, spread * widen, content["source"])
+                spread = float(content["spread"][family]) * _WIDEN[kind]
+                origin[family] = Provenance(kind, name, spread, content["source"])
             for dtype, row in rows.items():
                 into.setdefault(dtype, row)
     return Coefficients(device, origin, tables)
@@ -253,7 +259,7 @@ def _chain(device: str, architecture: str) -> Coefficients:
 @lru_cache(maxsize=256)
 def _load(name: str) -> dict[str, Any] | None:
     path = _FOLDER / f"{name}.toml"
-    if not path.is_file():
+    if not name or not path.is_file():
         return None
     with path.open("rb") as file:
         return tomllib.load(file)
