@@ -17,13 +17,22 @@ from tests.sim.worlds import World, policies, step_cost, world
 SHAPES: dict[str, dict[str, Any]] = {
     "light": {"rate": 3.0},
     "heavy": {"rate": 60.0, "cost": {"capacity": 700}},
-    "windows": {"rate": 20.0, "cost": {"window": 300, "window_share": 0.5, "full_share": 0.5, "capacity": 900}},
-    "only windows": {"rate": 9.0, "cost": {"window": 64, "window_share": 1.0, "full_share": 0.0, "capacity": 900}},
+    "windows": {
+        "rate": 20.0,
+        "cost": {"window": 300, "window_share": 0.5, "full_share": 0.5, "capacity": 900},
+    },
+    "only windows": {
+        "rate": 9.0,
+        "cost": {"window": 64, "window_share": 1.0, "full_share": 0.0, "capacity": 900},
+    },
     "swap": {"rate": 60.0, "cost": {"capacity": 500}, "eviction": memory.Swap()},
     "shortest": {"rate": 60.0, "cost": {"capacity": 700}, "ranking": order.ShortestPrompt()},
     "pipeline": {"rate": 30.0, "cost": {"stages": 4, "stage_share": 0.25, "capacity": 400}},
     "attention-DP": {"rate": 30.0, "cost": {"ranks": 3, "experts": 2e-3, "capacity": 400}},
-    "both": {"rate": 30.0, "cost": {"ranks": 2, "stages": 2, "stage_share": 0.5, "experts": 1e-3, "capacity": 400}},
+    "both": {
+        "rate": 30.0,
+        "cost": {"ranks": 2, "stages": 2, "stage_share": 0.5, "experts": 1e-3, "capacity": 400},
+    },
     "overlap": {"rate": 10.0, "cost": {"overlap": True, "host_step": 0.0125, "capacity": 700}},
     "roof": {"rate": 10.0, "cost": {"floor": 5e-4, "capacity": 2000}},
     "watermark": {"rate": 40.0, "cost": {"watermark": 50, "capacity": 600}},
@@ -50,7 +59,14 @@ def test_event_to_event_equals_one_iteration_at_a_time(shape: str, kind: str) ->
         np.testing.assert_allclose(a, b, rtol=1e-9)
     np.testing.assert_array_equal(fast[3], slow[3])
     for a, b in zip(fast[4], slow[4], strict=True):
-        for name in ("iterations", "completed", "preemptions", "peak_running", "limited", "truncated"):
+        for name in (
+            "iterations",
+            "completed",
+            "preemptions",
+            "peak_running",
+            "limited",
+            "truncated",
+        ):
             assert a[name] == b[name], name
         np.testing.assert_allclose(a["hist"], b["hist"], rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(a["sums"], b["sums"], rtol=1e-9, atol=1e-12)
@@ -80,7 +96,10 @@ def test_random_worlds_agree(
     seed: int, count: int, rate: float, shape: str, kind: str, capacity: int, block: int
 ) -> None:
     options = dict(SHAPES[shape]) | {"rate": rate}
-    options["cost"] = dict(options.get("cost", {})) | {"capacity": capacity * 16 // block, "block": block}
+    options["cost"] = dict(options.get("cost", {})) | {
+        "capacity": capacity * 16 // block,
+        "block": block,
+    }
     cost = step_cost(**options.pop("cost"))
     place = world(seed, count, options.pop("rate"), policies()[kind], cost=cost, **options)
     fast = run(place, by_step=False)

@@ -66,7 +66,10 @@ def world(
 
         found = replace(found, arrival=np.zeros(count), concurrency=users)
     server = SimpleNamespace(
-        cost=cost or step_cost(), batch=policy, order=ranking or order.Fifo(), memory=eviction or memory.Recompute()
+        cost=cost or step_cost(),
+        batch=policy,
+        order=ranking or order.Fifo(),
+        memory=eviction or memory.Recompute(),
     )
     return World(found, [server] * replicas)
 

@@ -23,10 +23,14 @@ class SpecError(FleetcastError):
         hint: the next step.
     """
 
-    def __init__(
-        self, path: str, problem: str, *, value: object = None, limit: str = "", hint: str = ""
-    ) -> None:
-        self.path, self.problem, self.value, self.limit, self.hint = path, problem, value, limit, hint
+    def __init__(self, path: str, problem: str, *, value: object = None, limit: str = "", hint: str = "") -> None:
+        self.path, self.problem, self.value, self.limit, self.hint = (
+            path,
+            problem,
+            value,
+            limit,
+            hint,
+        )
         text = f"{path}: {problem}"
         if value is not None:
             text += f" (got {_short(value)})"
@@ -42,10 +46,14 @@ class Infeasible(FleetcastError):
 
     exit_code = 1
 
-    def __init__(
-        self, constraint: str, *, need: float, have: float, unit: str = "", hint: str = ""
-    ) -> None:
-        self.constraint, self.need, self.have, self.unit, self.hint = constraint, need, have, unit, hint
+    def __init__(self, constraint: str, *, need: float, have: float, unit: str = "", hint: str = "") -> None:
+        self.constraint, self.need, self.have, self.unit, self.hint = (
+            constraint,
+            need,
+            have,
+            unit,
+            hint,
+        )
         from fleetcast.base.units import show
 
         text = f"does not fit: {constraint} needs {show(need, unit)}, have {show(have, unit)}"

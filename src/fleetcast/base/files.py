@@ -52,7 +52,11 @@ def read_text(path: str | Path, *, limit: int = 64 << 20) -> str:
     path = Path(path)
     try:
         if not path.is_file():
-            raise SpecError(str(path), "is not a file", hint="Check the path; relative paths start at the scenario file")
+            raise SpecError(
+                str(path),
+                "is not a file",
+                hint="Check the path; relative paths start at the scenario file",
+            )
         size = path.stat().st_size
         if size > limit:
             raise SpecError(str(path), "is too large", value=size, limit=f"at most {limit} bytes")

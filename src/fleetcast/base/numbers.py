@@ -93,9 +93,7 @@ def _parse_exact(
         return table if row == rows else table[:, :row].copy(), position
     text = ""
     if status == _NOT_A_NUMBER:
-        text = data[position : _field_end(data, position, ord(delimiter))].decode(
-            "utf-8", "replace"
-        )
+        text = data[position : _field_end(data, position, ord(delimiter))].decode("utf-8", "replace")
     problem = {_NOT_A_NUMBER: "is not a number", _TOO_FEW: "is missing"}
     raise Malformed(row, column, position, text, problem.get(status, "is one field too many"))
 
@@ -207,11 +205,7 @@ def scan(
                         break
                     i += 1
                 c = data[i] if i < end else 10
-                if (
-                    (c == delimiter or c == 10 or c == 13)
-                    and 0 < digits <= 18
-                    and mantissa <= 9007199254740992
-                ):
+                if (c == delimiter or c == 10 or c == 13) and 0 < digits <= 18 and mantissa <= 9007199254740992:
                     value = mantissa
                     value = value / scale
                     table[target, row] = -value if negative else value

@@ -26,9 +26,7 @@ from fleetcast.base.units import Quantity, parse
 T = TypeVar("T")
 
 
-@typing.dataclass_transform(
-    frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,)
-)
+@typing.dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(msgspec.field,))
 class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A value read from a file. Keyword-only, frozen, unknown keys refused."""
 
@@ -62,9 +60,7 @@ def to_builtins(value: object) -> Any:
             else (f.default_factory() if f.default_factory is not msgspec.NODEFAULT else msgspec.NODEFAULT)
             for f in msgspec.structs.fields(value)
         }  # fmt: skip
-        return {
-            k: to_builtins(getattr(value, k)) for k, d in defaults.items() if getattr(value, k) != d
-        }
+        return {k: to_builtins(getattr(value, k)) for k, d in defaults.items() if getattr(value, k) != d}
     if isinstance(value, Mapping):
         return {str(k): to_builtins(v) for k, v in value.items()}
     if isinstance(value, list | tuple):

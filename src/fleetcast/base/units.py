@@ -39,9 +39,23 @@ _TABLES: Final[dict[str, dict[str, float]]] = {
     "J": _scaled("J", 1.0) | {"kWh": 3.6e6, "Wh": 3600.0, "MWh": 3.6e9, "mJ": 1e-3, "pJ": 1e-12},
     "Hz": _scaled("Hz", 1.0),
     "$": {"$": 1.0, "USD": 1.0},
-    "$/h": {"$/h": 1.0, "USD/h": 1.0, "$/hour": 1.0, "$/s": 3600.0, "$/day": 1 / 24, "$/month": 1 / 730},
+    "$/h": {
+        "$/h": 1.0,
+        "USD/h": 1.0,
+        "$/hour": 1.0,
+        "$/s": 3600.0,
+        "$/day": 1 / 24,
+        "$/month": 1 / 730,
+    },
     "/s": {"/s": 1.0, "req/s": 1.0, "/min": 1 / 60, "/h": 1 / 3600, "Hz": 1.0},
-    "g/kWh": {"g/kWh": 1.0, "gCO2/kWh": 1.0, "gCO2e/kWh": 1.0, "kg/MWh": 1.0, "kg/kWh": 1e3, "lb/MWh": 0.45359237},
+    "g/kWh": {
+        "g/kWh": 1.0,
+        "gCO2/kWh": 1.0,
+        "gCO2e/kWh": 1.0,
+        "kg/MWh": 1.0,
+        "kg/kWh": 1e3,
+        "lb/MWh": 0.45359237,
+    },
 }
 _NUMBER: Final = re.compile(r"^\s*([-+]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*$")
 
@@ -71,7 +85,10 @@ def parse(value: object, unit: str, path: str = "value") -> float:
         if scale is None:
             known = ", ".join(list(_TABLES[unit])[:8])
             raise SpecError(
-                path, f"has the wrong unit '{match[2]}'", value=value, limit=f"expected {unit} (such as {known})"
+                path,
+                f"has the wrong unit '{match[2]}'",
+                value=value,
+                limit=f"expected {unit} (such as {known})",
             )
         number = float(match[1].replace("_", "")) * scale
     else:

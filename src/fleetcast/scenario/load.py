@@ -100,13 +100,19 @@ def _convert(table: Any, name: str, folder: Path, seed: int | None) -> Scenario:
         if key not in PARTS:
             near = closest(str(key), PARTS)
             raise SpecError(
-                str(key), "is not a part of a scenario", limit=f"parts: {', '.join(PARTS)}", hint=near.capitalize()
+                str(key),
+                "is not a part of a scenario",
+                limit=f"parts: {', '.join(PARTS)}",
+                hint=near.capitalize(),
             )
     parts = {key: table.get(key, {}) for key in ("fleet", "workload", "slo", "objective", "plan")}
     for key, value in parts.items():
         if not isinstance(value, dict):
             raise SpecError(key, "is not a table", value=value, limit=f"write [{key}]")
-    for key, example in (("fleet", 'devices = "8x h100-sxm"'), ("workload", 'model = "llama-3.1-70b"')):
+    for key, example in (
+        ("fleet", 'devices = "8x h100-sxm"'),
+        ("workload", 'model = "llama-3.1-70b"'),
+    ):
         if key not in table:
             raise SpecError(key, "is missing", hint=f"Add [{key}] with e.g. {example}")
     _check_kind(parts["workload"])
@@ -134,6 +140,9 @@ def _check_kind(workload: dict[str, Any]) -> None:
             hint=closest(str(kind), KINDS).capitalize(),
         )  # fmt: skip
     if kind != "serving":
-        raise Unsupported(f"workload.kind = '{kind}' has no engine yet", "This version plans and simulates 'serving'")
+        raise Unsupported(
+            f"workload.kind = '{kind}' has no engine yet",
+            "This version plans and simulates 'serving'",
+        )
     if "model" not in workload:
         raise SpecError("workload.model", "is missing", hint='Write e.g. model = "llama-3.1-70b"')

@@ -9,6 +9,7 @@ import msgspec
 
 from fleetcast.base.errors import SpecError, closest
 from fleetcast.base.spec import Spec
+from fleetcast.base.tables import lookup
 from fleetcast.base.units import Seconds
 
 MINIMIZE = {"cost": "cost", "energy": "energy", "carbon": "carbon", "latency": "e2e.mean"}
@@ -72,9 +73,10 @@ class Objective(Spec):
         return tuple(found) or (("cost", "cost", 1),)
 
 
-def lookup(metrics: Mapping[str, Any], path: str) -> float:
-    """Returns ``metrics["ttft"]["p99"]`` for the path ``ttft.p99``."""
-    value: Any = metrics
-    for part in path.split("."):
-        value = value[part]
-    return float(value)
+def judge(metrics: Mapping[str, Any], slo: Slo) -> dict[str, Any]:
+    """Returns which limits of ``slo`` the metrics meet: ``{"met": bool, "checks": [...]}``."""
+    checks = []
+    for name, limit in slo.limits().items():
+        value = lookup(metrics, name)
+        checks.append({"metric": name, "limit": limit, "value": value, "met": value <= limit})
+    return {"met": all(c["met"] for c in checks), "checks": checks}

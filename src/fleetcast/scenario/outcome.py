@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fleetcast.scenario.objective import Slo, lookup
+from fleetcast.base.tables import lookup
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,14 +93,14 @@ class Outcome:
 
 
 def _headline(metrics: Mapping[str, Any]) -> list[str]:
-    wanted = ("ttft.p99", "tpot.p99", "e2e.mean", "throughput", "goodput", "energy", "cost", "carbon")
+    wanted = (
+        "ttft.p99",
+        "tpot.p99",
+        "e2e.mean",
+        "throughput",
+        "goodput",
+        "energy",
+        "cost",
+        "carbon",
+    )
     return [k for k in wanted if k.partition(".")[0] in metrics]
-
-
-def judge(metrics: Mapping[str, Any], slo: Slo) -> dict[str, Any]:
-    """Returns which limits of ``slo`` the metrics meet."""
-    checks = []
-    for name, limit in slo.limits().items():
-        value = lookup(metrics, name)
-        checks.append({"metric": name, "limit": limit, "value": value, "met": value <= limit})
-    return {"met": all(c["met"] for c in checks), "checks": checks}

@@ -60,9 +60,7 @@ class Pool(Spec):
 
     def devices(self) -> int:
         """Devices of a complete pool: replicas x tensor x pipeline x attention-DP."""
-        return (
-            one(self.replicas) * one(self.tensor_parallel) * one(self.pipeline_parallel) * one(self.attention_dp)
-        )
+        return one(self.replicas) * one(self.tensor_parallel) * one(self.pipeline_parallel) * one(self.attention_dp)
 
 
 class Plan(Spec):
@@ -136,7 +134,12 @@ def _check_pool(pool: Pool, path: str) -> None:
             if isinstance(value, bool) or value < 1 or value > 1_000_000:
                 raise SpecError(f"{path}.{name}", "is out of range", value=value, limit="a whole number from 1")
     if pool.role not in ROLES:
-        raise SpecError(f"{path}.role", "is not simulated yet", value=pool.role, limit=f"one of {', '.join(ROLES)}")
+        raise SpecError(
+            f"{path}.role",
+            "is not simulated yet",
+            value=pool.role,
+            limit=f"one of {', '.join(ROLES)}",
+        )
     for name, known in (("dtype", DTYPES), ("kv_dtype", KV_DTYPES), ("activation_dtype", DTYPES)):
         for value in as_tuple(getattr(pool, name)):
             if value not in known:

@@ -20,9 +20,7 @@ from fleetcast.scenario.fleet.devices import ClockCurve, Device
 from fleetcast.scenario.fleet.links import Link
 
 _FOLDER = Path(__file__).with_name("catalog")
-_VENDORS = frozenset(
-    {"nvidia", "tesla", "geforce", "amd", "intel", "google", "qualcomm", "apple", "gpu"}
-)
+_VENDORS = frozenset({"nvidia", "tesla", "geforce", "amd", "intel", "google", "qualcomm", "apple", "gpu"})
 _DEVICE_FILES = ("nvidia", "accelerators", "edge")
 
 Row = TypeVar("Row", bound=Device | Link)

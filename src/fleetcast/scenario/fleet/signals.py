@@ -127,12 +127,8 @@ def _constant(value: float, path: str) -> Signal:
 
 def _build(name: str, times: list[float], values: list[float], span: float, source: str) -> Signal:
     ends = [*times[1:], span]
-    areas = (
-        (v * (e - t) for v, t, e in zip(values, times, ends, strict=True)) if len(times) > 1 else ()
-    )
-    return Signal(
-        name, tuple(times), tuple(values), span, tuple(accumulate(areas, initial=0.0)), source
-    )
+    areas = (v * (e - t) for v, t, e in zip(values, times, ends, strict=True)) if len(times) > 1 else ()
+    return Signal(name, tuple(times), tuple(values), span, tuple(accumulate(areas, initial=0.0)), source)
 
 
 @cache
@@ -187,9 +183,7 @@ def _parse(name: str, lines: Iterable[str], file: str, source: str) -> Signal:
         if values[-1] < 0:
             raise SpecError(place, "is negative", value=row[what], limit="at least 0 g/kWh")
         if len(times) > 1 and times[-1] <= times[-2]:
-            raise SpecError(
-                place, "does not come after the row above", value=row[when], limit="times ascend"
-            )
+            raise SpecError(place, "does not come after the row above", value=row[when], limit="times ascend")
     if not times:
         raise SpecError(file, "has no rows", limit="at least one time and intensity")
     if len(times) == 1:
@@ -203,14 +197,8 @@ def _plain(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _columns(head: list[str], file: str) -> tuple[int, int]:
-    when = [
-        i for i, cell in enumerate(head) if cell in _TIME_UNITS or cell.startswith(("time", "date"))
-    ]
-    what = [
-        i
-        for i, cell in enumerate(head)
-        if "intensity" in cell or cell in ("avg_ci", "g/kwh", "gco2/kwh")
-    ]
+    when = [i for i, cell in enumerate(head) if cell in _TIME_UNITS or cell.startswith(("time", "date"))]
+    what = [i for i, cell in enumerate(head) if "intensity" in cell or cell in ("avg_ci", "g/kwh", "gco2/kwh")]
     if not when or not what:
         raise SpecError(
             file, "has no time and intensity columns", value=",".join(head),

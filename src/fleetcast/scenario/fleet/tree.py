@@ -169,18 +169,14 @@ class _Walk:
         self.joined: list[Link] = []
         self.notes: list[str] = []
 
-    def children(
-        self, groups: tuple[FleetGroup, ...], link: str, path: tuple[str, ...], where: str
-    ) -> None:
+    def children(self, groups: tuple[FleetGroup, ...], link: str, path: tuple[str, ...], where: str) -> None:
         """Adds the groups below ``path``, which ``link`` joins."""
         first, taken = (len(self.leaves), len(self.joined)), set[str]()
         for i, group in enumerate(groups):
             self.group(group, link, path, f"{where}.groups[{i}]", taken)
         self.join(link, path, first)
 
-    def terms(
-        self, terms: list[tuple[int, Device]], link: str, network: str, path: tuple[str, ...]
-    ) -> None:
+    def terms(self, terms: list[tuple[int, Device]], link: str, network: str, path: tuple[str, ...]) -> None:
         """Adds the kinds of devices of one line below ``path``, which ``network`` joins."""
         first, taken = (len(self.leaves), len(self.joined)), set[str]()
         for count, device in terms:
@@ -202,9 +198,7 @@ class _Walk:
                 self.notes.append(f"between the groups of {among}: {say}, the slowest of theirs")
         self.joined.append(self.joins[path])
 
-    def group(
-        self, group: FleetGroup, join: str, path: tuple[str, ...], where: str, taken: set[str]
-    ) -> None:
+    def group(self, group: FleetGroup, join: str, path: tuple[str, ...], where: str, taken: set[str]) -> None:
         """Adds one group, ``group.count`` times; ``join`` is the link of the group above."""
         spec.check_group(group, where)
         terms = parse_devices(group.devices, f"{where}.devices") if group.devices else []
@@ -226,9 +220,7 @@ class _Walk:
                 self.children(group.groups, group.link, (*path, copy), where)
 
 
-def _prices(
-    fleet: Fleet, devices: list[Device], path: str, notes: list[str]
-) -> dict[str, float | None]:
+def _prices(fleet: Fleet, devices: list[Device], path: str, notes: list[str]) -> dict[str, float | None]:
     prices = {device.id: device.price for device in devices}
     given: set[str] = set()
     for name, price in fleet.price.items():
@@ -251,9 +243,7 @@ def _prices(
     return prices
 
 
-def _finish(
-    leaf: _Leaf, fleet: Fleet, prices: Mapping[str, float | None], notes: list[str], path: str
-) -> Group:
+def _finish(leaf: _Leaf, fleet: Fleet, prices: Mapping[str, float | None], notes: list[str], path: str) -> Group:
     device, name = leaf.device, "/".join(leaf.path)
     idle, top = device.power.idle, device.power.max
     limit = top if fleet.power_limit is None else min(fleet.power_limit, top)

@@ -159,11 +159,7 @@ def block_tensors(block: Block, hidden: int) -> tuple[Tensor, ...]:
     """
     rows: list[Tensor] = []
     if block.attention is not None:
-        rows += (
-            _mla(block.attention, hidden)
-            if block.attention.kind == "mla"
-            else _gqa(block.attention, hidden)
-        )
+        rows += _mla(block.attention, hidden) if block.attention.kind == "mla" else _gqa(block.attention, hidden)
     if block.recurrence is not None:
         rows += _recurrence(block.recurrence, hidden)
     if block.cross is not None:
@@ -176,12 +172,8 @@ def block_tensors(block: Block, hidden: int) -> tuple[Tensor, ...]:
 def _gqa(a: Attention, hidden: int, prefix: str = "") -> Iterator[Tensor]:
     queries, keys, values = a.heads * a.head_dim, a.kv_heads * a.head_dim, a.kv_heads * a.value_dim
     wide = 2 * queries if a.gated else queries
-    yield linear(
-        prefix + "q", "attention", hidden, wide, split="out", pieces=a.heads, bias="q" in a.bias
-    )
-    yield linear(
-        prefix + "k", "attention", hidden, keys, split="out", pieces=a.kv_heads, bias="k" in a.bias
-    )
+    yield linear(prefix + "q", "attention", hidden, wide, split="out", pieces=a.heads, bias="q" in a.bias)
+    yield linear(prefix + "k", "attention", hidden, keys, split="out", pieces=a.kv_heads, bias="k" in a.bias)
     yield linear(
         prefix + "v",
         "attention",
@@ -267,9 +259,7 @@ def _ffn(f: Ffn, hidden: int) -> Iterator[Tensor]:
         yield vector("shared_gate", "router", hidden)
 
 
-def _mlp(
-    part: str, width: int, hidden: int, gated: bool, bias: bool, copies: int = 1
-) -> Iterator[Tensor]:
+def _mlp(part: str, width: int, hidden: int, gated: bool, bias: bool, copies: int = 1) -> Iterator[Tensor]:
     for name in ("gate", "up") if gated else ("up",):
         yield linear(f"{part}.{name}", part, hidden, width, split="out", bias=bias, copies=copies)
     yield linear(f"{part}.down", part, width, hidden, split="in", bias=bias, copies=copies)

@@ -59,9 +59,7 @@ def match(header: Sequence[str], path: str) -> tuple[Format, dict[str, str]]:
     """
     spelled = {name.strip().lower(): name for name in header}
     if len(spelled) < len(header):
-        twice = sorted(
-            {h for h in header if [x.strip().lower() for x in header].count(h.lower()) > 1}
-        )
+        twice = sorted({h for h in header if [x.strip().lower() for x in header].count(h.lower()) > 1})
         raise SpecError(f"{path}, header", "has a column twice", value=", ".join(twice))
     best = max(FORMATS, key=lambda f: sum(_wanted(f)[c].lower() in spelled for c in _wanted(f)))
     wanted = _wanted(best)
@@ -106,9 +104,7 @@ def assemble(
     arrival = columns.get("arrival")
     if arrival is not None:
         label = names["arrival"]
-        arrival = _seconds(
-            arrival, format_.scale, lambda row: f"{path}, {place(row)}, column {label}"
-        )
+        arrival = _seconds(arrival, format_.scale, lambda row: f"{path}, {place(row)}, column {label}")
     session = columns.get("session")
     return requests(
         arrival, columns["prompt"], columns["output"],

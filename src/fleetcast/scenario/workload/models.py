@@ -177,9 +177,7 @@ class Model(Spec, dict=True):
         for tensor in self.tables:
             yield tensor, 1
 
-    def kv_groups(
-        self, bytes_per_element: float = 2.0, tensor_parallel: int = 1
-    ) -> tuple[KvGroup, ...]:
+    def kv_groups(self, bytes_per_element: float = 2.0, tensor_parallel: int = 1) -> tuple[KvGroup, ...]:
         """Returns the decoder layers that cache, grouped by window.
 
         Bytes are per cached token on one rank.
@@ -196,9 +194,7 @@ class Model(Spec, dict=True):
         """Returns KV bytes that one more token takes on one rank, while no window is full."""
         return sum(group.bytes for group in self.kv_groups(bytes_per_element, tensor_parallel))
 
-    def kv_bytes_of(
-        self, tokens: int, bytes_per_element: float = 2.0, tensor_parallel: int = 1
-    ) -> float:
+    def kv_bytes_of(self, tokens: int, bytes_per_element: float = 2.0, tensor_parallel: int = 1) -> float:
         """Returns KV and state bytes of a sequence on one rank.
 
         A window holds no more tokens than it is wide.
@@ -250,18 +246,14 @@ class Model(Spec, dict=True):
         where tied).
         """
         per_block = [sum(rank_bytes(t, layout, precision) for t in rows) for rows in self.tensors]
-        stages = [
-            sum(per_block[i] for i in stage) for stage in self.stages(layout.pipeline_parallel)
-        ]
+        stages = [sum(per_block[i] for i in stage) for stage in self.stages(layout.pipeline_parallel)]
         late = ("head", "norm")
         for tensor in self.tables:
             stages[-1 if tensor.part in late else 0] += rank_bytes(tensor, layout, precision)
         if self.tied and len(stages) > 1:
             head = linear("head", "head", self.hidden, self.vocab, split="out")
             stages[-1] += rank_bytes(head, layout, precision)
-        stages[0] += (
-            self.vision_params * precision.bytes_per_weight("vision") / layout.tensor_parallel
-        )
+        stages[0] += self.vision_params * precision.bytes_per_weight("vision") / layout.tensor_parallel
         return tuple(stages)
 
     def stages(self, pipeline_parallel: int) -> list[tuple[int, ...]]:
@@ -283,9 +275,7 @@ class Model(Spec, dict=True):
         """
         tp, ep = layout.tensor_parallel, layout.expert_parallel
         if layout.pipeline_parallel > self.layers:
-            return Infeasible(
-                "pipeline stages", need=layout.pipeline_parallel, have=self.layers, unit="layers"
-            )
+            return Infeasible("pipeline stages", need=layout.pipeline_parallel, have=self.layers, unit="layers")
         if any(block.ffn.experts for block in self.blocks):
             if layout.tensor_parallel * layout.attention_dp % ep:
                 return Infeasible(
@@ -296,9 +286,7 @@ class Model(Spec, dict=True):
                     hint="expert_parallel must divide tensor_parallel x attention_dp",
                 )
         elif ep > 1:
-            return Infeasible(
-                "expert parallelism", need=ep, have=0, unit="experts", hint="The model is dense"
-            )
+            return Infeasible("expert parallelism", need=ep, have=0, unit="experts", hint="The model is dense")
         for what, have, ways in _cuts(self, layout):
             if have % ways and not (what == "kv heads" and ways % have == 0):
                 return Infeasible(

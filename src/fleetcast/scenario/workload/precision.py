@@ -56,9 +56,7 @@ _TORCH: Final = {
     "float16": "fp16",
     "half": "fp16",
 }
-_HINT: Final = (
-    "Set plan.dtype to what the engine quantises to, and take the unquantised config.json"
-)
+_HINT: Final = "Set plan.dtype to what the engine quantises to, and take the unquantised config.json"
 
 
 class Precision(Spec):
@@ -168,9 +166,7 @@ def torch_dtype(name: object, path: str) -> str:
         return "fp32"
     found = _TORCH.get(name.removeprefix("torch.")) if isinstance(name, str) else None
     if found is None:
-        raise SpecError(
-            path, "is not a dtype that we know", value=name, limit=f"one of {', '.join(_TORCH)}"
-        )
+        raise SpecError(path, "is not a dtype that we know", value=name, limit=f"one of {', '.join(_TORCH)}")
     return found
 
 
@@ -208,9 +204,7 @@ def of_checkpoint(table: object, rest: str, layers: int, path: str) -> Precision
     )
 
 
-def _format(
-    method: object, table: Mapping[str, Any], rest: str, path: str
-) -> tuple[str, int, float, str]:
+def _format(method: object, table: Mapping[str, Any], rest: str, path: str) -> tuple[str, int, float, str]:
     """Returns weight dtype, weights per scale, bytes per scale, dtype of multiplication."""
     match method:
         case "fp8":
@@ -227,9 +221,7 @@ def _format(
         case "gptq" | "awq":
             bits = _whole(table.get("bits", table.get("w_bit", 4)), f"{path}.bits")
             if bits not in (4, 8):
-                raise Unsupported(
-                    f"{path}: {method} with {bits} bits is not sized here", "Use 4 or 8 bits"
-                )
+                raise Unsupported(f"{path}: {method} with {bits} bits is not sized here", "Use 4 or 8 bits")
             group = table.get("group_size", table.get("q_group_size", 128))
             size = 0 if group == -1 else _whole(group, f"{path}.group_size")
             return f"int{bits}", size, 2 + bits / 8, rest
@@ -247,14 +239,11 @@ def _format(
             return _compressed_tensors(table, rest, path)
     raise Unsupported(
         f"{path}: quantisation {method!r} is not known here",
-        "Known: fp8, fbgemm_fp8, mxfp4, gptq, awq, bitsandbytes, modelopt (FP8, NVFP4), "
-        f"compressed-tensors. {_HINT}",
+        f"Known: fp8, fbgemm_fp8, mxfp4, gptq, awq, bitsandbytes, modelopt (FP8, NVFP4), compressed-tensors. {_HINT}",
     )
 
 
-def _compressed_tensors(
-    table: Mapping[str, Any], rest: str, path: str
-) -> tuple[str, int, float, str]:
+def _compressed_tensors(table: Mapping[str, Any], rest: str, path: str) -> tuple[str, int, float, str]:
     groups = table.get("config_groups")
     first = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
     weights = first.get("weights") if isinstance(first, Mapping) else None
@@ -265,9 +254,7 @@ def _compressed_tensors(
         _whole(weights.get("num_bits"), f"{where}.num_bits"),
         str(weights.get("type", "int")),
     )
-    name = {(8, "float"): "fp8", (8, "int"): "int8", (4, "int"): "int4", (4, "float"): "nvfp4"}.get(
-        (bits, kind)
-    )
+    name = {(8, "float"): "fp8", (8, "int"): "int8", (4, "int"): "int4", (4, "float"): "nvfp4"}.get((bits, kind))
     if name is None:
         raise Unsupported(f"{where}: {bits} bits of {kind} are not known here", _HINT)
     only_weights = first.get("input_activations") is None
@@ -300,32 +287,20 @@ def _exempt(table: Mapping[str, Any], layers: int) -> set[str]:
             continue
         if "self_attn" in name or "self_attention" in name:
             found.add("attention")
-        if "shared_expert" in name and "gate" not in name.rsplit("shared_expert", 1)[1].replace(
-            "gate_proj", ""
-        ):
+        if "shared_expert" in name and "gate" not in name.rsplit("shared_expert", 1)[1].replace("gate_proj", ""):
             found.add("shared")
-        if (
-            "mlp" in name
-            and "expert" not in name
-            and ("_proj" in name or name.rstrip(".*").endswith("mlp"))
-        ):
+        if "mlp" in name and "expert" not in name and ("_proj" in name or name.rstrip(".*").endswith("mlp")):
             found.add("ffn")
     return found
 
 
 def _asks_fp8_kv(table: Mapping[str, Any]) -> bool:
     scheme = table.get("kv_cache_scheme")
-    named = (
-        isinstance(scheme, Mapping)
-        and scheme.get("num_bits") == 8
-        and scheme.get("type") == "float"
-    )
+    named = isinstance(scheme, Mapping) and scheme.get("num_bits") == 8 and scheme.get("type") == "float"
     return named or table.get("kv_cache_quant_algo") == "FP8"
 
 
 def _whole(value: object, path: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1 << 20:
-        raise SpecError(
-            path, "must be a whole number", value=value, limit=f"1 to {1 << 20}", hint=_HINT
-        )
+        raise SpecError(path, "must be a whole number", value=value, limit=f"1 to {1 << 20}", hint=_HINT)
     return value

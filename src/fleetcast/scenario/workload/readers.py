@@ -71,9 +71,7 @@ def _read_bytes(path: Path, called: str) -> bytes:
     _check_file(path, called)
     try:
         if path.stat().st_size > LARGEST:
-            raise SpecError(
-                called, "is too large", value=path.stat().st_size, limit=f"{LARGEST} bytes"
-            )
+            raise SpecError(called, "is too large", value=path.stat().st_size, limit=f"{LARGEST} bytes")
         data = path.read_bytes()
     except OSError as error:
         raise SpecError(called, f"cannot be read: {error.strerror}") from None
@@ -101,9 +99,7 @@ def _read_csv(data: bytes, called: str) -> Requests:
     try:
         first = line.decode("utf-8").rstrip("\r")
     except UnicodeDecodeError:
-        raise SpecError(
-            called, "is not text", hint="CSV, JSON lines and Parquet are read"
-        ) from None
+        raise SpecError(called, "is not text", hint="CSV, JSON lines and Parquet are read") from None
     delimiter = next((d for d in ",;\t" if d in first), ",")
     header = next(csv.reader([first], delimiter=delimiter))
     format_, names = match(header, called)
@@ -122,9 +118,7 @@ def _read_csv(data: bytes, called: str) -> Requests:
         texts.append("arrival")
     numeric = [c for c in index if c not in texts]
     try:
-        table = parse_table(
-            data, len(header), [index[c] for c in numeric], begin=start, delimiter=delimiter
-        )
+        table = parse_table(data, len(header), [index[c] for c in numeric], begin=start, delimiter=delimiter)
     except Malformed as error:
         raise _explain(error, data, header, called) from None
     columns |= dict(zip(numeric, table, strict=True))
@@ -153,9 +147,7 @@ def _line(data: bytes, position: int) -> str:
 
 
 def _rows(data: bytes, start: int, delimiter: str) -> Iterator[list[str]]:
-    text = io.TextIOWrapper(
-        io.BytesIO(data[start:]), encoding="utf-8", errors="replace", newline=""
-    )
+    text = io.TextIOWrapper(io.BytesIO(data[start:]), encoding="utf-8", errors="replace", newline="")
     return (row for row in csv.reader(text, delimiter=delimiter) if row)
 
 

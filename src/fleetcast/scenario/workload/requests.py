@@ -156,8 +156,7 @@ def requests(
         raise SpecError(name, "holds no requests", limit="at least one", hint="Add a row")
     lengths = {"prompt": prompt, "output": output} | ({} if prefix is None else {"prefix": prefix})
     checked = {
-        column: _tokens(values, n, partial(_cell, name, place, labels[column]))
-        for column, values in lengths.items()
+        column: _tokens(values, n, partial(_cell, name, place, labels[column])) for column, values in lengths.items()
     }
     timed = arrival is not None
     times = np.zeros(n) if arrival is None else np.array(arrival, dtype=np.float64)

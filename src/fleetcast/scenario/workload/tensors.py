@@ -63,9 +63,7 @@ class Tensor(Spec):
         pieces = self.pieces or axis
         share = ceil(pieces / ways) / pieces if self.split else 1.0
         dealt = ceil(self.copies / spread) / self.copies
-        return self.matrix * share * dealt, self.biases * (
-            share if self.split == "out" else 1.0
-        ) * dealt
+        return self.matrix * share * dealt, self.biases * (share if self.split == "out" else 1.0) * dealt
 
 
 def linear(
@@ -92,15 +90,11 @@ def linear(
     )
 
 
-def vector(
-    name: str, part: str, size: int, *, split: Literal["", "out"] = "", pieces: int = 0
-) -> Tensor:
+def vector(name: str, part: str, size: int, *, split: Literal["", "out"] = "", pieces: int = 0) -> Tensor:
     """Returns a vector of weights."""
     return Tensor(name=name, part=part, outputs=size, split=split, pieces=pieces)
 
 
-def table(
-    name: str, part: str, rows: int, columns: int, *, split: Literal["", "in"] = ""
-) -> Tensor:
+def table(name: str, part: str, rows: int, columns: int, *, split: Literal["", "in"] = "") -> Tensor:
     """Returns a table of which a token reads one row (embeddings, positions)."""
     return Tensor(name=name, part=part, inputs=rows, outputs=columns, split=split)

@@ -8,7 +8,7 @@ cuts it at the first boundary at or after it. ``stepwise`` makes every segment o
 Plain Python that Cython compiles where there is a compiler (lists become buffers, everything else is the same code).
 What it does not know: models, devices, prices. All of that is in the tables it is given (`cost.step.StepCost`).
 
-One file over the usual length: it is one state machine, and compiled classes must share a module.
+More than 400 lines: it is one state machine, and compiled classes call each other at C speed only within a module.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ def zeros(code: str, size: int, value: int = 0) -> object:
 
 
 @cython.cfunc
+@cython.exceptval(check=False)
 @cython.boundscheck(False)
 @cython.wraparound(False)
 @cython.cdivision(True)
@@ -67,11 +68,15 @@ def _at(table: cython.double[::1], last: cython.Py_ssize_t, tokens: cython.longl
 
 
 @cython.cfunc
+@cython.exceptval(check=False)
 @cython.boundscheck(False)
 @cython.wraparound(False)
 @cython.cdivision(True)
 def _deposit(
-    table: cython.double[::1], last: cython.Py_ssize_t, tokens: cython.longlong, weight: cython.double
+    table: cython.double[::1],
+    last: cython.Py_ssize_t,
+    tokens: cython.longlong,
+    weight: cython.double,
 ) -> cython.void:
     """Adds ``weight`` at a token count so that a dot product with a table equals the sum of `_at`."""
     if tokens <= EXACT:
@@ -87,6 +92,7 @@ def _deposit(
 
 
 @cython.cfunc
+@cython.exceptval(check=False)
 @cython.boundscheck(False)
 @cython.wraparound(False)
 def _heap_push(heap: cython.longlong[::1], size: cython.Py_ssize_t, key: cython.longlong) -> cython.void:
@@ -105,6 +111,7 @@ def _heap_push(heap: cython.longlong[::1], size: cython.Py_ssize_t, key: cython.
 
 
 @cython.cfunc
+@cython.exceptval(check=False)
 @cython.boundscheck(False)
 @cython.wraparound(False)
 def _heap_pop(heap: cython.longlong[::1], size: cython.Py_ssize_t) -> cython.void:
@@ -129,6 +136,7 @@ def _heap_pop(heap: cython.longlong[::1], size: cython.Py_ssize_t) -> cython.voi
 
 
 @cython.cfunc
+@cython.exceptval(check=False)
 @cython.cdivision(True)
 def _steps_within(v: cython.double, s: cython.double, span: cython.double) -> cython.longlong:
     """Returns the least k >= 1 with ``k v + s k(k-1)/2 >= span``."""
@@ -237,7 +245,6 @@ class Requests:
         self.admitted = zeros("i", n)
         self.following = zeros("i", n)
         self.ends = zeros("q", n)
-
 
     def times(self) -> tuple:
         """Returns the columns (arrival, first token, finish), s; a closed loop sets the arrivals."""
@@ -448,11 +455,13 @@ class Replica:
     # Ending a segment -------------------------------------------------------------------------------------------
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     @cython.boundscheck(False)
     @cython.wraparound(False)
     def _settle(self) -> cython.void:
         k: cython.longlong = self.steps
         duration: cython.double = self.end - self.now
+        tokens: cython.longlong
         lane: Lane
         if self.log is not None:
             self._note(duration)
@@ -464,8 +473,13 @@ class Replica:
         self.sums[7] += self.swap
         if self.single:
             lane = self.only
-            _deposit(self.hist, self.costs.last, lane.decodes + lane.tokens, k)
-            _deposit(self.hist_head, self.costs.last, lane.decodes + lane.emits, k)
+            tokens = lane.decodes + lane.tokens
+            if tokens <= EXACT:
+                self.hist[tokens] += k
+                self.hist_head[lane.decodes + lane.emits] += k
+            else:
+                _deposit(self.hist, self.costs.last, tokens, k)
+                _deposit(self.hist_head, self.costs.last, lane.decodes + lane.emits, k)
             self._settle_lane(lane, k)
             return
         self._deposit_all(k)
@@ -473,6 +487,7 @@ class Replica:
             self._settle_lane(lane, k)
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     def _deposit_all(self, k: cython.longlong) -> cython.void:
         """Counts the iterations by tokens, per pipeline lane."""
         c: Costs = self.costs
@@ -498,6 +513,7 @@ class Replica:
                     _deposit(self.hist_rank, c.last, most, k)
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     @cython.boundscheck(False)
     @cython.wraparound(False)
     @cython.cdivision(True)
@@ -506,7 +522,6 @@ class Replica:
         c: Costs = self.costs
         r: cython.longlong
         key: cython.longlong
-        ctx: cython.longlong
         i: cython.Py_ssize_t
         n: cython.longlong = lane.decodes
         if n > 0:
@@ -536,6 +551,7 @@ class Replica:
                 self._join(lane, r)
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     @cython.boundscheck(False)
     @cython.wraparound(False)
     @cython.cdivision(True)
@@ -553,6 +569,7 @@ class Replica:
         self._enter(lane, r)
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     @cython.boundscheck(False)
     @cython.wraparound(False)
     @cython.cdivision(True)
@@ -585,6 +602,7 @@ class Replica:
             lane.whole += (ctx - lane.it - phase) // b
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     @cython.boundscheck(False)
     @cython.wraparound(False)
     def _compact(self, lane: Lane) -> cython.void:
@@ -606,6 +624,7 @@ class Replica:
             lane.turning += 1
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     @cython.boundscheck(False)
     @cython.wraparound(False)
     @cython.cdivision(True)
@@ -630,6 +649,7 @@ class Replica:
             lane.whole -= (ctx - lane.it - phase) // b
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     @cython.boundscheck(False)
     @cython.wraparound(False)
     def _release(self, lane: Lane, r: cython.longlong) -> cython.void:
@@ -645,11 +665,13 @@ class Replica:
         self.completed += 1
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     @cython.cdivision(True)
     def _blocks(self, tokens: cython.longlong) -> cython.longlong:
         return (tokens + self.costs.block - 1) // self.costs.block
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     @cython.boundscheck(False)
     @cython.wraparound(False)
     @cython.cdivision(True)
@@ -658,6 +680,7 @@ class Replica:
         return self._used_at(lane, lane.it)
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     @cython.boundscheck(False)
     @cython.wraparound(False)
     @cython.cdivision(True)
@@ -677,13 +700,13 @@ class Replica:
     # Beginning a segment ----------------------------------------------------------------------------------------
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     @cython.boundscheck(False)
     @cython.wraparound(False)
     def _begin(self) -> cython.void:
         lane: Lane
         work: cython.longlong = 0
         k: cython.longlong
-        until: cython.longlong
         self.pure = True
         if self.single:
             lane = self.only
@@ -716,6 +739,7 @@ class Replica:
         self.end = self.now + (k * self.v + self.s * (0.5 * k * (k - 1)))
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     @cython.boundscheck(False)
     @cython.wraparound(False)
     @cython.cdivision(True)
@@ -742,6 +766,7 @@ class Replica:
         return k
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     @cython.boundscheck(False)
     @cython.wraparound(False)
     @cython.cdivision(True)
@@ -760,6 +785,16 @@ class Replica:
         lane.count = 0
         lane.tokens = lane.emits = 0
         lane.attention = lane.extra = 0.0
+        if (
+            lane.head < 0
+            and lane.part < 0
+            and lane.resumed < 0
+            and lane.queued == 0
+            and (lane.worst <= c.capacity or self.reserve)
+        ):
+            lane.decodes = lane.n  # nobody to admit and nobody to evict: decode on
+            lane.open = lane.n < self.max_batch and (self.refill or lane.n == 0)
+            return
         if self.mixed:
             if lane.n > 0 and lane.worst > c.capacity and self._used(lane) + lane.held > c.capacity:
                 self._make_room(lane)
@@ -845,6 +880,7 @@ class Replica:
             lane.decodes = lane.n
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     @cython.boundscheck(False)
     @cython.wraparound(False)
     def _admit(self, lane: Lane, r: cython.longlong, full: cython.longlong) -> cython.void:
@@ -861,10 +897,16 @@ class Replica:
         self.requests.admitted[r] = self.admissions
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     @cython.boundscheck(False)
     @cython.wraparound(False)
     def _prefill(
-        self, lane: Lane, r: cython.longlong, q: cython.longlong, cached: cython.longlong, last: cython.bint
+        self,
+        lane: Lane,
+        r: cython.longlong,
+        q: cython.longlong,
+        cached: cython.longlong,
+        last: cython.bint,
     ) -> cython.void:
         """Adds a prompt, or a piece of one, to the iteration."""
         c: Costs = self.costs
@@ -874,9 +916,7 @@ class Replica:
         if c.window_share > 0.0 and cached + q > c.window:
             # pairs of a window: each token attends to min(position, window)
             ramp = c.window - cached if cached < c.window else 0
-            pairs = c.full_share * pairs + c.window_share * (
-                ramp * (cached + 0.5 * (ramp + 1)) + (q - ramp) * c.window
-            )
+            pairs = c.full_share * pairs + c.window_share * (ramp * (cached + 0.5 * (ramp + 1)) + (q - ramp) * c.window)
             reach = c.full_share * reach + c.window_share * (q + (c.window if cached >= c.window else cached))
         lane.ids[lane.count] = r
         lane.done[lane.count] = last
@@ -889,6 +929,7 @@ class Replica:
         self.sums[4] += q
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     @cython.boundscheck(False)
     @cython.wraparound(False)
     @cython.cdivision(True)
@@ -926,6 +967,7 @@ class Replica:
             self.preemptions += 1
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     @cython.boundscheck(False)
     @cython.wraparound(False)
     def _remove(self, lane: Lane, i: cython.Py_ssize_t) -> cython.void:
@@ -958,6 +1000,7 @@ class Replica:
     # How long an iteration takes --------------------------------------------------------------------------------
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     @cython.boundscheck(False)
     @cython.wraparound(False)
     @cython.cdivision(True)
@@ -973,6 +1016,56 @@ class Replica:
                 self.until = x
 
     @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.cdivision(True)
+    def _time_single(self, c: Costs, lane: Lane) -> cython.void:
+        """`_time` for one lane, written out: nine of ten iterations of a search come through here."""
+        n: cython.longlong = lane.decodes
+        tokens: cython.longlong = n + lane.tokens
+        emits: cython.longlong = n + lane.emits
+        v: cython.double = 0.0
+        s: cython.double = 0.0
+        affine: cython.double
+        until: cython.double = 1e18
+        host: cython.double = c.host_step + c.host_seq * (n + lane.count) + c.host_token * tokens
+        if n > 0:
+            v = c.floor[n]
+            affine = c.base[n]
+            s = c.slope[n]
+            if c.window_share > 0.0:
+                affine += s * (c.full_share * lane.full + c.window_share * lane.windowed)
+                s *= c.full_share * n + c.window_share * lane.growing
+            else:
+                affine += s * lane.full
+                s *= n
+            if affine >= v:
+                v = affine
+            else:
+                if s > 0.0:
+                    until = (v - affine) / s
+                s = 0.0
+        v += lane.attention
+        self.attention = v
+        self.attention_slope = s
+        if tokens <= EXACT:
+            v += c.dense[tokens] + c.experts[tokens] + c.head[emits]
+        else:
+            v += _at(c.dense, c.last, tokens) + _at(c.experts, c.last, tokens) + _at(c.head, c.last, emits)
+        self.v = v
+        self.s = s
+        self.until = until
+        self.swap = lane.extra
+        if c.overlap or lane.count > 0 or tokens > c.graph_tokens:
+            self._finish_time(host, tokens, lane.count)
+        else:
+            self.host = host
+            self.host_slope = 0.0
+            self.v = v + host + lane.extra
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
     @cython.boundscheck(False)
     @cython.wraparound(False)
     @cython.cdivision(True)
@@ -995,25 +1088,10 @@ class Replica:
         host: cython.double
         i: cython.Py_ssize_t
         j: cython.Py_ssize_t
-        self.until = 1e18
         if self.single:
-            n = lane.decodes
-            tokens = n + lane.tokens
-            emits = n + lane.emits
-            self.v, self.s = 0.0, 0.0
-            if n > 0:
-                self.v = c.floor[n]
-                self._max(
-                    c.base[n] + c.slope[n] * (c.full_share * lane.full + c.window_share * lane.windowed),
-                    c.slope[n] * (c.full_share * n + c.window_share * lane.growing),
-                )
-            self.v += lane.attention
-            self.attention, self.attention_slope = self.v, self.s
-            self.v += _at(c.dense, c.last, tokens) + _at(c.experts, c.last, tokens) + _at(c.head, c.last, emits)
-            self.swap = lane.extra
-            host = c.host_step + c.host_seq * (n + lane.count) + c.host_token * tokens
-            self._finish_time(host, tokens, lane.count)
+            self._time_single(c, lane)
             return
+        self.until = 1e18
         best_v = best_s = sum_v = sum_s = 0.0
         self.attention = self.attention_slope = 0.0
         for j in range(c.stages):
@@ -1058,9 +1136,8 @@ class Replica:
         self._finish_time(host, tokens // (c.ranks * c.stages), emits)
 
     @cython.cfunc
-    def _finish_time(
-        self, host: cython.double, tokens: cython.longlong, prefills: cython.longlong
-    ) -> cython.void:
+    @cython.exceptval(check=False)
+    def _finish_time(self, host: cython.double, tokens: cython.longlong, prefills: cython.longlong) -> cython.void:
         """Adds the host's part and swaps, and notes what of the host is not hidden.
 
         An iteration that no captured graph covers is launched kernel by kernel: at least ``eager`` s.
@@ -1078,6 +1155,7 @@ class Replica:
         self.v += self.swap
 
     @cython.cfunc
+    @cython.exceptval(check=False)
     @cython.boundscheck(False)
     @cython.wraparound(False)
     def _rank(self, c: Costs, lane: Lane) -> cython.void:
@@ -1171,7 +1249,11 @@ def drive_least_loaded(replicas: list, weights: cython.double[::1], where: cytho
 @cython.boundscheck(False)
 @cython.wraparound(False)
 def drive_closed(
-    replicas: list, weights: cython.double[::1], where: cython.int[::1], users: cython.int, least: cython.bint
+    replicas: list,
+    weights: cython.double[::1],
+    where: cython.int[::1],
+    users: cython.int,
+    least: cython.bint,
 ) -> None:
     """Runs a closed loop: ``users`` requests at once, each answer releases the next request at the same instant.
 
@@ -1205,6 +1287,7 @@ def drive_closed(
 
 
 @cython.cfunc
+@cython.exceptval(check=False)
 @cython.boundscheck(False)
 @cython.wraparound(False)
 @cython.cdivision(True)

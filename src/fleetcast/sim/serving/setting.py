@@ -19,8 +19,8 @@ from fleetcast.scenario.fleet.signals import Signal, signal
 from fleetcast.scenario.fleet.tree import Group, Tree, resolve
 from fleetcast.scenario.load import Scenario
 from fleetcast.scenario.plan import Plan, Pool, as_tuple, pool_label, replace
-from fleetcast.scenario.workload.arrivals import traffic
 from fleetcast.scenario.workload import catalog
+from fleetcast.scenario.workload.arrivals import traffic
 from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.scenario.workload.precision import Precision, as_engine
 from fleetcast.scenario.workload.requests import Requests
@@ -92,7 +92,12 @@ class Setting:
             return self.tree.group(pool.on, path)
         if len(self.tree.groups) > 1:
             names = ", ".join(g.name for g in self.tree.groups)
-            raise SpecError(path, "is missing", limit=f"the fleet has several groups: {names}", hint="Add e.g. on")
+            raise SpecError(
+                path,
+                "is missing",
+                limit=f"the fleet has several groups: {names}",
+                hint="Add e.g. on",
+            )
         return self.tree.groups[0]
 
     def server(self, pool: Pool) -> Server:
@@ -276,5 +281,7 @@ def model_at(name: str, folder: Path) -> Model:
 def columns(requests: Requests) -> tuple[Any, Any, Any]:
     """Returns arrival, prompt, output as the kernel wants them."""
     return (
-        requests.arrival, np.minimum(requests.prompt, 2**31 - 1), np.minimum(requests.output, 2**31 - 1)
+        requests.arrival,
+        np.minimum(requests.prompt, 2**31 - 1),
+        np.minimum(requests.output, 2**31 - 1),
     )

@@ -159,7 +159,7 @@ class Replica:
     def _begin(self) -> None:
         for lane in self.lanes:
             self._compose(lane)
-        if not any(lane.decodes and lane.running or lane.chosen for lane in self.lanes):
+        if not any((lane.decodes and lane.running) or lane.chosen for lane in self.lanes):
             self.end = float("inf")
             return
         duration = self._duration()

@@ -13,8 +13,8 @@ from fleetcast.base.rng import rng
 from fleetcast.base.spec import build
 from fleetcast.cost.intervals import intervals
 from fleetcast.policy import route as routes
-from fleetcast.scenario.objective import Slo
-from fleetcast.scenario.outcome import Outcome, judge
+from fleetcast.scenario.objective import Slo, judge
+from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.outcome import Requests as Served
 from fleetcast.scenario.plan import Plan, pool_label
 from fleetcast.sim.serving import account, kernel, stepwise
@@ -51,9 +51,10 @@ def simulate(state: Setting, plan: Plan, *, record: bool = False, by_step: bool 
 
 
 def _known(server: Server) -> bool:
-    return getattr(server.order, "kind", "") in ("fifo", "shortest_prompt") and getattr(
-        server.memory, "kind", ""
-    ) in ("recompute", "swap")
+    return getattr(server.order, "kind", "") in ("fifo", "shortest_prompt") and getattr(server.memory, "kind", "") in (
+        "recompute",
+        "swap",
+    )
 
 
 def _run_kernel(
@@ -123,7 +124,8 @@ def assign(policy: Any, state: Setting, weights: Floats) -> NDArray[np.int32]:
         return np.searchsorted(edges, stream.random(len(q)) * edges[-1], side="right").astype(np.int32)
     rows = zip(q.arrival.tolist(), q.prompt.tolist(), session.tolist(), strict=True)
     return np.array(
-        [policy.choose(routes.Arrival(i, t, p, s), view, stream) for i, (t, p, s) in enumerate(rows)], dtype=np.int32
+        [policy.choose(routes.Arrival(i, t, p, s), view, stream) for i, (t, p, s) in enumerate(rows)],
+        dtype=np.int32,
     )
 
 
@@ -198,7 +200,11 @@ def _outcome(
     times["idle"] = max(0.0, span * len(servers) - sum(r["busy"] for r in reports))
     names = _names(plan)
     tightest = min(servers, key=lambda s: s.room.kv / s.room.total)
-    notes = [*state.tree.echo(), *requests.notes, *_unique(note for s in servers for note in s.cost.notes)]
+    notes = [
+        *state.tree.echo(),
+        *requests.notes,
+        *_unique(note for s in servers for note in s.cost.notes),
+    ]
     if dollars is None:
         free = ", ".join(sorted({s.group.device.id for s in servers if s.group.price is None}))
         notes.append(f"{free} has no rental price: cost is unknown; set fleet.price")
@@ -270,7 +276,15 @@ def _unique(rows: Any) -> list[str]:
 
 def _record(reports: Sequence[dict[str, Any]], names: Sequence[str], servers: Sequence[Server]) -> Record:
     rows = [
-        (t, d, i, w, k, m, used / (s.room.blocks * s.layout.pipeline_parallel * s.layout.attention_dp))
+        (
+            t,
+            d,
+            i,
+            w,
+            k,
+            m,
+            used / (s.room.blocks * s.layout.pipeline_parallel * s.layout.attention_dp),
+        )
         for i, (report, s) in enumerate(zip(reports, servers, strict=True))
         for t, d, w, k, m, used in report["log"]
     ]

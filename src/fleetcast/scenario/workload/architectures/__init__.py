@@ -138,17 +138,13 @@ def _architecture(table: Mapping[str, Any], path: str) -> str:
         if named[0] in BUILDERS:
             return named[0]
         hint = closest(named[0], BUILDERS).capitalize()
-        raise Unsupported(
-            f"{path}: architecture {named[0][:80]!r} has no builder; known: {known}", hint
-        )
+        raise Unsupported(f"{path}: architecture {named[0][:80]!r} has no builder; known: {known}", hint)
     if named:
         raise SpecError(f"{path}.architectures", "must list names", value=named, hint=HINT)
     if isinstance(kind, str):
         if kind in _MODEL_TYPES:
             return _MODEL_TYPES[kind]
-        raise Unsupported(
-            f"{path}: model_type {kind[:80]!r} has no builder; known: {', '.join(_MODEL_TYPES)}"
-        )
+        raise Unsupported(f"{path}: model_type {kind[:80]!r} has no builder; known: {', '.join(_MODEL_TYPES)}")
     raise SpecError(
         f"{path}.architectures",
         "is missing",

@@ -53,9 +53,7 @@ def assemble(
         pattern=tuple(place[block] for block in layers),
         tied=fields.flag("tie_word_embeddings", tied),
         extras=(*extras, *final),
-        context=fields.count(
-            "max_position_embeddings", "n_positions", default=context, high=CONTEXT_LIMIT
-        ),
+        context=fields.count("max_position_embeddings", "n_positions", default=context, high=CONTEXT_LIMIT),
         encoder_context=encoder_context,
         precision=of_checkpoint(quantised, rest, len(layers), f"{fields.path}.quantization_config"),
         mtp_params=mtp,

@@ -17,13 +17,9 @@ def gpt2(fields: Fields) -> Model:
     """GPT2LMHeadModel. ``n_inner`` null = four times hidden; learned positions; tied."""
     hidden = fields.count("n_embd", "hidden_size")
     heads = fields.count("n_head", "num_attention_heads")
-    attention = Attention(
-        heads=heads, kv_heads=heads, head_dim=fields.divided(hidden, heads), bias="qkvo"
-    )
+    attention = Attention(heads=heads, kv_heads=heads, head_dim=fields.divided(hidden, heads), bias="qkvo")
     ffn = Ffn(width=fields.count("n_inner", default=4 * hidden), gated=False, bias=True)
-    layers = [Block(attention=attention, ffn=ffn, norms=4)] * fields.layers(
-        "n_layer", "num_hidden_layers"
-    )
+    layers = [Block(attention=attention, ffn=ffn, norms=4)] * fields.layers("n_layer", "num_hidden_layers")
     rows = fields.count("n_positions", "n_ctx", default=1024, high=CONTEXT_LIMIT)
     extras = (table("positions", "position", rows, hidden),)
     return assemble(fields, layers, hidden=hidden, tied=True, norms=2, extras=extras, context=rows)
@@ -38,9 +34,7 @@ def gpt_j(fields: Fields) -> Model:
     heads = fields.count("n_head", "num_attention_heads")
     attention = Attention(heads=heads, kv_heads=heads, head_dim=fields.divided(hidden, heads))
     ffn = Ffn(width=fields.count("n_inner", default=4 * hidden), gated=False, bias=True)
-    layers = [Block(attention=attention, ffn=ffn, norms=2)] * fields.layers(
-        "n_layer", "num_hidden_layers"
-    )
+    layers = [Block(attention=attention, ffn=ffn, norms=2)] * fields.layers("n_layer", "num_hidden_layers")
     extras = (vector("head_bias", "head", fields.count("vocab_size"), split="out"),)
     return assemble(fields, layers, hidden=hidden, tied=False, norms=2, extras=extras, context=2048)
 
@@ -102,14 +96,11 @@ def opt(fields: Fields) -> Model:
     words = fields.count("word_embed_proj_dim", default=hidden)
     if words != hidden:
         raise Unsupported(
-            f"{fields.path}.word_embed_proj_dim: embeddings narrower than the model (OPT-350m) "
-            "are not modelled",
+            f"{fields.path}.word_embed_proj_dim: embeddings narrower than the model (OPT-350m) are not modelled",
             "Use another size of OPT",
         )
     rows = fields.count("max_position_embeddings", default=2048, high=CONTEXT_LIMIT) + 2
-    before = fields.flag("do_layer_norm_before", True) and not fields.flag(
-        "_remove_final_layer_norm"
-    )
+    before = fields.flag("do_layer_norm_before", True) and not fields.flag("_remove_final_layer_norm")
     return assemble(
         fields,
         layers,
@@ -128,18 +119,12 @@ def bloom(fields: Fields) -> Model:
     """
     hidden = fields.count("hidden_size", "n_embed")
     heads = fields.count("n_head", "num_attention_heads")
-    attention = Attention(
-        heads=heads, kv_heads=heads, head_dim=fields.divided(hidden, heads), bias="qkvo"
-    )
+    attention = Attention(heads=heads, kv_heads=heads, head_dim=fields.divided(hidden, heads), bias="qkvo")
     ffn = Ffn(width=4 * hidden, gated=False, bias=True)
-    layers = [Block(attention=attention, ffn=ffn, norms=4)] * fields.layers(
-        "n_layer", "num_hidden_layers"
-    )
+    layers = [Block(attention=attention, ffn=ffn, norms=4)] * fields.layers("n_layer", "num_hidden_layers")
     extras = (vector("embedding_norm", "position", 2 * hidden),)
     context = fields.count("seq_length", default=2048, high=CONTEXT_LIMIT)
-    return assemble(
-        fields, layers, hidden=hidden, tied=True, norms=2, extras=extras, context=context
-    )
+    return assemble(fields, layers, hidden=hidden, tied=True, norms=2, extras=extras, context=context)
 
 
 def falcon(fields: Fields) -> Model:

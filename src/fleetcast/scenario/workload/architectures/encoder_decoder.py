@@ -54,12 +54,8 @@ def whisper(fields: Fields) -> Model:
     hidden = fields.count("d_model")
     encoder = _whisper_half(fields, "encoder", hidden)
     decoder = _whisper_half(fields, "decoder", hidden)
-    blocks = [
-        Block(attention=encoder[0], ffn=encoder[1], norms=4, stack="encoder")
-    ] * fields.layers("encoder_layers")
-    blocks += [
-        Block(attention=decoder[0], cross=decoder[0], ffn=decoder[1], norms=6)
-    ] * fields.layers("decoder_layers")
+    blocks = [Block(attention=encoder[0], ffn=encoder[1], norms=4, stack="encoder")] * fields.layers("encoder_layers")
+    blocks += [Block(attention=decoder[0], cross=decoder[0], ffn=decoder[1], norms=6)] * fields.layers("decoder_layers")
     mels = fields.count("num_mel_bins", default=80)
     heard = fields.count("max_source_positions", default=1500, high=CONTEXT_LIMIT)
     said = fields.count("max_target_positions", default=448, high=CONTEXT_LIMIT)

@@ -45,9 +45,7 @@ def qwen3_moe(fields: Fields) -> Model:
     return _qwen_moe(fields, bias=bias, shared=0, qk_norm=True, experts=128, top=8, width=768)
 
 
-def _qwen_moe(
-    fields: Fields, *, bias: str, shared: int, qk_norm: bool, experts: int, top: int, width: int
-) -> Model:
+def _qwen_moe(fields: Fields, *, bias: str, shared: int, qk_norm: bool, experts: int, top: int, width: int) -> Model:
     hidden, layers = fields.count("hidden_size"), fields.layers()
     heads, kv, dim = fields.heads(kv_default=4 if qk_norm else 16)
     count, top_k = routed(fields, "num_experts", default=experts, top=top)
@@ -179,9 +177,7 @@ def glm4_moe(fields: Fields) -> Model:
     first = fields.count("first_k_dense_replace", default=1, low=0)
     last = Block(attention=attention, ffn=sparse)
     blocks = [Block(attention=attention, ffn=dense) if i < first else last for i in range(layers)]
-    return assemble(
-        fields, blocks, hidden=hidden, tied=False, mtp=mtp_layers(fields, last, hidden, 1)
-    )
+    return assemble(fields, blocks, hidden=hidden, tied=False, mtp=mtp_layers(fields, last, hidden, 1))
 
 
 def routed(fields: Fields, name: str, *, default: int, top: int) -> tuple[int, int]:
@@ -210,9 +206,5 @@ def mtp_layers(fields: Fields, block: Block, hidden: int, default: int = 0) -> i
 
     Their embedding and head are the main model's.
     """
-    layers = fields.count(
-        "num_nextn_predict_layers", "num_mtp_layers", default=default, low=0, high=64
-    )
-    return layers * (
-        sum(t.elements for t in block_tensors(block, hidden)) + 3 * hidden + 2 * hidden * hidden
-    )
+    layers = fields.count("num_nextn_predict_layers", "num_mtp_layers", default=default, low=0, high=64)
+    return layers * (sum(t.elements for t in block_tensors(block, hidden)) + 3 * hidden + 2 * hidden * hidden)

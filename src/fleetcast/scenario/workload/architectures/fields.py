@@ -113,9 +113,7 @@ class Fields:
             raise SpecError(f"{self.path}.{name}", "must be a table", value=value, hint=HINT)
         return Fields(value, f"{self.path}.{name}", self)
 
-    def count(
-        self, *names: str, default: int | None = None, low: int = 1, high: int = WIDTH_LIMIT
-    ) -> int:
+    def count(self, *names: str, default: int | None = None, low: int = 1, high: int = WIDTH_LIMIT) -> int:
         """Returns a whole number.
 
         Args:
@@ -149,9 +147,7 @@ class Fields:
         if value is None:
             return default
         if not isinstance(value, bool):
-            raise SpecError(
-                f"{self.path}.{name}", "cannot be", value=value, limit="true or false", hint=HINT
-            )
+            raise SpecError(f"{self.path}.{name}", "cannot be", value=value, limit="true or false", hint=HINT)
         return value
 
     def text(self, name: str, default: str = "") -> str:
@@ -164,9 +160,7 @@ class Fields:
         if value is None:
             return default
         if not isinstance(value, str):
-            raise SpecError(
-                f"{self.path}.{name}", "cannot be", value=value, limit="a text", hint=HINT
-            )
+            raise SpecError(f"{self.path}.{name}", "cannot be", value=value, limit="a text", hint=HINT)
         return value
 
     def kinds(self, name: str, layers: int, known: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -181,9 +175,7 @@ class Fields:
         where = f"{self.path}.{name}"
         if not isinstance(value, list | tuple) or len(value) != layers:
             size = len(value) if isinstance(value, list | tuple) else value
-            raise SpecError(
-                where, "must name each layer", value=size, limit=f"{layers} entries", hint=HINT
-            )
+            raise SpecError(where, "must name each layer", value=size, limit=f"{layers} entries", hint=HINT)
         for i, word in enumerate(value):
             if word not in known:
                 raise SpecError(
@@ -207,18 +199,14 @@ class Fields:
         if not isinstance(value, list | tuple) or not all(
             isinstance(i, int) and not isinstance(i, bool) for i in value
         ):
-            raise SpecError(
-                f"{self.path}.{name}", "must list whole numbers", value=value, hint=HINT
-            )
+            raise SpecError(f"{self.path}.{name}", "must list whole numbers", value=value, hint=HINT)
         return tuple(value)
 
     def layers(self, *names: str) -> int:
         """Returns a number of layers."""
         return self.count(*(names or ("num_hidden_layers",)), high=LAYERS_LIMIT)
 
-    def heads(
-        self, *, kv_default: int = 0, dim_default: int = 0, hidden: int = 0
-    ) -> tuple[int, int, int]:
+    def heads(self, *, kv_default: int = 0, dim_default: int = 0, hidden: int = 0) -> tuple[int, int, int]:
         """Returns (query heads, KV heads, head dimension) of a Llama-like config.
 
         Args:

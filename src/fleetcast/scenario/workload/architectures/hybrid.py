@@ -73,13 +73,10 @@ def _hybrid(fields: Fields, *, sparse: bool, experts: int, top: int) -> Model:
         kinds = tuple(LINEAR if (i + 1) % every else FULL for i in range(layers))
     has_experts = sparse_layers(fields, layers) if sparse else [False] * layers
     ffns = [
-        _experts(fields, experts, top) if has else Ffn(width=fields.count("intermediate_size"))
-        for has in has_experts
+        _experts(fields, experts, top) if has else Ffn(width=fields.count("intermediate_size")) for has in has_experts
     ]
     blocks = [
-        Block(attention=attention, ffn=ffn)
-        if kind == FULL
-        else Block(recurrence=recurrence, ffn=ffn)
+        Block(attention=attention, ffn=ffn) if kind == FULL else Block(recurrence=recurrence, ffn=ffn)
         for kind, ffn in zip(kinds, ffns, strict=True)
     ]
     mtp = fields.count("mtp_num_hidden_layers", default=0, low=0, high=64)

@@ -50,9 +50,7 @@ def kimi_k25(fields: Fields) -> Model:
     """
     text = fields.inner("text_config")
     model = deepseek_v3(text)
-    vision = moonvit(
-        Fields(fields.inner("vision_config").table, f"{fields.path}.vision_config"), model.hidden
-    )
+    vision = moonvit(Fields(fields.inner("vision_config").table, f"{fields.path}.vision_config"), model.hidden)
     return msgspec.structs.replace(model, vision_params=vision)
 
 

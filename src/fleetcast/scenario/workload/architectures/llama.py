@@ -21,9 +21,7 @@ def llama(fields: Fields) -> Model:
     """
     hidden = fields.count("hidden_size")
     heads, kv, dim = fields.heads()
-    attention = Attention(
-        heads=heads, kv_heads=kv, head_dim=dim, bias="qkvo" if fields.flag("attention_bias") else ""
-    )
+    attention = Attention(heads=heads, kv_heads=kv, head_dim=dim, bias="qkvo" if fields.flag("attention_bias") else "")
     ffn = Ffn(width=fields.count("intermediate_size"), bias=fields.flag("mlp_bias"))
     layers = [Block(attention=attention, ffn=ffn)] * fields.layers()
     return assemble(fields, layers, hidden=hidden, tied=False)
@@ -116,9 +114,7 @@ def gemma(fields: Fields) -> Model:
     """GemmaForCausalLM. Head dimension 256 and 16 KV heads assumed; embedding and head tied."""
     hidden = fields.count("hidden_size")
     heads, kv, dim = fields.heads(kv_default=16, dim_default=256)
-    attention = Attention(
-        heads=heads, kv_heads=kv, head_dim=dim, bias="qkvo" if fields.flag("attention_bias") else ""
-    )
+    attention = Attention(heads=heads, kv_heads=kv, head_dim=dim, bias="qkvo" if fields.flag("attention_bias") else "")
     layers = [Block(attention=attention, ffn=Ffn(width=fields.count("intermediate_size")))]
     return assemble(fields, layers * fields.layers(), hidden=hidden, tied=True)
 
@@ -167,9 +163,7 @@ def _with_vision(model: Model, params: int) -> Model:
 def _gemma_blocks(fields: Fields, kinds: tuple[str, ...], *, qk_norm: bool) -> Model:
     hidden = fields.count("hidden_size", default=2304)
     wide = {"num_attention_heads": 8, "num_key_value_heads": 4}
-    filled = Fields(
-        wide | {k: v for k, v in fields.table.items() if v is not None}, fields.path, fields.outer
-    )
+    filled = Fields(wide | {k: v for k, v in fields.table.items() if v is not None}, fields.path, fields.outer)
     heads, kv, dim = filled.heads(dim_default=256, hidden=hidden)
     window = fields.count("sliding_window", default=4096, high=CONTEXT_LIMIT)
     ffn = Ffn(width=fields.count("intermediate_size", default=9216))

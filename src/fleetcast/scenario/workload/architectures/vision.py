@@ -50,9 +50,7 @@ def moonvit(fields: Fields, text_hidden: int) -> int:
     if not fields.table:
         return 0
     hidden = fields.count("vt_hidden_size", "hidden_size", default=1152)
-    layers = fields.count(
-        "vt_num_hidden_layers", "num_hidden_layers", default=27, high=LAYERS_LIMIT
-    )
+    layers = fields.count("vt_num_hidden_layers", "num_hidden_layers", default=27, high=LAYERS_LIMIT)
     inner = fields.count("vt_intermediate_size", "intermediate_size", default=4304)
     patch = fields.count("patch_size", default=14)
     rows = fields.count("init_pos_emb_height", "pos_emb_height", default=64)

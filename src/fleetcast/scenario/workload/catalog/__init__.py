@@ -62,9 +62,7 @@ class Entry(Spec):
 @cache
 def entries() -> Mapping[str, Entry]:
     """Returns the catalogue's files by id, in order of id."""
-    found = (
-        msgspec.json.decode(path.read_bytes(), type=Entry) for path in sorted(FOLDER.glob("*.json"))
-    )
+    found = (msgspec.json.decode(path.read_bytes(), type=Entry) for path in sorted(FOLDER.glob("*.json")))
     return {entry.id: entry for entry in found}
 
 
