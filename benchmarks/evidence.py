@@ -136,9 +136,7 @@ def markdown(records: Sequence[Record]) -> str:
         setting = f" Setting: {r.ours.setting}." if r.ours.setting else ""
         if why or setting:
             notes.append(
-                f"- {r.system}, {r.claim}: {why.rstrip('.')}.{setting}"
-                if why
-                else f"- {r.system}, {r.claim}.{setting}"
+                f"- {r.system}, {r.claim}: {why.rstrip('.')}.{setting}" if why else f"- {r.system}, {r.claim}.{setting}"
             )
     return "\n".join(lines + (["", *notes] if notes else []))
 
@@ -222,9 +220,7 @@ def run(name: str, *, quick: bool) -> list[Record] | None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the named scripts (default: all) and renders; 1 where a script failed."""
     parser = argparse.ArgumentParser(description="Run the benchmarks, render the docs' figures.")
-    parser.add_argument(
-        "scripts", nargs="*", metavar="script", help="names in benchmarks/; default: all"
-    )
+    parser.add_argument("scripts", nargs="*", metavar="script", help="names in benchmarks/; default: all")
     parser.add_argument("--quick", action="store_true", help="quick runs, which only fill gaps")
     parser.add_argument("--render", action="store_true", help="measure nothing, only render")
     options = parser.parse_args(arguments)

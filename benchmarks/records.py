@@ -99,8 +99,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             "claim must be one line of text": not self.claim.strip() or "\n" in self.claim,
             "bar must say what is held to": not self.bar.strip(),
             "command must say how to run it": not self.command.strip(),
-            "reason is required unless reproduced is 'yes'": self.reproduced != "yes"
-            and not self.reason.strip(),
+            "reason is required unless reproduced is 'yes'": self.reproduced != "yes" and not self.reason.strip(),
             "skipped must say why": self.skipped is not None and not self.skipped.strip(),
             "ours.value and holds are required unless skipped": self.skipped is None
             and (self.ours.value is None or self.holds is None),
@@ -231,9 +230,7 @@ def table(records: Sequence[Record]) -> str:
         if r.skipped is not None or r.reason:
             notes.append(f"  {r.system} {r.claim}: {r.skipped or r.reason}")
     widths = [min(48, max(len(row[i]) for row in rows)) for i in range(len(head))]
-    lines = [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     lines.insert(1, "  ".join("-" * w for w in widths))
     return "\n".join(lines + (["", *notes] if notes else []))
 
@@ -250,13 +247,9 @@ def main(records: Callable[[bool], list[Record]], arguments: Sequence[str] | Non
     Returns:
         The exit status: 0, also when a bar is missed (the records say so).
     """
-    parser = argparse.ArgumentParser(
-        description=(sys.modules[records.__module__].__doc__ or "").split("\n")[0]
-    )
+    parser = argparse.ArgumentParser(description=(sys.modules[records.__module__].__doc__ or "").split("\n")[0])
     parser.add_argument("--json", action="store_true", help="print a JSON list of records")
-    parser.add_argument(
-        "--quick", action="store_true", help="fewer cases, under a minute where that is possible"
-    )
+    parser.add_argument("--quick", action="store_true", help="fewer cases, under a minute where that is possible")
     options = parser.parse_args(arguments)
     with contextlib.redirect_stdout(sys.stderr):
         found = records(options.quick)

@@ -43,9 +43,7 @@ def test_no_room_imports_the_front_door(path: Path) -> None:
 
 
 def test_no_machine_paths_in_tracked_files() -> None:
-    listed = subprocess.run(
-        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
     if listed.returncode:
         pytest.skip("not a git checkout")
     pattern = re.compile("|".join(["/" + "work/", "/" + "tmp/", "/" + "root/", "/" + "opt/"]))

@@ -61,9 +61,7 @@ def fit_decode(frame: pd.DataFrame, dtype: str, chip: Chip) -> Decode:
     part = frame.iloc[:: max(1, len(frame) // 6000)]
     time = part["time"].to_numpy(np.float64)
     weight = np.where(part["cold"], 2.0, 1.0)
-    found = fit(
-        lambda x: predict_decode(part, dtype, chip, Decode(**x)), DECODE_RANGE, time, weight
-    )
+    found = fit(lambda x: predict_decode(part, dtype, chip, Decode(**x)), DECODE_RANGE, time, weight)
     return Decode(**found)
 
 
@@ -102,9 +100,7 @@ def fit_prefill(frame: pd.DataFrame, chip: Chip) -> Prefill:
 
 def null_prefill(frame: pd.DataFrame, chip: Chip) -> np.ndarray:
     """Returns FLOPs over one fitted rate."""
-    n, length, q, width, window = columns(
-        frame, "batch_size", "isl", "num_heads", "head_dim", "window_size"
-    )
+    n, length, q, width, window = columns(frame, "batch_size", "isl", "num_heads", "head_dim", "window_size")
     ideal = 4.0 * q * width * n * pairs(length, 0.0, window)
     time = frame["time"].to_numpy(np.float64)
     return np.asarray(ideal * np.exp(np.median(np.log(time / ideal))))
@@ -125,8 +121,8 @@ def latent_rows(data: Path, device: str, dtype: str, phase: str) -> pd.DataFrame
 def latent_growth(data: Path, device: str, dtype: str) -> pd.DataFrame | None:
     """Returns how decode time grows with context, projections subtracted: ``X`` more tokens cost ``time`` more.
 
-    The module's time with a near-empty cache is its projections and launches; only growth over caches larger than
-    the second-level cache, and at least a fifth of the whole, is kept.
+    The module's time with a near-empty cache is its projections and launches; only growth over
+    caches larger than the second-level cache, and at least a fifth of the whole, is kept.
     """
     frame = latent_rows(data, device, dtype, "generation")
     if frame is None:

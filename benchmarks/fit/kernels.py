@@ -3,8 +3,9 @@
     python -m benchmarks.fit.kernels            # writes src/fleetcast/cost/coefficients/*.toml, prints the errors
     python -m benchmarks.fit.kernels --dry      # errors only
 
-Held out: a whole device (predicted with the mean of its architecture's others, or of all others where it is alone)
-and a band of sizes (fitted without it). Needs the ``bench`` extra and ``FLEETCAST_DATA``.
+Held out: a whole device (predicted with the mean of its architecture's others, or of all others
+where it is alone) and a band of sizes (fitted without it). Needs the ``bench`` extra and
+``FLEETCAST_DATA``.
 """
 
 from __future__ import annotations
@@ -96,9 +97,7 @@ def fit_all(data: Path) -> tuple[Fitted, Report]:
     return fitted, report
 
 
-def _fit(
-    family: Family, frame: pd.DataFrame, dtype: str, device: str, measured: Measured, fitted: Fitted
-) -> Any:
+def _fit(family: Family, frame: pd.DataFrame, dtype: str, device: str, measured: Measured, fitted: Fitted) -> Any:
     if family.name == "gemm" and dtype == "fp8-block":
         near = fitted["gemm"].get("fp8", {}).get(device) or fitted["gemm"]["bf16"][device]
         return family.fit(frame, dtype, measured.chip, near)
@@ -126,9 +125,7 @@ def _record(
     if inside.sum() >= 50 and (~inside).sum() >= 200:
         other = _fit(family, frame[~inside], dtype, device, measured, fitted)
         held = frame[inside]
-        record["band_out"] = error(
-            family.predict(held, dtype, measured.chip, other), held["time"].to_numpy(np.float64)
-        )
+        record["band_out"] = error(family.predict(held, dtype, measured.chip, other), held["time"].to_numpy(np.float64))
     return record
 
 
@@ -148,9 +145,10 @@ def _leave_device_out(
     c = family.kind(**mean([asdict(c) for c in used.values()]))
     frame = frames[name, dtype, device]
     frame = frame[frame["cold"]] if "cold" in frame else frame
-    record["device_out"] = error(
-        family.predict(frame, dtype, chip, c), frame["time"].to_numpy(np.float64)
-    ) | {"from": sorted(used), "kin": bool(kin)}
+    record["device_out"] = error(family.predict(frame, dtype, chip, c), frame["time"].to_numpy(np.float64)) | {
+        "from": sorted(used),
+        "kin": bool(kin),
+    }
 
 
 def beside(data: Path, fitted: Fitted) -> tuple[siblings.Tables, Report]:

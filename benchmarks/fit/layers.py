@@ -1,7 +1,8 @@
 """Matrix products and element-wise kernels out of whole-layer profiles: Vidur, LLMServingSim, APEX.
 
-They add devices that the big kernel tables lack (A40, A6000, RTX 3090/4090, TPU v6e, V100) and, for A100, H100 and
-RTX PRO 6000, a second laboratory: coefficients fitted on one set are tried on the other.
+They add devices that the big kernel tables lack (A40, A6000, RTX 3090/4090, TPU v6e, V100) and, for
+A100, H100 and RTX PRO 6000, a second laboratory: coefficients fitted on one set are tried on the
+other.
 """
 
 from __future__ import annotations
@@ -145,9 +146,7 @@ def _v100(data: Path) -> pd.DataFrame:
     return _rows(frame["n"], frame["m"], frame["k"], frame["time(us)"] * 1e-6, "apex V100-PCIE-16GB gemm_0")
 
 
-def _rows(
-    m: pd.Series, n: pd.Series | float, k: pd.Series | float, time: pd.Series, source: str
-) -> pd.DataFrame:
+def _rows(m: pd.Series, n: pd.Series | float, k: pd.Series | float, time: pd.Series, source: str) -> pd.DataFrame:
     frame = pd.DataFrame({"m": m.to_numpy(float)})
     frame["n"] = n.to_numpy(float) if isinstance(n, pd.Series) else float(n)
     frame["k"] = k.to_numpy(float) if isinstance(k, pd.Series) else float(k)

@@ -1,6 +1,6 @@
 """Collective operations: measured curves thinned to knots, and latency-bandwidth coefficients per kind of link.
 
-    python -m benchmarks.fit.links            # writes src/fleetcast/cost/coefficients/*.links.toml
+python -m benchmarks.fit.links            # writes src/fleetcast/cost/coefficients/*.links.toml
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from fleetcast.scenario.fleet.catalog import device, link
 
 OUT = Path(__file__).parents[2] / "src" / "fleetcast" / "cost" / "coefficients"
 NAMES = {"alltoall": "all_to_all", "sendrecv": "send"}
-# device: (folder, NCCL version, vLLM version of the custom all-reduce); the link is the catalogue's default.
+# device: (folder, NCCL version, vLLM version of the custom all-reduce); the link is the catalogue's
+# default.
 MEASURED = {
     "a100-80g-sxm": ("a100_sxm", "nccl/2.27.3", "0.14.0"),
     "h100-sxm": ("h100_sxm", "nccl/2.27.3", "0.24.0"),
@@ -46,8 +47,9 @@ RANGES = {"launch": (0.0, 8e-6, 5e-3), "hop": (0.0, 1e-6, 2e-3), "efficiency": (
 def rows_of(data: Path, name: str) -> pd.DataFrame:
     """Returns one device's collectives: operation, ranks, bytes, seconds (best of repeated runs).
 
-    ``message_size`` counts elements (the same sizes in APEX's tables, which say kilobytes, agree so). All_reduce of
-    vLLM's custom kernel under a CUDA graph replaces NCCL's where it is faster, as vLLM itself chooses.
+    ``message_size`` counts elements (the same sizes in APEX's tables, which say kilobytes, agree
+    so). All_reduce of vLLM's custom kernel under a CUDA graph replaces NCCL's where it is faster,
+    as vLLM itself chooses.
     """
     folder, nccl, custom = MEASURED[name]
     where = data / AIC / folder / "comm"
@@ -99,9 +101,7 @@ def ethernet_rows(data: Path) -> pd.DataFrame:
 def affine_time(rows: pd.DataFrame, c: Affine, operation: str, bandwidth: float) -> np.ndarray:
     """Returns predicted seconds of every row."""
     n, size = rows["ranks"].to_numpy(np.float64), rows["size"].to_numpy(np.float64)
-    return np.asarray(
-        c.launch + c.hop * (n - 1) + size * volume(operation, n) / (c.efficiency * bandwidth)
-    )
+    return np.asarray(c.launch + c.hop * (n - 1) + size * volume(operation, n) / (c.efficiency * bandwidth))
 
 
 def fit_affine(rows: pd.DataFrame, operation: str, bandwidth: float) -> Affine:
@@ -150,9 +150,7 @@ def fit_all(data: Path) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]
     for name, rows in frames.items():
         folder, nccl, custom = MEASURED[name]
         kind, bandwidth = joined(name)
-        fitted[name] = {
-            str(op): fit_affine(part, str(op), bandwidth) for op, part in rows.groupby("op")
-        }
+        fitted[name] = {str(op): fit_affine(part, str(op), bandwidth) for op, part in rows.groupby("op")}
         knots, curves = _knots(rows)
         record = skipping(rows)
         files[name] = {
@@ -176,11 +174,11 @@ def fit_all(data: Path) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]
                 other = Affine(**mean(known))
                 record["device_out"] = error(affine_time(part, other, op, bandwidth), time)
             report.append(record)
-    kinds = {
-        kind: _kind(kind, fitted, report, f"mean of {AIC}/*/comm over {kind}")
-        for kind in ("nvlink", "pcie")
-    }
-    for kind, apex, bandwidth in (("nvlink", ("H100-SXM", "H200-SXM"), 450e9), ("pcie", ("V100-PCIE",), 16e9)):
+    kinds = {kind: _kind(kind, fitted, report, f"mean of {AIC}/*/comm over {kind}") for kind in ("nvlink", "pcie")}
+    for kind, apex, bandwidth in (
+        ("nvlink", ("H100-SXM", "H200-SXM"), 450e9),
+        ("pcie", ("V100-PCIE",), 16e9),
+    ):
         sends = pd.concat([apex_rows(data, name) for name in apex])
         sends = sends[(sends["op"] == "send") & (sends["num_nodes"] == 1)]
         c = fit_affine(sends, "send", bandwidth)
@@ -201,7 +199,8 @@ def fit_all(data: Path) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]
         "origin": "link kind", "spread": 0.4,
         "affine": {op: rounded(_row(c)) for op, c in slow.items()},
     }  # fmt: skip
-    # No table over InfiniBand or RoCE is at hand: NVLink's launch, the link's own latency a hop, 80 % of the line.
+    # No table over InfiniBand or RoCE is at hand: NVLink's launch, the link's own latency a hop, 80
+    # % of the line.
     quick = {op: dict(row) for op, row in kinds["nvlink"]["affine"].items()}
     for row in quick.values():
         row.update(hop=0.0, efficiency=0.8)
@@ -218,9 +217,7 @@ def _row(c: Affine) -> dict[str, float]:
     return {"launch": c.launch, "hop": c.hop, "efficiency": c.efficiency}
 
 
-def _kind(
-    kind: str, fitted: dict[str, dict[str, Affine]], report: list[dict[str, Any]], source: str
-) -> dict[str, Any]:
+def _kind(kind: str, fitted: dict[str, dict[str, Affine]], report: list[dict[str, Any]], source: str) -> dict[str, Any]:
     members = [d for d in MEASURED if joined(d)[0] == kind and d != "b60"]
     operations = sorted({op for d in members for op in fitted[d]})
     held = [r["device_out"]["spread"] for r in report if r.get("device") in members and "device_out" in r]

@@ -1,8 +1,8 @@
 """Fits power shares on the kernel tables that carry watts, and checks them on other families, boards and servers.
 
-Watts in those tables are averages over a window that also sees the kernel before and the pause after, so a single
-reading is off by up to a factor of two either way. The fit therefore uses medians over cells of (arithmetic use,
-memory use), at least 20 readings each, per kernel family.
+Watts in those tables are averages over a window that also sees the kernel before and the pause
+after, so a single reading is off by up to a factor of two either way. The fit therefore uses
+medians over cells of (arithmetic use, memory use), at least 20 readings each, per kernel family.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pandas as pd
 from scipy.optimize import least_squares
 
 from benchmarks.fit.solve import error, mean, rounded
-from benchmarks.fit.tables import DEVICES, DTYPE, AIC, columns
+from benchmarks.fit.tables import AIC, DEVICES, DTYPE, columns
 from fleetcast.cost.energy import Draw, busy_energy, rates_of
 from fleetcast.cost.moe import distinct_experts
 from fleetcast.cost.roofline import format_of, peak
@@ -66,9 +66,7 @@ def readings(data: Path, device: str) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def _frame(
-    family: str, dtype: pd.Series | str, flops: pd.Series, size: pd.Series, table: pd.DataFrame
-) -> pd.DataFrame:
+def _frame(family: str, dtype: pd.Series | str, flops: pd.Series, size: pd.Series, table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"family": family, "dtype": dtype, "flops": flops, "size": size,
                          "time": table["time"], "power": table["power"]})  # fmt: skip
 
@@ -96,7 +94,14 @@ def _shares(frame: pd.DataFrame) -> np.ndarray:
     use, stream = columns(frame, "use", "stream")
     one = np.ones(len(frame))
     return np.column_stack(
-        [one, use * (~near & ~narrow), use * (~near & narrow), stream * ~near, use * near, stream * near]
+        [
+            one,
+            use * (~near & ~narrow),
+            use * (~near & narrow),
+            stream * ~near,
+            use * near,
+            stream * near,
+        ]
     )
 
 
@@ -127,8 +132,8 @@ _ZERO = Draw(busy=0, product=0, narrow=0, weights=0, attention=0, cache=0)
 def splitwise(data: Path, c: Draw) -> dict[str, Any] | None:
     """Returns the error on Splitwise's A100 servers (Llama-2-70B), whole runs: predicted over measured mean power.
 
-    Decode reads the weights once per token at the measured speed, the prompt multiplies once; shares come from
-    other boards. Null: the board limit.
+    Decode reads the weights once per token at the measured speed, the prompt multiplies once;
+    shares come from other boards. Null: the board limit.
     """
     path = data / "serving/splitwise/perf_model.csv"
     if not path.is_file():

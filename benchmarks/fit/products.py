@@ -35,12 +35,13 @@ def gemm_rows(data: Path, device: str, dtype: str) -> pd.DataFrame | None:
         return None
     measured, form = DEVICES[device], format_of(dtype)
     size = frame["n"] * frame["k"] * form.weight
-    # Faster than the memory could ever deliver them: the repeated weight stayed in the second-level cache.
+    # Faster than the memory could ever deliver them: the repeated weight stayed in the second-level
+    # cache.
     warm = (size < 2 * measured.cache) & (size / frame["time"] > 0.85 * measured.chip.bandwidth)
     frame = frame[~warm]
     if dtype == "fp8-block":
-        # Collected without CUDA graphs: small products show the host's launch time (60 us on H100, 160-500 us on
-        # Blackwell), not the device's. Only rows well above that floor say anything.
+        # Collected without CUDA graphs: small products show the host's launch time (60 us on H100,
+        # 160-500 us on Blackwell), not the device's. Only rows well above that floor say anything.
         small = frame[(frame["n"] <= 1024) & (frame["k"] <= 1024) & (frame["m"] <= 512)]
         if len(small):
             frame = frame[frame["time"] > 1.3 * np.percentile(small["time"], 98)]
@@ -87,9 +88,7 @@ def fit_gemm(frame: pd.DataFrame, dtype: str, chip: Chip, near: Gemm | None = No
     for sharp, tile in itertools.product((1, 2, 4), tiles):
         start = Gemm(launch=0, compute=0, memory=0, sharp=sharp, tile=tile)
         base = replace(start, **fixed)
-        found = fit(
-            lambda x, b=base: predict_gemm(part, dtype, chip, replace(b, **x)), free, time
-        )
+        found = fit(lambda x, b=base: predict_gemm(part, dtype, chip, replace(b, **x)), free, time)
         c = replace(base, **found)
         score = error(predict_gemm(part, dtype, chip, c), time)["median"]
         if best is None or score < best[0]:
@@ -112,7 +111,15 @@ def moe_rows(data: Path, device: str, dtype: str) -> pd.DataFrame | None:
 
 def predict_moe(frame: pd.DataFrame, dtype: str, chip: Chip, c: Experts) -> np.ndarray:
     """Returns predicted seconds of every row; rows with a balanced router get spread 1 and no skew."""
-    names = ("num_tokens", "hidden_size", "inter_size", "num_experts", "topk", "moe_ep_size", "moe_tp_size")
+    names = (
+        "num_tokens",
+        "hidden_size",
+        "inter_size",
+        "num_experts",
+        "topk",
+        "moe_ep_size",
+        "moe_tp_size",
+    )
     t, h, w, e, k, ep, tp = columns(frame, *names)
     even = (frame["distribution"] == "balanced").to_numpy()
     out = np.empty(len(frame))
@@ -139,13 +146,17 @@ def fit_moe(frame: pd.DataFrame, dtype: str, chip: Chip) -> Experts:
     frame = frame[keep]
     part = frame.iloc[:: max(1, len(frame) // 6000)]
     time = part["time"].to_numpy(np.float64)
-    # Most servers cut experts by tensor parallelism; the tables hold three times more expert-parallel rows.
+    # Most servers cut experts by tensor parallelism; the tables hold three times more
+    # expert-parallel rows.
     weight = np.where(part["moe_ep_size"] == 1, 2.0, 1.0)
     best: tuple[float, Experts] | None = None
     for sharp in (1, 2, 4):
         base = Experts(launch=0, compute=0, memory=0, sharp=sharp)
         found = fit(
-            lambda x, b=base: predict_moe(part, dtype, chip, replace(b, **x)), MOE_RANGE, time, weight
+            lambda x, b=base: predict_moe(part, dtype, chip, replace(b, **x)),
+            MOE_RANGE,
+            time,
+            weight,
         )
         c = replace(base, **found)
         score = error(predict_moe(part, dtype, chip, c), time)["median"]

@@ -73,17 +73,14 @@ def streams(data: Path) -> tuple[Tables, Report]:
             continue
         size, time = rows["size"].to_numpy(np.float64), rows["time"].to_numpy(np.float64)
         chip = measured.chip
-        # Where a kernel beats the memory its input was still in the cache: bytes there say nothing of memory.
+        # Where a kernel beats the memory its input was still in the cache: bytes there say nothing
+        # of memory.
         cold = size / time < chip.bandwidth
-        found = fit(
-            lambda x, s=size[cold], b=chip: stream_time(s, b, Stream(**x)), STREAM_RANGE, time[cold]
-        )
+        found = fit(lambda x, s=size[cold], b=chip: stream_time(s, b, Stream(**x)), STREAM_RANGE, time[cold])
         c = Stream(**found)
         tables["stream"][device] = {"any": rounded(asdict(c))}
         null = size / chip.bandwidth
-        report.append(
-            _record("stream", "any", device, c, stream_time(size, chip, c), time, null)
-        )
+        report.append(_record("stream", "any", device, c, stream_time(size, chip, c), time, null))
     return tables, report
 
 
@@ -92,7 +89,8 @@ def small_products(data: Path, big: dict[str, Gemm]) -> tuple[Tables, Report]:
 
     Args:
         data: the measured data.
-        big: coefficients fitted on the kernel tables, tried here on layer profiles from other laboratories.
+        big: coefficients fitted on the kernel tables, tried here on layer profiles from other
+            laboratories.
     """
     tables: Tables = {"gemm": {}}
     report: Report = []

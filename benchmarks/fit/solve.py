@@ -36,9 +36,7 @@ def fit(
         return np.asarray((np.log(model(unpack(y))) - goal) * weight)
 
     share = np.clip((start - low) / (high - low), 1e-6, 1 - 1e-6)
-    found = least_squares(
-        residual, np.log(share / (1 - share)), loss="soft_l1", f_scale=0.1, max_nfev=60
-    )
+    found = least_squares(residual, np.log(share / (1 - share)), loss="soft_l1", f_scale=0.1, max_nfev=60)
     return unpack(found.x)
 
 
@@ -52,7 +50,7 @@ def error(predicted: np.ndarray, time: np.ndarray) -> dict[str, Any]:
         "p90": round(float(np.percentile(off, 90)), 4),
         "bias": round(float(np.median(ratio) - 1.0), 4),
         "spread": round(float(np.percentile(np.abs(log), 68)), 4),
-        "n": int(len(ratio)),
+        "n": len(ratio),
     }
 
 

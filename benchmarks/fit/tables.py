@@ -49,8 +49,9 @@ DEVICES: dict[str, Measured] = {
     m.device: m
     for m in (
         Measured("a100-80g-sxm", "a100_sxm", _V14),
-        # Version 0.24's per-tensor fp8 experts run a CUTLASS path on Hopper that is slower than 16 bit (2.5 ms where
-        # Triton takes 0.37): servers avoid it, so H200 has version 0.22's and H100 takes Hopper's.
+        # Version 0.24's per-tensor fp8 experts run a CUTLASS path on Hopper that is slower than 16
+        # bit (2.5 ms where Triton takes 0.37): servers avoid it, so H200 has version 0.22's and
+        # H100 takes Hopper's.
         Measured("h100-sxm", "h100_sxm", {**_V24, "moe fp8": ""}),
         Measured("h200-sxm", "h200_sxm", {**_V24, "mla": "0.22.0", "moe fp8": "0.22.0"}),
         Measured("l40s", "l40s", _V24),
@@ -66,9 +67,7 @@ DTYPE = {
 }  # fmt: skip
 
 
-def table(
-    data: Path, name: str, family: str, file: str, dtype: str = ""
-) -> pd.DataFrame | None:
+def table(data: Path, name: str, family: str, file: str, dtype: str = "") -> pd.DataFrame | None:
     """Returns one parquet table with ``time`` in seconds and our dtype names, or None where there is none."""
     measured = DEVICES[name]
     version = measured.versions.get(f"{family} {dtype}", measured.versions.get(family))

@@ -24,9 +24,7 @@ HARD = [
 
 
 def same(a: float, b: float) -> bool:
-    return (math.isnan(a) and math.isnan(b)) or (
-        a == b and math.copysign(1, a) == math.copysign(1, b)
-    )
+    return (math.isnan(a) and math.isnan(b)) or (a == b and math.copysign(1, a) == math.copysign(1, b))
 
 
 def expected(text: str) -> float:
@@ -111,9 +109,7 @@ def test_twins_agree_to_the_last_bit(twins: Twins, data: bytes) -> None:
         (b"-,2\n", 0, 0, "-", "is not a number"),
     ],
 )
-def test_a_wrong_field_is_named(
-    data: bytes, row: int, column: int, text: str, problem: str
-) -> None:
+def test_a_wrong_field_is_named(data: bytes, row: int, column: int, text: str, problem: str) -> None:
     with pytest.raises(n.Malformed, match=problem) as caught:
         n.parse_table(data, 2, [0, 1])
     assert (caught.value.row, caught.value.column, caught.value.text) == (row, column, text)

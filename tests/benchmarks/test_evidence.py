@@ -21,9 +21,7 @@ def record(claim: str, value: float | None = 1.0, *, script: str = "accuracy_ser
 
 
 def test_a_skipped_record_never_overwrites_a_result() -> None:
-    merged = e.merge(
-        [record("a")], [record("a", None), record("b", None)], ran=["accuracy_serving"]
-    )
+    merged = e.merge([record("a")], [record("a", None), record("b", None)], ran=["accuracy_serving"])
     assert [(m.claim, m.ours.value) for m in merged] == [("a", 1.0), ("b", None)]
 
 
@@ -33,9 +31,7 @@ def test_a_result_overwrites_an_older_one_and_a_skipped_one() -> None:
 
 
 def test_a_quick_run_only_fills_gaps() -> None:
-    merged = e.merge(
-        [record("a")], [record("a", 9.0), record("b", 9.0)], ran=["accuracy_serving"], quick=True
-    )
+    merged = e.merge([record("a")], [record("a", 9.0), record("b", 9.0)], ran=["accuracy_serving"], quick=True)
     assert [m.ours.value for m in merged] == [1.0, 9.0]
 
 
@@ -118,9 +114,7 @@ def test_rendering_measures_nothing(workshop: Path, monkeypatch: pytest.MonkeyPa
         e.main(["nonsense"])
 
 
-def test_a_script_that_fails_or_babbles_yields_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_script_that_fails_or_babbles_yields_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "benchmarks"
     package.mkdir()
     (package / "__init__.py").touch()

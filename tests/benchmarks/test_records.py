@@ -118,9 +118,7 @@ def test_timer_counts_cpu_time() -> None:
 
 
 def test_skipped_record_says_why() -> None:
-    found = r.skipped(
-        system=5, claim="x", bar="y", why="no data", command="python -m benchmarks.absent"
-    )
+    found = r.skipped(system=5, claim="x", bar="y", why="no data", command="python -m benchmarks.absent")
     assert r.verdict(found) == "skipped"
     assert found.reproduced == "other setting"
     assert "no data" in found.reason

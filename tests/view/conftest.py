@@ -9,8 +9,8 @@ import pytest
 
 from fleetcast.base.record import Record
 from fleetcast.scenario.load import Scenario, load
-from fleetcast.scenario.objective import Slo
-from fleetcast.scenario.outcome import Outcome, Requests, judge
+from fleetcast.scenario.objective import Slo, judge
+from fleetcast.scenario.outcome import Outcome, Requests
 
 SLO = Slo(ttft_p99=2.0, tpot_p99=0.05)
 

@@ -1,11 +1,13 @@
 """Time of attention on one device: decode affine in the context with a floor, prefill by pairs.
 
-Decode, for a rank with ``n`` sequences of total context X: ``max(floor[n], base[n] + slope * X)``. The slope is what
-the keys and values of one token cost to read (or to multiply, where many query heads share them); the floor is the
-launch plus scheduling one block per sequence and key head. Prefill: ``base + pair * pairs + context * tokens``.
+Decode, for a rank with ``n`` sequences of total context X: ``max(floor[n], base[n] + slope * X)``.
+The slope is what the keys and values of one token cost to read (or to multiply, where many query
+heads share them); the floor is the launch plus scheduling one block per sequence and key head.
+Prefill: ``base + pair * pairs + context * tokens``.
 
-The tables repeat one input, so small caches stay in the second-level cache: the fit keeps rows whose keys and values
-exceed 1.5 times that cache, and near-empty ones for the floor. A server reads its cache cold.
+The tables repeat one input, so small caches stay in the second-level cache: the fit keeps rows
+whose keys and values exceed 1.5 times that cache, and near-empty ones for the floor. A server reads
+its cache cold.
 """
 
 from __future__ import annotations
@@ -93,13 +95,11 @@ def decode_slope(
     return np.asarray(np.maximum(read, multiply))
 
 
-def latent_slope(
-    heads: ArrayLike, rank: float, rope: float, kv_dtype: str, chip: Silicon, c: Decode
-) -> Array:
+def latent_slope(heads: ArrayLike, rank: float, rope: float, kv_dtype: str, chip: Silicon, c: Decode) -> Array:
     """Returns seconds per token of context of latent (MLA) decode attention, one layer on one device.
 
-    Every query head attends to one shared latent of ``rank + rope`` elements, whose first ``rank`` are also the value
-    (DeepSeek-V2, 2024): read once, multiplied for each head.
+    Every query head attends to one shared latent of ``rank + rope`` elements, whose first ``rank``
+    are also the value (DeepSeek-V2, 2024): read once, multiplied for each head.
 
     Args:
         heads: query heads on this device.
@@ -138,9 +138,7 @@ def prefill_pair(heads: ArrayLike, head_dim: ArrayLike, chip: Silicon, c: Prefil
     return np.asarray(4.0 * np.asarray(heads, dtype=np.float64) * width / share)
 
 
-def prefill_token(
-    heads: ArrayLike, kv_heads: ArrayLike, head_dim: ArrayLike, chip: Silicon, c: Prefill
-) -> Array:
+def prefill_token(heads: ArrayLike, kv_heads: ArrayLike, head_dim: ArrayLike, chip: Silicon, c: Prefill) -> Array:
     """Returns seconds per token of context (cached or new) of one layer on one device."""
     both = np.asarray(heads, dtype=np.float64) + np.asarray(kv_heads, dtype=np.float64)
     return np.asarray(both * np.asarray(head_dim, dtype=np.float64) * (4.0 * c.token / chip.bandwidth))

@@ -1,10 +1,11 @@
 """Time of collective operations: measured curves where we have them, latency + volume over bandwidth elsewhere.
 
-A ``Fabric`` is what joins the devices of one group: its link, the curves measured on it (size -> time per operation
-and number of ranks) and the coefficients of ``launch + hop*(ranks-1) + volume/(efficiency*bandwidth)`` for what was
-not measured (Hockney's model; Thakur, Rabenseifner, Gropp, IJHPCA 2005, for the volumes). Sizes are bytes of the full
-buffer on one rank: what is reduced, what every rank ends up with (all_gather) or starts from (reduce_scatter,
-all_to_all), or what is sent. Groups over several nodes run in two levels, inside the node and between nodes.
+A ``Fabric`` is what joins the devices of one group: its link, the curves measured on it (size ->
+time per operation and number of ranks) and the coefficients of ``launch + hop*(ranks-1) +
+volume/(efficiency*bandwidth)`` for what was not measured (Hockney's model; Thakur, Rabenseifner,
+Gropp, IJHPCA 2005, for the volumes). Sizes are bytes of the full buffer on one rank: what is
+reduced, what every rank ends up with (all_gather) or starts from (reduce_scatter, all_to_all), or
+what is sent. Groups over several nodes run in two levels, inside the node and between nodes.
 """
 
 from __future__ import annotations
@@ -111,13 +112,11 @@ def collective_time(operation: str, size: ArrayLike, ranks: int, fabric: Fabric)
     return np.where(length > 0, time, 0.0)
 
 
-def nested_time(
-    operation: str, size: ArrayLike, ranks: int, per_node: int, inner: Fabric, outer: Fabric
-) -> Array:
+def nested_time(operation: str, size: ArrayLike, ranks: int, per_node: int, inner: Fabric, outer: Fabric) -> Array:
     """Returns seconds of an operation over several nodes of ``per_node`` ranks each, in two levels.
 
-    All_reduce scatters inside the node, reduces the shards between nodes and gathers again; all_gather gathers
-    shards between nodes first; all_to_all uses both links at once.
+    All_reduce scatters inside the node, reduces the shards between nodes and gathers again;
+    all_gather gathers shards between nodes first; all_to_all uses both links at once.
     """
     length = np.asarray(size, dtype=np.float64)
     nodes = -(-ranks // per_node)
@@ -143,7 +142,8 @@ def fabric_for(device: str, kind: str, bandwidth: float, latency: float = 0.0) -
     """Returns the fabric that joins devices of one type over one kind of link.
 
     Args:
-        device: catalogue id, whose own measured curves are used when they were taken over the same kind of link.
+        device: catalogue id, whose own measured curves are used when they were taken over the same
+            kind of link.
         kind: link kind, e.g. "nvlink".
         bandwidth: B/s per device, one direction; curves measured at another bandwidth are scaled.
         latency: s, one way.
@@ -161,15 +161,20 @@ def fabric_for(device: str, kind: str, bandwidth: float, latency: float = 0.0) -
         )  # fmt: skip
     size = np.array(own["size"], dtype=np.float64)
     curves = {
-        op: {
-            int(n): Curve(size[: len(t)], np.array(t, dtype=np.float64) * 1e-6)
-            for n, t in rows.items()
-        }
+        op: {int(n): Curve(size[: len(t)], np.array(t, dtype=np.float64) * 1e-6) for n, t in rows.items()}
         for op, rows in own["curves"].items()
     }
     affine |= {op: Affine(**row) for op, row in own["affine"].items()}
     return Fabric(
-        kind, bandwidth, 0.0, affine, curves, own["bandwidth"], "measured", own["spread"], own["source"]
+        kind,
+        bandwidth,
+        0.0,
+        affine,
+        curves,
+        own["bandwidth"],
+        "measured",
+        own["spread"],
+        own["source"],
     )
 
 

@@ -2,13 +2,14 @@
 
     energy = min(limit * time, busy * time + J/FLOP * FLOPs + J/B * bytes)
 
-Coefficients are shares of the board's power limit (``busy``) or of that limit over a roof (1.2 on ``product`` means
-that products at the full peak would draw 1.2 limits, so they are throttled), so that they carry over to boards of
-other sizes. Attention has its own: its tensor units wait for softmax and its reads are streams. Idle power is the
-device's own (``scenario``); nothing runs below it.
+Coefficients are shares of the board's power limit (``busy``) or of that limit over a roof (1.2 on
+``product`` means that products at the full peak would draw 1.2 limits, so they are throttled), so
+that they carry over to boards of other sizes. Attention has its own: its tensor units wait for
+softmax and its reads are streams. Idle power is the device's own (``scenario``); nothing runs below
+it.
 
-Clock: compute scales with it, memory does not. Power above idle follows ``a + b f V^2`` (Burd and Brodersen 1995),
-here given by sourced points of (clock, power, rate).
+Clock: compute scales with it, memory does not. Power above idle follows ``a + b f V^2`` (Burd and
+Brodersen 1995), here given by sourced points of (clock, power, rate).
 """
 
 from __future__ import annotations
@@ -151,8 +152,8 @@ def downclock(chip: Silicon, share: float, curve: ClockCurve) -> Chip:
 def downclock_rates(rates: Rates, share: float, curve: ClockCurve) -> Rates:
     """Returns power coefficients at ``share`` of the top clock.
 
-    Power of compute-bound work falls to the curve's, so joules per FLOP fall to power/rate and the busy floor to
-    power; joules per byte stay, memory has a clock of its own. The board limit stays.
+    Power of compute-bound work falls to the curve's, so joules per FLOP fall to power/rate and the
+    busy floor to power; joules per byte stay, memory has a clock of its own. The board limit stays.
     """
     power = float(np.interp(share, curve.clock, curve.power))
     rate = float(np.interp(share, curve.clock, curve.rate))

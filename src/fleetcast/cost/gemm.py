@@ -2,11 +2,12 @@
 
     t = launch + depth*log2(k/512) + softmax_p(compute, memory) [+ quantise]
 
-compute = 2 k area / (compute * peak), where ``area`` is m*n rounded up by ``pad`` to the kernel's row tile and by
-``wave`` to whole waves of tiles over the chip's units; memory = (weights + activations + output) / (memory *
-bandwidth). The quantisation of activations at run time is a pass of ``quant`` bytes per element over ``m`` rows of
-``k + quant_row``. Libraries that choose tiles per shape (cuBLAS) fit with pad = wave = 0; fixed-tile 8-bit kernels
-do not: 257 rows cost as much as 512, which the tables show and a smooth curve misses by 40 %.
+compute = 2 k area / (compute * peak), where ``area`` is m*n rounded up by ``pad`` to the kernel's
+row tile and by ``wave`` to whole waves of tiles over the chip's units; memory = (weights +
+activations + output) / (memory * bandwidth). The quantisation of activations at run time is a pass
+of ``quant`` bytes per element over ``m`` rows of ``k + quant_row``. Libraries that choose tiles per
+shape (cuBLAS) fit with pad = wave = 0; fixed-tile 8-bit kernels do not: 257 rows cost as much as
+512, which the tables show and a smooth curve misses by 40 %.
 """
 
 from __future__ import annotations
@@ -52,7 +53,14 @@ class Gemm:
 
 
 def gemm_time(
-    m: ArrayLike, n: ArrayLike, k: ArrayLike, dtype: str, chip: Silicon, c: Gemm, *, quantise: bool = True
+    m: ArrayLike,
+    n: ArrayLike,
+    k: ArrayLike,
+    dtype: str,
+    chip: Silicon,
+    c: Gemm,
+    *,
+    quantise: bool = True,
 ) -> Array:
     """Returns seconds of one product on one device.
 

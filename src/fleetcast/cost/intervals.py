@@ -12,9 +12,7 @@ from fleetcast.scenario.plan import Plan
 Z80 = 1.2815515655446004
 
 
-def intervals(
-    metrics: Mapping[str, Any], costs: Sequence[StepCost], plan: Plan
-) -> dict[str, tuple[float, float]]:
+def intervals(metrics: Mapping[str, Any], costs: Sequence[StepCost], plan: Plan) -> dict[str, tuple[float, float]]:
     """Returns 80 % intervals of the latency metrics.
 
     Args:

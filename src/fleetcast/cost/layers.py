@@ -65,7 +65,12 @@ class Rank:
     def reduce(self, tokens: Array) -> Array:
         """Returns seconds of an all-reduce of the residual stream over the tensor-parallel ranks."""
         return nested_time(
-            "all_reduce", tokens * (2.0 * self.model.hidden), self.tp, self.per_node, self.inner, self.outer
+            "all_reduce",
+            tokens * (2.0 * self.model.hidden),
+            self.tp,
+            self.per_node,
+            self.inner,
+            self.outer,
         )
 
     def head(self, tokens: Array) -> tuple[Array, float]:
@@ -73,7 +78,12 @@ class Rank:
         columns = ceil(self.model.vocab / self.tp)
         time = self.product(tokens, columns, self.model.hidden, "head")
         time = time + nested_time(
-            "all_gather", tokens * (2.0 * self.model.vocab), self.tp, self.per_node, self.inner, self.outer
+            "all_gather",
+            tokens * (2.0 * self.model.vocab),
+            self.tp,
+            self.per_node,
+            self.inner,
+            self.outer,
         )
         time = time + self.pass_over(tokens, 4.0 * self.model.vocab, 2)
         return time, columns * self.model.hidden * self.precision.bytes_per_weight("head")
@@ -162,7 +172,10 @@ def _experts(rank: Rank, block: Block, tokens: Array) -> tuple[Array, Array, Arr
     """Returns (seconds of the experts, of dispatch and combine, bytes of expert weights read) over replica tokens."""
     model, layout, ffn = rank.model, rank.layout, block.ffn
     dtype = kernel_format(rank.precision, "experts")
-    ep, etp = layout.expert_parallel, layout.tensor_parallel * layout.attention_dp / layout.expert_parallel
+    ep, etp = (
+        layout.expert_parallel,
+        layout.tensor_parallel * layout.attention_dp / layout.expert_parallel,
+    )
     c = rank.fitted.get("moe", dtype, Experts)
     matrices = 3.0 if ffn.gated else 2.0
     time = experts_time(
@@ -221,9 +234,7 @@ def _attention(rank: Rank, a: Attention) -> dict[str, float]:
         width = (a.nope_dim + a.rope_dim + a.value_dim) / 2.0
     else:
         kv_heads = ceil(a.kv_heads / rank.tp)
-        slope = float(
-            att.decode_slope(heads, kv_heads, a.head_dim, rank.kv_dtype, rank.chip, decode)
-        )
+        slope = float(att.decode_slope(heads, kv_heads, a.head_dim, rank.kv_dtype, rank.chip, decode))
         width = (a.head_dim + a.value_dim) / 2.0
     pair = float(att.prefill_pair(heads, width, rank.chip, prefill))
     token = float(att.prefill_token(heads, kv_heads, width, rank.chip, prefill))

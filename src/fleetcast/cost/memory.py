@@ -91,9 +91,7 @@ def layout_memory(
     if kv_token == 0.0:  # every layer has a window: the cache of a sequence is bounded by it
         kv_token = model.kv_bytes_per_token(element, tp) * share
     blocks = max(0, int(kv / (kv_token * engine.block) / pp)) if kv > 0 else 0
-    return Memory(
-        total, weights, activations, reserve, windows, kv, kv_token, blocks, blocks * engine.block
-    )
+    return Memory(total, weights, activations, reserve, windows, kv, kv_token, blocks, blocks * engine.block)
 
 
 def misfit(memory: Memory, longest: int, what: str) -> Infeasible | None:

@@ -2,11 +2,11 @@
 
     t = launch + softmax_p(compute, memory) + shuffle
 
-Only experts that some token chose are read: of E experts and ``top_k`` choices per token, T tokens touch
-``E (1 - (1 - top_k/E)^(spread*T))`` in expectation (uniform choice for spread = 1; routers that prefer some experts
-touch fewer). Rows per expert are padded to the kernel's block. ``shuffle`` is routing, permutation and the weighted
-sum: a pass over ``tokens * top_k`` rows of the hidden size, which kernels run for all tokens even when most of their
-experts live on other ranks.
+Only experts that some token chose are read: of E experts and ``top_k`` choices per token, T tokens
+touch ``E (1 - (1 - top_k/E)^(spread*T))`` in expectation (uniform choice for spread = 1; routers
+that prefer some experts touch fewer). Rows per expert are padded to the kernel's block. ``shuffle``
+is routing, permutation and the weighted sum: a pass over ``tokens * top_k`` rows of the hidden
+size, which kernels run for all tokens even when most of their experts live on other ranks.
 """
 
 from __future__ import annotations
@@ -44,9 +44,7 @@ class Experts:
     skew: float = 0.0
 
 
-def distinct_experts(
-    tokens: ArrayLike, experts: ArrayLike, top_k: ArrayLike, spread: ArrayLike = 1.0
-) -> Array:
+def distinct_experts(tokens: ArrayLike, experts: ArrayLike, top_k: ArrayLike, spread: ArrayLike = 1.0) -> Array:
     """Returns how many different experts ``tokens`` touch in expectation (array).
 
     Args:

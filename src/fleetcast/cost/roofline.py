@@ -1,9 +1,10 @@
 """Number formats, the two roofs of a chip, and the fitted coefficients that say how near a kernel gets to them.
 
-Every kernel of ``cost`` is a closed form with a few non-negative coefficients: fractions of the data sheet's peak
-and bandwidth, and fixed times in seconds. ``benchmarks/fit/kernels.py`` fits them on measured tables and writes
-``coefficients/<device>.toml`` (one per measured device) and ``coefficients/<architecture>.toml`` (their means).
-A device nobody measured gets its architecture's means, or those of the nearest relative, with a wider interval.
+Every kernel of ``cost`` is a closed form with a few non-negative coefficients: fractions of the
+data sheet's peak and bandwidth, and fixed times in seconds. ``benchmarks/fit/kernels.py`` fits them
+on measured tables and writes ``coefficients/<device>.toml`` (one per measured device) and
+``coefficients/<architecture>.toml`` (their means). A device nobody measured gets its architecture's
+means, or those of the nearest relative, with a wider interval.
 
 Williams, Waterman, Patterson, "Roofline: an insightful visual performance model", CACM 2009.
 """
@@ -82,7 +83,8 @@ class Format:
 _HALF = ("bf16", "fp16", "fp32")
 _BYTE = ("fp8", "int8", "bf16", "fp16", "fp32")
 _NIBBLE = ("nvfp4", "mxfp4", "fp4", *_BYTE)
-# Bytes: int4 has an fp16 scale per group of 128, mxfp4 a byte per 32, nvfp4 a byte per 16 (OCP MX 1.0, cuBLAS).
+# Bytes: int4 has an fp16 scale per group of 128, mxfp4 a byte per 32, nvfp4 a byte per 16 (OCP MX
+# 1.0, cuBLAS).
 FORMATS: Mapping[str, Format] = {
     "fp32": Format(4.0, 4.0, ("fp32", "tf32"), False, ("bf16",)),
     "tf32": Format(4.0, 4.0, ("tf32", "fp32"), False, ("bf16",)),
@@ -161,8 +163,8 @@ class Provenance:
     """Where coefficients come from and how far they may be off.
 
     Attributes:
-        kind: "measured", "twin" (same silicon, other board), "architecture" (mean of its measured devices),
-            "relative" or "generic" (mean of all).
+        kind: "measured", "twin" (same silicon, other board), "architecture" (mean of its measured
+            devices), "relative" or "generic" (mean of all).
         origin: the tables' device or architecture.
         spread: standard deviation of log(time) to expect of a kernel: 0.1 = 10 %.
         source: tables, with version.
@@ -207,8 +209,8 @@ TWINS: Mapping[str, str] = {
     "a100-40g-sxm": "a100-80g-sxm", "a100-80g-pcie": "a100-80g-sxm", "a100-40g-pcie": "a100-80g-sxm",
     "h100-pcie": "h100-sxm", "v100-sxm2-32g": "v100-pcie-16g", "b300-sxm": "b200-sxm", "gb300": "gb200",
 }  # fmt: skip
-# Who stands in for an architecture, in order; later names answer what earlier ones lack. Chosen by memory and
-# tensor-unit design, not by fit.
+# Who stands in for an architecture, in order; later names answer what earlier ones lack. Chosen by
+# memory and tensor-unit design, not by fit.
 RELATIVES: Mapping[str, tuple[str, ...]] = {
     "volta": ("volta", "ampere"),
     "ampere": ("ampere",),
@@ -221,15 +223,17 @@ RELATIVES: Mapping[str, tuple[str, ...]] = {
     "tpu-v5e": ("tpu-v6e",),
     "cdna3": ("hopper",),
 }
-# How much wider than the fit an interval is; architectures and generic rows carry held-out spreads already.
+# How much wider than the fit an interval is; architectures and generic rows carry held-out spreads
+# already.
 _WIDEN = {"measured": 1.0, "twin": 1.3, "architecture": 1.0, "relative": 1.5, "generic": 1.5}
 
 
 def coefficients_for(device: Silicon) -> Coefficients:
     """Returns the coefficients of a device: its own where measured, else its twin's, architecture's or a relative's.
 
-    Families are filled one by one and dtypes within them too, so a device with measured products and no measured
-    attention takes only the latter from its relatives. ``Coefficients.provenance`` says which is which.
+    Families are filled one by one and dtypes within them too, so a device with measured products
+    and no measured attention takes only the latter from its relatives. ``Coefficients.provenance``
+    says which is which.
     """
     return _chain(device.id, device.architecture)
 
@@ -244,7 +248,12 @@ def _chain(device: str, architecture: str) -> Coefficients:
         content = _load(name)
         if content is None:
             continue
-        kinds = {"generic": "generic", architecture: "architecture", twin: "twin", device: "measured"}
+        kinds = {
+            "generic": "generic",
+            architecture: "architecture",
+            twin: "twin",
+            device: "measured",
+        }
         kind = kinds.get(name, "relative")
         for family, rows in content["tables"].items():
             into = tables.setdefault(family, {})

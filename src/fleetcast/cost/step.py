@@ -29,9 +29,7 @@ from fleetcast.scenario.workload.precision import Precision
 Array = NDArray[np.float64]
 
 EXACT, STRIDE, LARGEST = 1024, 64, 16_384
-GRID: Array = np.concatenate([np.arange(EXACT + 1), np.arange(EXACT + STRIDE, LARGEST + 1, STRIDE)]).astype(
-    np.float64
-)
+GRID: Array = np.concatenate([np.arange(EXACT + 1), np.arange(EXACT + STRIDE, LARGEST + 1, STRIDE)]).astype(np.float64)
 """Token counts of the tables: every one to 1,024, then one in 64; the world reads linearly between and beyond."""
 SAMPLING_LAUNCH = 20e-6
 """s: the chain of small kernels that turns logits into tokens (argmax, gather, copy), read off traces."""
@@ -193,7 +191,8 @@ def _build(
 
 def draw_of(fitted: Coefficients) -> Draw:
     """Returns the device's power coefficients."""
-    if "power" not in fitted.tables: return Draw(busy=.25,product=.6,narrow=.6,weights=.35,attention=.4,cache=.3)
+    if "power" not in fitted.tables:
+        return Draw(busy=0.25, product=0.6, narrow=0.6, weights=0.35, attention=0.4, cache=0.3)
     return fitted.get("power", "any", Draw)
 
 

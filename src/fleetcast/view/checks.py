@@ -124,9 +124,7 @@ def check_slo(state: Setting) -> Iterator[Remark]:
     dtypes = {d for pool in state.scenario.plan.pools for d in as_tuple(pool.dtype)} or {"auto"}
     model = state.model
     try:
-        bytes_ = min(
-            as_engine(d, model.precision).bytes_per_weight("ffn") * model.active_params() for d in dtypes
-        )
+        bytes_ = min(as_engine(d, model.precision).bytes_per_weight("ffn") * model.active_params() for d in dtypes)
     except FleetcastError:
         return  # check_weights says it
     bandwidth = max(g.count * g.device.bandwidth for g in state.tree.groups)

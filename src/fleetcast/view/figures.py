@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from fleetcast.scenario.objective import Objective, Slo, lookup
+from fleetcast.base.tables import lookup
+from fleetcast.scenario.objective import Objective, Slo
 from fleetcast.view.words import GOAL_METRIC, METRIC_NAMES, plan_name, policy_name, short, unit_of
 
 if TYPE_CHECKING:
@@ -105,7 +106,11 @@ class Whole:
 
 
 RESTS = ("idle", "free")
-_BREAKDOWNS = {"time": ("Time of the replicas", "s"), "energy": ("Energy", "J"), "memory": ("Memory of the fullest device", "B")}
+_BREAKDOWNS = {
+    "time": ("Time of the replicas", "s"),
+    "energy": ("Energy", "J"),
+    "memory": ("Memory of the fullest device", "B"),
+}
 
 
 def frontier_info(
@@ -138,9 +143,7 @@ def frontier_info(
             points.append(Point(x, y, label, state))
     order = {"missed": 0, "met": 1, "frontier": 2, "best": 3}
     points.sort(key=lambda p: (order[p.state], p.x, p.y))
-    return Scatter(
-        _quantity(x_path), _quantity(y_path), tuple(points), limits.get(x_path), limits.get(y_path)
-    )
+    return Scatter(_quantity(x_path), _quantity(y_path), tuple(points), limits.get(x_path), limits.get(y_path))
 
 
 def latency_info(outcome: Outcome, slo: Slo, *, knots: int = 200) -> tuple[Curve, ...]:
@@ -166,8 +169,12 @@ def latency_info(outcome: Outcome, slo: Slo, *, knots: int = 200) -> tuple[Curve
         limit_path = next((p for p in reversed(slo.limits()) if p.startswith(metric)), "")
         found.append(
             Curve(
-                Quantity(METRIC_NAMES[metric], "s"), _tuple(np.quantile(values, share)), _tuple(share),
-                slo.limits().get(limit_path), short(limit_path), marks,
+                Quantity(METRIC_NAMES[metric], "s"),
+                _tuple(np.quantile(values, share)),
+                _tuple(share),
+                slo.limits().get(limit_path),
+                short(limit_path),
+                marks,
             )  # fmt: skip
         )
     return tuple(found)

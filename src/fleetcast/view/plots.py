@@ -60,10 +60,14 @@ def draw_scatter(info: Scatter) -> str:
 def scatter_key(info: Scatter) -> str:
     """Returns the legend of the plans' states that occur."""
     present = [s for s in _STATES if any(p.state == s for p in info.points)]
-    return '<p class="key">' + "".join(
-        f'<span><svg viewBox="0 0 12 12"><circle cx="6" cy="6" r="5" class="plan {s}"/></svg>{_STATES[s]}</span>'
-        for s in present
-    ) + "</p>"
+    return (
+        '<p class="key">'
+        + "".join(
+            f'<span><svg viewBox="0 0 12 12"><circle cx="6" cy="6" r="5" class="plan {s}"/></svg>{_STATES[s]}</span>'
+            for s in present
+        )
+        + "</p>"
+    )
 
 
 def draw_curve(info: Curve) -> str:
@@ -88,7 +92,13 @@ def draw_curve(info: Curve) -> str:
         body.append(dot(x(value), y(share), 4, "mark", said))
         left = x(value) > width * 0.62
         body.append(
-            text(x(value) + (-9 if left else 9), y(share) + (16 if share > 0.9 else 4), said, "said", "end" if left else "start")
+            text(
+                x(value) + (-9 if left else 9),
+                y(share) + (16 if share > 0.9 else 4),
+                said,
+                "said",
+                "end" if left else "start",
+            )
         )
     return figure(width, height, body, f"distribution of {info.x.name}")
 

@@ -138,7 +138,20 @@ def _outcome_sections(scenario: Scenario, outcome: Outcome) -> list[str]:
 
 def _plans(ranking: Ranking) -> str:
     best = ranking.best.plan if ranking.best is not None else None
-    heads = ("Plan", "Batch", "Weights", "Devices", "TTFT p50", "TTFT p99", "TPOT p99", "Tokens/s", "Cost/M", "Energy/M", "Carbon/M", "SLO")
+    heads = (
+        "Plan",
+        "Batch",
+        "Weights",
+        "Devices",
+        "TTFT p50",
+        "TTFT p99",
+        "TPOT p99",
+        "Tokens/s",
+        "Cost/M",
+        "Energy/M",
+        "Carbon/M",
+        "SLO",
+    )
     rows = []
     for outcome in ranking.plans[:SHOWN_PLANS]:
         met = outcome.slo.get("met", True)
@@ -148,14 +161,20 @@ def _plans(ranking: Ranking) -> str:
             f"<td>{escape(words.precision_name(outcome.plan))}</td>",
             f'<td class="n">{int(outcome.metrics.get("devices", 0))}</td>',
         ]
-        for path in ("ttft.p50", "ttft.p99", "tpot.p99", "throughput", *(words.GOAL_METRIC[g] for g in ("cost", "energy", "carbon"))):
+        for path in (
+            "ttft.p50",
+            "ttft.p99",
+            "tpot.p99",
+            "throughput",
+            *(words.GOAL_METRIC[g] for g in ("cost", "energy", "carbon")),
+        ):
             value, _, interval = words.metric(outcome, path).partition(" ±")
             spread = f" <small>±{escape(interval)}</small>" if interval else ""
             cells.append(f'<td class="n">{escape(value)}{spread}</td>')
         cells.append("<td>met</td>" if met else f'<td class="no" title="{escape("; ".join(missed))}">missed</td>')
         kind = "best" if outcome.plan == best else "" if met else "missed"
         rows.append(f'<tr class="{kind}">{"".join(cells)}</tr>')
-    head = "".join(f'<th{" class=n" if 2 < i < 11 else ""}>{h}</th>' for i, h in enumerate(heads))
+    head = "".join(f"<th{' class=n' if 2 < i < 11 else ''}>{h}</th>" for i, h in enumerate(heads))
     more = len(ranking.plans) - SHOWN_PLANS
     lead = "Best first; ± is half of the 80 % interval." + (f" {more} more are in outcome.json." if more > 0 else "")
     return _section("Ranking", f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>", lead)
@@ -189,11 +208,25 @@ def _accuracy() -> str:
 def _page(scenario: Scenario, parts: Sequence[str], outcome: Outcome | None) -> str:
     parts = [*parts, _accuracy()]
     if outcome is not None and outcome.notes:
-        parts.append(_section("Taken as given", _list(outcome.notes), "What the scenario left open and what was assumed."))
-    plan = "" if outcome is None else f"<details><summary>The plan</summary><pre>{escape(_pretty(outcome.plan))}</pre></details>"
-    parts.append(_section("The question", f"<details open><summary>Scenario</summary><pre>{escape(dump(scenario))}</pre></details>{plan}"))
+        parts.append(
+            _section("Taken as given", _list(outcome.notes), "What the scenario left open and what was assumed.")
+        )
+    plan = (
+        ""
+        if outcome is None
+        else f"<details><summary>The plan</summary><pre>{escape(_pretty(outcome.plan))}</pre></details>"
+    )
+    parts.append(
+        _section(
+            "The question",
+            f"<details open><summary>Scenario</summary><pre>{escape(dump(scenario))}</pre></details>{plan}",
+        )
+    )
     provenance = outcome.provenance if outcome is not None else {}
-    said = [f"fleetcast {release()}", *(f"{k} {v}" for k, v in provenance.items() if isinstance(v, str | int) and not isinstance(v, bool))]
+    said = [
+        f"fleetcast {release()}",
+        *(f"{k} {v}" for k, v in provenance.items() if isinstance(v, str | int) and not isinstance(v, bool)),
+    ]
     page = Template((_TEMPLATES / "report.html").read_text(encoding="utf-8"))
     return page.substitute(
         title=escape(f"{scenario.name} – Fleetcast"), version=escape(release()), body="\n".join(p for p in parts if p),

@@ -84,9 +84,7 @@ def escape(text: object) -> str:
 def text(x: float, y: float, content: object, kind: str = "", anchor: str = "start", title: str = "") -> str:
     """Returns a piece of text; ``kind`` is its CSS class."""
     tip = f"<title>{escape(title)}</title>" if title else ""
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">{escape(content)}{tip}</text>'
-    )
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">{escape(content)}{tip}</text>'
 
 
 def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:

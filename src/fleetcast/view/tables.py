@@ -197,7 +197,9 @@ def _limits_cell(key: str, limits: Mapping[str, Mapping[str, Any]]) -> Text:
     for metric, check in limits.items():
         if metric.startswith(f"{key}."):
             statistic = metric.partition(".")[2]
-            text.append(f"{statistic} {words.number(check['limit'], metric)} ", style="green" if check["met"] else "red")
+            text.append(
+                f"{statistic} {words.number(check['limit'], metric)} ", style="green" if check["met"] else "red"
+            )
             text.append("met" if check["met"] else "missed", style="green" if check["met"] else "red")
     return text
 

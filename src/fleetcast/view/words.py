@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fleetcast.base.tables import lookup
 from fleetcast.base.units import show
-from fleetcast.scenario.objective import Objective, lookup
+from fleetcast.scenario.objective import Objective
 from fleetcast.scenario.outcome import UNITS
 from fleetcast.scenario.plan import read_plan
 
@@ -210,7 +211,9 @@ def space(counts: Mapping[str, Any]) -> str:
         "deduplicated": "same as another", "simulated": "simulated",
     }  # fmt: skip
     known = [f"{counts[k]:,} {text}" for k, text in names.items() if k in counts]
-    return ", ".join(known + [f"{v:,} {k.replace('_', ' ')}" for k, v in counts.items() if k not in names and isinstance(v, int)])
+    return ", ".join(
+        known + [f"{v:,} {k.replace('_', ' ')}" for k, v in counts.items() if k not in names and isinstance(v, int)]
+    )
 
 
 def need(row: Mapping[str, Any]) -> str:

@@ -32,9 +32,7 @@ def test_the_issue_s_devices_are_there():
 
 @pytest.mark.parametrize("device", DEVICES, ids=ids(DEVICES))
 def test_device_is_sane_and_sourced(device):
-    assert len(device.source) > 15 and any(
-        year in device.source for year in map(str, range(2015, 2027))
-    )
+    assert len(device.source) > 15 and any(year in device.source for year in map(str, range(2015, 2027)))
     assert device.measured and device.power.source
     assert 4e9 <= device.memory <= 1.1e12
     assert 1e10 <= device.bandwidth <= 1e13

@@ -53,9 +53,7 @@ def stepwise(found, start, end, steps=20000):
     return sum(found.at(start + (i + 0.5) * width) for i in range(steps)) / steps
 
 
-@pytest.mark.parametrize(
-    "span", [(0, 1800), (1800, 9000), (WEEK - HOUR, WEEK + HOUR), (0, 3 * WEEK)]
-)
+@pytest.mark.parametrize("span", [(0, 1800), (1800, 9000), (WEEK - HOUR, WEEK + HOUR), (0, 3 * WEEK)])
 def test_mean_is_the_integral_over_the_span(span):
     found = signal("PJM")
     assert found.mean(*span) == pytest.approx(stepwise(found, *span), rel=1e-4)
@@ -88,9 +86,7 @@ def test_a_user_s_file(tmp_path):
         file.write("timestamp,avg_CI\n2022-01-01T00:00:00+00:00,10\n2022-01-01T01:00:00+00:00,20\n")
     assert signal("map.csv.gz", tmp_path).values == (10, 20)
     (tmp_path / "one.csv").write_text("time_h,intensity\n5,77\n")
-    assert (
-        math.isinf(signal("one.csv", tmp_path).span) and signal("one.csv", tmp_path).at(1e9) == 77
-    )
+    assert math.isinf(signal("one.csv", tmp_path).span) and signal("one.csv", tmp_path).at(1e9) == 77
 
 
 @pytest.mark.parametrize(

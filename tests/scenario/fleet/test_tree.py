@@ -48,9 +48,7 @@ def test_one_line():
     assert any("price of h100-sxm" in note and "2025" in note for note in found.echo())
 
 
-@pytest.mark.parametrize(
-    "text", ["8x h100-sxm", "8 x h100-sxm", "8X H100_SXM", "8× h100", "8* h100"]
-)
+@pytest.mark.parametrize("text", ["8x h100-sxm", "8 x h100-sxm", "8X H100_SXM", "8× h100", "8* h100"])
 def test_spellings_of_a_line(text):
     assert [(n, d.id) for n, d in parse_devices(text)] == [(8, "h100-sxm")]
 
@@ -66,9 +64,7 @@ def test_more_than_a_node_is_several_nodes_and_said_so():
 def test_two_kinds_of_devices():
     found = tree('[fleet]\ndevices = "4x h100-sxm + 4x a100-80g-sxm"')
     assert [(g.name, g.count) for g in found.groups] == [("h100-sxm", 4), ("a100-80g-sxm", 4)]
-    assert found.link_between("h100-sxm", "a100-80g-sxm").id == "infiniband-hdr", (
-        "the slower of two"
-    )
+    assert found.link_between("h100-sxm", "a100-80g-sxm").id == "infiniband-hdr", "the slower of two"
     assert any("between the groups of the fleet" in note for note in found.echo())
     twice = tree('[fleet]\ndevices = "4x h100 + 4x h100"')
     assert [group.name for group in twice.groups] == ["h100-sxm", "h100-sxm-2"]
@@ -195,9 +191,7 @@ def groups(draw, depth=2):
 
 def written(group):
     inside = (
-        sum(n for n, _ in parse_devices(group["devices"]))
-        if "devices" in group
-        else sum(map(written, group["groups"]))
+        sum(n for n, _ in parse_devices(group["devices"])) if "devices" in group else sum(map(written, group["groups"]))
     )
     return group["count"] * inside
 

@@ -27,9 +27,7 @@ def small(**attention: int | str | bool) -> Model:
     """A four-layer model of 256 with 8 heads of 32."""
     shape = {"heads": 8, "kv_heads": 4, "head_dim": 32} | attention
     block = Block(attention=Attention(**shape), ffn=Ffn(width=512))
-    return Model(
-        architecture="", hidden=256, vocab=1000, blocks=(block,), pattern=(0,) * 4, precision=BF16
-    )
+    return Model(architecture="", hidden=256, vocab=1000, blocks=(block,), pattern=(0,) * 4, precision=BF16)
 
 
 @pytest.mark.parametrize("id", models())
@@ -43,10 +41,7 @@ def test_parts_add_up_and_every_token_uses_fewer(id: str) -> None:
 
 
 SPREAD = [
-    (id, ranks)
-    for id in models()
-    for ranks in (2, 4, 8, 16)
-    if model(id).misfit(Layout(tensor_parallel=ranks)) is None
+    (id, ranks) for id in models() for ranks in (2, 4, 8, 16) if model(id).misfit(Layout(tensor_parallel=ranks)) is None
 ]
 
 

@@ -104,9 +104,7 @@ def test_a_path_is_read(tmp_path: Path) -> None:
 def test_a_path_without_a_builder_lists_the_builders(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text('{"architectures": ["MambaForCausalLM"]}')
-    with pytest.raises(
-        Unsupported, match=re.compile("MambaForCausalLM.*LlamaForCausalLM.*T5", re.S)
-    ):
+    with pytest.raises(Unsupported, match=re.compile("MambaForCausalLM.*LlamaForCausalLM.*T5", re.S)):
         model(str(path))
     with pytest.raises(SpecError, match="is not a file"):
         model(str(tmp_path / "absent.json"))

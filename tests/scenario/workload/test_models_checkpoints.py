@@ -81,9 +81,7 @@ def test_parameters_are_the_published_count(id: str, count: float, source: str) 
 
 
 ROUNDED = {"gpt-oss-20b", "gpt-oss-120b", "deepseek-v3", "deepseek-r1"}
-OTHERWISE_COUNTED = {
-    "gpt-j-6b"
-}  # its card counts 2.5 million more than its checkpoint holds: 0.04 %
+OTHERWISE_COUNTED = {"gpt-j-6b"}  # its card counts 2.5 million more than its checkpoint holds: 0.04 %
 
 
 @pytest.mark.parametrize("id", sorted(set(PUBLISHED) - ROUNDED - OTHERWISE_COUNTED))
@@ -173,7 +171,5 @@ def test_active_parameters_are_the_published_ones(id: str, billions: float, sour
         ("gpt-oss-20b", 13.76e9, 5e-3, "13.8 GB of safetensors on the Hub"),
     ],
 )
-def test_bytes_of_weights_are_the_checkpoint_s(
-    id: str, size: float, tolerance: float, source: str
-) -> None:
+def test_bytes_of_weights_are_the_checkpoint_s(id: str, size: float, tolerance: float, source: str) -> None:
     assert model(id).weight_bytes() == pytest.approx(size, rel=tolerance, abs=0), source

@@ -53,9 +53,7 @@ def test_mistral_assumes_a_window_only_where_none_is_written() -> None:
     assert windows(tiny("MistralForCausalLM", sliding_window=8, **heads)) == [8] * 4
 
 
-@pytest.mark.parametrize(
-    "architecture", ["Qwen2ForCausalLM", "Qwen3ForCausalLM", "Qwen2MoeForCausalLM"]
-)
+@pytest.mark.parametrize("architecture", ["Qwen2ForCausalLM", "Qwen3ForCausalLM", "Qwen2MoeForCausalLM"])
 def test_qwen_windows_need_their_switch(architecture: str) -> None:
     fields = {"num_key_value_heads": 2, "sliding_window": 16, "max_window_layers": 3}
     assert windows(tiny(architecture, **fields)) == [0] * 4
@@ -201,9 +199,7 @@ def test_tied_embeddings_are_the_class_s_default() -> None:
         ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "int8", "bf16", 1.0),
     ],
 )
-def test_quantisation_methods(
-    quantised: dict[str, object], weights: str, activations: str, bytes_each: float
-) -> None:
+def test_quantisation_methods(quantised: dict[str, object], weights: str, activations: str, bytes_each: float) -> None:
     precision = tiny("LlamaForCausalLM", quantization_config=quantised).precision
     assert (precision.weights, precision.activations) == (weights, activations)
     assert precision.bytes_per_weight("ffn") == bytes_each
@@ -216,9 +212,7 @@ def test_exempt_modules_stay_wide() -> None:
         "model.layers.2.mlp.gate",
     ]
     quantised = {"quant_method": "fp8", "modules_to_not_convert": listed}
-    assert (
-        "attention" not in tiny("LlamaForCausalLM", quantization_config=quantised).precision.parts
-    )
+    assert "attention" not in tiny("LlamaForCausalLM", quantization_config=quantised).precision.parts
     assert "ffn" in tiny("LlamaForCausalLM", quantization_config=quantised).precision.parts
     first = {"quant_method": "fp8", "modules_to_not_convert": ["model.layers.0.self_attn"]}
     assert "attention" in tiny("LlamaForCausalLM", quantization_config=first).precision.parts
@@ -342,9 +336,7 @@ QUANTISED = st.dictionaries(
 )
 
 
-@given(
-    st.sampled_from(["fp8", "gptq", "awq", "modelopt", "compressed-tensors", "mxfp4", 3]), QUANTISED
-)
+@given(st.sampled_from(["fp8", "gptq", "awq", "modelopt", "compressed-tensors", "mxfp4", 3]), QUANTISED)
 def test_any_quantisation_may_be_anything(method: object, fields: dict[str, object]) -> None:
     try:
         model = tiny("LlamaForCausalLM", quantization_config=fields | {"quant_method": method})

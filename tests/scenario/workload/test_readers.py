@@ -118,9 +118,7 @@ def test_parquet(tmp_path: Path) -> None:
         read_file(write(tmp_path, b"PAR1 and then nothing", "cut.parquet"))
 
 
-def test_parquet_without_pyarrow_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     with pytest.raises(MissingExtra, match=r"fleetcast\[data\]"):
         read_file(write(tmp_path, b"PAR1", "t.parquet"))
@@ -213,9 +211,7 @@ def test_one_line_is_a_trace(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_every_error_names_file_place_value_and_limit(
-    tmp_path: Path, text: str, message: str
-) -> None:
+def test_every_error_names_file_place_value_and_limit(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(SpecError) as caught:
         read_file(write(tmp_path, text))
     assert message in str(caught.value)
@@ -256,8 +252,7 @@ def test_a_million_lines_in_well_under_a_second_when_compiled(tmp_path: Path) ->
     draw = np.random.default_rng(3)
     rows = 1_000_000
     block = "".join(
-        f"{i * 0.125:.6f},{p},{o}\n"
-        for i, (p, o) in enumerate(draw.integers(1, 4000, (rows // 10, 2)).tolist())
+        f"{i * 0.125:.6f},{p},{o}\n" for i, (p, o) in enumerate(draw.integers(1, 4000, (rows // 10, 2)).tolist())
     )
     path = write(tmp_path, HEAD + block * 10)
     start = time.process_time()

@@ -91,9 +91,7 @@ def test_first_requests_of_a_trace() -> None:
         ("gamma", {"cv": 0.5}, 0.5),
     ],
 )
-def test_gaps_have_the_rate_and_variation_asked_for(
-    kind: str, extra: dict[str, float], cv: float
-) -> None:
+def test_gaps_have_the_rate_and_variation_asked_for(kind: str, extra: dict[str, float], cv: float) -> None:
     spec = convert({"kind": kind, "rate": "4 /s", **extra}, Arrivals)
     gaps = np.diff(arrival_times(spec, 200_000, seed=1))
     assert gaps.mean() == pytest.approx(0.25, rel=0.03)
@@ -141,9 +139,7 @@ def test_closed_loop_keeps_users_and_needs_no_times() -> None:
     closed = {"kind": "closed", "concurrency": 16, "requests": 40}
     found = traffic(serving(arrivals=closed, lengths=FIXED))
     assert (found.concurrency, len(found), found.arrival.max()) == (16, 40, 0)
-    on_trace = traffic(
-        serving(arrivals={"kind": "closed", "concurrency": 4}, trace="azure-code-2023")
-    )
+    on_trace = traffic(serving(arrivals={"kind": "closed", "concurrency": 4}, trace="azure-code-2023"))
     assert (on_trace.concurrency, len(on_trace)) == (4, 8819)
 
 
@@ -293,7 +289,5 @@ def test_sorting_conserves_requests(rows: list[tuple[float, int, int]]) -> None:
     found = requests(*zip(*rows, strict=True))  # type: ignore[arg-type]
     assert (np.diff(found.arrival) >= 0).all()
     expected = sorted((a, max(p, 1), max(o, 1)) for a, p, o in rows)
-    got = sorted(
-        zip(found.arrival.tolist(), found.prompt.tolist(), found.output.tolist(), strict=True)
-    )
+    got = sorted(zip(found.arrival.tolist(), found.prompt.tolist(), found.output.tolist(), strict=True))
     assert got == expected

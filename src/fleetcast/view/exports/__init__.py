@@ -113,14 +113,28 @@ def services(state: Setting, plan: Plan) -> tuple[Service, ...]:
         longest = -(-state.longest // _ROUND_CONTEXT) * _ROUND_CONTEXT
         found.append(
             Service(
-                name=name, repository=repository(pool.model or state.scenario.workload.model, model.id),
-                device=group.device.id, vendor=group.device.vendor, node=group.node, first=used.get(group.name, 0),
-                replicas=one(pool.replicas), tensor=one(pool.tensor_parallel), pipeline=one(pool.pipeline_parallel),
-                expert=one(pool.expert_parallel), attention_dp=one(pool.attention_dp),
-                experts="experts" in model.parts, engine=str(pool.engine), profile=server.engine,
-                stored=model.dtype, dtype=str(pool.dtype), kv_dtype=str(pool.kv_dtype),
+                name=name,
+                repository=repository(pool.model or state.scenario.workload.model, model.id),
+                device=group.device.id,
+                vendor=group.device.vendor,
+                node=group.node,
+                first=used.get(group.name, 0),
+                replicas=one(pool.replicas),
+                tensor=one(pool.tensor_parallel),
+                pipeline=one(pool.pipeline_parallel),
+                expert=one(pool.expert_parallel),
+                attention_dp=one(pool.attention_dp),
+                experts="experts" in model.parts,
+                engine=str(pool.engine),
+                profile=server.engine,
+                stored=model.dtype,
+                dtype=str(pool.dtype),
+                kv_dtype=str(pool.kv_dtype),
                 context=min(longest, model.context) if model.context else longest,
-                batch=tables[0], order=str(tables[1]["kind"]), memory=str(tables[2]["kind"]), route=route,
+                batch=tables[0],
+                order=str(tables[1]["kind"]),
+                memory=str(tables[2]["kind"]),
+                route=route,
             )  # fmt: skip
         )
         used[group.name] = used.get(group.name, 0) + pool.devices()
@@ -149,7 +163,9 @@ def arguments(flags: Mapping[str, object]) -> list[str]:
     return found
 
 
-def script(services: Sequence[Service], head: str, argv: Callable[[Service, int], list[str]], notes: Sequence[str]) -> Export:
+def script(
+    services: Sequence[Service], head: str, argv: Callable[[Service, int], list[str]], notes: Sequence[str]
+) -> Export:
     """Returns a shell script of one command per replica, and the same as data.
 
     Args:

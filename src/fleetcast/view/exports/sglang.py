@@ -66,7 +66,7 @@ def notes(services: Sequence[Service]) -> list[str]:
     for service in services:
         if service.profile.family != "sglang":
             found.append(
-                f"Simulated with the engine profile {service.engine}; set plan.engine = \"sglang\" to forecast SGLang."
+                f'Simulated with the engine profile {service.engine}; set plan.engine = "sglang" to forecast SGLang.'
             )
         if service.dtype in ("int8", "int4", "mxfp4", "nvfp4", "fp8-weights") and quantised(service):
             found.append(f"{service.dtype} needs a checkpoint quantised so: put its name for {service.repository}.")

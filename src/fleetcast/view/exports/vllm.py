@@ -86,7 +86,7 @@ def notes(services: Sequence[Service]) -> list[str]:
     for service in services:
         if service.profile.family != "vllm":
             found.append(
-                f"Simulated with the engine profile {service.engine}; set plan.engine = \"vllm-1\" to forecast vLLM."
+                f'Simulated with the engine profile {service.engine}; set plan.engine = "vllm-1" to forecast vLLM.'
             )
         if service.dtype in ("int8", "int4", "mxfp4", "nvfp4") and quantised(service):
             found.append(f"{service.dtype} needs a checkpoint quantised so: put its name for {service.repository}.")

@@ -1,0 +1,344 @@
+"""The space of serving plans: every layout on every part of a fleet, as columns, and every batch policy on top.
+
+A *layout* is one row of numbers: group, replicas, TP, PP, EP, attention-DP. A *variant* is what else a pool can be
+told: engine, dtypes, policies. A *combination* gives each pool one layout (or none); with one variant per pool it is
+a candidate. Plans are made only for the candidates that are simulated.
+
+What the space holds by default, per leaf group of the fleet:
+
+- TP: every count that divides the model's heads, widths and key-value heads (those may also be copied), also over
+  several nodes. PP: up to the number of layers. EP: experts only, a divisor of the experts and of TP x attention-DP.
+  Attention-DP: where it saves something, i.e. experts or latent attention (MLA).
+- replicas: as many as fit, and every smaller number. TP x attention-DP ranks that fit a node never straddle two.
+- batch: the engine's default policy and chunked prefill; chunk 512, 2048, 8192; max_batch 64, 256, 1024.
+- several groups: each alone, and every set of them at once with one layout per group that fills it, all pools under
+  one variant.
+
+What ``[plan]`` fixes is not searched; a list there means those values.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fleetcast.base.errors import Infeasible, SpecError
+from fleetcast.base.spec import kinds
+from fleetcast.cost.engine import engine
+from fleetcast.policy import batch as batch_family
+from fleetcast.scenario.fleet.tree import Group
+from fleetcast.scenario.plan import Plan, Pool, as_tuple, replace
+from fleetcast.scenario.workload.models import Layout, Model
+from fleetcast.sim.serving.setting import DEFAULT_ENGINE, Setting
+
+CHUNKS = (512, 2048, 8192)
+"""Token budgets of an iteration that are searched."""
+MAX_BATCHES = (64, 256, 1024)
+"""Most running requests that are searched."""
+JOINT = 512
+"""Most layouts of several groups at once; above it only those with the fewest pipeline stages per TP are joined."""
+
+DEGREES = ("replicas", "tp", "pp", "ep", "adp")
+ROW = np.dtype([("pool", "i4"), ("group", "i4"), *((name, "i8") for name in DEGREES)])
+"""One layout: index of the pool and of the fleet's group, and the degrees."""
+
+Table = dict[str, Any]
+Rows = NDArray[np.void]
+
+
+@dataclass(frozen=True)
+class Space:
+    """Candidate plans, not yet made.
+
+    Attributes:
+        templates: the pools as ``[plan]`` has them; what is open there is searched.
+        groups: leaf groups of the fleet.
+        rows: layouts, ``ROW``.
+        variants: per template, the changes that decide everything but the layout.
+        joined: variants of several pools go together (one template over several groups) or are all combined.
+        route: the plan's route, passed on.
+        misfits: layouts that the model forbids: (family, why).
+        lines: the space in sentences.
+    """
+
+    templates: tuple[Pool, ...]
+    groups: tuple[Group, ...]
+    rows: Rows
+    variants: tuple[tuple[Table, ...], ...]
+    joined: bool
+    route: Table | str | None
+    misfits: tuple[tuple[str, Infeasible], ...]
+    lines: tuple[str, ...]
+
+    def pool(self, row: int, variant: Table) -> Pool:
+        """Returns the pool of layout ``row`` under ``variant``."""
+        _, group, replicas, tp, pp, ep, adp = (int(value) for value in self.rows[row])
+        on = self.groups[group].name if len(self.groups) > 1 else None
+        return replace(
+            self.templates[self.rows[row]["pool"]], on=on, replicas=replicas, tensor_parallel=tp,
+            pipeline_parallel=pp, expert_parallel=ep, attention_dp=adp, **variant,
+        )  # fmt: skip
+
+    def plan(self, pools: Iterable[Pool]) -> Plan:
+        """Returns the plan of some pools."""
+        return Plan(pools=tuple(pools), route=self.route)
+
+    def devices(self) -> NDArray[np.int64]:
+        """Returns the devices of each layout."""
+        r = self.rows
+        return np.asarray(r["replicas"] * r["tp"] * r["pp"] * r["adp"], dtype=np.int64)
+
+    def family(self, row: int) -> str:
+        """Returns the layout's name without replicas: ``TP4 PP2 on h100-sxm``."""
+        _, group, _, tp, pp, ep, adp = (int(value) for value in self.rows[row])
+        return family_name(self.groups[group].name, tp, pp, ep, adp)
+
+
+def family_name(group: str, tp: int, pp: int, ep: int = 1, adp: int = 1) -> str:
+    """Returns e.g. ``TP4 PP2 EP8 on h100-sxm``."""
+    more = "".join(f" {name}{n}" for name, n in (("EP", ep), ("ADP", adp)) if n > 1)
+    return f"TP{tp} PP{pp}{more} on {group}"
+
+
+def enumerate_space(state: Setting) -> Space:
+    """Returns the space that a scenario leaves open.
+
+    Raises:
+        SpecError: ``[plan]`` lists values that contradict each other, so that nothing is left.
+    """
+    templates, groups = state.scenario.plan.pools, state.tree.groups
+    found, misfits = [], []
+    for index, template in enumerate(templates):
+        model = state.model_named(template.model)
+        for g, group in enumerate(groups):
+            if template.on is not None and group.name != template.on:
+                continue
+            rows, wrong = layouts(model, group, template)
+            rows["pool"], rows["group"] = index, g
+            found.append(rows)
+            misfits += wrong
+        if template.on is not None:
+            state.tree.group(template.on, "plan.on")
+    rows = np.concatenate(found)
+    variants = tuple(tuple(variants_of(template)) for template in templates)
+    lines = _describe(templates, groups, variants)
+    return Space(
+        templates, groups, rows, variants, len(templates) == 1, state.scenario.plan.route, tuple(misfits), lines
+    )
+
+
+def layouts(model: Model, group: Group, template: Pool) -> tuple[Rows, list[tuple[str, Infeasible]]]:
+    """Returns every layout of a pool on a group as rows (``pool`` and ``group`` unset), and what the model forbids.
+
+    Args:
+        model: what the pool serves.
+        group: the devices.
+        template: fixed and listed degrees.
+    """
+    n = group.count
+    experts = max((block.ffn.experts for block in model.blocks), default=0)
+    latent = any(b.attention is not None and b.attention.kind == "mla" for b in model.blocks)
+    every = range(1, n + 1)
+    adp = _options(template.attention_dp, every if experts or latent else (1,))
+    tp = _options(template.tensor_parallel, every)
+    ep = _options(template.expert_parallel, every if experts else (1,))
+    shapes = _cross({"tp": tp}, "adp", adp, lambda c: n // c["tp"])
+    shapes = _cross(shapes, "ep", ep, lambda c: c["tp"] * c["adp"])
+    keep = (shapes["tp"] * shapes["adp"]) % shapes["ep"] == 0
+    shapes = {name: column[keep] for name, column in shapes.items()}
+    good, misfits = _fitting(model, group, shapes)
+    shapes = {name: column[good] for name, column in shapes.items()}
+    pp = _options(template.pipeline_parallel, range(1, min(n, model.layers) + 1))
+    rows = _cross(shapes, "pp", pp, lambda c: places(group, c["tp"] * c["adp"]))
+    replicas = _options(template.replicas, every)
+    rows = _cross(rows, "replicas", replicas, lambda c: places(group, c["tp"] * c["adp"]) // c["pp"])
+    table = np.zeros(len(rows["tp"]), dtype=ROW)
+    for name in DEGREES:
+        table[name] = rows[name]
+    return table, misfits
+
+
+def places(group: Group, span: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns how many sets of ``span`` ranks a group holds when a set that fits a node does not straddle two."""
+    whole, rest = divmod(group.count, group.node)
+    within = whole * (group.node // span) + rest // span
+    nodes = -(-span // group.node)
+    across = np.where(span % group.node == 0, whole // nodes, group.count // (nodes * group.node))
+    spare = np.where((across == 0) & (span <= group.count), 1, across)
+    return np.asarray(np.where(span <= group.node, within, spare), dtype=np.int64)
+
+
+def variants_of(template: Pool) -> Iterator[Table]:
+    """Yields everything but the layout that a pool leaves open: engine, dtypes, policies, one value each."""
+    for name in as_tuple(template.engine) or (DEFAULT_ENGINE,):
+        profile = engine(name)
+        choices: dict[str, Sequence[Any]] = {
+            "dtype": as_tuple(template.dtype) or (None,),
+            "kv_dtype": as_tuple(template.kv_dtype) or (None,),
+            "order": _tables(template.order, profile.order),
+            "memory": _tables(template.memory, profile.memory),
+            "batch": batches(template.batch, profile.batch),
+        }
+        for values in itertools.product(*choices.values()):
+            yield {"engine": name} | dict(zip(choices, values, strict=True))
+
+
+def batches(asked: Any, default: Table) -> list[Table]:
+    """Returns the batch tables to search, smallest budget and batch first.
+
+    Args:
+        asked: ``[plan].batch``: None, a kind, a table (lists mean search), or several of these.
+        default: the engine's table; its budget is kept where it is not called ``chunk``.
+
+    Raises:
+        SpecError: the tables leave nothing, e.g. every chunk below every max_batch.
+    """
+    starts = [{"kind": t} if isinstance(t, str) else dict(t) for t in as_tuple(asked)]
+    if not starts:
+        starts = [{"kind": kind} for kind in dict.fromkeys((default["kind"], "chunked"))]
+    known, found = kinds(batch_family), []
+    for start in starts:
+        table = ({} if "kind" in start else {"kind": default["kind"]}) | start
+        class_ = known.get(str(table["kind"]))
+        names = inspect.signature(class_).parameters if class_ is not None else ()
+        if "max_batch" in names:
+            table.setdefault("max_batch", list(MAX_BATCHES))
+        if "chunk" in names:
+            table.setdefault("chunk", list(CHUNKS))
+        elif "max_tokens" in names and table["kind"] == default["kind"] and "max_tokens" in default:
+            table.setdefault("max_tokens", default["max_tokens"])
+        found += [t for t in _expand(table) if t.get("chunk", 1 << 60) >= t.get("max_batch", 0)]
+    if not found:
+        raise SpecError(
+            "plan.batch", "leaves nothing to search", value=asked, limit="chunk must be at least max_batch",
+            hint="Raise chunk or lower max_batch",
+        )  # fmt: skip
+    return sorted(
+        found, key=lambda t: (str(t["kind"]), t.get("chunk", 0), t.get("max_tokens", 0), t.get("max_batch", 0))
+    )
+
+
+def combine(space: Space, usable: NDArray[np.bool_]) -> tuple[list[tuple[int, ...]], tuple[str, ...]]:
+    """Returns the combinations of usable layouts, one tuple of rows per plan, and how they were chosen.
+
+    One template: every layout alone, and for every set of at least two groups one filling layout each. Several
+    templates: one layout per template, where the devices of each group suffice.
+    """
+    r, index = space.rows, np.flatnonzero(usable)
+    if len(space.templates) > 1:
+        return _combine_pools(space, index), ()
+    alone = [(int(i),) for i in index]
+    per_group = {
+        int(g): [int(i) for i in _filling(r, index[r["group"][index] == g])] for g in np.unique(r["group"][index])
+    }
+    if len(per_group) < 2:
+        return alone, ()
+    joint = _product(list(per_group.values()))
+    how = "several groups at once: one layout per group that fills it, one variant for all"
+    if len(joint) > JOINT:
+        fewest = [[i for i in rows if _fewest_stages(r, rows, i)] for rows in per_group.values()]
+        joint = _product(fewest)
+        how += "; of those only the fewest pipeline stages per TP, EP and attention-DP"
+    return alone + joint, (f"{how}: {len(joint)} combinations",)
+
+
+def _combine_pools(space: Space, index: NDArray[np.intp]) -> list[tuple[int, ...]]:
+    devices, r = space.devices(), space.rows
+    per_pool = [[int(i) for i in index[r["pool"][index] == p]] for p in range(len(space.templates))]
+    found: list[tuple[int, ...]] = []
+    for rows in itertools.product(*per_pool):
+        taken = [0] * len(space.groups)
+        for i in rows:
+            taken[r["group"][i]] += int(devices[i])
+        if all(used <= group.count for used, group in zip(taken, space.groups, strict=True)):
+            found.append(rows)
+    return found
+
+
+def _product(sets: list[list[int]]) -> list[tuple[int, ...]]:
+    found: list[tuple[int, ...]] = []
+    for size in range(2, len(sets) + 1):
+        for chosen in itertools.combinations(sets, size):
+            found += itertools.product(*chosen)
+    return found
+
+
+def _filling(rows: Rows, index: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Of layouts that differ only in replicas, the one with the most."""
+    best: dict[tuple[int, ...], int] = {}
+    for i in index:
+        key = tuple(int(rows[name][i]) for name in ("tp", "pp", "ep", "adp"))
+        if key not in best or rows["replicas"][i] > rows["replicas"][best[key]]:
+            best[key] = int(i)
+    return np.array(sorted(best.values()), dtype=np.intp)
+
+
+def _fewest_stages(rows: Rows, among: list[int], i: int) -> bool:
+    same = [j for j in among if all(rows[name][j] == rows[name][i] for name in ("tp", "ep", "adp"))]
+    return bool(rows["pp"][i] == min(rows["pp"][j] for j in same))
+
+
+def _options(asked: int | tuple[int, ...] | None, default: Iterable[int]) -> NDArray[np.int64]:
+    return np.array(sorted(set(as_tuple(asked) or default)), dtype=np.int64)
+
+
+def _cross(columns: dict[str, Any], name: str, options: NDArray[np.int64], limit: Any) -> dict[str, Any]:
+    """Gives every row each option up to its limit: rows repeat, one column more."""
+    most = np.searchsorted(options, limit(columns), side="right")
+    first = np.repeat(np.cumsum(most) - most, most)
+    crossed = {key: np.repeat(column, most) for key, column in columns.items()}
+    return crossed | {name: options[np.arange(len(first)) - first]}
+
+
+def _fitting(model: Model, group: Group, shapes: dict[str, Any]) -> tuple[list[int], list[tuple[str, Infeasible]]]:
+    good, wrong = [], {}
+    for i, (tp, adp, ep) in enumerate(zip(shapes["tp"], shapes["adp"], shapes["ep"], strict=True)):
+        why = model.misfit(Layout(tensor_parallel=int(tp), attention_dp=int(adp), expert_parallel=int(ep)))
+        if why is None:
+            good.append(i)
+        else:
+            # one line per TP or EP that does not divide, not one per layout that has it
+            name = f"EP{ep}" if why.constraint.startswith("expert") else f"TP{tp}"
+            wrong.setdefault(f"{name} on {group.name}", why)
+    return good, list(wrong.items())
+
+
+def _tables(asked: Any, default: Table) -> list[Table]:
+    tables = [{"kind": t} if isinstance(t, str) else dict(t) for t in as_tuple(asked)] or [default]
+    return [full for table in tables for full in _expand(table)]
+
+
+def _expand(table: Table) -> Iterator[Table]:
+    """Yields ``{chunk = [512, 2048]}`` as one table per value."""
+    values = [v if isinstance(v, list | tuple) else (v,) for v in table.values()]
+    for chosen in itertools.product(*values):
+        yield dict(zip(table, chosen, strict=True))
+
+
+def _describe(
+    templates: tuple[Pool, ...], groups: tuple[Group, ...], variants: tuple[tuple[Table, ...], ...]
+) -> tuple[str, ...]:
+    lines = []
+    for template, choices in zip(templates, variants, strict=True):
+        where = template.on or ", ".join(f"{g.count} x {g.device.id}" for g in groups)
+        fixed = [
+            f"{name} {getattr(template, name)}"
+            for name in template.__struct_fields__
+            if name not in ("role", "on") and getattr(template, name) is not None
+        ]
+        lines.append(
+            f"every replicas x TP x PP x EP x attention-DP on 1 to all of {where}"
+            + (f" ({'; '.join(fixed)})" if fixed else "") + f", {len(choices)} variants each: "
+            + ", ".join(dict.fromkeys(_name(v["batch"]) for v in choices))
+        )  # fmt: skip
+    return tuple(lines)
+
+
+def _name(table: Table) -> str:
+    return " ".join(str(table["kind"]) if k == "kind" else f"{k} {v}" for k, v in table.items())
