@@ -1,0 +1,261 @@
+"""Candidates: combinations that fit in memory, with the bounds of what they can reach."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fleetcast.base.errors import Infeasible
+from fleetcast.base.spec import build, describe
+from fleetcast.cost.engine import engine
+from fleetcast.policy import route as routes
+from fleetcast.scenario.outcome import Outcome
+from fleetcast.scenario.plan import Plan, Pool, replace
+from fleetcast.search.bounds import SLACK, Floor, Pace, demand, floor_of, pace
+from fleetcast.search.space import Space, Table, combine
+from fleetcast.scenario.workload.precision import as_engine
+from fleetcast.sim.serving.setting import Server, Setting, check_route, fill, kv_dtype_of
+
+SPEED_BATCH = 64
+"""Replicas are weighed by their speed at this batch (`sim.serving.world.speeds`): smaller max_batch, other weights."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One plan of the space, not yet simulated.
+
+    Attributes:
+        index: its place in the space, which breaks ties.
+        rows: layouts, one per pool.
+        plan: with every pool complete.
+        servers: one per pool.
+        floor: what it takes at least.
+    """
+
+    index: int
+    rows: tuple[int, ...]
+    plan: Plan
+    servers: tuple[Server, ...]
+    floor: Floor
+
+    @cached_property
+    def devices(self) -> int:
+        """Devices it takes."""
+        return self.plan.devices()
+
+
+def bound(state: Setting, c: Candidate, path: str, sign: int, floor: Floor | None = None) -> float:
+    """Returns a signed value (less is better) that a plan's metric ``path`` is not better than.
+
+    Money is devices x price x time; energy at least idle power x time (no model of ours draws less), carbon that at
+    the grid's cleanest; rates at most what comes out over the least span.
+
+    Args:
+        state: the scenario.
+        c: the candidate.
+        path: metric path of a goal.
+        sign: 1 = less is better, -1 = more is.
+        floor: sharper than the candidate's own.
+    """
+    floor = floor or c.floor
+    shares = [(s.group, p.devices()) for s, p in zip(c.servers, c.plan.pools, strict=True)]
+    if path == "devices":
+        return float(c.devices)
+    if path == "throughput":
+        return -float(floor.output.sum()) / floor.span
+    if path == "goodput":
+        return -floor.within(state.scenario.slo.per_request()) / floor.span
+    if path == "cost":
+        return floor.span / 3600.0 * sum((g.price or 0.0) * n for g, n in shares)
+    if path in ("energy", "carbon"):
+        joules = floor.span * state.tree.pue * sum(g.device.power.idle * n for g, n in shares)
+        return joules * (min(state.grid.values) / 3.6e6 if path == "carbon" else 1.0) * SLACK
+    return sign * floor.metric(path)
+
+
+def same(a: Candidate, b: Candidate, outcome: Outcome) -> bool:
+    """Whether ``b`` provably has the outcome of ``a``, given that outcome.
+
+    They differ at most in how many requests may run and how many tokens an iteration may hold. A limit that never
+    held anything back under ``a`` does not do so when it is raised, so every decision is the same. Both reserve memory
+    for their largest iteration, so the cache differs too: `demand` must fit in either.
+    """
+    if a.rows != b.rows:
+        return False
+    limited, truncated = outcome.provenance["batch_limited"], outcome.provenance["budget_truncated"]
+    tight = False
+    for one, other in zip(a.servers, b.servers, strict=True):
+        if one is other:
+            continue
+        if not (hasattr(one.batch, "rule") and type(one.batch) is type(other.batch)):
+            return False
+        if _rest(one.pool) != _rest(other.pool):
+            return False
+        low, high = one.batch.rule(), other.batch.rule()
+        if low[2:] != high[2:] or low.max_batch > high.max_batch or low.budget > high.budget:
+            return False
+        if (limited and low.max_batch != high.max_batch) or (truncated and low.budget != high.budget):
+            return False
+        if len(a.servers) > 1 and min(low.max_batch, SPEED_BATCH) != min(high.max_batch, SPEED_BATCH):
+            return False
+        tight |= _free(one) != _free(other)
+    if not tight:
+        return True
+    least = min(_free(s) for s in (*a.servers, *b.servers))
+    served = outcome.requests
+    assert served is not None
+    prompt = a.floor.prompt[: len(served.arrival)]
+    return demand(outcome, prompt, min(s.cost.scalars["block"] for s in a.servers)) <= least
+
+
+def _free(server: Server) -> int:
+    return int(server.cost.scalars["capacity"] - server.cost.scalars["watermark"])
+
+
+def _rest(pool: Pool) -> Pool:
+    return replace(pool, batch=None, replicas=None)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """The space after memory: candidates in order, and the families that cannot run."""
+
+    candidates: tuple[Candidate, ...]
+    rejected: tuple[dict[str, Any], ...]
+    enumerated: int
+    lines: tuple[str, ...]
+
+
+def fit(state: Setting, space: Space) -> Fitted:
+    """Returns the candidates that fit in memory, with floors, and for each family that does not, why."""
+    servers: dict[tuple[int, ...], list[Server | Infeasible]] = {}
+    usable = np.zeros(len(space.rows), dtype=bool)
+    rejected = [_rejection(family, why) for family, why in space.misfits]
+    for row in range(len(space.rows)):
+        shape = _shape(space, row)
+        if shape not in servers:
+            servers[shape] = list(_served(state, space, row))
+            if all(isinstance(s, Infeasible) for s in servers[shape]):
+                first = servers[shape][0]
+                assert isinstance(first, Infeasible)
+                rejected.append(_rejection(space.family(row), first))
+        usable[row] = any(isinstance(s, Server) for s in servers[shape])
+    chosen = build(routes, space.route if space.route is not None else "least_loaded", "plan.route")
+    check_route(state, chosen)
+    route = describe(chosen)
+    combinations, how = combine(space, usable)
+    candidates: list[Candidate] = []
+    floors: dict[Any, Floor] = {}
+    paces: dict[Any, Pace] = {}
+    for rows in combinations:
+        for choice in _choices(space, len(rows)):
+            found = [servers[_shape(space, row)][v] for row, v in zip(rows, choice, strict=True)]
+            if any(isinstance(s, Infeasible) for s in found):
+                continue
+            complete = tuple(s for s in found if isinstance(s, Server))
+            floor = _floor(state, space, rows, complete, paces, floors)
+            pools = [
+                replace(s.pool, replicas=int(space.rows["replicas"][row]))
+                for s, row in zip(complete, rows, strict=True)
+            ]
+            candidates.append(Candidate(len(candidates), rows, Plan(pools=tuple(pools), route=route), complete, floor))
+    every = _enumerated(space, usable, len(combinations))
+    return Fitted(tuple(candidates), tuple(rejected), every, (*space.lines, *how))
+
+
+def _served(state: Setting, space: Space, row: int) -> Iterator[Server | Infeasible]:
+    """Yields the server of each variant of a layout, or why it cannot run.
+
+    Memory only falls with the batch: what does not fit with the smallest variant of a kind fits with none after it.
+    """
+    refused: list[tuple[Table, Infeasible]] = []
+    template = int(space.rows["pool"][row])
+    for variant in space.variants[template]:
+        known = next((why for table, why in refused if _needs_more(variant, table)), None)
+        if known is not None:
+            yield known
+            continue
+        try:
+            yield state.server(_decided(state, space.pool(row, variant)))
+        except Infeasible as why:
+            refused.append((variant, why))
+            yield why
+
+
+def _decided(state: Setting, pool: Pool) -> Pool:
+    """The pool with every choice made, the cache's dtype too."""
+    done = fill(state, pool)
+    precision = as_engine(str(done.dtype), state.model_named(done.model).precision)
+    return replace(done, kv_dtype=kv_dtype_of(str(done.kv_dtype), engine(str(done.engine)), precision))
+
+
+def _needs_more(variant: Table, least: Table) -> bool:
+    """Whether ``variant`` differs from ``least`` only in a larger batch policy of the same kind."""
+    if any(variant[k] != least[k] for k in variant if k != "batch"):
+        return False
+    a, b = variant["batch"], least["batch"]
+    return a.keys() == b.keys() and all(
+        a[k] == b[k] if k == "kind" or not isinstance(a[k], int) else a[k] >= b[k] for k in a
+    )
+
+
+def _floor(
+    state: Setting, space: Space, rows: Sequence[int], servers: Sequence[Server], paces: dict[Any, Pace],
+    floors: dict[Any, Floor],
+) -> Floor:  # fmt: skip
+    """The floor of a combination; those that differ in max_batch alone share it."""
+    keys = [(_shape(space, row), _paced(s)) for row, s in zip(rows, servers, strict=True)]
+    for key, server in zip(keys, servers, strict=True):
+        if key not in paces:
+            paces[key] = pace(server, state.requests)
+    replicas = [int(space.rows["replicas"][row]) for row in rows]
+    whole = (tuple(keys), tuple(replicas))
+    if whole not in floors:
+        parts = [(r, paces[key]) for r, key in zip(replicas, keys, strict=True)]
+        floors[whole] = floor_of(parts, state.requests)
+    return floors[whole]
+
+
+def _paced(server: Server) -> Any:
+    """What a server's pace depends on beside its layout."""
+    rule = tuple(server.batch.rule())[1:] if hasattr(server.batch, "rule") else id(server.batch)
+    p = server.pool
+    return p.engine, p.dtype, p.kv_dtype, p.activation_dtype, p.model, rule
+
+
+def _shape(space: Space, row: int) -> tuple[int, ...]:
+    return tuple(int(space.rows[name][row]) for name in ("pool", "group", "tp", "pp", "ep", "adp"))
+
+
+def _choices(space: Space, pools: int) -> Iterator[tuple[int, ...]]:
+    """Which variant each pool takes: all the same under one template, every combination under several."""
+    if space.joined:
+        for i in range(len(space.variants[0])):
+            yield (i,) * pools
+    else:
+        yield from itertools.product(*(range(len(v)) for v in space.variants))
+
+
+def _enumerated(space: Space, usable: NDArray[np.bool_], combinations: int) -> int:
+    """Plans of the space, those that memory forbids included."""
+    if not space.joined:
+        every, _ = combine(space, np.ones(len(space.rows), dtype=bool))
+        return len(every) * int(np.prod([len(v) for v in space.variants]))
+    alone = int(usable.sum())
+    return (len(space.rows) + combinations - alone) * len(space.variants[0])
+
+
+def _rejection(family: str, why: Infeasible) -> dict[str, Any]:
+    return {
+        "family": family,
+        "constraint": why.constraint,
+        "need": float(why.need),
+        "have": float(why.have),
+        "unit": why.unit,
+    }

@@ -1,0 +1,269 @@
+"""The best serving plans of a scenario: enumerate, refuse what does not fit, bound, simulate what is left, rank.
+
+The result is that of simulating every plan that fits: the best ``top`` plans within the SLO, the frontier, and where
+nothing meets the SLO the nearest misses. What is spared: plans that provably miss a limit or are provably beaten
+(`bounds`), plans that provably do as another does (`candidates.same`). A plan is first tried on the first sixteenth of
+the trace, then on the first quarter: a world is causal, so what has gone wrong there goes wrong in the full run too.
+
+Vidur-Search (Agrawal et al., MLSys 2024) and APEX (Lin et al., 2024) simulate every plan in full.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from fleetcast.base.errors import SpecError
+from fleetcast.scenario.outcome import Outcome
+from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE
+from fleetcast.search.bounds import Floor, horizon_of, seen
+from fleetcast.search.candidates import Candidate, Fitted, bound, fit, same
+from fleetcast.search.ranking import Axis, Ranking, undominated, values, worst_ratio
+from fleetcast.search.space import enumerate_space
+from fleetcast.sim.serving.setting import Setting
+from fleetcast.sim.serving.world import simulate
+
+PARTS = (1 / 16, 1 / 4)
+"""Shares of the trace that a plan is tried on before it is simulated in full."""
+SHORTEST = 512
+"""Requests that a part must hold to be worth a run of its own."""
+MISSES = 3
+"""Nearest misses that are shown where nothing meets the SLO."""
+CLEAR = 1.0 + 1e-9
+"""A bound must exceed a limit by more than rounding."""
+
+
+def search(
+    state: Setting, *, top: int | None = 10, exhaustive: bool = False, parts: Sequence[float] = PARTS,
+    shortest: int = SHORTEST, progress: Callable[[int, int], None] | None = None,
+) -> Ranking:  # fmt: skip
+    """Returns the ranked plans of a scenario.
+
+    Args:
+        state: the scenario, resolved.
+        top: how many plans to rank; None = all that meet the SLO.
+        exhaustive: simulate every plan that fits.
+        parts: shares of the trace to try first, ascending.
+        shortest: least requests of such a part.
+        progress: told (plans settled, plans that fit) after each.
+
+    Raises:
+        SpecError: the objective needs prices that are not known, or ``[plan]`` leaves nothing to search.
+    """
+    goals, axes, notes = objective(state)
+    fitted = fit(state, enumerate_space(state))
+    sizes = [k for part in parts if (k := int(len(state.requests) * part)) >= shortest]
+    hunt = Hunt(state, goals, axes, top, [] if exhaustive else sizes, exhaustive)
+    hunt.run(fitted.candidates, progress)
+    if not hunt.met and not exhaustive:
+        hunt.nearest(MISSES)
+    return _ranking(hunt, fitted, notes)
+
+
+def objective(state: Setting) -> tuple[tuple[Axis, ...], tuple[Axis, ...], tuple[str, ...]]:
+    """Returns the goals, the frontier's axes, and what was decided for want of prices.
+
+    One goal is traded against its rival: latency, or for latency the cost (energy where no price is known).
+
+    Raises:
+        SpecError: cost is asked for and a device has no price.
+    """
+    asked = state.scenario.objective
+    goals: tuple[Axis, ...] = asked.goals()
+    free = [g.device.id for g in state.tree.groups if g.price is None]
+    notes: tuple[str, ...] = ()
+    if free and any(path == "cost" for _, path, _ in goals):
+        if asked.minimize is not None:
+            raise SpecError(
+                "objective.minimize", "needs prices", value="cost", limit=f"{free[0]} has none",
+                hint=f'Add fleet.price = {{ "{free[0]}" = "1.00 $/h" }}, or minimise energy',
+            )  # fmt: skip
+        goals = (("energy", "energy", 1),)
+        notes = (f"{free[0]} has no price: plans are ranked by energy",)
+    if len(goals) > 1:
+        return goals, goals, notes
+    rival = "latency" if goals[0][0] != "latency" else ("energy" if free else "cost")
+    return goals, (*goals, (rival, MINIMIZE[rival], 1)), notes
+
+
+@dataclass
+class Hunt:
+    """One search under way: what has been simulated, and what that rules out.
+
+    Attributes:
+        sizes: requests of each part to try first.
+        exhaustive: rule nothing out.
+        done: simulated candidates with their outcomes.
+        killed: candidates ruled out, with the sharpest floor known and how far they were tried.
+    """
+
+    state: Setting
+    goals: tuple[Axis, ...]
+    axes: tuple[Axis, ...]
+    top: int | None
+    sizes: list[int]
+    exhaustive: bool = False
+    done: list[tuple[Candidate, Outcome]] = field(default_factory=list)
+    killed: list[tuple[Candidate, Floor, int]] = field(default_factory=list)
+    copies: list[tuple[Candidate, Candidate]] = field(default_factory=list)
+    tried: dict[tuple[int, ...], list[tuple[Candidate, Outcome, int]]] = field(default_factory=dict)
+    met: list[tuple[float, ...]] = field(default_factory=list)
+    ranked: list[tuple[float, ...]] = field(default_factory=list)
+    cut_short: int = 0
+
+    def __post_init__(self) -> None:
+        """Resolves the limits once."""
+        self.limits = self.state.scenario.slo.limits()
+        self.parts: dict[int, Setting] = {}
+
+    def run(self, candidates: Sequence[Candidate], progress: Callable[[int, int], None] | None = None) -> None:
+        """Settles every candidate, the most promising first, so that what is found rules out what follows."""
+        order = [(self._keys(c, c.floor, self.axes), c.index, c) for c in candidates]
+        heapq.heapify(order)
+        total = len(order)
+        while order:
+            self.settle(heapq.heappop(order)[2])
+            if progress is not None:
+                progress(total - len(order), total)
+
+    def settle(self, c: Candidate) -> Outcome | None:
+        """Rules a candidate out, finds that it does as another does, or simulates it."""
+        if self.exhaustive:
+            return self._simulate(c)
+        floor = c.floor
+        if self.hopeless(c, floor):
+            self.killed.append((c, floor, 0))
+            return None
+        twin = next((d for d, outcome in self.done if same(d, c, outcome)), None)
+        if twin is not None:
+            self.copies.append((twin, c))
+            return None
+        for level, size in enumerate(self.sizes, 1):
+            floor = self.look(c, floor, size)
+            if self.hopeless(c, floor):
+                self.killed.append((c, floor, level))
+                self.cut_short += 1
+                return None
+        return self._simulate(c)
+
+    def hopeless(self, c: Candidate, floor: Floor) -> bool:
+        """Whether a plan that takes at least ``floor`` misses a limit, or is beaten in every way that is asked for."""
+        if self.ratio(floor) > CLEAR:
+            return True
+        if self.top is None or len(self.met) < self.top:
+            return False
+        least = self._keys(c, floor, self.goals)
+        if not _clearly_after(least, self.ranked[self.top - 1]):
+            return False
+        axes = np.array(self._keys(c, floor, self.axes))
+        ahead = np.array(self.met)
+        below = ahead <= axes
+        clear = ahead < axes - 1e-9 * np.abs(axes)
+        return bool((below.all(axis=1) & clear.any(axis=1)).any())
+
+    def ratio(self, floor: Floor) -> float:
+        """Returns a value that the plan's worst value / limit is not below."""
+        return max((floor.metric(path) / limit for path, limit in self.limits.items()), default=0.0)
+
+    def look(self, c: Candidate, floor: Floor, size: int) -> Floor:
+        """Returns the floor after the first ``size`` requests: simulated, or known from a plan that does the same."""
+        family = self.tried.setdefault(c.rows, [])
+        part = next((o for d, o, k in family if k == size and same(d, c, o)), None)
+        if part is None:
+            part = simulate(self._part(size), c.plan)
+            family.append((c, part, size))
+        api = self._api(c, part)
+        return seen(floor, part, horizon_of(self.state.requests, part, size, api), api)
+
+    def nearest(self, count: int) -> None:
+        """Simulates ruled out plans until the ``count`` nearest to the SLO are known.
+
+        The plan whose floor is nearest goes first; when as many plans as wanted are known to be nearer than every
+        remaining floor, they are the nearest.
+        """
+        known = sorted(worst_ratio(outcome.slo) for _, outcome in self.done)
+        heap = [(self.ratio(floor), c.index, level, c, floor) for c, floor, level in self.killed]
+        heapq.heapify(heap)
+        self.killed = []
+        while heap and (len(known) < count or heap[0][0] <= known[count - 1]):
+            _, index, level, c, floor = heapq.heappop(heap)
+            twin = next((d for d, outcome in self.done if same(d, c, outcome)), None)
+            if twin is not None:
+                self.copies.append((twin, c))
+            elif level < len(self.sizes):
+                floor = self.look(c, floor, self.sizes[level])
+                self.cut_short += level == 0
+                heapq.heappush(heap, (self.ratio(floor), index, level + 1, c, floor))
+            else:
+                self.cut_short -= level > 0
+                known = sorted([*known, worst_ratio(self._simulate(c).slo)])
+        self.killed = [(c, floor, level) for _, _, level, c, floor in heap]
+
+    def _simulate(self, c: Candidate) -> Outcome:
+        outcome = simulate(self.state, c.plan)
+        self.done.append((c, outcome))
+        if outcome.slo["met"]:
+            self.met.append(values(outcome, self.axes))
+            self.ranked = sorted([*self.ranked, values(outcome, self.goals)])
+        return outcome
+
+    def _keys(self, c: Candidate, floor: Floor, axes: Sequence[Axis]) -> tuple[float, ...]:
+        return tuple(bound(self.state, c, path, sign, floor) for _, path, sign in axes)
+
+    def _part(self, size: int) -> Setting:
+        if size not in self.parts:
+            self.parts[size] = replace(self.state, requests=self.state.requests.slice(0, size))
+        return self.parts[size]
+
+    def _api(self, c: Candidate, part: Outcome) -> np.ndarray:
+        served = part.requests
+        assert served is not None
+        replicas = [s for s, p in zip(c.servers, c.plan.pools, strict=True) for _ in range(int(p.replicas or 1))]  # type: ignore[arg-type]
+        fixed = np.array([s.cost.api for s in replicas])[served.resource]
+        each = np.array([s.cost.api_token for s in replicas])[served.resource]
+        return fixed + each * c.floor.prompt[: len(fixed)]
+
+
+def _clearly_after(least: tuple[float, ...], kth: tuple[float, ...]) -> bool:
+    """Whether a plan at or above ``least`` certainly ranks after ``kth``: its first goal alone is worse."""
+    return least[0] - 1e-9 * abs(least[0]) > kth[0]
+
+
+def _ranking(hunt: Hunt, fitted: Fitted, notes: Sequence[str]) -> Ranking:
+    hunt.done.sort(key=lambda pair: pair[0].index)
+    kept: list[tuple[Candidate, Outcome]] = []
+    twins: dict[int, list[Candidate]] = {}
+    for c, outcome in hunt.done:
+        twin = next((d for d, o in kept if same(d, c, o)), None)
+        if twin is None:
+            kept.append((c, outcome))
+        else:
+            twins.setdefault(twin.index, []).append(c)
+    for twin, c in hunt.copies:
+        first = next((d for d, _ in kept if d.index == twin.index), None) or next(
+            d for d, _ in kept if any(t.index == twin.index for t in twins.get(d.index, ()))
+        )
+        twins.setdefault(first.index, []).append(c)
+    met = [(c, o) for c, o in kept if o.slo["met"]]
+    met.sort(key=lambda pair: (values(pair[1], hunt.goals), pair[0].devices, pair[0].index))
+    frontier = [met[i] for i in undominated([values(o, hunt.axes) for _, o in met])]
+    frontier.sort(key=lambda pair: (values(pair[1], hunt.axes), pair[0].index))
+    missed = sorted((worst_ratio(o.slo), c.index) for c, o in kept if not o.slo["met"]) if not met else []
+    by_index = {c.index: o for c, o in kept}
+    shown = met[: hunt.top]
+    counts = {
+        "enumerated": fitted.enumerated, "memory_feasible": len(fitted.candidates), "bounded": len(hunt.killed),
+        "cut_short": hunt.cut_short, "deduplicated": len(hunt.copies), "simulated": len(hunt.done),
+    }  # fmt: skip
+    identical = tuple(
+        tuple({"batch": p.batch} for t in sorted(twins.get(c.index, []), key=lambda t: t.index) for p in t.plan.pools[:1])
+        for c, _ in shown
+    )
+    return Ranking(
+        plans=tuple(o for _, o in shown), frontier=tuple(o for _, o in frontier),
+        misses=tuple(by_index[i] for _, i in missed[:MISSES]), rejected=fitted.rejected, counts=counts,
+        goals=hunt.goals, axes=hunt.axes, identical=identical, space=fitted.lines, notes=tuple(notes),
+    )  # fmt: skip

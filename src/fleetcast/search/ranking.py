@@ -1,0 +1,152 @@
+"""Ranked plans: what a search found, what it refused and why, and how much of the space it had to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fleetcast.base.tables import lookup
+from fleetcast.base.units import show
+from fleetcast.scenario.outcome import UNITS, Outcome
+from fleetcast.scenario.plan import Plan, read_plan
+
+Axis = tuple[str, str, int]
+"""(goal, metric path, sign): sign 1 = less is better, -1 = more is."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What a search found.
+
+    Attributes:
+        plans: outcomes that meet the SLO, best first: the first ``top`` of the whole space.
+        frontier: outcomes that meet the SLO and that none of the space beats in every axis, in order of the first.
+        misses: where nothing meets the SLO: the plans nearest to it, by their worst value / limit.
+        rejected: families of layouts that cannot run: ``{family, constraint, need, have, unit}``.
+        counts: enumerated, memory_feasible, bounded (of these cut_short: stopped after a part of the trace),
+            deduplicated, simulated.
+        goals: what ranks ``plans``.
+        axes: what the frontier trades: the goals, or the one goal and its natural rival.
+        identical: per plan label and batch, other variants that provably have the same outcome.
+        space: the space in sentences.
+        notes: what was decided on the way.
+    """
+
+    plans: tuple[Outcome, ...]
+    frontier: tuple[Outcome, ...]
+    misses: tuple[Outcome, ...]
+    rejected: tuple[Mapping[str, Any], ...]
+    counts: Mapping[str, int]
+    goals: tuple[Axis, ...]
+    axes: tuple[Axis, ...]
+    identical: tuple[tuple[Mapping[str, Any], ...], ...] = ()
+    space: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def best(self) -> Outcome | None:
+        """The first of ``plans``; None = nothing meets the SLO."""
+        return self.plans[0] if self.plans else None
+
+    @property
+    def plan(self) -> Plan | None:
+        """The best plan, complete."""
+        return read_plan(dict(self.best.plan)) if self.best is not None else None
+
+    def table(self) -> dict[str, Any]:
+        """Returns everything for JSON."""
+        rows = [_row(outcome) for outcome in self.plans]
+        for row, same in zip(rows, self.identical, strict=False):
+            if same:
+                row["identical"] = list(same)
+        return {
+            "best": _row(self.best) if self.best is not None else None,
+            "frontier": [_row(outcome) for outcome in self.frontier],
+            "plans": rows,
+            "misses": [_row(outcome) | {"worst": worst_ratio(outcome.slo)} for outcome in self.misses],
+            "rejected": [dict(row) for row in self.rejected],
+            "counts": dict(self.counts),
+            "goals": [goal for goal, _, _ in self.goals],
+            "axes": [goal for goal, _, _ in self.axes],
+            "space": list(self.space),
+            "notes": list(self.notes),
+        }
+
+    def lines(self) -> list[str]:
+        """Returns the space in sentences, counts included."""
+        c = self.counts
+        return [
+            *self.space,
+            f"{c['enumerated']} plans enumerated, {c['memory_feasible']} fit in memory; of these {c['bounded']} bounded "
+            f"away ({c['cut_short']} after a part of the trace), {c['deduplicated']} the same as another, "
+            f"{c['simulated']} simulated",
+        ]  # fmt: skip
+
+    def __repr__(self) -> str:
+        """Returns the best plan and the counts in one line."""
+        if self.best is None:
+            near = f", nearest {label(self.misses[0])} at {worst_ratio(self.misses[0].slo):.3g}x" if self.misses else ""
+            return f"Ranking(no plan meets the SLO{near}; {self.lines()[-1]})"
+        values = ", ".join(f"{goal} {_value(self.best, path)}" for goal, path, _ in self.goals)
+        return f"Ranking(best {label(self.best)}: {values}; frontier {len(self.frontier)}; {self.lines()[-1]})"
+
+    def _repr_html_(self) -> str:
+        """Returns a small table for notebooks."""
+        shown = self.plans or self.misses
+        head = "".join(f"<th>{goal}</th>" for goal, _, _ in self.axes)
+        rows = "".join(
+            f"<tr><td>{label(o)}</td>" + "".join(f"<td>{_value(o, path)}</td>" for _, path, _ in self.axes) + "</tr>"
+            for o in shown
+        )
+        caption = "plans within the SLO" if self.plans else "no plan meets the SLO; the nearest"
+        return f"<table><caption>{caption}</caption><tr><th>plan</th>{head}</tr>{rows}</table>"
+
+
+def label(outcome: Outcome) -> str:
+    """Returns the short name of an outcome's plan, with its batch policy."""
+    plan = read_plan(dict(outcome.plan))
+    batch = plan.pools[0].batch
+    said = " ".join(str(v) for v in batch.values()) if isinstance(batch, dict) else ""
+    return f"{plan.label()} {said}".strip()
+
+
+def values(outcome: Outcome, axes: Sequence[Axis]) -> tuple[float, ...]:
+    """Returns the outcome on each axis, signed so that less is better."""
+    return tuple(sign * lookup(outcome.metrics, path) for _, path, sign in axes)
+
+
+def undominated(points: ArrayLike) -> list[int]:
+    """Returns the rows that no other row beats: at most as large everywhere and smaller somewhere. Less is better.
+
+    Args:
+        points: f8[n, k]. Equal rows stay together.
+    """
+    table = np.asarray(points, dtype=np.float64)
+    if not len(table):
+        return []
+    kept: list[int] = []
+    for i in np.lexsort(table.T[::-1]):
+        ahead = table[kept]
+        if not ((ahead <= table[i]).all(axis=1) & (ahead < table[i]).any(axis=1)).any():
+            kept.append(int(i))
+    return kept
+
+
+def worst_ratio(slo: Mapping[str, Any]) -> float:
+    """Returns the largest value / limit of an outcome's checks; at most 1 = met, 0 = no limits."""
+    return max((check["value"] / check["limit"] for check in slo["checks"]), default=0.0)
+
+
+def _row(outcome: Outcome) -> dict[str, Any]:
+    return {
+        "plan": outcome.plan, "metrics": outcome.metrics, "slo": outcome.slo,
+        "intervals": {k: list(v) for k, v in outcome.intervals.items()},
+    }  # fmt: skip
+
+
+def _value(outcome: Outcome, path: str) -> str:
+    return show(lookup(outcome.metrics, path), UNITS.get(path.partition(".")[0], ""))
