@@ -176,7 +176,7 @@ def build(namespace: ModuleType, table: object, path: str = "") -> Any:
 def kinds(namespace: ModuleType) -> dict[str, type]:
     """Returns the methods of a policy family: kind -> class, in the order of ``__all__``."""
     found = (getattr(namespace, name) for name in namespace.__all__)
-    return {c.kind: c for c in found if isinstance(c, type) and isinstance(getattr(c, "kind", None), str)}
+    return {k: c for c in found if isinstance(c, type) and isinstance(k := getattr(c, "kind", None), str)}
 
 
 def describe(policy: object) -> dict[str, Any]:

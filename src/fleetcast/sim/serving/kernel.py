@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import heapq
 from array import array
+from typing import Any
 
 try:
     import cython
@@ -28,7 +29,7 @@ STRIDE = 64
 """Beyond, one knot every so many tokens, linear between."""
 
 
-def column(code: str, values: object) -> object:
+def column(code: str, values: Any) -> Any:
     """Returns a column the kernel can index: a buffer when compiled, a list when not (faster there).
 
     Takes a sequence of numbers or a numpy array of any dtype; an ``array`` is used as it is, not copied.
@@ -42,7 +43,7 @@ def column(code: str, values: object) -> object:
     return array(code, values)
 
 
-def zeros(code: str, size: int, value: int = 0) -> object:
+def zeros(code: str, size: int, value: int = 0) -> Any:
     """Returns a column of ``size`` equal values."""
     if cython.compiled:
         return array(code, [value]) * size
@@ -233,7 +234,7 @@ class Requests:
     following: cython.int[::1]
     ends: cython.longlong[::1]
 
-    def __init__(self, arrival: object, prompt: object, output: object) -> None:
+    def __init__(self, arrival: Any, prompt: Any, output: Any) -> None:
         """Takes arrival (s, f8[n]), prompt and output (tokens, i4[n])."""
         n = len(arrival)
         self.arrival = column("d", arrival)
@@ -355,7 +356,7 @@ class Replica:
     hist_rank: cython.double[::1]
     hist_head: cython.double[::1]
     sums: cython.double[::1]
-    log: object
+    log: Any
 
     def __init__(
         self, costs: Costs, requests: Requests, rule: tuple, *, shortest: bool = False, swapping: bool = False,

@@ -103,7 +103,7 @@ class Replica:
 
     def blocks(self, tokens: int) -> int:
         """Returns the KV blocks of ``tokens``."""
-        return -(-tokens // self.c["block"])
+        return -(-tokens // int(self.c["block"]))
 
     def claim(self, r: Request) -> int:
         """Returns the KV blocks a request holds: those of its whole length where the rule reserves."""
@@ -114,8 +114,8 @@ class Replica:
     def used(self, lane: Lane) -> int:
         """Returns the KV blocks a lane's requests hold in the coming iteration."""
         reserve = self.rule is not None and self.rule.reserve
-        size = (lambda r: self.blocks(r.prompt + r.output)) if reserve else (lambda r: self.blocks(r.context))
-        return sum(size(r) for r in lane.running + lane.partial)
+        held = lane.running + lane.partial
+        return sum(self.blocks(r.prompt + r.output if reserve else r.context) for r in held)
 
     def push(self, r: Request) -> None:
         """A request arrives: it joins the lane that holds the fewest."""
@@ -271,7 +271,7 @@ class Replica:
         if (entering and not c["graph_prefill"]) or tokens_all // (ranks * p) > c["graph_tokens"]:
             gpu = max(gpu, c["eager"])
         host = c["host_step"] + c["host_seq"] * seqs / ranks + c["host_token"] * tokens_all / ranks
-        return (max(gpu, host) if c["overlap"] else gpu + host) + extra
+        return float((max(gpu, host) if c["overlap"] else gpu + host) + extra)
 
     def _sizes(self, lane: Lane) -> tuple[int, int, int]:
         """Returns tokens, tokens that come out, and sequences of a lane's iteration."""

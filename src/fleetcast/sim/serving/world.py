@@ -12,6 +12,7 @@ from fleetcast.base.record import Record
 from fleetcast.base.rng import rng
 from fleetcast.base.spec import build
 from fleetcast.cost.intervals import intervals
+from fleetcast.policy import memory, order
 from fleetcast.policy import route as routes
 from fleetcast.scenario.objective import Slo, judge
 from fleetcast.scenario.outcome import Outcome
@@ -51,10 +52,10 @@ def simulate(state: Setting, plan: Plan, *, record: bool = False, by_step: bool 
 
 
 def _known(server: Server) -> bool:
-    return getattr(server.order, "kind", "") in ("fifo", "shortest_prompt") and getattr(server.memory, "kind", "") in (
-        "recompute",
-        "swap",
-    )
+    """Whether the compiled loop knows the pool's policies; a subclass may differ, so types must be the very ones."""
+    return type(server.order) in (order.Fifo, order.ShortestPrompt) and type(server.memory) in (
+        memory.Recompute, memory.Swap,
+    )  # fmt: skip
 
 
 def _run_kernel(
@@ -70,15 +71,14 @@ def _run_kernel(
             costs[id(s.cost)] = kernel.Costs(dict(s.cost.tables), dict(s.cost.scalars))
     replicas = [
         kernel.Replica(
-            costs[id(s.cost)], shared, tuple(s.batch.rule()), shortest=s.order.kind == "shortest_prompt",
+            costs[id(s.cost)], shared, tuple(s.batch.rule()), shortest=type(s.order) is order.ShortestPrompt,
             swapping=s.memory.swap, stepwise=by_step, record=record,
         )
         for s in servers
     ]  # fmt: skip
     weights = speeds(servers)
-    kind = getattr(policy, "kind", "")
     where = np.zeros(n, dtype=np.int32)
-    least = kind == "least_loaded"
+    least = type(policy) is routes.LeastLoaded
     if len(replicas) > 1 and not least:
         where = assign(policy, state, weights) if getattr(policy, "static", False) else where
     if requests.concurrency:
@@ -108,7 +108,7 @@ def speeds(servers: Sequence[Server]) -> Floats:
         t = s.cost.tables
         rate.append(batch / float(t["dense"][batch] + t["experts"][batch] + t["head"][batch] + t["base"][batch]))
     found = np.array(rate)
-    return found / found.max()
+    return np.asarray(found / found.max())
 
 
 def assign(policy: Any, state: Setting, weights: Floats) -> NDArray[np.int32]:
@@ -117,11 +117,12 @@ def assign(policy: Any, state: Setting, weights: Floats) -> NDArray[np.int32]:
     stream = rng(state.scenario.seed, "route")
     q = state.requests
     session = q.session if q.session is not None else np.full(len(q), -1)
-    if policy.kind == "round_robin":
+    if type(policy) is routes.RoundRobin:
         return (np.arange(len(q)) % len(weights)).astype(np.int32)
-    if policy.kind == "random":
+    if type(policy) is routes.Random:
         edges = np.cumsum(weights)
-        return np.searchsorted(edges, stream.random(len(q)) * edges[-1], side="right").astype(np.int32)
+        drawn = np.searchsorted(edges, stream.random(len(q)) * edges[-1], side="right")
+        return np.asarray(drawn, dtype=np.int32)
     rows = zip(q.arrival.tolist(), q.prompt.tolist(), session.tolist(), strict=True)
     return np.array(
         [policy.choose(routes.Arrival(i, t, p, s), view, stream) for i, (t, p, s) in enumerate(rows)],
@@ -292,4 +293,8 @@ def _record(reports: Sequence[dict[str, Any]], names: Sequence[str], servers: Se
     columns = list(zip(*rows, strict=True)) if rows else [()] * 7
     kinds = (np.float64, np.float64, np.int32, np.int32, np.int64, np.int64, np.float64)
     arrays = [np.array(c, dtype=k) for c, k in zip(columns, kinds, strict=True)]
-    return Record(*arrays, resources=tuple(names), whats=WHATS)
+    time, duration, resource, what, count, items, level = arrays
+    return Record(
+        time=time, duration=duration, resource=resource, what=what, count=count, items=items, level=level,
+        resources=tuple(names), whats=WHATS,
+    )  # fmt: skip
