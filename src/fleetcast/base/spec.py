@@ -180,13 +180,16 @@ def kinds(namespace: ModuleType) -> dict[str, type]:
 
 
 def describe(policy: object) -> dict[str, Any]:
-    """Returns the table that `build` would turn into this policy: kind and every parameter."""
+    """Returns the table that `build` would turn into this policy: kind and every parameter.
+
+    A policy of ours is named by its kind, any other by ``module:Class``.
+    """
     class_ = type(policy)
-    kind = getattr(class_, "kind", None)
-    if not isinstance(kind, str):
-        kind = f"{class_.__module__}:{class_.__qualname__}"
-    names = list(inspect.signature(class_).parameters)
-    return {"kind": kind} | {n: getattr(policy, n) for n in names if getattr(policy, n) is not None}
+    ours = class_.__module__.startswith("fleetcast.policy.")
+    kind = getattr(class_, "kind", None) if ours else None
+    name = kind if isinstance(kind, str) else f"{class_.__module__}:{class_.__qualname__}"
+    parameters = list(inspect.signature(class_).parameters)
+    return {"kind": name} | {p: getattr(policy, p) for p in parameters if getattr(policy, p, None) is not None}
 
 
 def _find(namespace: ModuleType, kind: str, path: str) -> type:

@@ -1,0 +1,198 @@
+"""The contract every serving policy keeps, as checks anyone may run on their own.
+
+``check_policy(MyPolicy())`` finds the family by the decision method, runs every check and raises `ContractBroken`
+with the check's name and what was seen. The project's own tests run it on every policy of every family.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from fleetcast.base.errors import FleetcastError
+from fleetcast.base.rng import rng
+from fleetcast.base.spec import build, describe
+from fleetcast.policy import batch, memory, order, route
+
+FAMILIES: dict[str, ModuleType] = {"compose": batch, "choose": route, "key": order, "victim": memory}
+"""Decision method -> family."""
+ROUNDS = 200
+"""Random situations each decision is asked about."""
+
+
+class ContractBroken(FleetcastError):
+    """A policy broke its contract; the message names the check and what was seen."""
+
+
+def family_of(policy: object) -> ModuleType:
+    """Returns the family whose decision method ``policy`` has.
+
+    Raises:
+        ContractBroken: it has none, or several.
+    """
+    found = [space for method, space in FAMILIES.items() if callable(getattr(policy, method, None))]
+    if len(found) != 1:
+        methods = ", ".join(f"{m} ({s.__name__.rpartition('.')[2]})" for m, s in FAMILIES.items())
+        raise ContractBroken(f"{type(policy).__name__} must have exactly one decision method of: {methods}")
+    return found[0]
+
+
+def check_policy(policy: Any, *, seed: int = 0) -> list[str]:
+    """Runs every check of the policy's family; returns their names.
+
+    Args:
+        policy: an object with one of the decision methods.
+        seed: of the random situations.
+
+    Raises:
+        ContractBroken: the first check that fails.
+    """
+    space = family_of(policy)
+    checks = [*COMMON, *BY_FAMILY[space]]
+    for check in checks:
+        check(policy, seed)
+    return [check.__name__ for check in checks]
+
+
+def _require(truth: bool, check: str, policy: object, seen: object) -> None:
+    if not truth:
+        raise ContractBroken(f"{type(policy).__name__} breaks '{check}': {seen}")
+
+
+def keyword_only_constructor(policy: Any, seed: int) -> None:
+    """Parameters are keyword-only, have defaults, and are stored under their own names."""
+    for name, p in inspect.signature(type(policy)).parameters.items():
+        fine = p.kind is p.KEYWORD_ONLY and p.default is not p.empty
+        _require(fine, "keyword_only_constructor", policy, f"parameter {name} is not keyword-only with a default")
+        _require(hasattr(policy, name), "keyword_only_constructor", policy, f"parameter {name} is not stored")
+
+
+def rebuilds_from_its_table(policy: Any, seed: int) -> None:
+    """The table that `describe` gives makes an equal policy: plans are files."""
+    table = describe(policy)
+    parameters = {k: v for k, v in table.items() if k != "kind"}
+    again = type(policy)(**parameters)
+    if type(policy).__module__.startswith("fleetcast.policy."):
+        again = build(family_of(policy), table, "policy")
+    _require(describe(again) == table, "rebuilds_from_its_table", policy, describe(again))
+
+
+def pickles(policy: Any, seed: int) -> None:
+    """It survives pickling, so that simulations can be spread over processes."""
+    again = pickle.loads(pickle.dumps(policy))  # our own bytes, never a user's file
+    _require(describe(again) == describe(policy), "pickles", policy, describe(again))
+
+
+def has_a_dated_source(policy: Any, seed: int) -> None:
+    """The module's docstring names its source with a year (policies of this package)."""
+    module = inspect.getmodule(type(policy))
+    if module is None or not module.__name__.startswith("fleetcast."):
+        return
+    text = module.__doc__ or ""
+    _require(any(str(y) in text for y in range(1950, 2100)), "has_a_dated_source", policy, "no year in the docstring")
+
+
+def composes_legal_batches(policy: Any, seed: int) -> None:
+    """Chosen requests exist, no more tokens than they need, no more memory than is free, and it makes progress."""
+    draw = rng(seed, "contract", "batch")
+    for _ in range(ROUNDS):
+        view = _view(draw)
+        before = copy.deepcopy(view)
+        decision = policy.compose(view)
+        name = "composes_legal_batches"
+        _require(view == before, name, policy, "it changed its view")
+        items = {i.id: i for i in (*view.partial, *view.waiting)}
+        ids = [r for r, _ in decision.prefill]
+        _require(len(set(ids)) == len(ids) and set(ids) <= set(items), name, policy, f"chose {ids}")
+        _require(all(0 < q <= items[r].tokens for r, q in decision.prefill), name, policy, decision)
+        new = [r for r in ids if r in {i.id for i in view.waiting}]
+        _require(sum(items[r].blocks for r in new) <= view.free, name, policy, f"{new} need more than {view.free}")
+        _require(decision == policy.compose(view), name, policy, "the same view gave another decision")
+        idle = not view.decoding and not view.partial
+        if idle and view.waiting and view.waiting[0].blocks <= view.free:
+            _require(bool(ids), name, policy, "idle, with a request that fits, it admits nothing")
+        if not ids and view.decoding:
+            _require(decision.decode, name, policy, "requests decode and it does nothing at all")
+
+
+def rule_says_the_same(policy: Any, seed: int) -> None:
+    """A policy with ``rule()`` decides as `policy.batch.fill` does for that rule."""
+    if not hasattr(policy, "rule"):
+        return
+    draw = rng(seed, "contract", "rule")
+    for _ in range(ROUNDS):
+        view = _view(draw)
+        want = batch.fill(policy.rule(), view)
+        _require(policy.compose(view) == want, "rule_says_the_same", policy, f"{policy.compose(view)} is not {want}")
+
+
+def _view(draw: np.random.Generator) -> batch.View:
+    size = int(draw.integers(0, 6))
+    partial = [batch.Item(1000 + i, int(draw.integers(1, 3000)), 0) for i in range(int(draw.integers(0, 2)))]
+    waiting = [batch.Item(i, int(draw.integers(1, 5000)), int(draw.integers(1, 300))) for i in range(size)]
+    return batch.View(int(draw.integers(0, 40)), partial, waiting, int(draw.integers(0, 800)))
+
+
+def routes_to_a_replica(policy: Any, seed: int) -> None:
+    """The choice is a replica's index, does not change the view, and repeats under the same stream."""
+    draw = rng(seed, "contract", "route")
+    for i in range(ROUNDS):
+        count = int(draw.integers(1, 9))
+        loads = draw.integers(0, 30, count).tolist()
+        view = route.View(load=loads, weight=(0.1 + 0.9 * draw.random(count)).tolist())
+        before = copy.deepcopy(view)
+        arrival = route.Arrival(i, float(i), int(draw.integers(1, 4000)), int(draw.integers(-1, 20)))
+        first, again = (policy.choose(arrival, view, rng(seed, "stream", str(i))) for _ in range(2))
+        name = "routes_to_a_replica"
+        _require(view == before, name, policy, "it changed its view")
+        _require(isinstance(first, int | np.integer) and 0 <= first < count, name, policy, f"{first!r} of {count}")
+        _require(first == again or not policy.static, name, policy, "same arrival, same stream, another replica")
+
+
+def static_routes_ignore_load(policy: Any, seed: int) -> None:
+    """A policy that calls itself static gives the same answer whatever the loads are."""
+    if not policy.static:
+        return
+    for i in range(ROUNDS):
+        arrival = route.Arrival(i, float(i), 100, i % 7)
+        views = [route.View(load=[x] * 4, weight=[1.0] * 4) for x in (0, 9)]
+        views.append(route.View(load=[5, 0, 3, 1], weight=[1.0] * 4))
+        picks = {policy.choose(arrival, view, rng(seed, "static", str(i))) for view in views}
+        _require(len(picks) == 1, "static_routes_ignore_load", policy, f"loads changed the choice: {picks}")
+
+
+def ranks_with_numbers(policy: Any, seed: int) -> None:
+    """Keys are finite numbers and depend on nothing but the request."""
+    draw = rng(seed, "contract", "order")
+    for _ in range(ROUNDS):
+        arrival, prompt = float(draw.random() * 1e4), int(draw.integers(1, 10**6))
+        keys = {policy.key(arrival, prompt) for _ in range(3)}
+        _require(len(keys) == 1 and np.isfinite(keys.pop()), "ranks_with_numbers", policy, f"keys {keys}")
+
+
+def evicts_one_of_the_running(policy: Any, seed: int) -> None:
+    """The victim is an index of the running requests; the oldest never goes while another runs."""
+    draw = rng(seed, "contract", "memory")
+    for _ in range(ROUNDS):
+        admitted = draw.permutation(10_000)[: int(draw.integers(2, 40))].tolist()
+        victim = policy.victim(admitted)
+        name = "evicts_one_of_the_running"
+        _require(0 <= victim < len(admitted), name, policy, f"index {victim} of {len(admitted)}")
+        _require(admitted[victim] != min(admitted), name, policy, "it evicts the oldest: no progress is assured")
+        _require(isinstance(policy.swap, bool), name, policy, "swap is not a bool")
+
+
+Check = Callable[[Any, int], None]
+COMMON: tuple[Check, ...] = (keyword_only_constructor, rebuilds_from_its_table, pickles, has_a_dated_source)
+BY_FAMILY: dict[ModuleType, tuple[Check, ...]] = {
+    batch: (composes_legal_batches, rule_says_the_same),
+    route: (routes_to_a_replica, static_routes_ignore_load),
+    order: (ranks_with_numbers,),
+    memory: (evicts_one_of_the_running,),
+}
