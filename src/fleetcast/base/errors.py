@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from fleetcast.base.show import show
+
 
 class FleetcastError(Exception):
     """Root of every error that Fleetcast raises on purpose. ``exit_code`` is the command's."""
@@ -54,8 +56,6 @@ class Infeasible(FleetcastError):
             unit,
             hint,
         )
-        from fleetcast.base.units import show
-
         text = f"does not fit: {constraint} needs {show(need, unit)}, have {show(have, unit)}"
         super().__init__(f"{text}. {hint}" if hint else text)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fleetcast.base.errors import SpecError, closest
-from fleetcast.base.units import show
+from fleetcast.base.show import show
 from fleetcast.scenario.fleet import catalog, spec
 from fleetcast.scenario.fleet.devices import Device
 from fleetcast.scenario.fleet.links import Link, slowest

@@ -820,10 +820,9 @@ class Replica:
             while True:
                 r = lane.resumed
                 if r < 0:
-                    if self.shortest:
-                        r = lane.queue[0] & 0xFFFFFFFF if lane.queued > 0 else -1
-                    else:
-                        r = lane.head
+                    r = lane.head
+                    if self.shortest and lane.queued > 0:
+                        r = lane.queue[0] & 0xFFFFFFFF
                 if r < 0:
                     break
                 if running >= self.max_batch:
@@ -1280,7 +1279,7 @@ def drive_closed(
             return
         before = first.completed
         first.commit()
-        for i in range(first.completed - before):
+        for _i in range(first.completed - before):
             if sent < total:
                 columns.arrival[sent] = first.now
                 _send(replicas, weights, where, sent, first.now, least)

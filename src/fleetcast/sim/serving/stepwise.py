@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fleetcast.base.rng import rng
 from fleetcast.policy import batch as batches
 from fleetcast.policy import route as routes
+from fleetcast.sim.serving.routing import checked_choice, speeds
 from fleetcast.sim.serving.setting import Server, Setting
 
 Floats = NDArray[np.float64]
@@ -312,8 +313,6 @@ def run(
     state: Setting, servers: Sequence[Server], policy: Any, *, record: bool, by_step: bool
 ) -> tuple[Floats, Floats, Floats, NDArray[np.int32], list[dict[str, Any]]]:
     """Runs replicas under any policies; the counterpart of the compiled loop, same arguments and results."""
-    from fleetcast.sim.serving.world import checked_choice, speeds
-
     del record, by_step
     q = state.requests
     orders = [s.order for s in servers]
