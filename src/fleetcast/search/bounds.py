@@ -12,8 +12,9 @@ from the right (``C(T) = min over m >= T``), whatever else the iteration carries
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -28,6 +29,77 @@ Floats = NDArray[np.float64]
 
 SLACK = 1.0 - 1e-9
 """Bounds are shrunk by the rounding that sums in another order may show."""
+CLEAR = 1.0 + 1e-9
+"""A bound must exceed a limit by more than rounding."""
+
+
+@dataclass(frozen=True, eq=False)
+class Traffic:
+    """The requests, with what every bound needs of them worked out once."""
+
+    requests: Requests
+    _indices: dict[float, NDArray[np.intp]] = field(default_factory=dict, repr=False)
+    _largest: dict[tuple[str, int], int] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def prompt(self) -> Floats:
+        """Prompt tokens."""
+        return self.requests.prompt.astype(np.float64)
+
+    @cached_property
+    def steps(self) -> Floats:
+        """Iterations after the first token."""
+        return self.requests.output.astype(np.float64) - 1.0
+
+    @cached_property
+    def pairs(self) -> Floats:
+        """Pairs of a prompt's tokens, each with itself and those before it."""
+        return self.prompt * (self.prompt + 1.0) / 2.0
+
+    @cached_property
+    def reach(self) -> Floats:
+        """Context tokens that the steps after the first token attend to, together."""
+        return self.steps * (self.prompt + (self.steps + 1.0) / 2.0)
+
+    @cached_property
+    def many(self) -> int:
+        """Requests with at least two output tokens."""
+        return int(np.count_nonzero(self.steps))
+
+    @cached_property
+    def elapsed(self) -> Floats:
+        """Time since the first arrival, s."""
+        return self.requests.arrival - self.requests.arrival[0]
+
+    @cached_property
+    def tokens(self) -> dict[str, NDArray[np.int64]]:
+        """Tokens processed per request up to its first token ("ttft") and its last ("e2e")."""
+        return {"ttft": self.requests.prompt, "e2e": self.requests.prompt + self.requests.output - 1}
+
+    @cached_property
+    def sums(self) -> dict[str, NDArray[np.int64]]:
+        """Running sums of `tokens`."""
+        return {name: np.cumsum(column) for name, column in self.tokens.items()}
+
+    def knots(self, budget: float) -> NDArray[np.intp]:
+        """Returns, per prompt cut at ``budget``, the index into ``GRID[1:]`` of the first knot not below it."""
+        if budget not in self._indices:
+            found = np.searchsorted(GRID[1:], np.minimum(self.prompt, budget), side="left")
+            self._indices[budget] = np.minimum(found, len(GRID) - 2)
+        return self._indices[budget]
+
+    def largest(self, name: str, count: int) -> int:
+        """Returns the tokens of the ``count`` requests that have most."""
+        if (name, count) not in self._largest:
+            column = self.tokens[name]
+            n = len(column)
+            self._largest[name, count] = int(np.partition(column, n - count)[n - count :].sum()) if count else 0
+        return self._largest[name, count]
+
+
+def rank(q: float, n: int) -> int:
+    """Returns the index of the lower of the two sorted values that numpy's percentile ``q`` of n lies between."""
+    return max(0, math.floor(q / 100.0 * (n - 1) - 1e-9))
 
 
 @dataclass(frozen=True)
@@ -45,7 +117,7 @@ class Pace:
     token: float
 
 
-def pace(server: Server, requests: Requests) -> Pace:
+def pace(server: Server, traffic: Traffic) -> Pace:
     """Returns what a replica of ``server`` needs at least.
 
     Prefill. A prompt of p tokens passes in k pieces q_1..q_k of at most ``budget`` tokens (one piece where prompts
@@ -60,58 +132,77 @@ def pace(server: Server, requests: Requests) -> Pace:
     `_decode_attention`).
     """
     cost, s = server.cost, server.cost.scalars
-    table = _rising(cost)
+    table, p, m = _rising(cost), traffic.prompt, traffic.steps
     budget, split = _budget(server)
-    p, out = requests.prompt.astype(np.float64), requests.output.astype(np.float64)
     head = float(cost.tables["head"][1:].min())
-    shares = s["full_share"] + s["window_share"]
+    window = float(s["window"]) if s["window_share"] > 0 else 0.0
+    shares, ranks = s["full_share"] + s["window_share"], s["ranks"]
     # prefill
-    piece = np.minimum(p, budget) if split else p
-    work = p * _least_per_token(table, piece) if split else _at(table, p)
-    pieces = np.ceil(p / budget) if split else np.ones_like(p)
-    pairs = s["full_share"] * p * (p + 1) / 2 + s["window_share"] * _window_pairs(p, float(s["window"]))
-    device = work + head + s["pre_base"] + s["pre_pair"] * pairs + s["pre_context"] * shares * p
-    if not s["graph_prefill"]:
+    if split:
+        work = p * _least_per_token(table)[traffic.knots(budget)]
+        pieces = np.ceil(p / budget)
+    else:
+        work, pieces = _at(table, p), np.ones_like(p)
+    pairs, reach = traffic.pairs, traffic.reach
+    if window:
+        pairs = s["full_share"] * pairs + s["window_share"] * _window_pairs(p, window)
+        reach = s["full_share"] * reach + s["window_share"] * m * np.minimum(p + 1.0, window)
+    device = work + (s["pre_pair"] * pairs + (s["pre_context"] * shares) * p) + (head + s["pre_base"])
+    if not s["graph_prefill"] and s["eager"] > 0:
         device = np.maximum(device, pieces * s["eager"])
-    ranks = s["ranks"]
-    host = pieces * (s["host_step"] + s["host_seq"] / ranks) + s["host_token"] * p / ranks
+    host = pieces * (s["host_step"] + s["host_seq"] / ranks) + (s["host_token"] / ranks) * p
     ttft = np.maximum(device, host) if s["overlap"] else device + host
     # decode
-    m = out - 1.0
-    full = m * (p + out / 2.0)
-    near = m * np.minimum(p + 1.0, float(s["window"])) if s["window_share"] > 0 else full
-    reach = s["full_share"] * full + s["window_share"] * near
     floor, base, slope = _decode_attention(cost, table)
     device = m * (float(table[1]) + head) + np.maximum(m * floor, m * base + slope * reach)
     host = m * (s["host_step"] + (s["host_seq"] + s["host_token"]) / ranks)
     gap = np.maximum(device, host) if s["overlap"] else device + host
     api = cost.api + cost.api_token * p
-    return Pace(ttft * SLACK + api, gap * SLACK, _token_pace(server, requests) * SLACK)
+    return Pace(ttft * SLACK + api, gap * SLACK, _token_pace(server, traffic.requests) * SLACK)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Floor:
     """Times that each request takes at least, under one plan.
 
     Attributes:
-        arrival: s; of a closed loop all equal, which only lowers what rests on it.
-        output: tokens.
+        traffic: the requests.
         ttft: s, at least.
         gap: s from first to last token, at least.
-        prompt: tokens.
         speed: tokens/s that all replicas together process at most.
-        open: requests arrive by the clock.
+        arrival: s; of a closed loop as far as known, else 0, which only lowers what rests on it.
         last: s, a time that the last finish is known to exceed.
     """
 
-    arrival: Floats
-    prompt: NDArray[np.int64]
-    output: NDArray[np.int64]
+    traffic: Traffic
     ttft: Floats
     gap: Floats
     speed: float
-    open: bool
+    arrival: Floats
     last: float = 0.0
+
+    @property
+    def open(self) -> bool:
+        """Whether requests arrive by the clock."""
+        return not self.traffic.requests.concurrency
+
+    def exceeds(self, path: str, limit: float) -> bool:
+        """Whether ``metrics[path]`` certainly lies above ``limit``, s: what `metric` says, by counting.
+
+        A percentile lies above the limit when the lower of the two values it lies between does, that is when at least
+        n - rank values do.
+        """
+        name, _, statistic = path.partition(".")
+        limit *= CLEAR
+        if not statistic.startswith("p"):
+            return self.metric(path) > limit
+        q = float(statistic[1:])
+        if name == "tpot":
+            late = np.count_nonzero(self.gap > limit * self.traffic.steps)
+            return self.traffic.many > 0 and late >= self.traffic.many - rank(q, self.traffic.many)
+        times = self.ttft if name == "ttft" else self.ttft + self.gap
+        late = np.count_nonzero(times > limit)
+        return bool(late >= len(times) - rank(q, len(times))) or self.backlog(name, q) > limit
 
     def metric(self, path: str) -> float:
         """Returns a value that ``metrics[path]`` is not below; path e.g. ``ttft.p99``, s."""
@@ -121,19 +212,15 @@ class Floor:
         times = self.ttft if name == "ttft" else self.ttft + self.gap
         if statistic == "mean":
             return float(times.mean())
-        q = float(statistic[1:])
-        plain = float(np.percentile(times, q))
-        if not self.open:
-            return plain
-        return max(plain, self._backlog(q, self.prompt if name == "ttft" else self._tokens))
+        return max(float(np.percentile(times, float(statistic[1:]))), self.backlog(name, float(statistic[1:])))
 
     def _tpot(self, statistic: str) -> float:
         if statistic == "mean":
-            return float(self.gap.sum() / self.output.sum())
-        many = self.output >= 2
+            return float(self.gap.sum() / self.traffic.requests.output.sum())
+        many = self.traffic.steps > 0
         if not many.any():
             return 0.0
-        each = self.gap[many] / (self.output[many] - 1)
+        each = self.gap[many] / self.traffic.steps[many]
         return float(each.mean() if statistic == "mean_per_request" else np.percentile(each, float(statistic[1:])))
 
     @cached_property
@@ -143,54 +230,51 @@ class Floor:
         The last finish is not before any request's arrival plus its own least time; and all tokens of the requests
         from the k-th on are processed after the k-th arrives, at no more than ``speed``.
         """
-        start = float(self.arrival[0])
-        ends = float((self.arrival + self.ttft + self.gap).max())
+        start, sums = float(self.arrival[0]), self.traffic.sums["e2e"]
+        ends = max(float((self.arrival + self.ttft + self.gap).max()), self.last)
         if self.open:
-            left = np.cumsum(self._tokens[::-1])[::-1]
-            ends = max(ends, float((self.arrival + left / self.speed).max()) * SLACK)
-        else:
-            ends = max(ends, start + float(self._tokens.sum()) / self.speed * SLACK)
-        return max(ends, self.last) - start
+            left = sums[-1] - sums + self.traffic.tokens["e2e"]
+            return max(ends - start, float((self.traffic.elapsed + left / self.speed).max()) * SLACK)
+        return max(ends - start, float(sums[-1]) / self.speed * SLACK)
 
-    @cached_property
-    def _tokens(self) -> NDArray[np.int64]:
-        return self.prompt + self.output - 1
-
-    def _backlog(self, q: float, tokens: NDArray[np.int64]) -> float:
-        """Least value L of percentile q that work conservation allows.
+    def backlog(self, name: str, q: float) -> float:
+        """Least value L of percentile q of ``ttft`` or ``e2e`` that work conservation allows, s; 0 in a closed loop.
 
         If the percentile is L, all requests but the e slowest take at most L. Of those that arrive up to a_k the
         tokens, at least the sum so far less the e largest of all, are then processed between a_0 and a_k + L, by
         replicas that process at most ``speed`` tokens a second. So L >= (sum_k - largest_e) / speed - (a_k - a_0).
         """
-        n = len(tokens)
-        e = n - 1 - int(np.floor(q / 100.0 * (n - 1)))
-        largest = int(np.partition(tokens, n - e)[n - e :].sum()) if e else 0
-        done = (np.cumsum(tokens) - largest) / self.speed - (self.arrival - self.arrival[0])
+        if not self.open:
+            return 0.0
+        n = len(self.ttft)
+        largest = self.traffic.largest(name, n - 1 - rank(q, n))
+        done = (self.traffic.sums[name] - largest) / self.speed - self.traffic.elapsed
         return float(done.max()) * SLACK
 
     def within(self, limits: dict[str, float]) -> int:
         """Returns how many requests can at most meet every limit taken per request (s, by metric)."""
-        met = np.ones(len(self.output), dtype=bool)
+        met = np.ones(len(self.ttft), dtype=bool)
         for metric, limit in limits.items():
             if metric == "tpot":
-                met &= self.gap <= limit * np.maximum(self.output - 1, 1)
+                met &= self.gap <= limit * np.maximum(self.traffic.steps, 1.0)
             else:
                 met &= (self.ttft if metric == "ttft" else self.ttft + self.gap) <= limit
         return int(met.sum())
 
 
-def floor_of(parts: Sequence[tuple[int, Pace]], requests: Requests) -> Floor:
+def floor_of(parts: Sequence[tuple[int, Pace]], traffic: Traffic) -> Floor:
     """Returns the Floor of a plan: each request may go to any pool, and the replicas' speeds add up.
 
     Args:
         parts: (replicas, pace) per pool.
-        requests: the traffic.
+        traffic: the requests.
     """
     paces = [p for _, p in parts]
     speed = sum(replicas / p.token for replicas, p in parts)
-    ttft, gap = (np.minimum.reduce([getattr(p, name) for p in paces]) for name in ("ttft", "gap"))
-    return Floor(requests.arrival, requests.prompt, requests.output, ttft, gap, speed, not requests.concurrency)
+    ttft, gap = paces[0].ttft, paces[0].gap
+    for p in paces[1:]:
+        ttft, gap = np.minimum(ttft, p.ttft), np.minimum(gap, p.gap)
+    return Floor(traffic, ttft, gap, speed, traffic.requests.arrival)
 
 
 def seen(floor: Floor, part: Outcome, horizon: float, api: Floats) -> Floor:
@@ -218,7 +302,7 @@ def seen(floor: Floor, part: Outcome, horizon: float, api: Floats) -> Floor:
     if not floor.open:
         arrival = arrival.copy()
         arrival[:k] = served.arrival
-    return Floor(arrival, floor.prompt, floor.output, ttft, gap, floor.speed, floor.open, horizon)
+    return Floor(floor.traffic, ttft, gap, floor.speed, arrival, horizon)
 
 
 def horizon_of(requests: Requests, part: Outcome, k: int, api: Floats) -> float:
@@ -247,18 +331,19 @@ def demand(outcome: Outcome, prompt: NDArray[np.int64], block: int) -> int:
     A request is present from arrival to finish and claims at most the blocks of prompt and output. If that stays
     below a lane's capacity less its watermark, memory never delays or evicts anything, so that plans which differ only
     in capacity have the same outcome.
+
+    Args:
+        outcome: of these requests, or of the first of them.
+        prompt: tokens.
+        block: tokens of a block; the smallest where pools differ.
     """
     served = outcome.requests
     assert served is not None
-    blocks = -(-(prompt + served.output) // block)
-    most = 0
-    for replica in range(int(served.resource.max()) + 1):
-        mine = served.resource == replica
-        arrival, own = served.arrival[mine], blocks[mine]
-        order = np.argsort(np.concatenate([arrival, arrival + served.e2e[mine]]), kind="stable")
-        present = np.cumsum(np.concatenate([own, -own])[order])
-        most = max(most, int(present.max(initial=0)))
-    return most
+    blocks = -(-(prompt[: len(served.arrival)] + served.output) // block)
+    # one timeline per replica, laid end to end: arrivals stand first, so that equal times count as overlapping
+    finish, replica = served.arrival + served.e2e, served.resource
+    order = np.lexsort((np.concatenate([served.arrival, finish]), np.concatenate([replica, replica])))
+    return int(np.cumsum(np.concatenate([blocks, -blocks])[order]).max())
 
 
 def _budget(server: Server) -> tuple[float, bool]:
@@ -286,12 +371,14 @@ def _at(table: Floats, tokens: Floats) -> Floats:
     return np.interp(tokens, GRID, table) + np.maximum(tokens - GRID[-1], 0.0) * steep
 
 
-def _least_per_token(table: Floats, most: Floats) -> Floats:
-    """Least C(q)/q for 1 <= q <= ``most``; between knots of a linear table the least lies on a knot."""
+def _least_per_token(table: Floats) -> Floats:
+    """Least C(q)/q for 1 <= q <= each knot of ``GRID[1:]``; between knots of a linear table it lies on a knot.
+
+    The last entry also stands for all q beyond the grid, where C grows on its last slope.
+    """
     ratio = np.minimum.accumulate(table[1:] / GRID[1:])
-    steep = max((table[-1] - table[-2]) / (GRID[-1] - GRID[-2]), 0.0)
-    found = ratio[np.minimum(np.searchsorted(GRID[1:], most, side="left"), len(ratio) - 1)]
-    return np.where(most > GRID[-1], np.minimum(found, steep), found)
+    ratio[-1] = min(ratio[-1], max((table[-1] - table[-2]) / (GRID[-1] - GRID[-2]), 0.0))
+    return ratio
 
 
 def _decode_attention(cost: StepCost, table: Floats) -> tuple[float, float, float]:
@@ -307,7 +394,7 @@ def _decode_attention(cost: StepCost, table: Floats) -> tuple[float, float, floa
     x = GRID[1:]
     shares = s["full_share"] + s["window_share"]
     charged = np.maximum(floor, base + slope * shares * x)
-    prefill = _least_per_token(table, x) * x + s["pre_base"] + s["pre_pair"] * s["full_share"] * x * (x + 1) / 2
+    prefill = _least_per_token(table) * x + s["pre_base"] + s["pre_pair"] * s["full_share"] * x * (x + 1) / 2
     steep = (table[-1] - table[-2]) / (GRID[-1] - GRID[-2])
     if (charged <= prefill).all() and slope * shares <= steep:
         return floor, base, slope

@@ -17,7 +17,7 @@ from fleetcast.cost.engine import engine
 from fleetcast.policy import route as routes
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.plan import Plan, Pool, replace
-from fleetcast.search.bounds import SLACK, Floor, Pace, demand, floor_of, pace
+from fleetcast.search.bounds import SLACK, Floor, Pace, Traffic, demand, floor_of, pace
 from fleetcast.search.space import Space, Table, combine
 from fleetcast.scenario.workload.precision import as_engine
 from fleetcast.sim.serving.setting import Server, Setting, check_route, fill, kv_dtype_of
@@ -68,7 +68,7 @@ def bound(state: Setting, c: Candidate, path: str, sign: int, floor: Floor | Non
     if path == "devices":
         return float(c.devices)
     if path == "throughput":
-        return -float(floor.output.sum()) / floor.span
+        return -float(state.tokens[1]) / floor.span
     if path == "goodput":
         return -floor.within(state.scenario.slo.per_request()) / floor.span
     if path == "cost":
@@ -108,10 +108,7 @@ def same(a: Candidate, b: Candidate, outcome: Outcome) -> bool:
     if not tight:
         return True
     least = min(_free(s) for s in (*a.servers, *b.servers))
-    served = outcome.requests
-    assert served is not None
-    prompt = a.floor.prompt[: len(served.arrival)]
-    return demand(outcome, prompt, min(s.cost.scalars["block"] for s in a.servers)) <= least
+    return demand(outcome, a.floor.traffic.requests.prompt, min(s.engine.block for s in a.servers)) <= least
 
 
 def _free(server: Server) -> int:
@@ -153,13 +150,14 @@ def fit(state: Setting, space: Space) -> Fitted:
     candidates: list[Candidate] = []
     floors: dict[Any, Floor] = {}
     paces: dict[Any, Pace] = {}
+    traffic = Traffic(state.requests)
     for rows in combinations:
         for choice in _choices(space, len(rows)):
             found = [servers[_shape(space, row)][v] for row, v in zip(rows, choice, strict=True)]
             if any(isinstance(s, Infeasible) for s in found):
                 continue
             complete = tuple(s for s in found if isinstance(s, Server))
-            floor = _floor(state, space, rows, complete, paces, floors)
+            floor = _floor(traffic, space, rows, complete, paces, floors)
             pools = [
                 replace(s.pool, replicas=int(space.rows["replicas"][row]))
                 for s, row in zip(complete, rows, strict=True)
@@ -206,19 +204,19 @@ def _needs_more(variant: Table, least: Table) -> bool:
 
 
 def _floor(
-    state: Setting, space: Space, rows: Sequence[int], servers: Sequence[Server], paces: dict[Any, Pace],
+    traffic: Traffic, space: Space, rows: Sequence[int], servers: Sequence[Server], paces: dict[Any, Pace],
     floors: dict[Any, Floor],
 ) -> Floor:  # fmt: skip
     """The floor of a combination; those that differ in max_batch alone share it."""
     keys = [(_shape(space, row), _paced(s)) for row, s in zip(rows, servers, strict=True)]
     for key, server in zip(keys, servers, strict=True):
         if key not in paces:
-            paces[key] = pace(server, state.requests)
+            paces[key] = pace(server, traffic)
     replicas = [int(space.rows["replicas"][row]) for row in rows]
     whole = (tuple(keys), tuple(replicas))
     if whole not in floors:
         parts = [(r, paces[key]) for r, key in zip(replicas, keys, strict=True)]
-        floors[whole] = floor_of(parts, state.requests)
+        floors[whole] = floor_of(parts, traffic)
     return floors[whole]
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from fleetcast.base.errors import SpecError
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE
-from fleetcast.search.bounds import Floor, horizon_of, seen
+from fleetcast.search.bounds import Floats, Floor, horizon_of, seen
 from fleetcast.search.candidates import Candidate, Fitted, bound, fit, same
 from fleetcast.search.ranking import Axis, Ranking, undominated, values, worst_ratio
 from fleetcast.search.space import enumerate_space
@@ -32,8 +32,6 @@ SHORTEST = 512
 """Requests that a part must hold to be worth a run of its own."""
 MISSES = 3
 """Nearest misses that are shown where nothing meets the SLO."""
-CLEAR = 1.0 + 1e-9
-"""A bound must exceed a limit by more than rounding."""
 
 
 def search(
@@ -112,12 +110,12 @@ class Hunt:
     tried: dict[tuple[int, ...], list[tuple[Candidate, Outcome, int]]] = field(default_factory=dict)
     met: list[tuple[float, ...]] = field(default_factory=list)
     ranked: list[tuple[float, ...]] = field(default_factory=list)
-    cut_short: int = 0
 
     def __post_init__(self) -> None:
         """Resolves the limits once."""
         self.limits = self.state.scenario.slo.limits()
         self.parts: dict[int, Setting] = {}
+        self.late: dict[int, bool] = {}
 
     def run(self, candidates: Sequence[Candidate], progress: Callable[[int, int], None] | None = None) -> None:
         """Settles every candidate, the most promising first, so that what is found rules out what follows."""
@@ -134,7 +132,9 @@ class Hunt:
         if self.exhaustive:
             return self._simulate(c)
         floor = c.floor
-        if self.hopeless(c, floor):
+        if id(floor) not in self.late:  # plans that differ in max_batch share it
+            self.late[id(floor)] = self.misses(floor)
+        if self.late[id(floor)] or self.beaten(c, floor):
             self.killed.append((c, floor, 0))
             return None
         twin = next((d for d, outcome in self.done if same(d, c, outcome)), None)
@@ -142,18 +142,21 @@ class Hunt:
             self.copies.append((twin, c))
             return None
         for level, size in enumerate(self.sizes, 1):
-            floor = self.look(c, floor, size)
-            if self.hopeless(c, floor):
+            floor, met = self.look(c, floor, size)
+            if self.misses(floor) or self.beaten(c, floor):
                 self.killed.append((c, floor, level))
-                self.cut_short += 1
                 return None
+            if met:  # nothing went wrong so far: a longer part is not likely to end it
+                break
         return self._simulate(c)
 
-    def hopeless(self, c: Candidate, floor: Floor) -> bool:
-        """Whether a plan that takes at least ``floor`` misses a limit, or is beaten in every way that is asked for."""
-        if self.ratio(floor) > CLEAR:
-            return True
-        if self.top is None or len(self.met) < self.top:
+    def misses(self, floor: Floor) -> bool:
+        """Whether a plan that takes at least ``floor`` certainly misses a limit."""
+        return any(floor.exceeds(path, limit) for path, limit in self.limits.items())
+
+    def beaten(self, c: Candidate, floor: Floor) -> bool:
+        """Whether a plan is certainly not among the first ``top``, and some plan within the SLO beats it everywhere."""
+        if self.top is None or len(self.ranked) < self.top:
             return False
         least = self._keys(c, floor, self.goals)
         if not _clearly_after(least, self.ranked[self.top - 1]):
@@ -168,15 +171,19 @@ class Hunt:
         """Returns a value that the plan's worst value / limit is not below."""
         return max((floor.metric(path) / limit for path, limit in self.limits.items()), default=0.0)
 
-    def look(self, c: Candidate, floor: Floor, size: int) -> Floor:
-        """Returns the floor after the first ``size`` requests: simulated, or known from a plan that does the same."""
+    def look(self, c: Candidate, floor: Floor, size: int) -> tuple[Floor, bool]:
+        """Returns the floor after the first ``size`` requests, and whether these alone meet the SLO.
+
+        They are simulated, or known from a plan that does the same.
+        """
         family = self.tried.setdefault(c.rows, [])
         part = next((o for d, o, k in family if k == size and same(d, c, o)), None)
         if part is None:
             part = simulate(self._part(size), c.plan)
             family.append((c, part, size))
         api = self._api(c, part)
-        return seen(floor, part, horizon_of(self.state.requests, part, size, api), api)
+        raised = seen(floor, part, horizon_of(self.state.requests, part, size, api), api)
+        return raised, bool(part.slo["met"])
 
     def nearest(self, count: int) -> None:
         """Simulates ruled out plans until the ``count`` nearest to the SLO are known.
@@ -184,7 +191,7 @@ class Hunt:
         The plan whose floor is nearest goes first; when as many plans as wanted are known to be nearer than every
         remaining floor, they are the nearest.
         """
-        known = sorted(worst_ratio(outcome.slo) for _, outcome in self.done)
+        known = sorted({worst_ratio(outcome.slo) for _, outcome in self.done})
         heap = [(self.ratio(floor), c.index, level, c, floor) for c, floor, level in self.killed]
         heapq.heapify(heap)
         self.killed = []
@@ -194,12 +201,10 @@ class Hunt:
             if twin is not None:
                 self.copies.append((twin, c))
             elif level < len(self.sizes):
-                floor = self.look(c, floor, self.sizes[level])
-                self.cut_short += level == 0
+                floor, _ = self.look(c, floor, self.sizes[level])
                 heapq.heappush(heap, (self.ratio(floor), index, level + 1, c, floor))
             else:
-                self.cut_short -= level > 0
-                known = sorted([*known, worst_ratio(self._simulate(c).slo)])
+                known = sorted({*known, worst_ratio(self._simulate(c).slo)})
         self.killed = [(c, floor, level) for _, _, level, c, floor in heap]
 
     def _simulate(self, c: Candidate) -> Outcome:
@@ -207,7 +212,8 @@ class Hunt:
         self.done.append((c, outcome))
         if outcome.slo["met"]:
             self.met.append(values(outcome, self.axes))
-            self.ranked = sorted([*self.ranked, values(outcome, self.goals)])
+            # equal values once: plans that do the same are ranked as one
+            self.ranked = sorted({*self.ranked, values(outcome, self.goals)})
         return outcome
 
     def _keys(self, c: Candidate, floor: Floor, axes: Sequence[Axis]) -> tuple[float, ...]:
@@ -218,13 +224,13 @@ class Hunt:
             self.parts[size] = replace(self.state, requests=self.state.requests.slice(0, size))
         return self.parts[size]
 
-    def _api(self, c: Candidate, part: Outcome) -> np.ndarray:
+    def _api(self, c: Candidate, part: Outcome) -> Floats:
         served = part.requests
         assert served is not None
         replicas = [s for s, p in zip(c.servers, c.plan.pools, strict=True) for _ in range(int(p.replicas or 1))]  # type: ignore[arg-type]
         fixed = np.array([s.cost.api for s in replicas])[served.resource]
         each = np.array([s.cost.api_token for s in replicas])[served.resource]
-        return fixed + each * c.floor.prompt[: len(fixed)]
+        return np.asarray(fixed + each * self.state.requests.prompt[: len(fixed)], dtype=np.float64)
 
 
 def _clearly_after(least: tuple[float, ...], kth: tuple[float, ...]) -> bool:
@@ -256,7 +262,7 @@ def _ranking(hunt: Hunt, fitted: Fitted, notes: Sequence[str]) -> Ranking:
     shown = met[: hunt.top]
     counts = {
         "enumerated": fitted.enumerated, "memory_feasible": len(fitted.candidates), "bounded": len(hunt.killed),
-        "cut_short": hunt.cut_short, "deduplicated": len(hunt.copies), "simulated": len(hunt.done),
+        "cut_short": sum(level > 0 for _, _, level in hunt.killed), "deduplicated": len(hunt.copies), "simulated": len(hunt.done),
     }  # fmt: skip
     identical = tuple(
         tuple({"batch": p.batch} for t in sorted(twins.get(c.index, []), key=lambda t: t.index) for p in t.plan.pools[:1])

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fleetcast.base.tables import lookup
-from fleetcast.base.units import show
+from fleetcast.base.show import show
 from fleetcast.scenario.outcome import UNITS, Outcome
 from fleetcast.scenario.plan import Plan, read_plan
 

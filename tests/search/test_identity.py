@@ -1,0 +1,158 @@
+"""A pruned search gives what simulating every plan gives, and its bounds are bounds."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fleetcast.scenario.load import load
+from fleetcast.scenario.objective import lookup
+from fleetcast.scenario.workload.requests import requests
+from fleetcast.search.bounds import Traffic, floor_of, horizon_of, pace, seen
+from fleetcast.search.candidates import bound, fit
+from fleetcast.search.parallelism import search
+from fleetcast.search.ranking import Ranking
+from fleetcast.search.space import enumerate_space
+from fleetcast.sim.serving.setting import Setting, setting
+from fleetcast.sim.serving.world import simulate
+
+PATHS = [f"{m}.{s}" for m in ("ttft", "tpot", "e2e") for s in ("mean", "p50", "p90", "p99")]
+CHUNKED = {"kind": "chunked", "chunk": [64, 512, 2048], "max_batch": [2, 16, 64]}
+CASES: dict[str, dict[str, Any]] = {
+    "one node": {"devices": "4x l40s", "model": "llama-3.1-8b", "plan": {"batch": CHUNKED}},
+    "tight memory": {"devices": "2x l4", "model": "llama-3.1-8b", "plan": {"batch": CHUNKED}},
+    "old engine": {
+        "devices": "2x a100-80g-sxm", "model": "llama-2-13b",
+        "plan": {
+            "engine": "vllm-0.6",
+            "batch": [
+                {"kind": "prefill_first", "max_batch": [2, 64], "max_tokens": [256, 4096]},
+                {"kind": "orca", "max_batch": [4, 64]}, {"kind": "static", "max_batch": [4, 64]},
+            ],
+        },
+    },
+    "experts": {
+        "devices": "4x h100-sxm", "model": "mixtral-8x7b",
+        "plan": {"batch": {"kind": "chunked", "chunk": [64, 2048], "max_batch": [16, 64]}, "replicas": 1},
+    },
+    "two groups": {
+        "devices": "2x l40s + 2x a100-80g-sxm", "model": "llama-3.1-8b",
+        "plan": {"batch": {"kind": "chunked", "chunk": [512], "max_batch": [16, 64, 256]}},
+    },
+    "swap, shortest first, windows": {
+        "devices": "2x l4", "model": "gpt-oss-20b",
+        "plan": {"batch": CHUNKED, "order": {"kind": "shortest_prompt"}, "memory": {"kind": "swap"}},
+    },
+}  # fmt: skip
+
+
+def made(case: str, traffic: Any, slo: dict[str, float] | None = None, goal: dict[str, Any] | None = None) -> Setting:
+    c = CASES[case]
+    table = {
+        "fleet": {"devices": c["devices"], "price": {"l4": "0.7 $/h"} if "l4" in c["devices"].split() else {}},
+        "workload": {
+            "model": c["model"], "arrivals": {"kind": "poisson", "rate": "1 /s", "requests": 2},
+            "lengths": {"kind": "fixed", "prompt": 8, "output": 8},
+        },
+        "slo": slo or {}, "objective": goal or {"minimize": "cost"}, "plan": c["plan"],
+    }  # fmt: skip
+    return replace(setting(load(table)), requests=traffic)
+
+
+@st.composite
+def traffics(draw: st.DrawFn) -> Any:
+    seed, n = draw(st.integers(0, 10**6)), draw(st.integers(1, 60))
+    rate = draw(st.sampled_from([0.5, 5.0, 50.0, 1000.0]))
+    rng = np.random.default_rng(seed)
+    prompt = np.minimum(rng.lognormal(5.5, 1.5, n).astype(int) + 1, 6000)
+    output = np.minimum(rng.lognormal(3.0, 1.2, n).astype(int) + 1, 800)
+    users = draw(st.sampled_from([0, 0, 0, 1, 7]))
+    arrival = None if users else np.cumsum(rng.exponential(1 / rate, n))
+    return requests(arrival, prompt, output, concurrency=users)
+
+
+def rows(outcomes: Any) -> list[Any]:
+    return [(o.plan, o.metrics) for o in outcomes]
+
+
+def agree(quick: Ranking, full: Ranking, top: int | None) -> None:
+    assert rows(quick.plans) == rows(full.plans[:top])
+    assert rows(quick.frontier) == rows(full.frontier)
+    assert rows(quick.misses) == rows(full.misses)
+    assert quick.rejected == full.rejected
+    for counts in (quick.counts, full.counts):
+        settled = counts["bounded"] + counts["deduplicated"] + counts["simulated"]
+        assert settled == counts["memory_feasible"] <= counts["enumerated"]
+    assert full.counts["simulated"] == full.counts["memory_feasible"]
+
+
+@pytest.mark.parametrize("case", CASES)
+@settings(max_examples=5)
+@given(data=st.data())
+def test_pruned_equals_exhaustive(case: str, data: st.DataObject) -> None:
+    traffic = data.draw(traffics())
+    goal = data.draw(st.sampled_from([
+        {"minimize": "cost"}, {"minimize": "latency"}, {"minimize": "energy"}, {"maximize": "goodput"},
+        {"minimize": ["cost", "carbon"], "maximize": "throughput"},
+    ]))  # fmt: skip
+    every = search(made(case, traffic, goal=goal), exhaustive=True, top=None)
+    assert every.plans, every.rejected
+    some = data.draw(st.sampled_from(every.plans))
+    slo = {}
+    for path in data.draw(st.lists(st.sampled_from(PATHS), max_size=3, unique=True)):
+        slo[path.replace(".", "_")] = max(
+            lookup(some.metrics, path) * data.draw(st.sampled_from([0.2, 0.9, 1.0, 1.1])), 1e-9
+        )
+    state = made(case, traffic, slo, goal)
+    top = data.draw(st.sampled_from([1, 3, None]))
+    full = search(state, exhaustive=True, top=None)
+    agree(search(state, top=top, parts=(0.25, 0.5), shortest=4), full, top)
+
+
+@pytest.mark.parametrize("case", CASES)
+@settings(max_examples=4)
+@given(data=st.data())
+def test_bounds_hold(case: str, data: st.DataObject) -> None:
+    traffic = data.draw(traffics())
+    state = made(case, traffic, {"ttft_p90": 0.5, "tpot_p90": 0.03})
+    fitted = fit(state, enumerate_space(state))
+    picked = data.draw(st.sets(st.sampled_from(range(len(fitted.candidates))), min_size=1, max_size=6))
+    for c in (fitted.candidates[i] for i in picked):
+        outcome = simulate(state, c.plan)
+        k = data.draw(st.integers(1, len(traffic)))
+        floors = [c.floor]
+        if k < len(traffic):
+            part = simulate(replace(state, requests=traffic.slice(0, k)), c.plan)
+            servers = [s for s, p in zip(c.servers, c.plan.pools, strict=True) for _ in range(p.replicas)]  # type: ignore[arg-type]
+            api = np.array([s.cost.api for s in servers])[part.requests.resource]
+            api = api + np.array([s.cost.api_token for s in servers])[part.requests.resource] * traffic.prompt[:k]
+            floors.append(seen(c.floor, part, horizon_of(traffic, part, k, api), api))
+        served = outcome.requests
+        for floor in floors:
+            assert (floor.ttft <= served.ttft).all()
+            assert (floor.gap <= (served.e2e - served.ttft) * (1 + 1e-12) + 1e-15).all()
+            for path in (*PATHS, "tpot.mean_per_request"):
+                value = lookup(outcome.metrics, path)
+                assert floor.metric(path) <= value * (1 + 1e-9) + 1e-15, path
+                assert not floor.exceeds(path, value)
+            for path, sign in (
+                ("cost", 1), ("energy", 1), ("carbon", 1), ("e2e.mean", 1), ("throughput", -1), ("goodput", -1)
+            ):
+                value = sign * lookup(outcome.metrics, path)
+                assert bound(state, c, path, sign, floor) <= value + 1e-9 * abs(value), path
+
+
+@settings(max_examples=30)
+@given(traffic=traffics(), q=st.sampled_from([50.0, 90.0, 99.0]), factor=st.floats(0.2, 5.0))
+def test_counting_says_what_percentiles_say(traffic: Any, q: float, factor: float) -> None:
+    state = made("one node", traffic)
+    c = fit(state, enumerate_space(state)).candidates[0]
+    floor = floor_of([(1, pace(c.servers[0], Traffic(traffic)))], Traffic(traffic))
+    for name in ("ttft", "tpot", "e2e"):
+        path = f"{name}.p{q:.0f}"
+        limit = floor.metric(path) * factor
+        if floor.exceeds(path, limit):
+            assert floor.metric(path) > limit
