@@ -33,7 +33,7 @@ PREFILL_RANGE = {
 
 
 def decode_rows(data: Path, device: str, dtype: str) -> pd.DataFrame | None:
-    """Returns decode rows read from memory (over 1.5 caches) or near-empty, with their total context ``X``."""
+    """Returns decode rows read from memory or near-empty, with their total context ``X``."""
     frame = table(data, device, "attention", "generation_attention")
     if frame is None:
         return None
@@ -119,7 +119,7 @@ def latent_rows(data: Path, device: str, dtype: str, phase: str) -> pd.DataFrame
 
 
 def latent_growth(data: Path, device: str, dtype: str) -> pd.DataFrame | None:
-    """Returns how decode time grows with context, projections subtracted: ``X`` more tokens cost ``time`` more.
+    """Returns how decode time grows with context: ``X`` more tokens cost ``time`` more.
 
     The module's time with a near-empty cache is its projections and launches; only growth over
     caches larger than the second-level cache, and at least a fifth of the whole, is kept.
@@ -155,7 +155,7 @@ def fit_latent(frame: pd.DataFrame, dtype: str, chip: Chip, kernel: Decode) -> D
 
 
 def flash_latent(data: Path) -> pd.DataFrame:
-    """Returns FlashMLA's decode kernel alone on H100 (APEX fork): heads, sequences, total context, seconds."""
+    """Returns FlashMLA's decode kernel alone on H100 (APEX fork), total context as ``X``."""
     frame = pd.read_csv(data / "serving/apex/fork_glassml_H100_flash_mla.csv.gz")
     frame = frame.rename(columns={"num_heads_q": "num_heads"})
     frame["X"] = frame["batch_size"] * frame["cache_seqlen"]
@@ -196,7 +196,7 @@ def latent_projections(frame: pd.DataFrame, chip: Chip, c: Gemm) -> np.ndarray:
 
 
 def predict_latent_prefill(frame: pd.DataFrame, chip: Chip, c: Prefill, rest: np.ndarray) -> np.ndarray:
-    """Returns predicted seconds of the module: projections ``rest`` and attention of every prompt."""
+    """Returns predicted seconds of the module: projections ``rest`` and attention."""
     n, length, heads = columns(frame, "batch_size", "isl", "num_heads")
     one = prefill_time(length, 0.0, heads, heads, LATENT_WIDTH, chip, replace(c, launch=0.0))
     return np.asarray(c.launch + rest + n * one)

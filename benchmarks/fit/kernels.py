@@ -1,6 +1,6 @@
-"""Refits the kernel coefficients from measured tables and says how far off they are, beside their nulls.
+"""Refits the kernel coefficients from measured tables; prints errors beside their nulls.
 
-    python -m benchmarks.fit.kernels            # writes src/fleetcast/cost/coefficients/*.toml, prints the errors
+    python -m benchmarks.fit.kernels            # writes cost/coefficients/*.toml, prints errors
     python -m benchmarks.fit.kernels --dry      # errors only
 
 Held out: a whole device (predicted with the mean of its architecture's others, or of all others
@@ -35,7 +35,7 @@ Rows = Callable[[Path, str, str], "pd.DataFrame | None"]
 
 @dataclass(frozen=True)
 class Family:
-    """A kernel family: where its rows come from, how it is fitted, predicted and beaten, and its size axis."""
+    """A kernel family: rows, fit, prediction, null, and the band of sizes held out."""
 
     name: str
     kind: type
@@ -78,7 +78,7 @@ Report = list[dict[str, Any]]
 
 
 def fit_all(data: Path) -> tuple[Fitted, Report]:
-    """Returns every device's coefficients and one JSON-able record of errors per device, family and dtype."""
+    """Returns every device's coefficients and JSON-able error records."""
     fitted: Fitted = {}
     report: Report = []
     frames: dict[tuple[str, str, str], pd.DataFrame] = {}
@@ -165,7 +165,7 @@ def beside(data: Path, fitted: Fitted) -> tuple[siblings.Tables, Report]:
 
 
 def write(tables: siblings.Tables, report: Report) -> None:
-    """Writes one file per device, per architecture (means) and ``generic.toml`` (means over all devices).
+    """Writes one file per device, per architecture and for the generic device (means).
 
     Args:
         tables: family -> device (or group, which then is kept as it is) -> dtype -> coefficients.

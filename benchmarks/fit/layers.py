@@ -33,7 +33,7 @@ SMALL: dict[str, Measured] = {name: Measured(name, "", {}) for name in LAYER_DEV
 
 
 def products_of(data: Path, device: str) -> pd.DataFrame | None:
-    """Returns 16-bit products of a device: m tokens, n out, k in, seconds, and where they come from."""
+    """Returns 16-bit products of a device: m tokens, n out, k in, seconds, source."""
     frames = [*_vidur(data, device), *_layers(data, device), *_old(data, device)]
     if device == "v100-pcie-16g":
         frames.append(_v100(data))
@@ -44,7 +44,7 @@ def products_of(data: Path, device: str) -> pd.DataFrame | None:
 
 
 def streams_of(data: Path, device: str) -> pd.DataFrame | None:
-    """Returns element-wise kernels: bytes moved and seconds. Norms before fusion and vectorisation are left out."""
+    """Returns element-wise kernels: bytes moved and seconds; old unfused norms are left out."""
     frames = []
     if device in VIDUR:
         for name, frame in _members(data / "serving/vidur/compute_mlp.tar.xz", f"/{VIDUR[device]}/"):
@@ -137,7 +137,7 @@ def _old(data: Path, device: str) -> Iterator[pd.DataFrame]:
 
 def _sample(values: pd.Series) -> list[int]:
     top = int(values.max())
-    return sorted({int(round(2 ** (i / 4))) for i in range(int(4 * np.log2(top)) + 1)} | {top})
+    return sorted({round(2 ** (i / 4)) for i in range(int(4 * np.log2(top)) + 1)} | {top})
 
 
 def _v100(data: Path) -> pd.DataFrame:

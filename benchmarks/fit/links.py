@@ -1,4 +1,4 @@
-"""Collective operations: measured curves thinned to knots, and latency-bandwidth coefficients per kind of link.
+"""Collective operations: measured curves, and latency and bandwidth per kind of link.
 
 python -m benchmarks.fit.links            # writes src/fleetcast/cost/coefficients/*.links.toml
 """
@@ -72,7 +72,7 @@ def rows_of(data: Path, name: str) -> pd.DataFrame:
 
 
 def apex_rows(data: Path, name: str) -> pd.DataFrame:
-    """Returns APEX's collectives of one of its devices ("H100-SXM", "H200-SXM" or "V100-PCIE"), all layouts."""
+    """Returns APEX's collectives of one device ("H100-SXM", "H200-SXM" or "V100-PCIE")."""
     frames = []
     with tarfile.open(data / "serving/apex/comm_profiles.tar.gz") as archive:
         for member in archive.getmembers():
@@ -92,7 +92,7 @@ def apex_rows(data: Path, name: str) -> pd.DataFrame:
 
 
 def ethernet_rows(data: Path) -> pd.DataFrame:
-    """Returns V100 collectives over 2 and 4 nodes with one GPU each (a 10 Gb/s network, by its own sends)."""
+    """Returns V100 collectives over 2 and 4 nodes of one GPU: 10 Gb/s, by its own sends."""
     rows = apex_rows(data, "V100-PCIE")
     rows = rows[(rows["num_nodes"] > 1) & (rows["num_gpus_per_node"] == 1)]
     return rows[["op", "ranks", "size", "time"]]
@@ -131,7 +131,7 @@ def _knots(rows: pd.DataFrame) -> tuple[list[float], dict[str, dict[str, list[fl
 
 
 def skipping(rows: pd.DataFrame) -> dict[str, Any]:
-    """Returns the error of every second size read off the curve through the others (interpolation error)."""
+    """Returns the error of every second size, read off the curve through the others."""
     predicted, measured = [], []
     for _, part in rows.groupby(["op", "ranks"]):
         part = part.sort_values("size")

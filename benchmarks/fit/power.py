@@ -1,4 +1,4 @@
-"""Fits power shares on the kernel tables that carry watts, and checks them on other families, boards and servers.
+"""Fits power shares on the kernel tables with watts; checks them on other boards and servers.
 
 Watts in those tables are averages over a window that also sees the kernel before and the pause
 after, so a single reading is off by up to a factor of two either way. The fit therefore uses
@@ -34,7 +34,7 @@ def _table(data: Path, device: str, folder: str, file: str) -> pd.DataFrame:
 
 
 def readings(data: Path, device: str) -> pd.DataFrame:
-    """Returns one row per measured kernel: family, dtype, FLOPs, bytes, seconds, watts, whether attention."""
+    """Returns one row per measured kernel: family, dtype, FLOPs, bytes, seconds, watts."""
     frames = []
     g = _table(data, device, "gemm", "gemm")
     dtype = g["gemm_dtype"].map(DTYPE)
@@ -72,7 +72,7 @@ def _frame(family: str, dtype: pd.Series | str, flops: pd.Series, size: pd.Serie
 
 
 def cells(data: Path, device: str) -> pd.DataFrame:
-    """Returns median watts over cells of arithmetic and memory use (tenths of the roofs), at least 20 readings."""
+    """Returns median watts over cells of arithmetic and memory use (tenths of the roofs)."""
     chip = DEVICES[device].chip
     rows = readings(data, device)
     rows["use"] = rows["flops"] / rows["time"] / rows["dtype"].map(lambda d: peak(chip, d))
@@ -130,7 +130,7 @@ _ZERO = Draw(busy=0, product=0, narrow=0, weights=0, attention=0, cache=0)
 
 
 def splitwise(data: Path, c: Draw) -> dict[str, Any] | None:
-    """Returns the error on Splitwise's A100 servers (Llama-2-70B), whole runs: predicted over measured mean power.
+    """Returns the error of mean power over whole runs of Splitwise's A100 servers.
 
     Decode reads the weights once per token at the measured speed, the prompt multiplies once;
     shares come from other boards. Null: the board limit.

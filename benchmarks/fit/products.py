@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from fleetcast.cost.gemm import Gemm, gemm_time
 from fleetcast.cost.moe import Experts, experts_time
 from fleetcast.cost.roofline import Chip, format_of, peak
 
+Trial = Callable[[dict[str, float]], np.ndarray]
 GEMM_RANGE = {
     "launch": (2e-7, 4e-6, 1e-4), "depth": (0.0, 3e-7, 5e-6), "compute": (0.02, 0.7, 1.0),
     "memory": (0.05, 0.85, 1.0), "pad": (0.0, 0.5, 1.0), "wave": (0.0, 0.2, 1.0),
@@ -26,7 +28,7 @@ SMALLEST = 512
 
 
 def gemm_rows(data: Path, device: str, dtype: str) -> pd.DataFrame | None:
-    """Returns usable rows: model-sized, weights not resident in the cache, host-launched rows dropped."""
+    """Returns usable rows: model-sized, weights not in the cache, device-bound."""
     frame = table(data, device, "gemm", "gemm")
     if frame is None:
         return None
@@ -50,7 +52,8 @@ def gemm_rows(data: Path, device: str, dtype: str) -> pd.DataFrame | None:
 
 def predict_gemm(frame: pd.DataFrame, dtype: str, chip: Chip, c: Gemm) -> np.ndarray:
     """Returns predicted seconds of every row."""
-    return gemm_time(*columns(frame, "m", "n", "k"), dtype, chip, c)
+    m, n, k = columns(frame, "m", "n", "k")
+    return gemm_time(m, n, k, dtype, chip, c)
 
 
 def null_gemm(frame: pd.DataFrame, dtype: str, chip: Chip) -> np.ndarray:
@@ -72,8 +75,8 @@ def fit_gemm(frame: pd.DataFrame, dtype: str, chip: Chip, near: Gemm | None = No
         chip: the device.
         near: fixes launch, depth and memory (for tables that cannot show them).
     """
-    part = frame.iloc[:: max(1, len(frame) // 6000)]
-    time = part["time"].to_numpy(np.float64)
+    sample = frame.iloc[:: max(1, len(frame) // 6000)]
+    time = sample["time"].to_numpy(np.float64)
     free = dict(GEMM_RANGE)
     fixed: dict[str, Any] = {}
     tiles: tuple[int, ...] = (128, 256)
@@ -86,15 +89,21 @@ def fit_gemm(frame: pd.DataFrame, dtype: str, chip: Chip, near: Gemm | None = No
         free.pop(name)
     best: tuple[float, Gemm] | None = None
     for sharp, tile in itertools.product((1, 2, 4), tiles):
-        start = Gemm(launch=0, compute=0, memory=0, sharp=sharp, tile=tile)
-        base = replace(start, **fixed)
-        found = fit(lambda x, b=base: predict_gemm(part, dtype, chip, replace(b, **x)), free, time)
-        c = replace(base, **found)
-        score = error(predict_gemm(part, dtype, chip, c), time)["median"]
+        given = {"sharp": sharp, "tile": tile, **fixed}
+        c = Gemm(**(given | fit(_gemm_trial(sample, dtype, chip, given), free, time)))
+        score = error(predict_gemm(sample, dtype, chip, c), time)["median"]
         if best is None or score < best[0]:
             best = (score, c)
     assert best is not None
     return best[1]
+
+
+def _gemm_trial(frame: pd.DataFrame, dtype: str, chip: Chip, given: dict[str, Any]) -> Trial:
+    return lambda x: predict_gemm(frame, dtype, chip, Gemm(**(given | x)))
+
+
+def _moe_trial(frame: pd.DataFrame, dtype: str, chip: Chip, sharp: int) -> Trial:
+    return lambda x: predict_moe(frame, dtype, chip, Experts(sharp=sharp, **x))
 
 
 def moe_rows(data: Path, device: str, dtype: str) -> pd.DataFrame | None:
@@ -110,7 +119,7 @@ def moe_rows(data: Path, device: str, dtype: str) -> pd.DataFrame | None:
 
 
 def predict_moe(frame: pd.DataFrame, dtype: str, chip: Chip, c: Experts) -> np.ndarray:
-    """Returns predicted seconds of every row; rows with a balanced router get spread 1 and no skew."""
+    """Returns predicted seconds; rows with a balanced router get spread 1 and no skew."""
     names = (
         "num_tokens",
         "hidden_size",
@@ -151,14 +160,8 @@ def fit_moe(frame: pd.DataFrame, dtype: str, chip: Chip) -> Experts:
     weight = np.where(part["moe_ep_size"] == 1, 2.0, 1.0)
     best: tuple[float, Experts] | None = None
     for sharp in (1, 2, 4):
-        base = Experts(launch=0, compute=0, memory=0, sharp=sharp)
-        found = fit(
-            lambda x, b=base: predict_moe(part, dtype, chip, replace(b, **x)),
-            MOE_RANGE,
-            time,
-            weight,
-        )
-        c = replace(base, **found)
+        found = fit(_moe_trial(part, dtype, chip, sharp), MOE_RANGE, time, weight)
+        c = Experts(sharp=sharp, **found)
         score = error(predict_moe(part, dtype, chip, c), time)["median"]
         if best is None or score < best[0]:
             best = (score, c)

@@ -1,4 +1,4 @@
-"""Coefficients beside the four big kernel families: latent attention, element-wise kernels, small devices, power."""
+"""Coefficients beside the big families: latent attention, streams, small devices, power."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.fit import attend, layers, power, products
 from benchmarks.fit.solve import error, fit, mean, rounded
 from benchmarks.fit.tables import DEVICES
 from fleetcast.cost.gemm import Gemm
-from fleetcast.cost.roofline import Stream, stream_time
+from fleetcast.cost.roofline import Chip, Stream, stream_time
 
 Tables = dict[str, dict[str, dict[str, Any]]]  # family -> device or group -> dtype -> coefficients
 Report = list[dict[str, Any]]
@@ -21,7 +21,7 @@ STREAM_RANGE = {"launch": (1e-7, 2e-6, 1e-4), "memory": (0.05, 0.7, 1.0)}
 
 
 def latent(data: Path, gemms: dict[str, Gemm], launches: dict[str, float]) -> tuple[Tables, Report]:
-    """Returns latent decode and prefill coefficients of every device with such tables, and H100's decode kernel.
+    """Returns latent attention's coefficients of every device with such tables.
 
     Args:
         data: the measured data.
@@ -76,7 +76,7 @@ def streams(data: Path) -> tuple[Tables, Report]:
         # Where a kernel beats the memory its input was still in the cache: bytes there say nothing
         # of memory.
         cold = size / time < chip.bandwidth
-        found = fit(lambda x, s=size[cold], b=chip: stream_time(s, b, Stream(**x)), STREAM_RANGE, time[cold])
+        found = fit(_stream_trial(size[cold], chip), STREAM_RANGE, time[cold])
         c = Stream(**found)
         tables["stream"][device] = {"any": rounded(asdict(c))}
         null = size / chip.bandwidth
@@ -84,8 +84,12 @@ def streams(data: Path) -> tuple[Tables, Report]:
     return tables, report
 
 
+def _stream_trial(size: np.ndarray, chip: Chip) -> products.Trial:
+    return lambda x: stream_time(size, chip, Stream(**x))
+
+
 def small_products(data: Path, big: dict[str, Gemm]) -> tuple[Tables, Report]:
-    """Returns 16-bit product coefficients of devices that only layer profiles cover, and cross-laboratory errors.
+    """Returns products of devices that only layer profiles cover, and errors across laboratories.
 
     Args:
         data: the measured data.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ def fit(
 
 
 def error(predicted: np.ndarray, time: np.ndarray) -> dict[str, Any]:
-    """Returns median and 90th percentile of |relative error|, bias, log spread and count, JSON-able."""
+    """Returns median and 90th percentile of |relative error|, bias, log spread, count."""
     ratio = np.asarray(predicted) / np.asarray(time)
     off = np.abs(ratio - 1.0)
     log = np.log(ratio)
@@ -59,8 +59,8 @@ def rounded(row: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v if isinstance(v, int) else float(f"{v:.4g}") for k, v in row.items()}
 
 
-def mean(rows: list[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns the mean of several devices' coefficients: geometric where all are positive, else arithmetic."""
+def mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns mean coefficients: geometric where all are positive, else arithmetic."""
     out: dict[str, Any] = {}
     for key in rows[0]:
         values = np.array([row[key] for row in rows if key in row], dtype=float)

@@ -1,4 +1,4 @@
-"""Measured kernel tables as arrays with one vocabulary: seconds, elements, our device ids and dtype names."""
+"""Measured kernel tables in one vocabulary: seconds, elements, our device ids and dtypes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def root() -> Path | None:
 
 @dataclass(frozen=True)
 class Measured:
-    """One measured device: its catalogue id, where its kernel tables lie, and their vLLM versions by family."""
+    """One measured device: catalogue id, folder of its tables, their vLLM versions."""
 
     device: str
     folder: str
@@ -68,7 +68,7 @@ DTYPE = {
 
 
 def table(data: Path, name: str, family: str, file: str, dtype: str = "") -> pd.DataFrame | None:
-    """Returns one parquet table with ``time`` in seconds and our dtype names, or None where there is none."""
+    """Returns one table with ``time`` in seconds and our dtypes, or None where there is none."""
     measured = DEVICES[name]
     version = measured.versions.get(f"{family} {dtype}", measured.versions.get(family))
     path = data / AIC / measured.folder / family / "vllm" / str(version) / f"{file}_perf.parquet"

@@ -26,7 +26,7 @@ class Decode:
 
     Attributes:
         launch: s, floor of the kernels.
-        head: s per sequence and key head of width 128 that must be scheduled.
+        head: s per sequence and key head of width 128 that must be scheduled; grows with the width's root.
         base: s, intercept once the cache is read from memory.
         memory: fraction of the memory bandwidth reached.
         compute: fraction of the peak FLOP/s reached.
@@ -59,9 +59,10 @@ class Prefill:
 
 
 def decode_floor(n: ArrayLike, kv_heads: ArrayLike, head_dim: ArrayLike, c: Decode) -> Array:
-    """Returns seconds that decode attention takes at least, for ``n`` sequences (array); 0 for none."""
+    """Returns seconds that decode attention of ``n`` sequences (array) takes at least."""
     count = np.asarray(n, dtype=np.float64)
-    wide = np.asarray(kv_heads, dtype=np.float64) * np.asarray(head_dim, dtype=np.float64) / 128.0
+    # Half a block's scheduling grows with its width: 64 and 128 wide heads differ by a factor of 1.4 in the tables.
+    wide = np.asarray(kv_heads, dtype=np.float64) * np.sqrt(np.asarray(head_dim, dtype=np.float64) / 128.0)
     return np.where(count > 0, c.launch + c.head * count * wide, 0.0)
 
 
@@ -78,7 +79,7 @@ def decode_slope(
     chip: Silicon,
     c: Decode,
 ) -> Array:
-    """Returns seconds per token of context that one layer's decode attention reads on one device.
+    """Returns seconds per token of context of one layer's decode attention on one device.
 
     Args:
         heads: query heads on this device.
@@ -96,7 +97,7 @@ def decode_slope(
 
 
 def latent_slope(heads: ArrayLike, rank: float, rope: float, kv_dtype: str, chip: Silicon, c: Decode) -> Array:
-    """Returns seconds per token of context of latent (MLA) decode attention, one layer on one device.
+    """Returns seconds per token of context of one layer of latent (MLA) decode attention.
 
     Every query head attends to one shared latent of ``rank + rope`` elements, whose first ``rank``
     are also the value (DeepSeek-V2, 2024): read once, multiplied for each head.
@@ -125,7 +126,7 @@ def decode_time(
     chip: Silicon,
     c: Decode,
 ) -> Array:
-    """Returns seconds of one layer's decode attention for ``n`` sequences of total ``context`` tokens."""
+    """Returns seconds of one layer's decode attention, ``n`` sequences of total ``context``."""
     slope = decode_slope(heads, kv_heads, head_dim, kv_dtype, chip, c)
     affine = decode_base(n, c) + slope * np.asarray(context, dtype=np.float64)
     return np.maximum(decode_floor(n, kv_heads, head_dim, c), affine)

@@ -1,4 +1,4 @@
-"""Time of collective operations: measured curves where we have them, latency + volume over bandwidth elsewhere.
+"""Time of collective operations: measured curves, or latency + volume over bandwidth.
 
 A ``Fabric`` is what joins the devices of one group: its link, the curves measured on it (size ->
 time per operation and number of ranks) and the coefficients of ``launch + hop*(ranks-1) +
@@ -82,7 +82,7 @@ class Fabric:
 
 
 def volume(operation: str, ranks: ArrayLike) -> Array:
-    """Returns the share of the buffer that each device sends: 2(n-1)/n for all_reduce, (n-1)/n, or 1 for send."""
+    """Returns the share of the buffer each device sends: 2(n-1)/n, (n-1)/n, or 1 for send."""
     n = np.asarray(ranks, dtype=np.float64)
     part = (n - 1.0) / n
     if operation == "send":
@@ -179,7 +179,7 @@ def fabric_for(device: str, kind: str, bandwidth: float, latency: float = 0.0) -
 
 
 def _read(size: Array, curve: Curve, slower: float) -> Array:
-    """Curve at ``size``; above its floor it scales with ``slower``, beyond its last knot with the size."""
+    """Curve at ``size``; what lies above its floor is ``slower`` times slower."""
     x, y = np.log(curve.size), np.log(curve.time)
     inside = np.exp(np.interp(np.log(np.maximum(size, curve.size[0])), x, y))
     beyond = np.maximum(size / curve.size[-1], 1.0)

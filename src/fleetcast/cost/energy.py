@@ -1,4 +1,4 @@
-"""Power and energy of a device at work: a busy floor, joules per FLOP and per byte, a board limit, and the clock.
+"""Power and energy of a device at work: a floor, joules per FLOP and byte, a limit, the clock.
 
     energy = min(limit * time, busy * time + J/FLOP * FLOPs + J/B * bytes)
 
@@ -128,7 +128,7 @@ class ClockCurve:
 
 
 def voltage_curve(points: int = 21, *, floor: float = 0.5, static: float = 0.3) -> ClockCurve:
-    """Returns the textbook curve ``static + (1 - static) f V^2`` with V linear in f above ``floor``.
+    """Returns the textbook curve ``static + (1 - static) f V^2``, V linear in f.
 
     Args:
         points: knots.
@@ -141,7 +141,7 @@ def voltage_curve(points: int = 21, *, floor: float = 0.5, static: float = 0.3) 
 
 
 def downclock(chip: Silicon, share: float, curve: ClockCurve) -> Chip:
-    """Returns the device at ``share`` of its top clock: peaks fall with the curve's rate, bandwidth stays."""
+    """Returns the device at ``share`` of its top clock: peaks fall, bandwidth stays."""
     rate = float(np.interp(share, curve.clock, curve.rate))
     return Chip(
         chip.id, chip.architecture, chip.bandwidth, chip.units,
@@ -168,7 +168,7 @@ def downclock_rates(rates: Rates, share: float, curve: ClockCurve) -> Rates:
 
 
 def capped_clock(limit: float, rates: Rates, curve: ClockCurve) -> float:
-    """Returns the largest clock share whose fully busy power stays within ``limit`` watts (lowest if none does)."""
+    """Returns the largest clock share whose busy power stays within ``limit`` watts, or the lowest."""
     full = np.asarray(curve.power) * rates.limit
     inside = np.asarray(curve.clock)[full <= limit]
     return float(inside.max()) if inside.size else float(curve.clock[0])

@@ -1,4 +1,4 @@
-"""Time of a matrix product of ``m`` tokens with an ``n x k`` weight: a roofline with calibrated roofs.
+"""Time of a product of ``m`` tokens with an ``n x k`` weight: a calibrated roofline.
 
     t = launch + depth*log2(k/512) + softmax_p(compute, memory) [+ quantise]
 
@@ -93,7 +93,7 @@ def gemm_time(
 
 
 def quantise_time(m: ArrayLike, k: ArrayLike, chip: Silicon, c: Gemm) -> Array:
-    """Returns seconds to quantise ``m`` rows of ``k`` activations; its launch is inside ``Gemm.launch``."""
+    """Returns seconds to quantise ``m`` rows of ``k`` activations, launch not counted."""
     width = np.asarray(k, dtype=np.float64) + c.quant_row
     return np.asarray(np.asarray(m, dtype=np.float64) * (width * (c.quant / chip.bandwidth)))
 

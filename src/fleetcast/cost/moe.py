@@ -1,4 +1,4 @@
-"""Time of a mixture-of-experts layer's expert products on one device, the permutation around them included.
+"""Time of a layer's expert products on one device, the permutation around them included.
 
     t = launch + softmax_p(compute, memory) + shuffle
 
@@ -60,7 +60,7 @@ def distinct_experts(tokens: ArrayLike, experts: ArrayLike, top_k: ArrayLike, sp
 
 
 def busiest(mean: ArrayLike, ranks: ArrayLike, most: ArrayLike) -> Array:
-    """Returns the count on the busiest of ``ranks`` ranks when the mean count is ``mean``, at most ``most``.
+    """Returns the count on the busiest of ``ranks`` ranks of given mean, at most ``most``.
 
     Extreme value of independent Poisson counts: mean + sqrt(2 mean ln ranks).
     """

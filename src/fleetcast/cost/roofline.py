@@ -1,4 +1,4 @@
-"""Number formats, the two roofs of a chip, and the fitted coefficients that say how near a kernel gets to them.
+"""Number formats, the two roofs of a chip, and how near kernels get to them.
 
 Every kernel of ``cost`` is a closed form with a few non-negative coefficients: fractions of the
 data sheet's peak and bandwidth, and fixed times in seconds. ``benchmarks/fit/kernels.py`` fits them
@@ -125,7 +125,7 @@ def peak(chip: Silicon, dtype: str) -> float:
 
 
 def soft_max(a: Array, b: Array, sharp: int) -> Array:
-    """Returns ``(a**sharp + b**sharp)**(1/sharp)`` for ``sharp`` 1, 2, 4 or 8 by squaring: no slow powers.
+    """Returns ``(a**sharp + b**sharp)**(1/sharp)``, ``sharp`` a power of two, by squaring.
 
     Two roofs that overlap imperfectly: 1 adds them, infinity takes the larger.
     """
@@ -142,7 +142,7 @@ def soft_max(a: Array, b: Array, sharp: int) -> Array:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stream:
-    """An element-wise kernel (norm, rotary embedding, activation, quantisation): launch + bytes over bandwidth.
+    """An element-wise kernel (norm, rotary embedding, activation): launch + bytes.
 
     Attributes:
         launch: s.
@@ -178,14 +178,14 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Coefficients:
-    """All fitted coefficients of one device: family -> table -> raw numbers, turned into classes on demand."""
+    """All fitted coefficients of one device, turned into classes on demand."""
 
     device: str
     provenance: Mapping[str, Provenance]
     tables: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(repr=False)
 
     def get(self, family: str, dtype: str, kind: type[C]) -> C:
-        """Returns the coefficients of a kernel family for a dtype, as an instance of dataclass ``kind``.
+        """Returns the coefficients of a kernel family for a dtype, as a ``kind``.
 
         Args:
             family: "gemm", "decode", "prefill", "moe", "stream", ...
@@ -206,9 +206,14 @@ class Coefficients:
 
 # The same silicon on another board.
 TWINS: Mapping[str, str] = {
-    "a100-40g-sxm": "a100-80g-sxm", "a100-80g-pcie": "a100-80g-sxm", "a100-40g-pcie": "a100-80g-sxm",
-    "h100-pcie": "h100-sxm", "v100-sxm2-32g": "v100-pcie-16g", "b300-sxm": "b200-sxm", "gb300": "gb200",
-}  # fmt: skip
+    "a100-40g-sxm": "a100-80g-sxm",
+    "a100-80g-pcie": "a100-80g-sxm",
+    "a100-40g-pcie": "a100-80g-sxm",
+    "h100-pcie": "h100-sxm",
+    "v100-sxm2-32g": "v100-pcie-16g",
+    "b300-sxm": "b200-sxm",
+    "gb300": "gb200",
+}
 # Who stands in for an architecture, in order; later names answer what earlier ones lack. Chosen by
 # memory and tensor-unit design, not by fit.
 RELATIVES: Mapping[str, tuple[str, ...]] = {
@@ -229,7 +234,7 @@ _WIDEN = {"measured": 1.0, "twin": 1.3, "architecture": 1.0, "relative": 1.5, "g
 
 
 def coefficients_for(device: Silicon) -> Coefficients:
-    """Returns the coefficients of a device: its own where measured, else its twin's, architecture's or a relative's.
+    """Returns a device's coefficients: its own, or its twin's, architecture's or a relative's.
 
     Families are filled one by one and dtypes within them too, so a device with measured products
     and no measured attention takes only the latter from its relatives. ``Coefficients.provenance``
