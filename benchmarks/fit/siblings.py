@@ -104,7 +104,6 @@ def small_products(data: Path, big: dict[str, Gemm]) -> tuple[Tables, Report]:
             continue
         chip = measured.chip
         if device in big:
-            rows["lab"] = rows["source"].str.split("/").str[0].str.split(" comp").str[0]
             for lab, part in rows.groupby(rows["source"].str.split().str[0]):
                 time = part["time"].to_numpy(np.float64)
                 seen = products.predict_gemm(part, "bf16", chip, big[device])
