@@ -18,10 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetcast.cost.collectives import Fabric, fabric_for, nested_time
-from fleetcast.cost.energy import Draw, rates_of
+from fleetcast.cost.energy import (
+    ClockCurve,
+    Draw,
+    Rates,
+    capped_clock,
+    downclock,
+    downclock_rates,
+    rates_of,
+    voltage_curve,
+)
 from fleetcast.cost.engine import Engine
 from fleetcast.cost.layers import Rank, attention_terms, block_terms
-from fleetcast.cost.roofline import Coefficients, coefficients_for
+from fleetcast.cost.roofline import Coefficients, Silicon, coefficients_for
+from fleetcast.scenario.fleet.devices import Device
 from fleetcast.scenario.fleet.tree import Group
 from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.scenario.workload.precision import Precision
@@ -64,7 +74,7 @@ class StepCost:
 
 def step_cost(
     model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group, engine: Engine,
-    max_batch: int, kv_blocks: int,
+    max_batch: int, kv_blocks: int, clock: float = 1.0,
 ) -> StepCost:  # fmt: skip
     """Returns what an iteration costs.
 
@@ -77,8 +87,9 @@ def step_cost(
         engine: profile with host constants.
         max_batch: most sequences of a lane.
         kv_blocks: KV blocks of a lane.
+        clock: share of the devices' top clock; a power limit may lower it further.
     """
-    kernels, notes, spread = _kernels(model, layout, precision, kv_dtype, group)
+    kernels, notes, spread = _kernels(model, layout, precision, kv_dtype, group, clock)
     n = np.arange(max_batch + 1, dtype=np.float64)
     host = engine.host_on(group.device.id)
     pp = layout.pipeline_parallel
@@ -108,13 +119,13 @@ def step_cost(
 
 
 def _kernels(
-    model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group
+    model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group, clock: float
 ) -> tuple[dict[str, Any], tuple[str, ...], float]:
     """Everything that depends on the layout alone; a search asks for it once per layout."""
-    key = (id(model), layout, precision, kv_dtype, id(group))
+    key = (id(model), layout, precision, kv_dtype, id(group), clock)
     found = _CACHE.get(key)
     if found is None or found[0] is not model or found[1] is not group:
-        found = (model, group, *_build(model, layout, precision, kv_dtype, group))
+        found = (model, group, *_build(model, layout, precision, kv_dtype, group, clock))
         if len(_CACHE) > 512:
             _CACHE.clear()
         _CACHE[key] = found
@@ -125,14 +136,15 @@ _CACHE: dict[Any, Any] = {}
 
 
 def _build(
-    model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group
+    model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group, clock: float
 ) -> tuple[dict[str, Any], tuple[str, ...], float]:
     device = group.device
     fitted = coefficients_for(device)
+    chip, rates, clock_note = clocked(group, precision.multiplied("ffn"), fitted, clock)
     inner = _fabric(device.id, group.link.kind, group.link.bandwidth, group.link.latency)
     outer = _fabric(device.id, group.network.kind, group.network.bandwidth, group.network.latency)
     rank = Rank(
-        model=model, layout=layout, precision=precision, kv_dtype=kv_dtype, chip=device, fitted=fitted,
+        model=model, layout=layout, precision=precision, kv_dtype=kv_dtype, chip=chip, fitted=fitted,
         inner=inner, outer=outer, per_node=group.node,
     )  # fmt: skip
     gemm, stream, comm, experts, expert_comm = (np.zeros_like(GRID) for _ in range(5))
@@ -166,9 +178,7 @@ def _build(
         "weight_bytes": np.where(GRID > 0, dense_bytes, 0.0) + expert_bytes, "head_bytes": head_bytes,
         "kv_bytes": attention["kv_read"], "link_bytes_token": rank.link_bytes(),
         "peak": rank.peak(), "bandwidth": device.bandwidth,
-        "rates": rates_of(
-            device, device.power.max, precision.multiplied("ffn"), draw_of(fitted)
-        ),
+        "rates": rates,
     }  # fmt: skip
     host_link = _host_bandwidth(device.host_link)
     result = {
@@ -183,17 +193,48 @@ def _build(
         f"{family} times of {device.id} are transferred from {p.origin} ({p.kind})"
         for family, p in fitted.provenance.items() if p.kind != "measured"
     )  # fmt: skip
+    notes += clock_note
     if layout.tensor_parallel > 1 and inner.kind_of != "measured":
         notes += (f"collectives of {device.id} over {group.link.id} are modelled ({inner.kind_of})",)
     spread = max((p.spread for p in origins.values()), default=0.3)
     return result, notes, spread
 
 
-def draw_of(fitted: Coefficients) -> Draw:
-    """Returns the device's power coefficients."""
-    if "power" not in fitted.tables:
-        return Draw(busy=0.25, product=0.6, narrow=0.6, weights=0.35, attention=0.4, cache=0.3)
-    return fitted.get("power", "any", Draw)
+def clocked(
+    group: Group, dtype: str, fitted: Coefficients, clock: float
+) -> tuple[Silicon, Rates, tuple[str, ...]]:
+    """Returns a group's device as it runs: silicon, power coefficients, and a note where it is slowed.
+
+    Args:
+        group: device and power limit.
+        dtype: number format of the products.
+        fitted: the device's coefficients.
+        clock: share of the top clock that the plan asks for; a power limit below the board's may lower it.
+    """
+    device = group.device
+    rates = rates_of(device, device.power.max, dtype, fitted.get("draw", "any", Draw))
+    limited = group.limit < device.power.max
+    if clock >= 1.0 and not limited:
+        return device, rates, ()
+    curve, kind = clock_curve(device)
+    share = min(clock, capped_clock(group.limit, rates, curve)) if limited else clock
+    if share >= 1.0:
+        return device, rates, ()
+    note = f"clock of {device.id} at {share:.0%} of the top: times and energy by a {kind} curve"
+    return downclock(device, share, curve), downclock_rates(rates, share, curve), (note,)
+
+
+def clock_curve(device: Device) -> tuple[ClockCurve, str]:
+    """Returns how a device's power and rate follow its clock, and whether that was measured or is modelled."""
+    if not device.power.curve:
+        return voltage_curve(), "modelled"
+    from fleetcast.scenario.fleet.catalog import curves
+
+    known = curves()[device.power.curve]
+    top = known.points[-1].clock
+    columns = [[p.clock / top, p.power, p.rate] for p in known.points]
+    clock, power, rate = (np.array(c) for c in zip(*columns, strict=True))
+    return ClockCurve(clock, power, rate), known.kind
 
 
 @lru_cache(maxsize=256)

@@ -18,6 +18,8 @@ Table = dict[str, Any]
 ROLES = ("all",)
 DTYPES = ("fp32", "bf16", "fp16", "fp8", "fp8-weights", "int8", "int4", "mxfp4", "nvfp4")
 KV_DTYPES = ("auto", "fp32", "bf16", "fp16", "fp8", "int8", "int4")
+LOWEST_CLOCK = 0.3
+"""Least share of the top clock that the clock model covers."""
 COUNTS = ("replicas", "tensor_parallel", "pipeline_parallel", "expert_parallel", "attention_dp")
 
 
@@ -37,6 +39,7 @@ class Pool(Spec):
         dtype: weights; None = the checkpoint's.
         kv_dtype: cache; "auto" = what the engine profile says.
         activation_dtype: None = what dtype implies.
+        clock: share of the devices' top clock, 0.3 to 1; None = 1, less where a power limit asks for it.
         batch: batch policy table, e.g. ``{kind = "chunked", chunk = 2048}``.
         order: order policy table.
         memory: memory policy table.
@@ -54,6 +57,7 @@ class Pool(Spec):
     dtype: str | tuple[str, ...] | None = None
     kv_dtype: str | tuple[str, ...] | None = None
     activation_dtype: str | None = None
+    clock: float | tuple[float, ...] | None = None
     batch: Table | tuple[Table, ...] | str | None = None
     order: Table | tuple[Table, ...] | str | None = None
     memory: Table | tuple[Table, ...] | str | None = None
@@ -92,6 +96,8 @@ def pool_label(pool: Pool) -> str:
     ):  # fmt: skip
         if one(value) > 1:
             parts.append(f"{name}{one(value)}")
+    if isinstance(pool.clock, float) and pool.clock < 1:
+        parts.append(f"at {pool.clock:.0%} clock")
     return " ".join(parts) + (f" on {pool.on}" if pool.on else "")
 
 
@@ -133,6 +139,9 @@ def _check_pool(pool: Pool, path: str) -> None:
         for value in as_tuple(getattr(pool, name)):
             if isinstance(value, bool) or value < 1 or value > 1_000_000:
                 raise SpecError(f"{path}.{name}", "is out of range", value=value, limit="a whole number from 1")
+    for value in as_tuple(pool.clock):
+        if not LOWEST_CLOCK <= value <= 1.0:
+            raise SpecError(f"{path}.clock", "is out of range", value=value, limit=f"{LOWEST_CLOCK} to 1")
     if pool.role not in ROLES:
         raise SpecError(
             f"{path}.role",
@@ -147,6 +156,11 @@ def _check_pool(pool: Pool, path: str) -> None:
                     f"{path}.{name}", "is unknown", value=value,
                     limit=f"one of {', '.join(known)}", hint=closest(value, known).capitalize(),
                 )  # fmt: skip
+
+
+def clock_of(pool: Pool) -> float:
+    """Returns the clock share of a complete pool; an open one is 1."""
+    return 1.0 if pool.clock is None else float(pool.clock)  # type: ignore[arg-type]
 
 
 def as_tuple(value: Any) -> tuple[Any, ...]:

@@ -18,7 +18,7 @@ from fleetcast.policy import batch, memory, order, route
 from fleetcast.scenario.fleet.signals import Signal, signal
 from fleetcast.scenario.fleet.tree import Group, Tree, resolve
 from fleetcast.scenario.load import Scenario
-from fleetcast.scenario.plan import Plan, Pool, as_tuple, pool_label, replace
+from fleetcast.scenario.plan import Plan, Pool, as_tuple, clock_of, pool_label, replace
 from fleetcast.scenario.workload import catalog
 from fleetcast.scenario.workload.arrivals import traffic
 from fleetcast.scenario.workload.models import Layout, Model
@@ -108,7 +108,7 @@ class Setting:
         """
         key = (
             pool.on, pool.model, pool.tensor_parallel, pool.pipeline_parallel, pool.expert_parallel,
-            pool.attention_dp, pool.engine, pool.dtype, pool.kv_dtype, _frozen(pool.batch), _frozen(pool.order),
+            pool.attention_dp, pool.engine, pool.dtype, pool.kv_dtype, pool.clock, _frozen(pool.batch), _frozen(pool.order),
             _frozen(pool.memory),
         )  # fmt: skip
         found = self._servers.get(key)
@@ -134,7 +134,9 @@ class Setting:
         room = layout_memory(architecture, group.device, layout, precision, kv, profile, max_batch, budget)
         if (wrong := misfit(room, self.longest, pool_label(pool))) is not None:
             raise wrong
-        cost = step_cost(architecture, layout, precision, kv, group, profile, max_batch, room.blocks)
+        cost = step_cost(
+            architecture, layout, precision, kv, group, profile, max_batch, room.blocks, clock_of(pool)
+        )  # fmt: skip
         return Server(
             pool, group, architecture, profile, layout, precision, kv, policies["batch"], policies["order"],
             policies["memory"], room, cost,
