@@ -1,7 +1,6 @@
 """Hand-made outcomes: what the view must show, without a search or a world behind it."""
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from fleetcast.base.record import Record
 from fleetcast.scenario.load import Scenario, load
 from fleetcast.scenario.objective import Slo, judge
 from fleetcast.scenario.outcome import Outcome, Requests
+from fleetcast.search.ranking import Ranking, undominated
 
 SLO = Slo(ttft_p99=2.0, tpot_p99=0.05)
 
@@ -81,13 +81,20 @@ def make_outcome(
     )  # fmt: skip
 
 
-def make_ranking(outcomes: list[Outcome]) -> SimpleNamespace:
-    """What a search returns, as far as the view reads it."""
-    met = [o for o in outcomes if o.slo["met"]]
-    return SimpleNamespace(
-        best=met[0] if met else None, frontier=met[:2], plans=outcomes, misses=[o for o in outcomes if not o.slo["met"]],
-        rejected=[{"family": "TP1 bf16", "constraint": "weights per device", "need": 141e9, "have": 80e9, "unit": "B"}],
-        counts={"enumerated": 468, "memory_feasible": 306, "bounded": 120, "deduplicated": 40, "simulated": 146},
+def make_ranking(outcomes: list[Outcome]) -> Ranking:
+    """What a search returns, from outcomes ranked by cost."""
+    met = tuple(o for o in outcomes if o.slo["met"])
+    axes = (("cost", "cost", 1), ("latency", "e2e.mean", 1))
+    points = [[o.metrics["cost"], o.metrics["e2e"]["mean"]] for o in met]
+    return Ranking(
+        plans=met, frontier=tuple(met[i] for i in undominated(points)),
+        misses=tuple(o for o in outcomes if not o.slo["met"]),
+        rejected=(
+            {"family": "TP1 bf16", "constraint": "weights per device", "need": 141e9, "have": 80e9, "unit": "B"},
+        ),
+        counts={"enumerated": 468, "memory_feasible": 306, "bounded": 120, "cut_short": 12, "deduplicated": 40,
+                "simulated": 146},
+        goals=axes[:1], axes=axes, space=("tensor_parallel 1, 2, 4, 8",),
     )  # fmt: skip
 
 
@@ -108,7 +115,7 @@ def outcomes() -> list[Outcome]:
 
 
 @pytest.fixture(scope="session")
-def ranking(outcomes: list[Outcome]) -> SimpleNamespace:
+def ranking(outcomes: list[Outcome]) -> Ranking:
     return make_ranking(outcomes)
 
 

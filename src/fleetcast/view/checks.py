@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from fleetcast.base.errors import FleetcastError, Infeasible, SpecError, Unsupported
-from fleetcast.base.units import show
+from fleetcast.base.show import show
 from fleetcast.scenario.plan import as_tuple
 from fleetcast.scenario.workload.precision import as_engine
 from fleetcast.sim.serving.setting import Setting, complete
@@ -108,7 +108,8 @@ def check_load(state: Setting) -> Iterator[Remark]:
     if flops > peak * span:
         yield Remark(
             "warning", "workload",
-            f"the traffic needs {show(flops / span, 'FLOP/s')}, the fleet's peak is {show(peak, 'FLOP/s')}: queues will grow",
+            f"the traffic needs {show(flops / span, 'FLOP/s')}, the fleet's peak is {show(peak, 'FLOP/s')}: "
+            "queues will grow",
             "Lower workload.speed_up or the rate, or add devices",
         )  # fmt: skip
 
@@ -160,7 +161,8 @@ def check_power(state: Setting) -> Iterator[Remark]:
         if group.limit <= power.idle:
             yield Remark(
                 "error", "fleet.power_limit",
-                f"{show(group.limit, 'W')} is not above the {show(power.idle, 'W')} that an idle {group.device.id} draws",
+                f"{show(group.limit, 'W')} is not above the {show(power.idle, 'W')} "
+                f"that an idle {group.device.id} draws",
                 "Raise it",
             )  # fmt: skip
         elif group.limit > power.max:
@@ -179,7 +181,8 @@ def check_dtypes(state: Setting) -> Iterator[Remark]:
             if dtype in ("fp8", "int8", "nvfp4", "mxfp4") and lacking:
                 yield Remark(
                     "warning", "plan.dtype",
-                    f"{', '.join(lacking)} does not multiply {dtype}: weights are widened first, memory is saved, time is not",
+                    f"{', '.join(lacking)} does not multiply {dtype}: weights are widened first, "
+                    "memory is saved, time is not",
                 )  # fmt: skip
 
 

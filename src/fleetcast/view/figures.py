@@ -6,14 +6,14 @@ paper and decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from fleetcast.base.tables import lookup
-from fleetcast.scenario.objective import Objective, Slo
+from fleetcast.scenario.objective import Slo
 from fleetcast.view.words import GOAL_METRIC, METRIC_NAMES, plan_name, policy_name, short, unit_of
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
     from fleetcast.base.record import Record
     from fleetcast.scenario.outcome import Outcome
-
-Columns = "NDArray[np.float64]"
+    from fleetcast.search.ranking import Ranking
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Panels on one clock; ``edges`` are the borders of the bins, s, one more than a panel has values."""
+    """Panels on one clock; ``edges`` are the borders of the bins, s from the start, one more than values."""
 
     edges: tuple[float, ...]
     panels: tuple[Panel, ...]
@@ -113,29 +112,20 @@ _BREAKDOWNS = {
 }
 
 
-def frontier_info(
-    plans: Sequence[Outcome], best: Outcome | None, frontier: Sequence[Outcome], objective: Objective, slo: Slo
-) -> Scatter | None:
-    """Returns where the plans lie: the first goal across, the second (or the limit most strained) up.
-
-    None where there is no plan to show.
-    """
-    if not plans:
+def frontier_info(ranking: Ranking, slo: Slo) -> Scatter | None:
+    """Returns where the plans lie in the plane of the search's first two axes; None where there are none."""
+    seen = list({id(o): o for o in (*ranking.plans, *ranking.frontier, *ranking.misses)}.values())
+    paths = [GOAL_METRIC.get(goal, path) for goal, path, _ in ranking.axes]
+    if not seen or not paths:
         return None
-    goals = objective.goals()
-    x_path = GOAL_METRIC[goals[0][0]]
-    if len(goals) > 1:
-        y_path = GOAL_METRIC[goals[1][0]]
-    else:
-        y_path = _strained(best or plans[0], x_path)
-    limits = slo.limits()
-    chosen = {id(o) for o in frontier}
+    x_path, y_path = paths[0], paths[1] if len(paths) > 1 else _strained(seen[0], paths[0])
+    chosen = {id(o) for o in ranking.frontier}
     points = []
-    for outcome in plans:
+    for outcome in seen:
         state = "met" if outcome.slo.get("met", True) else "missed"
         if id(outcome) in chosen:
             state = "frontier"
-        if best is not None and (outcome is best or outcome.plan == best.plan):
+        if outcome is ranking.best:
             state = "best"
         x, y = lookup(outcome.metrics, x_path), lookup(outcome.metrics, y_path)
         if np.isfinite(x) and np.isfinite(y):
@@ -143,6 +133,7 @@ def frontier_info(
             points.append(Point(x, y, label, state))
     order = {"missed": 0, "met": 1, "frontier": 2, "best": 3}
     points.sort(key=lambda p: (order[p.state], p.x, p.y))
+    limits = slo.limits()
     return Scatter(_quantity(x_path), _quantity(y_path), tuple(points), limits.get(x_path), limits.get(y_path))
 
 
@@ -175,7 +166,7 @@ def latency_info(outcome: Outcome, slo: Slo, *, knots: int = 200) -> tuple[Curve
                 slo.limits().get(limit_path),
                 short(limit_path),
                 marks,
-            )  # fmt: skip
+            )
         )
     return tuple(found)
 
@@ -185,11 +176,13 @@ def timeline_info(outcome: Outcome, *, bins: int = 160) -> Timeline | None:
     record = outcome.record
     if record is None or not len(record):
         return None
-    end = float((record.time + record.duration).max())
-    edges = np.linspace(0.0, end if end > 0 else 1.0, bins + 1)
+    arrival = outcome.requests.arrival if outcome.requests is not None else record.time[:0]
+    start = float(min(record.time.min(), arrival.min() if len(arrival) else np.inf))
+    end = float(max((record.time + record.duration).max(), arrival.max() if len(arrival) else -np.inf))
+    edges = np.linspace(start, end if end > start else start + 1.0, bins + 1)
     panels = []
-    if outcome.requests is not None and len(outcome.requests.arrival):
-        counts, _ = np.histogram(outcome.requests.arrival, edges)
+    if len(arrival):
+        counts, _ = np.histogram(arrival, edges)
         rate = counts / np.diff(edges)
         panels.append(Panel(Quantity("Requests arriving", "/s"), _tuple(rate), (), (), float(rate.max())))
     rows = [record.resource == i for i in range(len(record.resources))]
@@ -198,7 +191,7 @@ def timeline_info(outcome: Outcome, *, bins: int = 160) -> Timeline | None:
     for name, values in (("Replicas busy", busy), ("KV cache filled", fill)):
         mean, low, high = values.mean(0), values.min(0), values.max(0)
         panels.append(Panel(Quantity(name, "%"), _tuple(mean), _tuple(low), _tuple(high), 1.0))
-    return Timeline(_tuple(edges), tuple(panels))
+    return Timeline(_tuple(edges - start), tuple(panels))
 
 
 def breakdown_info(outcome: Outcome, kind: str, *, smallest: float = 0.004) -> Whole | None:
@@ -219,6 +212,8 @@ def breakdown_info(outcome: Outcome, kind: str, *, smallest: float = 0.004) -> W
     ordered = sorted(terms.items(), key=lambda kv: (kv[0] in RESTS, kv[0] == "other", -kv[1]))
     parts = tuple(Part(k, v, v / total, k in RESTS) for k, v in ordered)
     name, unit = _BREAKDOWNS[kind]
+    if outcome.breakdown[kind].get("overlap", 0) < 0:
+        name += ", what runs side by side added up"
     return Whole(name, unit, total, parts)
 
 
@@ -249,7 +244,9 @@ def _quantity(path: str) -> Quantity:
     if head == "per_million_output_tokens":
         return Quantity(f"{METRIC_NAMES[statistic]} per million output tokens", unit_of(path))
     name = METRIC_NAMES.get(head or statistic, head or statistic)
-    return Quantity(f"{name} {statistic}" if head else name, unit_of(path))
+    if statistic == "mean" and head:
+        return Quantity(f"mean {name}", unit_of(path))
+    return Quantity(f"{name}, {statistic}" if head else name, unit_of(path))
 
 
 def _busy(record: Record, pick: NDArray[np.bool_], edges: NDArray[np.float64]) -> NDArray[np.float64]:

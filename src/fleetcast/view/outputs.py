@@ -1,4 +1,4 @@
-"""What ``--out`` leaves behind: plan.toml, report.html, outcome.json, trace.json.gz, each written whole or not at all."""
+"""What ``--out`` leaves behind: plan.toml, report.html, outcome.json, trace.json.gz, each whole or not at all."""
 
 from __future__ import annotations
 

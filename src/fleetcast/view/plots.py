@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fleetcast.base.units import show
-from fleetcast.view.figures import Curve, Part, Point, Scatter, Timeline, Whole
+from fleetcast.base.show import show
+from fleetcast.view.figures import Curve, Point, Scatter, Timeline, Whole
 from fleetcast.view.svg import (
     Scale,
     axes,
@@ -137,21 +137,21 @@ def draw_whole(info: Whole) -> str:
     body, at = [], 0.0
     for i, part in enumerate(info.parts):
         kind = "part rest" if part.rest else f"part c{i % 8}"
-        tip = f"{TERMS.get(part.name, part.name)}: {part_text(part, info.unit)} ({part.share:.1%})"
+        tip = f"{TERMS.get(part.name, part.name)}: {amount(part.value, info.unit)} ({part.share:.1%})"
         body.append(rect(at + 1, 0, part.share * WIDTH - 2, 30, kind, tip))
         at += part.share * WIDTH
     rows = "".join(
         f'<li><i class="{"rest" if p.rest else f"c{i % 8}"}"></i><span>{escape(TERMS.get(p.name, p.name))}</span>'
-        f"<b>{escape(part_text(p, info.unit))}</b><em>{p.share:.1%}</em></li>"
+        f"<b>{escape(amount(p.value, info.unit))}</b><em>{p.share:.1%}</em></li>"
         for i, p in enumerate(info.parts)
     )
-    bar = figure(WIDTH, 30, body, f"{info.name}: {part_text(Part('', info.total, 1, False), info.unit)} in all")
+    bar = figure(WIDTH, 30, body, f"{info.name}: {amount(info.total, info.unit)} in all")
     return f'{bar}<ul class="parts">{rows}</ul>'
 
 
-def part_text(part: Part, unit: str) -> str:
-    """Returns a part's value with its unit."""
-    return show_energy(part.value) if unit == "J" else show(part.value, unit)
+def amount(value: float, unit: str) -> str:
+    """Returns a value with its unit, energy as bills have it."""
+    return show_energy(value) if unit == "J" else show(value, unit)
 
 
 def _labels(places: Sequence[tuple[float, float, Point]], x: Scale) -> list[str]:

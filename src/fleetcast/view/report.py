@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
 
-from fleetcast.base.units import show
+from fleetcast.base.show import show
 from fleetcast.scenario.load import Scenario, dump
 from fleetcast.view import figures, plots, words
 from fleetcast.view.accuracy import accuracy_rows, forecast_errors
@@ -40,15 +40,16 @@ def plan_report(scenario: Scenario, ranking: Ranking, best: Outcome | None) -> s
     """
     shown = best or (ranking.misses[0] if ranking.misses else None)
     feasible = ranking.best is not None
-    parts = [_title(scenario, _verdict(ranking), "" if feasible else "no plan meets the SLO", feasible)]
+    rest = _rest(ranking.best) if ranking.best is not None else ""
+    parts = [_title(scenario, _verdict(ranking), rest, "" if feasible else "no plan meets the SLO", feasible)]
     if shown is not None:
         parts.append(_tiles(shown))
-        reasons = words.why(shown, ranking.plans, scenario.objective) if feasible else words.binding(shown)
+        reasons = words.why(shown, seen(ranking), scenario.objective) if feasible else words.binding(shown)
         head = "Why this plan" if feasible else "What the nearest miss lacks"
         parts.append(_section(head, _list(reasons), card=False))
         parts.append(_frontier(scenario, ranking))
         parts += _outcome_sections(scenario, shown)
-    if ranking.plans:
+    if shown is not None:
         parts.append(_plans(ranking))
     parts.append(_rejected(ranking))
     return _page(scenario, parts, shown)
@@ -58,24 +59,35 @@ def outcome_report(scenario: Scenario, outcome: Outcome) -> str:
     """Returns the page of one simulated or measured plan."""
     met = bool(outcome.slo.get("met", True))
     name = words.plan_name(outcome.plan)
-    headline = f"{name}: {words.policy_name(outcome.plan)}, {words.precision_name(outcome.plan)}"
     badge = "" if not outcome.slo.get("checks") else "meets the SLO" if met else "misses the SLO"
-    parts = [_title(scenario, headline, badge, met), _tiles(outcome)]
+    parts = [_title(scenario, name, _rest(outcome), badge, met, goals=False), _tiles(outcome)]
     parts.append(_section("What binds", _list(words.binding(outcome)), card=False))
     parts += _outcome_sections(scenario, outcome)
     return _page(scenario, parts, outcome)
+
+
+def seen(ranking: Ranking) -> list[Outcome]:
+    """Returns every outcome that a ranking holds, ranked plans first, each once."""
+    return list({id(o): o for o in (*ranking.plans, *ranking.frontier, *ranking.misses)}.values())
 
 
 def _verdict(ranking: Ranking) -> str:
     best = ranking.best
     if best is None:
         return "No plan meets the SLO on this fleet"
-    return f"Best: {words.plan_name(best.plan)}, {words.policy_name(best.plan)}, {words.precision_name(best.plan)}"
+    return f"Best: {words.plan_name(best.plan)}"
 
 
-def _title(scenario: Scenario, headline: str, badge: str, good: bool) -> str:
+def _rest(outcome: Outcome) -> str:
+    """What the short name of a plan leaves out."""
+    engines = dict.fromkeys(str(p.get("engine", "")) for p in outcome.plan.get("pools", [outcome.plan]))
+    return f"{words.policy_name(outcome.plan)}; {words.precision_name(outcome.plan)}; {' + '.join(engines)}"
+
+
+def _title(scenario: Scenario, headline: str, rest: str, badge: str, good: bool, *, goals: bool = True) -> str:
     mark = f'<span class="badge {"ok" if good else "bad"}">{escape(badge)}</span>' if badge else ""
-    return f"<h1>{escape(headline)}{mark}</h1><p class=lead>{escape(words.question(scenario))}</p>"
+    said = f"<p class=rest>{escape(rest)}</p>" if rest else ""
+    return f"<h1>{escape(headline)}{mark}</h1>{said}<p class=lead>{escape(words.question(scenario, goals=goals))}</p>"
 
 
 def _tiles(outcome: Outcome) -> str:
@@ -102,10 +114,10 @@ def _sized(value: str) -> str:
 
 
 def _frontier(scenario: Scenario, ranking: Ranking) -> str:
-    info = figures.frontier_info(ranking.plans, ranking.best, ranking.frontier, scenario.objective, scenario.slo)
+    info = figures.frontier_info(ranking, scenario.slo)
     if info is None or len(info.points) < 2:
         return ""
-    lead = f"Each dot is a simulated plan; point at one for its name. {words.space(ranking.counts).capitalize()}."
+    lead = f"Each dot is a plan; point at one for its name. {ranking.lines()[-1].capitalize()}."
     return _section("The plans", plots.scatter_key(info) + plots.draw_scatter(info), lead)
 
 
@@ -128,8 +140,7 @@ def _outcome_sections(scenario: Scenario, outcome: Outcome) -> list[str]:
     wholes = [w for w in (figures.breakdown_info(outcome, k) for k in ("time", "energy", "memory")) if w]
     if wholes:
         bars = "".join(
-            f"<h3>{escape(w.name)}<span>{escape(plots.part_text(figures.Part('', w.total, 1, False), w.unit))}</span></h3>"
-            f"{plots.draw_whole(w)}"
+            f"<h3>{escape(w.name)}<span>{escape(plots.amount(w.total, w.unit))}</span></h3>{plots.draw_whole(w)}"
             for w in wholes
         )
         sections.append(_section("Where it goes", f'<div class="bars">{bars}</div>'))
@@ -137,57 +148,39 @@ def _outcome_sections(scenario: Scenario, outcome: Outcome) -> list[str]:
 
 
 def _plans(ranking: Ranking) -> str:
-    best = ranking.best.plan if ranking.best is not None else None
-    heads = (
-        "Plan",
-        "Batch",
-        "Weights",
-        "Devices",
-        "TTFT p50",
-        "TTFT p99",
-        "TPOT p99",
-        "Tokens/s",
-        "Cost/M",
-        "Energy/M",
-        "Carbon/M",
-        "SLO",
-    )
+    plans = (ranking.plans or ranking.misses)[:SHOWN_PLANS]
+    goal = words.GOAL_METRIC
+    numbers = {
+        "Devices": "devices", "TTFT p50": "ttft.p50", "TTFT p99": "ttft.p99", "TPOT p99": "tpot.p99",
+        "Tokens/s": "throughput", "Cost/M": goal["cost"], "Energy/M": goal["energy"], "Carbon/M": goal["carbon"],
+    }  # fmt: skip
+    names: dict[str, Callable[[Mapping[str, Any]], str]] = {"Plan": words.plan_name, "Batch": words.policy_brief}
+    if len({words.precision_name(o.plan) for o in plans}) > 1:
+        names["Weights"] = words.precision_name
     rows = []
-    for outcome in ranking.plans[:SHOWN_PLANS]:
+    for outcome in plans:
         met = outcome.slo.get("met", True)
-        missed = [words.limit_text(c) for c in outcome.slo.get("checks", ()) if not c["met"]]
-        cells = [
-            f"<td>{escape(words.plan_name(outcome.plan))}</td><td>{escape(words.policy_name(outcome.plan))}</td>"
-            f"<td>{escape(words.precision_name(outcome.plan))}</td>",
-            f'<td class="n">{int(outcome.metrics.get("devices", 0))}</td>',
-        ]
-        for path in (
-            "ttft.p50",
-            "ttft.p99",
-            "tpot.p99",
-            "throughput",
-            *(words.GOAL_METRIC[g] for g in ("cost", "energy", "carbon")),
-        ):
+        cells = [f'<td class="name">{escape(name(outcome.plan))}</td>' for name in names.values()]
+        for path in numbers.values():
             value, _, interval = words.metric(outcome, path).partition(" ±")
-            spread = f" <small>±{escape(interval)}</small>" if interval else ""
-            cells.append(f'<td class="n">{escape(value)}{spread}</td>')
-        cells.append("<td>met</td>" if met else f'<td class="no" title="{escape("; ".join(missed))}">missed</td>')
-        kind = "best" if outcome.plan == best else "" if met else "missed"
+            title = words.interval_text(outcome, path)
+            tip = f' title="80 % interval: {escape(title)}"' if interval else ""
+            cells.append(f'<td class="n"{tip}>{escape(value.removesuffix(" tokens/s"))}</td>')
+        missed = "; ".join(words.limit_text(c) for c in outcome.slo.get("checks", ()) if not c["met"])
+        cells.append("<td>met</td>" if met else f'<td class="no" title="{escape(missed)}">missed</td>')
+        kind = "best" if outcome is ranking.best else "" if met else "missed"
         rows.append(f'<tr class="{kind}">{"".join(cells)}</tr>')
-    head = "".join(f"<th{' class=n' if 2 < i < 11 else ''}>{h}</th>" for i, h in enumerate(heads))
-    more = len(ranking.plans) - SHOWN_PLANS
-    lead = "Best first; ± is half of the 80 % interval." + (f" {more} more are in outcome.json." if more > 0 else "")
-    return _section("Ranking", f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>", lead)
+    head = "".join(f"<th>{h}</th>" for h in names) + "".join(f"<th class=n>{h}</th>" for h in numbers) + "<th>SLO</th>"
+    lead = "Best first; batch is token budget / requests. Point at a latency for its 80 % interval."
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return _section("Ranking" if ranking.plans else "Nearest misses", table, lead)
 
 
 def _rejected(ranking: Ranking) -> str:
     if not ranking.rejected:
         return ""
-    rows = "".join(
-        f"<tr><td>{escape(r['family'])}</td><td>{escape(r['constraint'])}</td><td class=n>{escape(words.need(r))}</td></tr>"
-        for r in ranking.rejected
-    )
-    head = "<tr><th>Family</th><th>Binding constraint</th><th class=n>Needs, of what there is</th></tr>"
+    rows = "".join(_row((str(r["family"]), str(r["constraint"]), words.need(r)), right=(2,)) for r in ranking.rejected)
+    head = _row(("Family", "Binding constraint", "Needs, of what there is"), right=(2,), cell="th")
     return _section("Rejected before simulation", f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>")
 
 
@@ -196,11 +189,9 @@ def _accuracy() -> str:
     if not rows:
         body = "<p>No forecast-error records are packaged with this copy; <code>make evidence</code> makes them.</p>"
         return _section("How far to trust this", body)
-    body = "".join(
-        f"<tr><td>{escape(claim)}</td><td class=n>{escape(ours)}</td><td>{escape(null)}</td><td>{escape(bar)}</td><td>{held}</td></tr>"
-        for claim, ours, null, bar, held in rows
-    )
-    head = "<tr><th>Forecast against measured servers</th><th class=n>Error</th><th>Trivial rule</th><th>Bar</th><th>Holds</th></tr>"
+    body = "".join(_row(row, right=(1,)) for row in rows)
+    heads = ("Forecast against measured servers", "Error", "Trivial rule", "Bar", "Holds")
+    head = _row(heads, right=(1,), cell="th")
     lead = "What such forecasts missed by on servers that were measured, from the packaged evidence."
     return _section("How far to trust this", f"<table><thead>{head}</thead><tbody>{body}</tbody></table>", lead)
 
@@ -245,6 +236,11 @@ def release() -> str:
 def _section(title: str, body: str, lead: str = "", *, card: bool = True) -> str:
     said = f'<p class="lead">{escape(lead)}</p>' if lead else ""
     return f"<section><h2>{escape(title)}</h2>{said}{f'<div class=card>{body}</div>' if card else body}</section>"
+
+
+def _row(cells: Sequence[str], *, right: Sequence[int] = (), cell: str = "td") -> str:
+    made = (f"<{cell}{' class=n' if i in right else ''}>{escape(c)}</{cell}>" for i, c in enumerate(cells))
+    return f"<tr>{''.join(made)}</tr>"
 
 
 def _list(sentences: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from fleetcast.base.units import show
+from fleetcast.base.show import show
 from fleetcast.view.words import show_energy
 
 
@@ -61,7 +61,8 @@ def scale(values: Sequence[float], start: float, end: float, *, zero: bool = Fal
     low, high = min(values), max(values)
     if not zero and low > 0 and high / low > 10:
         return Scale(low / 1.15, high * 1.15, start, end, log=True)
-    room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+    # Below a range of 4 % ticks would all read the same: such values are equal for any purpose here.
+    room = max(0.06 * (high - low), 0.02 * abs(high) - (high - low) / 2) or 1.0
     return Scale(0.0 if zero else max(0.0, low - room) if low >= 0 else low - room, high + room, start, end)
 
 
@@ -137,7 +138,7 @@ def axes(x: Scale, y: Scale, x_unit: str, y_unit: str, x_name: str, y_name: str)
     for tick in y.ticks(6):
         pieces.append(line(left, y(tick), right, y(tick), "grid"))
         pieces.append(text(left - 8, y(tick) + 4, tick_text(tick, y_unit), "tick", "end"))
-    for tick in x.ticks(max(3, int((right - left) / 95))):
+    for tick in x.ticks(max(3, int((right - left) / 68))):
         pieces.append(line(x(tick), bottom, x(tick), bottom + 4, "axis"))
         pieces.append(text(x(tick), bottom + 18, tick_text(tick, x_unit), "tick", "middle"))
     pieces.append(line(left, bottom, right, bottom, "axis"))

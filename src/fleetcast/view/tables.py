@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fleetcast.view.checks import Remark
 
 SHOWN = 12
-"""Plans in the table of a search; --json and the report hold them all."""
+"""Rejected families that are listed; --json and the report hold them all."""
 _GAP = 2
 
 
@@ -85,7 +85,7 @@ def slo_word(outcome: Outcome) -> str:
 
 def plans_table(plans: Sequence[Outcome], best: Outcome | None, width: int) -> Table:
     """Returns the ranking as a table that fits ``width``, the best plan in bold."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0), header_style="dim")
     filled = fitted(_plan_columns(width), plans, width)
     for column, _ in filled:
         table.add_column(column.head, justify="right" if column.right else "left", no_wrap=True)
@@ -97,27 +97,24 @@ def plans_table(plans: Sequence[Outcome], best: Outcome | None, width: int) -> T
     return table
 
 
-def ranking_view(scenario: Scenario, ranking: Ranking, width: int, *, top: int = SHOWN) -> RenderableType:
+def ranking_view(scenario: Scenario, ranking: Ranking, width: int) -> RenderableType:
     """Returns what a search found: the verdict, the ranking, why, what was rejected, the space."""
     best = ranking.best
-    plans = list(ranking.plans[:top])
+    plans = ranking.plans
     if best is None:
-        plans = list(ranking.misses[:top])
+        plans = ranking.misses
         head = Text("No plan meets the SLO. Nearest misses:", style="bold red")
         why = words.binding(plans[0]) if plans else []
     else:
         head = Text.assemble("Best: ", (words.plan_name(best.plan), "bold"), f", {words.policy_name(best.plan)}")
-        why = words.why(best, ranking.plans, scenario.objective)
+        why = words.why(best, [*ranking.plans, *ranking.misses], scenario.objective)
     parts: list[RenderableType] = [Text(words.question(scenario), style="dim"), Text(), head]
     if plans:
-        parts.append(plans_table(plans, best, width))
-    more = len(ranking.plans) - len(plans)
-    if more > 0 and best is not None:
-        parts.append(Text(f"and {more} more (--top {len(ranking.plans)}, --json, or the report)", style="dim"))
+        parts += [Text(), plans_table(plans, best, width), Text()]
     parts.append(_bullets("Why" if best is not None else "What binds", why))
     if ranking.rejected:
-        parts.append(_rejected_table(ranking.rejected))
-    parts.append(Text(f"Space: {words.space(ranking.counts)}.", style="dim"))
+        parts += [_rejected_table(ranking.rejected), Text()]
+    parts.append(_bullets("Space searched", ranking.lines(), dim=True))
     shown = best or (plans[0] if plans else None)
     if shown is not None and shown.notes:
         parts.append(_bullets("Taken as given", shown.notes, dim=True))
@@ -130,21 +127,30 @@ def outcome_view(scenario: Scenario, outcome: Outcome, width: int) -> Renderable
         (words.plan_name(outcome.plan), "bold"),
         f", {words.policy_name(outcome.plan)}, {words.precision_name(outcome.plan)}",
     )
-    latency = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
-    latency.add_column("Latency")
-    for name in ("mean", "p50", "p90", "p99", "limit"):
-        latency.add_column(name, justify="right", no_wrap=True)
+    latency = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0), header_style="dim"
+    )
+    for name in ("", "mean", "p50", "p90", "p99", "p99, 80 % interval", "limit"):
+        latency.add_column(name, justify="right" if name else "left", no_wrap=True)
     limits = {c["metric"]: c for c in outcome.slo.get("checks", ())}
     for key in ("ttft", "tpot", "e2e"):
-        cells = [words.metric(outcome, f"{key}.{s}") for s in ("mean", "p50", "p90", "p99")]
-        latency.add_row(words.METRIC_NAMES[key], *cells, _limits_cell(key, limits))
-    parts: list[RenderableType] = [Text(words.question(scenario), style="dim"), Text(), head, latency]
-    parts.append(_pairs(outcome, width))
+        cells = [_bare(f"{key}.{s}")(outcome) for s in ("mean", "p50", "p90", "p99")]
+        latency.add_row(key.upper(), *cells, words.interval_text(outcome, f"{key}.p99"), _limits_cell(key, limits))
+    parts: list[RenderableType] = [
+        Text(words.question(scenario, goals=False), style="dim"),
+        Text(),
+        head,
+        Text(),
+        latency,
+        Text(),
+    ]
+    parts += [_pairs(outcome, width), Text()]
     for kind in ("time", "energy", "memory"):
         whole = figures.breakdown_info(outcome, kind)
         if whole is not None:
             shares = ", ".join(f"{words.TERMS.get(p.name, p.name)} {p.share:.0%}" for p in whole.parts)
             parts.append(Text.assemble((f"{whole.name}: ", "dim"), shares))
+    parts.append(Text())
     parts.append(_bullets("What binds", words.binding(outcome)))
     if outcome.notes:
         parts.append(_bullets("Taken as given", outcome.notes, dim=True))
@@ -166,7 +172,7 @@ def remarks_view(remarks: Sequence[Remark]) -> RenderableType:
 
 def rows_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> Table:
     """Returns a plain table; ``right`` lists the columns that are flush right."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0), header_style="dim")
     for i, head in enumerate(heads):
         table.add_column(head, justify="right" if i in right else "left", overflow="fold")
     for row in rows:

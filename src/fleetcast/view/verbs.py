@@ -17,6 +17,7 @@ from fleetcast.scenario.load import Scenario
 
 if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
+    from fleetcast.scenario.plan import Plan
     from fleetcast.search.ranking import Ranking
     from fleetcast.sim.serving.setting import Setting
     from fleetcast.view.checks import Remark
@@ -48,7 +49,7 @@ def load(source: Source, *, seed: int | None = None) -> Scenario:
         return files.load(source, seed=seed)
     path = Path(source)
     if not path.exists() and path.name == str(source) and path.suffix in ("", ".toml"):
-        path = _example(path.stem)
+        path = example(path.stem)
     return files.load(path, seed=seed)
 
 
@@ -57,13 +58,19 @@ def examples() -> dict[str, Path]:
     return {path.stem: path for path in sorted(_EXAMPLES.glob("*.toml"))}
 
 
-def plan(source: Source, *, seed: int | None = None, progress: Progress | None = None) -> Ranking:
-    """Returns the ranked plans of a scenario: best, frontier, all simulated ones, what was rejected and why.
+def headline(path: Path) -> str:
+    """Returns what an example is about: its first line of comment."""
+    return path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+
+
+def plan(source: Source, *, seed: int | None = None, top: int | None = 10, progress: Progress | None = None) -> Ranking:
+    """Returns the ranked plans of a scenario: best, frontier, what was rejected and why.
 
     Args:
         source: a Scenario or what `load` takes.
         seed: instead of the scenario's.
-        progress: called while plans are simulated.
+        top: how many plans to rank; None = all that meet the SLO.
+        progress: called while plans are settled.
 
     Raises:
         SpecError: anything in the scenario that cannot be.
@@ -71,7 +78,7 @@ def plan(source: Source, *, seed: int | None = None, progress: Progress | None =
     """
     from fleetcast.search import parallelism
 
-    return parallelism.plan(_serving(load(source, seed=seed)), progress=progress)
+    return parallelism.search(_serving(load(source, seed=seed)), top=top, progress=progress)
 
 
 def simulate(source: Source, *, seed: int | None = None, record: bool = False) -> Outcome:
@@ -86,11 +93,9 @@ def simulate(source: Source, *, seed: int | None = None, record: bool = False) -
         SpecError: anything in the scenario that cannot be.
         Infeasible: the plan does not fit.
     """
-    from fleetcast.sim.serving.setting import complete
     from fleetcast.sim.serving.world import simulate as run
 
-    state = _serving(load(source, seed=seed))
-    return run(state, complete(state, state.scenario.plan), record=record)
+    return run(*completed(source, seed=seed), record=record)
 
 
 def check(source: Source, *, seed: int | None = None) -> list[Remark]:
@@ -113,7 +118,25 @@ def _serving(scenario: Scenario) -> Setting:
     return setting(scenario)
 
 
-def _example(name: str) -> Path:
+def completed(source: Source, *, seed: int | None = None) -> tuple[Setting, Plan]:
+    """Returns the scenario resolved, and its plan with every choice made.
+
+    Raises:
+        SpecError: a choice without a default is open.
+        Infeasible: the plan does not fit.
+    """
+    from fleetcast.sim.serving.setting import complete
+
+    state = _serving(load(source, seed=seed))
+    return state, complete(state, state.scenario.plan)
+
+
+def example(name: str) -> Path:
+    """Returns the file of a packaged example.
+
+    Raises:
+        SpecError: no such example; names the nearest.
+    """
     known = examples()
     if name in known:
         return known[name]

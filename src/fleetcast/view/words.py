@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from fleetcast.base.show import show
 from fleetcast.base.tables import lookup
-from fleetcast.base.units import show
 from fleetcast.scenario.objective import Objective
 from fleetcast.scenario.outcome import UNITS
 from fleetcast.scenario.plan import read_plan
@@ -57,7 +57,7 @@ def policy_brief(table: Mapping[str, Any]) -> str:
     return policy_name(table).replace(", batch ", "/")
 
 
-def question(scenario: Scenario) -> str:
+def question(scenario: Scenario, *, goals: bool = True) -> str:
     """Returns the scenario in one sentence: what is served, on what, under which limits, for which goal."""
     workload, slo = scenario.workload, scenario.slo.limits()
     traffic = workload.trace or "generated traffic"
@@ -65,11 +65,12 @@ def question(scenario: Scenario) -> str:
         traffic += f", {workload.arrivals.kind} arrivals"
     if workload.speed_up != 1:
         traffic += f", {workload.speed_up:g} times as fast"
-    fleet = scenario.fleet.devices or ", ".join(g.name or g.devices or "group" for g in scenario.fleet.groups)
+    groups = " and ".join(f"{g.name or 'group'} ({g.devices or 'groups'})" for g in scenario.fleet.groups)
     limits = " and ".join(f"{short(k)} within {show(v, 's')}" for k, v in slo.items())
-    goals = " and ".join(f"{'least' if sign > 0 else 'most'} {goal}" for goal, _, sign in scenario.objective.goals())
     under = f", {limits}" if limits else ", no limit on latency"
-    return f"{scenario.name}: {workload.model} under {traffic} on {fleet}{under}; {goals}."
+    asked = " and ".join(f"{'least' if sign > 0 else 'most'} {goal}" for goal, _, sign in scenario.objective.goals())
+    text = f"{scenario.name}: {workload.model} under {traffic} on {scenario.fleet.devices or groups}{under}"
+    return f"{text}; {asked}." if goals else f"{text}."
 
 
 def short(path: str) -> str:
@@ -98,7 +99,7 @@ def number(value: float, path: str, *, digits: int = 3) -> str:
         return f"{show(value / 1000, 'kg', digits)}" if abs(value) >= 1000 else show(value, "g", digits)
     if path in ("mfu", "mbu"):
         return f"{value:.1%}"
-    return show(value, unit, digits)
+    return f"{value:,.0f} {unit}" if unit == "tokens/s" and value >= 100 else show(value, unit, digits)
 
 
 def show_money(dollars: float) -> str:
@@ -134,6 +135,12 @@ def plus_minus(value: float, interval: Sequence[float]) -> str:
     """Returns half the width of an interval as a percentage of the value: ``12%``."""
     low, high = interval
     return f"{(high - low) / 2 / abs(value):.0%}"
+
+
+def interval_text(outcome: Outcome, path: str) -> str:
+    """Returns the 80 % interval of a metric: ``0.8 s to 1.2 s``, or "" where it has none."""
+    interval = outcome.intervals.get(path)
+    return "" if interval is None else " to ".join(number(v, path) for v in interval)
 
 
 def limit_text(check: Mapping[str, Any]) -> str:
@@ -182,44 +189,37 @@ def binding(outcome: Outcome) -> list[str]:
         worst = max(checks, key=_strain)
         verb = "Closest to its limit" if worst["met"] else "Furthest beyond its limit"
         sentences.append(f"{verb}: {limit_text(worst)} ({_strain(worst):.0%}).")
-    time = {k: v for k, v in outcome.breakdown.get("time", {}).items() if v > 0}
-    busy = {k: v for k, v in time.items() if k != "idle"}
+    terms = outcome.breakdown.get("time", {})
+    busy = {k: v for k, v in terms.items() if v > 0 and k != "idle"}
     if busy:
         name, value = max(busy.items(), key=lambda kv: kv[1])
         text = f"Of busy time {value / sum(busy.values()):.0%} is {TERMS.get(name, name)}"
-        idle = time.get("idle", 0.0) / sum(time.values())
-        sentences.append(f"{text}; replicas are idle {idle:.0%} of the time.")
-    peaks = [float(r["kv_peak"]) for r in outcome.resources if r.get("kv_peak") is not None]
-    if peaks:
-        sentences.append(f"The KV cache fills up to {max(peaks):.0%}.")
+        shares = [float(r["busy"]) for r in outcome.resources if "busy" in r]
+        rest = f"; replicas are busy {sum(shares) / len(shares):.0%} of the time" if shares else ""
+        sentences.append(f"{text}{rest}.")
+    if outcome.record is not None and len(outcome.record):
+        sentences.append(f"The KV cache fills up to {float(outcome.record.level.max()):.0%}.")
+    preempted = int(outcome.metrics.get("preemptions", 0))
+    if preempted:
+        sentences.append(f"{preempted:,} times a request lost its place in the cache to another.")
     return sentences
 
 
 TERMS = {
-    "gemm": "matrix products of attention and dense layers", "attention": "attention over the context",
-    "communication": "communication", "experts": "expert layers", "head": "the output head", "pipeline": "pipeline bubbles",
-    "host": "host work", "swap": "swapping", "idle": "idle", "compute": "compute", "memory": "memory traffic",
-    "link": "links", "weights": "weights", "kv": "KV cache", "activations": "activations", "reserve": "engine reserve",
-    "free": "free", "other": "other",
+    "gemm": "matrix products", "attention": "attention", "elementwise": "element-wise kernels", "experts": "experts",
+    "communication": "communication", "head": "output head", "pipeline": "transfers between stages",
+    "host": "host work", "swap": "swapping", "idle": "idle", "busy": "clocked up", "compute": "arithmetic",
+    "memory": "memory traffic", "link": "links", "facility": "cooling and losses", "weights": "weights",
+    "kv": "KV cache", "activations": "activations", "reserve": "engine reserve", "free": "free", "other": "other",
 }  # fmt: skip
 
 
-def space(counts: Mapping[str, Any]) -> str:
-    """Returns the search's space in a line: how many plans there were and where they went."""
-    names = {
-        "enumerated": "plans in the space", "memory_feasible": "fit in memory", "bounded": "bounded away",
-        "deduplicated": "same as another", "simulated": "simulated",
-    }  # fmt: skip
-    known = [f"{counts[k]:,} {text}" for k, text in names.items() if k in counts]
-    return ", ".join(
-        known + [f"{v:,} {k.replace('_', ' ')}" for k, v in counts.items() if k not in names and isinstance(v, int)]
-    )
-
-
 def need(row: Mapping[str, Any]) -> str:
-    """Returns what a rejected family lacked: ``141 GB of 80 GB``."""
-    unit = str(row.get("unit", ""))
-    return f"{show(float(row['need']), unit)} of {show(float(row['have']), unit)}"
+    """Returns what a rejected family lacked: ``141 GB of 80 GB``, ``3 does not divide 64``."""
+    unit, have, wanted = str(row.get("unit", "")), float(row["have"]), float(row["need"])
+    if not unit and wanted < have:
+        return f"{wanted:g} does not divide {have:g}"
+    return f"{show(wanted, unit)} of {show(have, unit)}"
 
 
 def _strain(check: Mapping[str, Any]) -> float:

@@ -135,7 +135,7 @@ def services(state: Setting, plan: Plan) -> tuple[Service, ...]:
                 order=str(tables[1]["kind"]),
                 memory=str(tables[2]["kind"]),
                 route=route,
-            )  # fmt: skip
+            )
         )
         used[group.name] = used.get(group.name, 0) + pool.devices()
     return tuple(found)
@@ -146,9 +146,9 @@ def repository(asked: str, id: str) -> str:
     if "/" in asked and catalog.simplified(asked) in catalog.aliases():
         return asked
     for entry in catalog.entries().values():
-        for row in (entry, *entry.variants):
-            if row.id == id:
-                return next((a for a in row.aliases if "/" in a), id)
+        named = {entry.id: entry.aliases} | {variant.id: variant.aliases for variant in entry.variants}
+        if id in named:
+            return next((a for a in named[id] if "/" in a), id)
     return asked.removesuffix("/config.json")
 
 

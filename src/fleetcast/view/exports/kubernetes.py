@@ -18,11 +18,22 @@ RESOURCES = {
 }  # fmt: skip
 _GAUDI = "habana.ai/gaudi"
 PRODUCTS = {
-    "v100-sxm2-32g": "Tesla-V100-SXM2-32GB", "a100-40g-sxm": "NVIDIA-A100-SXM4-40GB", "a100-80g-sxm": "NVIDIA-A100-SXM4-80GB",
-    "a100-40g-pcie": "NVIDIA-A100-PCIE-40GB", "a100-80g-pcie": "NVIDIA-A100-80GB-PCIe", "a40": "NVIDIA-A40", "a30": "NVIDIA-A30", "l4": "NVIDIA-L4",
-    "l40s": "NVIDIA-L40S", "h100-sxm": "NVIDIA-H100-80GB-HBM3", "h100-pcie": "NVIDIA-H100-PCIe", "h200-sxm": "NVIDIA-H200",
-    "b200-sxm": "NVIDIA-B200", "rtx-4090": "NVIDIA-GeForce-RTX-4090", "rtx-3090": "NVIDIA-GeForce-RTX-3090",
-}  # fmt: skip
+    "v100-sxm2-32g": "Tesla-V100-SXM2-32GB",
+    "a100-40g-sxm": "NVIDIA-A100-SXM4-40GB",
+    "a100-80g-sxm": "NVIDIA-A100-SXM4-80GB",
+    "a100-40g-pcie": "NVIDIA-A100-PCIE-40GB",
+    "a100-80g-pcie": "NVIDIA-A100-80GB-PCIe",
+    "a40": "NVIDIA-A40",
+    "a30": "NVIDIA-A30",
+    "l4": "NVIDIA-L4",
+    "l40s": "NVIDIA-L40S",
+    "h100-sxm": "NVIDIA-H100-80GB-HBM3",
+    "h100-pcie": "NVIDIA-H100-PCIe",
+    "h200-sxm": "NVIDIA-H200",
+    "b200-sxm": "NVIDIA-B200",
+    "rtx-4090": "NVIDIA-GeForce-RTX-4090",
+    "rtx-3090": "NVIDIA-GeForce-RTX-3090",
+}
 """Value of the label nvidia.com/gpu.product by catalogue id."""
 
 

@@ -1,0 +1,34 @@
+"""Fleetcast forecasts, plans and runs AI workloads on any fleet, from phones to GPU clusters.
+
+    >>> import fleetcast
+    >>> scenario = fleetcast.load("quickstart")
+    >>> scenario.workload.model
+    'llama-3.1-70b'
+
+The verbs load what they need when they are called, so that importing this costs nothing.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__all__ = ["check", "compare", "load", "plan", "simulate"]
+
+_HOMES = {
+    "check": "fleetcast.view.verbs",
+    "compare": "fleetcast.view.compare",
+    "load": "fleetcast.view.verbs",
+    "plan": "fleetcast.view.verbs",
+    "simulate": "fleetcast.view.verbs",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return import_module("importlib.metadata").version("fleetcast")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'fleetcast' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,344 @@
+"""The command line: `plan`, `simulate`, `check`, `capacity`, `export`, `catalog`, `examples`, `schema`.
+
+Results go to stdout, progress and errors to stderr. Exit codes: 0 ok, 1 infeasible, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+from cyclopts.exceptions import CycloptsError
+
+from fleetcast.base.errors import FleetcastError, Infeasible
+from fleetcast.view import verbs
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fleetcast.scenario.load import Scenario
+
+STDIN = "<stdin>"
+INTERRUPTED, PIPE_CLOSED = 130, 141
+"""What shells report for a command ended by Ctrl-C, and by a reader that left."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Common:
+    """Options that every command takes."""
+
+    json: Annotated[bool, Parameter(negative=())] = False
+    "Print one JSON object instead of tables."
+    out: Path | None = None
+    "plan, simulate: folder for plan.toml, report.html, outcome.json; others: file for what would be printed."
+    seed: int | None = None
+    "Seed of every random stream, instead of the scenario's."
+
+
+File = Annotated[str, Parameter(name="FILE", help="Scenario (.toml, .json), '-' for stdin, or an example's name.")]
+_DEFAULTS = Common()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit code.
+
+    Args:
+        argv: words after the command's name; default those of the process.
+    """
+    # A lone hyphen is a file here; the parser would take it for an option.
+    words = [STDIN if word == "-" else word for word in (sys.argv[1:] if argv is None else argv)]
+    as_json = "--json" in words
+    try:
+        result = app()(words, print_error=False, exit_on_error=False, result_action="return_value")
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except FleetcastError as error:
+        _report(error, as_json)
+        return error.exit_code
+    except CycloptsError as error:
+        _usage(error, as_json)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader left (`| head`): nothing more can be said, not even by the interpreter at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+
+
+def app() -> App:
+    """Returns the command line as cyclopts has it."""
+    from fleetcast.view.report import release
+
+    made = App(
+        name="fleetcast", version=release(), version_flags=["--version"], suppress_keyboard_interrupt=False,
+        help="Forecast, plan and run AI workloads on any fleet, from phones to GPU clusters.",
+    )  # fmt: skip
+    for command in (plan, simulate, check, capacity, export, catalog, examples, schema):
+        made.command(command)
+    return made
+
+
+def plan(file: File, /, *, report: Path | None = None, top: int = 10, common: Common = _DEFAULTS) -> int:
+    """Search for the best plan of a scenario and say why it is best.
+
+    Parameters
+    ----------
+    report:
+        Write the HTML report to this file.
+    top:
+        Plans to rank; 0 = all that meet the SLO.
+    """
+    from fleetcast.view import outputs
+
+    scenario = _load(file, common)
+    with _progress("simulating plans", common) as step:
+        ranking = verbs.plan(scenario, top=top or None, progress=step)
+    best = ranking.best or (ranking.misses[0] if ranking.misses else None)
+    if best is not None and (common.out or report):
+        # The figures over time need the event record, which a search does not keep.
+        best = verbs.simulate(outputs.decided(scenario, best), record=True)
+    written = []
+    if common.out is not None:
+        written += outputs.write_ranking(common.out, scenario, ranking, best)
+    if report is not None:
+        from fleetcast.base.files import write_atomic
+        from fleetcast.view.report import plan_report
+
+        written.append(write_atomic(report, plan_report(scenario, ranking, best)))
+    if common.json:
+        _print_json(ranking.table())
+    else:
+        from fleetcast.view.tables import ranking_view
+
+        console = _console()
+        console.print(ranking_view(scenario, ranking, console.width))
+        _say_written(console, written)
+    return 0 if ranking.best is not None else 1
+
+
+def simulate(file: File, /, *, common: Common = _DEFAULTS) -> int:
+    """Simulate the scenario's plan: latencies, throughput, money, energy, carbon."""
+    from fleetcast.view import outputs
+
+    scenario = _load(file, common)
+    outcome = verbs.simulate(scenario, record=common.out is not None)
+    written = outputs.write_outcome(common.out, scenario, outcome) if common.out is not None else []
+    if common.json:
+        _print_json(outcome.table())
+        return 0
+    from fleetcast.view.tables import outcome_view
+
+    console = _console()
+    console.print(outcome_view(scenario, outcome, console.width))
+    _say_written(console, written)
+    return 0
+
+
+def check(file: File, /, *, strict: Annotated[bool, Parameter(negative=())] = False, common: Common = _DEFAULTS) -> int:
+    """Look for what is wrong or doubtful in a scenario, without simulating it.
+
+    Parameters
+    ----------
+    strict:
+        Warnings count as errors.
+    """
+    found = verbs.check(_load(file, common))
+    bad = any(strict or remark.level == "error" for remark in found)
+    table = {"ok": not bad, "remarks": [remark.table() for remark in found]}
+    _answer(common, table, lambda _: _tables().remarks_view(found))
+    return 1 if bad else 0
+
+
+def capacity(file: File, /, *, of: Literal["rate", "devices"] = "rate", common: Common = _DEFAULTS) -> int:
+    """Find the highest rate the fleet holds within the SLO, or the fewest devices that hold the load.
+
+    Parameters
+    ----------
+    of:
+        What to look for: "rate" or "devices".
+    """
+    scenario = _load(file, common)
+    with _progress("probing", common) as step:
+        found = verbs.capacity(scenario, of=of, progress=step)
+    _answer(common, found.table(), lambda width: _tables().capacity_view(scenario, found, width))
+    return 0 if found.found else 1
+
+
+def export(
+    file: File, /, *, to: Annotated[str, Parameter(help="vllm, sglang or kubernetes.")], common: Common = _DEFAULTS
+) -> int:
+    """Write a complete plan as what an operator pastes: engine commands or Kubernetes manifests."""
+    from fleetcast.view.exports import export as make
+
+    made = make(*verbs.completed(_load(file, common)), to)
+    _write_text(common, made.text, made.data)
+    return 0
+
+
+def catalog(
+    kind: Literal["devices", "models", "links", "traces", "engines", "policies"] = "devices", /, *,
+    common: Common = _DEFAULTS,
+) -> int:  # fmt: skip
+    """List what scenarios can name: devices, models, links, traces, engines, policies."""
+    from fleetcast.view.catalogs import catalog_rows, catalog_table
+
+    rows = catalog_table(kind)
+    _answer(common, {kind: rows}, lambda _: _tables().rows_table(*catalog_rows(kind, rows)))
+    return 0
+
+
+def examples(name: str | None = None, /, *, common: Common = _DEFAULTS) -> int:
+    """List the packaged example scenarios, or print one."""
+    known = verbs.examples()
+    if name is not None:
+        text = verbs.example(name).read_text(encoding="utf-8")
+        _write_text(common, text, {"name": name, "text": text})
+        return 0
+    rows = [(n, verbs.headline(path)) for n, path in known.items()]
+    table = {"examples": [{"name": n, "about": about} for n, about in rows]}
+    _answer(common, table, lambda _: _tables().rows_table(("Example", "About"), rows))
+    return 0
+
+
+def schema(*, common: Common = _DEFAULTS) -> int:
+    """Print the JSON Schema of scenario files, for editors."""
+    from fleetcast.view.outputs import to_json
+    from fleetcast.view.schema import scenario_schema
+
+    table = scenario_schema()
+    _write_text(common, to_json(table), table)
+    return 0
+
+
+def _load(file: str, common: Common) -> Scenario:
+    if file == STDIN:
+        return verbs.load(sys.stdin.read() + "\n", seed=common.seed)
+    return verbs.load(file, seed=common.seed)
+
+
+def _tables() -> Any:
+    from fleetcast.view import tables
+
+    return tables
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=False, emoji=False, markup=False)
+
+
+def _print_json(table: Any) -> None:
+    from fleetcast.view.outputs import to_json
+
+    sys.stdout.write(to_json(table))
+
+
+def _answer(common: Common, table: Any, view: Callable[[int], Any]) -> None:
+    """Prints the table as JSON or the view for people, and writes the same to --out."""
+    from fleetcast.base.files import write_atomic
+    from fleetcast.view.outputs import to_json
+
+    if common.out is not None:
+        if common.json:
+            write_atomic(common.out, to_json(table))
+        else:
+            from io import StringIO
+
+            from rich.console import Console
+
+            page = Console(file=StringIO(), width=120, highlight=False, emoji=False, markup=False)
+            page.print(view(120))
+            write_atomic(common.out, page.file.getvalue())  # type: ignore[attr-defined]
+    if common.json:
+        _print_json(table)
+    else:
+        console = _console()
+        console.print(view(console.width))
+
+
+def _write_text(common: Common, text: str, table: Any) -> None:
+    """Prints a text as it is (or its table as JSON), or writes it to --out instead."""
+    from fleetcast.base.files import write_atomic
+    from fleetcast.view.outputs import to_json
+
+    shown = to_json(table) if common.json else text
+    if common.out is None:
+        sys.stdout.write(shown)
+    else:
+        write_atomic(common.out, shown)
+        print(f"wrote {common.out}", file=sys.stderr)
+
+
+def _say_written(console: Console, written: Sequence[Path]) -> None:
+    for path in written:
+        console.print(f"wrote {path}", style="dim")
+
+
+@contextmanager
+def _progress(what: str, common: Common) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on stderr for people at a terminal, nothing for anyone else."""
+    if common.json or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=32), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=_console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _report(error: FleetcastError, as_json: bool) -> None:
+    """One block: where, what, the value, the limit, the next step."""
+    fields = {
+        name: value
+        for name in ("path", "problem", "constraint", "need", "have", "unit", "value", "limit", "hint")
+        if (value := getattr(error, name, None)) not in (None, "")
+    }
+    if as_json:
+        kind = type(error).__name__
+        _print_json({"error": {"kind": kind, "message": str(error), "exit_code": error.exit_code} | _jsonable(fields)})
+        return
+    if isinstance(error, Infeasible):
+        head = str(error).removesuffix(f". {error.hint}") if error.hint else str(error)
+    elif "path" in fields:
+        head = f"{error.path}: {error.problem}"  # type: ignore[attr-defined]
+    else:
+        head = str(error)
+        fields.pop("hint", None)
+    rows = [
+        (name, fields[key]) for name, key in (("value", "value"), ("limit", "limit"), ("next", "hint")) if key in fields
+    ]
+    _block(head, rows)
+
+
+def _usage(error: CycloptsError, as_json: bool) -> None:
+    text = " ".join(str(error).split())
+    if as_json:
+        _print_json({"error": {"kind": "usage", "message": text, "exit_code": 2}})
+    else:
+        _block(text, [("next", "fleetcast --help, or fleetcast COMMAND --help")])
+
+
+def _block(head: str, rows: Sequence[tuple[str, object]]) -> None:
+    from rich.text import Text
+
+    console = _console(stderr=True)
+    console.print(Text.assemble(("error: ", "bold red"), head))
+    for name, value in rows:
+        shown = value if isinstance(value, str) and name != "value" else repr(value)
+        console.print(Text.assemble((f"  {name:<6}", "dim"), shown))
+
+
+def _jsonable(fields: dict[str, Any]) -> dict[str, Any]:
+    return {k: v if isinstance(v, str | int | float | bool) else repr(v) for k, v in fields.items()}

@@ -1,0 +1,122 @@
+"""JSON Schema of scenario files, so that editors complete keys and underline mistakes."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from types import ModuleType
+from typing import Any
+
+import msgspec
+
+from fleetcast.base.spec import kinds
+from fleetcast.base.units import Quantity
+from fleetcast.policy import batch, memory, order, route
+from fleetcast.scenario.load import Scenario
+from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE
+from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES
+
+FAMILIES: dict[str, ModuleType] = {"batch": batch, "order": order, "memory": memory, "route": route}
+
+
+def scenario_schema() -> dict[str, Any]:
+    """Returns the JSON Schema (2020-12) of a scenario file."""
+    _, parts = msgspec.json.schema_components([Scenario], ref_template="#/$defs/{name}")
+    for struct in _structs(Scenario):
+        _describe(parts[struct.__name__]["properties"], struct)
+    del parts["Scenario"]["properties"]["folder"]
+    parts["Plan"] = _plan(parts)
+    for key, known in (("minimize", MINIMIZE), ("maximize", MAXIMIZE)):
+        parts["Objective"]["properties"][key] = _one_or_several({"enum": list(known)})
+    body: dict[str, Any] = parts.pop("Scenario")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | body | {"$defs": parts}
+
+
+def _describe(properties: dict[str, Any], struct: type[msgspec.Struct]) -> None:
+    """Lets quantities be text with a unit, and puts the docstring's words beside the keys."""
+    words = _attributes(struct)
+    for name, hint in typing.get_type_hints(struct, include_extras=True).items():
+        if name not in properties:
+            continue
+        unit = _unit(hint)
+        if unit is not None and "additionalProperties" in properties[name]:
+            properties[name]["additionalProperties"] = _quantity(unit)
+        elif unit is not None:
+            properties[name] = _quantity(unit)
+        if name in words:
+            properties[name]["description"] = words[name]
+
+
+def _plan(parts: dict[str, Any]) -> dict[str, Any]:
+    """A plan is flat, or has pools; both with a route."""
+    pool = parts["Pool"]["properties"]
+    for name in COUNTS:
+        pool[name] = pool[name] | _one_or_several({"type": "integer", "minimum": 1})
+        pool[name].pop("default", None)
+    for name, known in (("dtype", DTYPES), ("kv_dtype", KV_DTYPES)):
+        pool[name] = pool[name] | _one_or_several({"enum": list(known)})
+    for name in ("batch", "order", "memory"):
+        pool[name] = {"description": pool[name].get("description", "")} | _policy(FAMILIES[name], several=True)
+    chosen = {"route": _policy(FAMILIES["route"], several=False)}
+    pools = {"pools": {"type": "array", "items": {"$ref": "#/$defs/Pool"}, "minItems": 1}}
+    return {"type": "object", "properties": pool | pools | chosen, "additionalProperties": False}
+
+
+def _policy(family: ModuleType, *, several: bool) -> dict[str, Any]:
+    found = kinds(family)
+    tables = []
+    for kind, made in found.items():
+        keys = {n: {"default": p.default} for n, p in inspect.signature(made).parameters.items()}
+        said = (inspect.getdoc(made) or "").split("\n")[0]
+        properties = {"kind": {"const": kind, "description": said}} | keys
+        tables.append({"type": "object", "properties": properties, "required": ["kind"]})
+    one = {"anyOf": [{"enum": list(found)}, {"type": "string", "pattern": ":"}, *tables]}
+    return _one_or_several(one) if several else one
+
+
+def _one_or_several(item: dict[str, Any]) -> dict[str, Any]:
+    return {"anyOf": [item, {"type": "array", "items": item, "minItems": 1}]}
+
+
+def _quantity(unit: str) -> dict[str, Any]:
+    text = {"type": "string", "description": f"a number with a unit of {unit}"}
+    return {"anyOf": [{"type": "number", "minimum": 0, "description": unit}, text]}
+
+
+def _unit(hint: Any) -> str | None:
+    for item in (hint, *typing.get_args(hint)):
+        for mark in getattr(item, "__metadata__", ()):
+            if isinstance(mark, Quantity):
+                return mark.unit
+    return None
+
+
+def _structs(top: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
+    """``top`` and every Struct that it holds."""
+    found: list[type[msgspec.Struct]] = []
+    waiting: list[Any] = [top]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, type) and issubclass(item, msgspec.Struct):
+            if item not in found:
+                found.append(item)
+                waiting += typing.get_type_hints(item).values()
+        else:
+            waiting += typing.get_args(item)
+    return found
+
+
+def _attributes(struct: type) -> dict[str, str]:
+    """Returns the sentences under "Attributes:" of a docstring, by name; shared lines name several."""
+    text = inspect.getdoc(struct) or ""
+    found: dict[str, str] = {}
+    name = ""
+    for line in text.partition("Attributes:")[2].splitlines():
+        bare = line.strip()
+        head, colon, rest = bare.partition(":")
+        if line.startswith("    ") and not line.startswith("        ") and colon and head.isidentifier():
+            name = head
+            found[name] = rest.strip()
+        elif name and bare:
+            found[name] += f" {bare}"
+    return found

@@ -1,0 +1,294 @@
+"""The command line: exit codes, one clear block for errors, JSON for machines, whole files or none."""
+
+import gzip
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+
+import pytest
+
+from fleetcast.view import cli
+
+SMALL = """
+name = "small"
+[fleet]
+devices = "2x h100-sxm"
+[workload]
+model = "llama-3.1-8b"
+arrivals = { kind = "poisson", rate = "4 /s", requests = 200 }
+lengths = { kind = "fixed", prompt = 512, output = 64 }
+[slo]
+ttft_p99 = "1 s"
+tpot_p99 = "50 ms"
+[objective]
+minimize = "cost"
+"""
+DECIDED = SMALL + "[plan]\nreplicas = 2\ntensor_parallel = 1\npipeline_parallel = 1\n"
+
+
+@pytest.fixture
+def small(tmp_path):
+    path = tmp_path / "small.toml"
+    path.write_text(SMALL)
+    return str(path)
+
+
+@pytest.fixture
+def decided(tmp_path):
+    path = tmp_path / "decided.toml"
+    path.write_text(DECIDED)
+    return str(path)
+
+
+def run(capsys, *words):
+    code = cli.main([str(w) for w in words])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def write(tmp_path, text):
+    path = tmp_path / "scenario.toml"
+    path.write_text(text)
+    return path
+
+
+def test_simulate_json_is_one_object_with_everything_promised(capsys, decided):
+    code, out, err = run(capsys, "simulate", decided, "--json")
+    table = json.loads(out)
+    assert (code, err) == (0, "")
+    assert {"source", "metrics", "intervals", "slo", "plan"} <= set(table)
+    assert table["source"] == "simulated"
+    for metric in ("ttft", "tpot", "e2e"):
+        assert {"mean", "p50", "p90", "p99"} <= set(table["metrics"][metric])
+    assert "mean_per_request" in table["metrics"]["tpot"]
+    assert {"energy", "cost", "carbon"} <= set(table["metrics"]["per_million_output_tokens"])
+    assert {"throughput", "goodput", "energy", "cost", "carbon", "mfu", "mbu"} <= set(table["metrics"])
+    assert table["plan"]["batch"]["kind"], "what was left out is echoed"
+
+
+def test_simulate_that_misses_its_slo_is_no_failure(capsys, tmp_path):
+    path = write(tmp_path, DECIDED.replace('"1 s"', '"1 ms"'))
+    code, out, _ = run(capsys, "simulate", path, "--json")
+    assert code == 0
+    assert json.loads(out)["slo"]["met"] is False
+
+
+def test_plan_json(capsys, small):
+    code, out, err = run(capsys, "plan", small, "--json")
+    table = json.loads(out)
+    assert (code, err) == (0, "")
+    assert {"best", "frontier", "plans", "rejected", "counts"} <= set(table)
+    for row in table["plans"]:
+        assert {"plan", "metrics", "intervals", "slo"} <= set(row)
+        assert row["slo"]["met"]
+    assert table["best"]["plan"] == table["plans"][0]["plan"]
+    assert table["counts"]["enumerated"] >= table["counts"]["simulated"] > 0
+
+
+def test_plan_that_finds_nothing_within_the_slo_exits_1_with_the_nearest_misses(capsys, tmp_path):
+    path = write(tmp_path, SMALL.replace('"1 s"', '"1 ms"'))
+    code, out, _ = run(capsys, "plan", path)
+    assert code == 1
+    assert "No plan meets the SLO" in out
+    assert "missed" in out and "Furthest beyond its limit: TTFT p99" in out
+    code, out, _ = run(capsys, "plan", path, "--json")
+    assert code == 1
+    assert json.loads(out)["best"] is None and json.loads(out)["misses"]
+
+
+def test_plan_out_can_be_simulated_unchanged_with_the_same_result(capsys, small, tmp_path):
+    code, out, _ = run(capsys, "plan", small, "--out", tmp_path / "made", "--json")
+    assert code == 0
+    assert sorted(p.name for p in (tmp_path / "made").iterdir()) == ["outcome.json", "plan.toml", "report.html"]
+    best = json.loads(out)["best"]
+    code, out, _ = run(capsys, "simulate", tmp_path / "made" / "plan.toml", "--json")
+    again = json.loads(out)
+    assert code == 0
+    assert again["plan"] == best["plan"]
+    assert again["metrics"] == best["metrics"]
+
+
+def test_plan_out_keeps_relative_files_in_reach(capsys, tmp_path):
+    (tmp_path / "here").mkdir()
+    rows = "\n".join(f"{i * 0.2:.1f},300,50" for i in range(120))
+    (tmp_path / "here" / "t.csv").write_text("arrival_s,prompt_tokens,output_tokens\n" + rows + "\n")
+    text = DECIDED.replace('arrivals = { kind = "poisson", rate = "4 /s", requests = 200 }\n', 'trace = "t.csv"\n')
+    text = text.replace('lengths = { kind = "fixed", prompt = 512, output = 64 }\n', "")
+    (tmp_path / "here" / "s.toml").write_text(text)
+    code, first, _ = run(
+        capsys, "simulate", tmp_path / "here" / "s.toml", "--json", "--out", tmp_path / "there" / "deep"
+    )
+    assert code == 0
+    made = tmp_path / "there" / "deep" / "plan.toml"
+    assert tomllib.loads(made.read_text())["workload"]["trace"] == "../../here/t.csv"
+    code, second, _ = run(capsys, "simulate", made, "--json")
+    assert json.loads(first)["metrics"] == json.loads(second)["metrics"]
+
+
+def test_simulate_out_writes_a_trace(capsys, decided, tmp_path):
+    code, _, _ = run(capsys, "simulate", decided, "--out", tmp_path / "made")
+    assert code == 0
+    trace = json.loads(gzip.decompress((tmp_path / "made" / "trace.json.gz").read_bytes()))
+    assert any(e["ph"] == "X" for e in trace["traceEvents"])
+    assert "<svg" in (tmp_path / "made" / "report.html").read_text()
+
+
+def test_makefiles_demo_command(capsys, small, tmp_path):
+    code, out, _ = run(capsys, "plan", small, "--report", tmp_path / "report.html")
+    assert code == 0
+    assert "Best: " in out and "Space searched" in out
+    assert "<h2>Over time</h2>" in (tmp_path / "report.html").read_text()
+
+
+def test_stdin(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO(DECIDED))
+    code, out, _ = run(capsys, "simulate", "-", "--json")
+    assert code == 0
+    assert json.loads(out)["plan"]["replicas"] == 2
+
+
+def test_seed_changes_generated_traffic_and_nothing_else(capsys, decided):
+    def metrics(seed):
+        return json.loads(run(capsys, "simulate", decided, "--json", "--seed", seed)[1])["metrics"]
+
+    assert metrics(1) == metrics(1)
+    assert metrics(1) != metrics(2)
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "parts"),
+    [
+        (("tpot_p99", "tpot_p98"), 2, ["slo.tpot_p98", "Did you mean 'tpot_p99'?"]),
+        (('"2x h100-sxm"', '"2x h100-smx"'), 2, ["h100-smx", "h100-sxm"]),
+        (('"1 s"', '"1 GB"'), 2, ["slo.ttft_p99", "GB"]),
+        (('"1 s"', '"-1 s"'), 2, ["slo.ttft_p99", "-1 s"]),
+        (("llama-3.1-8b", "llama-3.1-8c"), 2, ["llama-3.1-8c", "llama-3.1-8b"]),
+        (("replicas = 2", "replicas = 3"), 1, ["devices", "3", "2"]),
+        (("llama-3.1-8b", "llama-3.1-405b"), 1, ["does not fit", "GB"]),
+        (("pipeline_parallel = 1", ""), 2, ["plan.pipeline_parallel", "is missing"]),
+        (("tensor_parallel = 1", "tensor_parallel = [1, 2]"), 2, ["plan.tensor_parallel", "plan"]),
+        (('[fleet]\ndevices = "2x h100-sxm"', ""), 2, ["fleet", "is missing"]),
+        (('name = "small"', "name = "), 2, ["is not TOML", "line 2"]),
+    ],
+)
+def test_errors_say_where_what_and_what_next(capsys, tmp_path, change, code, parts):
+    text = DECIDED.replace(*change)
+    assert text != DECIDED
+    path = write(tmp_path, text)
+    found, out, err = run(capsys, "simulate", path)
+    assert (found, out) == (code, "")
+    assert err.startswith("error: ") and "Traceback" not in err
+    for part in parts:
+        assert part in " ".join(err.split()), part
+    found, out, err = run(capsys, "simulate", path, "--json")
+    table = json.loads(out)["error"]
+    assert (found, table["exit_code"], err) == (code, code, "")
+    assert table["message"]
+
+
+USAGE = (
+    "plan", "nonsense", "plan quickstart --nonsense", "simulate no-such-file.toml", "catalog nonsense",
+    "examples quikstart", "plan quickstart --seed x",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("words", USAGE)
+def test_usage_errors_exit_2(capsys, words):
+    code, out, err = run(capsys, *words.split())
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ") and "Traceback" not in err
+
+
+def test_help_and_version(capsys):
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    for command in ("plan", "simulate", "check", "capacity", "export", "catalog", "examples", "schema"):
+        assert command in out
+    code, out, _ = run(capsys, "--version")
+    assert code == 0 and out.strip()
+
+
+@pytest.mark.parametrize("kind", ["devices", "models", "links", "traces", "engines", "policies"])
+def test_catalog(capsys, kind):
+    code, out, _ = run(capsys, "catalog", kind, "--json")
+    rows = json.loads(out)[kind]
+    assert code == 0 and len(rows) >= 2
+    code, out, _ = run(capsys, "catalog", kind)
+    assert code == 0 and out.count("\n") > len(rows)
+
+
+def test_examples_are_listed_and_printed(capsys, tmp_path):
+    code, out, _ = run(capsys, "examples")
+    assert code == 0 and "quickstart" in out
+    code, out, _ = run(capsys, "examples", "quickstart")
+    assert tomllib.loads(out)["workload"]["model"] == "llama-3.1-70b"
+    code, _, _ = run(capsys, "examples", "quickstart", "--out", tmp_path / "mine.toml")
+    assert (tmp_path / "mine.toml").read_text() == out
+
+
+def test_check_exit_codes(capsys, decided, tmp_path):
+    assert run(capsys, "check", decided)[0] == 0
+    doubtful = write(tmp_path, DECIDED.replace('[slo]\nttft_p99 = "1 s"\ntpot_p99 = "50 ms"\n', ""))
+    code, out, _ = run(capsys, "check", doubtful)
+    assert code == 0 and "warning: slo" in out
+    assert run(capsys, "check", doubtful, "--strict")[0] == 1
+    wrong = write(tmp_path, DECIDED.replace("llama-3.1-8b", "llama-3.1-405b"))
+    code, out, _ = run(capsys, "check", wrong, "--json")
+    table = json.loads(out)
+    assert code == 1 and not table["ok"] and table["remarks"][0]["level"] == "error"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_tables_fit_the_terminal(capsys, small, decided, width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    for words in (("plan", small), ("simulate", decided), ("catalog", "devices"), ("catalog", "models"), ("examples",)):
+        _, out, _ = run(capsys, *words)
+        assert max(map(len, out.splitlines())) <= width
+        assert "…" not in out, f"{words} cuts text at {width} columns"
+
+
+def test_out_of_other_commands_is_the_printed_text(capsys, tmp_path):
+    _, out, _ = run(capsys, "schema")
+    assert json.loads(out)["title"] == "Scenario"
+    run(capsys, "schema", "--out", tmp_path / "s.json")
+    assert (tmp_path / "s.json").read_text() == out
+    run(capsys, "catalog", "links", "--json", "--out", tmp_path / "l.json")
+    assert json.loads((tmp_path / "l.json").read_text())["links"]
+
+
+def test_out_that_cannot_be_written(capsys, decided, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = run(capsys, "simulate", decided, "--out", tmp_path / "file" / "below")
+    assert code == 2 and "cannot be written" in err
+
+
+def test_a_reader_that_leaves_is_no_traceback():
+    reader, writer = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fleetcast", "catalog", "models", "--json"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(writer)
+    os.close(reader)
+    _, err = process.communicate(timeout=60)
+    assert err == ""
+    assert process.returncode == 141
+
+
+def test_ctrl_c_is_clean():
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fleetcast", "simulate", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    time.sleep(1.0)  # it now waits for the scenario on stdin
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (out, err.strip()) == ("", "interrupted")

@@ -1,0 +1,56 @@
+"""Every example runs, shows what it is there to show, and is listed with a line about it."""
+
+import pytest
+
+import fleetcast
+from fleetcast.view import verbs
+
+PLANNED = ("quickstart", "mixture-of-experts", "mixed-fleet", "carbon")
+DECIDED = ("simulate", "phone", "closed-loop", "capacity", "pools", "policies", "two-nodes")
+
+
+def test_all_examples_are_run_here(root):
+    assert set(verbs.examples()) == {*PLANNED, *DECIDED}
+    assert {p.stem for p in (root / "examples").glob("*.toml")} == set(verbs.examples())
+
+
+@pytest.mark.parametrize("name", PLANNED)
+def test_planned_example_finds_a_plan(name):
+    ranking = fleetcast.plan(name)
+    assert ranking.best is not None and ranking.best.slo["met"]
+    assert ranking.best.metrics["requests"] > 0
+
+
+@pytest.mark.parametrize("name", DECIDED)
+def test_decided_example_serves_its_requests(name):
+    outcome = fleetcast.simulate(name)
+    assert outcome.metrics["requests"] == len(outcome.requests.arrival)
+    assert outcome.metrics["throughput"] > 0
+
+
+@pytest.mark.parametrize("name", [*PLANNED, *DECIDED])
+def test_examples_have_a_headline_and_no_errors(name):
+    assert len(verbs.headline(verbs.example(name))) > 20
+    assert not [r for r in fleetcast.check(name) if r.level == "error"]
+
+
+def test_quickstart_is_the_issues_example():
+    scenario = fleetcast.load("quickstart")
+    assert scenario.fleet.devices == "8x h100-sxm"
+    assert scenario.workload.model == "llama-3.1-70b" and scenario.workload.trace == "azure-conv-2023"
+    assert scenario.slo.limits() == {"ttft.p99": 2.0, "tpot.p99": 0.05}
+
+
+def test_two_nodes_are_echoed():
+    assert any("2 nodes" in note for note in fleetcast.simulate("two-nodes").notes)
+
+
+def test_pools_of_two_groups():
+    outcome = fleetcast.simulate("pools")
+    assert {r["device"] for r in outcome.resources} == {"h100-sxm", "a100-80g-sxm"}
+    assert min(r["requests"] for r in outcome.resources) > 0
+
+
+def test_a_phone_has_energy_and_no_price():
+    metrics = fleetcast.simulate("phone").metrics
+    assert metrics["energy"] > 0 and metrics["cost"] != metrics["cost"]
