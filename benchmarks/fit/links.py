@@ -21,6 +21,7 @@ from fleetcast.cost.collectives import Affine, volume
 from fleetcast.scenario.fleet.catalog import device, link
 
 OUT = Path(__file__).parents[2] / "src" / "fleetcast" / "cost" / "coefficients"
+PLAIN = "nccl_all_reduce"
 NAMES = {"alltoall": "all_to_all", "sendrecv": "send"}
 # device: (folder, NCCL version, vLLM version of the custom all-reduce); the link is the catalogue's
 # default.
@@ -49,7 +50,7 @@ def rows_of(data: Path, name: str) -> pd.DataFrame:
 
     ``message_size`` counts elements (the same sizes in APEX's tables, which say kilobytes, agree
     so). All_reduce of vLLM's custom kernel under a CUDA graph replaces NCCL's where it is faster,
-    as vLLM itself chooses.
+    as vLLM itself chooses; NCCL's own is kept as ``nccl_all_reduce`` for servers that switched it off.
     """
     folder, nccl, custom = MEASURED[name]
     where = data / AIC / folder / "comm"
@@ -58,6 +59,8 @@ def rows_of(data: Path, name: str) -> pd.DataFrame:
         frame = pd.read_parquet(path)
         frame = frame[frame["nccl_dtype"] == "half"]
         frames.append(frame[["op_name", "num_gpus", "message_size", "latency"]])
+        plain = frames[-1][frames[-1]["op_name"] == "all_reduce"]
+        frames.append(plain.assign(op_name=PLAIN))
     for path in (where / "vllm" / custom).glob("*.parquet"):
         frame = pd.read_parquet(path)
         graph = frame["backend"] == "vllm_graph"
@@ -145,13 +148,14 @@ def fit_all(data: Path) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]
     """Returns file name -> content, and JSON-able error records."""
     files: dict[str, dict[str, Any]] = {}
     report: list[dict[str, Any]] = []
-    frames = {d: rows_of(data, d) for d in MEASURED}
+    every = {d: rows_of(data, d) for d in MEASURED}
+    frames = {d: rows[rows["op"] != PLAIN] for d, rows in every.items()}
     fitted: dict[str, dict[str, Affine]] = {}
     for name, rows in frames.items():
         folder, nccl, custom = MEASURED[name]
         kind, bandwidth = joined(name)
         fitted[name] = {str(op): fit_affine(part, str(op), bandwidth) for op, part in rows.groupby("op")}
-        knots, curves = _knots(rows)
+        knots, curves = _knots(every[name])
         record = skipping(rows)
         files[name] = {
             "source": f"{AIC}/{folder}/comm {nccl}, vLLM {custom} (ai-dynamo/aiconfigurator, Apache-2.0)",

@@ -58,6 +58,9 @@ class Engine(Spec):
         overlap: the host works while the device computes.
         graph_tokens: largest iteration run from a captured graph, tokens.
         graph_prefill: iterations with prefill may use it too.
+        nccl_ranks: tensor-parallel sizes whose all-reduce is NCCL's instead of the engine's own kernel.
+        long_context: tokens of context beyond which ``long_batch`` is the default batch policy; 0 = never.
+        long_batch: that policy's table.
         host: fitted host constants, by device id, with "default".
         names: other names, exact.
         family: engine names this profile answers for, with the versions ``since`` (inclusive) ``until`` (exclusive).
@@ -81,6 +84,9 @@ class Engine(Spec):
     source: str
     kv_dtype: str = ""
     hybrid_kv: bool = False
+    nccl_ranks: tuple[int, ...] = ()
+    long_context: int = 0
+    long_batch: dict[str, Any] = {}
     names: tuple[str, ...] = ()
     family: str = ""
     since: tuple[int, ...] = ()

@@ -46,6 +46,8 @@ class Rank:
     inner: Fabric
     outer: Fabric
     per_node: int
+    nccl: bool = False
+    """The server switched the engine's own all-reduce kernel off: NCCL's runs, where it was measured."""
 
     @cached_property
     def tp(self) -> int:
@@ -64,8 +66,9 @@ class Rank:
 
     def reduce(self, tokens: Array) -> Array:
         """Returns seconds of an all-reduce of the residual stream over the tensor-parallel ranks."""
+        plain = self.nccl and self.tp in self.inner.curves.get("nccl_all_reduce", {}) and self.tp <= self.per_node
         return nested_time(
-            "all_reduce",
+            "nccl_all_reduce" if plain else "all_reduce",
             tokens * (2.0 * self.model.hidden),
             self.tp,
             self.per_node,

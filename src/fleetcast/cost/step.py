@@ -89,7 +89,9 @@ def step_cost(
         kv_blocks: KV blocks of a lane.
         clock: share of the devices' top clock; a power limit may lower it further.
     """
-    kernels, notes, spread = _kernels(model, layout, precision, kv_dtype, group, clock)
+    kernels, notes, spread = _kernels(
+        model, layout, precision, kv_dtype, group, clock, layout.tensor_parallel in engine.nccl_ranks
+    )
     n = np.arange(max_batch + 1, dtype=np.float64)
     host = engine.host_on(group.device.id)
     pp = layout.pipeline_parallel
@@ -105,7 +107,7 @@ def step_cost(
     scalars = {
         "full_share": full_share, "window_share": 1.0 - full_share, "window": attention["window"],
         "pre_base": attention["pre_base"], "pre_pair": attention["pre_pair"], "pre_context": attention["pre_token"],
-        "host_step": host.step, "host_seq": host.seq, "host_token": host.token, "overlap": engine.overlap,
+        "host_step": host.step, "host_seq": host.seq, "host_token": host.token, "overlap": engine.overlap, "lag": engine.overlap,
         "eager": host.eager * model.layers / pp, "graph_tokens": engine.graph_tokens,
         "graph_prefill": engine.graph_prefill,
         "stages": pp, "stage_share": -(-model.layers // pp) / model.layers, "ranks": layout.attention_dp,
@@ -119,13 +121,13 @@ def step_cost(
 
 
 def _kernels(
-    model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group, clock: float
+    model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group, clock: float, nccl: bool
 ) -> tuple[dict[str, Any], tuple[str, ...], float]:
     """Everything that depends on the layout alone; a search asks for it once per layout."""
-    key = (id(model), layout, precision, kv_dtype, id(group), clock)
+    key = (id(model), layout, precision, kv_dtype, id(group), clock, nccl)
     found = _CACHE.get(key)
     if found is None or found[0] is not model or found[1] is not group:
-        found = (model, group, *_build(model, layout, precision, kv_dtype, group, clock))
+        found = (model, group, *_build(model, layout, precision, kv_dtype, group, clock, nccl))
         if len(_CACHE) > 512:
             _CACHE.clear()
         _CACHE[key] = found
@@ -136,7 +138,7 @@ _CACHE: dict[Any, Any] = {}
 
 
 def _build(
-    model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group, clock: float
+    model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group, clock: float, nccl: bool
 ) -> tuple[dict[str, Any], tuple[str, ...], float]:
     device = group.device
     fitted = coefficients_for(device)
@@ -145,7 +147,7 @@ def _build(
     outer = _fabric(device.id, group.network.kind, group.network.bandwidth, group.network.latency)
     rank = Rank(
         model=model, layout=layout, precision=precision, kv_dtype=kv_dtype, chip=chip, fitted=fitted,
-        inner=inner, outer=outer, per_node=group.node,
+        inner=inner, outer=outer, per_node=group.node, nccl=nccl,
     )  # fmt: skip
     gemm, stream, comm, experts, expert_comm = (np.zeros_like(GRID) for _ in range(5))
     expert_bytes = np.zeros_like(GRID)
@@ -160,8 +162,7 @@ def _build(
         dense_bytes += count * terms.weights
         expert_bytes += count * terms.expert_weights
     hidden_bytes = model.hidden * 2.0
-    edge = nested_time("all_reduce", GRID * hidden_bytes, layout.tensor_parallel, group.node, inner, outer)
-    comm += edge  # the embedding, split over the vocabulary
+    comm += rank.reduce(GRID)  # the embedding, split over the vocabulary
     head, head_bytes = rank.head(GRID)
     span = layout.tensor_parallel * layout.attention_dp
     hop_fabric = inner if span * 2 <= group.node else outer

@@ -238,6 +238,8 @@ def fill(state: Setting, pool: Pool, path: str = "plan") -> Pool:
         default = getattr(profile, name)
         if isinstance(table, dict) and "kind" not in table:
             table = default | table
+        if table is None and name == "batch" and profile.long_batch:
+            default = _default_batch(state, replace(pool, **changes), profile)
         changes[name] = describe(build(space, default if table is None else table, f"{path}.{name}"))
     return replace(pool, **changes)
 
@@ -250,6 +252,24 @@ def check_route(state: Setting, policy: Any) -> None:
             limit="a trace with the columns session and prefix_tokens",
             hint="Add the columns, or route by 'least_loaded'",
         )  # fmt: skip
+
+
+def _default_batch(state: Setting, pool: Pool, profile: Engine) -> dict[str, Any]:
+    """Returns the engine's default batch table: the one for long contexts where the cache holds so long a one.
+
+    An engine does not start with a context longer than its cache, so the operator cuts it (``--max-model-len``).
+    """
+    architecture, layout = state.model_named(pool.model), layout_of(pool)
+    if architecture.misfit(layout) is not None:
+        return profile.batch
+    precision = as_engine(str(pool.dtype), architecture.precision)
+    kv = kv_dtype_of(str(pool.kv_dtype), profile, precision)
+    room = layout_memory(
+        architecture, state.group_of(pool).device, layout, precision, kv, profile,
+        *sizes(build(batch, profile.batch, "plan.batch")),
+    )  # fmt: skip
+    context = min(architecture.context or room.tokens, room.tokens)
+    return profile.long_batch if context > profile.long_context else profile.batch
 
 
 def _stored(architecture: Model) -> str:
