@@ -223,8 +223,9 @@ def _floor(
 def _paced(server: Server) -> Any:
     """What a server's pace depends on beside its layout."""
     rule = tuple(server.batch.rule())[1:] if hasattr(server.batch, "rule") else id(server.batch)
+    least = tuple(float(server.cost.tables[name][1:].min()) for name in ("floor", "base", "slope"))
     p = server.pool
-    return p.engine, p.dtype, p.kv_dtype, p.activation_dtype, p.model, rule
+    return p.engine, p.dtype, p.kv_dtype, p.activation_dtype, p.model, rule, least
 
 
 def _shape(space: Space, row: int) -> tuple[int, ...]:
