@@ -160,6 +160,15 @@ def test_unknown_target():
         exports.export(*verbs.completed(TWO), "vlm")
 
 
+def test_replicas_never_straddle_nodes():
+    (three,) = exports.place([(4, 3)], 8, 2, "g")
+    assert three == (("g-0", 0), ("g-0", 3), ("g-1", 0), ("g-1", 3))
+    mixed = exports.place([(1, 4), (2, 2), (1, 16)], 8, 3, "g")
+    assert mixed == [(("g-0", 0),), (("g-0", 4), ("g-0", 6)), (("g-1", 0),)]
+    with pytest.raises(Unsupported, match="need 3 nodes of 8 devices, group g has 2"):
+        exports.place([(5, 3)], 8, 2, "g")
+
+
 def test_repository_names_what_was_asked_for():
     assert exports.repository("llama-3.1-70b", "llama-3.1-70b") == "meta-llama/Llama-3.1-70B"
     asked = "meta-llama/Llama-3.1-70B-Instruct"

@@ -154,24 +154,6 @@ def check_goal(state: Setting) -> Iterator[Remark]:
         )  # fmt: skip
 
 
-def check_power(state: Setting) -> Iterator[Remark]:
-    """A power limit lies between idle and the most that the device draws."""
-    for group in state.tree.groups:
-        power = group.device.power
-        if group.limit <= power.idle:
-            yield Remark(
-                "error", "fleet.power_limit",
-                f"{show(group.limit, 'W')} is not above the {show(power.idle, 'W')} "
-                f"that an idle {group.device.id} draws",
-                "Raise it",
-            )  # fmt: skip
-        elif group.limit > power.max:
-            yield Remark(
-                "warning", "fleet.power_limit",
-                f"{show(group.limit, 'W')} is above the {show(power.max, 'W')} of {group.device.id}: it never binds",
-            )  # fmt: skip
-
-
 def check_dtypes(state: Setting) -> Iterator[Remark]:
     """Devices multiply the dtypes that the plan asks for."""
     for pool in state.scenario.plan.pools:
@@ -195,7 +177,7 @@ def check_groups(state: Setting) -> Iterator[Remark]:
 
 
 CHECKS: tuple[Callable[[Setting], Iterator[Remark]], ...] = (
-    check_plan, check_weights, check_context, check_traffic, check_load, check_slo, check_goal, check_power,
+    check_plan, check_weights, check_context, check_traffic, check_load, check_slo, check_goal,
     check_dtypes, check_groups,
 )  # fmt: skip
 """Every check, in the order in which remarks of one level are listed."""

@@ -30,7 +30,7 @@ class Service:
         repository: of the checkpoint, or the path of the model's folder.
         device: catalogue id.
         node: devices of a node that the pool uses.
-        first: index of the pool's first device within the fleet's group.
+        places: host and first device of each replica.
         stored: the checkpoint's weight dtype; ``dtype`` is what the engine makes of it.
         context: longest sequence to allow, tokens.
         batch, order, memory, route: policy tables.
@@ -42,7 +42,7 @@ class Service:
     device: str
     vendor: str
     node: int
-    first: int
+    places: tuple[tuple[str, int], ...]
     replicas: int
     tensor: int
     pipeline: int
@@ -103,11 +103,16 @@ def export(state: Setting, plan: Plan, target: str) -> Export:
 def services(state: Setting, plan: Plan) -> tuple[Service, ...]:
     """Returns each pool of a complete plan as exporters read it."""
     found: list[Service] = []
-    used: dict[str, int] = {}
+    servers = [state.server(pool) for pool in plan.pools]
+    places: dict[int, tuple[tuple[str, int], ...]] = {}
+    for group in dict.fromkeys(server.group.name for server in servers):
+        mine = [i for i, server in enumerate(servers) if server.group.name == group]
+        node = servers[mine[0]].group
+        shapes = [(one(plan.pools[i].replicas), plan.pools[i].devices() // one(plan.pools[i].replicas)) for i in mine]
+        places |= zip(mine, place(shapes, node.node, node.nodes, group), strict=True)
     route = plan.route["kind"] if isinstance(plan.route, Mapping) else str(plan.route)
-    for i, pool in enumerate(plan.pools):
-        server = state.server(pool)
-        model, group = server.model, server.group
+    for i, (pool, server) in enumerate(zip(plan.pools, servers, strict=True)):
+        model, home = server.model, server.group
         tables = [t if isinstance(t, Mapping) else {"kind": t} for t in (pool.batch, pool.order, pool.memory)]
         name = _label(model.id or "model") + (f"-{i}" if len(plan.pools) > 1 else "")
         longest = -(-state.longest // _ROUND_CONTEXT) * _ROUND_CONTEXT
@@ -115,10 +120,10 @@ def services(state: Setting, plan: Plan) -> tuple[Service, ...]:
             Service(
                 name=name,
                 repository=repository(pool.model or state.scenario.workload.model, model.id),
-                device=group.device.id,
-                vendor=group.device.vendor,
-                node=group.node,
-                first=used.get(group.name, 0),
+                device=home.device.id,
+                vendor=home.device.vendor,
+                node=home.node,
+                places=places[i],
                 replicas=one(pool.replicas),
                 tensor=one(pool.tensor_parallel),
                 pipeline=one(pool.pipeline_parallel),
@@ -137,7 +142,6 @@ def services(state: Setting, plan: Plan) -> tuple[Service, ...]:
                 route=route,
             )
         )
-        used[group.name] = used.get(group.name, 0) + pool.devices()
     return tuple(found)
 
 
@@ -174,23 +178,66 @@ def script(
         argv: arguments of a replica that listens on a port.
         notes: what the reader must know; comments at the top.
     """
-    lines = ["#!/bin/sh", f"# {head}", *(f"# {note}" for note in notes), ""]
-    commands = []
-    port = 8000
+    lines = ["#!/bin/sh", f"# {head}", *(f"# {note}" for note in notes)]
+    commands, seen = [], ""
+    several = len({host for service in services for host, _ in service.places}) > 1
+    for service, i, port in listeners(services):
+        host, first = service.places[i]
+        words = argv(service, port)
+        shown = ",".join(str(first + d) for d in range(service.devices))
+        variable = {"nvidia": "CUDA_VISIBLE_DEVICES", "amd": "HIP_VISIBLE_DEVICES"}.get(service.vendor)
+        env = {variable: shown} if variable and service.nodes == 1 else {}
+        commands.append({"pool": service.name, "replica": i, "host": host, "env": env, "argv": words})
+        if several and host != seen:
+            lines += ["", f"# ---- on {host} ----"]
+            seen = host
+        lines += ["", f"# {service.name}, replica {i}"]
+        lines.append(" ".join([*(f"{k}={v}" for k, v in env.items()), _wrapped(words)]) + " &")
+    lines += ["", "wait"]
+    return Export("\n".join(lines) + "\n", {"commands": commands, "notes": list(notes)}, "sh")
+
+
+def listeners(services: Sequence[Service]) -> list[tuple[Service, int, int]]:
+    """Returns (pool, index of the replica, port) of every replica; ports count up from 8000 on each host."""
+    ports: dict[str, int] = {}
+    found = []
     for service in services:
         for i in range(service.replicas):
-            words = argv(service, port)
-            first = (service.first + i * service.devices) % service.node
-            shown = ",".join(str(first + d) for d in range(min(service.devices, service.node)))
-            variable = {"nvidia": "CUDA_VISIBLE_DEVICES", "amd": "HIP_VISIBLE_DEVICES"}.get(service.vendor)
-            env = {variable: shown} if variable and service.nodes == 1 else {}
-            number = (service.first + i * service.devices) // service.node
-            commands.append({"replica": i, "pool": service.name, "node": number, "env": env, "argv": words})
-            lines.append(f"# {service.name}, replica {i}, node {number}")
-            lines.append(" ".join([*(f"{k}={v}" for k, v in env.items()), _wrapped(words)]) + " &")
-            port += 1
-    lines.append("wait")
-    return Export("\n".join(lines) + "\n", {"commands": commands, "notes": list(notes)}, "sh")
+            host = service.places[i][0]
+            ports[host] = ports.get(host, 7999) + 1
+            found.append((service, i, ports[host]))
+    return found
+
+
+def place(pools: Sequence[tuple[int, int]], node: int, nodes: int, group: str) -> list[tuple[tuple[str, int], ...]]:
+    """Returns where each replica of each pool of a group stands: (host, first device there), none across nodes.
+
+    Args:
+        pools: (replicas, devices of a replica) of each pool, in order.
+        node: devices of a node.
+        nodes: nodes of the group.
+        group: its name; hosts are called after it.
+
+    Raises:
+        Unsupported: whole replicas need more nodes than there are.
+    """
+    found: list[tuple[tuple[str, int], ...]] = []
+    at, used = 0, 0
+    for replicas, devices in pools:
+        places = []
+        for _ in range(replicas):
+            if used and used + devices > node:
+                at, used = at + 1, 0
+            places.append((f"{group}-{at}", used))
+            used += devices
+            at, used = at + used // node, used % node if devices < node else 0
+        found.append(tuple(places))
+    if at + (used > 0) > nodes:
+        raise Unsupported(
+            f"whole replicas need {at + (used > 0)} nodes of {node} devices, group {group} has {nodes}",
+            "Choose degrees that divide a node",
+        )
+    return found
 
 
 def refuse_batch(service: Service, known: Sequence[str], engine: str) -> None:
@@ -204,6 +251,12 @@ def refuse_batch(service: Service, known: Sequence[str], engine: str) -> None:
         raise Unsupported(
             f"{engine} cannot batch as '{kind}' does", f"Plan with plan.batch.kind one of {', '.join(known)}"
         )
+
+
+def hosts_note(services: Sequence[Service]) -> list[str]:
+    """Returns the note that plans over several hosts need."""
+    hosts = {host for service in services for host, _ in service.places}
+    return ["Run each part on its host: NAME-0 is the first node of group NAME."] if len(hosts) > 1 else []
 
 
 def _wrapped(words: Sequence[str]) -> str:

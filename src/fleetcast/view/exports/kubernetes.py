@@ -94,7 +94,6 @@ def _container(service: Service, resource: str) -> dict[str, Any]:
     probe = {"httpGet": {"path": "/health", "port": "http"}}
     if service.profile.family == "sglang":
         image, command = "lmsysorg/sglang:latest", sglang.command(service, 8000)
-        command += ["--host", "0.0.0.0"]
     else:
         image, command = f"vllm/vllm-openai:{_tag(service)}", vllm.command(service, 8000)
     return {
@@ -150,7 +149,7 @@ def _tag(service: Service) -> str:
 
 def _notes(services: Sequence[Service]) -> list[str]:
     notes = sglang.notes(services) if services[0].profile.family == "sglang" else vllm.notes(services)
-    kept = [n for n in notes if not n.startswith("Route ")]
+    kept = [n for n in notes if not n.startswith(("Route ", "Run each part"))]
     if sum(s.replicas for s in services) > 1:
         kept.append(
             f"The Service spreads connections evenly; the plan routes {services[0].route}: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fleetcast.view.exports import Export, Service, arguments, refuse_batch, script
+from fleetcast.view.exports import Export, Service, arguments, hosts_note, listeners, refuse_batch, script
 from fleetcast.view.exports.vllm import quantised
 
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
@@ -25,7 +25,7 @@ def export(services: Sequence[Service]) -> Export:
 def command(service: Service, port: int) -> list[str]:
     """Returns the arguments that start one replica on ``port``."""
     start = ["python", "-m", "sglang.launch_server", "--model-path", service.repository]
-    return [*start, *arguments(flags(service)), "--port", str(port)]
+    return [*start, *arguments(flags(service)), "--host", "0.0.0.0", "--port", str(port)]
 
 
 def flags(service: Service) -> Mapping[str, object]:
@@ -78,9 +78,12 @@ def notes(services: Sequence[Service]) -> list[str]:
             found.append("The plan swaps pre-empted requests; SGLang recomputes them.")
         if service.order != "fifo":
             found.append(f"Order {service.order}: SGLang admits first come, first served.")
-    count = sum(s.replicas for s in services)
-    if count > 1:
-        urls = " ".join(f"http://localhost:{8000 + i}" for i in range(count))
+    found += hosts_note(services)
+    if sum(s.replicas for s in services) > 1:
+        alone = not hosts_note(services)
+        urls = " ".join(
+            f"http://{'localhost' if alone else s.places[i][0]}:{port}" for s, i, port in listeners(services)
+        )
         policy = _ROUTES.get(services[0].route, "round_robin")
         found.append(
             f"Route {services[0].route}: python -m sglang_router.launch_router --policy {policy} --worker-urls {urls}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from fleetcast.base.errors import Unsupported
-from fleetcast.view.exports import Export, Service, arguments, refuse_batch, script
+from fleetcast.view.exports import Export, Service, arguments, hosts_note, refuse_batch, script
 
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _ROUTES = {
@@ -100,6 +100,7 @@ def notes(services: Sequence[Service]) -> list[str]:
             found.append("Shortest prompt first: send each request with priority = its prompt tokens.")
         if service.batch["kind"] == "prefill_first" and is_late(service):
             found.append("vLLM 1 mixes decode into iterations with whole prompts; the plan runs them apart.")
+    found += hosts_note(services)
     if sum(s.replicas for s in services) > 1:
         found.append(f"Route {services[0].route}: {_ROUTES.get(services[0].route, 'your own proxy in front')}.")
     return list(dict.fromkeys(found))
