@@ -37,6 +37,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     "roof": {"rate": 10.0, "cost": {"floor": 5e-4, "capacity": 2000}},
     "watermark": {"rate": 40.0, "cost": {"watermark": 50, "capacity": 600}},
     "replicas": {"rate": 90.0, "cost": {"capacity": 500}, "replicas": 3},
+    "lagging": {"rate": 10.0, "cost": {"overlap": True, "lag": True, "capacity": 700}},
+    "closed lagging": {"rate": 1.0, "cost": {"lag": True, "capacity": 700, "api": 0.004, "ranks": 2}, "users": 20},
     "closed": {"rate": 1.0, "cost": {"capacity": 700}, "users": 20, "replicas": 2},
 }
 

@@ -27,8 +27,9 @@ def step_cost(**changes: Any) -> StepCost:
         "full_share": 1.0, "window_share": 0.0, "window": 0, "pre_base": 1e-5, "pre_pair": 1e-9, "pre_context": 1e-8,
         "host_step": 1e-3, "host_seq": 1e-5, "host_token": 1e-8, "overlap": False, "eager": 0.02,
         "graph_tokens": 512, "graph_prefill": False, "stages": 1, "stage_share": 1.0, "ranks": 1,
-        "capacity": 6000, "block": 16, "watermark": 0, "swap_block": 1e-4,
+        "capacity": 6000, "block": 16, "watermark": 0, "swap_block": 1e-4, "lag": False,
     }  # fmt: skip
+    api = changes.pop("api", 0.0)
     scalars |= changes
     zero = np.zeros_like(GRID)
     parts = {
@@ -36,7 +37,7 @@ def step_cost(**changes: Any) -> StepCost:
         "dense_communication": zero,
     }  # fmt: skip
     return StepCost(
-        tables=tables, scalars=scalars, parts=parts, work={}, api=0.0, api_token=0.0,
+        tables=tables, scalars=scalars, parts=parts, work={}, api=api, api_token=0.0,
         devices=int(scalars["stages"] * scalars["ranks"]), spread=0.1,
     )  # fmt: skip
 

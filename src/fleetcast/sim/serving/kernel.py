@@ -187,6 +187,7 @@ class Costs:
     eager: cython.double
     graph_tokens: cython.longlong
     graph_prefill: cython.bint
+    lag: cython.bint
 
     def __init__(self, tables: dict, scalars: dict) -> None:
         """Takes the tables (sequences of float) and the scalars by name."""
@@ -218,6 +219,7 @@ class Costs:
         self.eager = scalars["eager"]
         self.graph_tokens = scalars["graph_tokens"]
         self.graph_prefill = scalars["graph_prefill"]
+        self.lag = scalars["lag"]
 
 
 @cython.cclass
@@ -286,6 +288,7 @@ class Lane:
     extra: cython.double
     decodes: cython.longlong
     open: cython.bint
+    late: cython.bint
 
     def __init__(self, max_batch: int, block: int, waiting: int) -> None:
         """Makes an empty lane; ``waiting`` is the room of the ranked queue (0 = first come, first served)."""
@@ -297,6 +300,7 @@ class Lane:
         self.tokens = self.emits = self.decodes = 0
         self.attention = self.extra = 0.0
         self.open = True
+        self.late = False
         if cython.compiled:
             self.heap = zeros("q", max_batch + 1)
             self.turns = zeros("q", 4 * max_batch + 64)
@@ -333,6 +337,7 @@ class Replica:
     stepwise: cython.bint
     now: cython.double
     end: cython.double
+    before: cython.double
     steps: cython.longlong
     v: cython.double
     s: cython.double
@@ -371,7 +376,7 @@ class Replica:
         self.lanes = [Lane(self.max_batch, costs.block, waiting) for _ in range(self.width)]
         self.only = self.lanes[0]
         self.single = self.width == 1
-        self.now, self.end = 0.0, INF
+        self.now, self.end, self.before = 0.0, INF, 0.0
         self.steps, self.v, self.s, self.until, self.pure = 0, 0.0, 0.0, INF, False
         self.load = self.completed = self.preemptions = self.peak_running = 0
         self.limited = self.truncated = False
@@ -410,7 +415,7 @@ class Replica:
                 self.requests.following[lane.tail] = r
             lane.tail = r
         if self.end == INF:
-            self.now = self.end = t
+            self.now = self.end = self.before = t
             self.steps = 0
         elif lane.open and self.steps > 1:
             k: cython.longlong = _steps_within(self.v, self.s, t - self.now)
@@ -468,6 +473,7 @@ class Replica:
             self._note(duration)
         self.busy += duration
         self.iterations += k
+        self.before = self.now + ((k - 1) * self.v + self.s * (0.5 * (k - 1) * (k - 2)))
         self.now = self.end
         self.sums[5] += k * self.attention + self.attention_slope * (0.5 * k * (k - 1))
         self.sums[6] += k * self.host + self.host_slope * (0.5 * k * (k - 1))
@@ -713,12 +719,12 @@ class Replica:
             lane = self.only
             self._compose(lane)
             work = lane.decodes + lane.count
-            self.pure = lane.count == 0 and lane.extra == 0.0
+            self.pure = lane.count == 0 and lane.extra == 0.0 and not lane.late
         else:
             for lane in self.lanes:
                 self._compose(lane)
                 work += lane.decodes + lane.count
-                if lane.count > 0 or lane.extra != 0.0:
+                if lane.count > 0 or lane.extra != 0.0 or lane.late:
                     self.pure = False
         if work == 0:
             self.end = INF
@@ -783,9 +789,11 @@ class Replica:
         blocks: cython.longlong
         full: cython.longlong
         evicted: cython.bint = False
+        lagging: cython.bint
         lane.count = 0
         lane.tokens = lane.emits = 0
         lane.attention = lane.extra = 0.0
+        lane.late = False
         if (
             lane.head < 0
             and lane.part < 0
@@ -802,6 +810,7 @@ class Replica:
                 evicted = True
             budget -= lane.n
         running = lane.n
+        lagging = c.lag and (running > 0 or lane.part >= 0)
         if lane.part >= 0:
             running += 1
             if budget > 0:
@@ -824,6 +833,9 @@ class Replica:
                     if self.shortest and lane.queued > 0:
                         r = lane.queue[0] & 0xFFFFFFFF
                 if r < 0:
+                    break
+                if lagging and lane.resumed < 0 and req.arrival[r] > self.before:
+                    lane.late = running < self.max_batch
                     break
                 if running >= self.max_batch:
                     self.limited = True
@@ -1254,8 +1266,9 @@ def drive_closed(
     where: cython.int[::1],
     users: cython.int,
     least: cython.bint,
+    delay: cython.double,
 ) -> None:
-    """Runs a closed loop: ``users`` requests at once, each answer releases the next request at the same instant.
+    """Runs a closed loop: ``users`` requests at once; each answer releases the next request, ``delay`` s later.
 
     ``least`` routes to the least loaded replica; otherwise ``where`` already holds each request's replica.
     """
@@ -1266,24 +1279,29 @@ def drive_closed(
     before: cython.longlong
     i: cython.Py_ssize_t
     columns: Requests = cython.cast(Replica, replicas[0]).requests
+    due: cython.Py_ssize_t
     while sent < total and sent < users:
         columns.arrival[sent] = 0.0
         _send(replicas, weights, where, sent, 0.0, least)
         sent += 1
+    due = sent  # requests `sent` to `due` are released and on their way: their times stand in the column
     while True:
         first = replicas[0]
         for replica in replicas:
             if replica.end < first.end:
                 first = replica
+        if sent < due and columns.arrival[sent] <= first.end:
+            _send(replicas, weights, where, sent, columns.arrival[sent], least)
+            sent += 1
+            continue
         if first.end == INF:
             return
         before = first.completed
         first.commit()
         for _i in range(first.completed - before):
-            if sent < total:
-                columns.arrival[sent] = first.now
-                _send(replicas, weights, where, sent, first.now, least)
-                sent += 1
+            if due < total:
+                columns.arrival[due] = first.now + delay
+                due += 1
 
 
 @cython.cfunc

@@ -92,6 +92,7 @@ class Replica:
         self.admissions = self.preemptions = self.iterations = self.completed = self.peak = 0
         self.busy = 0.0
         self.pending = False
+        self.before = 0.0
         self.hist = np.zeros_like(self.table["dense"])
         self.hist_rank, self.hist_head = self.hist.copy(), self.hist.copy()
         self.sums = [0.0] * 8
@@ -124,7 +125,7 @@ class Replica:
         lane.waiting.append(r)
         lane.waiting.sort(key=lambda x: (x.key, x.id))
         if self.end == float("inf"):
-            self.now = self.end = r.arrival
+            self.now = self.end = self.before = r.arrival
             self.pending = True
 
     def commit(self) -> list[Request]:
@@ -135,7 +136,7 @@ class Replica:
         return done
 
     def _settle(self) -> list[Request]:
-        self.now = self.end
+        self.before, self.now = self.now, self.end
         done: list[Request] = []
         for lane in self.lanes:
             if lane.decodes:
@@ -182,6 +183,8 @@ class Replica:
         queue = [] if evicted else [r for r in lane.resumed + lane.waiting if not r.swapped]
         if any(r.swapped for r in lane.resumed):
             queue = []
+        if self.c["lag"] and (lane.running or lane.partial):
+            queue = self._known(queue, lane)
         room = free - self.used(lane)
         if not lane.running and not lane.partial:
             room = max(room, self.claim(queue[0]) if queue else 0)
@@ -197,6 +200,11 @@ class Replica:
             self._make_room(lane)
         lane.decodes = decision.decode and bool(lane.running)
         self.peak = max(self.peak, len(lane.running) + len(lane.partial))
+
+    def _known(self, queue: list[Request], lane: Lane) -> list[Request]:
+        """Returns the queue up to the first request that came after this iteration had been decided."""
+        fresh = [i for i, r in enumerate(queue) if r.arrival > self.before and r not in lane.resumed]
+        return queue[: fresh[0]] if fresh else queue
 
     def _apply(self, lane: Lane, decision: batches.Batch, queue: list[Request]) -> None:
         by_id = {r.id: r for r in lane.partial + queue}
@@ -331,13 +339,16 @@ def run(
         where[r.id] = checked_choice(policy.choose(arrival, view, stream), len(replicas), policy)
         replicas[where[r.id]].push(r)
 
-    (_closed if q.concurrency else _open)(items, replicas, send, q.concurrency)
+    if q.concurrency:
+        _closed(items, replicas, send, q.concurrency, servers[0].cost.api)
+    else:
+        _open(items, replicas, send)
     columns = ([r.arrival for r in items], [r.first for r in items], [r.finish for r in items])
     arrival, first, finish = (np.array(c) for c in columns)
     return arrival, first, finish, where, [r.report() for r in replicas]
 
 
-def _open(items: list[Request], replicas: list[Replica], send: Callable[[Request], None], _: int) -> None:
+def _open(items: list[Request], replicas: list[Replica], send: Callable[[Request], None]) -> None:
     for r in items:
         for replica in replicas:
             while replica.end < r.arrival:
@@ -348,15 +359,23 @@ def _open(items: list[Request], replicas: list[Replica], send: Callable[[Request
             replica.commit()
 
 
-def _closed(items: list[Request], replicas: list[Replica], send: Callable[[Request], None], users: int) -> None:
-    waiting = list(reversed(items))
+def _closed(
+    items: list[Request], replicas: list[Replica], send: Callable[[Request], None], users: int, delay: float
+) -> None:
+    waiting, released = list(reversed(items)), list[Request]()
     for _ in range(min(users, len(items))):
         r = waiting.pop()
         r.arrival = 0.0
         send(r)
-    while (first := min(replicas, key=lambda x: x.end)).end < float("inf"):
+    while True:
+        first = min(replicas, key=lambda x: x.end)
+        if released and released[0].arrival <= first.end:
+            send(released.pop(0))
+            continue
+        if first.end == float("inf"):
+            return
         for _ in first.commit():
             if waiting:
                 r = waiting.pop()
-                r.arrival = first.now
-                send(r)
+                r.arrival = first.now + delay
+                released.append(r)

@@ -84,7 +84,7 @@ def _run_kernel(
         where = assign(policy, state, weights) if getattr(policy, "static", False) else where
     if requests.concurrency:
         sent = kernel.column("i", where)
-        kernel.drive_closed(replicas, kernel.column("d", weights), sent, requests.concurrency, least)
+        kernel.drive_closed(replicas, kernel.column("d", weights), sent, requests.concurrency, least, servers[0].cost.api)
         where = np.array(sent, dtype=np.int32)
     elif len(replicas) == 1:
         kernel.drive(replicas[0], kernel.column("i", np.arange(n, dtype=np.int32)))

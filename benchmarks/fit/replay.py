@@ -1,0 +1,104 @@
+"""Replays a measured row in the simulator: one replica under its closed loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from benchmarks.fit.silicon import ENGINES, Row
+from fleetcast.base.errors import Infeasible
+from fleetcast.base.rng import rng
+from fleetcast.cost.engine import Host
+from fleetcast.scenario.fleet.tree import Tree, resolve
+from fleetcast.scenario.load import load
+from fleetcast.scenario.outcome import Outcome
+from fleetcast.scenario.workload import catalog
+from fleetcast.scenario.workload.requests import requests
+from fleetcast.sim.serving import kernel
+from fleetcast.sim.serving.setting import Server, Setting, complete
+from fleetcast.sim.serving.world import simulate
+
+WAVES = 10
+"""Requests per user, as the published scripts send."""
+WARM = 1
+"""Waves that fixed-length sources do not count."""
+
+
+@dataclass
+class Case:
+    """A row with its server resolved; ``why`` says why there is none."""
+
+    row: Row
+    setting: Setting | None
+    server: Server | None
+    why: str = ""
+
+    def outcome(self) -> Outcome:
+        """Returns the simulated outcome of the row's plan."""
+        assert self.setting is not None
+        return simulate(self.setting, self.setting.scenario.plan)
+
+    def means(self, served: Any) -> tuple[float, float]:
+        """Returns mean TTFT and mean per-request TPOT (s) over the requests that the source counts."""
+        start = 0 if self.row.random else WARM * self.row.users
+        part = slice(start, None)
+        tpot = (served.e2e[part] - served.ttft[part]) / np.maximum(served.output[part] - 1, 1)
+        return float(served.ttft[part].mean()), float(tpot.mean())
+
+    def run(self, host: Host | None = None, **scalars: Any) -> tuple[float, float]:
+        """Returns (TTFT, TPOT) with other host constants, without building an outcome: what a fit calls."""
+        assert self.setting is not None and self.server is not None
+        cost, q = self.server.cost, self.setting.requests
+        changed = dict(cost.scalars) | scalars
+        api, api_token = cost.api, cost.api_token
+        if host is not None:
+            layers = self.server.model.layers / self.server.layout.pipeline_parallel
+            changed |= {
+                "host_step": host.step, "host_seq": host.seq, "host_token": host.token, "eager": host.eager * layers
+            }
+            api, api_token = host.api, host.api_token
+        shared = kernel.Requests(q.arrival.copy(), q.prompt, q.output)
+        replica = kernel.Replica(kernel.Costs(dict(cost.tables), changed), shared, tuple(self.server.batch.rule()))
+        sent = kernel.column("i", np.zeros(len(q), dtype=np.int32))
+        kernel.drive_closed([replica], kernel.column("d", np.ones(1)), sent, q.concurrency, False)
+        arrival, first, finish = (np.array(c) for c in shared.times())
+        start = 0 if self.row.random else WARM * self.row.users
+        ttft = (first - arrival + api + api_token * q.prompt)[start:]
+        tpot = ((finish - first) / np.maximum(q.output - 1, 1))[start:]
+        return float(ttft.mean()), float(tpot.mean())
+
+
+@lru_cache(maxsize=64)
+def _tree(device: str, count: int) -> Tree:
+    return resolve(load({"fleet": {"devices": f"{count}x {device}"}, "workload": {"model": "opt-13b"}}).fleet)
+
+
+def case(row: Row, waves: int = WAVES) -> Case:
+    """Returns a row ready to run, or the reason why it is not."""
+    if row.unusable:
+        return Case(row, None, None, row.unusable)
+    count = row.users * waves
+    prompt, output = row.lengths(count)
+    plan: dict[str, Any] = {
+        "replicas": 1, "tensor_parallel": row.tp, "pipeline_parallel": 1, "expert_parallel": row.ep,
+        "attention_dp": row.dp, "engine": ENGINES[row.backend], "kv_dtype": row.kv_dtype,
+    }  # fmt: skip
+    if row.dtype:
+        plan["dtype"] = row.dtype
+    if row.batch:
+        plan["batch"] = row.batch
+    scenario = load({
+        "fleet": {"devices": f"{row.devices}x {row.device}"}, "workload": {"model": row.model}, "plan": plan,
+        "name": f"row {row.index}",
+    })  # fmt: skip
+    load_ = requests(None, prompt, output, concurrency=row.users, name=f"row {row.index}")
+    setting = Setting(scenario, _tree(row.device, row.devices), catalog.model(row.model), load_)
+    try:
+        done = complete(setting, scenario.plan)
+    except Infeasible as reason:
+        return Case(row, None, None, f"the memory model refuses it: {reason}")
+    setting.scenario = scenario.with_plan(done)
+    return Case(row, setting, setting.server(done.pools[0]))

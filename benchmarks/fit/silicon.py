@@ -1,0 +1,174 @@
+"""The end-to-end measured rows (``serving/silicon_dev.csv.gz``) as scenarios: what was served, how, and under which load.
+
+Two kinds of sources, told apart by ``silicon_data_source``:
+
+- *random*: InferenceX's published runs (``*.csv``, ``db-dump``). Its benchmark scripts are public: lengths uniform
+  in 80 to 100 % of nominal, ten requests per user, all users start at once, batch limited to the users, KV cache in
+  fp8 for Llama, MiniMax and DeepSeek.
+- *gap*: aiconfigurator's own comparison runs. Lengths are fixed and the first wave is not counted (a mean time to
+  first token of one prompt's prefill says so).
+
+The columns need decoding; `Row` says how. Nothing here is fitted.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+FILE = ("serving", "silicon_dev.csv.gz")
+ENGINES = {"vllm": "vllm-1", "trtllm": "trtllm", "sglang": "sglang"}
+DEVICES = {"h100_sxm": "h100-sxm", "h200_sxm": "h200"}
+RANDOM = 0.8
+"""Shortest length of the *random* sources, as a share of the nominal one."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measured row, decoded.
+
+    Layout: devices = ``moe_tp x moe_ep`` of a model with experts, and tensor_parallel x attention_dp = devices. Three
+    sources write it otherwise, which rows measured twice give away (their times agree to 1 %):
+
+    - dated ``2026-04-06`` and ``db-dump`` rows hold the *flags* tp and ep in ``moe_tp`` and ``moe_ep`` and their
+      product in ``tp`` (or ``attention_dp``): 64/8/8 is 8 devices, tensor- and expert-parallel over the same 8.
+    - the MiniMax rows with attention_dp 4 and moe_ep 16 are the 4-device runs of the other source without attention
+      DP; ``batch_size`` is the load divided by 4.
+    - ``attention_dp`` blank with moe_tp above tp (vLLM) is attention data parallelism of moe_tp x moe_ep / tp.
+
+    Attributes:
+        index: line of the file.
+        engine: engine profile.
+        device: catalogue id.
+        model: repository name.
+        tp, dp, ep: tensor parallel, attention-DP, expert parallel.
+        users: concurrent requests.
+        prompt, output: nominal tokens.
+        random: lengths vary, and the first wave counts.
+        dtype, kv_dtype: of the plan; None = the checkpoint's.
+        ttft, tpot: measured means, s.
+        unusable: why the row cannot be simulated, or "".
+    """
+
+    index: int
+    backend: str
+    version: str
+    device: str
+    model: str
+    tp: int
+    dp: int
+    ep: int
+    users: int
+    prompt: int
+    output: int
+    random: bool
+    dtype: str | None
+    kv_dtype: str
+    ttft: float
+    tpot: float
+    unusable: str = ""
+    columns: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def devices(self) -> int:
+        """Devices of the replica."""
+        return self.tp * self.dp
+
+    @property
+    def group(self) -> tuple[str, str, str]:
+        """Engine, model and device: the groups whose interval coverage is held."""
+        return self.backend, self.model.rpartition("/")[2], self.device
+
+    @property
+    def load(self) -> tuple[str, str, str, int, int, int]:
+        """What rows that differ only in layout share."""
+        return (*self.group, self.prompt, self.output, self.users)
+
+    @cached_property
+    def batch(self) -> dict[str, Any]:
+        """The batch policy table that the run's published flags amount to; only what is known."""
+        if not self.random:
+            return {}
+        if self.backend == "trtllm":
+            if "gpt-oss" in self.model:
+                return {"max_tokens": 20_000, "max_batch": self.users}
+            if "Llama" in self.model:
+                return {"max_tokens": self.prompt + self.output + 200}
+            return {"max_tokens": -(-(self.users // self.dp + self.prompt + 64) // 64) * 64}
+        if "MiniMax" in self.model:
+            return {"chunk": 16_384 if self.users < 64 else 32_768, "max_batch": 512}
+        return {"max_batch": self.users}
+
+    def lengths(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns prompt and output tokens of ``count`` requests; the same for every layout."""
+        if not self.random:
+            return np.full(count, self.prompt), np.full(count, self.output)
+        draw = np.random.default_rng((self.prompt, self.output, self.users))
+        return tuple(  # type: ignore[return-value]
+            draw.integers(int(n * RANDOM), n, count, endpoint=True) for n in (self.prompt, self.output)
+        )
+
+
+def rows(path: Path, backends: tuple[str, ...] = ("vllm", "trtllm")) -> list[Row]:
+    """Returns the aggregated-mode rows of the file, decoded."""
+    frame = pd.read_csv(path)
+    frame = frame[(frame["mode"] == "agg") & frame["backend"].isin(backends)]
+    return [_row(int(i), r) for i, r in frame.iterrows()]  # type: ignore[arg-type]
+
+
+def _row(index: int, r: Any) -> Row:
+    source = str(r.silicon_data_source)
+    gap = "gap-analysis" in source
+    random = not gap or "kimi-k2.5-gap-analysis.csv" in source
+    model = str(r.model_path)
+    tp, dp, ep, unusable = layout(r, flags="2026-04-06" in source or source.startswith("db-dump"))
+    stated = re.search(r"silicon_concurrency=(\d+)", source)
+    users = int(stated[1]) if stated else int(r.batch_size)
+    if stated and users != int(r.batch_size) and gap:
+        unusable = f"load contradicts itself: concurrency {users}, batch {int(r.batch_size)} on one replica"
+    device = DEVICES[str(r.system)]
+    quantised = isinstance(r.gemm_quant_mode, str)
+    dtype = "fp8" if quantised and "fp8" in r.gemm_quant_mode and _plain(model) else None
+    fp8_cache = (
+        random
+        and any(name in model for name in ("Llama", "MiniMax"))
+        or (random and "DeepSeek" in model and r.backend == "trtllm")
+    )
+    return Row(
+        index=index, backend=str(r.backend), version=str(r.backend_version), device=device, model=model,
+        tp=tp, dp=dp, ep=ep, users=users, prompt=int(r.isl), output=int(r.osl), random=random, dtype=dtype,
+        kv_dtype="fp8" if fp8_cache else "auto", ttft=r.silicon_ttft_ms * 1e-3, tpot=r.silicon_tpot_ms * 1e-3,
+        unusable=unusable, columns=r,
+    )  # fmt: skip
+
+
+def _plain(model: str) -> bool:
+    """Whether the named checkpoint is 16-bit, so that fp8 means quantised by or for the engine."""
+    return any(name in model for name in ("Qwen3-32B", "Llama-3.1-70B", "Llama-3.1-8B-Instruct")) and "FP8" not in model
+
+
+def layout(r: Any, flags: bool) -> tuple[int, int, int, str]:
+    """Returns (tensor parallel, attention DP, expert parallel, why unusable) of a row, see `Row`."""
+    number = lambda x: int(x) if x == x and x > 0 else 1  # noqa: E731  (blank and 0 both mean 1)
+    tp, dp = number(r.tp_size), number(r.attention_dp_size)
+    etp, ep = number(r.moe_tp_size), number(r.moe_ep_size)
+    experts = any(
+        name in str(r.model_path) for name in ("235B", "gpt-oss", "DeepSeek", "MiniMax", "Kimi", "397B", "GLM")
+    )
+    if not experts:
+        return tp, 1, 1, ""
+    if flags and dp > 1 and ep == tp * dp and etp == 1:
+        return tp, 1, tp, ""
+    if flags and ep > 1 and etp * ep == tp * dp:
+        return (etp, 1, ep, "") if dp == 1 else (1, etp, ep, "")
+    if r.attention_dp_size != r.attention_dp_size and etp * ep > tp and etp * ep % tp == 0:
+        return tp, etp * ep // tp, ep, ""
+    if tp * dp != etp * ep:
+        return tp, dp, ep, f"layout contradicts itself: {tp} x {dp} devices for attention, {etp} x {ep} for experts"
+    return tp, dp, ep, ""
