@@ -138,11 +138,22 @@ def _hints(struct: type) -> dict[str, Any]:
     return {names[name]: hint for name, hint in hints.items() if name in names}
 
 
+_WORDS = {
+    "int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "array": "a list",
+    "object": "a table", "null": "nothing",
+}  # fmt: skip
+
+
 def _explain(message: str, path: str) -> SpecError:
     where = re.search(r" - at `\$?(.*?)`$", message)
     place = path + (where[1] if where else "")
     text = message[: where.start()] if where else message
-    return SpecError(place.lstrip(".") or "file", text[0].lower() + text[1:])
+    kinds_ = re.fullmatch(r"Expected `(.+?)`, got `(.+?)`", text)
+    if kinds_ is None:
+        return SpecError(place.lstrip(".") or "file", text[0].lower() + text[1:])
+    wanted = [_WORDS.get(k, k) for k in kinds_[1].split(" | ") if k != "null"]
+    got = _WORDS.get(kinds_[2], kinds_[2])
+    return SpecError(place.lstrip(".") or "file", f"is {got}", limit=f"write {' or '.join(wanted)}")
 
 
 def build(namespace: ModuleType, table: object, path: str = "") -> Any:

@@ -79,7 +79,7 @@ class Setting:
         if name is None or name == self.scenario.workload.model:
             return self.model
         if name not in self._models:
-            self._models[name] = model_at(name, Path(self.scenario.folder))
+            self._models[name] = model_at(name, Path(self.scenario.folder), "plan.model")
         return self._models[name]
 
     def group_of(self, pool: Pool, path: str = "plan.on") -> Group:
@@ -294,10 +294,10 @@ def _frozen(table: Any) -> Any:
     return tuple(sorted((k, _frozen(v)) for k, v in table.items())) if isinstance(table, dict) else table
 
 
-def model_at(name: str, folder: Path) -> Model:
+def model_at(name: str, folder: Path, path: str = "workload.model") -> Model:
     """Returns the model of a catalogue name, or of a config.json whose path starts at ``folder``."""
     file = folder / name
-    return catalog.model(str(file) if file.exists() else name)
+    return catalog.model(str(file) if file.exists() else name, path)
 
 
 def columns(requests: Requests) -> tuple[Any, Any, Any]:

@@ -96,13 +96,14 @@ def models() -> dict[str, Model]:
     return {id: _built(id) for id, _ in _named()}
 
 
-def model(name: str) -> Model:
+def model(name: str, path: str = "model") -> Model:
     """Returns a model.
 
     Args:
         name: a catalogue id (``llama-3.1-70b``), a repository name
             (``meta-llama/Llama-3.1-70B-Instruct``), or the path of a config.json or of a folder
             that holds one. A catalogue name wins over a file of that name.
+        path: where the name stands, for errors.
 
     Raises:
         SpecError: no such model; names the nearest ones.
@@ -111,12 +112,12 @@ def model(name: str) -> Model:
     id = aliases().get(simplified(name))
     if id is not None:
         return _built(id)
-    path = Path(name)
-    if name.endswith(".json") or _has_config(path):
-        return from_config(path)
+    file = Path(name)
+    if name.endswith(".json") or _has_config(file):
+        return from_config(file)
     near = closest(simplified(name), aliases())
     raise SpecError(
-        "model",
+        path,
         "is not in the catalogue and no config.json is there",
         value=name,
         limit="a catalogue id, a Hugging Face name in it, or the path of a config.json",
