@@ -18,6 +18,7 @@ from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError, Infeasible
 from fleetcast.view import verbs
+from fleetcast.view.release import release
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,10 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def app() -> App:
     """Returns the command line as cyclopts has it."""
-    from fleetcast.view.report import release
-
     made = App(
-        name="fleetcast", version=release(), version_flags=["--version"], suppress_keyboard_interrupt=False,
+        name="fleetcast", version=release, version_flags=["--version"], suppress_keyboard_interrupt=False,
         help="Forecast, plan and run AI workloads on any fleet, from phones to GPU clusters.",
     )  # fmt: skip
     for command in (plan, simulate, check, capacity, export, catalog, examples, schema):
@@ -130,7 +129,8 @@ def simulate(file: File, /, *, common: Common = _DEFAULTS) -> int:
     from fleetcast.view import outputs
 
     scenario = _load(file, common)
-    outcome = verbs.simulate(scenario, record=common.out is not None)
+    with _progress("simulating", common):
+        outcome = verbs.simulate(scenario, record=common.out is not None)
     written = outputs.write_outcome(common.out, scenario, outcome) if common.out is not None else []
     if common.json:
         _print_json(outcome.table())

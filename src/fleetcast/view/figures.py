@@ -190,7 +190,9 @@ def timeline_info(outcome: Outcome, *, bins: int = 160) -> Timeline | None:
     fill = np.stack([_fill(record, pick, edges) for pick in rows])
     for name, values in (("Replicas busy", busy), ("KV cache filled", fill)):
         mean, low, high = values.mean(0), values.min(0), values.max(0)
-        panels.append(Panel(Quantity(name, "%"), _tuple(mean), _tuple(low), _tuple(high), 1.0))
+        # A cache that is hardly used still shows its course.
+        top = next((t for t in (0.05, 0.1, 0.2, 0.5) if high.max() <= t), 1.0)
+        panels.append(Panel(Quantity(name, "%"), _tuple(mean), _tuple(low), _tuple(high), top))
     return Timeline(_tuple(edges - start), tuple(panels))
 
 

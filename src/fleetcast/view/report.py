@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from fleetcast.base.show import show
 from fleetcast.scenario.load import Scenario, dump
 from fleetcast.view import figures, plots, words
 from fleetcast.view.accuracy import accuracy_rows, forecast_errors
+from fleetcast.view.release import release
 from fleetcast.view.svg import escape
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def _rest(outcome: Outcome) -> str:
 
 def _title(scenario: Scenario, headline: str, rest: str, badge: str, good: bool, *, goals: bool = True) -> str:
     mark = f'<span class="badge {"ok" if good else "bad"}">{escape(badge)}</span>' if badge else ""
-    said = f"<p class=rest>{escape(rest)}</p>" if rest else ""
+    said = f"<p class=detail>{escape(rest)}</p>" if rest else ""
     return f"<h1>{escape(headline)}{mark}</h1>{said}<p class=lead>{escape(words.question(scenario, goals=goals))}</p>"
 
 
@@ -101,7 +101,7 @@ def _tiles(outcome: Outcome) -> str:
             notes.append(f"limit {words.number(limits[path], path)}")
         bad = " bad" if path in failed else ""
         tiles.append(
-            f'<div class="tile{bad}"><span>{escape(name)}</span><b>{escape(value)}</b>'
+            f'<div class="tile{bad}"><span>{escape(name)}</span><b>{_sized(value)}</b>'
             f"<small>{escape(', '.join(notes)) or '&nbsp;'}</small></div>"
         )
     return f'<div class="tiles">{"".join(tiles)}</div>'
@@ -223,14 +223,6 @@ def _page(scenario: Scenario, parts: Sequence[str], outcome: Outcome | None) -> 
         title=escape(f"{scenario.name} – Fleetcast"), version=escape(release()), body="\n".join(p for p in parts if p),
         style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"), footer=escape(" · ".join(said)),
     )  # fmt: skip
-
-
-def release() -> str:
-    """Returns the installed version; "source" where the package runs from its sources."""
-    try:
-        return version("fleetcast")
-    except PackageNotFoundError:
-        return "source"
 
 
 def _section(title: str, body: str, lead: str = "", *, card: bool = True) -> str:

@@ -51,9 +51,9 @@ class Scale:
 
 
 def round_step(step: float) -> float:
-    """Returns the least of 1, 2, 2.5, 5 times a power of ten that is at least ``step``."""
+    """Returns the least of 1, 2, 5 times a power of ten that is at least ``step``."""
     power = 10.0 ** math.floor(math.log10(step))
-    return next(d * power for d in (1, 2, 2.5, 5, 10) if d * power >= step * (1 - 1e-9))
+    return next(d * power for d in (1, 2, 5, 10) if d * power >= step * (1 - 1e-9))
 
 
 def scale(values: Sequence[float], start: float, end: float, *, zero: bool = False) -> Scale:
