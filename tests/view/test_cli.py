@@ -138,6 +138,13 @@ def test_simulate_out_writes_a_trace(capsys, decided, tmp_path):
     assert "<svg" in (tmp_path / "made" / "report.html").read_text()
 
 
+def test_what_is_unknown_is_null_in_json(capsys):
+    code, out, _ = run(capsys, "simulate", "phone", "--json")
+    metrics = json.loads(out, parse_constant=pytest.fail)["metrics"]
+    assert code == 0
+    assert metrics["cost"] is None and metrics["energy"] > 0
+
+
 def test_makefiles_demo_command(capsys, small, tmp_path):
     code, out, _ = run(capsys, "plan", small, "--report", tmp_path / "report.html")
     assert code == 0

@@ -138,7 +138,7 @@ def axes(x: Scale, y: Scale, x_unit: str, y_unit: str, x_name: str, y_name: str)
     for tick in y.ticks(6):
         pieces.append(line(left, y(tick), right, y(tick), "grid"))
         pieces.append(text(left - 8, y(tick) + 4, tick_text(tick, y_unit), "tick", "end"))
-    for tick in x.ticks(max(3, int((right - left) / 68))):
+    for tick in x.ticks(max(4, int((right - left) / 95))):
         pieces.append(line(x(tick), bottom, x(tick), bottom + 4, "axis"))
         pieces.append(text(x(tick), bottom + 18, tick_text(tick, x_unit), "tick", "middle"))
     pieces.append(line(left, bottom, right, bottom, "axis"))
