@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.fit.silicon import ENGINES, Row
+from benchmarks.fit.silicon import Row
 from fleetcast.base.errors import Infeasible
 from fleetcast.base.rng import rng
 from fleetcast.cost.engine import Host
@@ -23,8 +23,6 @@ from fleetcast.sim.serving.world import simulate
 
 WAVES = 10
 """Requests per user, as the published scripts send."""
-WARM = 1
-"""Waves that fixed-length sources do not count."""
 
 
 @dataclass
@@ -42,17 +40,15 @@ class Case:
         return simulate(self.setting, self.setting.scenario.plan)
 
     def means(self, served: Any) -> tuple[float, float]:
-        """Returns mean TTFT and mean per-request TPOT (s) over the requests that the source counts."""
-        start = 0 if self.row.random else WARM * self.row.users
-        part = slice(start, None)
-        tpot = (served.e2e[part] - served.ttft[part]) / np.maximum(served.output[part] - 1, 1)
-        return float(served.ttft[part].mean()), float(tpot.mean())
+        """Returns mean TTFT and mean per-request TPOT (s) over all requests."""
+        tpot = (served.e2e - served.ttft) / np.maximum(served.output - 1, 1)
+        return float(served.ttft.mean()), float(tpot.mean())
 
     def run(self, host: Host | None = None, **scalars: Any) -> tuple[float, float]:
         """Returns (TTFT, TPOT) with other host constants, without building an outcome: what a fit calls."""
         assert self.setting is not None and self.server is not None
         cost, q = self.server.cost, self.setting.requests
-        changed = dict(cost.scalars) | scalars
+        changed, tables = dict(cost.scalars) | scalars, dict(cost.tables)
         api, api_token = cost.api, cost.api_token
         if host is not None:
             layers = self.server.model.layers / self.server.layout.pipeline_parallel
@@ -60,14 +56,18 @@ class Case:
                 "host_step": host.step, "host_seq": host.seq, "host_token": host.token, "eager": host.eager * layers
             }
             api, api_token = host.api, host.api_token
+            now = self.server.engine.host_on(self.row.device)
+            work = (cost.parts["gemm"] + cost.parts["memory-bound"]) * (host.kernels / now.kernels - 1.0)
+            tables["dense"] = np.maximum(tables["dense"] + work, 0.0)
+            tables["experts"] = tables["experts"] + cost.parts["experts"] * (host.kernels / now.kernels - 1.0)
+            tables["head"] = np.where(tables["head"] > 0, tables["head"] + host.gap - now.gap, 0.0)
         shared = kernel.Requests(q.arrival.copy(), q.prompt, q.output)
-        replica = kernel.Replica(kernel.Costs(dict(cost.tables), changed), shared, tuple(self.server.batch.rule()))
+        replica = kernel.Replica(kernel.Costs(tables, changed), shared, tuple(self.server.batch.rule()))
         sent = kernel.column("i", np.zeros(len(q), dtype=np.int32))
-        kernel.drive_closed([replica], kernel.column("d", np.ones(1)), sent, q.concurrency, False)
+        kernel.drive_closed([replica], kernel.column("d", np.ones(1)), sent, q.concurrency, False, api)
         arrival, first, finish = (np.array(c) for c in shared.times())
-        start = 0 if self.row.random else WARM * self.row.users
-        ttft = (first - arrival + api + api_token * q.prompt)[start:]
-        tpot = ((finish - first) / np.maximum(q.output - 1, 1))[start:]
+        ttft = first - arrival + api + api_token * q.prompt
+        tpot = (finish - first) / np.maximum(q.output - 1, 1)
         return float(ttft.mean()), float(tpot.mean())
 
 
@@ -84,7 +84,7 @@ def case(row: Row, waves: int = WAVES) -> Case:
     prompt, output = row.lengths(count)
     plan: dict[str, Any] = {
         "replicas": 1, "tensor_parallel": row.tp, "pipeline_parallel": 1, "expert_parallel": row.ep,
-        "attention_dp": row.dp, "engine": ENGINES[row.backend], "kv_dtype": row.kv_dtype,
+        "attention_dp": row.dp, "engine": row.engine, "kv_dtype": row.kv_dtype,
     }  # fmt: skip
     if row.dtype:
         plan["dtype"] = row.dtype

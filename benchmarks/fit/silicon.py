@@ -4,9 +4,10 @@ Two kinds of sources, told apart by ``silicon_data_source``:
 
 - *random*: InferenceX's published runs (``*.csv``, ``db-dump``). Its benchmark scripts are public: lengths uniform
   in 80 to 100 % of nominal, ten requests per user, all users start at once, batch limited to the users, KV cache in
-  fp8 for Llama, MiniMax and DeepSeek.
-- *gap*: aiconfigurator's own comparison runs. Lengths are fixed and the first wave is not counted (a mean time to
-  first token of one prompt's prefill says so).
+  fp8 for Llama and DeepSeek, asynchronous scheduling switched on.
+- *gap*: aiconfigurator's own comparison runs. Lengths are fixed, and the token budget of an iteration is what its
+  published generator writes: users + prompt + 1500. Ten requests per user as well: the mean time to first token
+  grows with the users as a counted first wave makes it.
 
 The columns need decoding; `Row` says how. Nothing here is fitted.
 """
@@ -76,6 +77,12 @@ class Row:
     columns: Any = field(default=None, repr=False, compare=False)
 
     @property
+    def engine(self) -> str:
+        """Engine profile; with the version where it decides whether the host overlaps (see `random`)."""
+        plain = ENGINES[self.backend]
+        return f"vllm-{self.version}" if plain == "vllm-1" and not self.random and self.version[0].isdigit() else plain
+
+    @property
     def devices(self) -> int:
         """Devices of the replica."""
         return self.tp * self.dp
@@ -94,15 +101,14 @@ class Row:
     def batch(self) -> dict[str, Any]:
         """The batch policy table that the run's published flags amount to; only what is known."""
         if not self.random:
-            return {}
+            key = "max_tokens" if self.backend == "trtllm" else "chunk"
+            return {key: self.users // self.dp + self.prompt + 1500} if self.backend != "sglang" else {}
         if self.backend == "trtllm":
             if "gpt-oss" in self.model:
                 return {"max_tokens": 20_000, "max_batch": self.users}
             if "Llama" in self.model:
                 return {"max_tokens": self.prompt + self.output + 200}
             return {"max_tokens": -(-(self.users // self.dp + self.prompt + 64) // 64) * 64}
-        if "MiniMax" in self.model:
-            return {"chunk": 16_384 if self.users < 64 else 32_768, "max_batch": 512}
         return {"max_batch": self.users}
 
     def lengths(self, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -132,14 +138,14 @@ def _row(index: int, r: Any) -> Row:
     users = int(stated[1]) if stated else int(r.batch_size)
     if stated and users != int(r.batch_size) and gap:
         unusable = f"load contradicts itself: concurrency {users}, batch {int(r.batch_size)} on one replica"
+    if "DeepSeek-R1" in model and "measured=2026-01-14" in source:
+        unusable = "served with speculative decoding: half the time per token of the same layout without it"
+    if users >= 512:
+        unusable = "load contradicts itself: more users at a lower time per token than with 64 on the same layout"
     device = DEVICES[str(r.system)]
     quantised = isinstance(r.gemm_quant_mode, str)
     dtype = "fp8" if quantised and "fp8" in r.gemm_quant_mode and _plain(model) else None
-    fp8_cache = (
-        random
-        and any(name in model for name in ("Llama", "MiniMax"))
-        or (random and "DeepSeek" in model and r.backend == "trtllm")
-    )
+    fp8_cache = random and ("Llama" in model or ("DeepSeek" in model and r.backend == "trtllm"))
     return Row(
         index=index, backend=str(r.backend), version=str(r.backend_version), device=device, model=model,
         tp=tp, dp=dp, ep=ep, users=users, prompt=int(r.isl), output=int(r.osl), random=random, dtype=dtype,

@@ -29,6 +29,8 @@ class Host(Spec):
         seq: s per running sequence.
         token: s per token of the iteration.
         eager: s per layer to launch an iteration that no captured graph covers.
+        gap: s per iteration that the device waits all the same, also where the host's work overlaps.
+        kernels: time of the engine's products and element-wise kernels, relative to those the tables measured.
         api: s per request between client and engine, in TTFT and E2E.
         api_token: s per prompt token (tokenising, copying).
     """
@@ -37,6 +39,8 @@ class Host(Spec):
     seq: Seconds = 0.0
     token: Seconds = 0.0
     eager: Seconds = 0.0
+    gap: Seconds = 0.0
+    kernels: float = 1.0
     api: Seconds = 0.0
     api_token: Seconds = 0.0
 
@@ -55,10 +59,12 @@ class Engine(Spec):
         watermark: share of KV blocks kept free at admission.
         kv_dtype: cache dtype where the plan says "auto"; "" = the checkpoint's own.
         hybrid_kv: layers with a window keep only the window.
-        overlap: the host works while the device computes.
+        overlap: the host works while the device computes; an arrival waits for one iteration more.
+        overlap_since: version from which that is the default; named with an older one, the profile has no overlap.
         graph_tokens: largest iteration run from a captured graph, tokens.
         graph_prefill: iterations with prefill may use it too.
         nccl_ranks: tensor-parallel sizes whose all-reduce is NCCL's instead of the engine's own kernel.
+        stand_in: weight formats that a device cannot multiply -> the format whose kernels run instead.
         long_context: tokens of context beyond which ``long_batch`` is the default batch policy; 0 = never.
         long_batch: that policy's table.
         host: fitted host constants, by device id, with "default".
@@ -82,9 +88,11 @@ class Engine(Spec):
     graph_prefill: bool
     host: dict[str, Host]
     source: str
+    overlap_since: tuple[int, ...] = ()
     kv_dtype: str = ""
     hybrid_kv: bool = False
     nccl_ranks: tuple[int, ...] = ()
+    stand_in: dict[str, str] = {}
     long_context: int = 0
     long_batch: dict[str, Any] = {}
     names: tuple[str, ...] = ()
@@ -124,7 +132,8 @@ def engine(name: str, path: str = "plan.engine") -> Engine:
             late = not profile.since or version >= profile.since
             early = not profile.until or version < profile.until
             if profile.family and match[1] == profile.family and late and early:
-                return profile
+                old = bool(profile.overlap_since) and version < profile.overlap_since
+                return msgspec.structs.replace(profile, overlap=False) if old else profile
     raise SpecError(
         path, "is unknown", value=name, limit=f"one of {', '.join(known)}, or an engine with its version",
         hint=closest(wanted, known).capitalize(),

@@ -34,6 +34,19 @@ STREAM = Stream(launch=2.0e-6, memory=0.7)
 
 
 @dataclass(frozen=True)
+class Kernels:
+    """Which kernels an engine runs where a device offers several.
+
+    Attributes:
+        nccl: the server switched the engine's own all-reduce kernel off: NCCL's runs, where it was measured.
+        stand_in: weight formats that the device cannot multiply -> the format whose kernels the engine uses for them.
+    """
+
+    nccl: bool = False
+    stand_in: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Rank:
     """One device of a replica with all that its operators' times depend on."""
 
@@ -46,8 +59,7 @@ class Rank:
     inner: Fabric
     outer: Fabric
     per_node: int
-    nccl: bool = False
-    """The server switched the engine's own all-reduce kernel off: NCCL's runs, where it was measured."""
+    kernels: Kernels = Kernels()
 
     @cached_property
     def tp(self) -> int:
@@ -66,7 +78,8 @@ class Rank:
 
     def reduce(self, tokens: Array) -> Array:
         """Returns seconds of an all-reduce of the residual stream over the tensor-parallel ranks."""
-        plain = self.nccl and self.tp in self.inner.curves.get("nccl_all_reduce", {}) and self.tp <= self.per_node
+        measured = self.tp in self.inner.curves.get("nccl_all_reduce", {}) and self.tp <= self.per_node
+        plain = self.kernels.nccl and measured
         return nested_time(
             "nccl_all_reduce" if plain else "all_reduce",
             tokens * (2.0 * self.model.hidden),
@@ -179,7 +192,8 @@ def _experts(rank: Rank, block: Block, tokens: Array) -> tuple[Array, Array, Arr
         layout.expert_parallel,
         layout.tensor_parallel * layout.attention_dp / layout.expert_parallel,
     )
-    c = rank.fitted.get("moe", dtype, Experts)
+    native = dtype in rank.chip.peak
+    c = rank.fitted.get("moe", dtype if native else dict(rank.kernels.stand_in).get(dtype, dtype), Experts)
     matrices = 3.0 if ffn.gated else 2.0
     time = experts_time(
         tokens, model.hidden, ffn.width, ffn.experts, ffn.top_k, dtype, rank.chip, c,

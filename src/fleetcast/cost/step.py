@@ -29,7 +29,7 @@ from fleetcast.cost.energy import (
     voltage_curve,
 )
 from fleetcast.cost.engine import Engine
-from fleetcast.cost.layers import Rank, attention_terms, block_terms
+from fleetcast.cost.layers import Kernels, Rank, attention_terms, block_terms
 from fleetcast.cost.roofline import Coefficients, Silicon, coefficients_for
 from fleetcast.scenario.fleet.devices import Device
 from fleetcast.scenario.fleet.tree import Group
@@ -90,7 +90,8 @@ def step_cost(
         clock: share of the devices' top clock; a power limit may lower it further.
     """
     kernels, notes, spread = _kernels(
-        model, layout, precision, kv_dtype, group, clock, layout.tensor_parallel in engine.nccl_ranks
+        model, layout, precision, kv_dtype, group, clock,
+        Kernels(layout.tensor_parallel in engine.nccl_ranks, tuple(sorted(engine.stand_in.items()))),
     )
     n = np.arange(max_batch + 1, dtype=np.float64)
     host = engine.host_on(group.device.id)
@@ -98,7 +99,11 @@ def step_cost(
     attention = kernels["attention"]
     slope = attention["slope_full"] + attention["slope_window"]
     full_share = attention["slope_full"] / slope if slope > 0 else 1.0
-    tables = kernels["tables"] | {
+    parts, plain = _scaled(kernels["parts"], host.kernels), kernels["tables"]
+    tables = plain | {
+        "dense": np.where(GRID > 0, parts["gemm"] + parts["memory-bound"] + parts["dense_communication"], 0.0),
+        "experts": parts["experts"] + parts["communication"] - parts["dense_communication"],
+        "head": np.where(GRID > 0, plain["head"] + host.gap, 0.0),
         "floor": np.where(n > 0, attention["launch"] + attention["head"] * n, 0.0),
         "base": np.where(n > 0, attention["base"] + attention["state"] * n, 0.0),
         "slope": np.where(n > 0, slope, 0.0),
@@ -107,7 +112,8 @@ def step_cost(
     scalars = {
         "full_share": full_share, "window_share": 1.0 - full_share, "window": attention["window"],
         "pre_base": attention["pre_base"], "pre_pair": attention["pre_pair"], "pre_context": attention["pre_token"],
-        "host_step": host.step, "host_seq": host.seq, "host_token": host.token, "overlap": engine.overlap, "lag": engine.overlap,
+        "host_step": host.step, "host_seq": host.seq, "host_token": host.token, "overlap": engine.overlap,
+        "lag": engine.overlap,
         "eager": host.eager * model.layers / pp, "graph_tokens": engine.graph_tokens,
         "graph_prefill": engine.graph_prefill,
         "stages": pp, "stage_share": -(-model.layers // pp) / model.layers, "ranks": layout.attention_dp,
@@ -115,19 +121,26 @@ def step_cost(
         "swap_block": block_bytes / kernels["host_bandwidth"],
     }  # fmt: skip
     return StepCost(
-        tables=tables, scalars=scalars, parts=kernels["parts"], work=kernels["work"], api=host.api,
+        tables=tables, scalars=scalars, parts=parts, work=kernels["work"], api=host.api,
         api_token=host.api_token, devices=layout.tensor_parallel * pp * layout.attention_dp, spread=spread, notes=notes,
     )  # fmt: skip
 
 
+def _scaled(parts: Mapping[str, Array], share: float) -> dict[str, Array]:
+    """Returns the parts with an engine's own speed of products and element-wise kernels."""
+    return {
+        name: part * share if name in ("gemm", "memory-bound", "experts") else part for name, part in parts.items()
+    }
+
+
 def _kernels(
-    model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group, clock: float, nccl: bool
+    model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group, clock: float, choice: Kernels
 ) -> tuple[dict[str, Any], tuple[str, ...], float]:
     """Everything that depends on the layout alone; a search asks for it once per layout."""
-    key = (id(model), layout, precision, kv_dtype, id(group), clock, nccl)
+    key = (id(model), layout, precision, kv_dtype, id(group), clock, choice)
     found = _CACHE.get(key)
     if found is None or found[0] is not model or found[1] is not group:
-        found = (model, group, *_build(model, layout, precision, kv_dtype, group, clock, nccl))
+        found = (model, group, *_build(model, layout, precision, kv_dtype, group, clock, choice))
         if len(_CACHE) > 512:
             _CACHE.clear()
         _CACHE[key] = found
@@ -138,7 +151,7 @@ _CACHE: dict[Any, Any] = {}
 
 
 def _build(
-    model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group, clock: float, nccl: bool
+    model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group, clock: float, choice: Kernels
 ) -> tuple[dict[str, Any], tuple[str, ...], float]:
     device = group.device
     fitted = coefficients_for(device)
@@ -147,7 +160,7 @@ def _build(
     outer = _fabric(device.id, group.network.kind, group.network.bandwidth, group.network.latency)
     rank = Rank(
         model=model, layout=layout, precision=precision, kv_dtype=kv_dtype, chip=chip, fitted=fitted,
-        inner=inner, outer=outer, per_node=group.node, nccl=nccl,
+        inner=inner, outer=outer, per_node=group.node, kernels=choice,
     )  # fmt: skip
     gemm, stream, comm, experts, expert_comm = (np.zeros_like(GRID) for _ in range(5))
     expert_bytes = np.zeros_like(GRID)
@@ -184,7 +197,6 @@ def _build(
     host_link = _host_bandwidth(device.host_link)
     result = {
         "tables": {
-            "dense": np.where(GRID > 0, gemm + stream + comm, 0.0), "experts": experts + expert_comm,
             "head": np.where(GRID > 0, head + SAMPLING_LAUNCH, 0.0), "hop": hop,
         },
         "parts": parts, "work": work, "attention": attention, "host_bandwidth": host_link,
