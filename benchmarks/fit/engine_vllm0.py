@@ -179,13 +179,17 @@ def train_roofline(rows: Sequence[Measured]) -> Callable[[Measured], Means]:
 
 def train_constant(rows: Sequence[Measured]) -> Callable[[Measured], Means]:
     """Returns the constant null: mean TTFT and TPOT of the cases in ``rows`` on as many devices."""
-    every = [(m.case.ttft, m.case.tpot) for m in rows]
-    means = {
-        tp: np.mean([x for x, m in zip(every, rows, strict=True) if m.case.tp == tp], axis=0)
-        for tp in {m.case.tp for m in rows}
-    }
-    fallback = np.mean(every, axis=0)
-    return lambda m: tuple(means.get(m.case.tp, fallback))
+    groups: dict[int, list[Means]] = {}
+    for m in rows:
+        groups.setdefault(m.case.tp, []).append((m.case.ttft, m.case.tpot))
+    means = {tp: np.mean(pairs, axis=0) for tp, pairs in groups.items()}
+    fallback = np.mean([pair for pairs in groups.values() for pair in pairs], axis=0)
+
+    def constant(m: Measured) -> Means:
+        ttft, tpot = means[m.case.tp] if m.case.tp in means else fallback
+        return float(ttft), float(tpot)
+
+    return constant
 
 
 def in_file() -> dict[str, float]:

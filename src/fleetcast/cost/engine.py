@@ -54,7 +54,7 @@ class Engine(Spec):
         order: default order policy table.
         memory: default memory policy table.
         memory_fraction: share of a device's memory the engine takes.
-        reserve: B of that it needs for itself (runtime, graphs, workspaces); ``reserve_ranks`` B more with several ranks.
+        reserve: B of that it needs for itself (runtime, graphs, workspaces); ``reserve_ranks`` B more with several.
         block: tokens per KV block.
         watermark: share of KV blocks kept free at admission.
         kv_dtype: cache dtype where the plan says "auto"; "" = the checkpoint's own.
@@ -92,9 +92,9 @@ class Engine(Spec):
     kv_dtype: str = ""
     hybrid_kv: bool = False
     nccl_ranks: tuple[int, ...] = ()
-    stand_in: dict[str, str] = {}
+    stand_in: dict[str, str] = msgspec.field(default_factory=dict)
     long_context: int = 0
-    long_batch: dict[str, Any] = {}
+    long_batch: dict[str, Any] = msgspec.field(default_factory=dict)
     names: tuple[str, ...] = ()
     family: str = ""
     since: tuple[int, ...] = ()
