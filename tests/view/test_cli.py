@@ -259,6 +259,29 @@ def test_tables_fit_the_terminal(capsys, small, decided, width, monkeypatch):
         assert "…" not in out, f"{words} cuts text at {width} columns"
 
 
+def test_capacity_of_a_fleet_and_devices_for_a_load(capsys, decided, tmp_path):
+    code, out, _ = run(capsys, "capacity", decided, "--json")
+    held = json.loads(out)
+    assert code == 0 and held["factor"] > 1 and held["plan"]["replicas"] == 2
+    assert held["missed"] / held["factor"] - 1 <= held["tolerance"]
+    code, out, _ = run(capsys, "capacity", decided)
+    assert code == 0 and "Holds " in out and "missed" in out
+    small = write(tmp_path, SMALL)
+    code, out, _ = run(
+        capsys, "capacity", small, "--of", "devices", "--kinds", "l40s,h100-sxm", "--most", "4", "--json"
+    )
+    needs = json.loads(out)["needs"]
+    assert code == 0 and {n["kind"] for n in needs} == {"l40s", "h100-sxm"}
+    assert all(n["devices"] is None or 1 <= n["devices"] <= 4 for n in needs)
+    code, out, _ = run(capsys, "capacity", small, "--of", "devices", "--most", "2")
+    assert code == 0 and "h100-sxm" in out
+
+
+def test_capacity_that_no_load_reaches_exits_1(capsys, tmp_path):
+    code, out, _ = run(capsys, "capacity", write(tmp_path, DECIDED.replace('"50 ms"', '"1 us"')))
+    assert code == 1 and "No load that was tried meets the SLO" in out
+
+
 def test_out_of_other_commands_is_the_printed_text(capsys, tmp_path):
     _, out, _ = run(capsys, "schema")
     assert json.loads(out)["title"] == "Scenario"

@@ -20,13 +20,15 @@ def catalog_table(kind: str) -> list[dict[str, Any]]:
 
 
 def catalog_rows(kind: str, rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Returns headings and cells for people."""
+    """Returns headings and cells for people, what matters least last."""
     if kind == "devices":
-        heads: tuple[str, ...] = ("Device", "Memory", "Bandwidth", "Peak", "Power", "Price", "Node")
+        heads: tuple[str, ...] = (
+            "Device", "Memory", "Bandwidth", "16-bit", "Narrowest", "Power", "Price", "Node", "Name",
+        )  # fmt: skip
         return heads, [
             (
-                r["id"], show(r["memory"], "B"), show(r["bandwidth"], "B/s"), _peak(r["peak"]), show(r["power"], "W"),
-                show(r["price"], "$/h") if r["price"] is not None else "–", str(r["node"]),
+                r["id"], show(r["memory"], "B"), show(r["bandwidth"], "B/s"), *_peaks(r["peak"]), show(r["power"], "W"),
+                show(r["price"], "$/h") if r["price"] is not None else "–", str(r["node"]), r["name"],
             )
             for r in rows
         ]  # fmt: skip
@@ -43,8 +45,16 @@ def catalog_rows(kind: str, rows: Sequence[Row]) -> tuple[tuple[str, ...], list[
         return ("Link", "Bandwidth", "Latency", "Kind"), [
             (r["id"], show(r["bandwidth"], "B/s"), show(r["latency"], "s"), r["kind"]) for r in rows
         ]
+    if kind == "policies":
+        return ("Policy", "About", "Settings"), [
+            (f"{r['decision']} {r['kind']}", r["about"], r["settings"]) for r in rows
+        ]
     heads = tuple(key.capitalize() for key in rows[0] if key != "source")
     return heads, [tuple(str(v) for k, v in r.items() if k != "source") for r in rows]
+
+
+DROP = {"devices": 3, "models": 1, "traces": 1}
+"""How many of the last columns a narrow terminal does without."""
 
 
 def _devices() -> list[dict[str, Any]]:
@@ -115,12 +125,12 @@ def _policies() -> list[dict[str, Any]]:
     return rows
 
 
-def _peak(peak: Mapping[str, float]) -> str:
-    """The 16-bit peak and the highest one."""
-    first = "bf16" if "bf16" in peak else "fp16" if "fp16" in peak else next(iter(peak))
+def _peaks(peak: Mapping[str, float]) -> tuple[str, str]:
+    """The 16-bit peak, and that of the format with the highest one where it is another; TFLOP/s or TOP/s."""
+    first = next((k for k in ("bf16", "fp16") if k in peak), next(iter(peak)))
     top = max(peak, key=lambda k: peak[k])
-    text = f"{show(peak[first], 'FLOP/s')} {first}"
-    return text if peak[top] <= peak[first] else f"{text}, {show(peak[top], 'FLOP/s')} {top}"
+    said = f"{peak[first] / 1e12:,.4g} T"
+    return said, f"{peak[top] / 1e12:,.4g} T {top}" if peak[top] > peak[first] else ""
 
 
 def _billions(count: float) -> str:

@@ -158,19 +158,39 @@ def check(file: File, /, *, strict: Annotated[bool, Parameter(negative=())] = Fa
     return 1 if bad else 0
 
 
-def capacity(file: File, /, *, of: Literal["rate", "devices"] = "rate", common: Common = _DEFAULTS) -> int:
+def capacity(
+    file: File,
+    /,
+    *,
+    of: Literal["rate", "devices"] = "rate",
+    kinds: str = "",
+    most: int = 256,
+    common: Common = _DEFAULTS,
+) -> int:
     """Find the highest rate the fleet holds within the SLO, or the fewest devices that hold the load.
 
     Parameters
     ----------
     of:
         What to look for: "rate" or "devices".
+    kinds:
+        With --of devices: which kinds of device, e.g. h100-sxm,l40s; default those of the fleet.
+    most:
+        With --of devices: the largest fleet tried.
     """
     scenario = _load(file, common)
-    with _progress("probing", common) as step:
-        found = verbs.capacity(scenario, of=of, progress=step)
-    _answer(common, found.table(), lambda width: _tables().capacity_view(scenario, found, width))
-    return 0 if found.found else 1
+    with _progress("trying loads" if of == "rate" else "trying fleets", common):
+        if of == "rate":
+            held = verbs.max_rate(scenario)
+        else:
+            names = [name.strip() for name in kinds.split(",") if name.strip()]
+            needs = verbs.devices_needed(scenario, names, most=most)
+    if of == "rate":
+        _answer(common, held.table(), lambda width: _tables().load_view(scenario, held, width))
+        return 0 if held.outcome is not None else 1
+    table = {"needs": [need.table() for need in needs]}
+    _answer(common, table, lambda width: _tables().needs_view(scenario, needs, width))
+    return 0 if any(need.devices is not None for need in needs) else 1
 
 
 def export(
@@ -189,10 +209,12 @@ def catalog(
     common: Common = _DEFAULTS,
 ) -> int:  # fmt: skip
     """List what scenarios can name: devices, models, links, traces, engines, policies."""
-    from fleetcast.view.catalogs import catalog_rows, catalog_table
+    from fleetcast.view.catalogs import DROP, catalog_rows, catalog_table
 
     rows = catalog_table(kind)
-    _answer(common, {kind: rows}, lambda _: _tables().rows_table(*catalog_rows(kind, rows)))
+    heads, cells = catalog_rows(kind, rows)
+    drop = DROP.get(kind, 0)
+    _answer(common, {kind: rows}, lambda width: _tables().rows_table(heads, cells, width=width, drop=drop))
     return 0
 
 
@@ -205,7 +227,7 @@ def examples(name: str | None = None, /, *, common: Common = _DEFAULTS) -> int:
         return 0
     rows = [(n, verbs.headline(path)) for n, path in known.items()]
     table = {"examples": [{"name": n, "about": about} for n, about in rows]}
-    _answer(common, table, lambda _: _tables().rows_table(("Example", "About"), rows))
+    _answer(common, table, lambda width: _tables().rows_table(("Example", "About"), rows, width=width))
     return 0
 
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich import box
 from rich.cells import cell_len
 from rich.console import Group, RenderableType
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from fleetcast.base.show import show
 from fleetcast.view import figures, words
 
 if TYPE_CHECKING:
     from fleetcast.scenario.load import Scenario
     from fleetcast.scenario.outcome import Outcome
+    from fleetcast.search.capacity import Load, Need
     from fleetcast.search.ranking import Ranking
     from fleetcast.view.checks import Remark
 
@@ -157,6 +158,39 @@ def outcome_view(scenario: Scenario, outcome: Outcome, width: int) -> Renderable
     return Group(*parts)
 
 
+def load_view(scenario: Scenario, load: Load, width: int) -> RenderableType:
+    """Returns the largest load that is held, by which plan, what binds it, and the loads that were tried."""
+    question = Text(words.question(scenario, goals=False), style="dim")
+    tried = [(f"{factor:.3g} times", "met" if met else "missed") for factor, met in sorted(load.tried)]
+    table = rows_table(("Load", "SLO"), tried, right=(0,))
+    if load.outcome is None:
+        return Group(question, Text(), Text("No load that was tried meets the SLO.", style="bold red"), Text(), table)
+    rate = show(load.rate, "requests/s")
+    head = Text.assemble("Holds ", (rate, "bold"), f", {load.factor:.3g} times the scenario's load")
+    parts: list[RenderableType] = [question, Text(), head, Text()]
+    parts += [
+        plans_table([load.outcome], load.outcome, width),
+        Text(),
+        _bullets("What binds", words.binding(load.outcome)),
+    ]
+    return Group(*parts, table)
+
+
+def needs_view(scenario: Scenario, needs: Sequence[Need], width: int) -> RenderableType:
+    """Returns how many devices of each kind the load needs, cheapest first."""
+    rows = []
+    for need in needs:
+        if need.outcome is not None:
+            cost = words.metric(need.outcome, words.GOAL_METRIC["cost"]).partition(" ±")[0]
+            plan = f"{words.plan_name(need.outcome.plan)}, {words.policy_brief(need.outcome.plan)}"
+            rows.append((need.kind, str(need.devices), cost, plan))
+        else:
+            why = need.constraint or "the nearest plan misses the SLO"
+            rows.append((need.kind, f"> {need.most}", "–", why))
+    table = rows_table(("Device", "Needed", "$/M tok", "Plan"), rows, right=(1, 2), width=width)
+    return Group(Text(words.question(scenario, goals=False), style="dim"), Text(), table)
+
+
 def remarks_view(remarks: Sequence[Remark]) -> RenderableType:
     """Returns what `check` found, one block a remark."""
     if not remarks:
@@ -170,13 +204,27 @@ def remarks_view(remarks: Sequence[Remark]) -> RenderableType:
     return Group(*blocks)
 
 
-def rows_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, right: Sequence[int] = ()) -> Table:
-    """Returns a plain table; ``right`` lists the columns that are flush right."""
+def rows_table(
+    heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), width: int = 0, drop: int = 0
+) -> Table:
+    """Returns a plain table; its first column is never broken.
+
+    Args:
+        heads: of the columns.
+        rows: their cells.
+        right: columns that are flush right.
+        width: columns of the terminal; the last ``drop`` columns are left out where they do not fit it.
+        drop: how many.
+    """
+    wide = [max(map(cell_len, cells)) + _GAP for cells in zip(heads, *rows, strict=True)]
+    kept = len(heads)
+    while width and kept > len(heads) - drop and sum(wide[:kept]) > width:
+        kept -= 1
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0), header_style="dim")
-    for i, head in enumerate(heads):
-        table.add_column(head, justify="right" if i in right else "left", overflow="fold")
+    for i, head in enumerate(heads[:kept]):
+        table.add_column(head, justify="right" if i in right else "left", overflow="fold", no_wrap=i == 0 and width > 0)
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(cell) for cell in row[:kept]))
     return table
 
 
@@ -221,5 +269,7 @@ def _rejected_table(rejected: Sequence[Mapping[str, Any]]) -> Table:
 def _bullets(title: str, sentences: Sequence[str], *, dim: bool = False) -> RenderableType:
     if not sentences:
         return Text()
-    lines = [Padding(Text(f"• {s}", style="dim" if dim else ""), (0, 0, 0, 2)) for s in sentences]
-    return Group(Text(title, style="dim"), *lines, Text())
+    lines = Table.grid(padding=(0, 1, 0, 0))
+    for sentence in sentences:
+        lines.add_row("  •", Text(sentence), style="dim" if dim else "")
+    return Group(Text(title, style="dim"), lines, Text())

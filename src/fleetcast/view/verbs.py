@@ -5,7 +5,7 @@ Each takes a `Scenario`, or whatever `load` makes one of: a file, the name of an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from fleetcast.scenario.load import Scenario
 if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.scenario.plan import Plan
+    from fleetcast.search.capacity import Load, Need
     from fleetcast.search.ranking import Ranking
     from fleetcast.sim.serving.setting import Setting
     from fleetcast.view.checks import Remark
@@ -96,6 +97,45 @@ def simulate(source: Source, *, seed: int | None = None, record: bool = False) -
     from fleetcast.sim.serving.world import simulate as run
 
     return run(*completed(source, seed=seed), record=record)
+
+
+def max_rate(source: Source, *, seed: int | None = None, tolerance: float = 0.02) -> Load:
+    """Returns the largest load that the fleet holds within the SLO: the scenario's arrivals, closer or further apart.
+
+    Args:
+        source: a Scenario or what `load` takes.
+        seed: instead of the scenario's.
+        tolerance: relative width of the bracket at which to stop.
+
+    Raises:
+        SpecError: no SLO, or a load without a rate.
+    """
+    from fleetcast.search import capacity
+
+    scenario = load(source, seed=seed)
+    _serving(scenario)
+    return capacity.max_rate(scenario, tolerance=tolerance)
+
+
+def devices_needed(
+    source: Source, kinds: Iterable[str] = (), *, seed: int | None = None, most: int = 256
+) -> list[Need]:
+    """Returns, per kind of device, the fewest devices that hold the scenario's load within the SLO, cheapest first.
+
+    Args:
+        source: a Scenario or what `load` takes.
+        kinds: devices of the catalogue; none = those of the scenario's fleet.
+        seed: instead of the scenario's.
+        most: the largest fleet tried, of each kind.
+
+    Raises:
+        SpecError: no SLO, or an unknown device.
+    """
+    from fleetcast.search import capacity
+
+    scenario = load(source, seed=seed)
+    own = dict.fromkeys(group.device.id for group in _serving(scenario).tree.groups)
+    return capacity.devices_needed(scenario, tuple(kinds) or own, most=most)
 
 
 def check(source: Source, *, seed: int | None = None) -> list[Remark]:
