@@ -153,13 +153,19 @@ def block_terms(rank: Rank, index: int, tokens: Array) -> Terms:
     stream += 2.0 * rank.pass_over(tokens, 4.0 * hidden)  # each norm reads and writes stream and residual
     if block.attention is not None:
         stream += rank.pass_over(tokens, 4.0 * block.attention.heads * block.attention.head_dim / rank.tp, 2)
+    norm = zero
+    if block.attention is not None and block.attention.qk_norm:
+        a = block.attention
+        stream += rank.pass_over(tokens, 2.0 * (a.heads + a.kv_heads) * a.head_dim / rank.tp, 2)
+        if a.qk_norm == "all":  # the norm spans all heads: ranks add up their squares, two fp32 numbers a token
+            norm = nested_time("all_reduce", tokens * 8.0, rank.tp, rank.per_node, rank.inner, rank.outer)
     if block.recurrence is not None:
         stream += rank.pass_over(tokens, 6.0 * block.recurrence.channels / rank.tp, 4)
     width = block.ffn.shared_width if block.ffn.experts else block.ffn.width
     if width:
         stream += rank.pass_over(tokens, 3.0 * width / rank.tp)
     reduces = 1.0 if block.ffn.experts and layout.attention_dp > 1 else 2.0
-    reduce = reduces * rank.reduce(tokens)
+    reduce = reduces * rank.reduce(tokens) + norm
     expert_weights = zero
     if block.ffn.experts:
         experts, dispatch, expert_weights = _experts(rank, block, tokens)
@@ -239,15 +245,13 @@ def attention_terms(rank: Rank) -> dict[str, Any]:
 def _attention(rank: Rank, a: Attention) -> dict[str, float]:
     """Returns the terms of one layer's attention on one rank."""
     heads = ceil(a.heads / rank.tp)
-    decode = rank.fitted.get("decode", rank.kv_dtype, att.Decode)
-    prefill = rank.fitted.get("prefill", "bf16", att.Prefill)
-    element = BITS[rank.kv_dtype] / 8
-    kv_bytes = a.kv_elements(rank.tp) * element
+    latent = "latent_" if a.kind == "mla" and "latent_decode" in rank.fitted.tables else ""
+    decode = rank.fitted.get(f"{latent}decode", rank.kv_dtype, att.Decode)
+    prefill = rank.fitted.get(f"{latent}prefill", "bf16", att.Prefill)
+    kv_bytes = a.kv_elements(rank.tp) * BITS[rank.kv_dtype] / 8
     if a.kind == "mla":
-        latent = a.kv_lora + a.rope_dim
-        read = latent * element / (rank.chip.bandwidth * decode.memory)
-        multiply = 2.0 * heads * (latent + a.kv_lora) / (peak(rank.chip, "bf16") * decode.compute)
-        slope, kv_heads = max(read, multiply), 1
+        slope = float(att.latent_slope(heads, a.kv_lora, a.rope_dim, rank.kv_dtype, rank.chip, decode))
+        kv_heads = heads  # prompts are attended to with keys and values of every head
         width = (a.nope_dim + a.rope_dim + a.value_dim) / 2.0
     else:
         kv_heads = ceil(a.kv_heads / rank.tp)
