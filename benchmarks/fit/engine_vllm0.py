@@ -182,11 +182,11 @@ def train_constant(rows: Sequence[Measured]) -> Callable[[Measured], Means]:
     groups: dict[int, list[Means]] = {}
     for m in rows:
         groups.setdefault(m.case.tp, []).append((m.case.ttft, m.case.tpot))
-    means = {tp: np.mean(pairs, axis=0) for tp, pairs in groups.items()}
-    fallback = np.mean([pair for pairs in groups.values() for pair in pairs], axis=0)
+    means: dict[int, np.ndarray] = {tp: np.mean(pairs, axis=0) for tp, pairs in groups.items()}
+    fallback: np.ndarray = np.mean([pair for pairs in groups.values() for pair in pairs], axis=0)
 
     def constant(m: Measured) -> Means:
-        ttft, tpot = means[m.case.tp] if m.case.tp in means else fallback
+        ttft, tpot = means.get(m.case.tp, fallback).tolist()
         return float(ttft), float(tpot)
 
     return constant
