@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from fleetcast.scenario.load import load
 from fleetcast.scenario.objective import lookup
 from fleetcast.scenario.workload.requests import requests
-from fleetcast.search.bounds import Traffic, floor_of, horizon_of, pace, seen
+from fleetcast.search.bounds import floor_of, horizon_of, seen
 from fleetcast.search.candidates import bound, fit
+from fleetcast.search.pace import Traffic, pace
 from fleetcast.search.parallelism import search
 from fleetcast.search.ranking import Ranking
 from fleetcast.search.space import enumerate_space
@@ -158,7 +159,12 @@ def test_bounds_hold(case: str, data: st.DataObject) -> None:
                 assert floor.metric(path) <= value * (1 + 1e-9) + 1e-15, path
                 assert not floor.exceeds(path, value)
             for path, sign in (
-                ("cost", 1), ("energy", 1), ("carbon", 1), ("e2e.mean", 1), ("throughput", -1), ("goodput", -1)
+                ("cost", 1),
+                ("energy", 1),
+                ("carbon", 1),
+                ("e2e.mean", 1),
+                ("throughput", -1),
+                ("goodput", -1),
             ):
                 value = sign * lookup(outcome.metrics, path)
                 assert bound(state, c, path, sign, floor) <= value + 1e-9 * abs(value), path

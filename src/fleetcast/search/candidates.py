@@ -17,9 +17,10 @@ from fleetcast.cost.engine import engine
 from fleetcast.policy import route as routes
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.plan import Plan, Pool, replace
-from fleetcast.search.bounds import SLACK, Floor, Pace, Traffic, demand, floor_of, pace
-from fleetcast.search.space import Space, Table, combine
 from fleetcast.scenario.workload.precision import as_engine
+from fleetcast.search.bounds import Floor, demand, floor_of
+from fleetcast.search.pace import SLACK, Pace, Traffic, pace
+from fleetcast.search.space import Space, Table, combine
 from fleetcast.sim.serving.setting import Server, Setting, check_route, fill, kv_dtype_of
 
 SPEED_BATCH = 64
@@ -67,6 +68,8 @@ def bound(state: Setting, c: Candidate, path: str, sign: int, floor: Floor | Non
     shares = [(s.group, p.devices()) for s, p in zip(c.servers, c.plan.pools, strict=True)]
     if path == "devices":
         return float(c.devices)
+    if path == "makespan":
+        return floor.span
     if path == "throughput":
         return -float(state.tokens[1]) / floor.span
     if path == "goodput":
@@ -225,7 +228,7 @@ def _paced(server: Server) -> Any:
     rule = tuple(server.batch.rule())[1:] if hasattr(server.batch, "rule") else id(server.batch)
     least = tuple(float(server.cost.tables[name][1:].min()) for name in ("floor", "base", "slope"))
     p = server.pool
-    return p.engine, p.dtype, p.kv_dtype, p.activation_dtype, p.model, rule, least
+    return p.engine, p.dtype, p.kv_dtype, p.activation_dtype, p.clock, p.model, rule, least
 
 
 def _shape(space: Space, row: int) -> tuple[int, ...]:

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from fleetcast.base.errors import SpecError
+from fleetcast.scenario.objective import MINIMIZE
 from fleetcast.scenario.outcome import Outcome
-from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE
-from fleetcast.search.bounds import Floats, Floor, horizon_of, seen
+from fleetcast.search.bounds import Floor, horizon_of, seen
 from fleetcast.search.candidates import Candidate, Fitted, bound, fit, same
+from fleetcast.search.pace import Floats
 from fleetcast.search.ranking import Axis, Ranking, undominated, values, worst_ratio
 from fleetcast.search.space import enumerate_space
 from fleetcast.sim.serving.setting import Setting
@@ -35,8 +36,9 @@ MISSES = 3
 
 
 def search(
-    state: Setting, *, top: int | None = 10, exhaustive: bool = False, parts: Sequence[float] = PARTS,
-    shortest: int = SHORTEST, progress: Callable[[int, int], None] | None = None,
+    state: Setting, *, top: int | None = 10, exhaustive: bool = False, goals: tuple[Axis, ...] = (),
+    axes: tuple[Axis, ...] = (), parts: Sequence[float] = PARTS, shortest: int = SHORTEST, misses: int = MISSES,
+    above: int = 0, progress: Callable[[int, int], None] | None = None,
 ) -> Ranking:  # fmt: skip
     """Returns the ranked plans of a scenario.
 
@@ -44,21 +46,28 @@ def search(
         state: the scenario, resolved.
         top: how many plans to rank; None = all that meet the SLO.
         exhaustive: simulate every plan that fits.
+        goals: (goal, metric path, sign) to rank by, instead of the scenario's objective.
+        axes: what the frontier trades, instead of `objective`'s; with ``goals`` alone, the goals.
         parts: shares of the trace to try first, ascending.
         shortest: least requests of such a part.
+        misses: how many nearest misses to find where nothing meets the SLO.
+        above: leave out plans of so many devices or fewer.
         progress: told (plans settled, plans that fit) after each.
 
     Raises:
         SpecError: the objective needs prices that are not known, or ``[plan]`` leaves nothing to search.
     """
-    goals, axes, notes = objective(state)
+    notes: tuple[str, ...] = ()
+    if not goals:
+        goals, axes, notes = objective(state)
     fitted = fit(state, enumerate_space(state))
+    candidates = [c for c in fitted.candidates if c.devices > above]
     sizes = [k for part in parts if (k := int(len(state.requests) * part)) >= shortest]
-    hunt = Hunt(state, goals, axes, top, [] if exhaustive else sizes, exhaustive)
-    hunt.run(fitted.candidates, progress)
-    if not hunt.met and not exhaustive:
-        hunt.nearest(MISSES)
-    return _ranking(hunt, fitted, notes)
+    hunt = Hunt(state, goals, axes or goals, top, [] if exhaustive else sizes, exhaustive)
+    hunt.run(candidates, progress)
+    if misses and not hunt.met and not exhaustive:
+        hunt.nearest(misses)
+    return _ranking(hunt, fitted, len(candidates), notes)
 
 
 def objective(state: Setting) -> tuple[tuple[Axis, ...], tuple[Axis, ...], tuple[str, ...]]:
@@ -238,7 +247,7 @@ def _clearly_after(least: tuple[float, ...], kth: tuple[float, ...]) -> bool:
     return least[0] - 1e-9 * abs(least[0]) > kth[0]
 
 
-def _ranking(hunt: Hunt, fitted: Fitted, notes: Sequence[str]) -> Ranking:
+def _ranking(hunt: Hunt, fitted: Fitted, feasible: int, notes: Sequence[str]) -> Ranking:
     hunt.done.sort(key=lambda pair: pair[0].index)
     kept: list[tuple[Candidate, Outcome]] = []
     twins: dict[int, list[Candidate]] = {}
@@ -261,11 +270,14 @@ def _ranking(hunt: Hunt, fitted: Fitted, notes: Sequence[str]) -> Ranking:
     by_index = {c.index: o for c, o in kept}
     shown = met[: hunt.top]
     counts = {
-        "enumerated": fitted.enumerated, "memory_feasible": len(fitted.candidates), "bounded": len(hunt.killed),
-        "cut_short": sum(level > 0 for _, _, level in hunt.killed), "deduplicated": len(hunt.copies), "simulated": len(hunt.done),
+        "enumerated": fitted.enumerated, "memory_feasible": feasible, "bounded": len(hunt.killed),
+        "cut_short": sum(level > 0 for _, _, level in hunt.killed), "deduplicated": len(hunt.copies),
+        "simulated": len(hunt.done),
     }  # fmt: skip
     identical = tuple(
-        tuple({"batch": p.batch} for t in sorted(twins.get(c.index, []), key=lambda t: t.index) for p in t.plan.pools[:1])
+        tuple(
+            {"batch": p.batch} for t in sorted(twins.get(c.index, []), key=lambda t: t.index) for p in t.plan.pools[:1]
+        )
         for c, _ in shown
     )
     return Ranking(

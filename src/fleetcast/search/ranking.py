@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fleetcast.base.tables import lookup
 from fleetcast.base.show import show
+from fleetcast.base.tables import lookup
 from fleetcast.scenario.outcome import UNITS, Outcome
 from fleetcast.scenario.plan import Plan, read_plan
 
@@ -81,8 +81,8 @@ class Ranking:
         c = self.counts
         return [
             *self.space,
-            f"{c['enumerated']} plans enumerated, {c['memory_feasible']} fit in memory; of these {c['bounded']} bounded "
-            f"away ({c['cut_short']} after a part of the trace), {c['deduplicated']} the same as another, "
+            f"{c['enumerated']} plans enumerated, {c['memory_feasible']} fit in memory; of these {c['bounded']} "
+            f"bounded away ({c['cut_short']} after a part of the trace), {c['deduplicated']} the same as another, "
             f"{c['simulated']} simulated",
         ]  # fmt: skip
 

@@ -9,7 +9,8 @@ What the space holds by default, per leaf group of the fleet:
 - TP: every count that divides the model's heads, widths and key-value heads (those may also be copied), also over
   several nodes. PP: up to the number of layers. EP: experts only, a divisor of the experts and of TP x attention-DP.
   Attention-DP: where it saves something, i.e. experts or latent attention (MLA).
-- replicas: as many as fit, and every smaller number. TP x attention-DP ranks that fit a node never straddle two.
+- replicas: as many as fit, and every smaller number (from 64 on, numbers about 3 % apart). TP x attention-DP ranks
+  that fit a node never straddle two.
 - batch: the engine's default policy and chunked prefill; chunk 512, 2048, 8192; max_batch 64, 256, 1024.
 - several groups: each alone, and every set of them at once with one layout per group that fills it, all pools under
   one variant.
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +43,10 @@ CHUNKS = (512, 2048, 8192)
 """Token budgets of an iteration that are searched."""
 MAX_BATCHES = (64, 256, 1024)
 """Most running requests that are searched."""
+EACH = 64
+"""Up to here every number of replicas is tried, beyond it numbers about 1 / 32 apart."""
+MOST = 200_000
+"""Most plans that a space may hold."""
 JOINT = 512
 """Most layouts of several groups at once; above it only those with the fewest pipeline stages per TP are joined."""
 
@@ -127,6 +133,12 @@ def enumerate_space(state: Setting) -> Space:
             state.tree.group(template.on, "plan.on")
     rows = np.concatenate(found)
     variants = tuple(tuple(variants_of(template)) for template in templates)
+    plans = len(rows) * len(variants[0])
+    if len(templates) == 1 and plans > MOST:
+        raise SpecError(
+            "plan", f"leaves {plans:,} plans open", limit=f"at most {MOST:,}",
+            hint="Fix tensor_parallel, pipeline_parallel or replicas, or list the values to search",
+        )  # fmt: skip
     lines = _describe(templates, groups, variants)
     return Space(
         templates, groups, rows, variants, len(templates) == 1, state.scenario.plan.route, tuple(misfits), lines
@@ -144,10 +156,10 @@ def layouts(model: Model, group: Group, template: Pool) -> tuple[Rows, list[tupl
     n = group.count
     experts = max((block.ffn.experts for block in model.blocks), default=0)
     latent = any(b.attention is not None and b.attention.kind == "mla" for b in model.blocks)
-    every = range(1, n + 1)
-    adp = _options(template.attention_dp, every if experts or latent else (1,))
-    tp = _options(template.tensor_parallel, every)
-    ep = _options(template.expert_parallel, every if experts else (1,))
+    heads = max((b.attention.heads for b in model.blocks if b.attention is not None), default=1)
+    adp = _options(template.attention_dp, range(1, min(n, max(experts, 8)) + 1) if experts or latent else (1,))
+    tp = _options(template.tensor_parallel, range(1, min(n, heads) + 1))
+    ep = _options(template.expert_parallel, range(1, min(n, experts) + 1) if experts else (1,))
     shapes = _cross({"tp": tp}, "adp", adp, lambda c: n // c["tp"])
     shapes = _cross(shapes, "ep", ep, lambda c: c["tp"] * c["adp"])
     keep = (shapes["tp"] * shapes["adp"]) % shapes["ep"] == 0
@@ -156,7 +168,7 @@ def layouts(model: Model, group: Group, template: Pool) -> tuple[Rows, list[tupl
     shapes = {name: column[good] for name, column in shapes.items()}
     pp = _options(template.pipeline_parallel, range(1, min(n, model.layers) + 1))
     rows = _cross(shapes, "pp", pp, lambda c: places(group, c["tp"] * c["adp"]))
-    replicas = _options(template.replicas, every)
+    replicas = _options(template.replicas, _spaced(n))
     rows = _cross(rows, "replicas", replicas, lambda c: places(group, c["tp"] * c["adp"]) // c["pp"])
     table = np.zeros(len(rows["tp"]), dtype=ROW)
     for name in DEGREES:
@@ -181,6 +193,7 @@ def variants_of(template: Pool) -> Iterator[Table]:
         choices: dict[str, Sequence[Any]] = {
             "dtype": as_tuple(template.dtype) or (None,),
             "kv_dtype": as_tuple(template.kv_dtype) or (None,),
+            "clock": as_tuple(template.clock) or (None,),
             "order": _tables(template.order, profile.order),
             "memory": _tables(template.memory, profile.memory),
             "batch": batches(template.batch, profile.batch),
@@ -233,24 +246,39 @@ def combine(space: Space, usable: NDArray[np.bool_]) -> tuple[list[tuple[int, ..
     r, index = space.rows, np.flatnonzero(usable)
     if len(space.templates) > 1:
         return _combine_pools(space, index), ()
-    alone = [(int(i),) for i in index]
+    alone: list[tuple[int, ...]] = [(int(i),) for i in index]
     per_group = {
         int(g): [int(i) for i in _filling(r, index[r["group"][index] == g])] for g in np.unique(r["group"][index])
     }
     if len(per_group) < 2:
         return alone, ()
-    joint = _product(list(per_group.values()))
+    sets = list(per_group.values())
     how = "several groups at once: one layout per group that fills it, one variant for all"
-    if len(joint) > JOINT:
-        fewest = [[i for i in rows if _fewest_stages(r, rows, i)] for rows in per_group.values()]
-        joint = _product(fewest)
+    if _count(sets) > JOINT:
+        sets = [[i for i in rows if _fewest_stages(r, rows, i)] for rows in sets]
         how += "; of those only the fewest pipeline stages per TP, EP and attention-DP"
+    if _count(sets) > JOINT:
+        devices = space.devices() // r["replicas"]
+        sets = [[min(rows, key=lambda i: (int(devices[i]), int(r["pp"][i])))] for rows in sets]
+        how = "several groups at once: on each the layout with the fewest devices per replica"
+    joint = _product(sets) if _count(sets) <= JOINT else [tuple(rows[0] for rows in sets)]
     return alone + joint, (f"{how}: {len(joint)} combinations",)
+
+
+def _count(sets: list[list[int]]) -> int:
+    """How many combinations `_product` would make."""
+    return math.prod(1 + len(s) for s in sets) - 1 - sum(len(s) for s in sets)
 
 
 def _combine_pools(space: Space, index: NDArray[np.intp]) -> list[tuple[int, ...]]:
     devices, r = space.devices(), space.rows
     per_pool = [[int(i) for i in index[r["pool"][index] == p]] for p in range(len(space.templates))]
+    plans = math.prod(len(rows) for rows in per_pool) * math.prod(len(v) for v in space.variants)
+    if plans > MOST:
+        raise SpecError(
+            "plan.pools", f"leave {plans:,} plans open", limit=f"at most {MOST:,}",
+            hint="Fix replicas and the parallel degrees of each pool, or list a few values",
+        )  # fmt: skip
     found: list[tuple[int, ...]] = []
     for rows in itertools.product(*per_pool):
         taken = [0] * len(space.groups)
@@ -296,17 +324,33 @@ def _cross(columns: dict[str, Any], name: str, options: NDArray[np.int64], limit
     return crossed | {name: options[np.arange(len(first)) - first]}
 
 
+def _spaced(n: int) -> list[int]:
+    """1 to ``EACH`` and on to n in steps of about a thirty-second, n among them."""
+    found = list(range(1, min(n, EACH) + 1))
+    while found[-1] < n:
+        found.append(min(n, found[-1] + max(1, found[-1] // 32)))
+    return found
+
+
 def _fitting(model: Model, group: Group, shapes: dict[str, Any]) -> tuple[list[int], list[tuple[str, Infeasible]]]:
-    good, wrong = [], {}
+    good: list[int] = []
+    wrong: dict[tuple[str, str], tuple[list[int], Infeasible]] = {}
     for i, (tp, adp, ep) in enumerate(zip(shapes["tp"], shapes["adp"], shapes["ep"], strict=True)):
         why = model.misfit(Layout(tensor_parallel=int(tp), attention_dp=int(adp), expert_parallel=int(ep)))
         if why is None:
             good.append(i)
-        else:
-            # one line per TP or EP that does not divide, not one per layout that has it
-            name = f"EP{ep}" if why.constraint.startswith("expert") else f"TP{tp}"
-            wrong.setdefault(f"{name} on {group.name}", why)
-    return good, list(wrong.items())
+            continue
+        # one line per constraint, not one per layout that breaks it
+        name, degree = ("EP", int(ep)) if why.constraint.startswith("expert") else ("TP", int(tp))
+        values, _ = wrong.setdefault((name, why.constraint), ([], why))
+        if degree not in values:
+            values.append(degree)
+    return good, [(f"{_listed(name, values)} on {group.name}", why) for (name, _), (values, why) in wrong.items()]
+
+
+def _listed(name: str, values: list[int]) -> str:
+    shown = [f"{name}{v}" for v in sorted(values)]
+    return ", ".join(shown if len(shown) <= 9 else [*shown[:8], f"{len(shown) - 8} more"])
 
 
 def _tables(asked: Any, default: Table) -> list[Table]:

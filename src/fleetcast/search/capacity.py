@@ -1,0 +1,227 @@
+"""Sizing: how many devices a load needs, and how much load a fleet holds.
+
+Both ask the search for any plan that meets the SLO, at one size after another. Loads are compared on common random
+numbers: the same requests, their arrivals drawn together or apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from fleetcast.base.errors import Infeasible, SpecError
+from fleetcast.scenario.load import Scenario
+from fleetcast.scenario.outcome import Outcome
+from fleetcast.scenario.plan import Plan, read_plan
+from fleetcast.search.candidates import fit
+from fleetcast.search.parallelism import MISSES, PARTS, SHORTEST, Hunt, search
+from fleetcast.search.ranking import Axis, worst_ratio
+from fleetcast.search.space import enumerate_space
+from fleetcast.sim.serving.setting import Setting, complete, setting
+from fleetcast.sim.serving.world import simulate
+
+DEVICES: Axis = ("devices", "devices", 1)
+FASTEST: Axis = ("latency", "e2e.mean", 1)
+EXTREME = 2.0**16
+"""Loads are tried from this part of the scenario's to this multiple of it."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """How many devices of one kind a load needs.
+
+    Attributes:
+        kind: device id.
+        devices: the least number with a plan that meets the SLO; None = none up to ``most``.
+        most: the largest number tried.
+        outcome: that plan's.
+        nearest: the nearest miss at ``most``, where no number meets the SLO.
+        constraint: why nothing fits at all, if so.
+    """
+
+    kind: str
+    devices: int | None
+    most: int
+    outcome: Outcome | None
+    nearest: Outcome | None = None
+    constraint: str = ""
+
+    def table(self) -> dict[str, Any]:
+        """Returns a row for JSON."""
+        cost = self.outcome.metrics["cost"] if self.outcome is not None else None
+        return {
+            "kind": self.kind, "devices": self.devices, "most": self.most, "cost": cost,
+            "plan": self.outcome.plan if self.outcome is not None else None,
+            "nearest": worst_ratio(self.nearest.slo) if self.nearest is not None else None,
+            "constraint": self.constraint,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Load:
+    """The largest load that meets the SLO, within a tolerance.
+
+    Attributes:
+        factor: times the scenario's own load; 0 = no load that was tried meets the SLO.
+        rate: requests per second, mean from first to last arrival.
+        outcome: of the plan that holds it.
+        missed: the least load that was tried and missed, as a factor; None = none was.
+        tolerance: ``missed / factor - 1`` is at most this.
+        tried: (factor, met) in order. A load between two that are met may still miss: nothing makes queues monotone.
+    """
+
+    factor: float
+    rate: float
+    outcome: Outcome | None
+    missed: float | None
+    tolerance: float
+    tried: tuple[tuple[float, bool], ...]
+
+    def table(self) -> dict[str, Any]:
+        """Returns a row for JSON."""
+        return {
+            "factor": self.factor, "rate": self.rate, "missed": self.missed, "tolerance": self.tolerance,
+            "plan": self.outcome.plan if self.outcome is not None else None, "tried": [list(t) for t in self.tried],
+        }  # fmt: skip
+
+
+def devices_needed(scenario: Scenario, kinds: Iterable[str], *, most: int = 256) -> list[Need]:
+    """Returns, per kind of device, the least number that serves the load within the SLO; cheapest first.
+
+    Fleets of 1, 2, 4, ... devices of the kind are searched, each plan of up to all of them, fewest devices first; what
+    a smaller fleet has already ruled out is left out.
+
+    Args:
+        scenario: its fleet's prices, grid and links count where they apply, its devices do not.
+        kinds: device names of the catalogue.
+        most: the largest fleet tried, of each kind.
+
+    Raises:
+        SpecError: an unknown device, or no SLO: without limits one device that fits is always enough.
+    """
+    if not scenario.slo.limits():
+        raise SpecError("slo", "is empty", hint="Set e.g. slo.ttft_p99: without limits any fleet that fits will do")
+    found = [_need(scenario, kind, most) for kind in kinds]
+    return sorted(found, key=lambda n: (n.devices is None, _price(n), n.devices or 0, n.kind))
+
+
+def _price(need: Need) -> float:
+    cost = need.outcome.metrics["cost"] if need.outcome is not None else float("inf")
+    return float("inf") if cost != cost else float(cost)
+
+
+def _need(scenario: Scenario, kind: str, most: int) -> Need:
+    below, size = 0, 1
+    constraint, nearest = "", None
+    while below < most:
+        state = setting(_with_fleet(scenario, f"{size}x {kind}"))
+        known = state.tree.groups[0].device.id
+        ranking = search(
+            state, top=1, goals=(DEVICES,), above=below, misses=MISSES if size >= most else 0
+        )  # fmt: skip
+        if ranking.best is not None:
+            return Need(known, int(ranking.best.metrics["devices"]), size, ranking.best)
+        constraint = "" if ranking.counts["memory_feasible"] or nearest else _why(ranking.rejected)
+        nearest = ranking.misses[0] if ranking.misses else nearest
+        below, size = size, min(size * 2, most)
+    return Need(known, None, most, None, nearest, constraint)
+
+
+def _why(rejected: Iterable[Any]) -> str:
+    rows = [r for r in rejected if r["unit"] in ("B", "tokens")]
+    return f"{rows[-1]['family']}: {rows[-1]['constraint']}" if rows else ""
+
+
+def _with_fleet(scenario: Scenario, devices: str) -> Scenario:
+    from fleetcast.scenario.fleet.catalog import device
+
+    wanted = device(devices.partition(" ")[2], "kinds").id
+    fleet = scenario.fleet
+    price = {name: value for name, value in fleet.price.items() if device(name).id == wanted}
+    pools = tuple(msgspec.structs.replace(pool, on=None) for pool in scenario.plan.pools[:1])
+    return msgspec.structs.replace(
+        scenario, fleet=msgspec.structs.replace(fleet, devices=devices, groups=(), link="", network="", price=price),
+        plan=Plan(pools=pools, route=scenario.plan.route),
+    )  # fmt: skip
+
+
+def max_rate(scenario: Scenario, *, tolerance: float = 0.02) -> Load:
+    """Returns the largest load under which some plan of the scenario meets the SLO.
+
+    The scenario's arrivals are drawn together by a factor (the same requests in the same order); the factor is doubled
+    or halved until one load is met and one missed, then bisected. A complete ``[plan]`` is taken as it is.
+
+    Args:
+        scenario: fleet, traffic, SLO, and whatever of the plan is decided.
+        tolerance: relative width of the bracket at which to stop.
+
+    Raises:
+        SpecError: no SLO, or a closed loop, whose rate follows from the answers.
+    """
+    if not scenario.slo.limits():
+        raise SpecError("slo", "is empty", hint="Set e.g. slo.ttft_p99: any load is held when nothing limits it")
+    state = setting(scenario)
+    if state.requests.concurrency or state.requests.duration <= 0:
+        raise SpecError(
+            "workload.arrivals", "has no rate to vary", limit="a trace with times, or poisson, uniform, gamma",
+            hint="A closed loop's rate follows from the answers; vary its concurrency instead",
+        )  # fmt: skip
+    trial = _Trial(state)
+    low, high = (1.0, None) if trial(1.0) else (None, 1.0)
+    while high is None and low is not None and low < EXTREME:
+        low, high = (low * 2, None) if trial(low * 2) else (low, low * 2)
+    while low is None and high is not None and high > 1 / EXTREME:
+        low, high = (high / 2, high) if trial(high / 2) else (None, high / 2)
+    while low is not None and high is not None and high / low - 1 > tolerance:
+        middle = (low * high) ** 0.5
+        low, high = (middle, high) if trial(middle) else (low, middle)
+    factor = low or 0.0
+    return Load(factor, state.requests.rate * factor, trial.outcomes.get(factor), high, tolerance, tuple(trial.tried))
+
+
+class _Trial:
+    """Whether a load is met, by the plan that met the last one, else by any."""
+
+    def __init__(self, state: Setting) -> None:
+        self.state = state
+        self.tried: list[tuple[float, bool]] = []
+        self.outcomes: dict[float, Outcome] = {}
+        self.last: Plan | None = None
+
+    def __call__(self, factor: float) -> bool:
+        state = replace(self.state, requests=self.state.requests.speed_up(factor))
+        outcome = simulate(state, self.last) if self.last is not None else None
+        if outcome is None or not outcome.slo["met"]:
+            outcome = any_plan(state)
+        if outcome is not None:
+            self.outcomes[factor] = outcome
+            self.last = read_plan(dict(outcome.plan))
+        self.tried.append((factor, outcome is not None))
+        return outcome is not None
+
+
+def any_plan(state: Setting) -> Outcome | None:
+    """Returns the outcome of a plan that meets the SLO, the first that is found, or None where no plan does.
+
+    Plans with the least unloaded latency are tried first.
+    """
+    try:
+        fixed = complete(state, state.scenario.plan)
+    except SpecError:
+        pass
+    except Infeasible:
+        return None
+    else:
+        outcome = simulate(state, fixed)
+        return outcome if outcome.slo["met"] else None
+    sizes = [k for part in PARTS if (k := int(len(state.requests) * part)) >= SHORTEST]
+    hunt = Hunt(state, (FASTEST,), (FASTEST,), 1, sizes)
+    candidates = fit(state, enumerate_space(state)).candidates
+    for c in sorted(candidates, key=lambda c: (-c.devices, c.floor.metric("e2e.mean"), c.index)):
+        found = hunt.settle(c)
+        if found is not None and found.slo["met"]:
+            return found
+    return None

@@ -1,0 +1,51 @@
+"""The plan that operators make by hand: the null that a searched plan is held against.
+
+Tensor parallelism within the node as far as the model allows, then pipeline stages until the model fits, then as many
+copies as the fleet holds; the engine's default policies. What APEX (Lin et al., 2024) calls the heuristic plan.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fleetcast.base.errors import Infeasible
+from fleetcast.scenario.plan import Plan, Pool, replace
+from fleetcast.scenario.workload.models import Layout
+from fleetcast.search.space import places
+from fleetcast.sim.serving.setting import Setting, complete
+
+
+def heuristic(state: Setting) -> Plan:
+    """Returns the heuristic plan, complete; on a mixed fleet one pool per group, of those where the model fits.
+
+    What ``[plan]`` decides beside the degrees (engine, dtype, batch, ...) is kept.
+
+    Raises:
+        Infeasible: the model fits on no group.
+        SpecError: ``[plan]`` lists values to search.
+    """
+    template = state.scenario.plan.pools[0]
+    pools: list[Pool] = []
+    refusal: Infeasible | None = None
+    for group in state.tree.groups:
+        model = state.model_named(template.model)
+        tp = max(
+            t for t in range(1, min(group.count, group.node) + 1) if model.misfit(Layout(tensor_parallel=t)) is None
+        )
+        room = int(places(group, np.array([tp]))[0])
+        for pp in range(1, min(room, model.layers) + 1):
+            pool = replace(
+                template, on=group.name, replicas=room // pp, tensor_parallel=tp, pipeline_parallel=pp,
+                expert_parallel=1, attention_dp=1,
+            )  # fmt: skip
+            try:
+                complete(state, Plan(pools=(pool,)))
+            except Infeasible as why:
+                refusal = refusal or why
+                continue
+            pools.append(pool)
+            break
+    if not pools:
+        assert refusal is not None
+        raise refusal
+    return complete(state, Plan(pools=tuple(pools), route=state.scenario.plan.route))
