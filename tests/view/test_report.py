@@ -65,9 +65,10 @@ def test_report_without_a_plan_shows_the_nearest_misses(scenario, ranking):
 
 
 def test_report_when_nothing_fits(scenario, ranking):
-    nothing = replace(ranking, plans=(), frontier=(), misses=())
+    counts = dict(ranking.counts) | {"memory_feasible": 0, "simulated": 0}
+    nothing = replace(ranking, plans=(), frontier=(), misses=(), counts=counts)
     page = report.plan_report(scenario, nothing, None)
-    assert "No plan meets the SLO" in page
+    assert "No plan fits on this fleet" in page
     assert "weights per device" in page
 
 

@@ -40,8 +40,10 @@ def plan_report(scenario: Scenario, ranking: Ranking, best: Outcome | None) -> s
     """
     shown = best or (ranking.misses[0] if ranking.misses else None)
     feasible = ranking.best is not None
-    rest = _rest(ranking.best) if ranking.best is not None else ""
-    parts = [_title(scenario, _verdict(ranking), rest, "" if feasible else "no plan meets the SLO", feasible)]
+    rest = ""
+    if shown is not None:
+        rest = _rest(shown) if feasible else f"The nearest miss: {words.plan_name(shown.plan)}; {_rest(shown)}"
+    parts = [_title(scenario, _verdict(ranking), rest, "", feasible)]
     if shown is not None:
         parts.append(_tiles(shown))
         reasons = words.why(shown, seen(ranking), scenario.objective) if feasible else words.binding(shown)
@@ -74,7 +76,7 @@ def seen(ranking: Ranking) -> list[Outcome]:
 def _verdict(ranking: Ranking) -> str:
     best = ranking.best
     if best is None:
-        return "No plan meets the SLO on this fleet"
+        return words.failure(ranking)
     return f"Best: {words.plan_name(best.plan)}"
 
 
@@ -115,7 +117,7 @@ def _sized(value: str) -> str:
 
 def _frontier(scenario: Scenario, ranking: Ranking) -> str:
     info = figures.frontier_info(ranking, scenario.slo)
-    if info is None or len(info.points) < 2:
+    if info is None or len(info.points) < (2 if ranking.best is not None else 4):
         return ""
     lead = f"Each dot is a plan; point at one for its name. {ranking.lines()[-1].capitalize()}."
     return _section("The plans", plots.scatter_key(info) + plots.draw_scatter(info), lead)

@@ -104,7 +104,7 @@ def ranking_view(scenario: Scenario, ranking: Ranking, width: int) -> Renderable
     plans = ranking.plans
     if best is None:
         plans = ranking.misses
-        head = Text("No plan meets the SLO. Nearest misses:", style="bold red")
+        head = Text(words.failure(ranking) + (". Nearest misses:" if plans else "."), style="bold red")
         why = words.binding(plans[0]) if plans else []
     else:
         head = Text.assemble("Best: ", (words.plan_name(best.plan), "bold"), f", {words.policy_name(best.plan)}")

@@ -14,6 +14,7 @@ from fleetcast.scenario.plan import read_plan
 if TYPE_CHECKING:
     from fleetcast.scenario.load import Scenario
     from fleetcast.scenario.outcome import Outcome
+    from fleetcast.search.ranking import Ranking
 
 METRIC_NAMES = {
     "ttft": "time to first token", "tpot": "time per output token", "e2e": "whole time of a request",
@@ -181,6 +182,11 @@ def why(best: Outcome, plans: Sequence[Outcome], objective: Objective) -> list[s
     return sentences + binding(best)
 
 
+def failure(ranking: Ranking) -> str:
+    """Returns why a search has no best plan: nothing fits, or nothing is fast enough."""
+    return "No plan meets the SLO" if ranking.counts["memory_feasible"] else "No plan fits on this fleet"
+
+
 def binding(outcome: Outcome) -> list[str]:
     """Returns in sentences what holds a plan back: the limit most strained, the largest term of time, memory."""
     sentences = []
@@ -188,7 +194,8 @@ def binding(outcome: Outcome) -> list[str]:
     if checks:
         worst = max(checks, key=_strain)
         verb = "Closest to its limit" if worst["met"] else "Furthest beyond its limit"
-        sentences.append(f"{verb}: {limit_text(worst)} ({_strain(worst):.0%}).")
+        times = f"{_strain(worst):.0%}" if _strain(worst) < 2 else f"{_strain(worst):.3g} times"
+        sentences.append(f"{verb}: {limit_text(worst)} ({times}).")
     terms = outcome.breakdown.get("time", {})
     busy = {k: v for k, v in terms.items() if v > 0 and k != "idle"}
     if busy:
