@@ -34,6 +34,8 @@ MEASURED = {
     "l40s": ("l40s", "nccl/2.27.3", "0.22.0"),
     "b60": ("b60", "oneccl/2021.17.2", "0.20.0"),
 }
+APEX = {"h100-sxm": "H100-SXM", "h200-sxm": "H200-SXM"}
+"""Devices with collectives of APEX, and their name there."""
 
 
 def joined(name: str) -> tuple[str, float]:
@@ -50,7 +52,8 @@ def rows_of(data: Path, name: str) -> pd.DataFrame:
 
     ``message_size`` counts elements (the same sizes in APEX's tables, which say kilobytes, agree
     so). All_reduce of vLLM's custom kernel under a CUDA graph replaces NCCL's where it is faster,
-    as vLLM itself chooses; NCCL's own is kept as ``nccl_all_reduce`` for servers that switched it off.
+    as vLLM itself chooses; NCCL's own is kept as ``nccl_all_reduce`` for servers that switched it off,
+    from APEX's tables where there are any: the NCCL of vLLM 0, on the machines whose servers we forecast.
     """
     folder, nccl, custom = MEASURED[name]
     where = data / AIC / folder / "comm"
@@ -59,8 +62,9 @@ def rows_of(data: Path, name: str) -> pd.DataFrame:
         frame = pd.read_parquet(path)
         frame = frame[frame["nccl_dtype"] == "half"]
         frames.append(frame[["op_name", "num_gpus", "message_size", "latency"]])
-        plain = frames[-1][frames[-1]["op_name"] == "all_reduce"]
-        frames.append(plain.assign(op_name=PLAIN))
+        if name not in APEX:
+            plain = frames[-1][frames[-1]["op_name"] == "all_reduce"]
+            frames.append(plain.assign(op_name=PLAIN))
     for path in (where / "vllm" / custom).glob("*.parquet"):
         frame = pd.read_parquet(path)
         graph = frame["backend"] == "vllm_graph"
@@ -71,7 +75,12 @@ def rows_of(data: Path, name: str) -> pd.DataFrame:
     all_rows["size"] = all_rows["message_size"] * 2.0
     all_rows["time"] = all_rows["latency"] * 1e-3
     best = all_rows.groupby(["op", "num_gpus", "size"], as_index=False)["time"].min()
-    return best.rename(columns={"num_gpus": "ranks"})
+    best = best.rename(columns={"num_gpus": "ranks"})
+    if name in APEX:
+        old = apex_rows(data, APEX[name])
+        old = old[(old["op"] == "all_reduce") & (old["num_nodes"] == 1) & (old["dtype"] == "half")]
+        best = pd.concat([best, old.assign(op=PLAIN)[best.columns]])
+    return best
 
 
 def apex_rows(data: Path, name: str) -> pd.DataFrame:
@@ -128,6 +137,7 @@ def _knots(rows: pd.DataFrame) -> tuple[list[float], dict[str, dict[str, list[fl
     for (op, ranks), part in rows.groupby(["op", "ranks"]):
         known = part.sort_values("size")
         time = np.interp(np.log(keep), np.log(known["size"]), known["time"])
+        time = time * np.maximum(1.0, np.array(keep) / known["size"].max())  # beyond the last size: the bandwidth's
         rising = np.maximum.accumulate(time) * 1e6
         curves.setdefault(str(op), {})[str(ranks)] = [float(f"{t:.4g}") for t in rising]
     return keep, curves
