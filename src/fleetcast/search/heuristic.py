@@ -27,7 +27,7 @@ def heuristic(state: Setting) -> Plan:
     template = state.scenario.plan.pools[0]
     pools: list[Pool] = []
     refusal: Infeasible | None = None
-    for group in state.tree.groups:
+    for group in (g for g in state.tree.groups if template.on in (None, g.name)):
         model = state.model_named(template.model)
         tp = max(
             t for t in range(1, min(group.count, group.node) + 1) if model.misfit(Layout(tensor_parallel=t)) is None
@@ -35,8 +35,8 @@ def heuristic(state: Setting) -> Plan:
         room = int(places(group, np.array([tp]))[0])
         for pp in range(1, min(room, model.layers) + 1):
             pool = replace(
-                template, on=group.name, replicas=room // pp, tensor_parallel=tp, pipeline_parallel=pp,
-                expert_parallel=1, attention_dp=1,
+                template, on=group.name if len(state.tree.groups) > 1 else template.on, replicas=room // pp,
+                tensor_parallel=tp, pipeline_parallel=pp, expert_parallel=1, attention_dp=1,
             )  # fmt: skip
             try:
                 complete(state, Plan(pools=(pool,)))

@@ -168,8 +168,15 @@ def layouts(model: Model, group: Group, template: Pool) -> tuple[Rows, list[tupl
     shapes = {name: column[good] for name, column in shapes.items()}
     pp = _options(template.pipeline_parallel, range(1, min(n, model.layers) + 1))
     rows = _cross(shapes, "pp", pp, lambda c: places(group, c["tp"] * c["adp"]))
-    replicas = _options(template.replicas, _spaced(n))
-    rows = _cross(rows, "replicas", replicas, lambda c: places(group, c["tp"] * c["adp"]) // c["pp"])
+
+    def most(c: dict[str, Any]) -> Any:
+        return places(group, c["tp"] * c["adp"]) // c["pp"]
+
+    shapes, rows = rows, _cross(rows, "replicas", _options(template.replicas, _spaced(n)), most)
+    if template.replicas is None:  # as many as fit, too, where the steps jump over that number
+        full = shapes | {"replicas": most(shapes)}
+        missed = ~np.isin(full["replicas"], _spaced(n)) & (full["replicas"] > 0)
+        rows = {name: np.concatenate([rows[name], full[name][missed]]) for name in rows}
     table = np.zeros(len(rows["tp"]), dtype=ROW)
     for name in DEGREES:
         table[name] = rows[name]
