@@ -26,6 +26,11 @@ class Scenario(Spec):
     """One question: this fleet, this workload, these limits, this goal, these choices already made.
 
     Attributes:
+        fleet: devices, links, prices, grid.
+        workload: a model and its requests.
+        slo: upper limits on latency.
+        objective: what is minimised or maximised.
+        plan: what is already decided; a list means: search these values.
         name: shown in reports; the file's stem by default.
         seed: of every random stream.
         folder: where relative paths start.

@@ -47,7 +47,12 @@ class Slo(Spec):
 
 
 class Objective(Spec):
-    """What is minimised or maximised; several goals ask for a frontier."""
+    """What is minimised or maximised; several goals ask for a frontier.
+
+    Attributes:
+        minimize: what shall be small.
+        maximize: what shall be large.
+    """
 
     minimize: str | tuple[str, ...] | None = None
     maximize: str | tuple[str, ...] | None = None

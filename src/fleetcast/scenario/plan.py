@@ -28,21 +28,21 @@ class Pool(Spec):
 
     Attributes:
         role: what the pool does; "all" = prefill and decode.
-        on: name of the fleet's group it runs on; None = the only group, or any.
-        model: catalogue name or path; None = the workload's.
+        on: name of the fleet's group it runs on; a search left without it tries every group.
+        model: catalogue name or path, instead of the workload's.
         replicas: independent copies of the model.
         tensor_parallel: devices that split each layer.
         pipeline_parallel: stages that split the layers.
         expert_parallel: ranks that split the experts (within tensor_parallel x attention_dp devices).
         attention_dp: ranks that hold whole attention and split the requests of a replica.
-        engine: engine profile, e.g. "vllm-0.6".
-        dtype: weights; None = the checkpoint's.
-        kv_dtype: cache; "auto" = what the engine profile says.
-        activation_dtype: None = what dtype implies.
-        clock: share of the devices' top clock, 0.3 to 1; None = 1, less where a power limit asks for it.
-        batch: batch policy table, e.g. ``{kind = "chunked", chunk = 2048}``.
-        order: order policy table.
-        memory: memory policy table.
+        engine: engine profile, or an engine with its version such as ``vllm-0.11.2``.
+        dtype: of the weights.
+        kv_dtype: of the cache; "auto" = the engine profile's, else the checkpoint's.
+        activation_dtype: of what the weights are multiplied with.
+        clock: share of the devices' top clock; a power limit may lower it further.
+        batch: what goes into an iteration and who is admitted.
+        order: who is admitted next.
+        memory: who is evicted when the cache is full, and how.
     """
 
     role: str = "all"
@@ -58,9 +58,9 @@ class Pool(Spec):
     kv_dtype: str | tuple[str, ...] | None = None
     activation_dtype: str | None = None
     clock: float | tuple[float, ...] | None = None
-    batch: Table | tuple[Table, ...] | str | None = None
-    order: Table | tuple[Table, ...] | str | None = None
-    memory: Table | tuple[Table, ...] | str | None = None
+    batch: Table | tuple[Table | str, ...] | str | None = None
+    order: Table | tuple[Table | str, ...] | str | None = None
+    memory: Table | tuple[Table | str, ...] | str | None = None
 
     def devices(self) -> int:
         """Devices of a complete pool: replicas x tensor x pipeline x attention-DP."""

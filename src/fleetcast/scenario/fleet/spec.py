@@ -22,8 +22,12 @@ _MOST_DEVICES = 10_000_000
 class FleetGroup(Spec):
     """One group: either ``devices`` or ``groups``.
 
-    ``link`` joins what is in it: the devices of a node, or the groups below. ``count`` copies of
-    the group stand side by side on the link of the group above.
+    Attributes:
+        name: how pools name it with ``on``; default its device.
+        count: copies of the group that stand side by side on the link of the group above.
+        link: joins what is in it: the devices of a node, or the groups below.
+        devices: as in ``[fleet]``, without files.
+        groups: the groups below this one.
     """
 
     name: str = ""
@@ -37,14 +41,14 @@ class Fleet(Spec):
     """What a scenario says under ``[fleet]``.
 
     Attributes:
-        devices: ``"8x h100-sxm"``, ``"4x h100-sxm + 4x a100-80g-sxm"``, or a fleet's TOML file.
+        devices: how many of what, several kinds joined by ``+``; or a fleet's TOML file.
         groups: instead of ``devices``: the tree written out.
         link: over the catalogue's link inside a node; only beside ``devices``.
         network: over its link between nodes; beside ``groups``, the link between these.
         price: $/h per device, by device, over the catalogue's.
-        pue: facility power over IT power, at least 1.
-        grid: carbon intensity: a packaged grid, a CSV file, ``"400 g/kWh"``, a number in g/kWh.
-        power_limit: cap on each device's power (W).
+        pue: facility power over IT power.
+        grid: carbon intensity: a packaged grid, a CSV file, or a constant.
+        power_limit: cap on each device's power; lowers its clock where it must.
     """
 
     devices: str = ""

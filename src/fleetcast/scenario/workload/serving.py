@@ -17,12 +17,12 @@ class Arrivals(Spec):
     """When requests arrive, instead of a trace's times.
 
     Attributes:
-        kind: "poisson", "uniform", "gamma" (bursty; ``cv`` of the gaps) or "closed" (``concurrency`` users, each
-            sending its next request when the last has been answered).
-        rate: mean requests per second.
-        requests: how many; None = as many as the trace has.
-        concurrency: users of a closed loop.
-        cv: coefficient of variation of gamma gaps.
+        kind: "poisson", "uniform", "gamma" (bursty) or "closed" (users who each send their next request when the
+            last has been answered).
+        rate: mean requests per second; all kinds but closed need it.
+        requests: how many; left out = as many as the trace has.
+        concurrency: users of a closed loop, which needs it.
+        cv: standard deviation of gamma gaps over their mean.
     """
 
     kind: str
@@ -36,8 +36,11 @@ class Lengths(Spec):
     """How long requests are, instead of a trace's lengths.
 
     Attributes:
-        kind: "fixed" (``prompt``, ``output`` tokens) or "lognormal" (means ``prompt``, ``output`` and their 90th
-            percentiles ``prompt_p90``, ``output_p90``).
+        kind: "fixed" or "lognormal".
+        prompt: prompt tokens, the mean of a lognormal.
+        output: output tokens, the mean of a lognormal.
+        prompt_p90: 90th percentile of a lognormal's prompts, which needs it.
+        output_p90: 90th percentile of a lognormal's outputs, which needs it.
     """
 
     kind: str
@@ -52,8 +55,9 @@ class Serving(Spec):
 
     Attributes:
         model: catalogue name or path of a Hugging Face config.json.
-        trace: packaged sample's name or a file's path; None = arrivals and lengths are both given.
-        speed_up: 2 = the trace arrives twice as fast.
+        kind: which world answers; this version has the one for serving.
+        trace: packaged sample's name or a file's path; left out = arrivals and lengths are both given.
+        speed_up: 2 = the trace arrives twice as fast; not together with arrivals.
         requests: only the first so many requests of the trace.
         arrivals: instead of the trace's times.
         lengths: instead of the trace's lengths.

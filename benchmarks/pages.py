@@ -1,0 +1,445 @@
+"""Renders the tables of the documentation from the code, so that a page cannot say what the code does not.
+
+``python -m benchmarks.pages`` replaces what stands between ``<!-- table:NAME -->`` and ``<!-- /table -->`` in
+``docs/**/*.md``; ``make evidence`` does so too, and a test fails where a page is behind. NAME is a key of `TABLES`.
+``--pictures`` also draws ``docs/images/*.svg`` anew, from real runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from benchmarks.records import ROOT
+from fleetcast.base.files import write_atomic
+from fleetcast.base.show import show
+from fleetcast.base.spec import kinds
+from fleetcast.base.units import Quantity
+from fleetcast.cost.engine import Engine, Host, engines
+from fleetcast.policy import batch, memory, order, route
+from fleetcast.scenario.fleet.catalog import devices, links
+from fleetcast.scenario.fleet.signals import grids
+from fleetcast.scenario.fleet.spec import Fleet, FleetGroup
+from fleetcast.scenario.load import KINDS, Scenario
+from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, Objective, Slo
+from fleetcast.scenario.outcome import UNITS
+from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES, LOWEST_CLOCK, ROLES, Pool
+from fleetcast.scenario.workload.architectures import BUILDERS
+from fleetcast.scenario.workload.catalog import models
+from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving
+from fleetcast.sim.serving.setting import DEFAULT_ENGINE
+
+_BLOCK = re.compile(r"<!-- table:([\w-]+) -->(.*?)<!-- /table -->", re.DOTALL)
+
+FORMS: Mapping[str, type[msgspec.Struct]] = {
+    "": Scenario, "fleet": Fleet, "fleet.groups": FleetGroup, "workload": Serving, "workload.arrivals": Arrivals,
+    "workload.lengths": Lengths, "slo": Slo, "objective": Objective, "plan": Pool,
+}  # fmt: skip
+"""What a scenario file is made of: the path of each table and the class that reads it."""
+
+EXAMPLES: Mapping[str, str] = {
+    "name": '"night shift"', "seed": "7",
+    "fleet.devices": '"4x h100-sxm + 4x l40s"', "fleet.link": '"pcie-5"', "fleet.network": '"infiniband-ndr"',
+    "fleet.price": '{ "h100-sxm" = "2.50 $/h" }', "fleet.pue": "1.2", "fleet.grid": '"PJM"',
+    "fleet.power_limit": '"500 W"',
+    "fleet.groups.name": '"new"', "fleet.groups.count": "2", "fleet.groups.link": '"nvlink-4"',
+    "fleet.groups.devices": '"8x h100-sxm"',
+    "workload.model": '"llama-3.1-70b"', "workload.kind": '"serving"', "workload.trace": '"azure-conv-2023"',
+    "workload.speed_up": "2.0", "workload.requests": "2000",
+    "workload.arrivals.kind": '"poisson"', "workload.arrivals.rate": '"4 /s"', "workload.arrivals.requests": "1000",
+    "workload.arrivals.concurrency": "16", "workload.arrivals.cv": "3.0",
+    "workload.lengths.kind": '"lognormal"', "workload.lengths.prompt": "1000", "workload.lengths.output": "200",
+    "workload.lengths.prompt_p90": "2000", "workload.lengths.output_p90": "300",
+    "objective.minimize": '["cost", "latency"]', "objective.maximize": '"goodput"',
+    "plan.role": '"all"', "plan.on": '"new"', "plan.model": '"llama-3.1-8b"', "plan.replicas": "2",
+    "plan.tensor_parallel": "[2, 4, 8]", "plan.pipeline_parallel": "1", "plan.expert_parallel": "[1, 8]",
+    "plan.attention_dp": "8", "plan.engine": '"vllm-0.6"', "plan.dtype": '["bf16", "fp8"]', "plan.kv_dtype": '"fp8"',
+    "plan.activation_dtype": '"bf16"', "plan.clock": "[0.7, 1.0]",
+    "plan.batch": '{ kind = "chunked", chunk = 2048 }', "plan.order": '{ kind = "shortest_prompt" }',
+    "plan.memory": '{ kind = "swap" }',
+}  # fmt: skip
+"""One value per key, as a file has it; a test loads each."""
+
+CHOICES: Mapping[str, Iterable[str]] = {
+    "workload.kind": KINDS[:1], "workload.arrivals.kind": ("poisson", "uniform", "gamma", "closed"),
+    "workload.lengths.kind": ("fixed", "lognormal"), "objective.minimize": MINIMIZE, "objective.maximize": MAXIMIZE,
+    "plan.role": ROLES, "plan.dtype": DTYPES, "plan.kv_dtype": KV_DTYPES, "plan.activation_dtype": DTYPES,
+    "plan.batch": kinds(batch), "plan.order": kinds(order), "plan.memory": kinds(memory), "plan.engine": engines(),
+}  # fmt: skip
+RANGES: Mapping[str, str] = {
+    "seed": "0 to 2^63",
+    "fleet.pue": "1 to 10",
+    "fleet.power_limit": "above idle",
+    "fleet.groups.count": "1 to 10,000",
+    "plan.clock": f"{LOWEST_CLOCK} to 1",
+} | {f"plan.{name}": "from 1" for name in COUNTS}
+"""Ranges that are checked beyond what a type says."""
+DEFAULTS: Mapping[str, str] = {
+    "name": "the file's name", "fleet.link": "the device's", "fleet.network": "the device's",
+    "fleet.price": "the catalogue's", "fleet.groups.name": "its device", "fleet.groups.link": "the device's",
+    "objective.minimize": '`"cost"`', "plan.dtype": "the checkpoint's", "plan.engine": f'`"{DEFAULT_ENGINE}"`',
+    "plan.batch": "the engine's", "plan.order": "the engine's", "plan.memory": "the engine's",
+    "plan.model": "the workload's", "plan.expert_parallel": "`1`", "plan.attention_dp": "`1`",
+    "plan.kv_dtype": '`"auto"`',
+    "plan.activation_dtype": "follows dtype", "plan.clock": "`1.0`", "plan.on": "the only group",
+    "workload.requests": "all", "fleet.power_limit": "the board's",
+}  # fmt: skip
+"""What an absent key means where the class says None."""
+
+
+def fill(text: str) -> str:
+    """Returns a page with its marked tables rendered; filling twice changes nothing.
+
+    Raises:
+        KeyError: a page asks for a table that is not in `TABLES`.
+    """
+    return _BLOCK.sub(lambda m: f"<!-- table:{m[1]} -->\n\n{TABLES[m[1]]()}\n\n<!-- /table -->", text)
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Returns a Markdown table."""
+    lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def attributes(struct: type) -> dict[str, str]:
+    """Returns the sentences under "Attributes:" of a docstring, by name, as Markdown."""
+    found: dict[str, str] = {}
+    name = ""
+    for line in (inspect.getdoc(struct) or "").partition("Attributes:")[2].splitlines():
+        head, colon, rest = line.strip().partition(":")
+        if re.match(r"    \S", line) and colon and head.isidentifier():
+            name = head
+            found[name] = rest.strip()
+        elif name and line.strip():
+            found[name] += f" {line.strip()}"
+    return {name: said.replace("``", "`") for name, said in found.items()}
+
+
+def keys(path: str) -> str:
+    """Returns the table of one part of a scenario file: every key with type, default, range, example, meaning."""
+    struct = FORMS[path]
+    said, hints = attributes(struct), typing.get_type_hints(struct, include_extras=True)
+    rows = []
+    for field in msgspec.structs.fields(struct):
+        full = f"{path}.{field.name}".lstrip(".")
+        if full == "folder":
+            continue
+        example = f"`{EXAMPLES[full]}`" if full in EXAMPLES else ""
+        limit = RANGES.get(full) or ", ".join(f"`{c}`" for c in CHOICES.get(full, ())) or _range(hints[field.name])
+        rows.append(
+            (f"`{field.name}`", _type(hints[field.name]), _default(full, field), limit, example, said[field.name])
+        )
+    return table(("key", "type", "default", "range", "example", "meaning"), rows)
+
+
+def slo_keys() -> str:
+    """Returns the limits that ``[slo]`` knows: a metric and a statistic."""
+    said = {"ttft": "arrival to first token", "tpot": "time per further output token", "e2e": "arrival to last token"}
+    found: dict[str, list[str]] = {}
+    for name in Slo.__struct_fields__:
+        metric, _, statistic = name.partition("_")
+        found.setdefault(metric, []).append(f"`{metric}_{statistic}`")
+    rows = [
+        (", ".join(names), "quantity, s", "no limit", "at least 0", said[metric]) for metric, names in found.items()
+    ]
+    return table(("keys", "type", "default", "range", "limits"), rows)
+
+
+def _type(hint: Any) -> str:
+    """A field's type in words; a list beside a value means: search these."""
+    kinds_ = [a for a in _members(hint) if a is not types.NoneType]
+    lists = [a for a in kinds_ if typing.get_origin(a) is tuple]
+    quantity = next((q for a in kinds_ if (q := _mark(a, Quantity))), None)
+    if quantity is not None:
+        return f"quantity, {quantity.unit}"
+    if lists and len(lists) == len(kinds_):
+        inner = typing.get_args(lists[0])[0]
+        return "tables" if isinstance(inner, type) and issubclass(inner, msgspec.Struct) else "list"
+    words = [_word(a) for a in kinds_ if a not in lists]
+    return " or ".join(dict.fromkeys(words)) + (", or a list" if lists else "")
+
+
+def _word(kind: Any) -> str:
+    origin = typing.get_origin(kind)
+    if origin is typing.Annotated:
+        return _word(typing.get_args(kind)[0])
+    if origin is dict:
+        quantity = _mark(typing.get_args(kind)[1], Quantity)
+        return f"table of quantities, {quantity.unit}" if quantity else "table"
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return "table"
+    return {str: "text", int: "whole number", float: "number", bool: "true or false"}[kind]
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _mark(hint: Any, kind: type) -> Any:
+    return next((mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, kind)), None)
+
+
+def _range(hint: Any) -> str:
+    for member in _members(hint):
+        quantity, meta = _mark(member, Quantity), _mark(member, msgspec.Meta)
+        if quantity is not None:
+            return f"at least {quantity.low:g}"
+        if meta is not None and meta.gt is not None:
+            return f"above {meta.gt}"
+        if meta is not None and meta.ge is not None:
+            return f"{meta.ge} to {meta.le:,}"
+    return ""
+
+
+def _default(full: str, field: msgspec.structs.FieldInfo) -> str:
+    if full in DEFAULTS:
+        return DEFAULTS[full]
+    if field.default is msgspec.NODEFAULT:
+        return "required" if field.default_factory is msgspec.NODEFAULT else "none"
+    if field.default in (None, "", ()) or isinstance(field.default, msgspec.Struct):
+        return "none"
+    return f'`"{field.default}"`' if isinstance(field.default, str) else f"`{field.default}`"
+
+
+def device_table() -> str:
+    """Returns the devices: memory, peaks, power, price, node and links."""
+    rows = []
+    for d in devices().values():
+        peaks = ", ".join(f"{name} {show(value / 1e12)}" for name, value in d.peak.items())
+        price = show(d.price, "$/h").removesuffix(" $/h") if d.price is not None else "-"
+        rows.append((
+            f"`{d.id}`", show(d.memory, "B"), show(d.bandwidth, "B/s"), peaks,
+            f"{show(d.power.idle)} / {show(d.power.max)}", price, str(d.node), f"`{d.link}`", f"`{d.network}`",
+        ))  # fmt: skip
+    heads = (
+        "device",
+        "memory",
+        "bandwidth",
+        "peak, dense TFLOP/s",
+        "idle / max, W",
+        "$/h",
+        "in a node",
+        "link",
+        "network",
+    )
+    return table(heads, rows)
+
+
+def device_sources() -> str:
+    """Returns where the figures of each device come from, and what of them was measured."""
+    rows = []
+    for d in devices().values():
+        price = f"{d.price_source}, {d.price_date}" if d.price is not None else "not rented"
+        rows.append((f"`{d.id}`", d.measured, d.source, price))
+    return table(("device", "measured", "data sheet", "price"), rows)
+
+
+def link_table() -> str:
+    """Returns the links: bandwidth of a device in one direction, latency, source."""
+    rows = ((f"`{x.id}`", show(x.bandwidth, "B/s"), show(x.latency, "s"), x.kind, x.source) for x in links().values())
+    return table(("link", "bandwidth", "latency", "kind", "source"), rows)
+
+
+def grid_table() -> str:
+    """Returns the packaged grids with their mean intensity."""
+    rows = []
+    for name, s in grids().items():
+        mean = s.mean(0.0, s.span) if len(s.values) > 1 else s.values[0]
+        rows.append((f"`{name}`", f"{mean:.0f}", "hourly" if len(s.values) > 1 else "yearly mean"))
+    return table(("grid", "mean, gCO2e/kWh", "kind"), rows)
+
+
+def model_table() -> str:
+    """Returns the models: parameters, those a token is multiplied with, cache, storage."""
+    rows = []
+    for name, m in models().items():
+        cache = show(m.kv_bytes_per_token(), "B")
+        rows.append((
+            f"`{name}`", _billions(m.params()), _billions(m.active_params()), cache, m.dtype,
+            f"{m.context:,}" if m.context else "-", f"`{m.architecture}`",
+        ))  # fmt: skip
+    heads = ("model", "parameters", "active", "KV per token, 16 bit", "weights", "positions", "architecture")
+    return table(heads, rows)
+
+
+def architecture_table() -> str:
+    """Returns the architectures that have a builder, and what its docstring says of them."""
+    rows = []
+    for name, builder in BUILDERS.items():
+        said = " ".join((inspect.getdoc(builder) or "").replace("``", "`").split())
+        for own in BUILDERS:
+            said = re.sub(rf"^{own}( \([^)]*\))?( and \w+( \([^)]*\))?)?[.:]? ?", "", said)
+        rows.append((f"`{name}`", said if said[1:2] == " " else said[:1].upper() + said[1:]))
+    return table(("architecture", "what config.json leaves to the class"), rows)
+
+
+def engine_table() -> str:
+    """Returns the engine profiles with what a plan gets from them by default."""
+    rows = []
+    for e in engines().values():
+        asked = ", ".join(f"{k} {v}" for k, v in e.batch.items() if k != "kind")
+        versions = f"{e.family} {_versions(e)}".strip()
+        rows.append((
+            f"`{e.id}`", e.name, ", ".join(filter(None, (versions, *e.names))), f"{e.batch['kind']} ({asked})",
+            f"{e.memory_fraction:g}", show(e.reserve, "B"), str(e.block), "yes" if e.overlap else "no",
+        ))  # fmt: skip
+    heads = ("id", "engine", "answers for", "batch", "memory", "reserve", "block", "overlap")
+    return table(heads, rows)
+
+
+def engine_sources() -> str:
+    """Returns the source of each profile."""
+    return "\n".join(f"- `{e.id}`: {e.source.rstrip('.')}." for e in engines().values())
+
+
+def _versions(e: Engine) -> str:
+    since, until = (".".join(map(str, v)) for v in (e.since, e.until))
+    if not e.family:
+        return ""
+    return f"from {since}" if since else f"before {until}" if until else "of any version"
+
+
+def engine_keys() -> str:
+    """Returns the keys of an engine profile."""
+    return _plain_keys(Engine)
+
+
+def host_keys() -> str:
+    """Returns the host constants of a profile."""
+    return _plain_keys(Host)
+
+
+def _plain_keys(struct: type[msgspec.Struct]) -> str:
+    said, hints = attributes(struct), typing.get_type_hints(struct, include_extras=True)
+    rows = []
+    for f in msgspec.structs.fields(struct):
+        fallback = (
+            "required" if f.default is msgspec.NODEFAULT and f.default_factory is msgspec.NODEFAULT else "optional"
+        )
+        rows.append((f"`{f.name}`", _type(hints[f.name]), fallback, said.get(f.name, "for people")))
+    return table(("key", "type", "", "meaning"), rows)
+
+
+def host_table() -> str:
+    """Returns the fitted host constants of every profile, per device."""
+    names, hints = Host.__struct_fields__, typing.get_type_hints(Host, include_extras=True)
+    rows = []
+    for e in engines().values():
+        for device, host in e.host.items():
+            cells = (show(getattr(host, n), "s" if _mark(hints[n], Quantity) else "") for n in names)
+            rows.append((f"`{e.id}`", device, *cells))
+    return table(("engine", "device", *names), rows)
+
+
+def host_ranges() -> str:
+    """Returns the physical range that each fit keeps a host constant in: ``RANGES`` of the scripts in ``fit/``."""
+    scripts = {path.stem: _literal(path, "RANGES") for path in sorted((ROOT / "benchmarks/fit").glob("*.py"))}
+    fits = {stem: ranges for stem, ranges in scripts.items() if ranges and set(ranges) <= set(Host.__struct_fields__)}
+    rows = [
+        (f"`{n}`", *(f"{show(r[n][0], 's')} to {show(r[n][2], 's')}" if n in r else "-" for r in fits.values()))
+        for n in Host.__struct_fields__
+        if any(n in r for r in fits.values())
+    ]
+    return table(("constant", *(f"`fit/{stem}.py`" for stem in fits)), rows)
+
+
+def _literal(path: Path, name: str) -> Any:
+    """The value of a module's constant that is written out; None where it has none."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.target.id == name:
+            return ast.literal_eval(node.value) if node.value is not None else None
+    return None
+
+
+def policy_table() -> str:
+    """Returns every policy: decision, kind, settings with defaults and ranges, what it does, where it is from."""
+    rows = []
+    for family in (batch, order, memory, route):
+        for kind, made in kinds(family).items():
+            module = inspect.getmodule(made)
+            about = (inspect.getdoc(made) or "").split("\n")[0].replace("``", "`")
+            rows.append((family.__name__.rpartition(".")[2], f"`{kind}`", _settings(made), about, _paper(module)))
+    return table(("decision", "kind", "settings", "rule", "from"), rows)
+
+
+def policy_rules() -> str:
+    """Returns what each module of a policy says of itself, after its first line."""
+    parts = []
+    for family in (batch, order, memory, route):
+        for kind, made in kinds(family).items():
+            text = (getattr(inspect.getmodule(made), "__doc__", "") or "").strip()
+            first, _, rest = text.partition("\n\n")
+            parts.append(
+                f"**`{kind}`.** {' '.join(first.split())} {' '.join(rest.split())}".replace("``", "`").rstrip()
+            )
+    return "\n\n".join(parts)
+
+
+def _settings(made: type) -> str:
+    hints = typing.get_type_hints(made.__init__, include_extras=True)  # type: ignore[misc]
+    said = []
+    for name, p in inspect.signature(made).parameters.items():
+        limit = _range(hints.get(name))
+        said.append(f"`{name} = {p.default}`" + (f" ({limit})" if limit else ""))
+    return ", ".join(said) or "-"
+
+
+def _paper(module: types.ModuleType | None) -> str:
+    """The first sentence of a module's docstring that holds a year."""
+    text = " ".join((getattr(module, "__doc__", "") or "").split())
+    sentences = re.split(r"(?<=[.;]) (?=[A-Z\"])|(?<=\d\d): ", text)
+    return next((s.rstrip(".;:") for s in sentences if re.search(r"\b(19|20)\d\d\b", s)), "").split(" Rule:")[0]
+
+
+def metric_table() -> str:
+    """Returns the metrics of an outcome with their units."""
+    return table(("metric", "unit"), ((f"`{k}`", unit or "-") for k, unit in UNITS.items()))
+
+
+def _billions(count: float) -> str:
+    return f"{count / 1e9:,.2f} B" if count >= 1e9 else f"{count / 1e6:,.0f} M"
+
+
+TABLES: Mapping[str, Callable[[], str]] = {
+    "scenario": lambda: keys(""), "fleet": lambda: keys("fleet"), "groups": lambda: keys("fleet.groups"),
+    "workload": lambda: keys("workload"), "arrivals": lambda: keys("workload.arrivals"),
+    "lengths": lambda: keys("workload.lengths"), "slo": slo_keys, "objective": lambda: keys("objective"),
+    "plan": lambda: keys("plan"), "devices": device_table, "device-sources": device_sources, "links": link_table,
+    "grids": grid_table, "models": model_table, "architectures": architecture_table, "engines": engine_table,
+    "engine-sources": engine_sources, "engine-keys": engine_keys, "host-keys": host_keys,
+    "host-ranges": host_ranges, "host": host_table,
+    "policies": policy_table, "policy-rules": policy_rules, "metrics": metric_table,
+}  # fmt: skip
+"""What a page may ask for, by name."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Renders every page; returns 0."""
+    parser = argparse.ArgumentParser(description="Render the tables of the documentation from the code.")
+    parser.add_argument("--pictures", action="store_true", help="draw docs/images anew, from real runs")
+    if parser.parse_args(arguments).pictures:
+        from benchmarks.pictures import draw
+
+        for name, svg in draw().items():
+            print(write_atomic(ROOT / "docs" / "images" / name, svg))
+    for path in sorted((ROOT / "docs").glob("**/*.md")):
+        text = path.read_text(encoding="utf-8")
+        if fill(text) != text:
+            print(write_atomic(path, fill(text)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""The tables of the documentation say what the code does."""
+
+import tomllib
+
+import msgspec
+import pytest
+
+from benchmarks import pages
+from benchmarks.records import ROOT
+from fleetcast.base.errors import SpecError
+from fleetcast.scenario.fleet.tree import resolve
+from fleetcast.scenario.load import load
+
+PAGES = sorted((ROOT / "docs").glob("**/*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_a_page_shows_the_tables_of_the_code(page):
+    text = page.read_text(encoding="utf-8")
+    assert pages.fill(text) == text, "run: python -m benchmarks.pages"
+
+
+def test_every_table_is_on_a_page():
+    text = "".join(p.read_text(encoding="utf-8") for p in PAGES)
+    assert {name for name in pages.TABLES if f"<!-- table:{name} -->" not in text} == set()
+
+
+def scenario(key: str, value: str) -> dict:
+    """The least scenario in which a key may stand, with that key set."""
+    value = tomllib.loads(f"x = {value}")["x"]
+    table = {
+        "fleet": {"devices": "4x h100-sxm + 4x l40s"},
+        "workload": {"model": "llama-3.1-8b", "trace": "azure-conv-2023"},
+        "plan": {},
+    }
+    part, _, rest = key.rpartition(".")
+    if part == "fleet.groups":
+        table["fleet"] = {"groups": [{"devices": "8x h100-sxm"} | {rest: value}]}
+    elif part == "workload.arrivals":
+        kinds = {"concurrency": {"kind": "closed"}, "cv": {"kind": "gamma", "rate": 1.0}}
+        table["workload"]["arrivals"] = kinds.get(rest, {"kind": "poisson", "rate": 1.0}) | {rest: value}
+    elif part == "workload.lengths":
+        full = {"kind": "lognormal", "prompt": 1000, "output": 200, "prompt_p90": 2000, "output_p90": 300}
+        table["workload"]["lengths"] = full | {rest: value}
+    elif part:
+        table.setdefault(part, {})[rest] = value
+    else:
+        table[rest] = value
+    return table
+
+
+@pytest.mark.parametrize("key", pages.EXAMPLES)
+def test_the_example_of_a_key_is_accepted(key):
+    made = load(scenario(key, pages.EXAMPLES[key]))
+    assert resolve(made.fleet).devices > 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", "-1"), ("fleet.pue", "0.9"), ("fleet.pue", "11"), ("fleet.power_limit", '"100 W"'),
+        ("fleet.groups.count", "0"), ("fleet.groups.count", "10_001"), ("plan.clock", "0.2"), ("plan.clock", "1.1"),
+        ("plan.replicas", "0"), ("plan.tensor_parallel", "[0, 1]"), ("plan.attention_dp", "0"),
+        ("workload.speed_up", "0"), ("workload.requests", "0"), ("workload.arrivals.concurrency", "0"),
+        ("workload.lengths.prompt", "-1"), ("slo.ttft_p99", '"-1 s"'), ("plan.role", '"prefill"'),
+        ("plan.dtype", '"fp12"'), ("plan.kv_dtype", '"nvfp4"'), ("objective.minimize", '"goodput"'),
+    ],
+)  # fmt: skip
+def test_what_lies_outside_the_stated_range_is_refused(key, value):
+    with pytest.raises(SpecError) as caught:
+        resolve(load(scenario(key, value)).fleet)
+    assert key.rpartition(".")[2] in caught.value.path
+
+
+def test_every_key_has_a_meaning_and_every_single_value_an_example():
+    for path, struct in pages.FORMS.items():
+        said = pages.attributes(struct)
+        for field in msgspec.structs.fields(struct):
+            full = f"{path}.{field.name}".lstrip(".")
+            if path == "slo" or full == "folder":
+                continue
+            assert said[field.name], full
+            holds_a_table = full in pages.FORMS or field.name == "groups"
+            assert holds_a_table or full in pages.EXAMPLES, full
