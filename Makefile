@@ -53,6 +53,7 @@ imports: $(VENV)/installed $(VENV)/lint-extras
 
 evidence: $(VENV)/installed $(VENV)/bench-extras  ## run every benchmark, render the figures in the docs
 	$(BIN)/python -m benchmarks.evidence $(EVIDENCE_ARGS)
+	$(BIN)/python -m benchmarks.pages --runs
 
 docs: $(VENV)/installed $(VENV)/docs-extras  ## build the documentation into site/
 	$(BIN)/zensical build --clean --strict

@@ -7,7 +7,8 @@
 - ``docs/systems.md``: from ``docs/systems.toml`` and the records,
 - what stands between ``<!-- evidence:ID -->`` and ``<!-- /evidence -->`` in ``docs/**/*.md`` and
   the README. ID is ``all``, a system's number, a script's name, or a claim's slug. Alone on its
-  line it becomes a table, within a sentence the figure.
+  line it becomes a table, within a sentence the figure,
+- the tables that `benchmarks.pages` makes from the code.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from pathlib import Path
 
 import msgspec
 
+from benchmarks.pages import fill as fill_tables
 from benchmarks.records import ROOT, SYSTEMS, Record, from_json, show, table, to_json, verdict
 from fleetcast.base.files import write_atomic
 
@@ -191,7 +193,7 @@ def systems_page(found: Sequence[System], records: Sequence[Record]) -> str:
 def render(root: Path, records: Sequence[Record]) -> dict[Path, str]:
     """Returns the text of every file that follows from the records."""
     pages = {
-        path: fill(path.read_text(encoding="utf-8"), records)
+        path: fill(fill_tables(path.read_text(encoding="utf-8")), records)
         for path in [*sorted((root / "docs").glob("**/*.md")), root / "README.md"]
         if path.exists()
     }

@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.pages`` replaces what stands between ``<!-- table:NAME -->`` and ``<!-- /table -->`` in
 ``docs/**/*.md``; ``make evidence`` does so too, and a test fails where a page is behind. NAME is a key of `TABLES`.
-``--pictures`` also draws ``docs/images/*.svg`` anew, from real runs.
+``--runs`` also renews what real runs gave: ``docs/images/*.svg``, and the output between ``<!-- run:COMMAND -->`` and
+``<!-- /run -->``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ from __future__ import annotations
 import argparse
 import ast
 import inspect
+import os
 import re
+import shlex
+import subprocess
 import sys
 import types
 import typing
@@ -39,6 +43,7 @@ from fleetcast.scenario.workload.catalog import models
 from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving
 from fleetcast.sim.serving.setting import DEFAULT_ENGINE
 
+_RUN = re.compile(r"<!-- run:(fleetcast [^\n]+?) -->(.*?)<!-- /run -->", re.DOTALL)
 _BLOCK = re.compile(r"<!-- table:([\w-]+) -->(.*?)<!-- /table -->", re.DOTALL)
 
 FORMS: Mapping[str, type[msgspec.Struct]] = {
@@ -104,6 +109,21 @@ def fill(text: str) -> str:
         KeyError: a page asks for a table that is not in `TABLES`.
     """
     return _BLOCK.sub(lambda m: f"<!-- table:{m[1]} -->\n\n{TABLES[m[1]]()}\n\n<!-- /table -->", text)
+
+
+def rerun(text: str) -> str:
+    """Returns a page with the output of its marked commands as it is now."""
+
+    def output(match: re.Match[str]) -> str:
+        words = shlex.split(match[1])
+        done = subprocess.run(
+            [sys.executable, "-m", *words], cwd=ROOT, env=os.environ | {"COLUMNS": "84"}, capture_output=True,
+            text=True, check=True,
+        )  # fmt: skip
+        said = "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+        return f"<!-- run:{match[1]} -->\n\n```text\n$ {match[1]}\n{said}\n```\n\n<!-- /run -->"
+
+    return _RUN.sub(output, text)
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -292,10 +312,10 @@ def engine_table() -> str:
         asked = ", ".join(f"{k} {v}" for k, v in e.batch.items() if k != "kind")
         versions = f"{e.family} {_versions(e)}".strip()
         rows.append((
-            f"`{e.id}`", e.name, ", ".join(filter(None, (versions, *e.names))), f"{e.batch['kind']} ({asked})",
+            f"`{e.id}`: {e.name}", ", ".join(filter(None, (versions, *e.names))), f"{e.batch['kind']} ({asked})",
             f"{e.memory_fraction:g}", show(e.reserve, "B"), str(e.block), "yes" if e.overlap else "no",
         ))  # fmt: skip
-    heads = ("id", "engine", "answers for", "batch", "memory", "reserve", "block", "overlap")
+    heads = ("engine", "answers for", "batch", "memory", "reserve", "block", "overlap")
     return table(heads, rows)
 
 
@@ -428,16 +448,18 @@ TABLES: Mapping[str, Callable[[], str]] = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Renders every page; returns 0."""
     parser = argparse.ArgumentParser(description="Render the tables of the documentation from the code.")
-    parser.add_argument("--pictures", action="store_true", help="draw docs/images anew, from real runs")
-    if parser.parse_args(arguments).pictures:
+    parser.add_argument("--runs", action="store_true", help="renew pictures and outputs, from real runs")
+    again = parser.parse_args(arguments).runs
+    if again:
         from benchmarks.pictures import draw
 
         for name, svg in draw().items():
             print(write_atomic(ROOT / "docs" / "images" / name, svg))
     for path in sorted((ROOT / "docs").glob("**/*.md")):
         text = path.read_text(encoding="utf-8")
-        if fill(text) != text:
-            print(write_atomic(path, fill(text)))
+        new = rerun(fill(text)) if again else fill(text)
+        if new != text:
+            print(write_atomic(path, new))
     return 0
 
 

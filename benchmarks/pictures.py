@@ -1,6 +1,6 @@
 """Draws the pictures of the documentation from real runs: the figures of the HTML report, each as a file of its own.
 
-``python -m benchmarks.pages --pictures`` writes them to ``docs/images``. The runs are the packaged examples, so anyone
+``python -m benchmarks.pages --runs`` writes them to ``docs/images``. The runs are the packaged examples, so anyone
 can see the same figures with ``fleetcast plan mixed-fleet --report report.html``.
 """
 

@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*(ROOT / "docs").glob("**/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 FENCE = re.compile(r"^```(\w*)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+RUN = re.compile(r"<!-- run:(fleetcast [^\n]+?) -->(.*?)<!-- /run -->", re.DOTALL)
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 SMALLEST = {"fleet": {"devices": "1x h100-sxm"}, "workload": {"model": "llama-3.1-8b", "trace": "azure-conv-2023"}}
 
@@ -94,6 +95,20 @@ def run_console(body: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert asked or code == 0, f"{command}: exit code {code}\n{got}"
         if expected.strip():
             assert doctest.OutputChecker().check_output(expected, got, FLAGS), f"{command} said\n{got}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_shown_outputs_have_the_shape_of_todays(
+    page: Path, desk: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Figures move with every fit, so they are renewed by `make evidence`; sections and columns must be today's."""
+    monkeypatch.setenv("COLUMNS", "84")
+    for command, shown in RUN.findall(page.read_text(encoding="utf-8")):
+        assert main(shlex.split(command)[1:]) == 0
+        heads = [line.split() for line in capsys.readouterr().out.splitlines() if re.match(r"[A-Z][^\d:]*$", line)]
+        assert heads
+        known = [line.split() for line in shown.splitlines()]
+        assert all(head in known for head in heads), "run: python -m benchmarks.pages --runs"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

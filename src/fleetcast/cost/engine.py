@@ -49,12 +49,14 @@ class Engine(Spec):
     """One serving engine.
 
     Attributes:
-        id: e.g. "vllm-0.6".
+        id: how plans name it, e.g. "vllm-0.6".
+        name: how reports name it.
         batch: default batch policy table.
         order: default order policy table.
         memory: default memory policy table.
         memory_fraction: share of a device's memory the engine takes.
-        reserve: B of that it needs for itself (runtime, graphs, workspaces); ``reserve_ranks`` B more with several.
+        reserve: B of that it needs for itself (runtime, graphs, workspaces).
+        reserve_ranks: B more where a replica has several ranks (communication buffers).
         block: tokens per KV block.
         watermark: share of KV blocks kept free at admission.
         kv_dtype: cache dtype where the plan says "auto"; "" = the checkpoint's own.
@@ -69,7 +71,9 @@ class Engine(Spec):
         long_batch: that policy's table.
         host: fitted host constants, by device id, with "default".
         names: other names, exact.
-        family: engine names this profile answers for, with the versions ``since`` (inclusive) ``until`` (exclusive).
+        family: engine name this profile answers for, in the versions ``since`` to ``until``.
+        since: first version; empty = any.
+        until: first version that it does not answer for; empty = none.
         source: where the figures come from.
     """
 
