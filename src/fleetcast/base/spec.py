@@ -55,17 +55,22 @@ def dump_toml(table: Mapping[str, Any]) -> str:
 def to_builtins(value: object) -> Any:
     """Returns a Spec as plain dicts, lists, numbers and text, defaults left out."""
     if isinstance(value, msgspec.Struct):
-        defaults = {
-            f.name: f.default if f.default is not msgspec.NODEFAULT
-            else (f.default_factory() if f.default_factory is not msgspec.NODEFAULT else msgspec.NODEFAULT)
-            for f in msgspec.structs.fields(value)
-        }  # fmt: skip
-        return {k: to_builtins(getattr(value, k)) for k, d in defaults.items() if getattr(value, k) != d}
+        defaults = _defaults(type(value))
+        return {k: to_builtins(found) for k, d in defaults.items() if (found := getattr(value, k)) != d}
     if isinstance(value, Mapping):
         return {str(k): to_builtins(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [to_builtins(v) for v in value]
     return value
+
+
+@cache
+def _defaults(struct: type[msgspec.Struct]) -> dict[str, Any]:
+    found = {}
+    for field in msgspec.structs.fields(struct):
+        made = field.default_factory() if field.default_factory is not msgspec.NODEFAULT else field.default
+        found[field.name] = made
+    return found
 
 
 def convert(data: object, type_: type[T], path: str = "") -> T:

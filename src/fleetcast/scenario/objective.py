@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
-
 from fleetcast.base.errors import SpecError, closest
 from fleetcast.base.spec import Spec
 from fleetcast.base.tables import lookup
@@ -34,7 +32,7 @@ class Slo(Spec):
 
     def limits(self) -> dict[str, float]:
         """Returns the limits that are set: ``{"ttft.p99": 2.0}``, s."""
-        names = (f.name for f in msgspec.structs.fields(self))
+        names = self.__struct_fields__
         return {n.replace("_", "."): v for n in names if (v := getattr(self, n)) is not None}
 
     def per_request(self) -> dict[str, float]:

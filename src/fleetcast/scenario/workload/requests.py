@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +81,10 @@ class Requests:
 
     def digest(self) -> str:
         """Returns 16 hexadecimal digits of the columns; name and notes do not count."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         sha = hashlib.sha256(f"{len(self)} {self.concurrency} {self.timed}".encode())
         for column in (self.arrival, self.prompt, self.output, self.session, self.prefix):
             sha.update(b"-" if column is None else np.ascontiguousarray(column).tobytes())

@@ -466,18 +466,22 @@ class Replica:
     @cython.wraparound(False)
     def _settle(self) -> cython.void:
         k: cython.longlong = self.steps
-        duration: cython.double = self.end - self.now
+        half: cython.double = 0.5 * k * (k - 1)
         tokens: cython.longlong
+        c: Costs = self.costs
         lane: Lane
+        sums: cython.double[::1] = self.sums
         if self.log is not None:
-            self._note(duration)
-        self.busy += duration
+            self._note(self.end - self.now)
+        self.busy += self.end - self.now
         self.iterations += k
-        self.before = self.now + ((k - 1) * self.v + self.s * (0.5 * (k - 1) * (k - 2)))
+        if c.lag:
+            self.before = self.now + ((k - 1) * self.v + self.s * (0.5 * (k - 1) * (k - 2)))
         self.now = self.end
-        self.sums[5] += k * self.attention + self.attention_slope * (0.5 * k * (k - 1))
-        self.sums[6] += k * self.host + self.host_slope * (0.5 * k * (k - 1))
-        self.sums[7] += self.swap
+        sums[5] += k * self.attention + self.attention_slope * half
+        sums[6] += k * self.host + self.host_slope * half
+        if self.swap > 0.0:
+            sums[7] += self.swap
         if self.single:
             lane = self.only
             tokens = lane.decodes + lane.tokens
@@ -485,13 +489,13 @@ class Replica:
                 self.hist[tokens] += k
                 self.hist_head[lane.decodes + lane.emits] += k
             else:
-                _deposit(self.hist, self.costs.last, tokens, k)
-                _deposit(self.hist_head, self.costs.last, lane.decodes + lane.emits, k)
-            self._settle_lane(lane, k)
+                _deposit(self.hist, c.last, tokens, k)
+                _deposit(self.hist_head, c.last, lane.decodes + lane.emits, k)
+            self._settle_lane(c, lane, k, half)
             return
         self._deposit_all(k)
         for lane in self.lanes:
-            self._settle_lane(lane, k)
+            self._settle_lane(c, lane, k, half)
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -524,19 +528,18 @@ class Replica:
     @cython.boundscheck(False)
     @cython.wraparound(False)
     @cython.cdivision(True)
-    def _settle_lane(self, lane: Lane, k: cython.longlong) -> cython.void:
+    def _settle_lane(self, c: Costs, lane: Lane, k: cython.longlong, half: cython.double) -> cython.void:
         req: Requests = self.requests
-        c: Costs = self.costs
         r: cython.longlong
         key: cython.longlong
         i: cython.Py_ssize_t
         n: cython.longlong = lane.decodes
         if n > 0:
             lane.it += k
-            self.sums[0] += k * lane.full + 0.5 * k * (k - 1) * n
+            self.sums[0] += k * lane.full + half * n
             lane.full += k * n
             if c.window_share > 0.0:
-                self.sums[1] += k * lane.windowed + 0.5 * k * (k - 1) * lane.growing
+                self.sums[1] += k * lane.windowed + half * lane.growing
                 lane.windowed += k * lane.growing
                 while lane.turning > 0 and (lane.turns[0] >> 32) <= lane.it:
                     r = lane.turns[0] & 0xFFFFFFFF
@@ -565,12 +568,14 @@ class Replica:
     def _join(self, lane: Lane, r: cython.longlong) -> cython.void:
         """A prefill is complete: its token comes out, and the request decodes from the next iteration on."""
         req: Requests = self.requests
-        if req.emitted[r] == 0:
+        emitted: cython.longlong = req.emitted[r]
+        b: cython.longlong = self.costs.block
+        if emitted == 0:
             req.first[r] = self.now
-        req.emitted[r] += 1
+        req.emitted[r] = emitted + 1
         if not self.reserve:
-            lane.held -= self._blocks(req.prompt[r] + req.emitted[r] - 1)
-        if req.emitted[r] >= req.output[r]:
+            lane.held -= (req.prompt[r] + emitted + b - 1) // b
+        if emitted + 1 >= req.output[r]:
             self._release(lane, r)
             return
         self._enter(lane, r)
@@ -659,9 +664,11 @@ class Replica:
     @cython.exceptval(check=False)
     @cython.boundscheck(False)
     @cython.wraparound(False)
+    @cython.cdivision(True)
     def _release(self, lane: Lane, r: cython.longlong) -> cython.void:
         req: Requests = self.requests
-        full: cython.longlong = self._blocks(req.prompt[r] + req.output[r])
+        b: cython.longlong = self.costs.block
+        full: cython.longlong = (req.prompt[r] + req.output[r] + b - 1) // b
         req.finish[r] = self.now
         req.ends[r] = -1
         lane.worst -= full
@@ -712,36 +719,44 @@ class Replica:
     @cython.wraparound(False)
     def _begin(self) -> cython.void:
         lane: Lane
+        c: Costs = self.costs
         work: cython.longlong = 0
-        k: cython.longlong
-        self.pure = True
+        k: cython.longlong = 1
         if self.single:
             lane = self.only
-            self._compose(lane)
-            work = lane.decodes + lane.count
-            self.pure = lane.count == 0 and lane.extra == 0.0 and not lane.late
-        else:
-            for lane in self.lanes:
-                self._compose(lane)
-                work += lane.decodes + lane.count
-                if lane.count > 0 or lane.extra != 0.0 or lane.late:
-                    self.pure = False
+            self._compose(c, lane)
+            if lane.decodes + lane.count == 0:
+                self.end = INF
+                self.steps = 0
+                return
+            self._time_single(c, lane)
+            if lane.count == 0 and lane.extra == 0.0 and not lane.late and not self.stepwise:
+                k = (lane.heap[0] >> 32) - lane.it
+                if self.until < k - 1:
+                    k = int(self.until) + 1
+                if lane.turning > 0 or lane.worst > c.capacity:
+                    k = self._quiet(lane, k)
+            self.steps = k
+            self.end = self.now + (k * self.v + self.s * (0.5 * k * (k - 1)))
+            return
+        self.pure = True
+        for lane in self.lanes:
+            self._compose(c, lane)
+            work += lane.decodes + lane.count
+            if lane.count > 0 or lane.extra != 0.0 or lane.late:
+                self.pure = False
         if work == 0:
             self.end = INF
             self.steps = 0
             return
         self._time()
-        k = 1
         if self.pure and not self.stepwise:
             k = 1 << 60
             if self.until < 1e15:
                 k = int(self.until) + 1
-            if self.single:
-                k = self._quiet(self.only, k)
-            else:
-                for lane in self.lanes:
-                    if lane.decodes > 0:
-                        k = self._quiet(lane, k)
+            for lane in self.lanes:
+                if lane.decodes > 0:
+                    k = self._quiet(lane, k)
         self.steps = k
         self.end = self.now + (k * self.v + self.s * (0.5 * k * (k - 1)))
 
@@ -777,10 +792,9 @@ class Replica:
     @cython.boundscheck(False)
     @cython.wraparound(False)
     @cython.cdivision(True)
-    def _compose(self, lane: Lane) -> cython.void:
+    def _compose(self, c: Costs, lane: Lane) -> cython.void:
         """Decides the next iteration of a lane: `policy.batch.fill`, `policy.order` and `policy.memory` applied."""
         req: Requests = self.requests
-        c: Costs = self.costs
         budget: cython.longlong = self.budget
         running: cython.longlong
         room: cython.longlong
@@ -1082,7 +1096,7 @@ class Replica:
     @cython.wraparound(False)
     @cython.cdivision(True)
     def _time(self) -> cython.void:
-        """Sets ``v + s k``, the time of iteration k from now, valid for k up to ``until``."""
+        """Sets ``v + s k``, the time of iteration k of several lanes, valid for k up to ``until``."""
         c: Costs = self.costs
         lane: Lane = self.only
         n: cython.longlong
@@ -1100,9 +1114,6 @@ class Replica:
         host: cython.double
         i: cython.Py_ssize_t
         j: cython.Py_ssize_t
-        if self.single:
-            self._time_single(c, lane)
-            return
         self.until = 1e18
         best_v = best_s = sum_v = sum_s = 0.0
         self.attention = self.attention_slope = 0.0
@@ -1210,13 +1221,16 @@ def drive(replica: Replica, ids: cython.int[::1]) -> None:
 
     At equal times an arrival comes before an iteration's end, so it may enter the next one.
     """
+    r: cython.int
     i: cython.Py_ssize_t
     t: cython.double
+    arrival: cython.double[::1] = replica.requests.arrival
     for i in range(len(ids)):
-        t = replica.requests.arrival[ids[i]]
+        r = ids[i]
+        t = arrival[r]
         while replica.end < t:
             replica.commit()
-        replica.push(ids[i], t)
+        replica.push(r, t)
     while replica.end < INF:
         replica.commit()
 
