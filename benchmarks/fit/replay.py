@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.fit.silicon import RANDOM as SHORTEST
 from benchmarks.fit.silicon import Row
 from fleetcast.base.errors import Infeasible
-from fleetcast.base.rng import rng
 from fleetcast.cost.engine import Host
 from fleetcast.scenario.fleet.tree import Tree, resolve
 from fleetcast.scenario.load import load
@@ -23,6 +23,8 @@ from fleetcast.sim.serving.world import simulate
 
 WAVES = 10
 """Requests per user, as the published scripts send."""
+FASTEST = 0.72
+"""Share of the peak that the fastest measured 8-bit product reaches (`cost/coefficients`): no server beats it."""
 
 
 @dataclass
@@ -101,4 +103,17 @@ def case(row: Row, waves: int = WAVES) -> Case:
     except Infeasible as reason:
         return Case(row, None, None, f"the memory model refuses it: {reason}")
     setting.scenario = scenario.with_plan(done)
-    return Case(row, setting, setting.server(done.pools[0]))
+    server = setting.server(done.pools[0])
+    if (share := peak_share(row, server)) > FASTEST:
+        return Case(row, None, None, f"load contradicts itself: it takes {share:.0%} of the devices' peak FLOP/s")
+    return Case(row, setting, server)
+
+
+def peak_share(row: Row, server: Server) -> float:
+    """Returns the share of the peak FLOP/s that the stated users would keep busy at the measured times, end to end."""
+    work, size = server.cost.work, (1.0 + SHORTEST) / 2 if row.random else 1.0
+    prompt, output = row.prompt * size, row.output * size
+    rate = row.users / (row.ttft + row.tpot * (output - 1)) / row.dp
+    pairs = prompt * prompt / 2 + output * (prompt + output / 2)
+    flops = (prompt + output) * work["flops_token"] + output * work["flops_head"] + pairs * work["flops_pair"]
+    return float(rate * flops / work["peak"])
