@@ -26,7 +26,7 @@ ANCHOR = "measured in our study of the tool, on one core of a like machine in an
 OTHER = "our bar, not the paper's claim: speed depends on machine and tool"
 FLEET = {"devices": "8x h100-sxm"}
 SLO = {"ttft_p99": "2 s", "tpot_p99": "50 ms"}
-TWO = {"replicas": 2, "tensor_parallel": 4, "pipeline_parallel": 1}
+WHOLE = {"replicas": 1, "tensor_parallel": 8, "pipeline_parallel": 1}
 TOKENS = 165_996
 """Output tokens of APEX's chat trace as written; the packaged one is as served, cut where answers ended."""
 PURE = """
@@ -98,7 +98,7 @@ def one_plan(repeats: int) -> dict[str, float]:
     from fleetcast.sim.serving import kernel
     from fleetcast.sim.serving.world import simulate
 
-    plan = {"replicas": 1, "tensor_parallel": 8, "pipeline_parallel": 1, "engine": "vllm-0.6"}
+    plan = WHOLE | {"engine": "vllm-0.6"}
     state, complete = state_of(chat(), plan)
     times = []
     for _ in range(repeats + 1):
@@ -118,7 +118,7 @@ def million(path: str) -> dict[str, float]:
     from fleetcast.scenario.workload.traces import read
     from fleetcast.sim.serving.world import simulate
 
-    state, complete = state_of(chat(), TWO)
+    state, complete = state_of(chat(), WHOLE)
     simulate(state, complete)  # everything that is loaded once is loaded
     start = time.process_time()
     requests = read(path)
@@ -136,7 +136,7 @@ def memory(path: str) -> float:
     from fleetcast.scenario.workload.traces import read
     from fleetcast.sim.serving.world import simulate
 
-    state, complete = state_of(chat(), TWO)
+    state, complete = state_of(chat(), WHOLE)
     simulate(state, complete)
     tracemalloc.start()
     requests = read(path)
@@ -229,7 +229,7 @@ def _plans(quick: bool) -> list[Record]:
     found = []
     for pure, bar in ((False, 1.0), (True, 12.0)):
         claim = f"CPU time of one plan on 1,024 chat requests, {'plain Python' if pure else 'compiled'}"
-        result, used = child(one_plan, 3 if pure else 50, pure=pure)
+        result, used = child(one_plan, 9 if pure else 50, pure=pure)
         if not pure and not result["compiled"]:
             found.append(
                 skipped(system=5, claim=claim, bar=f"at most {bar:g} CPU-ms", why="no C compiler built the hot loop")
@@ -261,7 +261,7 @@ def _millions(quick: bool) -> list[Record]:
             result, used = child(million, str(path), pure=pure)
             seconds = result["seconds"] * 1e6 / result["requests"]
             setting = (
-                f"{count:,} synthetic requests, CSV, 2x TP4, {result['reading'] * 1e6 / count:.2f} s of it reading"
+                f"{count:,} synthetic requests, CSV, TP8, all else by default, {result['reading'] * 1e6 / count:.2f} s of it reading"
             )
             if count < 1_000_000:
                 setting += " (both scaled up to a million)"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from fleetcast.base.errors import PolicyError, SpecError
 from fleetcast.base.spec import build, describe, kinds
 from fleetcast.policy import batch, memory, order, route
 from fleetcast.scenario.load import load
@@ -147,5 +148,43 @@ def test_a_users_route_runs_beside_the_compiled_loop_and_a_bad_one_is_refused() 
     _, _, finish, where, _ = world._run_kernel(state, servers, Last(), record=False, by_step=False)
     assert set(where) == {1}
     assert (finish > 0).all()
-    with pytest.raises(ValueError, match="must be 0 to 1"):
+    with pytest.raises(PolicyError, match="must be 0 to 1"):
         world._run_kernel(state, servers, Astray(), record=False, by_step=False)
+
+
+@pytest.mark.parametrize("family", ["batch", "order", "memory", "route"])
+def test_a_class_that_is_no_policy_of_the_family_is_refused_by_name(family: str) -> None:
+    state = setting(load(table(**{family: {"kind": "decimal:Decimal"}})))
+    with pytest.raises(SpecError, match=f"plan.{family}.kind"):
+        complete(state, state.scenario.plan)
+
+
+class Overfull(Halves):
+    """Asks for more tokens than a request has."""
+
+    def compose(self, view: batch.View) -> batch.Batch:
+        return batch.Batch(tuple((i.id, i.tokens + 1) for i in view.waiting[:1]), decode=True)
+
+
+def test_an_illegal_decision_is_a_clear_error() -> None:
+    state = setting(load(table(batch={"kind": "tests.contracts.test_policies:Overfull"})))
+    plan = complete(state, state.scenario.plan)
+    with pytest.raises(PolicyError, match=r"Overfull\.compose"):
+        simulate(state, plan)
+
+
+def test_pools_with_different_orders_each_keep_their_own_in_the_stepwise_world() -> None:
+    fifo = {"replicas": 1, "tensor_parallel": 1, "pipeline_parallel": 1, "order": {"kind": "fifo"}}
+    ranked = fifo | {"order": {"kind": "shortest_prompt"}}
+    table_ = table() | {"plan": {"pools": [fifo, ranked], "route": {"kind": "round_robin"}}}
+    table_["workload"]["speed_up"] = 100
+    state = setting(load(table_))
+    plan = complete(state, state.scenario.plan)
+    from fleetcast.sim.serving import stepwise, world
+
+    servers = [state.server(pool) for pool in plan.pools]
+    fast, slow = (
+        run(state, servers, route.RoundRobin(), record=False, by_step=False)
+        for run in (world._run_kernel, stepwise.run)
+    )
+    np.testing.assert_allclose(fast[2], slow[2], rtol=1e-9)

@@ -68,6 +68,10 @@ class Unsupported(FleetcastError):
         super().__init__(f"{message}. {hint}" if hint else message)
 
 
+class PolicyError(FleetcastError):
+    """A policy made a decision that the world cannot apply; nothing was changed by it."""
+
+
 class MissingExtra(FleetcastError):
     """An optional dependency is absent."""
 

@@ -125,7 +125,9 @@ def kernel_format(precision: Precision, part: str) -> str:
     stored, multiplied = precision.stored(part), precision.multiplied(part)
     if stored == multiplied == "fp8":
         return "fp8-block" if precision.group else "fp8"
-    return "fp8-weights" if stored == "fp8" else stored
+    if stored in ("fp8", "int8") and stored != multiplied:
+        return "fp8-weights"  # a byte per weight, multiplied in 16 bits
+    return stored
 
 
 @dataclass(frozen=True)

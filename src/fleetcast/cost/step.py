@@ -90,7 +90,12 @@ def step_cost(
         clock: share of the devices' top clock; a power limit may lower it further.
     """
     kernels, notes, spread = _kernels(
-        model, layout, precision, kv_dtype, group, clock,
+        model,
+        layout,
+        precision,
+        kv_dtype,
+        group,
+        clock,
         Kernels(layout.tensor_parallel in engine.nccl_ranks, tuple(sorted(engine.stand_in.items()))),
     )
     n = np.arange(max_batch + 1, dtype=np.float64)
@@ -128,9 +133,7 @@ def step_cost(
 
 def _scaled(parts: Mapping[str, Array], share: float) -> dict[str, Array]:
     """Returns the parts with an engine's own speed of products and element-wise kernels."""
-    return {
-        name: part * share if name in ("gemm", "memory-bound", "experts") else part for name, part in parts.items()
-    }
+    return {name: part * share if name in ("gemm", "memory-bound", "experts") else part for name, part in parts.items()}
 
 
 def _kernels(
@@ -202,10 +205,7 @@ def _build(
         "parts": parts, "work": work, "attention": attention, "host_bandwidth": host_link,
     }  # fmt: skip
     origins = {p.kind: p for p in fitted.provenance.values()}
-    notes = tuple(
-        f"{family} times of {device.id} are transferred from {p.origin} ({p.kind})"
-        for family, p in fitted.provenance.items() if p.kind != "measured"
-    )  # fmt: skip
+    notes = transfers(model, device.id, fitted)
     notes += clock_note
     if layout.tensor_parallel > 1 and inner.kind_of != "measured":
         notes += (f"collectives of {device.id} over {group.link.id} are modelled ({inner.kind_of})",)
@@ -213,9 +213,30 @@ def _build(
     return result, notes, spread
 
 
-def clocked(
-    group: Group, dtype: str, fitted: Coefficients, clock: float
-) -> tuple[Silicon, Rates, tuple[str, ...]]:
+FAMILIES = {
+    "gemm": "matrix products", "stream": "element-wise kernels", "moe": "experts", "decode": "decode attention",
+    "prefill": "prefill attention", "latent_decode": "latent decode attention",
+    "latent_prefill": "latent prefill attention", "draw": "power",
+}  # fmt: skip
+
+
+def transfers(model: Model, device: str, fitted: Coefficients) -> tuple[str, ...]:
+    """Returns a sentence per origin for what was not measured on the device, of the kernels this model runs."""
+    kinds = {b.attention.kind for b in model.blocks if b.attention is not None}
+    unused = {"moe"} if not any(b.ffn.experts for b in model.blocks) else set()
+    unused |= set() if "mla" in kinds else {"latent_decode", "latent_prefill"}
+    unused |= set() if "gqa" in kinds else {"decode", "prefill"}
+    origins: dict[tuple[str, str], list[str]] = {}
+    for family, p in fitted.provenance.items():
+        if p.kind != "measured" and family not in unused:
+            origins.setdefault((p.origin, p.kind), []).append(FAMILIES.get(family, family))
+    return tuple(
+        f"not measured on {device}, taken from {origin} ({kind}): {', '.join(names)}"
+        for (origin, kind), names in origins.items()
+    )
+
+
+def clocked(group: Group, dtype: str, fitted: Coefficients, clock: float) -> tuple[Silicon, Rates, tuple[str, ...]]:
     """Returns a group's device as it runs: silicon, power coefficients, and a note where it is slowed.
 
     Args:

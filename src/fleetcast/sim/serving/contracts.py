@@ -173,7 +173,7 @@ def ranks_with_numbers(policy: Any, seed: int) -> None:
     for _ in range(ROUNDS):
         arrival, prompt = float(draw.random() * 1e4), int(draw.integers(1, 10**6))
         keys = {policy.key(arrival, prompt) for _ in range(3)}
-        _require(len(keys) == 1 and np.isfinite(keys.pop()), "ranks_with_numbers", policy, f"keys {keys}")
+        _require(len(keys) == 1 and bool(np.isfinite(keys.pop())), "ranks_with_numbers", policy, f"keys {keys}")
 
 
 def evicts_one_of_the_running(policy: Any, seed: int) -> None:

@@ -17,6 +17,8 @@ import heapq
 from array import array
 from typing import Any
 
+from fleetcast.kernels.shim import slotted
+
 try:
     import cython
 except ImportError:
@@ -1209,6 +1211,10 @@ class Replica:
         what = 0 if entering == 0 else (1 if decodes == 0 else 2)
         self.log.append((self.now, duration, what, self.steps, decodes + entering, self.used()))
 
+
+if not cython.compiled:
+    for _class in (Costs, Requests, Lane, Replica):
+        globals()[_class.__name__] = slotted(_class)
 
 # Drivers: what makes requests arrive ----------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fleetcast.base.errors import PolicyError
 from fleetcast.base.rng import rng
 from fleetcast.policy import route as routes
 from fleetcast.sim.serving.setting import Server, Setting
@@ -47,8 +48,8 @@ def checked_choice(choice: Any, count: int, policy: Any) -> int:
     """Returns a route's choice, or refuses one that names no replica.
 
     Raises:
-        ValueError: not an index of a replica.
+        PolicyError: not an index of a replica.
     """
     if not isinstance(choice, int | np.integer) or not 0 <= choice < count:
-        raise ValueError(f"{type(policy).__name__}.choose returned {choice!r}; it must be 0 to {count - 1}")
+        raise PolicyError(f"{type(policy).__name__}.choose returned {choice!r}; it must be 0 to {count - 1}")
     return int(choice)

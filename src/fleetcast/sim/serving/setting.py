@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from fleetcast.base.errors import Infeasible, SpecError
@@ -28,6 +30,8 @@ from fleetcast.scenario.workload.requests import Requests
 DEFAULT_ENGINE = "vllm-1"
 FAMILIES = {"batch": batch, "order": order, "memory": memory}
 """Policies a pool carries; the route lies above the pools."""
+METHODS = {"batch": "compose", "order": "key", "memory": "victim", "route": "choose"}
+"""The one decision method of each family."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class Setting:
         """
         key = (
             pool.on, pool.model, pool.tensor_parallel, pool.pipeline_parallel, pool.expert_parallel,
-            pool.attention_dp, pool.engine, pool.dtype, pool.kv_dtype, pool.clock, _frozen(pool.batch), _frozen(pool.order),
+            pool.attention_dp, pool.engine, pool.dtype, pool.kv_dtype, pool.activation_dtype, pool.clock, _frozen(pool.batch), _frozen(pool.order),
             _frozen(pool.memory),
         )  # fmt: skip
         found = self._servers.get(key)
@@ -127,9 +131,9 @@ class Setting:
                 "workload.model", "is an encoder-decoder model, which the serving world does not batch yet",
                 value=architecture.id, hint="Its memory and parameters are in the catalogue; simulate a decoder",
             )  # fmt: skip
-        precision = as_engine(str(pool.dtype), architecture.precision)
+        precision = activated(as_engine(str(pool.dtype), architecture.precision), pool.activation_dtype)
         kv = kv_dtype_of(str(pool.kv_dtype), profile, precision)
-        policies = {name: build(space, getattr(pool, name), f"plan.{name}") for name, space in FAMILIES.items()}
+        policies = {name: policy_of(space, getattr(pool, name), f"plan.{name}") for name, space in FAMILIES.items()}
         max_batch, budget = sizes(policies["batch"])
         room = layout_memory(architecture, group.device, layout, precision, kv, profile, max_batch, budget)
         if (wrong := misfit(room, self.longest, pool_label(pool))) is not None:
@@ -162,6 +166,25 @@ def layout_of(pool: Pool) -> Layout:
         tensor_parallel=int(pool.tensor_parallel or 1), pipeline_parallel=int(pool.pipeline_parallel or 1),  # type: ignore[arg-type]
         attention_dp=int(pool.attention_dp or 1), expert_parallel=int(pool.expert_parallel or 1),  # type: ignore[arg-type]
     )  # fmt: skip
+
+
+def activated(precision: Precision, asked: str | None) -> Precision:
+    """Returns the precision with the activations a plan asks for.
+
+    Raises:
+        SpecError: the weights as served cannot be multiplied in that format.
+    """
+    if asked is None or asked == precision.activations:
+        return precision
+    possible = dict.fromkeys((precision.activations, precision.rest))
+    if precision.weights in ("fp8", "int8", "nvfp4"):
+        possible[precision.weights] = None
+    if asked not in possible:
+        raise SpecError(
+            "plan.activation_dtype", f"does not go with {precision.weights} weights", value=asked,
+            limit=f"one of {', '.join(possible)}", hint="Choose another dtype for the weights, or leave it out",
+        )  # fmt: skip
+    return msgspec.structs.replace(precision, activations=asked)
 
 
 def kv_dtype_of(asked: str, profile: Engine, precision: Precision) -> str:
@@ -200,7 +223,7 @@ def complete(state: Setting, plan: Plan) -> Plan:
             )  # fmt: skip
         server = state.server(done)
         pools.append(replace(done, kv_dtype=server.kv_dtype, **_tables(server)))
-    chosen = build(route, plan.route if plan.route is not None else "least_loaded", "plan.route")
+    chosen = policy_of(route, plan.route if plan.route is not None else "least_loaded", "plan.route")
     check_route(state, chosen)
     return Plan(pools=tuple(pools), route=describe(chosen))
 
@@ -240,8 +263,24 @@ def fill(state: Setting, pool: Pool, path: str = "plan") -> Pool:
             table = default | table
         if table is None and name == "batch" and profile.long_batch:
             default = _default_batch(state, replace(pool, **changes), profile)
-        changes[name] = describe(build(space, default if table is None else table, f"{path}.{name}"))
+        changes[name] = describe(policy_of(space, default if table is None else table, f"{path}.{name}"))
     return replace(pool, **changes)
+
+
+def policy_of(space: ModuleType, table: Any, path: str) -> Any:
+    """Returns the policy that ``table`` describes.
+
+    Raises:
+        SpecError: unknown, or a class without the family's decision method.
+    """
+    family = space.__name__.rpartition(".")[2]
+    found = build(space, table, path)
+    if not callable(getattr(found, METHODS[family], None)):
+        raise SpecError(
+            f"{path}.kind", f"is no {family} policy: it has no method {METHODS[family]}", value=type(found).__name__,
+            hint=f"See fleetcast.policy.{family} for the protocol",
+        )  # fmt: skip
+    return found
 
 
 def check_route(state: Setting, policy: Any) -> None:

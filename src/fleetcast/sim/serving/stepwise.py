@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fleetcast.base.errors import PolicyError
 from fleetcast.base.rng import rng
 from fleetcast.policy import batch as batches
 from fleetcast.policy import route as routes
@@ -42,7 +43,7 @@ class Request:
     arrival: float
     prompt: int
     output: int
-    key: float
+    key: float = 0.0
     emitted: int = 0
     prefilled: int = 0
     admitted: int = -1
@@ -211,7 +212,7 @@ class Replica:
         for number, tokens in decision.prefill:
             r = by_id.get(number)
             if r is None or not 0 < tokens <= r.need - r.prefilled:
-                raise ValueError(
+                raise PolicyError(
                     f"{type(self.server.batch).__name__}.compose chose {tokens} tokens of request {number}, "
                     "which is not waiting with so many"
                 )
@@ -222,7 +223,7 @@ class Replica:
                 r.admitted = self.admissions
             lane.chosen.append((r, tokens))
         if self.used(lane) > self.c["capacity"] and len(lane.running) + len(lane.partial) > 1 and decision.prefill:
-            raise ValueError(f"{type(self.server.batch).__name__}.compose admitted more than the KV cache holds")
+            raise PolicyError(f"{type(self.server.batch).__name__}.compose admitted more than the KV cache holds")
 
     def _swap_in(self, lane: Lane, free: int) -> None:
         """Brings swapped requests back while they fit; they decode at once."""
@@ -323,9 +324,8 @@ def run(
     """Runs replicas under any policies; the counterpart of the compiled loop, same arguments and results."""
     del record, by_step
     q = state.requests
-    orders = [s.order for s in servers]
     items = [
-        Request(i, a, p, o, orders[0].key(a, p))
+        Request(i, a, p, o)
         for i, (a, p, o) in enumerate(zip(q.arrival.tolist(), q.prompt.tolist(), q.output.tolist(), strict=True))
     ]
     replicas = [Replica(s) for s in servers]
@@ -337,6 +337,7 @@ def run(
         view = routes.View(load=[x.load for x in replicas], weight=weights)
         arrival = routes.Arrival(r.id, r.arrival, r.prompt, session[r.id])
         where[r.id] = checked_choice(policy.choose(arrival, view, stream), len(replicas), policy)
+        r.key = servers[where[r.id]].order.key(r.arrival, r.prompt)
         replicas[where[r.id]].push(r)
 
     if q.concurrency:

@@ -1,0 +1,88 @@
+"""Plans made complete: defaults from the engine, choices checked, contradictions refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fleetcast.base.errors import Infeasible, SpecError
+from fleetcast.scenario.load import load
+from fleetcast.sim.serving.setting import complete, setting
+from fleetcast.sim.serving.world import simulate
+
+
+def state_of(model: str = "llama-3.1-8b", fleet: str = "2x h100-sxm", **plan: Any) -> Any:
+    table = {
+        "fleet": {"devices": fleet},
+        "workload": {"model": model, "trace": "azure-code-2023", "requests": 60},
+        "plan": {"replicas": 1, "tensor_parallel": 1, "pipeline_parallel": 1} | plan,
+    }
+    return setting(load(table))
+
+
+def done(**changes: Any) -> Any:
+    state = state_of(**changes)
+    return complete(state, state.scenario.plan)
+
+
+def test_what_is_open_comes_from_the_engine_and_a_complete_plan_stays_as_it_is() -> None:
+    plan = done(engine="vllm-1")
+    pool = plan.pools[0]
+    assert (pool.dtype, pool.kv_dtype, pool.batch["kind"]) == ("bf16", "bf16", "chunked")
+    state = state_of()
+    assert complete(state, plan) == plan
+
+
+def test_weights_quantised_alone_are_multiplied_in_16_bits() -> None:
+    state = state_of(dtype="fp8")
+    alone = state_of(dtype="fp8", activation_dtype="bf16")
+    servers = [s.server(complete(s, s.scenario.plan).pools[0]) for s in (state, alone)]
+    assert [s.precision.activations for s in servers] == ["fp8", "bf16"]
+    assert servers[0].cost.work["peak"] == pytest.approx(2 * servers[1].cost.work["peak"], rel=0.01)
+    times = [simulate(s, complete(s, s.scenario.plan)).metrics["ttft"]["mean"] for s in (state, alone)]
+    assert times[0] != times[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"dtype": "bf16", "activation_dtype": "fp8"}, SpecError, "plan.activation_dtype"),
+        ({"replicas": 3}, Infeasible, "devices of group"),
+        ({"tensor_parallel": [1, 2]}, SpecError, "list of values to search"),
+        ({"model": "llama-3.1-70b"}, Infeasible, "memory for weights"),
+        ({"model": "whisper-large-v3"}, SpecError, "encoder-decoder"),
+        ({"expert_parallel": 2}, Infeasible, "expert parallelism"),
+        ({"batch": {"kind": "chunked", "chunk": 8}}, SpecError, "below max_batch"),
+        ({"route": {"kind": "prefix_hash"}}, SpecError, "session"),
+        ({"clock": 0.1}, SpecError, "0.3 to 1"),
+    ],
+    ids=lambda x: str(x)[:40],
+)
+def test_what_cannot_be_is_refused_with_its_place(changes: dict[str, Any], error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        done(**changes)
+
+
+def test_an_open_choice_without_default_is_named() -> None:
+    state = setting(
+        load({"fleet": {"devices": "2x h100"}, "workload": {"model": "llama-3.1-8b", "trace": "azure-code-2023"}})
+    )
+    with pytest.raises(SpecError, match="plan.replicas"):
+        complete(state, state.scenario.plan)
+
+
+def test_a_lower_clock_or_a_power_limit_is_slower_and_saves_energy() -> None:
+    found = {}
+    for name, fleet, plan in (("full", {}, {}), ("clock", {}, {"clock": 0.6}), ("limit", {"power_limit": "400 W"}, {})):
+        table = {
+            "fleet": {"devices": "2x h100-sxm"} | fleet,
+            "workload": {"model": "llama-3.1-8b", "trace": "azure-code-2023", "requests": 200},
+            "plan": {"replicas": 1, "tensor_parallel": 1, "pipeline_parallel": 1} | plan,
+        }
+        state = setting(load(table))
+        found[name] = simulate(state, complete(state, state.scenario.plan))
+    for slower in ("clock", "limit"):
+        assert found[slower].metrics["ttft"]["mean"] > found["full"].metrics["ttft"]["mean"]
+        assert found[slower].metrics["energy"] < found["full"].metrics["energy"]
+        assert any("clock of h100-sxm" in note for note in found[slower].notes)
