@@ -28,7 +28,7 @@ RANGES: Mapping[str, tuple[float, float, float]] = {
     "token": (0.0, 2e-7, 1e-5),
     "eager": (0.0, 1e-4, 6e-4),
     "gap": (0.0, 4e-4, 2e-3),
-    "api": (0.0, 1e-2, 1e-1),
+    "api": (0.0, 1e-2, 2e-2),
     "api_token": (0.0, 1e-6, 2e-5),
 }
 """Low, start, high; s. ``kernels`` (a ratio) joins them for engines whose kernels were not measured."""

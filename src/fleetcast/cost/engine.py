@@ -70,6 +70,7 @@ class Engine(Spec):
         long_context: tokens of context beyond which ``long_batch`` is the default batch policy; 0 = never.
         long_batch: that policy's table.
         host: fitted host constants, by device id, with "default".
+        measured: the kernel tables are this engine's own.
         names: other names, exact.
         family: engine name this profile answers for, in the versions ``since`` to ``until``.
         since: first version; empty = any.
@@ -97,6 +98,7 @@ class Engine(Spec):
     hybrid_kv: bool = False
     nccl_ranks: tuple[int, ...] = ()
     stand_in: dict[str, str] = msgspec.field(default_factory=dict)
+    measured: bool = False
     long_context: int = 0
     long_batch: dict[str, Any] = msgspec.field(default_factory=dict)
     names: tuple[str, ...] = ()

@@ -84,7 +84,9 @@ def _run_kernel(
         where = assign(policy, state, weights) if getattr(policy, "static", False) else where
     if requests.concurrency:
         sent = kernel.column("i", where)
-        kernel.drive_closed(replicas, kernel.column("d", weights), sent, requests.concurrency, least, servers[0].cost.api)
+        kernel.drive_closed(
+            replicas, kernel.column("d", weights), sent, requests.concurrency, least, servers[0].cost.api
+        )
         where = np.array(sent, dtype=np.int32)
     elif len(replicas) == 1:
         kernel.drive(replicas[0], kernel.column("i", np.arange(n, dtype=np.int32)))
@@ -170,7 +172,12 @@ def _outcome(
         free = ", ".join(sorted({s.group.device.id for s in servers if s.group.price is None}))
         notes.append(f"{free} has no rental price: cost is unknown; set fleet.price")
     return Outcome(
-        source="simulated", metrics=metrics, intervals=intervals(metrics, [s.cost for s in servers], plan),
+        source="simulated",
+        metrics=metrics,
+        intervals=intervals(
+            metrics, [s.cost for s in servers], plan, sorted({s.group.device.id for s in servers}),
+            sum(r["busy"] for r in reports) / max(span * len(servers), 1e-12),
+        ),  # fmt: skip
         slo=judge(metrics, scenario.slo), plan=plan.table(),
         breakdown={"time": times, "energy": joules, "memory": tightest.room.table()},
         resources=tuple(
