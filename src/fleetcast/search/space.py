@@ -348,7 +348,11 @@ def _fitting(model: Model, group: Group, shapes: dict[str, Any]) -> tuple[list[i
             good.append(i)
             continue
         # one line per constraint, not one per layout that breaks it
-        name, degree = ("EP", int(ep)) if why.constraint.startswith("expert") else ("TP", int(tp))
+        name, degree = "TP", int(tp)
+        if why.constraint == "expert width":
+            name, degree = "expert TP", int(tp * adp // ep)
+        elif why.constraint.startswith("expert"):
+            name, degree = "EP", int(ep)
         values, _ = wrong.setdefault((name, why.constraint), ([], why))
         if degree not in values:
             values.append(degree)
@@ -379,17 +383,23 @@ def _describe(
     for template, choices in zip(templates, variants, strict=True):
         where = template.on or ", ".join(f"{g.count} x {g.device.id}" for g in groups)
         fixed = [
-            f"{name} {getattr(template, name)}"
+            f"{name} {_said(getattr(template, name))}"
             for name in template.__struct_fields__
             if name not in ("role", "on") and getattr(template, name) is not None
         ]
         lines.append(
             f"every replicas x TP x PP x EP x attention-DP on 1 to all of {where}"
-            + (f" ({'; '.join(fixed)})" if fixed else "") + f", {len(choices)} variants each: "
+            + (f" ({'; '.join(fixed)})" if fixed else "") + f", {len(choices)} variant{'' if len(choices) == 1 else 's'} each: "
             + ", ".join(dict.fromkeys(_name(v["batch"]) for v in choices))
         )  # fmt: skip
     return tuple(lines)
 
 
 def _name(table: Table) -> str:
-    return " ".join(str(table["kind"]) if k == "kind" else f"{k} {v}" for k, v in table.items())
+    return " ".join(str(table["kind"]) if k == "kind" else f"{k} {_said(v)}" for k, v in table.items())
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, tuple | list):
+        return ", ".join(map(_said, value))
+    return _name(value) if isinstance(value, dict) else str(value)
