@@ -74,7 +74,7 @@ class StepCost:
 
 def step_cost(
     model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group, engine: Engine,
-    max_batch: int, kv_blocks: int, clock: float = 1.0,
+    max_batch: int, kv_blocks: int, clock: float = 1.0, shared: dict[Any, Any] | None = None,
 ) -> StepCost:  # fmt: skip
     """Returns what an iteration costs.
 
@@ -88,16 +88,14 @@ def step_cost(
         max_batch: most sequences of a lane.
         kv_blocks: KV blocks of a lane.
         clock: share of the devices' top clock; a power limit may lower it further.
+        shared: keeps what depends on the layout alone, for callers that cost many batches of one layout.
     """
-    kernels, notes, spread = _kernels(
-        model,
-        layout,
-        precision,
-        kv_dtype,
-        group,
-        clock,
-        Kernels(layout.tensor_parallel in engine.nccl_ranks, tuple(sorted(engine.stand_in.items()))),
-    )
+    choice = Kernels(layout.tensor_parallel in engine.nccl_ranks, tuple(sorted(engine.stand_in.items())))
+    key = (id(model), layout, precision, kv_dtype, id(group), clock, choice)
+    shared = {} if shared is None else shared
+    if key not in shared:  # model and group are kept beside the result, so that no other object takes their ids
+        shared[key] = (model, group, _build(model, layout, precision, kv_dtype, group, clock, choice))
+    kernels, notes, spread = shared[key][2]
     n = np.arange(max_batch + 1, dtype=np.float64)
     host = engine.host_on(group.device.id)
     pp = layout.pipeline_parallel
@@ -134,23 +132,6 @@ def step_cost(
 def _scaled(parts: Mapping[str, Array], share: float) -> dict[str, Array]:
     """Returns the parts with an engine's own speed of products and element-wise kernels."""
     return {name: part * share if name in ("gemm", "memory-bound", "experts") else part for name, part in parts.items()}
-
-
-def _kernels(
-    model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group, clock: float, choice: Kernels
-) -> tuple[dict[str, Any], tuple[str, ...], float]:
-    """Everything that depends on the layout alone; a search asks for it once per layout."""
-    key = (id(model), layout, precision, kv_dtype, id(group), clock, choice)
-    found = _CACHE.get(key)
-    if found is None or found[0] is not model or found[1] is not group:
-        found = (model, group, *_build(model, layout, precision, kv_dtype, group, clock, choice))
-        if len(_CACHE) > 512:
-            _CACHE.clear()
-        _CACHE[key] = found
-    return found[2], found[3], found[4]
-
-
-_CACHE: dict[Any, Any] = {}
 
 
 def _build(

@@ -62,6 +62,7 @@ class Setting:
     requests: Requests
     _servers: dict[Any, Server] = field(default_factory=dict, repr=False)
     _models: dict[str, Model] = field(default_factory=dict, repr=False)
+    _kernels: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def longest(self) -> int:
@@ -139,7 +140,8 @@ class Setting:
         if (wrong := misfit(room, self.longest, pool_label(pool))) is not None:
             raise wrong
         cost = step_cost(
-            architecture, layout, precision, kv, group, profile, max_batch, room.blocks, clock_of(pool)
+            architecture, layout, precision, kv, group, profile, max_batch, room.blocks, clock_of(pool),
+            self._kernels
         )  # fmt: skip
         return Server(
             pool, group, architecture, profile, layout, precision, kv, policies["batch"], policies["order"],
