@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.fit.engines import MEASURED, fit_host, thin
 from benchmarks.fit.replay import Case, case
 from benchmarks.fit.silicon import FILE, Row, rows
-from benchmarks.fit.widths import MISS, fit_widths, score, widths
+from benchmarks.fit.widths import CHOSEN, MISS, fit_widths, score, widths
 from benchmarks.records import ROOT, Null, Ours, Paper, Record, data_path, main, skipped, timer
 from fleetcast.base.files import write_atomic
 from fleetcast.cost.engine import Host
@@ -167,9 +167,11 @@ def groups(held: Held) -> dict[tuple[str, str, str], list[int]]:
     return out
 
 
-def balance(held: Held) -> np.ndarray:
-    """Returns row weights by which every engine x model x device counts by the root of its rows."""
-    weight = np.empty(len(held.cases))
+def weights(held: Held, metric: str) -> np.ndarray:
+    """Returns row weights: in TPOT an engine x model x device counts by the root of its rows, in TTFT rows count."""
+    weight = np.ones(len(held.cases))
+    if metric == "TTFT":
+        return weight
     for members in groups(held).values():
         weight[members] = len(members) ** -0.5
     return weight
@@ -177,12 +179,12 @@ def balance(held: Held) -> np.ndarray:
 
 def crossed(held: Held, metric: str) -> np.ndarray:
     """Returns half-widths for every row by weights fitted without its model."""
-    j, weight = COLUMN[metric], balance(held)
+    j, weight, chosen = COLUMN[metric], weights(held, metric), CHOSEN[metric.lower()]
     out = np.empty(len(held.cases))
     for name in sorted({family(c.row) for c in held.cases}):
         mine = np.array([family(c.row) == name for c in held.cases])
         rest = np.flatnonzero(~mine)
-        fitted = fit_widths([held.found[i] for i in rest], held.off[rest, j], weight[rest])
+        fitted = fit_widths([held.found[i] for i in rest], held.off[rest, j], weight[rest], chosen)
         out[mine] = widths(fitted, [held.found[i] for i in np.flatnonzero(mine)])
     return out
 
@@ -202,7 +204,7 @@ def coverage(held: Held, seconds: float) -> tuple[list[Record], dict[str, dict[s
     found, shipped = [], {}
     for metric in ("TPOT", "TTFT"):
         off = held.off[:, COLUMN[metric]]
-        shipped[metric.lower()] = fit_widths(held.found, off, balance(held))
+        shipped[metric.lower()] = fit_widths(held.found, off, weights(held, metric), CHOSEN[metric.lower()])
         wide, base = widths(shipped[metric.lower()], held.found), flat(held, metric)
         inside = np.abs(off) <= wide
         least = min((float(inside[m].mean()), k) for k, m in groups(held).items())
@@ -278,8 +280,6 @@ def ranking(held: Held, seconds: float) -> list[Record]:
             ([m for m in members if size[m] == size[members].max()], naive),
         ):
             if choice:
-                rate = held.cases[0].row.users
-                del rate
                 by = tpot if into is regrets else real
                 pick = max(choice, key=lambda m: held.cases[m].row.users / by[m] / size[m])
                 into.append(1.0 - speed[pick] / top if real[pick] <= LIMIT else 1.0)
@@ -291,7 +291,7 @@ def ranking(held: Held, seconds: float) -> list[Record]:
     return [
         Record(
             claim="Layouts of one model ranked by time per token, mean Kendall tau",
-            ours=Ours(value=float(np.mean(taus)), spread=float(np.std(taus)), setting=f"{len(taus)} groups, models left out"),
+            ours=Ours(value=float(np.mean(taus)), spread=float(np.std(taus)), setting=f"{len(taus)} groups of one engine version, models left out"),
             null=Null(value=float(np.mean(nulls)), what="more devices are faster"),
             bar="at least 0.97", holds=float(np.mean(taus)) >= 0.97, **common,
         ),

@@ -19,27 +19,30 @@ def score(off: Floats, width: Floats) -> Floats:
     return 2.0 * width + (2.0 / MISS) * np.maximum(np.abs(off) - width, 0.0)
 
 
-def fit_widths(found: Sequence[dict[str, float]], off: Floats, weight: Floats) -> dict[str, float]:
+CHOSEN = {"tpot": ("base", "foreign", "old", "rate"), "ttft": ("base", "quick")}
+"""Features that widen each metric: those that lower the score of models they were not fitted on."""
+
+
+def fit_widths(
+    found: Sequence[dict[str, float]], off: Floats, weight: Floats, chosen: Sequence[str]
+) -> dict[str, float]:
     """Returns non-negative weights of the features that minimise the mean interval score.
 
     Args:
         found: features of every row.
         off: log(measured / forecast) of every row, held out.
         weight: of every row.
+        chosen: features that count.
     """
-    x = np.array([[f[name] for name in FEATURES] for f in found])
-    used = x.any(axis=0)
+    x = np.array([[f[name] for name in chosen] for f in found])
 
     def loss(w: Floats) -> float:
         return float(np.average(score(off, x @ np.abs(w)), weights=weight))
 
-    best = None
-    for start in (0.05, 0.2, 0.5):
-        begin = np.where(used, start * np.array([1.0] + [0.5] * (len(FEATURES) - 1)), 0.0)
-        answer = minimize(loss, begin, method="Nelder-Mead", options={"maxiter": 4000, "xatol": 1e-4, "fatol": 1e-6})
-        best = answer if best is None or answer.fun < best.fun else best
-    assert best is not None
-    return {name: float(abs(v)) if u else 0.0 for name, v, u in zip(FEATURES, best.x, used, strict=True)}
+    begins = [np.array([start] + [start / 2] * (len(chosen) - 1)) for start in (0.1, 0.3)]
+    tries = [minimize(loss, begin, method="Nelder-Mead", options={"maxiter": 3000}) for begin in begins]
+    best = np.abs(min(tries, key=lambda t: t.fun).x)
+    return dict.fromkeys(FEATURES, 0.0) | dict(zip(chosen, best.tolist(), strict=True))
 
 
 def widths(weights: dict[str, float], found: Sequence[dict[str, float]]) -> Floats:

@@ -3,7 +3,7 @@
 The half-width of log(measured / forecast) grows with what makes a forecast uncertain, each a number from 0 to about 1:
 an engine whose own kernels no table holds, a pair of engine and device that no server was measured for, a version
 older than the tables' where experts take much of the step, a high request rate (clients and front ends matter), and
-waiting (a queue multiplies small errors). The weights ship in ``coefficients/residuals.toml``, written by
+a short time to first token (much of it is front end). The weights ship in ``coefficients/residuals.toml``, written by
 `benchmarks.accuracy_silicon`. Kernels transferred from another device widen it by what their fit left.
 """
 
@@ -21,7 +21,7 @@ from fleetcast.cost.step import StepCost
 from fleetcast.scenario.plan import Plan
 
 Z80 = 1.2815515655446004
-FEATURES = ("base", "foreign", "pair", "old", "rate", "queue")
+FEATURES = ("base", "foreign", "pair", "old", "rate", "quick")
 USUAL = 0.2
 """Log spread of kernels measured on the device itself: what the weights already contain."""
 POWER = 0.15
@@ -44,14 +44,13 @@ def features(
     share = max(_expert_share(c) for c in costs)
     old = any(bool(p.overlap_since) and not p.overlap for p in profiles)
     rate = metrics["requests"] / max(metrics["makespan"], 1e-9) / len(costs)
-    decode = max(metrics["tpot"]["mean"], 1e-9)
     return {
         "base": 1.0,
         "foreign": float(any(not p.measured for p in profiles)),
         "pair": float(any(d not in p.host for p in profiles for d in devices)),
         "old": share if old else 0.0,
         "rate": log1p(rate / 10.0),
-        "queue": log1p(metrics["ttft"]["mean"] / (100.0 * decode)),
+        "quick": log1p(0.1 / max(metrics["ttft"]["mean"], 1e-9)),
     }
 
 

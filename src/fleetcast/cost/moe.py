@@ -12,6 +12,8 @@ size, which kernels run for all tokens even when most of their experts live on o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -62,11 +64,20 @@ def distinct_experts(tokens: ArrayLike, experts: ArrayLike, top_k: ArrayLike, sp
 def busiest(mean: ArrayLike, ranks: ArrayLike, most: ArrayLike) -> Array:
     """Returns the count on the busiest of ``ranks`` ranks of given mean, at most ``most``.
 
-    Extreme value of independent Poisson counts: mean + sqrt(2 mean ln ranks).
+    ``ranks * mean`` different experts lie on ``ranks`` ranks of ``most`` each: drawn without
+    replacement, so the count of a rank is hypergeometric. Its largest of several is mean plus
+    Blom's normal score (1958) times the standard deviation.
     """
-    x = np.asarray(mean, dtype=np.float64)
-    high = x + np.sqrt(2.0 * x * np.log(np.asarray(ranks, dtype=np.float64)))
-    return np.asarray(np.minimum(high, most))
+    x, n, limit = (np.asarray(v, dtype=np.float64) for v in (mean, ranks, most))
+    z = np.reshape([_largest(float(v)) for v in np.ravel(n)], n.shape)
+    variance = x * (1.0 - 1.0 / n) * np.maximum(1.0 - x / limit, 0.0)
+    return np.asarray(np.minimum(x + z * np.sqrt(variance), limit))
+
+
+@lru_cache(maxsize=1024)
+def _largest(count: float) -> float:
+    """Expected largest of ``count`` standard normal numbers."""
+    return NormalDist().inv_cdf((count - 0.375) / (count + 0.25)) if count > 1.0 else 0.0
 
 
 def experts_time(
