@@ -260,9 +260,8 @@ def _millions(quick: bool) -> list[Record]:
             how = "plain Python" if pure else "compiled"
             result, used = child(million, str(path), pure=pure)
             seconds = result["seconds"] * 1e6 / result["requests"]
-            setting = (
-                f"{count:,} synthetic requests, CSV, TP8, all else by default, {result['reading'] * 1e6 / count:.2f} s of it reading"
-            )
+            reading = result["reading"] * 1e6 / count
+            setting = f"{count:,} synthetic requests, CSV, TP8, all else by default, {reading:.2f} s of it reading"
             if count < 1_000_000:
                 setting += " (both scaled up to a million)"
             found.append(_record(

@@ -91,9 +91,14 @@ def test_the_loop_equals_the_reference_world(shape: str, kind: str) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    seed=st.integers(0, 10**6), count=st.integers(1, 60), rate=st.floats(0.5, 200.0), shape=st.sampled_from(list(SHAPES)),
-    kind=st.sampled_from(list(policies())), capacity=st.integers(120, 1500), block=st.sampled_from([1, 16, 32]),
-)  # fmt: skip
+    seed=st.integers(0, 10**6),
+    count=st.integers(1, 60),
+    rate=st.floats(0.5, 200.0),
+    shape=st.sampled_from(list(SHAPES)),
+    kind=st.sampled_from(list(policies())),
+    capacity=st.integers(120, 1500),
+    block=st.sampled_from([1, 16, 32]),
+)
 def test_random_worlds_agree(
     seed: int, count: int, rate: float, shape: str, kind: str, capacity: int, block: int
 ) -> None:

@@ -68,7 +68,7 @@ def test_an_open_choice_without_default_is_named() -> None:
     state = setting(
         load({"fleet": {"devices": "2x h100"}, "workload": {"model": "llama-3.1-8b", "trace": "azure-code-2023"}})
     )
-    with pytest.raises(SpecError, match="plan.replicas"):
+    with pytest.raises(SpecError, match=r"plan\.replicas"):
         complete(state, state.scenario.plan)
 
 

@@ -16,11 +16,11 @@ from fleetcast.base.spec import build, describe
 from fleetcast.cost.engine import engine
 from fleetcast.policy import route as routes
 from fleetcast.scenario.outcome import Outcome
-from fleetcast.scenario.plan import Plan, Pool, replace
+from fleetcast.scenario.plan import Plan, Pool, Table, replace
 from fleetcast.scenario.workload.precision import as_engine
 from fleetcast.search.bounds import Floor, demand, floor_of
 from fleetcast.search.pace import SLACK, Pace, Traffic, pace
-from fleetcast.search.space import Space, Table, combine
+from fleetcast.search.space import Space, combine
 from fleetcast.sim.serving.setting import Server, Setting, check_route, fill, kv_dtype_of
 
 SPEED_BATCH = 64

@@ -20,10 +20,9 @@ What ``[plan]`` fixes is not searched; a list there means those values.
 
 from __future__ import annotations
 
-import inspect
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,18 +30,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetcast.base.errors import Infeasible, SpecError
-from fleetcast.base.spec import kinds
-from fleetcast.cost.engine import engine
-from fleetcast.policy import batch as batch_family
 from fleetcast.scenario.fleet.tree import Group
-from fleetcast.scenario.plan import Plan, Pool, as_tuple, replace
+from fleetcast.scenario.plan import Plan, Pool, Table, as_tuple, replace
 from fleetcast.scenario.workload.models import Layout, Model
-from fleetcast.sim.serving.setting import DEFAULT_ENGINE, Setting
+from fleetcast.search.variants import describe_space, variants_of
+from fleetcast.sim.serving.setting import Setting
 
-CHUNKS = (512, 2048, 8192)
-"""Token budgets of an iteration that are searched."""
-MAX_BATCHES = (64, 256, 1024)
-"""Most running requests that are searched."""
 EACH = 64
 """Up to here every number of replicas is tried, beyond it numbers about 1 / 32 apart."""
 MOST = 200_000
@@ -54,7 +47,6 @@ DEGREES = ("replicas", "tp", "pp", "ep", "adp")
 ROW = np.dtype([("pool", "i4"), ("group", "i4"), *((name, "i8") for name in DEGREES)])
 """One layout: index of the pool and of the fleet's group, and the degrees."""
 
-Table = dict[str, Any]
 Rows = NDArray[np.void]
 
 
@@ -139,7 +131,7 @@ def enumerate_space(state: Setting) -> Space:
             "plan", f"leaves {plans:,} plans open", limit=f"at most {MOST:,}",
             hint="Fix tensor_parallel, pipeline_parallel or replicas, or list the values to search",
         )  # fmt: skip
-    lines = _describe(templates, groups, variants)
+    lines = describe_space(templates, groups, variants)
     return Space(
         templates, groups, rows, variants, len(templates) == 1, state.scenario.plan.route, tuple(misfits), lines
     )
@@ -191,57 +183,6 @@ def places(group: Group, span: NDArray[np.int64]) -> NDArray[np.int64]:
     across = np.where(span % group.node == 0, whole // nodes, group.count // (nodes * group.node))
     spare = np.where((across == 0) & (span <= group.count), 1, across)
     return np.asarray(np.where(span <= group.node, within, spare), dtype=np.int64)
-
-
-def variants_of(template: Pool) -> Iterator[Table]:
-    """Yields everything but the layout that a pool leaves open: engine, dtypes, policies, one value each."""
-    for name in as_tuple(template.engine) or (DEFAULT_ENGINE,):
-        profile = engine(name)
-        choices: dict[str, Sequence[Any]] = {
-            "dtype": as_tuple(template.dtype) or (None,),
-            "kv_dtype": as_tuple(template.kv_dtype) or (None,),
-            "clock": as_tuple(template.clock) or (None,),
-            "order": _tables(template.order, profile.order),
-            "memory": _tables(template.memory, profile.memory),
-            "batch": batches(template.batch, profile.batch),
-        }
-        for values in itertools.product(*choices.values()):
-            yield {"engine": name} | dict(zip(choices, values, strict=True))
-
-
-def batches(asked: Any, default: Table) -> list[Table]:
-    """Returns the batch tables to search, smallest budget and batch first.
-
-    Args:
-        asked: ``[plan].batch``: None, a kind, a table (lists mean search), or several of these.
-        default: the engine's table; its budget is kept where it is not called ``chunk``.
-
-    Raises:
-        SpecError: the tables leave nothing, e.g. every chunk below every max_batch.
-    """
-    starts = [{"kind": t} if isinstance(t, str) else dict(t) for t in as_tuple(asked)]
-    if not starts:
-        starts = [{"kind": kind} for kind in dict.fromkeys((default["kind"], "chunked"))]
-    known, found = kinds(batch_family), []
-    for start in starts:
-        table = ({} if "kind" in start else {"kind": default["kind"]}) | start
-        class_ = known.get(str(table["kind"]))
-        names = inspect.signature(class_).parameters if class_ is not None else ()
-        if "max_batch" in names:
-            table.setdefault("max_batch", list(MAX_BATCHES))
-        if "chunk" in names:
-            table.setdefault("chunk", list(CHUNKS))
-        elif "max_tokens" in names and table["kind"] == default["kind"] and "max_tokens" in default:
-            table.setdefault("max_tokens", default["max_tokens"])
-        found += [t for t in _expand(table) if t.get("chunk", 1 << 60) >= t.get("max_batch", 0)]
-    if not found:
-        raise SpecError(
-            "plan.batch", "leaves nothing to search", value=asked, limit="chunk must be at least max_batch",
-            hint="Raise chunk or lower max_batch",
-        )  # fmt: skip
-    return sorted(
-        found, key=lambda t: (str(t["kind"]), t.get("chunk", 0), t.get("max_tokens", 0), t.get("max_batch", 0))
-    )
 
 
 def combine(space: Space, usable: NDArray[np.bool_]) -> tuple[list[tuple[int, ...]], tuple[str, ...]]:
@@ -362,44 +303,3 @@ def _fitting(model: Model, group: Group, shapes: dict[str, Any]) -> tuple[list[i
 def _listed(name: str, values: list[int]) -> str:
     shown = [f"{name}{v}" for v in sorted(values)]
     return ", ".join(shown if len(shown) <= 9 else [*shown[:8], f"{len(shown) - 8} more"])
-
-
-def _tables(asked: Any, default: Table) -> list[Table]:
-    tables = [{"kind": t} if isinstance(t, str) else dict(t) for t in as_tuple(asked)] or [default]
-    return [full for table in tables for full in _expand(table)]
-
-
-def _expand(table: Table) -> Iterator[Table]:
-    """Yields ``{chunk = [512, 2048]}`` as one table per value."""
-    values = [v if isinstance(v, list | tuple) else (v,) for v in table.values()]
-    for chosen in itertools.product(*values):
-        yield dict(zip(table, chosen, strict=True))
-
-
-def _describe(
-    templates: tuple[Pool, ...], groups: tuple[Group, ...], variants: tuple[tuple[Table, ...], ...]
-) -> tuple[str, ...]:
-    lines = []
-    for template, choices in zip(templates, variants, strict=True):
-        where = template.on or ", ".join(f"{g.count} x {g.device.id}" for g in groups)
-        fixed = [
-            f"{name} {_said(getattr(template, name))}"
-            for name in template.__struct_fields__
-            if name not in ("role", "on") and getattr(template, name) is not None
-        ]
-        lines.append(
-            f"every replicas x TP x PP x EP x attention-DP on 1 to all of {where}"
-            + (f" ({'; '.join(fixed)})" if fixed else "") + f", {len(choices)} variant{'' if len(choices) == 1 else 's'} each: "
-            + ", ".join(dict.fromkeys(_name(v["batch"]) for v in choices))
-        )  # fmt: skip
-    return tuple(lines)
-
-
-def _name(table: Table) -> str:
-    return " ".join(str(table["kind"]) if k == "kind" else f"{k} {_said(v)}" for k, v in table.items())
-
-
-def _said(value: Any) -> str:
-    if isinstance(value, tuple | list):
-        return ", ".join(map(_said, value))
-    return _name(value) if isinstance(value, dict) else str(value)

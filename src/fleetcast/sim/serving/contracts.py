@@ -151,7 +151,9 @@ def routes_to_a_replica(policy: Any, seed: int) -> None:
         first, again = (policy.choose(arrival, view, rng(seed, "stream", str(i))) for _ in range(2))
         name = "routes_to_a_replica"
         _require(view == before, name, policy, "it changed its view")
-        _require(isinstance(first, int | np.integer) and 0 <= first < count, name, policy, f"{first!r} of {count}")
+        _require(
+            isinstance(first, int | np.integer) and bool(0 <= first < count), name, policy, f"{first!r} of {count}"
+        )
         _require(first == again or not policy.static, name, policy, "same arrival, same stream, another replica")
 
 

@@ -1297,7 +1297,6 @@ def drive_closed(
     total: cython.Py_ssize_t = len(where)
     sent: cython.Py_ssize_t = 0
     before: cython.longlong
-    i: cython.Py_ssize_t
     columns: Requests = cython.cast(Replica, replicas[0]).requests
     due: cython.Py_ssize_t
     while sent < total and sent < users:

@@ -113,7 +113,8 @@ class Setting:
         """
         key = (
             pool.on, pool.model, pool.tensor_parallel, pool.pipeline_parallel, pool.expert_parallel,
-            pool.attention_dp, pool.engine, pool.dtype, pool.kv_dtype, pool.activation_dtype, pool.clock, _frozen(pool.batch), _frozen(pool.order),
+            pool.attention_dp, pool.engine, pool.dtype, pool.kv_dtype, pool.activation_dtype, pool.clock,
+            _frozen(pool.batch), _frozen(pool.order),
             _frozen(pool.memory),
         )  # fmt: skip
         found = self._servers.get(key)

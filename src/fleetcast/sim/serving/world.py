@@ -177,7 +177,7 @@ def _outcome(
         intervals=intervals(
             metrics, [s.cost for s in servers], plan, sorted({s.group.device.id for s in servers}),
             sum(r["busy"] for r in reports) / max(span * len(servers), 1e-12),
-        ),  # fmt: skip
+        ),
         slo=judge(metrics, scenario.slo), plan=plan.table(),
         breakdown={"time": times, "energy": joules, "memory": tightest.room.table()},
         resources=tuple(
