@@ -455,7 +455,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         for name, svg in draw().items():
             print(write_atomic(ROOT / "docs" / "images" / name, svg))
-    for path in sorted((ROOT / "docs").glob("**/*.md")):
+    for path in [*sorted((ROOT / "docs").glob("**/*.md")), ROOT / "README.md"]:
         text = path.read_text(encoding="utf-8")
         new = rerun(fill(text)) if again else fill(text)
         if new != text:
