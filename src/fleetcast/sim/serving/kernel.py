@@ -163,6 +163,7 @@ class Costs:
 
     dense: cython.double[::1]
     experts: cython.double[::1]
+    work: cython.double[::1]
     head: cython.double[::1]
     hop: cython.double[::1]
     floor: cython.double[::1]
@@ -192,9 +193,10 @@ class Costs:
     lag: cython.bint
 
     def __init__(self, tables: dict, scalars: dict) -> None:
-        """Takes the tables (sequences of float) and the scalars by name."""
+        """Takes the tables (f8 arrays) and the scalars by name."""
         self.dense = column("d", tables["dense"])
         self.experts = column("d", tables["experts"])
+        self.work = column("d", tables["dense"] + tables["experts"])
         self.head = column("d", tables["head"])
         self.hop = column("d", tables["hop"])
         self.floor = column("d", tables["floor"])
@@ -492,7 +494,10 @@ class Replica:
                 self.hist_head[lane.decodes + lane.emits] += k
             else:
                 _deposit(self.hist, c.last, tokens, k)
-                _deposit(self.hist_head, c.last, lane.decodes + lane.emits, k)
+                if lane.decodes + lane.emits <= EXACT:
+                    self.hist_head[lane.decodes + lane.emits] += k
+                else:
+                    _deposit(self.hist_head, c.last, lane.decodes + lane.emits, k)
             self._settle_lane(c, lane, k, half)
             return
         self._deposit_all(k)
@@ -1078,19 +1083,33 @@ class Replica:
         self.attention = v
         self.attention_slope = s
         if tokens <= EXACT:
-            v += c.dense[tokens] + c.experts[tokens] + c.head[emits]
+            v += c.work[tokens] + c.head[emits]
         else:
-            v += _at(c.dense, c.last, tokens) + _at(c.experts, c.last, tokens) + _at(c.head, c.last, emits)
-        self.v = v
+            v += _at(c.work, c.last, tokens)
+            v += c.head[emits] if emits <= EXACT else _at(c.head, c.last, emits)
+        self.swap = lane.extra
+        if (lane.count > 0 and not c.graph_prefill) or tokens > c.graph_tokens:
+            self.v = v
+            self.s = s
+            self.until = until
+            self._finish_time(host, tokens, lane.count)
+            return
+        self.host_slope = 0.0
+        if not c.overlap:
+            self.host = host
+            v += host
+        elif host > v:
+            self.host = host - v
+            self.host_slope = -s
+            if s > 0.0 and (host - v) / s < until:
+                until = (host - v) / s
+            v = host
+            s = 0.0
+        else:
+            self.host = 0.0
+        self.v = v + lane.extra
         self.s = s
         self.until = until
-        self.swap = lane.extra
-        if c.overlap or lane.count > 0 or tokens > c.graph_tokens:
-            self._finish_time(host, tokens, lane.count)
-        else:
-            self.host = host
-            self.host_slope = 0.0
-            self.v = v + host + lane.extra
 
     @cython.cfunc
     @cython.exceptval(check=False)
