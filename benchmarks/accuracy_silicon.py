@@ -39,6 +39,8 @@ RESIDUALS = ROOT / "src" / "fleetcast" / "cost" / "coefficients" / "residuals.to
 COLUMN = {"TTFT": 0, "TPOT": 1}
 LIMIT = 0.05
 """s, the limit on time per token under which plans are chosen."""
+ASKED = tuple(a for a in sys.argv[1:] if a in ("--write", "--rival"))
+"""Options of this script alone."""
 NAMES = {"vllm": "vLLM", "trtllm": "TensorRT-LLM"}
 
 
@@ -253,7 +255,7 @@ def tau(a: Sequence[float], b: Sequence[float]) -> float:
 
 
 def layouts(held: Held) -> list[list[int]]:
-    """Returns groups of rows that differ in nothing but their layout, repeated measurements averaged out by the first."""
+    """Returns groups of rows that differ in nothing but their layout; of repeated measurements the first counts."""
     out: dict[tuple[object, ...], dict[tuple[int, int, int], int]] = defaultdict(dict)
     for i, c in enumerate(held.cases):
         out[(*c.row.load, c.row.version)].setdefault((c.row.tp, c.row.dp, c.row.ep), i)
@@ -291,7 +293,10 @@ def ranking(held: Held, seconds: float) -> list[Record]:
     return [
         Record(
             claim="Layouts of one model ranked by time per token, mean Kendall tau",
-            ours=Ours(value=float(np.mean(taus)), spread=float(np.std(taus)), setting=f"{len(taus)} groups of one engine version, models left out"),
+            ours=Ours(
+                value=float(np.mean(taus)), spread=float(np.std(taus)),
+                setting=f"{len(taus)} groups of one engine version, models left out",
+            ),
             null=Null(value=float(np.mean(nulls)), what="more devices are faster"),
             bar="at least 0.97", holds=float(np.mean(taus)) >= 0.97, **common,
         ),
@@ -378,11 +383,11 @@ def records(quick: bool) -> list[Record]:
     found = [used(every, clock.seconds), *errors(held, gpu, clock.seconds)]
     intervals, shipped = coverage(held, clock.seconds)
     found += intervals + ranking(held, clock.seconds)
-    if "--write" in sys.argv:
+    if "--write" in ASKED:
         write(shipped, pair_extra(gpu, shipped), len(cases))
     from benchmarks.fit.rival import rival
 
-    return [*found, *rival(held, ask="--rival" in sys.argv)]
+    return [*found, *rival(held, ask="--rival" in ASKED)]
 
 
 def claims() -> list[tuple[str, str]]:
@@ -394,5 +399,5 @@ def claims() -> list[tuple[str, str]]:
 
 
 if __name__ == "__main__":
-    ours = [a for a in sys.argv[1:] if a not in ("--write", "--rival")]
-    sys.exit(main(records, ours))
+    sys.argv = [a for a in sys.argv if a not in ASKED]
+    sys.exit(main(records))

@@ -1,4 +1,4 @@
-"""The end-to-end measured rows (``serving/silicon_dev.csv.gz``) as scenarios: what was served, how, and under which load.
+"""The end-to-end measured rows (``serving/silicon_dev.csv.gz``) as scenarios: what was served, how, under which load.
 
 Two kinds of sources, told apart by ``silicon_data_source``:
 

@@ -17,7 +17,7 @@ from fleetcast.cost.roofline import RELATIVES, TWINS, Chip, Stream, coefficients
 from fleetcast.scenario.fleet.catalog import device, devices
 
 FOLDER = Path(roofline.__file__).parent / "coefficients"
-FILES = sorted(p for p in FOLDER.glob("*.toml") if not p.name.endswith(".links.toml"))
+FILES = sorted(p for p in FOLDER.glob("*.toml") if not p.name.endswith(".links.toml") and p.stem != "residuals")
 KINDS = {
     "gemm": Gemm, "moe": Experts, "decode": Decode, "prefill": Prefill, "latent_decode": Decode,
     "latent_prefill": Prefill, "stream": Stream, "draw": Draw,
