@@ -131,13 +131,16 @@ def engine(name: str, path: str = "plan.engine") -> Engine:
     for profile in known.values():
         if wanted in profile.names:
             return profile
+    built = re.fullmatch(r"([a-z]+)-[a-z0-9.-]*(?:dev|nightly|main|latest)[a-z0-9.-]*", wanted)
+    if built and any(built[1] == p.family for p in known.values()):
+        wanted = built[1]  # a development build is newer than every version
     match = re.fullmatch(r"([a-z-]+?)(?:-?v?(\d+(?:\.\d+)*)(?:[.-]?(?:rc|post|dev|a|b).*)?)?", wanted)
     if match:
         version = tuple(int(part) for part in match[2].split(".")) if match[2] else (10**6,)
         for profile in known.values():
             late = not profile.since or version >= profile.since
             early = not profile.until or version < profile.until
-            if profile.family and match[1] == profile.family and late and early:
+            if profile.family and match[1] in (profile.family, *profile.names) and late and early:
                 old = bool(profile.overlap_since) and version < profile.overlap_since
                 return msgspec.structs.replace(profile, overlap=False) if old else profile
     raise SpecError(
