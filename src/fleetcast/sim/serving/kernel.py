@@ -430,6 +430,9 @@ class Replica:
     @cython.ccall
     def commit(self) -> cython.void:
         """Ends the segment under way: tokens come out, requests finish, the next segment begins."""
+        if self.single:
+            self._turn()
+            return
         if self.steps > 0:
             self._settle()
         self._begin()
@@ -449,7 +452,7 @@ class Replica:
             "iterations": self.iterations, "busy": self.busy, "completed": self.completed,
             "preemptions": self.preemptions, "peak_running": self.peak_running,
             "limited": bool(self.limited), "truncated": bool(self.truncated), "log": self.log,
-            "hist": list(self.hist), "hist_rank": list(self.hist_rank), "hist_head": list(self.hist_head),
+            "hist": self.hist, "hist_rank": self.hist_rank, "hist_head": self.hist_head,
             "sums": list(self.sums),
         }  # fmt: skip
 
@@ -471,7 +474,6 @@ class Replica:
     def _settle(self) -> cython.void:
         k: cython.longlong = self.steps
         half: cython.double = 0.5 * k * (k - 1)
-        tokens: cython.longlong
         c: Costs = self.costs
         lane: Lane
         sums: cython.double[::1] = self.sums
@@ -486,20 +488,6 @@ class Replica:
         sums[6] += k * self.host + self.host_slope * half
         if self.swap > 0.0:
             sums[7] += self.swap
-        if self.single:
-            lane = self.only
-            tokens = lane.decodes + lane.tokens
-            if tokens <= EXACT:
-                self.hist[tokens] += k
-                self.hist_head[lane.decodes + lane.emits] += k
-            else:
-                _deposit(self.hist, c.last, tokens, k)
-                if lane.decodes + lane.emits <= EXACT:
-                    self.hist_head[lane.decodes + lane.emits] += k
-                else:
-                    _deposit(self.hist_head, c.last, lane.decodes + lane.emits, k)
-            self._settle_lane(c, lane, k, half)
-            return
         self._deposit_all(k)
         for lane in self.lanes:
             self._settle_lane(c, lane, k, half)
@@ -729,23 +717,6 @@ class Replica:
         c: Costs = self.costs
         work: cython.longlong = 0
         k: cython.longlong = 1
-        if self.single:
-            lane = self.only
-            self._compose(c, lane)
-            if lane.decodes + lane.count == 0:
-                self.end = INF
-                self.steps = 0
-                return
-            self._time_single(c, lane)
-            if lane.count == 0 and lane.extra == 0.0 and not lane.late and not self.stepwise:
-                k = (lane.heap[0] >> 32) - lane.it
-                if self.until < k - 1:
-                    k = int(self.until) + 1
-                if lane.turning > 0 or lane.worst > c.capacity:
-                    k = self._quiet(lane, k)
-            self.steps = k
-            self.end = self.now + (k * self.v + self.s * (0.5 * k * (k - 1)))
-            return
         self.pure = True
         for lane in self.lanes:
             self._compose(c, lane)
@@ -1030,39 +1001,59 @@ class Replica:
             lane.heap.pop()
             heapq.heapify(lane.heap)
 
-    # How long an iteration takes --------------------------------------------------------------------------------
+    # One lane: nine of ten simulations of a search are this, so it is written out -----------------------------------
 
     @cython.cfunc
     @cython.exceptval(check=False)
     @cython.boundscheck(False)
     @cython.wraparound(False)
     @cython.cdivision(True)
-    def _max(self, v: cython.double, s: cython.double) -> cython.void:
-        """Takes the larger of (self.v, self.s) and (v, s) now, and notes when the other overtakes."""
-        x: cython.double
-        if v > self.v or (v == self.v and s > self.s):
-            v, self.v = self.v, v
-            s, self.s = self.s, s
-        if s > self.s:
-            x = (self.v - v) / (s - self.s)
-            if x < self.until:
-                self.until = x
-
-    @cython.cfunc
-    @cython.exceptval(check=False)
-    @cython.boundscheck(False)
-    @cython.wraparound(False)
-    @cython.cdivision(True)
-    def _time_single(self, c: Costs, lane: Lane) -> cython.void:
-        """`_time` for one lane, written out: nine of ten iterations of a search come through here."""
-        n: cython.longlong = lane.decodes
-        tokens: cython.longlong = n + lane.tokens
-        emits: cython.longlong = n + lane.emits
+    def _turn(self) -> cython.void:
+        """`_settle`, `_begin` and `_time` for one lane."""
+        k: cython.longlong = self.steps
+        n: cython.longlong
+        tokens: cython.longlong
+        emits: cython.longlong
+        half: cython.double
+        affine: cython.double
+        host: cython.double
         v: cython.double = 0.0
         s: cython.double = 0.0
-        affine: cython.double
         until: cython.double = 1e18
-        host: cython.double = c.host_step + c.host_seq * (n + lane.count) + c.host_token * tokens
+        c: Costs = self.costs
+        lane: Lane = self.only
+        sums: cython.double[::1] = self.sums
+        if k > 0:
+            half = 0.5 * k * (k - 1)
+            if self.log is not None:
+                self._note(self.end - self.now)
+            self.busy += self.end - self.now
+            self.iterations += k
+            if c.lag:
+                self.before = self.now + ((k - 1) * self.v + self.s * (0.5 * (k - 1) * (k - 2)))
+            self.now = self.end
+            sums[5] += k * self.attention + self.attention_slope * half
+            sums[6] += k * self.host + self.host_slope * half
+            if self.swap > 0.0:
+                sums[7] += self.swap
+            tokens = lane.decodes + lane.tokens
+            emits = lane.decodes + lane.emits
+            if tokens <= EXACT:
+                self.hist[tokens] += k
+                self.hist_head[emits] += k
+            else:
+                _deposit(self.hist, c.last, tokens, k)
+                _deposit(self.hist_head, c.last, emits, k)
+            self._settle_lane(c, lane, k, half)
+        self._compose(c, lane)
+        if lane.decodes + lane.count == 0:
+            self.end = INF
+            self.steps = 0
+            return
+        n = lane.decodes
+        tokens = n + lane.tokens
+        emits = n + lane.emits
+        host = c.host_step + c.host_seq * (n + lane.count) + c.host_token * tokens
         if n > 0:
             v = c.floor[n]
             affine = c.base[n]
@@ -1093,23 +1084,55 @@ class Replica:
             self.s = s
             self.until = until
             self._finish_time(host, tokens, lane.count)
-            return
-        self.host_slope = 0.0
-        if not c.overlap:
+            v = self.v
+            s = self.s
+            until = self.until
+        elif not c.overlap:
             self.host = host
-            v += host
+            self.host_slope = 0.0
+            v += host + lane.extra
         elif host > v:
             self.host = host - v
             self.host_slope = -s
             if s > 0.0 and (host - v) / s < until:
                 until = (host - v) / s
-            v = host
+            v = host + lane.extra
             s = 0.0
         else:
             self.host = 0.0
-        self.v = v + lane.extra
+            self.host_slope = 0.0
+            v += lane.extra
+        self.v = v
         self.s = s
-        self.until = until
+        if lane.count > 0 or lane.extra != 0.0 or lane.late or self.stepwise:
+            self.steps = 1
+            self.end = self.now + v
+            return
+        k = (lane.heap[0] >> 32) - lane.it
+        if until < k - 1:
+            k = int(until) + 1
+        if lane.turning > 0 or lane.worst > c.capacity:
+            k = self._quiet(lane, k)
+        self.steps = k
+        self.end = self.now + (k * v + s * (0.5 * k * (k - 1)))
+
+    # How long an iteration takes --------------------------------------------------------------------------------
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.cdivision(True)
+    def _max(self, v: cython.double, s: cython.double) -> cython.void:
+        """Takes the larger of (self.v, self.s) and (v, s) now, and notes when the other overtakes."""
+        x: cython.double
+        if v > self.v or (v == self.v and s > self.s):
+            v, self.v = self.v, v
+            s, self.s = self.s, s
+        if s > self.s:
+            x = (self.v - v) / (s - self.s)
+            if x < self.until:
+                self.until = x
 
     @cython.cfunc
     @cython.exceptval(check=False)

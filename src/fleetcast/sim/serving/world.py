@@ -214,8 +214,16 @@ def latency(served: Served) -> dict[str, dict[str, float]]:
 
 
 def _statistics(values: Floats) -> dict[str, float]:
-    p50, p90, p99 = np.percentile(values, (50, 90, 99))
-    return {"mean": float(values.mean()), "p50": float(p50), "p90": float(p90), "p99": float(p99)}
+    """Mean and percentiles; linear between order statistics, as numpy's default, without its overhead."""
+    found = {"mean": float(values.mean())}
+    last = len(values) - 1
+    places = [(name, last * q) for name, q in (("p50", 0.5), ("p90", 0.9), ("p99", 0.99))]
+    ranks = sorted({r for _, at in places for r in (int(at), min(int(at) + 1, last))})
+    order_ = np.partition(values, ranks)
+    for name, at in places:
+        low, high = float(order_[int(at)]), float(order_[min(int(at) + 1, last)])
+        found[name] = low + (high - low) * (at - int(at))
+    return found
 
 
 def goodput(served: Served, slo: Slo) -> int:
