@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its path as well
 
@@ -120,9 +121,10 @@ def constant(held: Held) -> np.ndarray:
         assert c.server is not None
         kernels, n = c.server.cost.work, min(c.row.users, 1024)
         context = c.row.users / c.row.dp * (c.row.prompt + c.row.output / 2) * kernels["kv_bytes"]
-        work[i] = c.row.prompt * kernels["flops_token"] / kernels["peak"], (
-            kernels["weight_bytes"][n] + context
-        ) / kernels["bandwidth"]
+        work[i] = (
+            c.row.prompt * kernels["flops_token"] / kernels["peak"],
+            (kernels["weight_bytes"][n] + context) / kernels["bandwidth"],
+        )
     rate = held.measured / work
     out = np.empty_like(rate)
     for i, c in enumerate(held.cases):
@@ -213,7 +215,7 @@ def coverage(held: Held, seconds: float) -> tuple[list[Record], dict[str, dict[s
         free = crossed(held, metric)
         note = f"widths fitted without the row's model cover {100 * float(np.mean(np.abs(off) <= free)):.1f} %"
         share = 100.0 * float(inside.mean())
-        common = {
+        common: dict[str, Any] = {
             "system": SYSTEM, "reproduced": "other setting", "reason": "no peer gives intervals; the bar is ours",
             "seconds": seconds, "command": COMMAND,
         }  # fmt: skip
@@ -266,12 +268,15 @@ def ranking(held: Held, seconds: float) -> list[Record]:
     """Returns the records of ranking layouts by time per token, and of the plan chosen by tokens/s per device."""
     tpot, real = held.forecast[:, 1], held.measured[:, 1]
     size = np.array([c.row.devices for c in held.cases], dtype=float)
-    taus, nulls, regrets, naive = [], [], [], []
+    taus: list[float] = []
+    nulls: list[float] = []
+    regrets: list[float] = []
+    naive: list[float] = []
     for members in layouts(held):
         if len({round(float(real[m]), 9) for m in members}) < 2:
             continue
-        taus.append(tau(tpot[members], real[members]))
-        nulls.append(tau(-size[members], real[members]))
+        taus.append(tau(tpot[members].tolist(), real[members].tolist()))
+        nulls.append(tau((-size[members]).tolist(), real[members].tolist()))
         speed = {m: held.cases[m].row.users / real[m] / size[m] for m in members}
         best = [m for m in members if real[m] <= LIMIT]
         if not best:
@@ -285,7 +290,7 @@ def ranking(held: Held, seconds: float) -> list[Record]:
                 by = tpot if into is regrets else real
                 pick = max(choice, key=lambda m: held.cases[m].row.users / by[m] / size[m])
                 into.append(1.0 - speed[pick] / top if real[pick] <= LIMIT else 1.0)
-    common = {
+    common: dict[str, Any] = {
         "system": SYSTEM, "reproduced": "other setting", "seconds": seconds, "command": COMMAND,
         "reason": "the paper ranks plans on its own servers; the bar is ours",
     }  # fmt: skip

@@ -55,7 +55,10 @@ class Case:
         if host is not None:
             layers = self.server.model.layers / self.server.layout.pipeline_parallel
             changed |= {
-                "host_step": host.step, "host_seq": host.seq, "host_token": host.token, "eager": host.eager * layers
+                "host_step": host.step,
+                "host_seq": host.seq,
+                "host_token": host.token,
+                "eager": host.eager * layers,
             }
             api, api_token = host.api, host.api_token
             now = self.server.engine.host_on(self.row.device)

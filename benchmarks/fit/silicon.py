@@ -125,7 +125,7 @@ def rows(path: Path, backends: tuple[str, ...] = ("vllm", "trtllm")) -> list[Row
     """Returns the aggregated-mode rows of the file, decoded."""
     frame = pd.read_csv(path)
     frame = frame[(frame["mode"] == "agg") & frame["backend"].isin(backends)]
-    return [_row(int(i), r) for i, r in frame.iterrows()]  # type: ignore[arg-type]
+    return [_row(int(i), r) for i, r in frame.iterrows()]
 
 
 def _row(index: int, r: Any) -> Row:
@@ -159,11 +159,14 @@ def _plain(model: str) -> bool:
     return any(name in model for name in ("Qwen3-32B", "Llama-3.1-70B", "Llama-3.1-8B-Instruct")) and "FP8" not in model
 
 
+def _ways(x: float) -> int:
+    """Returns a degree; blank and 0 both mean 1."""
+    return int(x) if x == x and x > 0 else 1
+
+
 def layout(r: Any, flags: bool) -> tuple[int, int, int, str]:
     """Returns (tensor parallel, attention DP, expert parallel, why unusable) of a row, see `Row`."""
-    number = lambda x: int(x) if x == x and x > 0 else 1  # noqa: E731  (blank and 0 both mean 1)
-    tp, dp = number(r.tp_size), number(r.attention_dp_size)
-    etp, ep = number(r.moe_tp_size), number(r.moe_ep_size)
+    tp, dp, etp, ep = (_ways(x) for x in (r.tp_size, r.attention_dp_size, r.moe_tp_size, r.moe_ep_size))
     experts = any(
         name in str(r.model_path) for name in ("235B", "gpt-oss", "DeepSeek", "MiniMax", "Kimi", "397B", "GLM")
     )

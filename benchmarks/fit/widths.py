@@ -16,7 +16,7 @@ MISS = 0.2
 
 def score(off: Floats, width: Floats) -> Floats:
     """Returns the interval score (Gneiting and Raftery, 2007) of log(measured / forecast) for a symmetric interval."""
-    return 2.0 * width + (2.0 / MISS) * np.maximum(np.abs(off) - width, 0.0)
+    return np.asarray(2.0 * width + (2.0 / MISS) * np.maximum(np.abs(off) - width, 0.0))
 
 
 CHOSEN = {"tpot": ("base", "foreign", "old", "rate"), "ttft": ("base", "quick")}
