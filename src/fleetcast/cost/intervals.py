@@ -73,19 +73,19 @@ def residuals() -> dict[str, dict[str, float]]:
 
 
 def intervals(
-    metrics: Mapping[str, Any], costs: Sequence[StepCost], plan: Plan, devices: Sequence[str] = (), busy: float = 1.0
+    metrics: Mapping[str, Any], costs: Sequence[StepCost], plan: Plan, devices: Sequence[str] = (), own: float = 1.0
 ) -> dict[str, tuple[float, float]]:
     """Returns 80 % intervals by metric, e.g. ``ttft.p99`` or ``throughput``.
 
     Latencies scale with their own half-width; what is summed over the run (throughput, energy, cost, carbon) moves
-    only by the share of time that the server is busy, for an idle one waits for requests and not the other way round.
+    only by the share of its length that a slower server would stretch: the rest is set by when requests arrive.
 
     Args:
         metrics: of the outcome.
         costs: of its replicas.
         plan: complete.
         devices: catalogue ids of the replicas' devices.
-        busy: mean share of time the replicas are busy.
+        own: share of the run's length that scales with the server's speed.
     """
     found = features(metrics, costs, [str(pool.engine) for pool in plan.pools], devices)
     extra = Z80 * max(0.0, max(c.spread for c in costs) - USUAL)
@@ -97,7 +97,7 @@ def intervals(
         f"{metric}.{statistic}": _around(value, width[metric])
         for metric in ("ttft", "tpot", "e2e") for statistic, value in metrics[metric].items()
     }  # fmt: skip
-    run = width["e2e"] * min(1.0, busy)
+    run = width["e2e"] * own
     out["throughput"] = _around(metrics["throughput"], run)
     for name in ("cost", "energy", "carbon"):
         by = run if name == "cost" else hypot(run, POWER)

@@ -185,12 +185,12 @@ def _build(
         },
         "parts": parts, "work": work, "attention": attention, "host_bandwidth": host_link,
     }  # fmt: skip
-    origins = {p.kind: p for p in fitted.provenance.values()}
     notes = transfers(model, device.id, fitted)
     notes += clock_note
     if layout.tensor_parallel > 1 and inner.kind_of != "measured":
         notes += (f"collectives of {device.id} over {group.link.id} are modelled ({inner.kind_of})",)
-    spread = max((p.spread for p in origins.values()), default=0.3)
+    timed = used_families(model) - {"stream", "draw"}  # small, and no time at all
+    spread = max((p.spread for name, p in fitted.provenance.items() if name in timed), default=0.3)
     return result, notes, spread
 
 
@@ -201,16 +201,22 @@ FAMILIES = {
 }  # fmt: skip
 
 
-def transfers(model: Model, device: str, fitted: Coefficients) -> tuple[str, ...]:
-    """Returns a sentence per origin for what was not measured on the device, of the kernels this model runs."""
+def used_families(model: Model) -> set[str]:
+    """Returns the kernel families that a model runs."""
     kinds = {b.attention.kind for b in model.blocks if b.attention is not None}
     unused = {"moe"} if not any(b.ffn.experts for b in model.blocks) else set()
     unused |= set() if "mla" in kinds else {"latent_decode", "latent_prefill"}
     unused |= set() if "gqa" in kinds else {"decode", "prefill"}
+    return set(FAMILIES) - unused
+
+
+def transfers(model: Model, device: str, fitted: Coefficients) -> tuple[str, ...]:
+    """Returns a sentence per origin for what was not measured on the device, of the kernels this model runs."""
+    used = used_families(model)
     origins: dict[tuple[str, str], list[str]] = {}
     for family, p in fitted.provenance.items():
-        if p.kind != "measured" and family not in unused:
-            origins.setdefault((p.origin, p.kind), []).append(FAMILIES.get(family, family))
+        if p.kind != "measured" and family in used:
+            origins.setdefault((p.origin, p.kind), []).append(FAMILIES[family])
     return tuple(
         f"not measured on {device}, taken from {origin} ({kind}): {', '.join(names)}"
         for (origin, kind), names in origins.items()

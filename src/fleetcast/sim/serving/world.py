@@ -176,7 +176,7 @@ def _outcome(
         metrics=metrics,
         intervals=intervals(
             metrics, [s.cost for s in servers], plan, sorted({s.group.device.id for s in servers}),
-            sum(r["busy"] for r in reports) / max(span * len(servers), 1e-12),
+            own_share(state, span, sum(r["busy"] for r in reports) / len(servers)),
         ),
         slo=judge(metrics, scenario.slo), plan=plan.table(),
         breakdown={"time": times, "energy": joules, "memory": tightest.room.table()},
@@ -197,6 +197,16 @@ def _outcome(
         },
         record=_record(reports, names, servers) if record else None, requests=served,
     )  # fmt: skip
+
+
+def own_share(state: Setting, span: float, busy: float) -> float:
+    """Returns the share of a run's length that a slower server would stretch.
+
+    In a closed loop that is the time it is busy; under arrivals by the clock only what is left after the last one.
+    """
+    if state.requests.concurrency:
+        return min(1.0, busy / span)
+    return max(0.0, 1.0 - state.requests.duration / span)
 
 
 def latency(served: Served) -> dict[str, dict[str, float]]:
