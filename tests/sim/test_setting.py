@@ -86,3 +86,17 @@ def test_a_lower_clock_or_a_power_limit_is_slower_and_saves_energy() -> None:
         assert found[slower].metrics["ttft"]["mean"] > found["full"].metrics["ttft"]["mean"]
         assert found[slower].metrics["energy"] < found["full"].metrics["energy"]
         assert any("clock of h100-sxm" in note for note in found[slower].notes)
+
+
+def test_requests_beyond_the_context_are_told() -> None:
+    table = {
+        "fleet": {"devices": "8x h100-sxm"},
+        "workload": {
+            "model": "llama-2-7b", "arrivals": {"kind": "uniform", "rate": 1, "requests": 3},
+            "lengths": {"kind": "fixed", "prompt": 5000, "output": 10},
+        },
+        "plan": {"replicas": 1, "tensor_parallel": 8, "pipeline_parallel": 1},
+    }  # fmt: skip
+    state = setting(load(table))
+    notes = simulate(state, complete(state, state.scenario.plan)).notes
+    assert any(note.startswith("3 of 3 requests are longer than the context of llama-2-7b, 4,096") for note in notes)

@@ -168,6 +168,7 @@ def _outcome(
         *requests.notes,
         *_unique(note for s in servers for note in s.cost.notes),
     ]
+    notes += beyond_context(state, servers)
     if dollars is None:
         free = ", ".join(sorted({s.group.device.id for s in servers if s.group.price is None}))
         notes.append(f"{free} has no rental price: cost is unknown; set fleet.price")
@@ -197,6 +198,19 @@ def _outcome(
         },
         record=_record(reports, names, servers) if record else None, requests=served,
     )  # fmt: skip
+
+
+def beyond_context(state: Setting, servers: Sequence[Server]) -> list[str]:
+    """Returns a sentence where requests are longer than a model's positions: engines refuse such requests."""
+    context = min((s.model.context for s in servers if s.model.context), default=0)
+    if not context or state.longest <= context:
+        return []
+    count = int((state.requests.prompt + state.requests.output > context).sum())
+    name = next(s.model.id or s.model.architecture for s in servers if s.model.context == context)
+    return [
+        f"{count} of {len(state.requests)} requests are longer than the context of {name}, {context:,} tokens: an engine "
+        "would refuse them, here they are served"
+    ]
 
 
 def own_share(state: Setting, span: float, busy: float) -> float:
