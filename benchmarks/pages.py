@@ -63,6 +63,7 @@ EXAMPLES: Mapping[str, str] = {
     "workload.speed_up": "2.0", "workload.requests": "2000",
     "workload.arrivals.kind": '"poisson"', "workload.arrivals.rate": '"4 /s"', "workload.arrivals.requests": "1000",
     "workload.arrivals.concurrency": "16", "workload.arrivals.cv": "3.0",
+    "workload.arrivals.ramp": '"10 s"',
     "workload.lengths.kind": '"lognormal"', "workload.lengths.prompt": "1000", "workload.lengths.output": "200",
     "workload.lengths.prompt_p90": "2000", "workload.lengths.output_p90": "300",
     "objective.minimize": '["cost", "latency"]', "objective.maximize": '"goodput"',
@@ -97,6 +98,7 @@ DEFAULTS: Mapping[str, str] = {
     "plan.model": "the workload's", "plan.expert_parallel": "`1`", "plan.attention_dp": "`1`",
     "plan.kv_dtype": '`"auto"`',
     "plan.activation_dtype": "follows dtype", "plan.clock": "`1.0`", "plan.on": "the only group",
+    "workload.arrivals.ramp": "a seventh of a request's time",
     "workload.requests": "all", "fleet.power_limit": "the board's",
 }  # fmt: skip
 """What an absent key means where the class says None."""

@@ -100,3 +100,30 @@ def test_requests_beyond_the_context_are_told() -> None:
     state = setting(load(table))
     notes = simulate(state, complete(state, state.scenario.plan)).notes
     assert any(note.startswith("3 of 3 requests are longer than the context of llama-2-7b, 4,096") for note in notes)
+
+
+def test_users_of_a_closed_loop_start_over_the_ramp_and_never_exceed_the_concurrency() -> None:
+    found = {}
+    for ramp in (0, "2 s", None):
+        arrivals = {"kind": "closed", "concurrency": 8, "requests": 64} | ({} if ramp is None else {"ramp": ramp})
+        table = {
+            "fleet": {"devices": "1x h100-sxm"},
+            "workload": {
+                "model": "llama-3.1-8b", "arrivals": arrivals,
+                "lengths": {"kind": "fixed", "prompt": 1000, "output": 100},
+            },
+            "plan": {"replicas": 1, "tensor_parallel": 1, "pipeline_parallel": 1, "engine": "ideal"},
+        }  # fmt: skip
+        state = setting(load(table))
+        found[ramp] = simulate(state, complete(state, state.scenario.plan))
+        served = found[ramp].requests
+        assert served is not None
+        events = sorted([(t, 1) for t in served.arrival] + [(t, -1) for t in served.arrival + served.e2e])
+        running = most = 0
+        for _, change in events:
+            running += change
+            most = max(most, running)
+        assert most <= 8
+    assert (found[0].requests.arrival[:8] == 0).all()
+    assert found["2 s"].requests.arrival[7] == pytest.approx(2 * 7 / 8)
+    assert found[0].metrics["ttft"]["mean"] > found[None].metrics["ttft"]["mean"]

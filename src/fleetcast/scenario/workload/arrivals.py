@@ -85,7 +85,8 @@ def generate(arrivals: Arrivals, lengths_: Lengths, *, seed: int = 0) -> Request
     prompt, output = lengths(lengths_, arrivals.requests, seed)
     name = f"synthetic {arrivals.kind} arrivals, {lengths_.kind} lengths"
     times = arrival_times(arrivals, arrivals.requests, seed)
-    return requests(times, prompt, output, concurrency=arrivals.concurrency or 0, name=name)
+    found = requests(times, prompt, output, concurrency=arrivals.concurrency or 0, name=name)
+    return replace(found, ramp=arrivals.ramp)
 
 
 def arrival_times(arrivals: Arrivals, count: int, seed: int) -> NDArray[np.float64]:
@@ -182,9 +183,9 @@ def _retime(found: Requests, arrivals: Arrivals, seed: int) -> Requests:
     times = arrival_times(arrivals, count, seed)
     concurrency = arrivals.concurrency or 0
     if count <= len(found):
-        return replace(found.slice(0, count), arrival=times, timed=True, concurrency=concurrency)
+        return replace(found.slice(0, count), arrival=times, timed=True, concurrency=concurrency, ramp=arrivals.ramp)
     note = f"{count} requests from a trace of {len(found)}: its lengths start over"
     return Requests(
         times, np.resize(found.prompt, count), np.resize(found.output, count),
-        concurrency=concurrency, name=found.name, notes=(*found.notes, note),
+        concurrency=concurrency, name=found.name, notes=(*found.notes, note), ramp=arrivals.ramp,
     )  # fmt: skip

@@ -36,6 +36,7 @@ class Requests:
             0 = requests arrive by the clock.
         name: trace name or file.
         notes: what was changed on the way in, for the report.
+        ramp: s over which the users of a closed loop start, evenly; None = a share of a request's time.
     """
 
     arrival: NDArray[np.float64]
@@ -47,6 +48,7 @@ class Requests:
     concurrency: int = 0
     name: str = ""
     notes: tuple[str, ...] = ()
+    ramp: float | None = 0.0
 
     def __len__(self) -> int:
         return len(self.arrival)
@@ -84,7 +86,8 @@ class Requests:
 
     @cached_property
     def _digest(self) -> str:
-        sha = hashlib.sha256(f"{len(self)} {self.concurrency} {self.timed}".encode())
+        ramp = "" if self.ramp == 0 else f" {self.ramp}"
+        sha = hashlib.sha256(f"{len(self)} {self.concurrency} {self.timed}{ramp}".encode())
         for column in (self.arrival, self.prompt, self.output, self.session, self.prefix):
             sha.update(b"-" if column is None else np.ascontiguousarray(column).tobytes())
         return sha.hexdigest()[:16]

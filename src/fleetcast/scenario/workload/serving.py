@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 
 from fleetcast.base.spec import Spec
-from fleetcast.base.units import PerSecond
+from fleetcast.base.units import PerSecond, Seconds
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=100_000_000)]
@@ -23,6 +23,8 @@ class Arrivals(Spec):
         requests: how many; left out = as many as the trace has.
         concurrency: users of a closed loop, which needs it.
         cv: standard deviation of gamma gaps over their mean.
+        ramp: time over which the users of a closed loop start, evenly; 0 = all at once; left out = a seventh of the
+            time one request takes, so that equal lengths do not keep all users in step.
     """
 
     kind: str
@@ -30,6 +32,7 @@ class Arrivals(Spec):
     requests: Count | None = None
     concurrency: Count | None = None
     cv: Positive = 2.0
+    ramp: Seconds | None = None
 
 
 class Lengths(Spec):

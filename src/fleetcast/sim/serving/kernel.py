@@ -1330,39 +1330,43 @@ def drive_closed(
     least: cython.bint,
     delay: cython.double,
 ) -> None:
-    """Runs a closed loop: ``users`` requests at once; each answer releases the next request, ``delay`` s later.
+    """Runs a closed loop: ``users`` requests start at their arrivals; each answer releases the next, ``delay`` s later.
 
     ``least`` routes to the least loaded replica; otherwise ``where`` already holds each request's replica.
     """
     replica: Replica
     first: Replica
     total: cython.Py_ssize_t = len(where)
-    sent: cython.Py_ssize_t = 0
+    starting: cython.Py_ssize_t = users if users < total else total
+    started: cython.Py_ssize_t = 0
+    sent: cython.Py_ssize_t = starting
+    due: cython.Py_ssize_t = starting
+    start: cython.double
+    release: cython.double
     before: cython.longlong
     columns: Requests = cython.cast(Replica, replicas[0]).requests
-    due: cython.Py_ssize_t
-    while sent < total and sent < users:
-        columns.arrival[sent] = 0.0
-        _send(replicas, weights, where, sent, 0.0, least)
-        sent += 1
-    due = sent  # requests `sent` to `due` are released and on their way: their times stand in the column
-    while True:
+    while True:  # requests `sent` to `due` are released and on their way: their times stand in the column
         first = replicas[0]
         for replica in replicas:
             if replica.end < first.end:
                 first = replica
-        if sent < due and columns.arrival[sent] <= first.end:
-            _send(replicas, weights, where, sent, columns.arrival[sent], least)
+        start = columns.arrival[started] if started < starting else INF
+        release = columns.arrival[sent] if sent < due else INF
+        if start < INF and start <= first.end and start <= release:
+            _send(replicas, weights, where, started, start, least)
+            started += 1
+        elif release < INF and release <= first.end:
+            _send(replicas, weights, where, sent, release, least)
             sent += 1
-            continue
-        if first.end == INF:
+        elif first.end == INF:
             return
-        before = first.completed
-        first.commit()
-        for _i in range(first.completed - before):
-            if due < total:
-                columns.arrival[due] = first.now + delay
-                due += 1
+        else:
+            before = first.completed
+            first.commit()
+            for _i in range(first.completed - before):
+                if due < total:
+                    columns.arrival[due] = first.now + delay
+                    due += 1
 
 
 @cython.cfunc

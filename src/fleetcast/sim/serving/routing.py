@@ -10,8 +10,18 @@ from numpy.typing import NDArray
 
 from fleetcast.base.errors import PolicyError
 from fleetcast.base.rng import rng
+from fleetcast.cost.step import GRID
 from fleetcast.policy import route as routes
+from fleetcast.scenario.workload.requests import Requests
 from fleetcast.sim.serving.setting import Server, Setting
+
+RAMP = 0.15
+"""Share of a request's time over which the users of a closed loop start by default.
+
+Users of equal requests that start at once stay in step for ever, and each wave waits for the prompts of all; spread
+over a whole request they never meet. Measured loads lie between: their lengths vary and their first wave counts. On
+the measured rows replayed with equal lengths this share leaves the mean time to first token least biased.
+"""
 
 
 def speeds(servers: Sequence[Server]) -> NDArray[np.float64]:
@@ -23,6 +33,34 @@ def speeds(servers: Sequence[Server]) -> NDArray[np.float64]:
         rate.append(batch / float(t["dense"][batch] + t["experts"][batch] + t["head"][batch] + t["base"][batch]))
     found = np.array(rate)
     return np.asarray(found / found.max())
+
+
+def starts(state: Setting, servers: Sequence[Server]) -> NDArray[np.float64]:
+    """Returns the arrivals (s) to run with: those of the trace, or a closed loop's users starting over its ramp.
+
+    The default ramp is ``RAMP`` of what one request takes among the others: its own output at a full batch, and all
+    prompts once.
+    """
+    q = state.requests
+    arrival = q.arrival.copy()
+    users = min(q.concurrency, len(q))
+    if users:
+        ramp = q.ramp
+        if ramp is None:
+            ramp = RAMP * max(_one_request(s, q, users / len(servers)) for s in servers)
+        arrival[:users] = ramp / users * np.arange(users)
+    return arrival
+
+
+def _one_request(server: Server, q: Requests, users: float) -> float:
+    """Returns about how long (s) a request takes among ``users`` on one replica."""
+    t, c = server.cost.tables, server.cost.scalars
+    prompt, output = float(q.prompt.mean()), float(q.output.mean())
+    batch = min(int(users), len(t["floor"]) - 1)
+    attention = t["base"][batch] + t["slope"][batch] * batch * (prompt + output / 2)
+    step = t["dense"][batch] + t["experts"][batch] + t["head"][batch] + attention + c["host_step"]
+    prefill = users * prompt * float(t["dense"][-1] + t["experts"][-1]) / GRID[-1]
+    return float(output * step + prefill)
 
 
 def assign(policy: Any, state: Setting, weights: NDArray[np.float64]) -> NDArray[np.int32]:

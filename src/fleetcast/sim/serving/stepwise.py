@@ -19,7 +19,7 @@ from fleetcast.base.errors import PolicyError
 from fleetcast.base.rng import rng
 from fleetcast.policy import batch as batches
 from fleetcast.policy import route as routes
-from fleetcast.sim.serving.routing import checked_choice, speeds
+from fleetcast.sim.serving.routing import checked_choice, speeds, starts
 from fleetcast.sim.serving.setting import Server, Setting
 
 Floats = NDArray[np.float64]
@@ -326,7 +326,9 @@ def run(
     q = state.requests
     items = [
         Request(i, a, p, o)
-        for i, (a, p, o) in enumerate(zip(q.arrival.tolist(), q.prompt.tolist(), q.output.tolist(), strict=True))
+        for i, (a, p, o) in enumerate(
+            zip(starts(state, servers).tolist(), q.prompt.tolist(), q.output.tolist(), strict=True)
+        )
     ]
     replicas = [Replica(s) for s in servers]
     where = np.zeros(len(items), dtype=np.int32)
@@ -363,15 +365,12 @@ def _open(items: list[Request], replicas: list[Replica], send: Callable[[Request
 def _closed(
     items: list[Request], replicas: list[Replica], send: Callable[[Request], None], users: int, delay: float
 ) -> None:
-    waiting, released = list(reversed(items)), list[Request]()
-    for _ in range(min(users, len(items))):
-        r = waiting.pop()
-        r.arrival = 0.0
-        send(r)
+    starting, waiting, released = items[:users], items[users:][::-1], list[Request]()
     while True:
         first = min(replicas, key=lambda x: x.end)
-        if released and released[0].arrival <= first.end:
-            send(released.pop(0))
+        queues = [x for x in (starting, released) if x and x[0].arrival <= first.end]
+        if queues:
+            send(min(queues, key=lambda x: x[0].arrival).pop(0))
             continue
         if first.end == float("inf"):
             return
