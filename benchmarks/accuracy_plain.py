@@ -1,4 +1,4 @@
-"""The measured rows as a user would write them: equal lengths, the engine profile's own batch policy, nothing else told.
+"""The measured rows as a user would write them: equal lengths, the profile's own batch policy, nothing else told.
 
 `accuracy_silicon` replays what the runs' published scripts did (lengths that vary, token budgets). A scenario seldom
 knows that; this says how much it loses. The constants are the shipped ones, fitted on these rows.

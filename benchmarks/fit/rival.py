@@ -20,7 +20,7 @@ from benchmarks.records import ROOT, Null, Ours, Paper, Record, skipped, timer
 PLACE = ROOT / ".cache" / "aiconfigurator"
 SAMPLE = 10
 """Every so many rows are asked for: an estimate takes seconds when its tables are first read."""
-SYSTEMS = {"h100-sxm": "h100_sxm", "h200": "h200_sxm"}
+SYSTEMS = {"h100-sxm": "h100_sxm", "h200-sxm": "h200_sxm"}
 KNOWN = {
     "meta-llama/Llama-3.1-70B": "meta-llama/Meta-Llama-3.1-70B",
     "meta-llama/Llama-3.1-8B-Instruct": "meta-llama/Meta-Llama-3.1-8B",

@@ -25,7 +25,7 @@ import pandas as pd
 
 FILE = ("serving", "silicon_dev.csv.gz")
 ENGINES = {"vllm": "vllm-1", "trtllm": "trtllm", "sglang": "sglang"}
-DEVICES = {"h100_sxm": "h100-sxm", "h200_sxm": "h200"}
+DEVICES = {"h100_sxm": "h100-sxm", "h200_sxm": "h200-sxm"}
 RANDOM = 0.8
 """Shortest length of the *random* sources, as a share of the nominal one."""
 

@@ -49,12 +49,12 @@ def test_less_known_is_wider(engine: str, what: SimpleNamespace, device: str) ->
 
 def test_an_unmeasured_pair_is_noticed() -> None:
     assert features(METRICS, [cost()], ["vllm-1"], ["l40s"])["pair"] == 1.0  # type: ignore[list-item]
-    assert features(METRICS, [cost()], ["vllm-1"], ["h200"])["pair"] == 0.0  # type: ignore[list-item]
+    assert features(METRICS, [cost()], ["vllm-1"], ["h200-sxm"])["pair"] == 0.0  # type: ignore[list-item]
 
 
 def test_an_idle_server_s_throughput_is_its_traffic_s() -> None:
     busy, idle = (
-        intervals(METRICS, [cost()], plan("vllm-1"), ["h200"], share)  # type: ignore[arg-type,list-item]
+        intervals(METRICS, [cost()], plan("vllm-1"), ["h200-sxm"], share)  # type: ignore[arg-type,list-item]
         for share in (1.0, 0.1)
     )
     assert width(idle["cost"]) == pytest.approx(0.1 * width(busy["cost"]))

@@ -78,18 +78,20 @@ def layout_memory(
     reserve = engine.reserve + (engine.reserve_ranks if tp * pp * layout.attention_dp > 1 else 0.0)
     share = -(-model.layers // pp) / model.layers
     element = BITS[kv_dtype] / 8
-    windows = model.state_bytes(tp) * share * max_batch
-    kv_token = 0.0
-    for group in model.kv_groups(element, tp):
-        if group.window and engine.hybrid_kv:
-            windows += group.bytes * share * group.window * max_batch
-        else:
-            kv_token += group.bytes * share
+    # every pipeline lane's sequences pass every stage
+    states = model.state_bytes(tp) * share * max_batch * pp
+    groups = model.kv_groups(element, tp)
     free = total - weights - activations - reserve
+    full = sum(g.bytes for g in groups if not g.window) * share
+    held = sum(g.bytes * g.window for g in groups if g.window) * share * max_batch * pp
+    # Layers with a window keep just that where an engine can, and where a full batch of windows leaves room for the
+    # others; else every context token is charged in full, which is never too little.
+    if engine.hybrid_kv and full > 0.0 and states + held <= 0.5 * max(free, 0.0):
+        windows, kv_token = states + held, full
+    else:
+        windows, kv_token = states, sum(g.bytes for g in groups) * share
     windows = min(windows, max(free, 0.0) * 0.5)
     kv = free - windows
-    if kv_token == 0.0:  # every layer has a window: the cache of a sequence is bounded by it
-        kv_token = model.kv_bytes_per_token(element, tp) * share
     blocks = max(0, int(kv / (kv_token * engine.block) / pp)) if kv > 0 else 0
     return Memory(total, weights, activations, reserve, windows, kv, kv_token, blocks, blocks * engine.block)
 

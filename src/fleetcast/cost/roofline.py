@@ -81,8 +81,8 @@ class Format:
 
 
 _HALF = ("bf16", "fp16", "fp32")
-_BYTE = ("fp8", "int8", "bf16", "fp16", "fp32")
-_NIBBLE = ("nvfp4", "mxfp4", "fp4", *_BYTE)
+_BYTE = ("fp8", *_HALF)  # a chip without fp8 multiplies such weights in 16 bits (Marlin), not on int8 units
+_NIBBLE = ("nvfp4", "mxfp4", "fp4", *_HALF)
 # Bytes: int4 has an fp16 scale per group of 128, mxfp4 a byte per 32, nvfp4 a byte per 16 (OCP MX
 # 1.0, cuBLAS).
 FORMATS: Mapping[str, Format] = {

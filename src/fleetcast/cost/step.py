@@ -111,7 +111,7 @@ def step_cost(
         "base": np.where(n > 0, attention["base"] + attention["state"] * n, 0.0),
         "slope": np.where(n > 0, slope, 0.0),
     }
-    block_bytes = engine.block * attention["kv_bytes"]
+    block_bytes = engine.block * attention["kv_bytes"] / pp  # a stage holds its own layers' cache
     scalars = {
         "full_share": full_share, "window_share": 1.0 - full_share, "window": attention["window"],
         "pre_base": attention["pre_base"], "pre_pair": attention["pre_pair"], "pre_context": attention["pre_token"],
@@ -239,9 +239,12 @@ def clocked(group: Group, dtype: str, fitted: Coefficients, clock: float) -> tup
         return device, rates, ()
     curve, kind = clock_curve(device)
     share = min(clock, capped_clock(group.limit, rates, curve)) if limited else clock
+    share = max(share, float(curve.clock[0]))  # the curve ends there: nothing is known below
     if share >= 1.0:
         return device, rates, ()
     note = f"clock of {device.id} at {share:.0%} of the top: times and energy by a {kind} curve"
+    if limited:
+        note += f"; above the limit of {group.limit:.0f} W energy is cut off, memory-bound work is not slowed"
     return downclock(device, share, curve), downclock_rates(rates, share, curve), (note,)
 
 

@@ -44,18 +44,19 @@ def time_terms(cost: StepCost, report: Mapping[str, Any]) -> dict[str, float]:
     return terms
 
 
-def work_done(cost: StepCost, report: Mapping[str, Any], output_tokens: int) -> dict[str, float]:
+def work_done(cost: StepCost, report: Mapping[str, Any], output_tokens: int, requests: int) -> dict[str, float]:
     """Returns FLOP, bytes of memory, link traffic and busy seconds of one device of a replica.
 
     Args:
         cost: of the replica.
         report: what the loop counted.
         output_tokens: tokens that came out of this replica.
+        requests: served by it; the first token of each comes out of its prefill.
     """
     work, sums, scalars = cost.work, report["sums"], cost.scalars
     stages = scalars["stages"]
     decode_context = scalars["full_share"] * sums[0] + scalars["window_share"] * sums[1]
-    tokens = (sums[4] + output_tokens) / scalars["ranks"]
+    tokens = (sums[4] + output_tokens - requests) / scalars["ranks"]
     flops = tokens * work["flops_token"] + output_tokens / scalars["ranks"] * work["flops_head"]
     attention = (sums[2] + decode_context) / scalars["ranks"] / stages * work["flops_pair"]
     weights = float(np.asarray(report["hist"]) @ work["weight_bytes"])

@@ -39,6 +39,8 @@ def simulate(state: Setting, plan: Plan, *, record: bool = False, by_step: bool 
     policy = build(routes, plan.route, "plan.route")
     requests = state.requests
     compiled = all(hasattr(s.batch, "rule") and _known(s) for s in servers)
+    if requests.concurrency and not (getattr(policy, "static", False) or type(policy) is routes.LeastLoaded):
+        compiled = False  # a user's route that looks at loads must be asked as the loop goes
     run = _run_kernel if compiled else stepwise.run
     arrival, first, finish, where, reports = run(state, servers, policy, record=record, by_step=by_step)
     replica_of = where
@@ -129,7 +131,10 @@ def _outcome(
     span = end - start
     counts = np.bincount(served.resource, minlength=len(servers))
     out_tokens = np.bincount(served.resource, weights=requests.output, minlength=len(servers))
-    work = [account.work_done(s.cost, r, int(o)) for s, r, o in zip(servers, reports, out_tokens, strict=True)]
+    work = [
+        account.work_done(s.cost, r, int(o), int(n))
+        for s, r, o, n in zip(servers, reports, out_tokens, counts, strict=True)
+    ]
     joules = account.energy_terms(servers, work, span, state.tree.pue)
     energy = sum(joules.values())
     dollars = account.money(servers, span)
@@ -184,7 +189,8 @@ def _outcome(
             {
                 "name": name, "devices": s.cost.devices, "device": s.group.device.id,
                 "busy": r["busy"] / span if span > 0 else 0.0, "requests": int(c),
-                "peak_running": r["peak_running"], "kv_tokens": s.room.tokens * s.layout.pipeline_parallel,
+                "peak_running": r["peak_running"],
+                "kv_tokens": s.room.tokens * s.layout.pipeline_parallel * s.layout.attention_dp,
             }
             for name, s, r, c in zip(names, servers, reports, counts, strict=True)
         ),
