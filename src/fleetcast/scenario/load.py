@@ -74,6 +74,8 @@ def load(source: str | Path | Mapping[str, Any], *, seed: int | None = None) -> 
         SpecError: unknown key, wrong unit, out of range, contradictory; names path, value, limit and next step.
     """
     folder, name = Path(), "scenario"
+    if not isinstance(source, str | Path | Mapping):
+        raise SpecError("scenario", "is neither a file, text nor a table", value=source, hint="Give a path")
     if isinstance(source, Mapping):
         table: Any = dict(source)
     elif isinstance(source, str) and "\n" in source:

@@ -102,6 +102,8 @@ def devices_needed(scenario: Scenario, kinds: Iterable[str], *, most: int = 256)
     Raises:
         SpecError: an unknown device, or no SLO: without limits one device that fits is always enough.
     """
+    if most < 1:
+        raise SpecError("most", "is out of range", value=most, limit="a whole number from 1")
     if not scenario.slo.limits():
         raise SpecError("slo", "is empty", hint="Set e.g. slo.ttft_p99: without limits any fleet that fits will do")
     found = [_need(scenario, kind, most) for kind in kinds]

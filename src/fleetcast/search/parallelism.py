@@ -63,6 +63,8 @@ def search(
     fitted = fit(state, enumerate_space(state))
     candidates = [c for c in fitted.candidates if c.devices > above]
     sizes = [k for part in parts if (k := int(len(state.requests) * part)) >= shortest]
+    if top is not None and top < 1:
+        raise SpecError("top", "is out of range", value=top, limit="a whole number from 1")
     hunt = Hunt(state, goals, axes or goals, top, [] if exhaustive else sizes, exhaustive)
     hunt.run(candidates, progress)
     if misses and not hunt.met and not exhaustive:

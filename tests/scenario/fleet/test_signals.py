@@ -2,6 +2,7 @@
 
 import gzip
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -123,3 +124,9 @@ def test_bad_grids(grid, part, tmp_path):
     with pytest.raises(SpecError, match=part) as caught:
         signal(grid, tmp_path)
     assert str(caught.value).startswith("fleet.grid")
+
+
+def test_a_file_whose_name_starts_like_a_number_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "1grid.csv").write_text("time_s,intensity\n0,100\n3600,300\n", encoding="utf-8")
+    for name in ("1grid.csv", "./1grid.csv", f"../{tmp_path.name}/1grid.csv"):
+        assert signal(name, tmp_path).mean(0, 3600) == 100

@@ -95,10 +95,10 @@ def signal(grid: str | float, base: Path | None = None, path: str = "fleet.grid"
     Raises:
         SpecError: unknown grid, negative or unreadable.
     """
+    if isinstance(grid, str) and grid.endswith((".csv", ".csv.gz")):
+        return _file((base or Path()) / grid, path)
     if not isinstance(grid, str) or re.match(r"\s*[-+.\d]", grid):
         return _constant(parse(grid, "g/kWh", path), path)
-    if grid.endswith((".csv", ".csv.gz")):
-        return _file((base or Path()) / grid, path)
     key = _key(grid)
     key = _SERIES_ALIASES.get(key, key)
     if key in _SERIES:

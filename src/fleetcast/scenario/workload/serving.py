@@ -9,7 +9,7 @@ import msgspec
 from fleetcast.base.spec import Spec
 from fleetcast.base.units import PerSecond, Seconds
 
-Positive = Annotated[float, msgspec.Meta(gt=0)]
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=100_000_000)]
 
 
