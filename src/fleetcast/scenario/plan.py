@@ -36,7 +36,7 @@ class Pool(Spec):
         expert_parallel: ranks that split the experts (within tensor_parallel x attention_dp devices).
         attention_dp: ranks that hold whole attention and split the requests of a replica.
         engine: engine profile, or an engine with its version such as ``vllm-0.11.2``.
-        dtype: of the weights.
+        dtype: of the weights; fp8, int8 and nvfp4 quantise activations too, fp8-weights, int4 and mxfp4 weights alone.
         kv_dtype: of the cache; "auto" = the engine profile's, else the checkpoint's.
         activation_dtype: of what the weights are multiplied with.
         clock: share of the devices' top clock; a power limit may lower it further.
