@@ -147,8 +147,3 @@ def engine(name: str, path: str = "plan.engine") -> Engine:
         path, "is unknown", value=name, limit=f"one of {', '.join(known)}, or an engine with its version",
         hint=closest(wanted, known).capitalize(),
     )  # fmt: skip
-
-
-def with_host(profile: Engine, host: Host) -> Engine:
-    """Returns ``profile`` with other host constants on every device (what `calibrate` fits)."""
-    return msgspec.structs.replace(profile, host={"default": host})

@@ -29,10 +29,6 @@ from fleetcast.scenario.workload.tensors import Tensor
 Array = NDArray[np.float64]
 
 
-STREAM = Stream(launch=2.0e-6, memory=0.7)
-"""Element-wise kernels of a device without fitted ones: a graph's launch gap and a common share of the bandwidth."""
-
-
 @dataclass(frozen=True)
 class Kernels:
     """Which kernels an engine runs where a device offers several.
@@ -73,7 +69,7 @@ class Rank:
 
     def pass_over(self, tokens: Array, elements: float, kernels: int = 1) -> Array:
         """Returns seconds of ``kernels`` element-wise kernels that together move ``elements`` 16-bit values a token."""
-        c = self.fitted.get("stream", "any", Stream) if "stream" in self.fitted.tables else STREAM
+        c = self.fitted.get("stream", "any", Stream)
         return stream_time(tokens * (2.0 * elements), self.chip, c) + (kernels - 1) * c.launch
 
     def reduce(self, tokens: Array) -> Array:

@@ -9,7 +9,6 @@ from types import ModuleType
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from fleetcast.base.errors import Infeasible, SpecError
 from fleetcast.base.spec import build, describe
@@ -340,12 +339,3 @@ def model_at(name: str, folder: Path, path: str = "workload.model") -> Model:
     """Returns the model of a catalogue name, or of a config.json whose path starts at ``folder``."""
     file = folder / name
     return catalog.model(str(file) if file.exists() else name, path)
-
-
-def columns(requests: Requests) -> tuple[Any, Any, Any]:
-    """Returns arrival, prompt, output as the kernel wants them."""
-    return (
-        requests.arrival,
-        np.minimum(requests.prompt, 2**31 - 1),
-        np.minimum(requests.output, 2**31 - 1),
-    )
