@@ -22,6 +22,7 @@ from scipy.optimize import least_squares
 
 from fleetcast.base.files import write_atomic
 from fleetcast.cost.engine import Host
+from fleetcast.cost.layers import launches
 from fleetcast.cost.step import GRID
 from fleetcast.scenario.load import load
 from fleetcast.scenario.plan import Plan
@@ -35,7 +36,7 @@ RANGES: dict[str, tuple[float, float, float]] = {
     "step": (0.5e-3, 5e-3, 20e-3),
     "seq": (5e-6, 2e-4, 1e-3),
     "token": (0.1e-6, 3e-6, 10e-6),
-    "eager": (50e-6, 250e-6, 1e-3),
+    "eager": (5e-6, 25e-6, 1e-4),
     "api": (0.1e-3, 5e-3, 50e-3),
 }
 """Physical range and start of each constant, s: a Python scheduler, sampler and detokeniser per iteration, per
@@ -97,10 +98,10 @@ def measured() -> tuple[Measured, ...]:
 
 def with_host(m: Measured, host: Mapping[str, float]) -> Means:
     """Returns (TTFT, TPOT), s, of a case under other host constants."""
-    cost, layers = m.server.cost, m.server.model.layers
+    cost, kernels = m.server.cost, launches(m.server.model)
     changed = {
         "host_step": host["step"], "host_seq": host["seq"], "host_token": host["token"],
-        "eager": host["eager"] * layers,
+        "eager": host["eager"] * kernels,
     }  # fmt: skip
     ttft, tpot = m.simulated(cost.tables, dict(cost.scalars) | changed)
     return ttft + host["api"], tpot
@@ -118,7 +119,7 @@ def roofline(m: Measured, c: Mapping[str, float]) -> Means:
         "dense": np.where(GRID > 0, np.maximum(read, done), 0.0), "experts": zero, "head": zero, "hop": zero,
         "floor": few, "base": few, "slope": few + model.kv_bytes_per_token(2.0, tp) / bandwidth,
     }  # fmt: skip
-    none = dict.fromkeys(("host_seq", "host_token", "eager", "pre_base", "pre_context"), 0.0)
+    none = dict.fromkeys(("host_seq", "host_token", "eager", "pre_base", "pre_query", "pre_context"), 0.0)
     pair = m.server.cost.work["flops_pair"] / peak
     return m.simulated(tables, dict(m.server.cost.scalars) | none | {"host_step": c["step"], "pre_pair": pair})
 

@@ -12,6 +12,7 @@ from benchmarks.fit.silicon import RANDOM as SHORTEST
 from benchmarks.fit.silicon import Row
 from fleetcast.base.errors import Infeasible
 from fleetcast.cost.engine import Host
+from fleetcast.cost.layers import launches
 from fleetcast.scenario.fleet.tree import Tree, resolve
 from fleetcast.scenario.load import load
 from fleetcast.scenario.outcome import Outcome
@@ -53,12 +54,12 @@ class Case:
         changed, tables = dict(cost.scalars) | scalars, dict(cost.tables)
         api, api_token = cost.api, cost.api_token
         if host is not None:
-            layers = self.server.model.layers / self.server.layout.pipeline_parallel
+            kernels = launches(self.server.model) / self.server.layout.pipeline_parallel
             changed |= {
                 "host_step": host.step,
                 "host_seq": host.seq,
                 "host_token": host.token,
-                "eager": host.eager * layers,
+                "eager": host.eager * kernels,
             }
             api, api_token = host.api, host.api_token
             now = self.server.engine.host_on(self.row.device)
@@ -69,7 +70,7 @@ class Case:
         shared = kernel.Requests(q.arrival.copy(), q.prompt, q.output)
         replica = kernel.Replica(kernel.Costs(tables, changed), shared, tuple(self.server.batch.rule()))
         sent = kernel.column("i", np.zeros(len(q), dtype=np.int32))
-        kernel.drive_closed([replica], kernel.column("d", np.ones(1)), sent, q.concurrency, False, api)
+        kernel.drive_closed([replica], kernel.column("d", np.ones(1)), sent, q.concurrency, False, kernel.column("d", api + api_token * q.prompt))
         arrival, first, finish = (np.array(c) for c in shared.times())
         ttft = first - arrival + api + api_token * q.prompt
         tpot = (finish - first) / np.maximum(q.output - 1, 1)

@@ -65,16 +65,16 @@ def test_latent_attention_reads_one_latent_and_multiplies_every_head():
 
 def test_prefill_adds_up_from_its_parts():
     pair = prefill_pair(32, 128, CHIP, PREFILL)
-    token = prefill_token(32, 8, 128, CHIP, PREFILL)
+    query, context = prefill_token(32, 128, CHIP, PREFILL), prefill_token(8, 128, CHIP, PREFILL)
     got = prefill_time(100, 400, 32, 8, 128, CHIP, PREFILL)
-    assert got == pytest.approx(1e-5 + pair * pairs(100, 400) + token * 500)
+    assert got == pytest.approx(1e-5 + pair * pairs(100, 400) + query * 100 + context * 500)
     assert prefill_pair(32, 64, CHIP, PREFILL) == pytest.approx(pair)  # half the width at half the rate
 
 
 def test_chunks_cost_what_the_whole_does_but_for_launches_and_rereading():
     whole = prefill_time(4096, 0, 32, 8, 128, CHIP, PREFILL)
     parts = sum(float(prefill_time(1024, c, 32, 8, 128, CHIP, PREFILL)) for c in range(0, 4096, 1024))
-    reread = float(prefill_token(32, 8, 128, CHIP, PREFILL)) * (1024 + 2048 + 3072)
+    reread = float(prefill_token(8, 128, CHIP, PREFILL)) * (1024 + 2048 + 3072)
     assert parts - 3e-5 - reread == pytest.approx(float(whole), rel=1e-9)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from fleetcast.base.errors import Infeasible, SpecError
 from fleetcast.scenario.load import load
+from fleetcast.scenario.outcome import Outcome
 from fleetcast.sim.serving.setting import complete, setting
 from fleetcast.sim.serving.world import simulate
 
@@ -102,28 +103,49 @@ def test_requests_beyond_the_context_are_told() -> None:
     assert any(note.startswith("3 of 3 requests are longer than the context of llama-2-7b, 4,096") for note in notes)
 
 
-def test_users_of_a_closed_loop_start_over_the_ramp_and_never_exceed_the_concurrency() -> None:
-    found = {}
-    for ramp in (0, "2 s", None):
-        arrivals = {"kind": "closed", "concurrency": 8, "requests": 64} | ({} if ramp is None else {"ramp": ramp})
-        table = {
-            "fleet": {"devices": "1x h100-sxm"},
-            "workload": {
-                "model": "llama-3.1-8b", "arrivals": arrivals,
-                "lengths": {"kind": "fixed", "prompt": 1000, "output": 100},
-            },
-            "plan": {"replicas": 1, "tensor_parallel": 1, "pipeline_parallel": 1, "engine": "ideal"},
-        }  # fmt: skip
-        state = setting(load(table))
-        found[ramp] = simulate(state, complete(state, state.scenario.plan))
-        served = found[ramp].requests
-        assert served is not None
-        events = sorted([(t, 1) for t in served.arrival] + [(t, -1) for t in served.arrival + served.e2e])
-        running = most = 0
-        for _, change in events:
-            running += change
-            most = max(most, running)
-        assert most <= 8
-    assert (found[0].requests.arrival[:8] == 0).all()
-    assert found["2 s"].requests.arrival[7] == pytest.approx(2 * 7 / 8)
-    assert found[0].metrics["ttft"]["mean"] > found[None].metrics["ttft"]["mean"]
+def closed_loop(arrivals: dict[str, Any] | None = None, lengths: dict[str, Any] | None = None) -> Outcome:
+    table = {
+        "fleet": {"devices": "1x h100-sxm"},
+        "workload": {
+            "model": "llama-3.1-8b",
+            "arrivals": {"kind": "closed", "concurrency": 8, "requests": 64} | (arrivals or {}),
+            "lengths": {"kind": "fixed", "prompt": 1000, "output": 100} | (lengths or {}),
+        },
+        "plan": {"replicas": 1, "tensor_parallel": 1, "pipeline_parallel": 1, "engine": "vllm-1"},
+    }  # fmt: skip
+    state = setting(load(table))
+    return simulate(state, complete(state, state.scenario.plan))
+
+
+@pytest.mark.parametrize("arrivals", [{}, {"ramp": "2 s"}, {"think": "100 ms"}])
+def test_a_closed_loop_never_exceeds_its_concurrency(arrivals: dict[str, Any]) -> None:
+    served = closed_loop(arrivals).requests
+    assert served is not None
+    events = sorted([(t, 1) for t in served.arrival] + [(t, -1) for t in served.arrival + served.e2e])
+    running = most = 0
+    for _, change in events:
+        running += change
+        most = max(most, running)
+    assert most <= 8
+
+
+def test_users_of_a_closed_loop_start_at_once_or_over_the_ramp() -> None:
+    at_once, ramped = closed_loop().requests, closed_loop({"ramp": "2 s"}).requests
+    assert at_once is not None and ramped is not None
+    assert (at_once.arrival[:8] == 0).all()
+    assert ramped.arrival[7] == pytest.approx(2 * 7 / 8)
+
+
+def test_users_think_before_they_send_again() -> None:
+    plain, slow = closed_loop(), closed_loop({"think": "1 s"})
+    # seven pauses per user, exponential with mean 1 s: the run is longer by about their sum
+    assert slow.metrics["makespan"] - plain.metrics["makespan"] > 3.0
+    assert slow.metrics["ttft"]["mean"] < plain.metrics["ttft"]["mean"]
+
+
+def test_equal_requests_march_in_step_and_the_default_spread_breaks_it() -> None:
+    default, equal = closed_loop(), closed_loop(lengths={"spread": 0})
+    assert equal.metrics["ttft"]["p50"] > 1.3 * default.metrics["ttft"]["p50"]
+    assert default.metrics["output_tokens"] == equal.metrics["output_tokens"] == 6400
+    assert any("spread" in note for note in default.notes)
+    assert not any("spread" in note for note in equal.notes)

@@ -24,7 +24,8 @@ def step_cost(**changes: Any) -> StepCost:
         "slope": np.where(n > 0, 8e-9, 0.0),
     }  # fmt: skip
     scalars: dict[str, Any] = {
-        "full_share": 1.0, "window_share": 0.0, "window": 0, "pre_base": 1e-5, "pre_pair": 1e-9, "pre_context": 1e-8,
+        "full_share": 1.0, "window_share": 0.0, "window": 0, "pre_base": 1e-5, "pre_pair": 1e-9,
+        "pre_query": 2e-8, "pre_context": 1e-8,
         "host_step": 1e-3, "host_seq": 1e-5, "host_token": 1e-8, "overlap": False, "eager": 0.02,
         "graph_tokens": 512, "graph_prefill": False, "stages": 1, "stage_share": 1.0, "ranks": 1,
         "capacity": 6000, "block": 16, "watermark": 0, "swap_block": 1e-4, "lag": False,

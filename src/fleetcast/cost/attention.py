@@ -3,7 +3,7 @@
 Decode, for a rank with ``n`` sequences of total context X: ``max(floor[n], base[n] + slope * X)``.
 The slope is what the keys and values of one token cost to read (or to multiply, where many query
 heads share them); the floor is the launch plus scheduling one block per sequence and key head.
-Prefill: ``base + pair * pairs + context * tokens``.
+Prefill: ``base + pair * pairs + query * new tokens + context * (cached + new tokens)``.
 
 The tables repeat one input, so small caches stay in the second-level cache: the fit keeps rows
 whose keys and values exceed 1.5 times that cache, and near-empty ones for the floor. A server reads
@@ -47,7 +47,7 @@ class Prefill:
         launch: s.
         compute: fraction of the peak FLOP/s reached, head width 128 and above.
         narrow: the same for head width 64 and below.
-        token: passes over queries, keys and values at full bandwidth that each new token costs.
+        token: passes over queries, keys, values and outputs at full bandwidth.
         window: keys beyond its window that a query block computes.
     """
 
@@ -139,10 +139,14 @@ def prefill_pair(heads: ArrayLike, head_dim: ArrayLike, chip: Silicon, c: Prefil
     return np.asarray(4.0 * np.asarray(heads, dtype=np.float64) * width / share)
 
 
-def prefill_token(heads: ArrayLike, kv_heads: ArrayLike, head_dim: ArrayLike, chip: Silicon, c: Prefill) -> Array:
-    """Returns seconds per token of context (cached or new) of one layer on one device."""
-    both = np.asarray(heads, dtype=np.float64) + np.asarray(kv_heads, dtype=np.float64)
-    return np.asarray(both * np.asarray(head_dim, dtype=np.float64) * (4.0 * c.token / chip.bandwidth))
+def prefill_token(heads: ArrayLike, head_dim: ArrayLike, chip: Silicon, c: Prefill) -> Array:
+    """Returns seconds per token of one layer on one device for two 16-bit tensors of ``heads`` heads.
+
+    With the query heads: query and output of a new token. With the key-value heads: key and value of a token of
+    context, cached or new.
+    """
+    width = np.asarray(heads, dtype=np.float64) * np.asarray(head_dim, dtype=np.float64)
+    return np.asarray(width * (4.0 * c.token / chip.bandwidth))
 
 
 def pairs(new: ArrayLike, cached: ArrayLike, window: ArrayLike = 0.0) -> Array:
@@ -175,5 +179,7 @@ def prefill_time(
     seen = np.asarray(window, dtype=np.float64)
     wide = np.where(seen > 0, seen + c.window, 0.0)
     work = prefill_pair(heads, head_dim, chip, c) * pairs(new, cached, wide)
-    total = np.asarray(new, dtype=np.float64) + np.asarray(cached, dtype=np.float64)
-    return np.asarray(c.launch + work + prefill_token(heads, kv_heads, head_dim, chip, c) * total)
+    fresh = np.asarray(new, dtype=np.float64)
+    queries = prefill_token(heads, head_dim, chip, c) * fresh
+    keys = prefill_token(kv_heads, head_dim, chip, c) * (fresh + np.asarray(cached, dtype=np.float64))
+    return np.asarray(c.launch + work + queries + keys)

@@ -28,7 +28,7 @@ class Host(Spec):
         step: s per iteration (scheduling, sampling's round trip, output processing).
         seq: s per running sequence.
         token: s per token of the iteration.
-        eager: s per layer to launch an iteration that no captured graph covers.
+        eager: s per kernel to launch an iteration that no captured graph covers.
         gap: s per iteration that the device waits all the same, also where the host's work overlaps.
         kernels: time of the engine's products and element-wise kernels, relative to those the tables measured.
         api: s per request between client and engine, in TTFT and E2E.

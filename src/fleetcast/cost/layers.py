@@ -214,16 +214,33 @@ def _experts(rank: Rank, block: Block, tokens: Array) -> tuple[Array, Array, Arr
     return time, dispatch, weights
 
 
+LAUNCHES = {"gqa": 6, "mla": 14, "recurrence": 12, "dense": 4, "experts": 13, "shared": 4}
+"""Kernels that a part of a layer launches: norm, products, rotation, cache write, attention; with experts routing,
+sorting, quantising, grouped products and the weighted sum. Counted in the engines' sources; all-reduces aside."""
+
+
+def launches(model: Model) -> int:
+    """Returns the kernels that one iteration launches over all layers, where no captured graph replays them."""
+    total = 0
+    for block, count in zip(model.blocks, model.counts, strict=True):
+        parts = [block.attention.kind] if block.attention is not None else []
+        parts += ["recurrence"] if block.recurrence is not None else []
+        parts += ["experts"] if block.ffn.experts else ["dense"]
+        parts += ["shared"] if block.ffn.experts and block.ffn.shared_width else []
+        total += count * sum(LAUNCHES[part] for part in parts)
+    return total
+
+
 def attention_terms(rank: Rank) -> dict[str, Any]:
     """Returns the sums over all layers that `StepCost` needs of attention itself, for one rank.
 
     Keys: ``launch``, ``head`` (s per sequence), ``base``, ``state`` (s per sequence of recurrent layers),
     ``slope_full`` and ``slope_window`` (s per context token), ``window`` (tokens), ``pre_base``, ``pre_pair``,
-    ``pre_token`` (s), ``flops_pair``, ``kv_read`` and ``kv_bytes`` (B per context token).
+    ``pre_query``, ``pre_context`` (s), ``flops_pair``, ``kv_read`` and ``kv_bytes`` (B per context token).
     """
     sums: dict[str, Any] = dict.fromkeys(
-        ("launch", "head", "base", "state", "slope_full", "slope_window", "pre_base", "pre_pair", "pre_token",
-         "flops_pair", "kv_read", "kv_bytes"), 0.0,
+        ("launch", "head", "base", "state", "slope_full", "slope_window", "pre_base", "pre_pair", "pre_query",
+         "pre_context", "flops_pair", "kv_read", "kv_bytes"), 0.0,
     )  # fmt: skip
     windows: dict[int, int] = {}
     for block, count in zip(rank.model.blocks, rank.model.counts, strict=True):
@@ -256,10 +273,10 @@ def _attention(rank: Rank, a: Attention) -> dict[str, float]:
         slope = float(att.decode_slope(heads, kv_heads, a.head_dim, rank.kv_dtype, rank.chip, decode))
         width = (a.head_dim + a.value_dim) / 2.0
     pair = float(att.prefill_pair(heads, width, rank.chip, prefill))
-    token = float(att.prefill_token(heads, kv_heads, width, rank.chip, prefill))
+    query, context = (float(att.prefill_token(n, width, rank.chip, prefill)) for n in (heads, kv_heads))
     return {
         "launch": decode.launch, "head": decode.head * kv_heads * a.head_dim / 128.0, "base": decode.base,
         "slope_window" if a.window else "slope_full": slope,
-        "pre_base": prefill.launch, "pre_pair": pair, "pre_token": token,
+        "pre_base": prefill.launch, "pre_pair": pair, "pre_query": query, "pre_context": context,
         "flops_pair": 4.0 * heads * width, "kv_read": kv_bytes, "kv_bytes": kv_bytes,
     }  # fmt: skip

@@ -29,7 +29,7 @@ from fleetcast.cost.energy import (
     voltage_curve,
 )
 from fleetcast.cost.engine import Engine
-from fleetcast.cost.layers import Kernels, Rank, attention_terms, block_terms
+from fleetcast.cost.layers import Kernels, Rank, attention_terms, block_terms, launches
 from fleetcast.cost.roofline import Coefficients, Silicon, coefficients_for
 from fleetcast.scenario.fleet.devices import Device
 from fleetcast.scenario.fleet.tree import Group
@@ -114,10 +114,11 @@ def step_cost(
     block_bytes = engine.block * attention["kv_bytes"] / pp  # a stage holds its own layers' cache
     scalars = {
         "full_share": full_share, "window_share": 1.0 - full_share, "window": attention["window"],
-        "pre_base": attention["pre_base"], "pre_pair": attention["pre_pair"], "pre_context": attention["pre_token"],
+        "pre_base": attention["pre_base"], "pre_pair": attention["pre_pair"],
+        "pre_query": attention["pre_query"], "pre_context": attention["pre_context"],
         "host_step": host.step, "host_seq": host.seq, "host_token": host.token, "overlap": engine.overlap,
         "lag": engine.overlap,
-        "eager": host.eager * model.layers / pp, "graph_tokens": engine.graph_tokens,
+        "eager": host.eager * launches(model) / pp, "graph_tokens": engine.graph_tokens,
         "graph_prefill": engine.graph_prefill,
         "stages": pp, "stage_share": -(-model.layers // pp) / model.layers, "ranks": layout.attention_dp,
         "capacity": kv_blocks, "block": engine.block, "watermark": int(engine.watermark * kv_blocks),

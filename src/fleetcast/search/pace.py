@@ -132,7 +132,7 @@ def pace(server: Server, traffic: Traffic) -> Pace:
     if window:
         pairs = s["full_share"] * pairs + s["window_share"] * _window_pairs(p, window)
         reach = s["full_share"] * reach + s["window_share"] * m * np.minimum(p + 1.0, window)
-    device = work + (s["pre_pair"] * pairs + (s["pre_context"] * shares) * p) + (head + s["pre_base"])
+    device = work + (s["pre_pair"] * pairs + (s["pre_query"] + s["pre_context"] * shares) * p) + (head + s["pre_base"])
     if not s["graph_prefill"] and s["eager"] > 0:
         device = np.maximum(device, pieces * s["eager"])
     host = pieces * (s["host_step"] + s["host_seq"] / ranks) + (s["host_token"] / ranks) * p

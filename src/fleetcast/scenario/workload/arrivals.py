@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,14 @@ from fleetcast.scenario.workload.traces import read
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+SPREAD = 0.04
+"""How far the outputs of a closed loop's users vary by default, as a share.
+
+Users whose requests are exactly equal stay in step for ever: they finish in the groups in which they were admitted, and
+each group waits for the prompts of all. Measured loads fall out of step. On the measured rows of vLLM and
+TensorRT-LLM, told only nominal lengths, time to first token is off by 2 to 6 times as much without it
+(`benchmarks.accuracy_plain`).
+"""
 _KINDS = ("poisson", "uniform", "gamma", "closed")
 _Z90 = 1.2815515655446004  # 90th percentile of the standard normal
 # With its mean fixed, a lognormal's 90th percentile is at most exp(z^2 / 2) times the mean.
@@ -51,8 +59,10 @@ def traffic(serving: Serving, *, seed: int = 0, folder: str | Path = ".") -> Req
     if serving.requests is not None and serving.requests < len(found):
         found = found.slice(0, serving.requests)
     if serving.lengths is not None:
-        prompt, output = lengths(serving.lengths, len(found), seed)
-        found = replace(found, prompt=prompt, output=output, session=None, prefix=None)
+        users = (serving.arrivals.concurrency if serving.arrivals is not None else None) or 0
+        prompt, output = lengths(serving.lengths, len(found), seed, users)
+        notes = (*found.notes, *assumed(serving.lengths, users))
+        found = replace(found, prompt=prompt, output=output, session=None, prefix=None, notes=notes)
     if serving.arrivals is not None:
         if serving.speed_up != 1:
             raise SpecError(
@@ -82,11 +92,13 @@ def generate(arrivals: Arrivals, lengths_: Lengths, *, seed: int = 0) -> Request
     if arrivals.requests is None:
         hint = "Write e.g. requests = 1000"
         raise SpecError("workload.arrivals.requests", "is missing without a trace", hint=hint)
-    prompt, output = lengths(lengths_, arrivals.requests, seed)
+    users = arrivals.concurrency or 0
+    prompt, output = lengths(lengths_, arrivals.requests, seed, users)
     name = f"synthetic {arrivals.kind} arrivals, {lengths_.kind} lengths"
     times = arrival_times(arrivals, arrivals.requests, seed)
-    found = requests(times, prompt, output, concurrency=arrivals.concurrency or 0, name=name)
-    return replace(found, ramp=arrivals.ramp)
+    found = requests(times, prompt, output, concurrency=users, name=name)
+    notes = (*found.notes, *assumed(lengths_, users))
+    return replace(found, ramp=arrivals.ramp or 0.0, think=arrivals.think or 0.0, notes=notes)
 
 
 def arrival_times(arrivals: Arrivals, count: int, seed: int) -> NDArray[np.float64]:
@@ -126,8 +138,16 @@ def arrival_times(arrivals: Arrivals, count: int, seed: int) -> NDArray[np.float
     return np.cumsum(draw.gamma(1.0 / variance, gap * variance, count))
 
 
-def lengths(spec: Lengths, count: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def lengths(
+    spec: Lengths, count: int, seed: int, users: int = 0
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Returns prompt and output tokens, int64[count] each, at least 1.
+
+    Args:
+        spec: the scenario's lengths.
+        count: requests.
+        seed: equal seeds give equal lengths.
+        users: of a closed loop, 0 = requests arrive by the clock: decides the default spread.
 
     Raises:
         SpecError: unknown kind, or a parameter that is missing, superfluous or out of range.
@@ -137,6 +157,11 @@ def lengths(spec: Lengths, count: int, seed: int) -> tuple[NDArray[np.int64], ND
         raise SpecError(
             "workload.lengths.kind", "is unknown", value=spec.kind, limit="fixed or lognormal",
             hint=closest(spec.kind, kinds).capitalize(),
+        )  # fmt: skip
+    if spec.spread is not None and spec.kind != "fixed":
+        raise SpecError(
+            "workload.lengths.spread", "contradicts kind = 'lognormal'", value=spec.spread,
+            hint="Leave it out: prompt_p90 and output_p90 say how lengths vary",
         )  # fmt: skip
     columns = []
     for name, mean, p90 in (
@@ -158,7 +183,34 @@ def lengths(spec: Lengths, count: int, seed: int) -> tuple[NDArray[np.int64], ND
         draw = rng(seed, "lengths", name)
         tokens = draw.lognormal(math.log(mean) - sigma**2 / 2, sigma, count)
         columns.append(np.clip(np.rint(tokens), 1, LONGEST).astype(np.int64))
-    return columns[0], columns[1]
+    spread = spec.spread if spec.spread is not None else default_spread(spec, users)
+    return columns[0], _varied(columns[1], spread, seed) if spread else columns[1]
+
+
+def default_spread(spec: Lengths, users: int) -> float:
+    """Returns by which share fixed outputs vary where the scenario does not say: see `SPREAD`."""
+    return SPREAD if spec.kind == "fixed" and spec.spread is None and users > 1 else 0.0
+
+
+def assumed(spec: Lengths, users: int) -> tuple[str, ...]:
+    """Returns a sentence where lengths vary that the scenario calls fixed."""
+    if not default_spread(spec, users):
+        return ()
+    return (
+        f"outputs vary by ±{SPREAD:.0%} around {spec.output:g} tokens, since exactly equal requests would march in "
+        "step: workload.lengths.spread = 0 makes them equal",
+    )
+
+
+def _varied(tokens: NDArray[np.int64], spread: float, seed: int) -> NDArray[np.int64]:
+    """Each length times 1 to 1 ± spread, uniform; requests 2k and 2k + 1 differ by as much up as down."""
+    draw = rng(seed, "lengths", "spread").uniform(-spread, spread, len(tokens) // 2)
+    shift = np.rint(draw * tokens[: 2 * len(draw) : 2]).astype(np.int64)
+    shift = np.clip(shift, 1 - tokens[: 2 * len(draw) : 2], tokens[: 2 * len(draw) : 2] - 1)
+    out = tokens.copy()
+    out[0 : 2 * len(draw) : 2] += shift
+    out[1 : 2 * len(draw) : 2] -= shift
+    return out
 
 
 def _sigma(mean: float, p90: float | None, path: str) -> float:
@@ -182,10 +234,11 @@ def _retime(found: Requests, arrivals: Arrivals, seed: int) -> Requests:
     count = arrivals.requests or len(found)
     times = arrival_times(arrivals, count, seed)
     concurrency = arrivals.concurrency or 0
+    pace: dict[str, Any] = {"ramp": arrivals.ramp or 0.0, "think": arrivals.think or 0.0}
     if count <= len(found):
-        return replace(found.slice(0, count), arrival=times, timed=True, concurrency=concurrency, ramp=arrivals.ramp)
+        return replace(found.slice(0, count), arrival=times, timed=True, concurrency=concurrency, **pace)
     note = f"{count} requests from a trace of {len(found)}: its lengths start over"
     return Requests(
         times, np.resize(found.prompt, count), np.resize(found.output, count),
-        concurrency=concurrency, name=found.name, notes=(*found.notes, note), ramp=arrivals.ramp,
+        concurrency=concurrency, name=found.name, notes=(*found.notes, note), **pace,
     )  # fmt: skip

@@ -36,7 +36,8 @@ class Requests:
             0 = requests arrive by the clock.
         name: trace name or file.
         notes: what was changed on the way in, for the report.
-        ramp: s over which the users of a closed loop start, evenly; None = a share of a request's time.
+        ramp: s over which the users of a closed loop start, evenly.
+        think: s that such a user pauses on average after an answer.
     """
 
     arrival: NDArray[np.float64]
@@ -48,7 +49,8 @@ class Requests:
     concurrency: int = 0
     name: str = ""
     notes: tuple[str, ...] = ()
-    ramp: float | None = 0.0
+    ramp: float = 0.0
+    think: float = 0.0
 
     def __len__(self) -> int:
         return len(self.arrival)
@@ -86,8 +88,8 @@ class Requests:
 
     @cached_property
     def _digest(self) -> str:
-        ramp = "" if self.ramp == 0 else f" {self.ramp}"
-        sha = hashlib.sha256(f"{len(self)} {self.concurrency} {self.timed}{ramp}".encode())
+        pace = f" {self.ramp} {self.think}" if self.concurrency else ""
+        sha = hashlib.sha256(f"{len(self)} {self.concurrency} {self.timed}{pace}".encode())
         for column in (self.arrival, self.prompt, self.output, self.session, self.prefix):
             sha.update(b"-" if column is None else np.ascontiguousarray(column).tobytes())
         return sha.hexdigest()[:16]

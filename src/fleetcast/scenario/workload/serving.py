@@ -10,6 +10,7 @@ from fleetcast.base.spec import Spec
 from fleetcast.base.units import PerSecond, Seconds
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
+Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=100_000_000)]
 
 
@@ -23,8 +24,8 @@ class Arrivals(Spec):
         requests: how many; left out = as many as the trace has.
         concurrency: users of a closed loop, which needs it.
         cv: standard deviation of gamma gaps over their mean.
-        ramp: time over which the users of a closed loop start, evenly; 0 = all at once; left out = a seventh of the
-            time one request takes, so that equal lengths do not keep all users in step.
+        ramp: time over which the users of a closed loop start, evenly; left out = all at once.
+        think: mean time that a user of a closed loop pauses after an answer, exponential; left out = none.
     """
 
     kind: str
@@ -33,6 +34,7 @@ class Arrivals(Spec):
     concurrency: Count | None = None
     cv: Positive = 2.0
     ramp: Seconds | None = None
+    think: Seconds | None = None
 
 
 class Lengths(Spec):
@@ -42,6 +44,9 @@ class Lengths(Spec):
         kind: "fixed" or "lognormal".
         prompt: prompt tokens, the mean of a lognormal.
         output: output tokens, the mean of a lognormal.
+        spread: share by which fixed outputs vary, uniform around the stated length and in pairs that keep the sum;
+            left out = 0.04 in a closed loop of several users (exactly equal requests would march in step, which no
+            measured server's do), else 0.
         prompt_p90: 90th percentile of a lognormal's prompts, which needs it.
         output_p90: 90th percentile of a lognormal's outputs, which needs it.
     """
@@ -49,6 +54,7 @@ class Lengths(Spec):
     kind: str
     prompt: Positive
     output: Positive
+    spread: Share | None = None
     prompt_p90: Positive | None = None
     output_p90: Positive | None = None
 

@@ -175,6 +175,7 @@ class Costs:
     window: cython.longlong
     pre_base: cython.double
     pre_pair: cython.double
+    pre_query: cython.double
     pre_context: cython.double
     host_step: cython.double
     host_seq: cython.double
@@ -208,6 +209,7 @@ class Costs:
         self.window = scalars["window"]
         self.pre_base = scalars["pre_base"]
         self.pre_pair = scalars["pre_pair"]
+        self.pre_query = scalars["pre_query"]
         self.pre_context = scalars["pre_context"]
         self.host_step = scalars["host_step"]
         self.host_seq = scalars["host_seq"]
@@ -927,7 +929,7 @@ class Replica:
         lane.count += 1
         lane.tokens += q
         lane.emits += last
-        lane.attention += c.pre_base + c.pre_pair * pairs + c.pre_context * reach
+        lane.attention += c.pre_base + c.pre_pair * pairs + c.pre_query * q + c.pre_context * reach
         self.sums[2] += pairs
         self.sums[3] += reach
         self.sums[4] += q
@@ -1328,36 +1330,36 @@ def drive_closed(
     where: cython.int[::1],
     users: cython.int,
     least: cython.bint,
-    delay: cython.double,
+    pause: cython.double[::1],
 ) -> None:
-    """Runs a closed loop: ``users`` requests start at their arrivals; each answer releases the next, ``delay`` s later.
+    """Runs a closed loop: ``users`` requests start at their arrivals; each answer releases the next one.
 
-    ``least`` routes to the least loaded replica; otherwise ``where`` already holds each request's replica.
+    Request r comes ``pause[r]`` s after the answer that released it. ``least`` routes to the least loaded replica;
+    otherwise ``where`` already holds each request's replica.
     """
     replica: Replica
     first: Replica
     total: cython.Py_ssize_t = len(where)
     starting: cython.Py_ssize_t = users if users < total else total
     started: cython.Py_ssize_t = 0
-    sent: cython.Py_ssize_t = starting
     due: cython.Py_ssize_t = starting
     start: cython.double
     release: cython.double
     before: cython.longlong
+    coming: list = []
     columns: Requests = cython.cast(Replica, replicas[0]).requests
-    while True:  # requests `sent` to `due` are released and on their way: their times stand in the column
+    while True:  # `coming` holds the released requests on their way, the next one first
         first = replicas[0]
         for replica in replicas:
             if replica.end < first.end:
                 first = replica
         start = columns.arrival[started] if started < starting else INF
-        release = columns.arrival[sent] if sent < due else INF
+        release = coming[0][0] if coming else INF
         if start < INF and start <= first.end and start <= release:
             _send(replicas, weights, where, started, start, least)
             started += 1
         elif release < INF and release <= first.end:
-            _send(replicas, weights, where, sent, release, least)
-            sent += 1
+            _send(replicas, weights, where, heapq.heappop(coming)[1], release, least)
         elif first.end == INF:
             return
         else:
@@ -1365,7 +1367,8 @@ def drive_closed(
             first.commit()
             for _i in range(first.completed - before):
                 if due < total:
-                    columns.arrival[due] = first.now + delay
+                    columns.arrival[due] = first.now + pause[due]
+                    heapq.heappush(coming, (columns.arrival[due], due))
                     due += 1
 
 

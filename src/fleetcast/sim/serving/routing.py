@@ -10,19 +10,9 @@ from numpy.typing import NDArray
 
 from fleetcast.base.errors import PolicyError
 from fleetcast.base.rng import rng
-from fleetcast.cost.step import GRID
 from fleetcast.policy import route as routes
 from fleetcast.scenario.workload.requests import Requests
 from fleetcast.sim.serving.setting import Server, Setting
-
-RAMP = 0.15
-"""Share of a request's time over which the users of a closed loop start by default.
-
-Users of equal requests that start at once stay in step for ever, and each wave waits for the prompts of all; spread
-over a whole request they never meet. Measured loads lie between: their lengths vary and their first wave counts. On
-the measured rows replayed with equal lengths this share leaves the mean time to first token least biased.
-"""
-
 
 def speeds(servers: Sequence[Server]) -> NDArray[np.float64]:
     """Returns each replica's decode speed at its largest batch, relative to the fastest: weights for routes."""
@@ -35,32 +25,27 @@ def speeds(servers: Sequence[Server]) -> NDArray[np.float64]:
     return np.asarray(found / found.max())
 
 
-def starts(state: Setting, servers: Sequence[Server]) -> NDArray[np.float64]:
-    """Returns the arrivals (s) to run with: those of the trace, or a closed loop's users starting over its ramp.
-
-    The default ramp is ``RAMP`` of what one request takes among the others: its own output at a full batch, and all
-    prompts once.
-    """
+def starts(state: Setting) -> NDArray[np.float64]:
+    """Returns the arrivals (s) to run with: those of the trace, or a closed loop's users starting over its ramp."""
     q = state.requests
     arrival = q.arrival.copy()
     users = min(q.concurrency, len(q))
     if users:
-        ramp = q.ramp
-        if ramp is None:
-            ramp = RAMP * max(_one_request(s, q, users / len(servers)) for s in servers)
-        arrival[:users] = ramp / users * np.arange(users)
+        arrival[:users] = q.ramp / users * np.arange(users)
     return arrival
 
 
-def _one_request(server: Server, q: Requests, users: float) -> float:
-    """Returns about how long (s) a request takes among ``users`` on one replica."""
-    t, c = server.cost.tables, server.cost.scalars
-    prompt, output = float(q.prompt.mean()), float(q.output.mean())
-    batch = min(int(users), len(t["floor"]) - 1)
-    attention = t["base"][batch] + t["slope"][batch] * batch * (prompt + output / 2)
-    step = t["dense"][batch] + t["experts"][batch] + t["head"][batch] + attention + c["host_step"]
-    prefill = users * prompt * float(t["dense"][-1] + t["experts"][-1]) / GRID[-1]
-    return float(output * step + prefill)
+def pauses(state: Setting, servers: Sequence[Server]) -> NDArray[np.float64]:
+    """Returns how long (s) after an answer each request of a closed loop reaches the engine.
+
+    The user thinks (exponential), then the request passes the front end. Each entry depends on its own request alone,
+    so a part of the requests behaves as it does in the whole.
+    """
+    q = state.requests
+    api = np.mean([s.cost.api + s.cost.api_token * q.prompt for s in servers], axis=0)
+    if q.think:
+        api = api + rng(state.scenario.seed, "think").exponential(q.think, len(q))
+    return np.asarray(api)
 
 
 def assign(policy: Any, state: Setting, weights: NDArray[np.float64]) -> NDArray[np.int32]:

@@ -19,7 +19,7 @@ from fleetcast.base.errors import PolicyError
 from fleetcast.base.rng import rng
 from fleetcast.policy import batch as batches
 from fleetcast.policy import route as routes
-from fleetcast.sim.serving.routing import checked_choice, speeds, starts
+from fleetcast.sim.serving.routing import checked_choice, pauses, speeds, starts
 from fleetcast.sim.serving.setting import Server, Setting
 
 Floats = NDArray[np.float64]
@@ -305,7 +305,7 @@ class Replica:
                 seen = sum(min(done + i, window) for i in range(1, q + 1))
                 pairs = full * pairs + share * seen
                 reach = full * reach + share * (q + min(done, window))
-            seconds += c["pre_base"] + c["pre_pair"] * pairs + c["pre_context"] * reach
+            seconds += c["pre_base"] + c["pre_pair"] * pairs + c["pre_query"] * q + c["pre_context"] * reach
         return seconds
 
     def report(self) -> dict[str, Any]:
@@ -327,7 +327,7 @@ def run(
     items = [
         Request(i, a, p, o)
         for i, (a, p, o) in enumerate(
-            zip(starts(state, servers).tolist(), q.prompt.tolist(), q.output.tolist(), strict=True)
+            zip(starts(state).tolist(), q.prompt.tolist(), q.output.tolist(), strict=True)
         )
     ]
     replicas = [Replica(s) for s in servers]
@@ -343,7 +343,7 @@ def run(
         replicas[where[r.id]].push(r)
 
     if q.concurrency:
-        _closed(items, replicas, send, q.concurrency, servers[0].cost.api)
+        _closed(items, replicas, send, q.concurrency, pauses(state, servers).tolist())
     else:
         _open(items, replicas, send)
     columns = ([r.arrival for r in items], [r.first for r in items], [r.finish for r in items])
@@ -363,7 +363,7 @@ def _open(items: list[Request], replicas: list[Replica], send: Callable[[Request
 
 
 def _closed(
-    items: list[Request], replicas: list[Replica], send: Callable[[Request], None], users: int, delay: float
+    items: list[Request], replicas: list[Replica], send: Callable[[Request], None], users: int, pause: list[float]
 ) -> None:
     starting, waiting, released = items[:users], items[users:][::-1], list[Request]()
     while True:
@@ -377,5 +377,6 @@ def _closed(
         for _ in first.commit():
             if waiting:
                 r = waiting.pop()
-                r.arrival = first.now + delay
+                r.arrival = first.now + pause[r.id]
                 released.append(r)
+        released.sort(key=lambda r: (r.arrival, r.id))

@@ -19,7 +19,7 @@ from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.outcome import Requests as Served
 from fleetcast.scenario.plan import Plan, pool_label
 from fleetcast.sim.serving import account, kernel, stepwise
-from fleetcast.sim.serving.routing import assign, checked_choice, speeds, starts
+from fleetcast.sim.serving.routing import assign, checked_choice, pauses, speeds, starts
 from fleetcast.sim.serving.setting import Server, Setting
 
 WHATS = ("decode", "prefill", "mixed")
@@ -67,7 +67,7 @@ def _run_kernel(
     """Runs the compiled loop; returns arrival, first token, finish (s), each request's replica, and the reports."""
     requests = state.requests
     n = len(requests)
-    shared = kernel.Requests(starts(state, servers), requests.prompt, requests.output)
+    shared = kernel.Requests(starts(state), requests.prompt, requests.output)
     costs: dict[int, kernel.Costs] = {}
     for s in servers:
         if id(s.cost) not in costs:
@@ -86,8 +86,8 @@ def _run_kernel(
         where = assign(policy, state, weights) if getattr(policy, "static", False) else where
     if requests.concurrency:
         sent = kernel.column("i", where)
-        delay = servers[0].cost.api
-        kernel.drive_closed(replicas, kernel.column("d", weights), sent, requests.concurrency, least, delay)
+        pause = kernel.column("d", pauses(state, servers))
+        kernel.drive_closed(replicas, kernel.column("d", weights), sent, requests.concurrency, least, pause)
         where = np.array(sent, dtype=np.int32)
     elif len(replicas) == 1:
         kernel.drive(replicas[0], kernel.column("i", np.arange(n, dtype=np.int32)))
