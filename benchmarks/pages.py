@@ -63,7 +63,7 @@ EXAMPLES: Mapping[str, str] = {
     "workload.speed_up": "2.0", "workload.requests": "2000",
     "workload.arrivals.kind": '"poisson"', "workload.arrivals.rate": '"4 /s"', "workload.arrivals.requests": "1000",
     "workload.arrivals.concurrency": "16", "workload.arrivals.cv": "3.0",
-    "workload.arrivals.ramp": '"10 s"',
+    "workload.arrivals.ramp": '"10 s"', "workload.arrivals.think": '"500 ms"', "workload.lengths.spread": "0.1",
     "workload.lengths.kind": '"lognormal"', "workload.lengths.prompt": "1000", "workload.lengths.output": "200",
     "workload.lengths.prompt_p90": "2000", "workload.lengths.output_p90": "300",
     "objective.minimize": '["cost", "latency"]', "objective.maximize": '"goodput"',
@@ -98,7 +98,7 @@ DEFAULTS: Mapping[str, str] = {
     "plan.model": "the workload's", "plan.expert_parallel": "`1`", "plan.attention_dp": "`1`",
     "plan.kv_dtype": '`"auto"`',
     "plan.activation_dtype": "follows dtype", "plan.clock": "`1.0`", "plan.on": "the only group",
-    "workload.arrivals.ramp": "a seventh of a request's time",
+    "workload.arrivals.ramp": "`0`", "workload.arrivals.think": "`0`", "workload.lengths.spread": "see right",
     "workload.requests": "all", "fleet.power_limit": "the board's",
 }  # fmt: skip
 """What an absent key means where the class says None."""
@@ -221,7 +221,7 @@ def _range(hint: Any) -> str:
         if meta is not None and meta.gt is not None:
             return f"above {meta.gt}"
         if meta is not None and meta.ge is not None:
-            return f"{meta.ge} to {meta.le:,}"
+            return f"{meta.ge} to {meta.le:,}" if meta.le is not None else f"{meta.ge} to below {meta.lt:,}"
     return ""
 
 

@@ -223,7 +223,7 @@ def launches(model: Model) -> int:
     """Returns the kernels that one iteration launches over all layers, where no captured graph replays them."""
     total = 0
     for block, count in zip(model.blocks, model.counts, strict=True):
-        parts = [block.attention.kind] if block.attention is not None else []
+        parts: list[str] = [block.attention.kind] if block.attention is not None else []
         parts += ["recurrence"] if block.recurrence is not None else []
         parts += ["experts"] if block.ffn.experts else ["dense"]
         parts += ["shared"] if block.ffn.experts and block.ffn.shared_width else []

@@ -138,9 +138,7 @@ def arrival_times(arrivals: Arrivals, count: int, seed: int) -> NDArray[np.float
     return np.cumsum(draw.gamma(1.0 / variance, gap * variance, count))
 
 
-def lengths(
-    spec: Lengths, count: int, seed: int, users: int = 0
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def lengths(spec: Lengths, count: int, seed: int, users: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Returns prompt and output tokens, int64[count] each, at least 1.
 
     Args:

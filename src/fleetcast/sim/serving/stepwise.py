@@ -326,9 +326,7 @@ def run(
     q = state.requests
     items = [
         Request(i, a, p, o)
-        for i, (a, p, o) in enumerate(
-            zip(starts(state).tolist(), q.prompt.tolist(), q.output.tolist(), strict=True)
-        )
+        for i, (a, p, o) in enumerate(zip(starts(state).tolist(), q.prompt.tolist(), q.output.tolist(), strict=True))
     ]
     replicas = [Replica(s) for s in servers]
     where = np.zeros(len(items), dtype=np.int32)
