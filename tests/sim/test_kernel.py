@@ -39,18 +39,37 @@ SHAPES: dict[str, dict[str, Any]] = {
     "replicas": {"rate": 90.0, "cost": {"capacity": 500}, "replicas": 3},
     "lagging": {"rate": 10.0, "cost": {"overlap": True, "lag": True, "capacity": 700}},
     "closed lagging": {"rate": 1.0, "cost": {"lag": True, "capacity": 700, "api": 0.004, "ranks": 2}, "users": 20},
+    "split": {"rate": 20.0, "cost": {"capacity": 900}, "roles": ("prefill", "decode", "decode")},
+    "split lagging": {"rate": 20.0, "cost": {"lag": True, "capacity": 900}, "roles": ("prefill", "decode", "all")},
+    "split tight": {"rate": 60.0, "cost": {"capacity": 300}, "roles": ("prefill", "prefill", "decode"), "spill": 2000},
+    "split closed": {
+        "rate": 1.0, "cost": {"capacity": 700}, "users": 20, "roles": ("prefill", "decode"), "layerwise": False,
+    },
+    "split swapping": {
+        "rate": 60.0, "cost": {"capacity": 300}, "roles": ("prefill", "decode"), "eviction": memory.Swap(),
+    },
+    "split ranks": {"rate": 60.0, "cost": {"ranks": 2, "capacity": 300}, "roles": ("prefill", "decode", "decode")},
     "closed": {"rate": 1.0, "cost": {"capacity": 700}, "users": 20, "replicas": 2},
 }
 
 
+def routing(place: World) -> Any:
+    """The route that goes with a world's roles."""
+    split = any(s.pool.role != "all" for s in place.servers)
+    return route.SplitPhases(spill=place.spill) if split else route.LeastLoaded()
+
+
 def run(place: World, policy: Any = None, *, by_step: bool) -> Any:
-    return _run_kernel(place, place.servers, policy or route.LeastLoaded(), record=True, by_step=by_step)  # type: ignore[arg-type]
+    return _run_kernel(place, place.servers, policy or routing(place), record=True, by_step=by_step)  # type: ignore[arg-type]
 
 
 def build(shape: str, kind: str, seed: int = 0, count: int = 160) -> World:
     options = dict(SHAPES[shape])
     cost = step_cost(**options.pop("cost", {}))
-    return world(seed, count, options.pop("rate"), policies()[kind], cost=cost, **options)
+    spill = options.pop("spill", 0.0)
+    found = world(seed, count, options.pop("rate"), policies()[kind], cost=cost, **options)
+    found.spill = spill
+    return found
 
 
 @pytest.mark.parametrize("kind", list(policies()))
@@ -60,7 +79,7 @@ def test_event_to_event_equals_one_iteration_at_a_time(shape: str, kind: str) ->
     for a, b in zip(fast[:3], slow[:3], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9)
     np.testing.assert_array_equal(fast[3], slow[3])
-    for a, b in zip(fast[4], slow[4], strict=True):
+    for a, b in zip(fast.reports, slow.reports, strict=True):
         for name in (
             "iterations",
             "completed",
@@ -79,11 +98,11 @@ def test_event_to_event_equals_one_iteration_at_a_time(shape: str, kind: str) ->
 def test_the_loop_equals_the_reference_world(shape: str, kind: str) -> None:
     place = build(shape, kind)
     fast = run(place, by_step=False)
-    slow = stepwise.run(place, place.servers, route.LeastLoaded(), record=True, by_step=True)  # type: ignore[arg-type]
+    slow = stepwise.run(place, place.servers, routing(place), record=True, by_step=True)  # type: ignore[arg-type]
     np.testing.assert_array_equal(fast[3], slow[3])
     for a, b in zip(fast[:3], slow[:3], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9)
-    for a, b in zip(fast[4], slow[4], strict=True):
+    for a, b in zip(fast.reports, slow.reports, strict=True):
         for name in ("iterations", "completed", "preemptions"):
             assert a[name] == b[name], name
         assert a["busy"] == pytest.approx(b["busy"], rel=1e-9)
@@ -108,21 +127,23 @@ def test_random_worlds_agree(
         "block": block,
     }
     cost = step_cost(**options.pop("cost"))
+    spill = options.pop("spill", 0.0)
     place = world(seed, count, options.pop("rate"), policies()[kind], cost=cost, **options)
+    place.spill = spill
     fast = run(place, by_step=False)
-    slow = stepwise.run(place, place.servers, route.LeastLoaded(), record=True, by_step=True)  # type: ignore[arg-type]
+    slow = stepwise.run(place, place.servers, routing(place), record=True, by_step=True)  # type: ignore[arg-type]
     for a, b in zip(fast[:3], slow[:3], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9)
-    assert [r["iterations"] for r in fast[4]] == [r["iterations"] for r in slow[4]]
+    assert [r["iterations"] for r in fast.reports] == [r["iterations"] for r in slow.reports]
 
 
 @pytest.mark.parametrize("shape", ["heavy", "pipeline", "windows"])
 def test_recording_changes_nothing_and_the_log_covers_the_busy_time(shape: str) -> None:
     place = build(shape, "chunked")
     with_log = run(place, by_step=False)
-    without = _run_kernel(place, place.servers, route.LeastLoaded(), record=False, by_step=False)  # type: ignore[arg-type]
+    without = _run_kernel(place, place.servers, routing(place), record=False, by_step=False)  # type: ignore[arg-type]
     np.testing.assert_array_equal(with_log[2], without[2])
-    for report in with_log[4]:
+    for report in with_log.reports:
         assert sum(row[1] for row in report["log"]) == pytest.approx(report["busy"])
         ends = [row[0] + row[1] for row in report["log"]]
         assert all(b >= a - 1e-9 for a, b in zip(ends, [r[0] for r in report["log"]][1:], strict=False))
@@ -133,7 +154,7 @@ def test_recording_changes_nothing_and_the_log_covers_the_busy_time(shape: str) 
 def test_the_cache_never_overflows(shape: str, kind: str) -> None:
     place = build(shape, kind)
     lanes = place.servers[0].cost.scalars
-    for report in run(place, by_step=True)[4]:
+    for report in run(place, by_step=True).reports:
         most = lanes["capacity"] * lanes["stages"] * lanes["ranks"]
         assert all(0 <= row[5] <= most for row in report["log"])
         assert max(row[5] for row in report["log"]) > 0

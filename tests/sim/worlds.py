@@ -50,14 +50,18 @@ class World:
     requests: Requests
     servers: list[Any]
     scenario: Any = None
+    spill: float = 0.0
 
     def __post_init__(self) -> None:
         self.scenario = SimpleNamespace(seed=7)
+        link = SimpleNamespace(bandwidth=2e8, latency=1e-3)
+        self.tree = SimpleNamespace(link_between=lambda a, b: link)
 
 
 def world(
     seed: int, count: int, rate: float, policy: Any, *, cost: StepCost | None = None, replicas: int = 1,
     ranking: Any = None, eviction: Any = None, users: int = 0, prompt: int = 1500, output: int = 320,
+    roles: tuple[str, ...] = (), layerwise: bool | None = None,
 ) -> World:  # fmt: skip
     """Returns a world of random requests."""
     draw = np.random.default_rng(seed)
@@ -67,13 +71,15 @@ def world(
         from dataclasses import replace
 
         found = replace(found, arrival=np.zeros(count), concurrency=users)
-    server = SimpleNamespace(
-        cost=cost or step_cost(),
-        batch=policy,
-        order=ranking or order.Fifo(),
-        memory=eviction or memory.Recompute(),
-    )
-    return World(found, [server] * replicas)
+    model = SimpleNamespace(layers=8, kv_bytes_per_token=lambda element, tp: 1e4 * element)
+    servers = [
+        SimpleNamespace(
+            cost=cost, batch=policy, order=ranking or order.Fifo(), memory=eviction or memory.Recompute(),
+            pool=SimpleNamespace(role=role, layerwise=layerwise), group=None, model=model, kv_dtype="bf16",
+        )
+        for cost in (cost or step_cost(),) for role in roles or ("all",) * replicas
+    ]  # fmt: skip
+    return World(found, servers)
 
 
 def policies() -> dict[str, Any]:

@@ -15,7 +15,8 @@ from fleetcast.base.spec import Spec, convert, to_builtins
 
 Table = dict[str, Any]
 
-ROLES = ("all",)
+ROLES = ("all", "prefill", "decode")
+"""What the replicas of a pool do; the kernel numbers them in this order."""
 DTYPES = ("fp32", "bf16", "fp16", "fp8", "fp8-weights", "int8", "int4", "mxfp4", "nvfp4")
 KV_DTYPES = ("auto", "fp32", "bf16", "fp16", "fp8", "int8", "int4")
 LOWEST_CLOCK = 0.3
@@ -27,7 +28,8 @@ class Pool(Spec):
     """Replicas that serve alike. A tuple means: search these values; None means: not decided.
 
     Attributes:
-        role: what the pool does; "all" = prefill and decode.
+        role: "all" = prefill and decode; "prefill" = up to the first token, then the cache moves to a "decode" pool.
+        layerwise: of a prefill pool: layers of the cache leave as they are ready, not all when the prompt is done.
         on: name of the fleet's group it runs on; a search left without it tries every group.
         model: catalogue name or path, instead of the workload's.
         replicas: independent copies of the model.
@@ -46,6 +48,7 @@ class Pool(Spec):
     """
 
     role: str = "all"
+    layerwise: bool | None = None
     on: str | None = None
     model: str | None = None
     replicas: int | tuple[int, ...] | None = None
@@ -98,7 +101,8 @@ def pool_label(pool: Pool) -> str:
             parts.append(f"{name}{one(value)}")
     if isinstance(pool.clock, float) and pool.clock < 1:
         parts.append(f"at {pool.clock:.0%} clock")
-    return " ".join(parts) + (f" on {pool.on}" if pool.on else "")
+    role = "" if pool.role == "all" else f"{pool.role} "
+    return role + " ".join(parts) + (f" on {pool.on}" if pool.on else "")
 
 
 def one(value: int | tuple[int, ...] | None) -> int:
@@ -131,7 +135,18 @@ def read_plan(table: Table, path: str = "plan") -> Plan:
     plan = Plan(pools=tuple(convert(r, Pool, p) for r, p in zip(rows, places, strict=True)), route=route)
     for pool, place in zip(plan.pools, places, strict=True):
         _check_pool(pool, place)
+    _check_roles(plan, path)
     return plan
+
+
+def _check_roles(plan: Plan, path: str) -> None:
+    roles = {pool.role for pool in plan.pools}
+    for role, other in (("prefill", "decode"), ("decode", "prefill")):
+        if role in roles and not roles & {other, "all"}:
+            raise SpecError(
+                f"{path}.pools", f"have the role '{role}' but none that can {other}", value=sorted(roles),
+                limit=f"a pool of the role '{other}' or 'all'", hint=f'Add [[plan.pools]] with role = "{other}"',
+            )  # fmt: skip
 
 
 def _check_pool(pool: Pool, path: str) -> None:
@@ -145,7 +160,7 @@ def _check_pool(pool: Pool, path: str) -> None:
     if pool.role not in ROLES:
         raise SpecError(
             f"{path}.role",
-            "is not simulated yet",
+            "is unknown",
             value=pool.role,
             limit=f"one of {', '.join(ROLES)}",
         )

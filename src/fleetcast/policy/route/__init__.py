@@ -12,25 +12,38 @@ from typing import Protocol
 
 import numpy as np
 
-__all__ = ["Arrival", "LeastLoaded", "Policy", "PrefixHash", "Random", "RoundRobin", "View"]
+__all__ = ["Arrival", "LeastLoaded", "Policy", "PrefixHash", "Random", "RoundRobin", "SplitPhases", "View"]
 
 
 @dataclass(frozen=True)
 class Arrival:
-    """A request at the door: its number, time (s), prompt (tokens) and session (-1 = none)."""
+    """A request to place: its number, time (s), prompt (tokens), session (-1 = none), and the phase it is placed for.
+
+    A request is placed once, for "prefill", unless a prefill replica did that: then again, for "decode".
+    """
 
     id: int
     time: float
     prompt: int
     session: int
+    phase: str = "prefill"
 
 
 @dataclass(frozen=True)
 class View:
-    """The replicas: requests each holds (waiting and running), and each one's share of the fleet's speed."""
+    """The replicas.
+
+    Attributes:
+        load: requests each holds, waiting, running and on their way to it.
+        weight: its speed relative to the fastest.
+        role: "all", "prefill" or "decode"; empty = all.
+        waiting: prompt tokens of its requests that have no token yet; empty = not told.
+    """
 
     load: Sequence[int]
     weight: Sequence[float]
+    role: Sequence[str] = ()
+    waiting: Sequence[int] = ()
 
 
 class Policy(Protocol):
@@ -48,3 +61,4 @@ from fleetcast.policy.route.least_loaded import LeastLoaded  # noqa: E402  (the 
 from fleetcast.policy.route.prefix_hash import PrefixHash  # noqa: E402
 from fleetcast.policy.route.random import Random  # noqa: E402
 from fleetcast.policy.route.round_robin import RoundRobin  # noqa: E402
+from fleetcast.policy.route.split_phases import SplitPhases  # noqa: E402

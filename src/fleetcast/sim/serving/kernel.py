@@ -241,6 +241,8 @@ class Requests:
     admitted: cython.int[::1]
     following: cython.int[::1]
     ends: cython.longlong[::1]
+    joined: cython.double[::1]
+    leaves: cython.int[::1]
 
     def __init__(self, arrival: Any, prompt: Any, output: Any) -> None:
         """Takes arrival (s, f8[n]), prompt and output (tokens, i4[n])."""
@@ -254,6 +256,13 @@ class Requests:
         self.admitted = zeros("i", n)
         self.following = zeros("i", n)
         self.ends = zeros("q", n)
+        self.joined = self.arrival  # where requests move between replicas: when each joined the line it is in
+        self.leaves = zeros("i", 0)  # and whether it moves on after its first token (1) or brings its cache (2)
+
+    def moving(self) -> None:
+        """Makes room for requests that move from one replica to another after their first token."""
+        self.joined = zeros("d", len(self.arrival))
+        self.leaves = zeros("i", len(self.arrival))
 
     def times(self) -> tuple:
         """Returns the columns (arrival, first token, finish), s; a closed loop sets the arrivals."""
@@ -349,6 +358,9 @@ class Replica:
     s: cython.double
     until: cython.double
     pure: cython.bint
+    moving: cython.bint
+    awaiting: cython.longlong
+    handed: list
     load: cython.longlong
     completed: cython.longlong
     preemptions: cython.longlong
@@ -384,6 +396,9 @@ class Replica:
         self.single = self.width == 1
         self.now, self.end, self.before = 0.0, INF, 0.0
         self.steps, self.v, self.s, self.until, self.pure = 0, 0.0, 0.0, INF, False
+        self.moving = len(requests.leaves) > 0
+        self.awaiting = 0
+        self.handed = []
         self.load = self.completed = self.preemptions = self.peak_running = 0
         self.limited = self.truncated = False
         self.admissions, self.busy, self.iterations = 0, 0.0, 0
@@ -400,16 +415,33 @@ class Replica:
     @cython.boundscheck(False)
     @cython.wraparound(False)
     def push(self, r: cython.longlong, t: cython.double) -> cython.void:
-        """A request arrives at ``t``, at most ``end``: it joins a line, and cuts the segment if it may enter."""
+        """A request arrives at ``t``, at most ``end``: it joins a line, and cuts the segment if it may enter.
+
+        One that brings its cache along (`Requests.leaves` = 2) decodes once it is admitted, before prompts that wait.
+        """
         lane: Lane = self.only
         other: Lane
+        last: cython.longlong
+        if self.moving:
+            self.requests.joined[r] = t
+            if self.requests.leaves[r] != 2:
+                self.awaiting += self.requests.prompt[r]
         if not self.single:
             for other in self.lanes:
                 if other.load < lane.load:
                     lane = other
         lane.load += 1
         self.load += 1
-        if self.shortest:
+        if self.moving and self.requests.leaves[r] == 2:
+            self.requests.following[r] = -1
+            if lane.resumed < 0:
+                lane.resumed = r
+            else:
+                last = lane.resumed
+                while self.requests.following[last] >= 0:
+                    last = self.requests.following[last]
+                self.requests.following[last] = r
+        elif self.shortest:
             key: cython.longlong = self.requests.prompt[r]
             _heap_push(lane.queue, lane.queued, (key << 32) | r)
             lane.queued += 1
@@ -567,15 +599,45 @@ class Replica:
         req: Requests = self.requests
         emitted: cython.longlong = req.emitted[r]
         b: cython.longlong = self.costs.block
-        if emitted == 0:
-            req.first[r] = self.now
-        req.emitted[r] = emitted + 1
         if not self.reserve:
             lane.held -= (req.prompt[r] + emitted + b - 1) // b
+        if emitted == 0:
+            req.first[r] = self.now
+            if self.moving:
+                self.awaiting -= req.prompt[r]
+                if req.leaves[r] == 1:
+                    self._hand_on(lane, r)
+                    return
+        req.emitted[r] = emitted + 1
         if emitted + 1 >= req.output[r]:
             self._release(lane, r)
             return
         self._enter(lane, r)
+
+    @cython.cfunc
+    def _hand_on(self, lane: Lane, r: cython.longlong) -> cython.void:
+        """A request leaves for another replica with its first token."""
+        full: cython.longlong = self._claim(r)
+        self.requests.leaves[r] = 0
+        self.requests.emitted[r] = 1
+        lane.worst -= full
+        if self.reserve:
+            lane.held -= full
+        lane.load -= 1
+        self.load -= 1
+        self.handed.append(r)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.cdivision(True)
+    def _claim(self, r: cython.longlong) -> cython.longlong:
+        """Returns the blocks that a request needs here at most: those of its whole length, or up to its first token."""
+        output: cython.longlong = self.requests.output[r]
+        if self.moving and self.requests.leaves[r] == 1:
+            output = 1
+        return (self.requests.prompt[r] + output + self.costs.block - 1) // self.costs.block
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -664,8 +726,7 @@ class Replica:
     @cython.cdivision(True)
     def _release(self, lane: Lane, r: cython.longlong) -> cython.void:
         req: Requests = self.requests
-        b: cython.longlong = self.costs.block
-        full: cython.longlong = (req.prompt[r] + req.output[r] + b - 1) // b
+        full: cython.longlong = self._claim(r)
         req.finish[r] = self.now
         req.ends[r] = -1
         lane.worst -= full
@@ -784,6 +845,7 @@ class Replica:
         full: cython.longlong
         evicted: cython.bint = False
         lagging: cython.bint
+        carried: cython.bint
         lane.count = 0
         lane.tokens = lane.emits = 0
         lane.attention = lane.extra = 0.0
@@ -828,7 +890,8 @@ class Replica:
                         r = lane.queue[0] & 0xFFFFFFFF
                 if r < 0:
                     break
-                if lagging and lane.resumed < 0 and req.arrival[r] > self.before:
+                carried = self.moving and req.leaves[r] == 2
+                if lagging and (lane.resumed < 0 or carried) and req.joined[r] > self.before:
                     lane.late = running < self.max_batch
                     break
                 if running >= self.max_batch:
@@ -838,15 +901,20 @@ class Replica:
                     self.truncated = True
                     break
                 need = req.prompt[r] + req.emitted[r]
-                full = self._blocks(req.prompt[r] + req.output[r])
+                full = self._claim(r)
                 blocks = full if self.reserve else self._blocks(need)
                 if running > 0 and lane.worst + full > c.capacity - c.watermark:
                     room = c.capacity - c.watermark - lane.held - self._used(lane)
                     if blocks > room:
                         break
-                if self.swapping and lane.resumed >= 0 and req.emitted[r] > 0:
+                if carried or (self.swapping and lane.resumed >= 0 and req.emitted[r] > 0):
+                    if carried:
+                        req.leaves[r] = 0
+                    else:
+                        lane.extra += c.swap_block * blocks
                     self._admit(lane, r, full)
-                    lane.extra += c.swap_block * blocks
+                    if self.reserve:
+                        lane.held += full
                     self._enter(lane, r)
                     running += 1
                     if self.mixed:
@@ -967,7 +1035,7 @@ class Replica:
                 req.ends[r] = -1
             else:
                 return
-            lane.worst -= self._blocks(req.prompt[r] + req.output[r])
+            lane.worst -= self._claim(r)
             req.following[r] = lane.resumed
             lane.resumed = r
             self.preemptions += 1
@@ -1392,3 +1460,115 @@ def _send(
         where[r] = best
     replica = replicas[where[r]]
     replica.push(r, t)
+
+
+@cython.ccall
+def drive_split(
+    replicas: list, roles: list, weights: list, where: cython.int[::1], began: cython.int[::1], link: list,
+    users: cython.int, pause: list, spill: cython.double,
+) -> None:  # fmt: skip
+    """Runs replicas of which some prefill and others decode, under `policy.route.SplitPhases`.
+
+    Args:
+        replicas: all of them; their requests are `Requests.moving`.
+        roles: per replica 1 = prefill, 2 = decode, 0 = both.
+        weights: relative speed of each.
+        where: receives the replica that each request ends in.
+        began: receives the replica that makes its first token.
+        link: per replica a row of (s per prompt token, s, share that is left when the prefill ends) to each other.
+        users: of a closed loop; 0 = requests arrive by the clock.
+        pause: s from an answer to the next request of a closed loop.
+        spill: prompt tokens waiting per prefill replica beyond which decode replicas prefill too.
+    """
+    columns: Requests = cython.cast(Replica, replicas[0]).requests
+    replica: Replica
+    first: Replica
+    total: cython.Py_ssize_t = len(where)
+    started: cython.Py_ssize_t = 0
+    starting: cython.Py_ssize_t = total if users == 0 or users > total else users
+    due: cython.Py_ssize_t = starting
+    released: list = []
+    moving: list = []
+    begun: cython.double
+    before: cython.longlong
+    count: cython.Py_ssize_t = len(replicas)
+    flying: list = [0] * count
+    free: list = [0.0] * count  # when the link out of each replica has sent what it has to send
+    i: cython.Py_ssize_t
+    r: cython.Py_ssize_t
+    while True:
+        first = replicas[0]
+        source = 0
+        for i in range(1, count):
+            replica = replicas[i]
+            if replica.end < first.end:
+                first, source = replica, i
+        start = columns.arrival[started] if started < starting else INF
+        release = released[0][0] if released else INF
+        come = moving[0][0] if moving else INF
+        soonest = min(start, release, come)
+        if soonest == INF and first.end == INF:
+            return
+        if soonest > first.end:
+            begun, before = first.now, first.completed
+            first.commit()
+            for _i in range(first.completed - before):
+                if due < total:
+                    columns.arrival[due] = first.now + pause[due]
+                    heapq.heappush(released, (columns.arrival[due], due))
+                    due += 1
+            for r in first.handed:
+                target = _decoder(replicas, roles, weights, flying)
+                slope, fixed, left = link[source][target]
+                size = slope * columns.prompt[r]
+                if left < 1.0:  # layers left as they were ready: what has not gone yet, at least the last layer
+                    size = max(size * left, size - (first.now - begun))
+                free[source] = max(free[source], first.now) + size
+                flying[target] += 1
+                heapq.heappush(moving, (free[source] + fixed, r, target))
+            first.handed = []
+            continue
+        if come <= start and come <= release:
+            _, r, target = heapq.heappop(moving)
+            flying[target] -= 1
+            where[r] = target
+            columns.leaves[r] = 2
+            cython.cast(Replica, replicas[target]).push(r, come)
+            continue
+        if start <= release:
+            r = started
+            started += 1
+        else:
+            r = heapq.heappop(released)[1]
+        target = _prefiller(replicas, roles, weights, columns.prompt[r], spill)
+        where[r] = began[r] = target
+        columns.leaves[r] = roles[target] == 1 and columns.output[r] > 1
+        cython.cast(Replica, replicas[target]).push(r, soonest)
+
+
+@cython.cfunc
+def _prefiller(replicas: list, roles: list, weights: list, prompt: cython.longlong, spill: cython.double) -> int:
+    """Returns the replica with the least prompt tokens waiting per speed; a decoding one only beyond the spill."""
+    best, least = -1, INF
+    any_, shortest = 0, INF
+    for i in range(len(replicas)):
+        line = (cython.cast(Replica, replicas[i]).awaiting + prompt) / weights[i]
+        if line < shortest:
+            any_, shortest = i, line
+        if roles[i] != 2 and line < least:
+            best, least = i, line
+    if best < 0 or (spill and least > spill + prompt / weights[best]):
+        return any_
+    return best
+
+
+@cython.cfunc
+def _decoder(replicas: list, roles: list, weights: list, flying: list) -> int:
+    """Returns the decoding replica with the fewest requests per speed, those on their way included."""
+    best, least = -1, INF
+    for i in range(len(replicas)):
+        if roles[i] != 1:
+            load = (cython.cast(Replica, replicas[i]).load + flying[i] + 1) / weights[i]
+            if load < least:
+                best, least = i, load
+    return best

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,50 @@ from numpy.typing import NDArray
 from fleetcast.base.errors import PolicyError
 from fleetcast.base.rng import rng
 from fleetcast.policy import route as routes
+from fleetcast.scenario.workload.precision import BITS
 from fleetcast.sim.serving.setting import Server, Setting
+
+
+class Run(NamedTuple):
+    """What a loop returns.
+
+    Attributes:
+        arrival, first, finish: s, f8[n]: arrival at the engine, first token, last token.
+        where: i4[n], the replica that each request ended in.
+        began: i4[n], the replica that made its first token.
+        reports: of the replicas, see `kernel.Replica.report`.
+    """
+
+    arrival: NDArray[np.float64]
+    first: NDArray[np.float64]
+    finish: NDArray[np.float64]
+    where: NDArray[np.int32]
+    began: NDArray[np.int32]
+    reports: list[dict[str, Any]]
+
+
+def split_roles(servers: Sequence[Server]) -> bool:
+    """Whether some replicas only prefill or only decode."""
+    return any(s.pool.role != "all" for s in servers)
+
+
+def transfers(state: Setting, servers: Sequence[Server]) -> list[list[tuple[float, float, float]]]:
+    """Returns, from each replica to each, what moving a request's cache takes: (s per prompt token, s, share left).
+
+    Every device of the smaller replica moves its share over a link of its own. ``share left`` is the last layer's where
+    layers leave as they are ready while the prompt is still computed, 1 where all of it leaves afterwards.
+    """
+    table = []
+    for a in servers:
+        row = []
+        for b in servers:
+            link = state.tree.link_between(a.group, b.group)
+            lanes = min(a.cost.devices, b.cost.devices)
+            size = a.model.kv_bytes_per_token(BITS[a.kv_dtype] / 8, 1)
+            left = 1.0 / a.model.layers if a.pool.layerwise is not False else 1.0
+            row.append((size / (link.bandwidth * lanes), link.latency, left))
+        table.append(row)
+    return table
 
 
 def speeds(servers: Sequence[Server]) -> NDArray[np.float64]:

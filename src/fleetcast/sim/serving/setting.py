@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -111,7 +112,7 @@ class Setting:
             Infeasible: the layout does not divide the model, or memory does not suffice.
         """
         key = (
-            pool.on, pool.model, pool.tensor_parallel, pool.pipeline_parallel, pool.expert_parallel,
+            pool.role, pool.on, pool.model, pool.tensor_parallel, pool.pipeline_parallel, pool.expert_parallel,
             pool.attention_dp, pool.engine, pool.dtype, pool.kv_dtype, pool.activation_dtype, pool.clock,
             _frozen(pool.batch), _frozen(pool.order),
             _frozen(pool.memory),
@@ -137,7 +138,8 @@ class Setting:
         policies = {name: policy_of(space, getattr(pool, name), f"plan.{name}") for name, space in FAMILIES.items()}
         max_batch, budget = sizes(policies["batch"])
         room = layout_memory(architecture, group.device, layout, precision, kv, profile, max_batch, budget)
-        if (wrong := misfit(room, self.longest, pool_label(pool))) is not None:
+        longest = int(self.requests.prompt.max()) + 1 if pool.role == "prefill" else self.longest
+        if (wrong := misfit(room, longest, pool_label(pool))) is not None:
             raise wrong
         cost = step_cost(
             architecture, layout, precision, kv, group, profile, max_batch, room.blocks, clock_of(pool),
@@ -225,9 +227,42 @@ def complete(state: Setting, plan: Plan) -> Plan:
             )  # fmt: skip
         server = state.server(done)
         pools.append(replace(done, kv_dtype=server.kv_dtype, **_tables(server)))
-    chosen = policy_of(route, plan.route if plan.route is not None else "least_loaded", "plan.route")
-    check_route(state, chosen)
+    chosen = route_of(state, plan, pools)
     return Plan(pools=tuple(pools), route=describe(chosen))
+
+
+def route_of(state: Setting, plan: Plan, pools: Sequence[Pool]) -> Any:
+    """Returns the plan's route policy, by default the one for its roles.
+
+    Raises:
+        SpecError: it needs a column the trace lacks, or does not go with the pools' roles.
+    """
+    split = any(pool.role != "all" for pool in pools)
+    default = "split_phases" if split else "least_loaded"
+    chosen = policy_of(route, plan.route if plan.route is not None else default, "plan.route")
+    check_route(state, chosen)
+    if split and getattr(chosen, "kind", "") in ("round_robin", "least_loaded", "random", "prefix_hash"):
+        raise SpecError(
+            "plan.route.kind", "does not tell prefill from decode pools", value=chosen.kind,
+            limit="split_phases, or a policy of your own that reads view.role",
+            hint="Leave the route out, or give every pool role = \"all\"",
+        )  # fmt: skip
+    if split:
+        _check_caches(state, pools)
+    return chosen
+
+
+def _check_caches(state: Setting, pools: Sequence[Pool]) -> None:
+    """Raises SpecError where a cache could not move: other models or cache formats on its two sides."""
+    servers = [state.server(pool) for pool in pools]
+    for name, values in (
+        ("model", [s.model.id for s in servers]), ("kv_dtype", [s.kv_dtype for s in servers]),
+    ):  # fmt: skip
+        if len(set(values)) > 1:
+            raise SpecError(
+                f"plan.pools.{name}", "differs between prefill and decode pools", value=list(dict.fromkeys(values)),
+                limit="the same in all, since the cache moves", hint=f"Set the same {name} in every pool",
+            )  # fmt: skip
 
 
 def fill(state: Setting, pool: Pool, path: str = "plan") -> Pool:

@@ -8,6 +8,7 @@ rounding.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ from fleetcast.base.errors import PolicyError
 from fleetcast.base.rng import rng
 from fleetcast.policy import batch as batches
 from fleetcast.policy import route as routes
-from fleetcast.sim.serving.routing import checked_choice, pauses, speeds, starts
+from fleetcast.sim.serving.routing import Run, checked_choice, pauses, speeds, split_roles, starts, transfers
 from fleetcast.sim.serving.setting import Server, Setting
 
 Floats = NDArray[np.float64]
@@ -48,6 +49,9 @@ class Request:
     prefilled: int = 0
     admitted: int = -1
     swapped: bool = False
+    leaves: bool = False
+    carried: bool = False
+    joined: float = 0.0
     first: float = -1.0
     finish: float = -1.0
 
@@ -94,6 +98,7 @@ class Replica:
         self.busy = 0.0
         self.pending = False
         self.before = 0.0
+        self.handed: list[Request] = []
         self.hist = np.zeros_like(self.table["dense"])
         self.hist_rank, self.hist_head = self.hist.copy(), self.hist.copy()
         self.sums = [0.0] * 8
@@ -104,6 +109,11 @@ class Replica:
         """Requests here, waiting or running."""
         return sum(lane.load for lane in self.lanes)
 
+    @property
+    def awaiting(self) -> int:
+        """Prompt tokens of the requests here that have no token yet."""
+        return sum(r.prompt for lane in self.lanes for r in lane.waiting + lane.partial + lane.resumed if not r.emitted)
+
     def blocks(self, tokens: int) -> int:
         """Returns the KV blocks of ``tokens``."""
         return -(-tokens // int(self.c["block"]))
@@ -111,22 +121,27 @@ class Replica:
     def claim(self, r: Request) -> int:
         """Returns the KV blocks a request holds: those of its whole length where the rule reserves."""
         if self.rule is not None and self.rule.reserve:
-            return self.blocks(r.prompt + r.output)
+            return self.blocks(r.prompt + (1 if r.leaves else r.output))
         return self.blocks(r.need if r.prefilled < r.need and not r.swapped else r.context)
 
     def used(self, lane: Lane) -> int:
         """Returns the KV blocks a lane's requests hold in the coming iteration."""
         reserve = self.rule is not None and self.rule.reserve
         held = lane.running + lane.partial
-        return sum(self.blocks(r.prompt + r.output if reserve else r.context) for r in held)
+        return sum(self.claim(r) if reserve else self.blocks(r.context) for r in held)
 
-    def push(self, r: Request) -> None:
-        """A request arrives: it joins the lane that holds the fewest."""
+    def push(self, r: Request, time: float) -> None:
+        """A request comes: it joins the lane that holds the fewest; with its cache it stands before all prompts."""
         lane = min(self.lanes, key=lambda x: x.load)
-        lane.waiting.append(r)
-        lane.waiting.sort(key=lambda x: (x.key, x.id))
+        r.joined = time
+        if r.carried:
+            r.swapped = True
+            lane.resumed.append(r)
+        else:
+            lane.waiting.append(r)
+            lane.waiting.sort(key=lambda x: (x.key, x.id))
         if self.end == float("inf"):
-            self.now = self.end = self.before = r.arrival
+            self.now = self.end = self.before = time
             self.pending = True
 
     def commit(self) -> list[Request]:
@@ -152,6 +167,10 @@ class Replica:
                 lane.partial.remove(r)
                 r.first = self.now if r.emitted == 0 else r.first
                 r.emitted += 1
+                if r.leaves:
+                    r.leaves = False
+                    self.handed.append(r)
+                    continue
                 (finished if r.emitted >= r.output else lane.running).append(r)
             for r in finished:
                 r.finish = self.now
@@ -204,7 +223,7 @@ class Replica:
 
     def _known(self, queue: list[Request], lane: Lane) -> list[Request]:
         """Returns the queue up to the first request that came after this iteration had been decided."""
-        fresh = [i for i, r in enumerate(queue) if r.arrival > self.before and r not in lane.resumed]
+        fresh = [i for i, r in enumerate(queue) if r.joined > self.before and r not in lane.resumed]
         return queue[: fresh[0]] if fresh else queue
 
     def _apply(self, lane: Lane, decision: batches.Batch, queue: list[Request]) -> None:
@@ -234,11 +253,14 @@ class Replica:
             alone = not lane.running and not lane.partial
             if len(lane.running) + len(lane.partial) >= limit or (not alone and self.used(lane) + size > free):
                 return
+            if r.carried and self.c["lag"] and not alone and r.joined > self.before:
+                return
             lane.resumed.pop(0)
             r.swapped = False
             self.admissions += 1
             r.admitted = self.admissions
-            lane.extra += self.c["swap_block"] * size
+            lane.extra += 0.0 if r.carried else self.c["swap_block"] * size
+            r.carried = False
             lane.running.append(r)
 
     def _make_room(self, lane: Lane) -> bool:
@@ -318,9 +340,7 @@ class Replica:
         }  # fmt: skip
 
 
-def run(
-    state: Setting, servers: Sequence[Server], policy: Any, *, record: bool, by_step: bool
-) -> tuple[Floats, Floats, Floats, NDArray[np.int32], list[dict[str, Any]]]:
+def run(state: Setting, servers: Sequence[Server], policy: Any, *, record: bool, by_step: bool) -> Run:
     """Runs replicas under any policies; the counterpart of the compiled loop, same arguments and results."""
     del record, by_step
     q = state.requests
@@ -329,52 +349,75 @@ def run(
         for i, (a, p, o) in enumerate(zip(starts(state).tolist(), q.prompt.tolist(), q.output.tolist(), strict=True))
     ]
     replicas = [Replica(s) for s in servers]
-    where = np.zeros(len(items), dtype=np.int32)
+    where, began = np.zeros(len(items), dtype=np.int32), np.zeros(len(items), dtype=np.int32)
     session = q.session.tolist() if q.session is not None else [-1] * len(items)
     weights, stream = speeds(servers).tolist(), rng(state.scenario.seed, "route")
+    roles = [s.pool.role for s in servers]
+    links = transfers(state, servers) if split_roles(servers) else []
+    flying, free = [0] * len(replicas), [0.0] * len(replicas)
+
+    def choose(r: Request, time: float, phase: str) -> int:
+        view = routes.View(
+            load=[x.load + n for x, n in zip(replicas, flying, strict=True)], weight=weights, role=roles,
+            waiting=[x.awaiting for x in replicas],
+        )  # fmt: skip
+        arrival = routes.Arrival(r.id, time, r.prompt, session[r.id], phase)
+        return checked_choice(policy.choose(arrival, view, stream), len(replicas), policy)
 
     def send(r: Request) -> None:
-        view = routes.View(load=[x.load for x in replicas], weight=weights)
-        arrival = routes.Arrival(r.id, r.arrival, r.prompt, session[r.id])
-        where[r.id] = checked_choice(policy.choose(arrival, view, stream), len(replicas), policy)
-        r.key = servers[where[r.id]].order.key(r.arrival, r.prompt)
-        replicas[where[r.id]].push(r)
+        target = choose(r, r.arrival, "prefill")
+        where[r.id] = began[r.id] = target
+        r.leaves = roles[target] == "prefill" and r.output > 1
+        r.key = servers[target].order.key(r.arrival, r.prompt)
+        replicas[target].push(r, r.arrival)
 
-    if q.concurrency:
-        _closed(items, replicas, send, q.concurrency, pauses(state, servers).tolist())
-    else:
-        _open(items, replicas, send)
+    def hand_on(r: Request, source: int, begun: float) -> tuple[float, int]:
+        now, target = replicas[source].now, choose(r, replicas[source].now, "decode")
+        slope, fixed, left = links[source][target]
+        whole = slope * r.prompt
+        size = max(whole * left, whole - (now - begun)) if left < 1.0 else whole
+        free[source] = max(free[source], now) + size
+        flying[target] += 1
+        return free[source] + fixed, target
+
+    def take(r: Request, target: int, time: float) -> None:
+        flying[target] -= 1
+        where[r.id] = target
+        r.carried = True
+        replicas[target].push(r, time)
+
+    _drive(items, replicas, send, hand_on, take, q.concurrency, pauses(state, servers).tolist())
     columns = ([r.arrival for r in items], [r.first for r in items], [r.finish for r in items])
     arrival, first, finish = (np.array(c) for c in columns)
-    return arrival, first, finish, where, [r.report() for r in replicas]
+    return Run(arrival, first, finish, where, began, [r.report() for r in replicas])
 
 
-def _open(items: list[Request], replicas: list[Replica], send: Callable[[Request], None]) -> None:
-    for r in items:
-        for replica in replicas:
-            while replica.end < r.arrival:
-                replica.commit()
-        send(r)
-    for replica in replicas:
-        while replica.end < float("inf"):
-            replica.commit()
-
-
-def _closed(
-    items: list[Request], replicas: list[Replica], send: Callable[[Request], None], users: int, pause: list[float]
-) -> None:
-    starting, waiting, released = items[:users], items[users:][::-1], list[Request]()
+def _drive(
+    items: list[Request], replicas: list[Replica], send: Callable[[Request], None],
+    hand_on: Callable[[Request, int, float], tuple[float, int]], take: Callable[[Request, int, float], None],
+    users: int, pause: list[float],
+) -> None:  # fmt: skip
+    """Runs everything in order of time; at equal times what comes goes before an iteration's end."""
+    starting = items[:users] if users else items
+    waiting = items[users:][::-1] if users else []
+    coming = [(r.arrival, 1, r.id, r, -1) for r in starting]
+    heapq.heapify(coming)
     while True:
-        first = min(replicas, key=lambda x: x.end)
-        queues = [x for x in (starting, released) if x and x[0].arrival <= first.end]
-        if queues:
-            send(min(queues, key=lambda x: x[0].arrival).pop(0))
+        source = min(range(len(replicas)), key=lambda i: replicas[i].end)
+        first = replicas[source]
+        if coming and coming[0][0] <= first.end:
+            time, _, _, r, target = heapq.heappop(coming)
+            take(r, target, time) if target >= 0 else send(r)
             continue
         if first.end == float("inf"):
             return
+        begun = first.now
         for _ in first.commit():
             if waiting:
                 r = waiting.pop()
                 r.arrival = first.now + pause[r.id]
-                released.append(r)
-        released.sort(key=lambda r: (r.arrival, r.id))
+                heapq.heappush(coming, (r.arrival, 1, r.id, r, -1))
+        for r in first.handed:
+            time, target = hand_on(r, source, begun)
+            heapq.heappush(coming, (time, 0, r.id, r, target))
+        first.handed = []

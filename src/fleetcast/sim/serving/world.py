@@ -17,9 +17,9 @@ from fleetcast.policy import route as routes
 from fleetcast.scenario.objective import Slo, judge
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.outcome import Requests as Served
-from fleetcast.scenario.plan import Plan, pool_label
+from fleetcast.scenario.plan import ROLES, Plan, pool_label
 from fleetcast.sim.serving import account, kernel, stepwise
-from fleetcast.sim.serving.routing import assign, checked_choice, pauses, speeds, starts
+from fleetcast.sim.serving.routing import Run, assign, checked_choice, pauses, speeds, split_roles, starts, transfers
 from fleetcast.sim.serving.setting import Server, Setting
 
 WHATS = ("decode", "prefill", "mixed")
@@ -39,19 +39,22 @@ def simulate(state: Setting, plan: Plan, *, record: bool = False, by_step: bool 
     policy = build(routes, plan.route, "plan.route")
     requests = state.requests
     compiled = all(hasattr(s.batch, "rule") and _known(s) for s in servers)
-    if requests.concurrency and not (getattr(policy, "static", False) or type(policy) is routes.LeastLoaded):
+    if requests.concurrency and not (
+        getattr(policy, "static", False) or type(policy) in (routes.LeastLoaded, routes.SplitPhases)
+    ):
         compiled = False  # a user's route that looks at loads must be asked as the loop goes
+    if split_roles(servers) and type(policy) is not routes.SplitPhases:
+        compiled = False
     run = _run_kernel if compiled else stepwise.run
-    arrival, first, finish, where, reports = run(state, servers, policy, record=record, by_step=by_step)
-    replica_of = where
-    api = np.array([s.cost.api for s in servers])[replica_of]
-    api = api + np.array([s.cost.api_token for s in servers])[replica_of] * requests.prompt
+    done = run(state, servers, policy, record=record, by_step=by_step)
+    api = np.array([s.cost.api for s in servers])[done.began]
+    api = api + np.array([s.cost.api_token for s in servers])[done.began] * requests.prompt
     served = Served(
-        arrival=arrival, ttft=first - arrival + api, e2e=finish - arrival + api, output=requests.output,
-        resource=replica_of.astype(np.int32),
+        arrival=done.arrival, ttft=done.first - done.arrival + api, e2e=done.finish - done.arrival + api,
+        output=requests.output, resource=done.where,
     )  # fmt: skip
-    start, end = float(arrival.min()), float((finish + api).max())
-    return _outcome(state, plan, servers, served, reports, start, end, record)
+    start, end = float(done.arrival.min()), float((done.finish + api).max())
+    return _outcome(state, plan, servers, served, done, start, end, record)
 
 
 def _known(server: Server) -> bool:
@@ -61,13 +64,14 @@ def _known(server: Server) -> bool:
     )  # fmt: skip
 
 
-def _run_kernel(
-    state: Setting, servers: Sequence[Server], policy: Any, *, record: bool, by_step: bool
-) -> tuple[Floats, Floats, Floats, NDArray[np.int32], list[dict[str, Any]]]:
-    """Runs the compiled loop; returns arrival, first token, finish (s), each request's replica, and the reports."""
+def _run_kernel(state: Setting, servers: Sequence[Server], policy: Any, *, record: bool, by_step: bool) -> Run:
+    """Runs the compiled loop."""
     requests = state.requests
     n = len(requests)
     shared = kernel.Requests(starts(state), requests.prompt, requests.output)
+    moving = type(policy) is routes.SplitPhases
+    if moving:
+        shared.moving()
     costs: dict[int, kernel.Costs] = {}
     for s in servers:
         if id(s.cost) not in costs:
@@ -80,11 +84,20 @@ def _run_kernel(
         for s in servers
     ]  # fmt: skip
     weights = speeds(servers)
-    where = np.zeros(n, dtype=np.int32)
+    where = began = np.zeros(n, dtype=np.int32)
     least = type(policy) is routes.LeastLoaded
     if len(replicas) > 1 and not least:
         where = assign(policy, state, weights) if getattr(policy, "static", False) else where
-    if requests.concurrency:
+    if moving:
+        ends, starts_ = kernel.zeros("i", n), kernel.zeros("i", n)
+        roles = [ROLES.index(s.pool.role) for s in servers]
+        links = transfers(state, servers)
+        pause_ = pauses(state, servers).tolist() if requests.concurrency else []
+        kernel.drive_split(
+            replicas, roles, weights.tolist(), ends, starts_, links, requests.concurrency, pause_, float(policy.spill)
+        )
+        where, began = np.array(ends, dtype=np.int32), np.array(starts_, dtype=np.int32)
+    elif requests.concurrency:
         sent = kernel.column("i", where)
         pause = kernel.column("d", pauses(state, servers))
         kernel.drive_closed(replicas, kernel.column("d", weights), sent, requests.concurrency, least, pause)
@@ -101,7 +114,7 @@ def _run_kernel(
     else:
         where = _drive_policy(state, policy, replicas, weights)
     arrival, first, finish = (np.array(c, dtype=np.float64) for c in shared.times())
-    return arrival, first, finish, where, [r.report() for r in replicas]
+    return Run(arrival, first, finish, where, began if moving else where, [r.report() for r in replicas])
 
 
 def _drive_policy(state: Setting, policy: Any, replicas: Sequence[Any], weights: Floats) -> NDArray[np.int32]:
@@ -124,13 +137,16 @@ def _drive_policy(state: Setting, policy: Any, replicas: Sequence[Any], weights:
 
 
 def _outcome(
-    state: Setting, plan: Plan, servers: Sequence[Server], served: Served, reports: Sequence[dict[str, Any]],
-    start: float, end: float, record: bool,
+    state: Setting, plan: Plan, servers: Sequence[Server], served: Served, done: Run, start: float, end: float,
+    record: bool,
 ) -> Outcome:  # fmt: skip
     scenario, requests = state.scenario, state.requests
     span = end - start
-    counts = np.bincount(served.resource, minlength=len(servers))
-    out_tokens = np.bincount(served.resource, weights=requests.output, minlength=len(servers))
+    reports, moved = done.reports, done.began != done.where
+    counts = np.bincount(done.began, minlength=len(servers))
+    # a request that moved made its first token where it began and the others where it ended
+    out_tokens = np.bincount(done.where, weights=requests.output - moved, minlength=len(servers))
+    out_tokens += np.bincount(done.began, weights=moved, minlength=len(servers))
     work = [
         account.work_done(s.cost, r, int(o), int(n))
         for s, r, o, n in zip(servers, reports, out_tokens, counts, strict=True)
@@ -143,7 +159,7 @@ def _outcome(
     devices = sum(s.cost.devices for s in servers)
     flops = sum((w["flops"] + w["attention_flops"]) * s.cost.devices for w, s in zip(work, servers, strict=True))
     peak = sum(s.cost.work["peak"] * s.cost.devices for s in servers)
-    moved = sum((w["bytes"] + w["cache_bytes"]) * s.cost.devices for w, s in zip(work, servers, strict=True))
+    traffic = sum((w["bytes"] + w["cache_bytes"]) * s.cost.devices for w, s in zip(work, servers, strict=True))
     bandwidth = sum(s.cost.work["bandwidth"] * s.cost.devices for s in servers)
     million = output_tokens / 1e6
     metrics: dict[str, Any] = latency(served) | {
@@ -156,7 +172,7 @@ def _outcome(
             "energy": energy / million, "carbon": grams / million,
             "cost": dollars / million if dollars is not None else float("nan"),
         },
-        "mfu": flops / (peak * span), "mbu": moved / (bandwidth * span), "makespan": span, "power": energy / span,
+        "mfu": flops / (peak * span), "mbu": traffic / (bandwidth * span), "makespan": span, "power": energy / span,
         "devices": devices, "requests": len(requests), "prompt_tokens": prompt_tokens,
         "output_tokens": output_tokens, "preemptions": sum(r["preemptions"] for r in reports),
     }  # fmt: skip
