@@ -267,7 +267,7 @@ def _attention(rank: Rank, a: Attention) -> dict[str, float]:
     pair = float(att.prefill_pair(heads, width, rank.chip, prefill))
     token = float(att.prefill_token(heads, kv_heads, width, rank.chip, prefill))
     return {
-        "launch": decode.launch, "head": decode.head * kv_heads * a.head_dim / 128.0, "base": decode.base,
+        "launch": decode.launch, "head": float(att.decode_head(kv_heads, a.head_dim, decode)), "base": decode.base,
         "slope_window" if a.window else "slope_full": slope,
         "pre_base": prefill.launch, "pre_pair": pair, "pre_token": token,
         "flops_pair": 4.0 * heads * width, "kv_read": kv_bytes, "kv_bytes": kv_bytes,
