@@ -186,8 +186,9 @@ def _built(
     device = group.device
     fitted = coefficients_for(device)
     clocks, clock_note = clocked(group, precision.multiplied("ffn"), fitted, clock)
-    inner = _fabric(device.id, group.link.kind, group.link.bandwidth, group.link.latency)
-    outer = _fabric(device.id, group.network.kind, group.network.bandwidth, group.network.latency)
+    inner, outer = (
+        _fabric(device.id, link.kind, link.bandwidth, link.latency, link.peers) for link in (group.link, group.network)
+    )
     found = [
         _build(Rank(
             model=model, layout=layout, precision=precision, kv_dtype=kv_dtype, chip=chip, fitted=fitted,
@@ -344,8 +345,8 @@ def clock_curve(device: Device) -> tuple[ClockCurve, str, float]:
 
 
 @lru_cache(maxsize=256)
-def _fabric(device: str, kind: str, bandwidth: float, latency: float) -> Fabric:
-    return fabric_for(device, kind, bandwidth, latency)
+def _fabric(device: str, kind: str, bandwidth: float, latency: float, peers: int) -> Fabric:
+    return fabric_for(device, kind, bandwidth, latency, peers)
 
 
 @lru_cache(maxsize=64)
