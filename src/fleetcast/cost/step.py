@@ -37,6 +37,7 @@ from fleetcast.cost.roofline import Coefficients, Silicon, coefficients_for
 from fleetcast.scenario.fleet.devices import Device
 from fleetcast.scenario.fleet.tree import Group
 from fleetcast.scenario.plan import LOWEST_CLOCK
+from fleetcast.scenario.workload.blocks import Block
 from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.scenario.workload.precision import Precision
 
@@ -199,6 +200,10 @@ def _built(
     notes = transfers(model, device.id, fitted) + clock_note
     if layout.tensor_parallel > 1 and inner.kind_of != "measured":
         notes += (f"collectives of {device.id} over {group.link.id} are modelled ({inner.kind_of})",)
+    if layout.attention_dp > 1 and not any(b.ffn.experts or _latent(b) for b in model.blocks):
+        notes += (
+            "attention data parallelism of a dense model: engines offer it with experts or latent attention only",
+        )
     timed = used_families(model) - {"stream", "draw"}  # small, and no time at all
     spread = max((p.spread for name, p in fitted.provenance.items() if name in timed), default=0.3)
     return found, notes, spread
@@ -254,6 +259,10 @@ def _build(rank: Rank, group: Group, rates: Rates) -> dict[str, Any]:
         },
         "parts": parts, "work": work, "load": load, "attention": attention, "host_bandwidth": host_link,
     }  # fmt: skip
+
+
+def _latent(block: Block) -> bool:
+    return block.attention is not None and block.attention.kind == "mla"
 
 
 FAMILIES = {
