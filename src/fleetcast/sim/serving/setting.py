@@ -125,14 +125,14 @@ class Setting:
         group, architecture = self.group_of(pool), self.model_named(pool.model)
         profile = engine(str(pool.engine))
         layout = layout_of(pool)
-        if (wrong := architecture.misfit(layout)) is not None:
+        precision = activated(as_engine(str(pool.dtype), architecture.precision), pool.activation_dtype)
+        if (wrong := architecture.misfit(layout, precision)) is not None:
             raise wrong
         if architecture.encoder_decoder:
             raise SpecError(
                 "workload.model", "is an encoder-decoder model, which the serving world does not batch yet",
                 value=architecture.id, hint="Its memory and parameters are in the catalogue; simulate a decoder",
             )  # fmt: skip
-        precision = activated(as_engine(str(pool.dtype), architecture.precision), pool.activation_dtype)
         kv = kv_dtype_of(str(pool.kv_dtype), profile, precision)
         policies = {name: policy_of(space, getattr(pool, name), f"plan.{name}") for name, space in FAMILIES.items()}
         max_batch, budget = sizes(policies["batch"])
