@@ -183,7 +183,10 @@ def _served(state: Setting, space: Space, row: int) -> Iterator[Server | Infeasi
             yield known
             continue
         try:
-            yield state.server(_decided(state, space.pool(row, variant)))
+            server = state.server(_decided(state, space.pool(row, variant)))
+            if (cut := server.model.misfit(server.layout, server.precision)) is not None:
+                raise cut  # a measured plan may say so and be simulated; none is proposed that engines refuse to load
+            yield server
         except Infeasible as why:
             refused.append((variant, why))
             yield why

@@ -17,7 +17,8 @@ Kind = Literal[
 class Link(Spec):
     """One kind of link.
 
-    ``bandwidth``: B/s per device, one direction. ``latency``: s for one small message.
+    ``bandwidth``: B/s per device, one direction. ``latency``: s for one small message. ``peers``: devices that the
+    links of one are divided among, each pair having its own; 0 = a switch or bus.
     """
 
     id: str
@@ -27,6 +28,7 @@ class Link(Spec):
     latency: Seconds
     source: str
     aliases: tuple[str, ...] = ()
+    peers: int = 0
 
 
 def slowest(links: Iterable[Link]) -> Link:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from dataclasses import replace as replace_fields
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -126,6 +127,7 @@ class Setting:
         group, architecture = self.group_of(pool), self.model_named(pool.model)
         profile = engine(str(pool.engine))
         layout = layout_of(pool)
+        precision = activated(as_engine(str(pool.dtype), architecture.precision), pool.activation_dtype)
         if (wrong := architecture.misfit(layout)) is not None:
             raise wrong
         if architecture.encoder_decoder:
@@ -133,7 +135,6 @@ class Setting:
                 "workload.model", "is an encoder-decoder model, which the serving world does not batch yet",
                 value=architecture.id, hint="Its memory and parameters are in the catalogue; simulate a decoder",
             )  # fmt: skip
-        precision = activated(as_engine(str(pool.dtype), architecture.precision), pool.activation_dtype)
         kv = kv_dtype_of(str(pool.kv_dtype), profile, precision)
         policies = {name: policy_of(space, getattr(pool, name), f"plan.{name}") for name, space in FAMILIES.items()}
         max_batch, budget = sizes(policies["batch"])
@@ -145,6 +146,9 @@ class Setting:
             architecture, layout, precision, kv, group, profile, max_batch, room.blocks, clock_of(pool),
             self._kernels
         )  # fmt: skip
+        if (cut := architecture.misfit(layout, precision)) is not None:
+            note = f"{architecture.id} with {pool_label(pool)}: {profile.name} refuses to load it ({cut})"
+            cost = replace_fields(cost, notes=(*cost.notes, note))
         return Server(
             pool, group, architecture, profile, layout, precision, kv, policies["batch"], policies["order"],
             policies["memory"], room, cost,
