@@ -303,6 +303,7 @@ class Lane:
     extra: cython.double
     decodes: cython.longlong
     open: cython.bint
+    free: cython.bint
     late: cython.bint
 
     def __init__(self, max_batch: int, block: int, waiting: int) -> None:
@@ -314,7 +315,7 @@ class Lane:
         self.queued = self.turning = self.count = 0
         self.tokens = self.emits = self.decodes = 0
         self.attention = self.extra = 0.0
-        self.open = True
+        self.open = self.free = True
         self.late = False
         if cython.compiled:
             self.heap = zeros("q", max_batch + 1)
@@ -422,6 +423,7 @@ class Replica:
         lane: Lane = self.only
         other: Lane
         last: cython.longlong
+        enters: cython.bint
         if self.moving:
             self.requests.joined[r] = t
             if self.requests.leaves[r] != 2:
@@ -432,7 +434,9 @@ class Replica:
                     lane = other
         lane.load += 1
         self.load += 1
+        enters = lane.open
         if self.moving and self.requests.leaves[r] == 2:
+            enters = lane.free and lane.resumed < 0
             self.requests.following[r] = -1
             if lane.resumed < 0:
                 lane.resumed = r
@@ -455,7 +459,7 @@ class Replica:
         if self.end == INF:
             self.now = self.end = self.before = t
             self.steps = 0
-        elif lane.open and self.steps > 1:
+        elif enters and self.steps > 1:
             k: cython.longlong = _steps_within(self.v, self.s, t - self.now)
             if k < self.steps:
                 self.steps = k
@@ -845,7 +849,6 @@ class Replica:
         full: cython.longlong
         evicted: cython.bint = False
         lagging: cython.bint
-        carried: cython.bint
         lane.count = 0
         lane.tokens = lane.emits = 0
         lane.attention = lane.extra = 0.0
@@ -858,12 +861,16 @@ class Replica:
             and (lane.worst <= c.capacity or self.reserve)
         ):
             lane.decodes = lane.n  # nobody to admit and nobody to evict: decode on
-            lane.open = lane.n < self.max_batch and (self.refill or lane.n == 0)
+            lane.free = lane.n < self.max_batch
+            lane.open = lane.free and (self.refill or lane.n == 0)
             return
         if self.mixed:
             if lane.n > 0 and lane.worst > c.capacity and self._used(lane) + lane.held > c.capacity:
                 self._make_room(lane)
                 evicted = True
+        if lane.resumed >= 0 and not evicted:
+            self._bring_back(c, lane)
+        if self.mixed:
             budget -= lane.n
         running = lane.n
         lagging = c.lag and (running > 0 or lane.part >= 0)
@@ -880,7 +887,8 @@ class Replica:
                 lane.part_left -= need
                 if lane.part_left == 0:
                     lane.part = -1
-        lane.open = running < self.max_batch and (self.refill or running == 0)
+        lane.free = running < self.max_batch
+        lane.open = lane.free and (self.refill or running == 0)
         if not evicted and (self.refill or running == 0):
             while True:
                 r = lane.resumed
@@ -890,8 +898,9 @@ class Replica:
                         r = lane.queue[0] & 0xFFFFFFFF
                 if r < 0:
                     break
-                carried = self.moving and req.leaves[r] == 2
-                if lagging and (lane.resumed < 0 or carried) and req.joined[r] > self.before:
+                if lane.resumed >= 0 and self._cached(r):
+                    break  # there is no room for it, or it stands behind a prompt: next time
+                if lagging and lane.resumed < 0 and req.joined[r] > self.before:
                     lane.late = running < self.max_batch
                     break
                 if running >= self.max_batch:
@@ -907,19 +916,6 @@ class Replica:
                     room = c.capacity - c.watermark - lane.held - self._used(lane)
                     if blocks > room:
                         break
-                if carried or (self.swapping and lane.resumed >= 0 and req.emitted[r] > 0):
-                    if carried:
-                        req.leaves[r] = 0
-                    else:
-                        lane.extra += c.swap_block * blocks
-                    self._admit(lane, r, full)
-                    if self.reserve:
-                        lane.held += full
-                    self._enter(lane, r)
-                    running += 1
-                    if self.mixed:
-                        budget -= 1
-                    continue
                 if need > budget:
                     self.truncated = True
                     if not self.split and lane.count > 0:
@@ -934,10 +930,9 @@ class Replica:
                     self._prefill(lane, r, budget, 0, False)
                     lane.part, lane.part_done, lane.part_left = r, budget, need - budget
                     budget = 0
+            lane.free = running < self.max_batch
             lane.open = (
-                running < self.max_batch
-                and (self.refill or running == 0)
-                and (self.shortest or (lane.resumed < 0 and lane.head < 0))
+                lane.free and (self.refill or running == 0) and (self.shortest or (lane.resumed < 0 and lane.head < 0))
             )
         elif not self.shortest and (lane.resumed >= 0 or lane.head >= 0):
             lane.open = False
@@ -952,6 +947,52 @@ class Replica:
                 self._make_room(lane)
                 lane.open = False
             lane.decodes = lane.n
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def _cached(self, r: cython.longlong) -> cython.bint:
+        """Whether a request that comes back need not be prefilled: it was swapped out, or carried from elsewhere."""
+        if self.moving and self.requests.leaves[r] == 2:
+            return True
+        return self.swapping and self.requests.emitted[r] > 0
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def _bring_back(self, c: Costs, lane: Lane) -> cython.void:
+        """Takes requests that have a cache into the batch, in order and while they fit; they decode at once."""
+        req: Requests = self.requests
+        r: cython.longlong
+        full: cython.longlong
+        blocks: cython.longlong
+        present: cython.longlong
+        carried: cython.bint
+        while lane.resumed >= 0 and self._cached(lane.resumed):
+            r = lane.resumed
+            carried = self.moving and req.leaves[r] == 2
+            present = lane.n + (lane.part >= 0)
+            if present >= self.max_batch:
+                self.limited = True
+                return
+            full = self._claim(r)
+            blocks = full if self.reserve else self._blocks(req.prompt[r] + req.emitted[r])
+            if present > 0 and lane.worst + full > c.capacity - c.watermark:
+                if blocks > c.capacity - c.watermark - lane.held - self._used(lane):
+                    return
+            if carried and c.lag and present > 0 and req.joined[r] > self.before:
+                lane.late = True
+                return
+            if carried:
+                req.leaves[r] = 0
+            else:
+                lane.extra += c.swap_block * blocks
+            self._admit(lane, r, full)
+            if self.reserve:
+                lane.held += full
+            self._enter(lane, r)
 
     @cython.cfunc
     @cython.exceptval(check=False)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -200,9 +201,7 @@ class Replica:
         evicted = self._make_room(lane) if mixed and lane.running else False
         if not evicted:
             self._swap_in(lane, free)
-        queue = [] if evicted else [r for r in lane.resumed + lane.waiting if not r.swapped]
-        if any(r.swapped for r in lane.resumed):
-            queue = []
+        queue = [] if evicted else list(takewhile(lambda r: not r.swapped, lane.resumed + lane.waiting))
         if self.c["lag"] and (lane.running or lane.partial):
             queue = self._known(queue, lane)
         room = free - self.used(lane)
@@ -249,7 +248,7 @@ class Replica:
         limit = self.rule.max_batch if self.rule is not None else 10**9
         while lane.resumed and lane.resumed[0].swapped:
             r = lane.resumed[0]
-            size = self.blocks(r.context)
+            size = self.claim(r)
             alone = not lane.running and not lane.partial
             if len(lane.running) + len(lane.partial) >= limit or (not alone and self.used(lane) + size > free):
                 return
