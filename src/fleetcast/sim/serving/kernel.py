@@ -864,10 +864,9 @@ class Replica:
             lane.free = lane.n < self.max_batch
             lane.open = lane.free and (self.refill or lane.n == 0)
             return
-        if self.mixed:
-            if lane.n > 0 and lane.worst > c.capacity and self._used(lane) + lane.held > c.capacity:
-                self._make_room(lane)
-                evicted = True
+        if self.mixed and lane.n > 0 and lane.worst > c.capacity and self._used(lane) + lane.held > c.capacity:
+            self._make_room(lane)
+            evicted = True
         if lane.resumed >= 0 and not evicted:
             self._bring_back(c, lane)
         if self.mixed:
@@ -969,6 +968,7 @@ class Replica:
         full: cython.longlong
         blocks: cython.longlong
         present: cython.longlong
+        room: cython.longlong
         carried: cython.bint
         while lane.resumed >= 0 and self._cached(lane.resumed):
             r = lane.resumed
@@ -979,9 +979,9 @@ class Replica:
                 return
             full = self._claim(r)
             blocks = full if self.reserve else self._blocks(req.prompt[r] + req.emitted[r])
-            if present > 0 and lane.worst + full > c.capacity - c.watermark:
-                if blocks > c.capacity - c.watermark - lane.held - self._used(lane):
-                    return
+            room = c.capacity - c.watermark
+            if present > 0 and lane.worst + full > room and blocks > room - lane.held - self._used(lane):
+                return
             if carried and c.lag and present > 0 and req.joined[r] > self.before:
                 lane.late = True
                 return
