@@ -11,7 +11,7 @@ Vidur-Search (Agrawal et al., MLSys 2024) and APEX (Lin et al., 2024) simulate e
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,6 +21,7 @@ from fleetcast.scenario.objective import MINIMIZE
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.search.bounds import Floor, horizon_of, seen
 from fleetcast.search.candidates import Candidate, Fitted, bound, fit, same
+from fleetcast.search.missed import missed
 from fleetcast.search.pace import Floats
 from fleetcast.search.ranking import Axis, Ranking, undominated, values, worst_ratio
 from fleetcast.search.space import enumerate_space
@@ -218,6 +219,12 @@ class Hunt:
                 known = sorted({*known, worst_ratio(self._simulate(c).slo)})
         self.killed = [(c, floor, level) for _, _, level, c, floor in heap]
 
+    def ruled_out(self) -> Iterator[tuple[Candidate, Floor, float]]:
+        """Yields what was ruled out: its sharpest floor, and the share of the trace that it was tried on."""
+        shares = [0.0, *(size / len(self.state.requests) for size in self.sizes)]
+        for c, floor, level in self.killed:
+            yield c, floor, shares[level]
+
     def _simulate(self, c: Candidate) -> Outcome:
         outcome = simulate(self.state, c.plan)
         self.done.append((c, outcome))
@@ -268,7 +275,7 @@ def _ranking(hunt: Hunt, fitted: Fitted, feasible: int, notes: Sequence[str]) ->
     met.sort(key=lambda pair: (values(pair[1], hunt.goals), pair[0].devices, pair[0].index))
     frontier = [met[i] for i in undominated([values(o, hunt.axes) for _, o in met])]
     frontier.sort(key=lambda pair: (values(pair[1], hunt.axes), pair[0].index))
-    missed = sorted((worst_ratio(o.slo), c.index) for c, o in kept if not o.slo["met"]) if not met else []
+    misses = sorted((worst_ratio(o.slo), c.index) for c, o in kept if not o.slo["met"]) if not met else []
     by_index = {c.index: o for c, o in kept}
     shown = met[: hunt.top]
     counts = {
@@ -284,6 +291,7 @@ def _ranking(hunt: Hunt, fitted: Fitted, feasible: int, notes: Sequence[str]) ->
     )
     return Ranking(
         plans=tuple(o for _, o in shown), frontier=tuple(o for _, o in frontier),
-        misses=tuple(by_index[i] for _, i in missed[:MISSES]), rejected=fitted.rejected, counts=counts,
+        misses=tuple(by_index[i] for _, i in misses[:MISSES]), rejected=fitted.rejected,
+        missed=missed(hunt.limits, hunt.done, hunt.ruled_out()), counts=counts,
         goals=hunt.goals, axes=hunt.axes, identical=identical, space=fitted.lines, notes=tuple(notes),
     )  # fmt: skip

@@ -27,6 +27,7 @@ class Ranking:
         frontier: outcomes that meet the SLO and that none of the space beats in every axis, in order of the first.
         misses: where nothing meets the SLO: the plans nearest to it, by their worst value / limit.
         rejected: families of layouts that cannot run: ``{family, constraint, need, have, unit}``.
+        missed: layouts that fit but miss the SLO, from `missed.missed`: the limit each exceeds most, and by how much.
         counts: enumerated, memory_feasible, bounded (of these cut_short: stopped after a part of the trace),
             deduplicated, simulated.
         goals: what ranks ``plans``.
@@ -43,6 +44,7 @@ class Ranking:
     counts: Mapping[str, int]
     goals: tuple[Axis, ...]
     axes: tuple[Axis, ...]
+    missed: tuple[Mapping[str, Any], ...] = ()
     identical: tuple[tuple[Mapping[str, Any], ...], ...] = ()
     space: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
@@ -69,6 +71,7 @@ class Ranking:
             "plans": rows,
             "misses": [_row(outcome) | {"worst": worst_ratio(outcome.slo)} for outcome in self.misses],
             "rejected": [dict(row) for row in self.rejected],
+            "missed": [dict(row) for row in self.missed],
             "counts": dict(self.counts),
             "goals": [goal for goal, _, _ in self.goals],
             "axes": [goal for goal, _, _ in self.axes],

@@ -113,6 +113,7 @@ def ranking_view(scenario: Scenario, ranking: Ranking, width: int) -> Renderable
     if plans:
         parts += [Text(), plans_table(plans, best, width), Text()]
     parts.append(_bullets("Why" if best is not None else "What binds", why))
+    parts += _missed_table(ranking.missed)
     if ranking.rejected:
         parts += [_rejected_table(ranking.rejected), Text()]
     parts.append(_bullets("Space searched", ranking.lines(), dim=True))
@@ -258,9 +259,23 @@ def _limits_cell(key: str, limits: Mapping[str, Mapping[str, Any]]) -> Text:
     return text
 
 
+def _missed_table(missed: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
+    rows = words.too_slow(missed)
+    if not rows:
+        return []
+    table = rows_table(("Too slow", "Layout", "Its value, of the limit"), rows, right=(2,))
+    table.caption_justify = "left"
+    others = sum(not row["every_layout"] for row in missed)
+    if others:
+        some = "another layout" if others == 1 else f"{others} layouts"
+        table.caption = f"and {some} where others on as many devices meet the SLO (--json)"
+    return [table, Text()]
+
+
 def _rejected_table(rejected: Sequence[Mapping[str, Any]]) -> Table:
     rows = [(str(r["family"]), str(r["constraint"]), words.need(r)) for r in rejected[:SHOWN]]
     table = rows_table(("Rejected", "Binding constraint", "Needs, of what there is"), rows, right=(2,))
+    table.caption_justify = "left"
     if len(rejected) > SHOWN:
         table.caption = f"and {len(rejected) - SHOWN} more (--json)"
     return table

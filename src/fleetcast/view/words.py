@@ -147,7 +147,8 @@ def interval_text(outcome: Outcome, path: str) -> str:
 def limit_text(check: Mapping[str, Any]) -> str:
     """Returns a check of the SLO: ``ttft p99 1.07 s of 2 s``."""
     path = str(check["metric"])
-    return f"{short(path)} {number(check['value'], path)} of {number(check['limit'], path)}"
+    bound = "at least " if check.get("at_least") else ""
+    return f"{short(path)} {bound}{number(check['value'], path)} of {number(check['limit'], path)}"
 
 
 def why(best: Outcome, plans: Sequence[Outcome], objective: Objective) -> list[str]:
@@ -227,6 +228,40 @@ def need(row: Mapping[str, Any]) -> str:
     if not unit and wanted < have:
         return f"{wanted:g} does not divide {have:g}"
     return f"{show(wanted, unit)} of {show(have, unit)}"
+
+
+def too_slow(missed: Sequence[Mapping[str, Any]], most: int = 6) -> list[tuple[str, str, str]]:
+    """Returns, for each number of devices with which no layout meets the SLO, what misses and by how much.
+
+    A row is (devices, layout, limit): of several layouts the one that was tried furthest. Where there are more than
+    ``most`` rows, those furthest from the SLO share the last.
+
+    Args:
+        missed: of a `Ranking`.
+        most: rows.
+    """
+    sets: dict[tuple[tuple[str, int], ...], list[Mapping[str, Any]]] = {}
+    for row in missed:
+        if row["every_layout"]:
+            sets.setdefault(tuple(row["on"].items()), []).append(row)
+    near = sorted(sets, key=lambda on: min(map(_strain, sets[on])))
+    own = set(near if len(near) <= most else near[: most - 1])
+    rows = []
+    for on, layouts in sets.items():
+        if on in own:
+            more = f" and {len(layouts) - 1} more" if len(layouts) > 1 else ""
+            rows.append((_devices(layouts[0]["devices"]), f"{layouts[0]['layout']}{more}", limit_text(layouts[0])))
+    rest = [row for on in near if on not in own for row in sets[on]]
+    if rest:
+        numbers = sorted({row["devices"] for row in rest})
+        run = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
+        best = min(rest, key=_strain)
+        rows.append((f"{run} devices", f"{best['layout']} and {len(rest) - 1} more", limit_text(best)))
+    return rows
+
+
+def _devices(count: int) -> str:
+    return "1 device" if count == 1 else f"{count} devices"
 
 
 def _strain(check: Mapping[str, Any]) -> float:
