@@ -110,6 +110,26 @@ def test_cost_without_prices() -> None:
         search(state(goal={"minimize": "cost"}, **edge))
 
 
+def test_notes_reach_json() -> None:
+    ranking = search(state(**{"fleet": {"devices": "2x jetson-agx-orin-64g"}}))
+    notes = ranking.table()["notes"]
+    assert notes[0] == ranking.notes[0] and len(set(notes)) == len(notes)
+    assert ranking.best is not None and set(ranking.best.notes) < set(notes)
+    assert any(note.startswith("pue") for note in notes)
+
+
+def test_top_counts_layouts() -> None:
+    every = search(state(), top=None).plans
+    two = search(state(), top=2).plans
+
+    def layout(outcome: Any) -> Any:
+        return {k: v for k, v in outcome.plan.items() if k != "batch"}
+
+    assert layout(two[-1]) not in [layout(o) for o in two[:-1]]
+    assert len({repr(layout(o)) for o in two}) == 2
+    assert [o.plan for o in two] == [o.plan for o in every[: len(two)]]
+
+
 def test_progress_is_told() -> None:
     told: list[tuple[int, int]] = []
     ranking = search(state(), progress=lambda done, total: told.append((done, total)))

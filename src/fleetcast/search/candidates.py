@@ -34,6 +34,7 @@ class Candidate:
     Attributes:
         index: its place in the space, which breaks ties.
         rows: layouts, one per pool.
+        layout: number of what is all alike but for the batch policies: rows, engine, dtypes, clock, other policies.
         plan: with every pool complete.
         servers: one per pool.
         floor: what it takes at least.
@@ -41,6 +42,7 @@ class Candidate:
 
     index: int
     rows: tuple[int, ...]
+    layout: int
     plan: Plan
     servers: tuple[Server, ...]
     floor: Floor
@@ -154,6 +156,8 @@ def fit(state: Setting, space: Space) -> Fitted:
     floors: dict[Any, Floor] = {}
     paces: dict[Any, Pace] = {}
     traffic = Traffic(state.requests)
+    apart = [_apart(variants) for variants in space.variants]
+    layouts: dict[Any, int] = {}
     for rows in combinations:
         for choice in _choices(space, len(rows)):
             found = [servers[_shape(space, row)][v] for row, v in zip(rows, choice, strict=True)]
@@ -165,9 +169,22 @@ def fit(state: Setting, space: Space) -> Fitted:
                 replace(s.pool, replicas=int(space.rows["replicas"][row]))
                 for s, row in zip(complete, rows, strict=True)
             ]
-            candidates.append(Candidate(len(candidates), rows, Plan(pools=tuple(pools), route=route), complete, floor))
+            kinds = tuple(apart[space.rows["pool"][row]][v] for row, v in zip(rows, choice, strict=True))
+            layout = layouts.setdefault((rows, kinds), len(layouts))
+            plan = Plan(pools=tuple(pools), route=route)
+            candidates.append(Candidate(len(candidates), rows, layout, plan, complete, floor))
     every = _enumerated(space, usable, len(combinations))
     return Fitted(tuple(candidates), tuple(rejected), every, (*space.lines, *how))
+
+
+def _apart(variants: Sequence[Table]) -> list[int]:
+    """Numbers variants so that those which differ in their batch policy alone share a number."""
+    seen: list[Table] = []
+    for variant in variants:
+        rest = variant | {"batch": None}
+        if rest not in seen:
+            seen.append(rest)
+    return [seen.index(variant | {"batch": None}) for variant in variants]
 
 
 def _served(state: Setting, space: Space, row: int) -> Iterator[Server | Infeasible]:

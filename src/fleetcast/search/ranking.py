@@ -23,7 +23,7 @@ class Ranking:
     """What a search found.
 
     Attributes:
-        plans: outcomes that meet the SLO, best first: the first ``top`` of the whole space.
+        plans: outcomes that meet the SLO, best first: of the whole space those up to the best of the ``top``-th layout.
         frontier: outcomes that meet the SLO and that none of the space beats in every axis, in order of the first.
         misses: where nothing meets the SLO: the plans nearest to it, by their worst value / limit.
         rejected: families of layouts that cannot run: ``{family, constraint, need, have, unit}``.
@@ -60,7 +60,8 @@ class Ranking:
         return read_plan(dict(self.best.plan)) if self.best is not None else None
 
     def table(self) -> dict[str, Any]:
-        """Returns everything for JSON."""
+        """Returns everything for JSON; ``notes`` are the search's own and those of every plan in it."""
+        told = (*self.plans, *self.frontier, *self.misses)
         rows = [_row(outcome) for outcome in self.plans]
         for row, same in zip(rows, self.identical, strict=False):
             if same:
@@ -76,7 +77,7 @@ class Ranking:
             "goals": [goal for goal, _, _ in self.goals],
             "axes": [goal for goal, _, _ in self.axes],
             "space": list(self.space),
-            "notes": list(self.notes),
+            "notes": list(dict.fromkeys((*self.notes, *(note for o in told for note in o.notes)))),
         }
 
     def lines(self) -> list[str]:

@@ -86,7 +86,7 @@ def app() -> App:
     return made
 
 
-def plan(file: File, /, *, report: Path | None = None, top: int = 10, common: Common = _DEFAULTS) -> int:
+def plan(file: File, /, *, report: Path | None = None, top: int = 6, common: Common = _DEFAULTS) -> int:
     """Search for the best plan of a scenario and say why it is best.
 
     Parameters
@@ -94,7 +94,7 @@ def plan(file: File, /, *, report: Path | None = None, top: int = 10, common: Co
     report:
         Write the HTML report to this file.
     top:
-        Plans to rank; 0 = all that meet the SLO.
+        Layouts to rank; 0 = all that meet the SLO.
     """
     from fleetcast.view import outputs
 

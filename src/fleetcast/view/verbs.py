@@ -64,13 +64,14 @@ def headline(path: Path) -> str:
     return path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
 
 
-def plan(source: Source, *, seed: int | None = None, top: int | None = 10, progress: Progress | None = None) -> Ranking:
+def plan(source: Source, *, seed: int | None = None, top: int | None = 6, progress: Progress | None = None) -> Ranking:
     """Returns the ranked plans of a scenario: best, frontier, what was rejected and why.
 
     Args:
         source: a Scenario or what `load` takes.
         seed: instead of the scenario's.
-        top: how many plans to rank; None = all that meet the SLO.
+        top: how many layouts to rank, each with its batch policies that are as good as the last layout;
+            None = all that meet the SLO.
         progress: called while plans are settled.
 
     Raises:
