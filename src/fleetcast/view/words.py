@@ -29,6 +29,12 @@ GOAL_METRIC = {
 """The metric that stands for a goal in tables and figures: for the same traffic, per token orders as the total does."""
 
 
+UNKNOWN = "–"
+"""Stands for what is not known."""
+TIE = 0.01
+"""Plans closer than this in what is optimised are called the same: no reason to choose one over the other."""
+
+
 def unit_of(path: str) -> str:
     """Returns the unit of a metric path: ``ttft.p99`` is in s."""
     head, _, last = path.partition(".")
@@ -40,11 +46,20 @@ def plan_name(table: Mapping[str, Any]) -> str:
     return read_plan(dict(table)).label()
 
 
+def pools_of(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Returns the tables of a plan's pools."""
+    return table.get("pools") or [table]
+
+
+def layout_of(table: Mapping[str, Any]) -> str:
+    """Returns what plans have in common that differ in their batch policies alone."""
+    return repr([{k: v for k, v in pool.items() if k not in ("batch", "route")} for pool in pools_of(table)])
+
+
 def policy_name(table: Mapping[str, Any]) -> str:
     """Returns the batch policy in brief: ``chunked 2048, batch 256``; several pools are joined by ``+``."""
-    pools = table.get("pools", [table])
     names = []
-    for pool in pools:
+    for pool in pools_of(table):
         batch = pool.get("batch") or {}
         batch = {"kind": batch} if isinstance(batch, str) else batch
         parts = [str(batch.get("kind", "default"))]
@@ -83,7 +98,7 @@ def short(path: str) -> str:
 def precision_name(table: Mapping[str, Any]) -> str:
     """Returns weights' and cache's dtypes: ``bf16``, or ``fp8, cache fp8`` where they are told apart."""
     names = []
-    for pool in table.get("pools", [table]):
+    for pool in pools_of(table):
         dtype, cache = pool.get("dtype") or "checkpoint", pool.get("kv_dtype") or "auto"
         names.append(dtype if cache in ("auto", dtype) else f"{dtype}, cache {cache}")
     return " + ".join(dict.fromkeys(names))
@@ -122,9 +137,9 @@ def metric(outcome: Outcome, path: str) -> str:
     try:
         value = lookup(outcome.metrics, path)
     except (KeyError, TypeError):
-        return "–"
+        return UNKNOWN
     if value != value:  # not a number: nothing was measured
-        return "–"
+        return UNKNOWN
     text = number(value, path)
     interval = outcome.intervals.get(path)
     if interval is None or value == 0:
@@ -163,11 +178,12 @@ def why(best: Outcome, plans: Sequence[Outcome], objective: Objective) -> list[s
     path = GOAL_METRIC[goal]
     mine = lookup(best.metrics, path)
     sentences = []
-    rivals = [o for o in plans if o.slo.get("met", True) and plan_name(o.plan) != plan_name(best.plan)]
+    rivals: dict[str, Outcome] = {}
+    for o in sorted(plans, key=lambda o: sign * lookup(o.metrics, path)):
+        if o.slo.get("met", True) and layout_of(o.plan) != layout_of(best.plan):
+            rivals.setdefault(layout_of(o.plan), o)
     if best.slo.get("met", True) and rivals:
-        rival = min(rivals, key=lambda o: sign * lookup(o.metrics, path))
-        more = _difference(lookup(rival.metrics, path), mine)
-        sentences.append(f"The next layout, {plan_name(rival.plan)}, has {more} {goal}.")
+        sentences += _rivals(best, list(rivals.values()), goal)
     tempting = [
         o for o in plans
         if not o.slo.get("met", True) and sign * lookup(o.metrics, path) < sign * mine
@@ -181,6 +197,72 @@ def why(best: Outcome, plans: Sequence[Outcome], objective: Objective) -> list[s
             f"{limit_text(missed)}."
         )
     return sentences + binding(best)
+
+
+def _rivals(best: Outcome, rivals: Sequence[Outcome], goal: str) -> list[str]:
+    """What the next layouts have more of, and where the forecast does not tell the best from another."""
+    path = GOAL_METRIC[goal]
+    mine = lookup(best.metrics, path)
+    near = [o for o in rivals if apart(lookup(o.metrics, path), mine) <= TIE]
+    if near:
+        most = max(apart(lookup(o.metrics, path), mine) for o in near)
+        who = "1 other layout has" if len(near) == 1 else f"{len(near)} other layouts have"
+        within = f" within {percent(most)}" if most else ""
+        sentences = [f"{who} the same {goal}{within}: choose among them by what else counts."]
+    else:
+        more = _difference(lookup(rivals[0].metrics, path), mine)
+        sentences = [f"The next layout, {plan_name(rivals[0].plan)}, has {more} {goal}."]
+    unlike = [o for o in rivals if _ground(o) != _ground(best) and o not in near and _overlap(best, o, path)]
+    if unlike:
+        who = plan_name(unlike[0].plan) + (f" and {len(unlike) - 1} more" if len(unlike) > 1 else "")
+        sentences.append(
+            f"On other devices or another engine, {who}: within the 80 % interval of its {goal}, so not told apart."
+        )
+    return sentences
+
+
+def _ground(outcome: Outcome) -> set[str]:
+    """Devices and engines: forecasts on the same share most of their error, so their order is surer than each."""
+    devices = {str(row.get("device")) for row in outcome.resources}
+    return devices | {str(pool.get("engine")) for pool in pools_of(outcome.plan)}
+
+
+def _overlap(a: Outcome, b: Outcome, path: str) -> bool:
+    """Whether each one's value lies within the other's interval."""
+    pairs = ((a.intervals.get(path), b), (b.intervals.get(path), a))
+    return all(i is not None and i[0] <= lookup(o.metrics, path) <= i[1] for i, o in pairs)
+
+
+def trade(ranking: Ranking) -> str:
+    """Returns in a sentence what the frontier trades, or "" where there is nothing to trade."""
+    if not ranking.frontier or len(ranking.axes) < 2 or ranking.counts["memory_feasible"] < 2:
+        return ""
+    goals = [goal for goal, _, _ in ranking.axes]
+    if len(ranking.frontier) == 1:
+        return f"No plan within the SLO is better in {' or '.join(goals[1:])} either: the frontier is this one plan."
+
+    def at(o: Outcome) -> str:
+        return ", ".join(_amount(o, GOAL_METRIC.get(goal, path)) for goal, path, _ in ranking.axes)
+
+    first, last = ranking.frontier[0], ranking.frontier[-1]
+    gap = max(apart(lookup(last.metrics, path), lookup(first.metrics, path)) for _, path, _ in ranking.axes)
+    if gap <= TIE:
+        return (
+            f"Frontier: {len(ranking.frontier)} plans, at most {percent(gap)} apart in {goals[0]} and in "
+            f"{' and '.join(goals[1:])}: there is nothing to trade."
+        )
+    return (
+        f"Frontier: {len(ranking.frontier)} plans trade {goals[0]} for {' and '.join(goals[1:])}, "
+        f"from {plan_name(first.plan)} ({at(first)}) to {plan_name(last.plan)} ({at(last)})."
+    )
+
+
+def _amount(outcome: Outcome, path: str) -> str:
+    """A metric with its name where the unit does not say it: ``$5.62/M tokens``, ``E2E mean 4.39 s``."""
+    value = metric(outcome, path).partition(" ±")[0]
+    if path.startswith(PER_MILLION):
+        return f"{value}/M tokens"
+    return f"{short(path)} {value}" if path.partition(".")[0] in ("ttft", "tpot", "e2e") else value
 
 
 def failure(ranking: Ranking) -> str:
@@ -266,6 +348,16 @@ def _devices(count: int) -> str:
 
 def _strain(check: Mapping[str, Any]) -> float:
     return float(check["value"]) / float(check["limit"])
+
+
+def apart(other: float, mine: float) -> float:
+    """Returns the relative distance of a value from ``mine``."""
+    return 0.0 if other == mine else abs(other / mine - 1) if mine else float("inf")
+
+
+def percent(share: float) -> str:
+    """Returns a share of 1 that is not exceeded: ``0.2%``; what is smaller than ``0.1%`` counts as that."""
+    return f"{share:.0%}" if share == 0 or share >= 0.1 else f"{max(share, 0.001):.1%}"
 
 
 def _difference(other: float, mine: float) -> str:
