@@ -36,8 +36,9 @@ def ranking_view(scenario: Scenario, ranking: Ranking, width: int) -> Renderable
     parts: list[RenderableType] = [Text(words.question(scenario), style="dim"), Text()]
     if best is None:
         parts.append(Text(words.failure(ranking) + (". Nearest misses:" if shown else "."), style="bold red"))
+        parts.append(Text())
         if shown is not None:
-            parts += [Text(), plans_table(ranking.misses, ranking.goals, width), Text()]
+            parts += [plans_table(ranking.misses, ranking.goals, width), Text()]
             parts += [_bullets("What binds", [*words.binding(shown), setup(scenario, shown.plan)])]
     else:
         parts += _ranked(scenario, ranking, best, width)
