@@ -282,6 +282,19 @@ def test_capacity_that_no_load_reaches_exits_1(capsys, tmp_path):
     assert code == 1 and "No load that was tried meets the SLO" in out
 
 
+def test_capacity_of_a_closed_loop_counts_users(capsys, tmp_path):
+    closed = DECIDED.replace('kind = "poisson", rate = "4 /s"', 'kind = "closed", concurrency = 8')
+    path = write(tmp_path, closed.replace('"1 s"', '"200 ms"'))
+    code, out, _ = run(capsys, "capacity", path, "--json")
+    held = json.loads(out)
+    assert code == 0 and "rate" not in held and 8 < held["users"] < held["missed"] <= 200
+    assert [held["users"], True] in held["tried"] and [held["missed"], False] in held["tried"]
+    code, out, _ = run(capsys, "capacity", path)
+    assert code == 0 and f"Serves {held['users']} users at once; the scenario has 8" in out and "Users  SLO" in out
+    code, out, _ = run(capsys, "capacity", write(tmp_path, closed.replace('"1 s"', '"1 us"')))
+    assert code == 1 and "No load that was tried meets the SLO" in out
+
+
 def test_out_of_other_commands_is_the_printed_text(capsys, tmp_path):
     _, out, _ = run(capsys, "schema")
     assert json.loads(out)["title"] == "Scenario"

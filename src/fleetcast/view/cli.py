@@ -167,30 +167,31 @@ def capacity(
     most: int = 256,
     common: Common = _DEFAULTS,
 ) -> int:
-    """Find the highest rate the fleet holds within the SLO, or the fewest devices that hold the load.
+    """Find the highest load the fleet holds within the SLO, or the fewest devices that hold the load.
 
     Parameters
     ----------
     of:
-        What to look for: "rate" or "devices".
+        What to look for: "rate" (of a closed loop: its users) or "devices".
     kinds:
         With --of devices: which kinds of device, e.g. h100-sxm,l40s; default those of the fleet.
     most:
         With --of devices: the largest fleet tried.
     """
     scenario = _load(file, common)
-    with _progress("trying loads" if of == "rate" else "trying fleets", common):
-        if of == "rate":
-            held = verbs.max_rate(scenario)
-        else:
-            names = [name.strip() for name in kinds.split(",") if name.strip()]
+    if of == "devices":
+        names = [name.strip() for name in kinds.split(",") if name.strip()]
+        with _progress("trying fleets", common):
             needs = verbs.devices_needed(scenario, names, most=most)
-    if of == "rate":
-        _answer(common, held.table(), lambda width: _tables().load_view(scenario, held, width))
-        return 0 if held.outcome is not None else 1
-    table = {"needs": [need.table() for need in needs]}
-    _answer(common, table, lambda width: _tables().needs_view(scenario, needs, width))
-    return 0 if any(need.devices is not None for need in needs) else 1
+        table = {"needs": [need.table() for need in needs]}
+        _answer(common, table, lambda width: _tables().needs_view(scenario, needs, width))
+        return 0 if any(need.devices is not None for need in needs) else 1
+    arrivals = scenario.workload.arrivals
+    closed = arrivals is not None and arrivals.kind == "closed"
+    with _progress("trying loads", common):
+        held = verbs.max_users(scenario) if closed else verbs.max_rate(scenario)
+    _answer(common, held.table(), lambda width: _tables().held_view(scenario, held, width))
+    return 0 if held.outcome is not None else 1
 
 
 def export(

@@ -19,7 +19,7 @@ from fleetcast.view.plans import GAP, bare, layouts, plans_table, spaced
 if TYPE_CHECKING:
     from fleetcast.scenario.load import Scenario
     from fleetcast.scenario.outcome import Outcome
-    from fleetcast.search.capacity import Load, Need
+    from fleetcast.search.capacity import Load, Need, Users
     from fleetcast.search.ranking import Ranking
     from fleetcast.view.checks import Remark
 
@@ -121,23 +121,38 @@ def outcome_view(scenario: Scenario, outcome: Outcome, width: int) -> Renderable
     return Group(*parts)
 
 
-def load_view(scenario: Scenario, load: Load, width: int) -> RenderableType:
+def held_view(scenario: Scenario, held: Load | Users, width: int) -> RenderableType:
     """Returns the largest load that is held, by which plan, what binds it, and the loads that were tried."""
     question = Text(words.question(scenario, goals=False), style="dim")
-    tried = [(f"{factor:.3g} times", "met" if met else "missed") for factor, met in sorted(load.tried)]
-    table = rows_table(("Load", "SLO"), tried, right=(0,))
-    if load.outcome is None:
+    table, head = _of_rate(held) if hasattr(held, "rate") else _of_users(scenario, held)
+    outcome = held.outcome
+    if outcome is None:
         return Group(question, Text(), Text("No load that was tried meets the SLO.", style="bold red"), Text(), table)
-    rate = show(load.rate, "requests/s")
-    held = load.outcome
     parts: list[RenderableType] = [
-        question, Text(),
-        Text.assemble("Holds ", (rate, "bold"), f", {load.factor:.3g} times the scenario's load"),
-        Text.assemble("by ", (words.plan_name(held.plan), "bold"), f", {words.policy_name(held.plan)}"),
-        Text(setup(scenario, held.plan), style="dim"), Text(), plans_table([held], (), width), Text(),
-        _bullets("What binds", words.binding(held)),
+        question, Text(), head,
+        Text.assemble("by ", (words.plan_name(outcome.plan), "bold"), f", {words.policy_name(outcome.plan)}"),
+        Text(setup(scenario, outcome.plan), style="dim"), Text(), plans_table([outcome], (), width), Text(),
+        _bullets("What binds", words.binding(outcome)),
     ]  # fmt: skip
     return Group(*parts, table)
+
+
+def _of_rate(load: Load) -> tuple[Table, Text]:
+    rows = [(f"{factor:.3g} times", "met" if met else "missed") for factor, met in sorted(load.tried)]
+    text = f", {load.factor:.3g} times the scenario's load"
+    return rows_table(("Load", "SLO"), rows, right=(0,)), Text.assemble(
+        "Holds ", (show(load.rate, "requests/s"), "bold"), text
+    )
+
+
+def _of_users(scenario: Scenario, held: Users) -> tuple[Table, Text]:
+    rows = [(f"{users:,}", "met" if met else "missed") for users, met in sorted(held.tried)]
+    own = scenario.workload.arrivals.concurrency if scenario.workload.arrivals is not None else None
+    text = f" at once; the scenario has {own:,}" if own else " at once"
+    if held.missed is None:
+        text += "; more were not tried: there are no more requests"
+    count = "1 user" if held.users == 1 else f"{held.users:,} users"
+    return rows_table(("Users", "SLO"), rows, right=(0,)), Text.assemble("Serves ", (count, "bold"), text)
 
 
 def needs_view(scenario: Scenario, needs: Sequence[Need], width: int) -> RenderableType:

@@ -18,7 +18,7 @@ from fleetcast.scenario.load import Scenario
 if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.scenario.plan import Plan
-    from fleetcast.search.capacity import Load, Need
+    from fleetcast.search.capacity import Load, Need, Users
     from fleetcast.search.ranking import Ranking
     from fleetcast.sim.serving.setting import Setting
     from fleetcast.view.checks import Remark
@@ -116,6 +116,24 @@ def max_rate(source: Source, *, seed: int | None = None, tolerance: float = 0.02
     scenario = load(source, seed=seed)
     _serving(scenario)
     return capacity.max_rate(scenario, tolerance=tolerance)
+
+
+def max_users(source: Source, *, seed: int | None = None, tolerance: float = 0.02) -> Users:
+    """Returns the most users of a closed loop that the fleet serves within the SLO.
+
+    Args:
+        source: a Scenario or what `load` takes.
+        seed: instead of the scenario's.
+        tolerance: relative width of the bracket at which to stop.
+
+    Raises:
+        SpecError: no SLO, or a load that is no closed loop.
+    """
+    from fleetcast.search import capacity
+
+    scenario = load(source, seed=seed)
+    _serving(scenario)
+    return capacity.max_users(scenario, tolerance=tolerance)
 
 
 def devices_needed(
