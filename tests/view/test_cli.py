@@ -12,7 +12,7 @@ import tomllib
 
 import pytest
 
-from fleetcast.view import cli
+from fleetcast.view import cli, timeline
 
 SMALL = """
 name = "small"
@@ -136,6 +136,12 @@ def test_simulate_out_writes_a_trace(capsys, decided, tmp_path):
     trace = json.loads(gzip.decompress((tmp_path / "made" / "trace.json.gz").read_bytes()))
     assert any(e["ph"] == "X" for e in trace["traceEvents"])
     assert "<svg" in (tmp_path / "made" / "report.html").read_text()
+
+
+def test_simulate_out_says_what_the_trace_leaves_out(capsys, decided, tmp_path, monkeypatch):
+    monkeypatch.setattr(timeline.left_out, "__defaults__", (5,))
+    code, out, _ = run(capsys, "simulate", decided, "--out", tmp_path / "made")
+    assert code == 0 and "trace.json.gz holds the first 5 of" in out
 
 
 def test_what_is_unknown_is_null_in_json(capsys):

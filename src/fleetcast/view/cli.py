@@ -140,6 +140,11 @@ def simulate(file: File, /, *, common: Common = _DEFAULTS) -> int:
     console = _console()
     console.print(outcome_view(scenario, outcome, console.width))
     _say_written(console, written)
+    if written and outcome.record is not None:
+        from fleetcast.view.timeline import left_out
+
+        if note := left_out(outcome.record):
+            console.print(f"trace.json.gz holds {note}", style="dim")
     return 0
 
 
