@@ -46,6 +46,9 @@ def test_devices_needed_orders_kinds_by_cost_and_says_why_not() -> None:
     assert big.devices is None and "memory" in big.constraint
     slow = devices_needed(scenario(slo={"ttft_p99": "1 ms"}), ["l40s"], most=2)[0]
     assert slow.devices is None and slow.nearest is not None and not slow.nearest.slo["met"]
+    fixed = {"replicas": 2, "tensor_parallel": 1, "pipeline_parallel": 1, "batch": BATCH}
+    slow = devices_needed(scenario(slo={"ttft_p99": "1 ms"}, plan=fixed), ["l40s"], most=8)[0]
+    assert slow.devices is None and slow.missed is not None and slow.missed["layout"] == "2x TP1"
 
 
 def test_max_rate_brackets() -> None:

@@ -1,5 +1,7 @@
 """What people read: numbers, names, reasons."""
 
+from dataclasses import replace
+
 import pytest
 
 from fleetcast.view import words
@@ -27,11 +29,12 @@ def test_metric_shows_half_the_interval(outcome):
     assert words.metric(outcome, "ttft.p99").endswith(" ±20%")
     assert "±" not in words.metric(outcome, "throughput")
     assert words.metric(outcome, "nothing.here") == "–"
+    value = outcome.metrics["cost"]
+    sure = replace(outcome, intervals={"cost": (value * 0.999, value * 1.001)})
+    assert "±" not in words.metric(sure, "cost"), "half a percent is not shown as nothing"
 
 
 def test_unknown_cost_is_a_dash(outcome):
-    from dataclasses import replace
-
     metrics = dict(outcome.metrics) | {"cost": float("nan")}
     assert words.metric(replace(outcome, metrics=metrics), "cost") == "–"
 
@@ -64,6 +67,7 @@ def test_needs_are_told_apart_from_divisors():
     assert words.need({"need": 141e9, "have": 80e9, "unit": "B"}) == "141 GB of 80 GB"
     assert words.need({"need": 3, "have": 64, "unit": ""}) == "3 does not divide 64"
     assert words.need({"need": 16, "have": 8, "unit": ""}) == "16 of 8"
+    assert words.need({"need": 14089, "have": 11504, "unit": "tokens"}) == "14,089 of 11,504 tokens"
 
 
 def test_question_says_fleet_limits_and_goal(scenario):
@@ -73,6 +77,7 @@ def test_question_says_fleet_limits_and_goal(scenario):
         "TTFT p99 within 2 s and TPOT p99 within 50 ms; least cost."
     )
     assert "least cost" not in words.question(scenario, goals=False)
+    assert "h100" not in words.question(scenario, fleet=False)
 
 
 def missed_row(layout, devices, value, *, every=True, on="h100-sxm", at_least=True):

@@ -6,7 +6,7 @@ numbers: the same requests, their arrivals drawn together or apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -41,6 +41,7 @@ class Need:
         outcome: that plan's.
         nearest: the nearest miss at ``most``, where no number meets the SLO.
         constraint: why nothing fits at all, if so.
+        missed: of all layouts that fit but miss the SLO the one least far from it, a row of `missed.missed`, if so.
     """
 
     kind: str
@@ -49,6 +50,7 @@ class Need:
     outcome: Outcome | None
     nearest: Outcome | None = None
     constraint: str = ""
+    missed: Mapping[str, Any] | None = None
 
     def table(self) -> dict[str, Any]:
         """Returns a row for JSON."""
@@ -57,7 +59,7 @@ class Need:
             "kind": self.kind, "devices": self.devices, "most": self.most, "cost": cost,
             "plan": self.outcome.plan if self.outcome is not None else None,
             "nearest": worst_ratio(self.nearest.slo) if self.nearest is not None else None,
-            "constraint": self.constraint,
+            "constraint": self.constraint, "missed": self.missed,
         }  # fmt: skip
 
 
@@ -145,6 +147,7 @@ def _price(need: Need) -> float:
 def _need(scenario: Scenario, kind: str, most: int) -> Need:
     below, size = 0, 1
     constraint, nearest = "", None
+    slow: list[Mapping[str, Any]] = []
     while below < most:
         state = setting(_with_fleet(scenario, f"{size}x {kind}"))
         known = state.tree.groups[0].device.id
@@ -153,10 +156,12 @@ def _need(scenario: Scenario, kind: str, most: int) -> Need:
         )  # fmt: skip
         if ranking.best is not None:
             return Need(known, int(ranking.best.metrics["devices"]), size, ranking.best)
-        constraint = "" if ranking.counts["memory_feasible"] or nearest else _why(ranking.rejected)
+        constraint = "" if ranking.counts["memory_feasible"] or slow else _why(ranking.rejected)
         nearest = ranking.misses[0] if ranking.misses else nearest
+        slow += ranking.missed
         below, size = size, min(size * 2, most)
-    return Need(known, None, most, None, nearest, constraint)
+    least = min(slow, key=lambda row: row["value"] / row["limit"], default=None)
+    return Need(known, None, most, None, nearest, constraint, least)
 
 
 def _why(rejected: Iterable[Any]) -> str:

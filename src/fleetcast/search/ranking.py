@@ -83,12 +83,13 @@ class Ranking:
     def lines(self) -> list[str]:
         """Returns the space in sentences, counts included."""
         c = self.counts
+        plans = "plan" if c["enumerated"] == 1 else "plans"
         return [
             *self.space,
-            f"{c['enumerated']} plans enumerated, {c['memory_feasible']} fit in memory; of these {c['bounded']} "
-            f"bounded away ({c['cut_short']} after a part of the trace), {c['deduplicated']} the same as another, "
-            f"{c['simulated']} simulated",
-        ]  # fmt: skip
+            f"{c['enumerated']:,} {plans} enumerated, {c['memory_feasible']:,} fit in memory; of these "
+            f"{c['bounded']:,} bounded away ({c['cut_short']:,} after a part of the trace), "
+            f"{c['deduplicated']:,} the same as another, {c['simulated']:,} simulated",
+        ]
 
     def __repr__(self) -> str:
         """Returns the best plan and the counts in one line."""

@@ -131,7 +131,8 @@ def enumerate_space(state: Setting) -> Space:
             "plan", f"leaves {plans:,} plans open", limit=f"at most {MOST:,}",
             hint="Fix tensor_parallel, pipeline_parallel or replicas, or list the values to search",
         )  # fmt: skip
-    lines = describe_space(templates, groups, variants)
+    counts = [int((rows["pool"] == i).sum()) for i in range(len(templates))]
+    lines = describe_space(templates, groups, variants, counts)
     return Space(
         templates, groups, rows, variants, len(templates) == 1, state.scenario.plan.route, tuple(misfits), lines
     )

@@ -36,10 +36,12 @@ def ranking_view(scenario: Scenario, ranking: Ranking, width: int) -> Renderable
     parts: list[RenderableType] = [Text(words.question(scenario), style="dim"), Text()]
     if best is None:
         parts.append(Text(words.failure(ranking) + (". Nearest misses:" if shown else "."), style="bold red"))
-        parts.append(Text())
         if shown is not None:
+            parts += [Text(setup(scenario, shown.plan), style="dim"), Text()]
             parts += [plans_table(ranking.misses, ranking.goals, width), Text()]
-            parts += [_bullets("What binds", [*words.binding(shown), setup(scenario, shown.plan)])]
+            parts.append(_bullets("What binds", words.binding(shown)))
+        else:
+            parts.append(Text())
     else:
         parts += _ranked(scenario, ranking, best, width)
     parts += _missed_table(ranking.missed)
@@ -123,8 +125,10 @@ def outcome_view(scenario: Scenario, outcome: Outcome, width: int) -> Renderable
 
 def held_view(scenario: Scenario, held: Load | Users, width: int) -> RenderableType:
     """Returns the largest load that is held, by which plan, what binds it, and the loads that were tried."""
+    from fleetcast.search.capacity import Load
+
     question = Text(words.question(scenario, goals=False), style="dim")
-    table, head = _of_rate(held) if hasattr(held, "rate") else _of_users(scenario, held)
+    table, head = _of_rate(held) if isinstance(held, Load) else _of_users(scenario, held)
     outcome = held.outcome
     if outcome is None:
         return Group(question, Text(), Text("No load that was tried meets the SLO.", style="bold red"), Text(), table)
@@ -164,10 +168,21 @@ def needs_view(scenario: Scenario, needs: Sequence[Need], width: int) -> Rendera
             plan = f"{words.plan_name(need.outcome.plan)}, {words.policy_brief(need.outcome.plan)}"
             rows.append((need.kind, str(need.devices), cost, plan))
         else:
-            why = need.constraint or "the nearest plan misses the SLO"
-            rows.append((need.kind, f"> {need.most}", "–", why))
-    table = rows_table(("Device", "Needed", "$/M tok", "Plan"), rows, right=(1, 2), width=width)
-    return Group(Text(words.question(scenario, goals=False), style="dim"), Text(), table)
+            rows.append((need.kind, f"> {need.most}", words.UNKNOWN, need.constraint or _nearest(need)))
+    parts: list[RenderableType] = [Text(words.question(scenario, goals=False, fleet=False), style="dim"), Text()]
+    parts.append(rows_table(("Device", "Needed", "$/M tok", "Plan"), rows, right=(1, 2), width=width))
+    pool = scenario.plan.pools[0]
+    if all(isinstance(n, int) for n in (pool.replicas, pool.tensor_parallel, pool.pipeline_parallel)):
+        parts.append(Text("[plan] fixes the layout: leave replicas open to have other sizes tried", style="dim"))
+    return Group(*parts)
+
+
+def _nearest(need: Need) -> str:
+    if need.nearest is not None:
+        return f"nearest is {words.plan_name(need.nearest.plan)}: {words.limit_text(words.worst(need.nearest))}"
+    if need.missed is not None:
+        return f"nearest is {need.missed['layout']}: {words.limit_text(need.missed)}"
+    return "no plan meets the SLO"
 
 
 def remarks_view(remarks: Sequence[Remark]) -> RenderableType:

@@ -73,8 +73,14 @@ def policy_brief(table: Mapping[str, Any]) -> str:
     return policy_name(table).replace(", batch ", "/")
 
 
-def question(scenario: Scenario, *, goals: bool = True) -> str:
-    """Returns the scenario in one sentence: what is served, on what, under which limits, for which goal."""
+def question(scenario: Scenario, *, goals: bool = True, fleet: bool = True) -> str:
+    """Returns the scenario in one sentence: what is served, on what, under which limits, for which goal.
+
+    Args:
+        scenario: the question.
+        goals: say what is optimised.
+        fleet: say on what.
+    """
     workload, slo = scenario.workload, scenario.slo.limits()
     traffic = workload.trace or "generated traffic"
     if workload.arrivals is not None:
@@ -85,7 +91,8 @@ def question(scenario: Scenario, *, goals: bool = True) -> str:
     limits = " and ".join(f"{short(k)} within {show(v, 's')}" for k, v in slo.items())
     under = f", {limits}" if limits else ", no limit on latency"
     asked = " and ".join(f"{'least' if sign > 0 else 'most'} {goal}" for goal, _, sign in scenario.objective.goals())
-    text = f"{scenario.name}: {workload.model} under {traffic} on {scenario.fleet.devices or groups}{under}"
+    on = f" on {scenario.fleet.devices or groups}" if fleet else ""
+    text = f"{scenario.name}: {workload.model} under {traffic}{on}{under}"
     return f"{text}; {asked}." if goals else f"{text}."
 
 
@@ -133,7 +140,7 @@ def show_energy(joules: float, digits: int = 3) -> str:
 
 
 def metric(outcome: Outcome, path: str) -> str:
-    """Returns a metric of an outcome, with half the width of its 80 % interval where it has one."""
+    """Returns a metric of an outcome, with half the width of its 80 % interval where that is not next to nothing."""
     try:
         value = lookup(outcome.metrics, path)
     except (KeyError, TypeError):
@@ -142,9 +149,8 @@ def metric(outcome: Outcome, path: str) -> str:
         return UNKNOWN
     text = number(value, path)
     interval = outcome.intervals.get(path)
-    if interval is None or value == 0:
-        return text
-    return f"{text} ±{plus_minus(value, interval)}"
+    half = plus_minus(value, interval) if interval is not None and value else "0%"
+    return text if half == "0%" else f"{text} ±{half}"
 
 
 def plus_minus(value: float, interval: Sequence[float]) -> str:
@@ -190,7 +196,7 @@ def why(best: Outcome, plans: Sequence[Outcome], objective: Objective) -> list[s
     ]  # fmt: skip
     if best.slo.get("met", True) and tempting:
         other = min(tempting, key=lambda o: sign * lookup(o.metrics, path))
-        missed = max((c for c in other.slo["checks"] if not c["met"]), key=_strain)
+        missed = worst(other)
         less = _difference(lookup(other.metrics, path), mine)
         sentences.append(
             f"{plan_name(other.plan)} ({policy_name(other.plan)}) has {less} {goal} but misses the SLO: "
@@ -270,22 +276,27 @@ def failure(ranking: Ranking) -> str:
     return "No plan meets the SLO" if ranking.counts["memory_feasible"] else "No plan fits on this fleet"
 
 
+def worst(outcome: Outcome) -> Mapping[str, Any]:
+    """Returns the check of the SLO with the largest share of its limit."""
+    checks: Sequence[Mapping[str, Any]] = outcome.slo["checks"]
+    return max(checks, key=_strain)
+
+
 def binding(outcome: Outcome) -> list[str]:
     """Returns in sentences what holds a plan back: the limit most strained, the largest term of time, memory."""
     sentences = []
-    checks = [c for c in outcome.slo.get("checks", ()) if c["limit"] > 0]
-    if checks:
-        worst = max(checks, key=_strain)
-        verb = "Closest to its limit" if worst["met"] else "Furthest beyond its limit"
-        times = f"{_strain(worst):.0%}" if _strain(worst) < 2 else f"{_strain(worst):.3g} times"
-        sentences.append(f"{verb}: {limit_text(worst)} ({times}).")
+    if outcome.slo.get("checks"):
+        check = worst(outcome)
+        verb = "Closest to its limit" if check["met"] else "Furthest beyond its limit"
+        times = f"{_strain(check):.0%}" if _strain(check) < 2 else f"{_strain(check):.3g} times"
+        sentences.append(f"{verb}: {limit_text(check)} ({times}).")
     terms = outcome.breakdown.get("time", {})
     busy = {k: v for k, v in terms.items() if v > 0 and k != "idle"}
     if busy:
         name, value = max(busy.items(), key=lambda kv: kv[1])
         text = f"Of busy time {value / sum(busy.values()):.0%} is {TERMS.get(name, name)}"
         shares = [float(r["busy"]) for r in outcome.resources if "busy" in r]
-        rest = f"; replicas are busy {sum(shares) / len(shares):.0%} of the time" if shares else ""
+        rest = f"; a replica has a request running {sum(shares) / len(shares):.0%} of the time" if shares else ""
         sentences.append(f"{text}{rest}.")
     if outcome.record is not None and len(outcome.record):
         sentences.append(f"The KV cache fills up to {float(outcome.record.level.max()):.0%}.")
@@ -309,7 +320,7 @@ def need(row: Mapping[str, Any]) -> str:
     unit, have, wanted = str(row.get("unit", "")), float(row["have"]), float(row["need"])
     if not unit and wanted < have:
         return f"{wanted:g} does not divide {have:g}"
-    return f"{show(wanted, unit)} of {show(have, unit)}"
+    return f"{show(wanted, unit if unit == 'B' else '')} of {show(have, unit)}"
 
 
 def too_slow(missed: Sequence[Mapping[str, Any]], most: int = 6) -> list[tuple[str, str, str]]:
