@@ -113,7 +113,15 @@ def same(a: Candidate, b: Candidate, outcome: Outcome) -> bool:
     if not tight:
         return True
     least = min(_free(s) for s in (*a.servers, *b.servers))
-    return demand(outcome, a.floor.traffic.requests.prompt, min(s.engine.block for s in a.servers)) <= least
+    return _demand(a.floor.traffic, outcome, min(s.engine.block for s in a.servers)) <= least
+
+
+def _demand(traffic: Traffic, outcome: Outcome, block: int) -> int:
+    """`demand`, once per outcome, which is kept so that its id stays its own."""
+    key = id(outcome), block
+    if key not in traffic.demands:
+        traffic.demands[key] = outcome, demand(outcome, traffic.requests.prompt, block)
+    return traffic.demands[key][1]
 
 
 def _free(server: Server) -> int:

@@ -64,7 +64,7 @@ def missed(
             found[c.rows] = near
     looked: set[int] = set()  # plans that differ in max_batch share a floor
     devices = {c.rows: _devices(c) for c, _ in done}
-    for c, floor, share in killed:
+    for c, floor, share in reversed(list(killed)):  # what fell last is the nearest as a rule: fewer percentiles
         devices.setdefault(c.rows, _devices(c))
         if c.rows in may_meet or id(floor) in looked:
             continue

@@ -245,7 +245,7 @@ def trade(ranking: Ranking) -> str:
         return ""
     goals = [goal for goal, _, _ in ranking.axes]
     if len(ranking.frontier) == 1:
-        return f"No plan within the SLO is better in {' or '.join(goals[1:])} either: the frontier is this one plan."
+        return f"No other plan is better in {' or '.join(goals[1:])} either: the frontier is this one plan."
 
     def at(o: Outcome) -> str:
         return ", ".join(_amount(o, GOAL_METRIC.get(goal, path)) for goal, path, _ in ranking.axes)
