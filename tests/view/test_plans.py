@@ -94,6 +94,13 @@ def test_plans_that_cost_the_same_are_called_so(make, scenario):
     )
 
 
+def test_the_next_layout_of_the_same_name_says_what_differs(make, scenario):
+    best, slow = make(replicas=1, tensor_parallel=4), make(replicas=2, tensor_parallel=4)
+    other = with_plan(slow, replicas=1, dtype="fp8", memory={"kind": "swap"})
+    said = words.why(best, [best, other], scenario.objective)[0]
+    assert said == "The next layout, 1x TP4 with fp8, swap, has 100% more cost."
+
+
 def test_other_devices_within_the_interval_are_not_told_apart(make, scenario):
     path = words.GOAL_METRIC["cost"]
 

@@ -217,14 +217,25 @@ def _rivals(best: Outcome, rivals: Sequence[Outcome], goal: str) -> list[str]:
         sentences = [f"{who} the same {goal}{within}: choose among them by what else counts."]
     else:
         more = _difference(lookup(rivals[0].metrics, path), mine)
-        sentences = [f"The next layout, {plan_name(rivals[0].plan)}, has {more} {goal}."]
+        sentences = [f"The next layout, {_unlike(rivals[0], best)}, has {more} {goal}."]
     unlike = [o for o in rivals if _ground(o) != _ground(best) and o not in near and _overlap(best, o, path)]
     if unlike:
-        who = plan_name(unlike[0].plan) + (f" and {len(unlike) - 1} more" if len(unlike) > 1 else "")
+        who = _unlike(unlike[0], best) + (f" and {len(unlike) - 1} more" if len(unlike) > 1 else "")
         sentences.append(
             f"On other devices or another engine, {who}: within the 80 % interval of its {goal}, so not told apart."
         )
     return sentences
+
+
+def _unlike(other: Outcome, best: Outcome) -> str:
+    """The name of a plan, with what differs where the best has the same name."""
+    name = plan_name(other.plan)
+    if name != plan_name(best.plan):
+        return name
+    pairs = zip(pools_of(other.plan), pools_of(best.plan), strict=True)
+    differ = [v for a, b in pairs for k, v in a.items() if k not in ("batch", "route") and v != b.get(k)]
+    said = dict.fromkeys(str(v["kind"]) if isinstance(v, Mapping) else str(v) for v in differ)
+    return f"{name} with {', '.join(said)}"
 
 
 def _ground(outcome: Outcome) -> set[str]:
