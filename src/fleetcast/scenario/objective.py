@@ -31,9 +31,18 @@ class Slo(Spec):
     e2e_p99: Seconds | None = None
 
     def limits(self) -> dict[str, float]:
-        """Returns the limits that are set: ``{"ttft.p99": 2.0}``, s."""
-        names = self.__struct_fields__
-        return {n.replace("_", "."): v for n in names if (v := getattr(self, n)) is not None}
+        """Returns the limits that are set: ``{"ttft.p99": 2.0}``, s.
+
+        Raises:
+            SpecError: a limit that nothing can meet.
+        """
+        found = {n: v for n in self.__struct_fields__ if (v := getattr(self, n)) is not None}
+        for name, value in found.items():
+            if value <= 0:
+                raise SpecError(
+                    f"slo.{name}", "is met by nothing", value=value, limit="above 0 s", hint="Raise it, or leave it out"
+                )
+        return {name.replace("_", "."): value for name, value in found.items()}
 
     def per_request(self) -> dict[str, float]:
         """Returns the limit each single request is held to for goodput: the widest per metric, s."""
