@@ -42,7 +42,7 @@ def read_toml(text: str, path: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise SpecError(path, f"is not TOML: {error}", hint="Check quotes and brackets there") from None
     except RecursionError:
-        raise SpecError(path, "is nested too deeply") from None
+        raise SpecError(path, "is nested too deeply", hint="Check its brackets") from None
 
 
 def dump_toml(table: Mapping[str, Any]) -> str:
@@ -202,7 +202,7 @@ def build(namespace: ModuleType, table: object, path: str = "") -> Any:
     try:
         return class_(**{f: getattr(converted, f) for f in converted.__struct_fields__})
     except ValueError as error:
-        raise SpecError(path, str(error)) from None
+        raise SpecError(path, str(error), value=dict(table), hint="Correct a parameter or leave it out") from None
 
 
 def kinds(namespace: ModuleType) -> dict[str, type]:
@@ -233,9 +233,10 @@ def _find(namespace: ModuleType, kind: str, path: str) -> type:
         try:
             found = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
-            raise SpecError(f"{path}.kind", f"cannot be imported: {error}", value=kind) from None
+            hint = "Install its package, or name it module:Class"
+            raise SpecError(f"{path}.kind", f"cannot be imported: {error}", value=kind, hint=hint) from None
         if not isinstance(found, type):
-            raise SpecError(f"{path}.kind", "is not a class", value=kind)
+            raise SpecError(f"{path}.kind", "is not a class", value=kind, limit="'module:Class'")
         return found
     raise SpecError(
         f"{path}.kind", "is unknown", value=kind,

@@ -248,7 +248,7 @@ def _compressed_tensors(table: Mapping[str, Any], rest: str, path: str) -> tuple
     first = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
     weights = first.get("weights") if isinstance(first, Mapping) else None
     if not isinstance(first, Mapping) or not isinstance(weights, Mapping):
-        raise SpecError(f"{path}.config_groups", "must name a group with its weights", value=groups)
+        raise SpecError(f"{path}.config_groups", "must name a group with its weights", value=groups, limit="a table")
     where = f"{path}.config_groups.weights"
     bits, kind = (
         _whole(weights.get("num_bits"), f"{where}.num_bits"),
