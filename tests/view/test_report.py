@@ -95,10 +95,56 @@ def test_accuracy_rows_show_null_and_bar():
         "null": {"value": 20.0, "what": "one constant speed"}, "bar": "at most 2 %", "holds": True, "skipped": None,
     }  # fmt: skip
     ((claim, ours, null, bar, held),) = accuracy.accuracy_rows([record])
-    assert (ours, null, bar, held) == ("1.6%", "20% (one constant speed)", "at most 2 %", "yes")
+    assert (ours, null, bar, held) == ("1.6%", "20% (one constant speed)", "at most 2%", "yes")
     assert claim.startswith("mean TPOT")
 
 
 def test_packaged_records_can_be_shown():
     for row in accuracy.accuracy_rows(accuracy.forecast_errors()):
         assert all(isinstance(cell, str) and cell for cell in row)
+
+
+def record(claim, setting=""):
+    return {
+        "claim": claim, "ours": {"value": 5.0, "unit": "%", "spread": None, "setting": setting},
+        "null": {"value": None, "what": ""}, "bar": "at most 9 %", "holds": True, "skipped": None,
+    }  # fmt: skip
+
+
+RECORDS = [
+    record("TPOT of vLLM rows"), record("TTFT of vLLM rows"), record("TPOT of TensorRT-LLM rows"),
+    record("TPOT, least coverage", "vllm 8B h200-sxm"), record("TPOT, mean error", "70B on 8 H100-SXM"),
+    record("Measured vLLM and TensorRT-LLM rows used"), record("TPOT beside aiconfigurator"), record("Plan chosen"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("engines", "devices", "metrics", "kept", "said"),
+    [
+        (["vllm"], ["h100-sxm"], {"ttft", "tpot"}, [0, 1, 4, 7], ""),
+        (["vllm"], ["h100-sxm"], {"ttft"}, [1, 7], ""),
+        (["vllm"], ["h200-sxm"], {"tpot"}, [0, 3, 7], ""),
+        (["trtllm"], ["h100-sxm", "h200-sxm"], {"tpot"}, [2, 3, 4, 7], ""),
+        (["sglang"], ["h100-sxm"], {"tpot"}, [0, 2, 4, 7], "No server run by SGLang was measured"),
+        (["vllm"], ["a100-80g-sxm"], {"tpot"}, [0, 3, 4, 7], "No server with a100-80g-sxm was measured"),
+        (["sglang"], ["l4", "h100-sxm"], {"ttft"}, [1, 7], "No server run by SGLang with l4 or h100-sxm was measured"),
+    ],
+)
+def test_accuracy_is_of_this_plan_s_engine_devices_and_metrics(engines, devices, metrics, kept, said):
+    found, gap = accuracy.concerning(RECORDS, engines, devices, metrics)
+    assert [RECORDS.index(r) for r in found] == kept
+    assert gap.startswith(said) and bool(gap) == bool(said)
+
+
+def test_the_report_leaves_out_records_of_other_engines(page):
+    trust = page.partition("<h2>How far to trust this</h2>")[2].partition("<h2>")[0]
+    assert "vLLM" in trust and "TensorRT-LLM" not in trust and "aiconfigurator" not in trust
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("86 ms", "86.0 ms"), ("1.1 kWh", "1.10 kWh"), ("513 ms", "513 ms"), ("2 s", "2.00 s"), ("0.27 s", "0.270 s"),
+     ("$5.62", "$5.62"), ("1,166", "1,166"), ("–", "–"), ("8", "8")],
+)  # fmt: skip
+def test_columns_read_evenly(text, said):
+    assert report._three(text) == said
