@@ -50,7 +50,7 @@ def test_report_holds_every_part(page, ranking):
     for part in ("Why this plan", "The plans", "Latency", "Over time", "Where it goes", "Ranking",
                  "Rejected before simulation", "How far to trust this", "The question"):  # fmt: skip
         assert f"<h2>{part}</h2>" in page
-    assert page.count("<svg") >= 9
+    assert page.count("<svg") >= 8
     assert "weights per device" in page
     assert "prefers-color-scheme: dark" in page
     assert "tensor_parallel" in page, "the plan is echoed"

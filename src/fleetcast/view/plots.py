@@ -36,12 +36,12 @@ _STATES = {
 
 def draw_scatter(info: Scatter) -> str:
     """Draws the plane of plans: limits as dashed lines, the frontier joined, the best marked and named."""
-    height = 400.0
+    height = 424.0
     xs = [p.x for p in info.points] + ([info.x_limit] if info.x_limit else [])
     ys = [p.y for p in info.points] + ([info.y_limit] if info.y_limit else [])
     x = scale(xs, _LEFT, WIDTH - _RIGHT)
-    y = scale(ys, height - 52, 34, share=0.1)
-    body = axes(x, y, info.x.unit, info.y.unit, info.x.name, info.y.name)
+    y = scale(ys, height - 52, 58, share=0.1)
+    body = [*_key(info), *axes(x, y, info.x.unit, info.y.unit, info.x.name, info.y.name)]
     if info.y_limit:
         body.append(rect(x.start, y.end, x.end - x.start, y(info.y_limit) - y.end, "beyond"))
         body.append(line(x.start, y(info.y_limit), x.end, y(info.y_limit), "limit"))
@@ -64,17 +64,13 @@ def draw_scatter(info: Scatter) -> str:
     return figure(WIDTH, height, body, f"{len(info.points)} plans by {info.x.name} and {info.y.name}")
 
 
-def scatter_key(info: Scatter) -> str:
-    """Returns the legend of the plans' states that occur."""
-    present = [s for s in _STATES if any(p.state == s for p in info.points)]
-    return (
-        '<p class="key">'
-        + "".join(
-            f'<span><svg viewBox="0 0 12 12"><circle cx="6" cy="6" r="5" class="plan {s}"/></svg>{_STATES[s]}</span>'
-            for s in present
-        )
-        + "</p>"
-    )
+def _key(info: Scatter) -> list[str]:
+    """The legend of the plans' states that occur, in a row at the top."""
+    pieces, at = [], 6.0
+    for state in (s for s in _STATES if any(p.state == s for p in info.points)):
+        pieces += [dot(at, 10, 5.5 if state == "best" else 4.5, f"plan {state}"), text(at + 11, 14, _STATES[state], "tick")]
+        at += 40 + 7 * len(_STATES[state])
+    return pieces
 
 
 def draw_curve(info: Curve) -> str:

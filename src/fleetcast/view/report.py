@@ -124,7 +124,7 @@ def _frontier(scenario: Scenario, ranking: Ranking) -> str:
     lead = f"Each dot is a plan; point at one for its name. {ranking.lines()[-1].capitalize()}."
     if scenario.slo.limits() and not ranking.misses:
         lead += " A plan that must miss the SLO is not simulated to its end and has no dot."
-    return _section("The plans", plots.scatter_key(info) + plots.draw_scatter(info), lead)
+    return _section("The plans", plots.draw_scatter(info), lead)
 
 
 def _outcome_sections(scenario: Scenario, outcome: Outcome) -> list[str]:

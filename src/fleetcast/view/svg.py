@@ -185,5 +185,5 @@ def axes(x: Scale, y: Scale, x_unit: str, y_unit: str, x_name: str, y_name: str)
     if x_name:
         pieces.append(text((left + right) / 2, bottom + 38, x_name, "name", "middle"))
     if y_name:
-        pieces.append(text(left - 8 if left < 90 else 0, top - 12, y_name, "name"))
+        pieces.append(text(0, top - 14, y_name, "name"))
     return pieces
