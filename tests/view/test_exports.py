@@ -229,7 +229,9 @@ def test_image_and_resource_follow_the_device(service, device):
 @pytest.mark.parametrize(
     ("device", "vendor", "kind", "why"),
     [
-        ("m4-max", "apple", "soc", "no backend for apple"),
+        ("m4-max", "apple", "soc", "no kernels for systems on a chip"),
+        ("jetson-agx-orin", "nvidia", "soc", "no kernels for systems on a chip"),
+        ("npu", "acme", "accelerator", "no backend for acme"),
         ("a17-pro", "apple", "phone", "phones run neither"),
         ("xeon-8480", "intel", "cpu", "a CPU takes cores"),
     ],

@@ -68,7 +68,10 @@ def _key(info: Scatter) -> list[str]:
     """The legend of the plans' states that occur, in a row at the top."""
     pieces, at = [], 6.0
     for state in (s for s in _STATES if any(p.state == s for p in info.points)):
-        pieces += [dot(at, 10, 5.5 if state == "best" else 4.5, f"plan {state}"), text(at + 11, 14, _STATES[state], "tick")]
+        pieces += [
+            dot(at, 10, 5.5 if state == "best" else 4.5, f"plan {state}"),
+            text(at + 11, 14, _STATES[state], "tick"),
+        ]
         at += 40 + 7 * len(_STATES[state])
     return pieces
 

@@ -84,6 +84,7 @@ _TOPOLOGIES = {1: "1x1", 4: "2x2", 8: "2x4"}
 _NAMES = {"vllm": "vLLM", "sglang": "SGLang"}
 _WHY = {
     "cpu": "a CPU takes cores and memory, not devices, and flags of its own",
+    "soc": "its releases hold no kernels for systems on a chip",
     "phone": "phones run neither vLLM nor SGLang",
 }
 
