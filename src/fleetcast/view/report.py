@@ -206,7 +206,7 @@ def _accuracy(scenario: Scenario, outcome: Outcome) -> str:
     homes = {pool["on"] for pool in pools if pool.get("on")} or {group.name for group in groups}
     records, gap = concerning(
         forecast_errors(),
-        list(dict.fromkeys(engine(str(pool["engine"])).family for pool in pools)),
+        list(dict.fromkeys(p.family or p.id for p in (engine(str(pool["engine"])) for pool in pools))),
         list(dict.fromkeys(group.device.id for group in groups if group.name in homes)),
         {limit.partition(".")[0] for limit in scenario.slo.limits()} & {"ttft", "tpot"} or {"ttft", "tpot"},
     )
