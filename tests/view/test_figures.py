@@ -202,3 +202,10 @@ def test_ticks_of_a_panel_reach_over_its_values(outcome):
         drawn = plots.draw_timeline(figures.Timeline(info.edges, (replace(panel, top=top),)))
         ticks = [float(t) for t in re.findall(r'text-anchor="end">([\d,]+)', drawn)]
         assert 2 <= len(ticks) - 1 <= 3 and max(ticks) >= top
+
+
+@given(st.floats(0, 1e3), st.floats(0.01, 1e3), st.integers(4, 8))
+def test_an_axis_has_some_ticks_and_not_many(low, span, most):
+    ticks = svg.Scale(low, low + span, 0.0, 300.0).ticks(most)
+    assert 2 <= len(ticks) <= most + 2
+    assert all(low - 1e-6 * span <= t <= low + span * (1 + 1e-6) for t in ticks)

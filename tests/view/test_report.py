@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import msgspec
 import pytest
 
-from fleetcast.view import accuracy, report
+from fleetcast.view import accuracy, plots, report
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 
@@ -144,7 +144,22 @@ def test_the_report_leaves_out_records_of_other_engines(page):
 @pytest.mark.parametrize(
     ("text", "said"),
     [("86 ms", "86.0 ms"), ("1.1 kWh", "1.10 kWh"), ("513 ms", "513 ms"), ("2 s", "2.00 s"), ("0.27 s", "0.270 s"),
-     ("$5.62", "$5.62"), ("1,166", "1,166"), ("–", "–"), ("8", "8")],
+     ("$5.62", "$5.62"), ("1,166", "1,166"), ("–", "–"), ("8", "8"), ("0 s", "0 s")],
 )  # fmt: skip
 def test_columns_read_evenly(text, said):
-    assert report._three(text) == said
+    assert plots.three_digits(text) == said
+
+
+def test_parts_of_an_energy_share_its_unit():
+    assert plots.amount(1280.0, "J", 43_920.0) == "0.356 Wh"
+    assert plots.amount(1280.0, "J", 3000.0) == "1.28 kJ"
+    assert plots.amount(80_280.0, "J", 16.2e6) == "22.3 Wh"
+
+
+def test_the_report_says_where_missing_plans_are(scenario, ranking, outcome):
+    said = "not simulated to its end"
+    alone = replace(ranking, misses=())
+    assert said in report.plan_report(scenario, alone, outcome)
+    assert said not in report.plan_report(scenario, ranking, outcome), "they are drawn"
+    whole = replace(alone, counts=dict(ranking.counts) | {"bounded": 0})
+    assert said not in report.plan_report(scenario, whole, outcome), "none was left out"

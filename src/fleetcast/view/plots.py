@@ -135,21 +135,33 @@ def draw_whole(info: Whole) -> str:
     body, at = [], 0.0
     for i, part in enumerate(info.parts):
         kind = "part rest" if part.rest else f"part c{i % 8}"
-        tip = f"{TERMS.get(part.name, part.name)}: {amount(part.value, info.unit)} ({part.share:.1%})"
+        tip = f"{TERMS.get(part.name, part.name)}: {amount(part.value, info.unit, info.total)} ({part.share:.1%})"
         body.append(rect(at + 1, 0, part.share * WIDTH - 2, 30, kind, tip))
         at += part.share * WIDTH
     rows = "".join(
         f'<li><i class="{"rest" if p.rest else f"c{i % 8}"}"></i><span>{escape(TERMS.get(p.name, p.name))}</span>'
-        f"<b>{escape(amount(p.value, info.unit))}</b><em>{p.share:.1%}</em></li>"
+        f"<b>{escape(amount(p.value, info.unit, info.total))}</b><em>{p.share:.1%}</em></li>"
         for i, p in enumerate(info.parts)
     )
-    bar = figure(WIDTH, 30, body, f"{info.name}: {amount(info.total, info.unit)} in all")
+    bar = figure(WIDTH, 30, body, f"{info.name}: {amount(info.total, info.unit, info.total)} in all")
     return f'{bar}<ul class="parts">{rows}</ul>'
 
 
-def amount(value: float, unit: str) -> str:
-    """Returns a value with its unit, energy as bills have it."""
-    return show_energy(value) if unit == "J" else show(value, unit)
+def amount(value: float, unit: str, whole: float) -> str:
+    """Returns a part of ``whole`` with its unit, energy as bills have it: in Wh wherever the whole is."""
+    if unit == "J":
+        small = whole >= 3600 > value
+        return three_digits(show(value / 3600, "Wh") if small else show_energy(value))
+    return three_digits(show(value, unit))
+
+
+def three_digits(value: str) -> str:
+    """Returns a number with a unit in three digits at least, so that columns read evenly: ``86 ms`` is ``86.0 ms``."""
+    figure, space, unit = value.partition(" ")
+    digits = len(figure.replace(".", "").lstrip("0"))
+    if not space or digits >= 3 or not figure.replace(".", "").isdigit() or not digits:
+        return value
+    return f"{figure}{'' if '.' in figure else '.'}{'0' * (3 - digits)} {unit}"
 
 
 Box = tuple[float, float, float, float]

@@ -122,7 +122,7 @@ def _frontier(scenario: Scenario, ranking: Ranking) -> str:
     if info is None or len(info.points) < 2:
         return ""
     lead = f"Each dot is a plan; point at one for its name. {ranking.lines()[-1].capitalize()}."
-    if scenario.slo.limits() and not ranking.misses:
+    if scenario.slo.limits() and ranking.counts["bounded"] and not ranking.misses:
         lead += " A plan that must miss the SLO is not simulated to its end and has no dot."
     return _section("The plans", plots.draw_scatter(info), lead)
 
@@ -146,7 +146,8 @@ def _outcome_sections(scenario: Scenario, outcome: Outcome) -> list[str]:
     wholes = [w for w in (figures.breakdown_info(outcome, k) for k in ("time", "energy", "memory")) if w]
     if wholes:
         bars = "".join(
-            f"<h3>{escape(w.name)}<span>{escape(plots.amount(w.total, w.unit))}</span></h3>{plots.draw_whole(w)}"
+            f"<h3>{escape(w.name)}<span>{escape(plots.amount(w.total, w.unit, w.total))}</span></h3>"
+            f"{plots.draw_whole(w)}"
             for w in wholes
         )
         sections.append(_section("Where it goes", f'<div class="bars">{bars}</div>'))
@@ -169,7 +170,7 @@ def _plans(ranking: Ranking) -> str:
         cells = [f'<td class="name">{escape(name(outcome.plan))}</td>' for name in names.values()]
         for path in numbers.values():
             value, _, interval = words.metric(outcome, path).partition(" ±")
-            value = _three(value)
+            value = plots.three_digits(value)
             title = words.interval_text(outcome, path)
             tip = f' title="80 % interval: {escape(title)}"' if interval else ""
             cells.append(f'<td class="n"{tip}>{escape(value.removesuffix(" tokens/s"))}</td>')
@@ -181,15 +182,6 @@ def _plans(ranking: Ranking) -> str:
     lead = "Best first; batch is token budget / requests. Point at a latency for its 80 % interval."
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     return _section("Ranking" if ranking.plans else "Nearest misses", table, lead)
-
-
-def _three(value: str) -> str:
-    """A number with a unit in three digits at least, so that a column reads evenly: ``86 ms`` is ``86.0 ms``."""
-    figure, space, unit = value.partition(" ")
-    digits = len(figure.replace(".", "").lstrip("0"))
-    if not space or digits >= 3 or not figure.replace(".", "").isdigit():
-        return value
-    return f"{figure}{'' if '.' in figure else '.'}{'0' * (3 - digits)} {unit}"
 
 
 def _rejected(ranking: Ranking) -> str:

@@ -31,12 +31,16 @@ class Scale:
         return self.start + share * (self.end - self.start)
 
     def ticks(self, most: int = 6) -> list[float]:
-        """Returns round values within the scale: 1, 2, 5 times powers of ten."""
+        """Returns round values within the scale: 1, 2, 5 times powers of ten; about ``most``, where they fit so."""
         if self.log:
             return self._log_ticks(most)
         if self.high <= self.low:
             return [self.low]
         step = round_step((self.high - self.low) / max(1, most - 1))
+        ticks = self._multiples(step)
+        return ticks if len(ticks) > 2 else self._multiples(round_step(step / 2.6))  # one or two say too little
+
+    def _multiples(self, step: float) -> list[float]:
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return [i * step for i in range(first, last + 1)]
@@ -177,7 +181,7 @@ def axes(x: Scale, y: Scale, x_unit: str, y_unit: str, x_name: str, y_name: str)
     for tick, said in zip(ticks, tick_texts(ticks, y_unit), strict=True):
         pieces.append(line(left, y(tick), right, y(tick), "grid"))
         pieces.append(text(left - 8, y(tick) + 4, said, "tick", "end"))
-    ticks = x.ticks(max(4, int((right - left) / 95)))
+    ticks = x.ticks(max(5, int((right - left) / 95)))
     for tick, said in zip(ticks, tick_texts(ticks, x_unit), strict=True):
         pieces.append(line(x(tick), bottom, x(tick), bottom + 4, "axis"))
         pieces.append(text(x(tick), bottom + 18, said, "tick", "middle"))
