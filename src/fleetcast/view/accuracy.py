@@ -76,8 +76,8 @@ def accuracy_rows(records: Sequence[dict[str, Any]]) -> list[tuple[str, str, str
         figure = _figure(ours.get("value"), ours.get("unit", ""))
         trivial = null.get("value")
         beside = f"{_figure(trivial, ours.get('unit', ''))} ({null.get('what', '')})" if trivial is not None else "–"
-        bar = record["bar"].replace(" %", "%")
-        rows.append((record["claim"].replace(" %", "%"), figure, beside, bar, "yes" if record["holds"] else "no"))
+        claim, beside, bar = (text.replace(" %", "%") for text in (record["claim"], beside, record["bar"]))
+        rows.append((claim, figure, beside, bar, "yes" if record["holds"] else "no"))
     return rows
 
 
