@@ -84,10 +84,11 @@ class Ranking:
         """Returns the space in sentences, counts included."""
         c = self.counts
         plans = "plan" if c["enumerated"] == 1 else "plans"
+        part = f" ({c['cut_short']:,} after a part of the trace)" if c["cut_short"] else ""
         return [
             *self.space,
             f"{c['enumerated']:,} {plans} enumerated, {c['memory_feasible']:,} fit in memory; of these "
-            f"{c['bounded']:,} bounded away ({c['cut_short']:,} after a part of the trace), "
+            f"{c['bounded']:,} bounded away{part}, "
             f"{c['deduplicated']:,} the same as another, {c['simulated']:,} simulated",
         ]
 
