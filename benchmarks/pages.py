@@ -42,6 +42,7 @@ from fleetcast.scenario.workload.architectures import BUILDERS
 from fleetcast.scenario.workload.catalog import models
 from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving
 from fleetcast.sim.serving.setting import DEFAULT_ENGINE
+from fleetcast.view.exports.machines import MAKES
 
 _RUN = re.compile(r"<!-- run:(fleetcast [^\n]+?) -->(.*?)<!-- /run -->", re.DOTALL)
 _BLOCK = re.compile(r"<!-- table:([\w-]+) -->(.*?)<!-- /table -->", re.DOTALL)
@@ -87,6 +88,8 @@ RANGES: Mapping[str, str] = {
     "fleet.pue": "1 to 10",
     "fleet.power_limit": "above idle",
     "fleet.groups.count": "1 to 10,000",
+    "fleet.grid": "0 to 100,000 g/kWh",
+    "workload.arrivals.rate": "above 0",
     "plan.clock": f"{LOWEST_CLOCK} to 1",
 } | {f"plan.{name}": "from 1" for name in COUNTS}
 """Ranges that are checked beyond what a type says."""
@@ -173,9 +176,7 @@ def slo_keys() -> str:
     for name in Slo.__struct_fields__:
         metric, _, statistic = name.partition("_")
         found.setdefault(metric, []).append(f"`{metric}_{statistic}`")
-    rows = [
-        (", ".join(names), "quantity, s", "no limit", "at least 0", said[metric]) for metric, names in found.items()
-    ]
+    rows = [(", ".join(names), "quantity, s", "no limit", "above 0", said[metric]) for metric, names in found.items()]
     return table(("keys", "type", "default", "range", "limits"), rows)
 
 
@@ -365,6 +366,16 @@ def host_table() -> str:
     return table(("engine", "device", *names), rows)
 
 
+def export_makes() -> str:
+    """Returns what `export` knows of each make of devices: the pod's resource and the images of the engines."""
+    rows = [
+        (make, f"`{m.resource}`", *(f"`{m.images[e].replace('{tag}', 'VERSION')}`" if e in m.images else "-"
+                                    for e in ("vllm", "sglang")))
+        for make, m in MAKES.items()
+    ]  # fmt: skip
+    return table(("devices", "resource", "vLLM", "SGLang"), rows)
+
+
 def host_ranges() -> str:
     """Returns the physical range that each fit keeps a host constant in: ``RANGES`` of the scripts in ``fit/``."""
     scripts = {path.stem: _literal(path, "RANGES") for path in sorted((ROOT / "benchmarks/fit").glob("*.py"))}
@@ -441,7 +452,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "plan": lambda: keys("plan"), "devices": device_table, "device-sources": device_sources, "links": link_table,
     "grids": grid_table, "models": model_table, "architectures": architecture_table, "engines": engine_table,
     "engine-sources": engine_sources, "engine-keys": engine_keys, "host-keys": host_keys,
-    "host-ranges": host_ranges, "host": host_table,
+    "host-ranges": host_ranges, "host": host_table, "exports": export_makes,
     "policies": policy_table, "policy-rules": policy_rules, "metrics": metric_table,
 }  # fmt: skip
 """What a page may ask for, by name."""

@@ -263,7 +263,7 @@ def _first_group(table: Mapping[str, Any], path: str) -> tuple[Mapping[str, Any]
     first = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
     weights = first.get("weights") if isinstance(first, Mapping) else None
     if not isinstance(first, Mapping) or not isinstance(weights, Mapping):
-        raise SpecError(f"{path}.config_groups", "must name a group with its weights", value=groups)
+        raise SpecError(f"{path}.config_groups", "must name a group with its weights", value=groups, limit="a table")
     return first, weights
 
 

@@ -278,8 +278,8 @@ def fill(state: Setting, pool: Pool, path: str = "plan") -> Pool:
     for name in ("replicas", "tensor_parallel", "pipeline_parallel"):
         if getattr(pool, name) is None:
             raise SpecError(
-                f"{path}.{name}", "is missing", limit="simulate needs replicas, tensor_parallel, pipeline_parallel",
-                hint="Add it, or let 'fleetcast plan' choose",
+                f"{path}.{name}", "is missing", limit="replicas, tensor_parallel and pipeline_parallel",
+                hint="Add it, or let 'fleetcast plan FILE --out DIR' choose: it writes DIR/plan.toml",
             )  # fmt: skip
     for name in pool.__struct_fields__:
         value = getattr(pool, name)
