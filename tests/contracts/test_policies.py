@@ -145,9 +145,9 @@ def test_a_users_route_runs_beside_the_compiled_loop_and_a_bad_one_is_refused() 
     from fleetcast.sim.serving import world
 
     servers = [state.server(plan.pools[0])] * 2
-    _, _, finish, where, _ = world._run_kernel(state, servers, Last(), record=False, by_step=False)
-    assert set(where) == {1}
-    assert (finish > 0).all()
+    done = world._run_kernel(state, servers, Last(), record=False, by_step=False)
+    assert set(done.where) == {1}
+    assert (done.finish > 0).all()
     with pytest.raises(PolicyError, match="must be 0 to 1"):
         world._run_kernel(state, servers, Astray(), record=False, by_step=False)
 

@@ -12,11 +12,11 @@ from fleetcast.scenario.load import load
 from fleetcast.scenario.objective import lookup
 from fleetcast.scenario.workload.requests import requests
 from fleetcast.search.bounds import floor_of, horizon_of, seen
-from fleetcast.search.candidates import bound, fit
+from fleetcast.search.candidates import bound, fit_all
 from fleetcast.search.pace import Traffic, pace
 from fleetcast.search.parallelism import search
 from fleetcast.search.ranking import Ranking
-from fleetcast.search.space import enumerate_space
+from fleetcast.search.space import spaces
 from fleetcast.sim.serving.setting import Setting, setting
 from fleetcast.sim.serving.world import simulate
 
@@ -42,6 +42,21 @@ CASES: dict[str, dict[str, Any]] = {
     "two groups": {
         "devices": "2x l40s + 2x a100-80g-sxm", "model": "llama-3.1-8b",
         "plan": {"batch": {"kind": "chunked", "chunk": [512], "max_batch": [16, 64, 256]}},
+    },
+    "phases split or together": {
+        "devices": "3x l40s", "model": "llama-3.1-8b",
+        "plan": {"batch": {"kind": "chunked", "chunk": [512], "max_batch": [4, 64]}, "phases": ["together", "split"]},
+    },
+    "mixed pool that spills": {
+        "devices": "3x l40s", "model": "llama-3.1-8b",
+        "plan": {
+            "pools": [
+                {"role": role, "replicas": 1, "tensor_parallel": 1, "pipeline_parallel": 1,
+                 "batch": {"kind": "chunked", "chunk": [64, 512], "max_batch": [8, 64]}}
+                for role in ("prefill", "decode", "all")
+            ],
+            "route": {"kind": "split_phases", "spill": 500},
+        },
     },
     "swap, shortest first, windows": {
         "devices": "2x l4", "model": "gpt-oss-20b",
@@ -77,7 +92,7 @@ def traffics(draw: st.DrawFn) -> Any:
 
 def scrambled(state: Setting, seed: int) -> Setting:
     """The same servers with costs of no order at all: a bound that leans on smooth tables would break."""
-    fit(state, enumerate_space(state))
+    fit_all(state, spaces(state))
     for key, server in list(state._servers.items()):
         x = server.layout  # plans that differ in their batch alone share their kernels' times
         rng = np.random.default_rng([seed, x.tensor_parallel, x.pipeline_parallel, x.expert_parallel, x.attention_dp])
@@ -164,7 +179,7 @@ def test_bounds_hold(case: str, data: st.DataObject) -> None:
     state = made(case, traffic, {"ttft_p90": 0.5, "tpot_p90": 0.03})
     if data.draw(st.booleans()):
         state = scrambled(state, data.draw(st.integers(0, 10**6)))
-    fitted = fit(state, enumerate_space(state))
+    fitted = fit_all(state, spaces(state))
     picked = data.draw(st.sets(st.sampled_from(range(len(fitted.candidates))), min_size=1, max_size=6))
     for c in (fitted.candidates[i] for i in picked):
         outcome = simulate(state, c.plan)
@@ -173,8 +188,8 @@ def test_bounds_hold(case: str, data: st.DataObject) -> None:
         if k < len(traffic):
             part = simulate(replace(state, requests=traffic.slice(0, k)), c.plan)
             servers = [s for s, p in zip(c.servers, c.plan.pools, strict=True) for _ in range(p.replicas)]  # type: ignore[arg-type]
-            api = np.array([s.cost.api for s in servers])[part.requests.resource]
-            api = api + np.array([s.cost.api_token for s in servers])[part.requests.resource] * traffic.prompt[:k]
+            api = np.array([s.cost.api for s in servers])[part.requests.began]
+            api = api + np.array([s.cost.api_token for s in servers])[part.requests.began] * traffic.prompt[:k]
             floors.append(seen(c.floor, part, horizon_of(traffic, part, k, api), api))
         served = outcome.requests
         for floor in floors:
@@ -200,8 +215,8 @@ def test_bounds_hold(case: str, data: st.DataObject) -> None:
 @given(traffic=traffics(), q=st.sampled_from([50.0, 90.0, 99.0]), factor=st.floats(0.2, 5.0))
 def test_counting_says_what_percentiles_say(traffic: Any, q: float, factor: float) -> None:
     state = made("one node", traffic)
-    c = fit(state, enumerate_space(state)).candidates[0]
-    floor = floor_of([(1, pace(c.servers[0], Traffic(traffic)))], Traffic(traffic))
+    c = fit_all(state, spaces(state)).candidates[0]
+    floor = floor_of([(1, pace(c.servers[0], Traffic(traffic)), "all")], Traffic(traffic))
     for name in ("ttft", "tpot", "e2e"):
         path = f"{name}.p{q:.0f}"
         limit = floor.metric(path) * factor

@@ -77,7 +77,7 @@ def make_outcome(
              "peak_running": 41, "kv_peak": 0.7} for i in range(replicas)
         ),
         notes=("price of h100-sxm: 2.99 $/h, catalogue",), provenance={"seed": seed, "requests": "0123abcd"},
-        record=log if record else None, requests=Requests(arrival, ttft, e2e, output, np.zeros(n, np.int32)),
+        record=log if record else None, requests=Requests(arrival, ttft, e2e, output, *[np.zeros(n, np.int32)] * 2),
     )  # fmt: skip
 
 

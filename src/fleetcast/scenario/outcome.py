@@ -23,13 +23,23 @@ UNITS = {
 
 @dataclass(frozen=True)
 class Requests:
-    """What happened to each request; columns of length n, in order of arrival."""
+    """What happened to each request; columns of length n, in order of arrival.
+
+    Attributes:
+        arrival: s.
+        ttft: s from arrival to first token.
+        e2e: s from arrival to last token.
+        output: tokens.
+        resource: index of the replica that it ended in.
+        began: of the one that made its first token.
+    """
 
     arrival: NDArray[np.float64]
     ttft: NDArray[np.float64]
     e2e: NDArray[np.float64]
     output: NDArray[np.int64]
     resource: NDArray[np.int32]
+    began: NDArray[np.int32]
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ Table = dict[str, Any]
 
 ROLES = ("all", "prefill", "decode")
 """What the replicas of a pool do; the kernel numbers them in this order."""
+PHASES = ("together", "split")
 DTYPES = ("fp32", "bf16", "fp16", "fp8", "fp8-weights", "int8", "int4", "mxfp4", "nvfp4")
 KV_DTYPES = ("auto", "fp32", "bf16", "fp16", "fp8", "int8", "int4")
 LOWEST_CLOCK = 0.3
@@ -71,10 +72,24 @@ class Pool(Spec):
 
 
 class Plan(Spec):
-    """Pools and the route above them."""
+    """Pools and the route above them.
+
+    Attributes:
+        pools: replicas that serve alike; an open pool is searched.
+        route: which replica gets a request.
+        phases: to search with one open pool: "together" = every replica prefills and decodes, "split" = a prefill and
+            a decode pool made from it, or both as a list. Left out = together.
+    """
 
     pools: tuple[Pool, ...] = (Pool(),)
     route: Table | str | None = None
+    phases: str | tuple[str, ...] | None = None
+
+    def spaces(self) -> tuple[tuple[Pool, ...], ...]:
+        """Returns the pools to search, one tuple per way of placing the phases."""
+        ways = as_tuple(self.phases) or ("together",)
+        split = tuple(replace(self.pools[0], role=role) for role in ("prefill", "decode"))
+        return tuple(self.pools if way == "together" else split for way in ways)
 
     def devices(self) -> int:
         """Devices of a complete plan."""
@@ -84,7 +99,8 @@ class Plan(Spec):
         """Returns the plan as the table a scenario file holds: flat for one pool, ``pools`` for several."""
         rows = [to_builtins(pool) for pool in self.pools]
         table: Table = rows[0] if len(rows) == 1 else {"pools": rows}
-        return table | ({"route": self.route} if self.route is not None else {})
+        rest = {"route": self.route, "phases": self.phases}
+        return table | {name: value for name, value in rest.items() if value is not None}
 
     def label(self) -> str:
         """Returns a short name for tables: ``2x TP4`` or ``1x TP4 PP2 + 4x TP1``."""
@@ -118,10 +134,11 @@ def read_plan(table: Table, path: str = "plan") -> Plan:
     """
     table = dict(table)
     route = table.pop("route", None)
+    phases = table.pop("phases", None)
     pools = table.pop("pools", None)
     if pools is not None and table:
         key = next(iter(table))
-        near = closest(key, ["pools", "route"])
+        near = closest(key, ["pools", "route", "phases"])
         raise SpecError(
             f"{path}.{key}", "stands beside plan.pools", limit="use flat keys or [[plan.pools]], not both",
             hint=near.capitalize() or "Move the key into each [[plan.pools]] table",
@@ -132,11 +149,37 @@ def read_plan(table: Table, path: str = "plan") -> Plan:
         if not isinstance(pools, list) or not pools:
             raise SpecError(f"{path}.pools", "is not a list of tables", value=pools, hint="Write [[plan.pools]]")
         rows, places = pools, [f"{path}.pools[{i}]" for i in range(len(pools))]
-    plan = Plan(pools=tuple(convert(r, Pool, p) for r, p in zip(rows, places, strict=True)), route=route)
+    plan = Plan(
+        pools=tuple(convert(r, Pool, p) for r, p in zip(rows, places, strict=True)), route=route,
+        phases=_phases(phases, len(rows), path),
+    )  # fmt: skip
     for pool, place in zip(plan.pools, places, strict=True):
         _check_pool(pool, place)
     _check_roles(plan, path)
     return plan
+
+
+def _phases(asked: Any, pools: int, path: str) -> str | tuple[str, ...] | None:
+    """Returns how the phases may be placed.
+
+    Raises:
+        SpecError: unknown, or pools with their own roles stand beside it.
+    """
+    if asked is None:
+        return None
+    ways = tuple(asked) if isinstance(asked, list | tuple) else (asked,)
+    for way in ways or (asked,):
+        if way not in PHASES:
+            raise SpecError(
+                f"{path}.phases", "is unknown", value=way, limit=f"one of {', '.join(PHASES)}, or a list of them",
+                hint=closest(str(way), PHASES).capitalize(),
+            )  # fmt: skip
+    if pools > 1:
+        raise SpecError(
+            f"{path}.phases", "stands beside several pools", value=asked, limit="one pool to make both phases from",
+            hint="Give each [[plan.pools]] its role instead",
+        )  # fmt: skip
+    return ways if len(ways) > 1 else ways[0]
 
 
 def _check_roles(plan: Plan, path: str) -> None:
@@ -167,6 +210,11 @@ def _check_pool(pool: Pool, path: str) -> None:
     for name in ("engine", "on", "model"):
         if "" in as_tuple(getattr(pool, name)):
             raise SpecError(f"{path}.{name}", "is empty", value="", limit="a name", hint="Or leave it out")
+    if pool.layerwise is not None and pool.role != "prefill":
+        raise SpecError(
+            f"{path}.layerwise", f"does not go with role = '{pool.role}'", value=pool.layerwise,
+            limit="a pool with role = \"prefill\", whose cache moves", hint="Leave it out",
+        )  # fmt: skip
     for name, known in (("dtype", DTYPES), ("kv_dtype", KV_DTYPES), ("activation_dtype", DTYPES)):
         for value in as_tuple(getattr(pool, name)):
             if value not in known:

@@ -131,18 +131,16 @@ class Floor:
         return int(met.sum())
 
 
-def floor_of(parts: Sequence[tuple[int, Pace]], traffic: Traffic) -> Floor:
-    """Returns the Floor of a plan: each request may go to any pool, and the replicas' speeds add up.
+def floor_of(parts: Sequence[tuple[int, Pace, str]], traffic: Traffic) -> Floor:
+    """Returns the Floor of a plan: each request may go to any pool of its phase, and the replicas' speeds add up.
 
     Args:
-        parts: (replicas, pace) per pool.
+        parts: (replicas, pace, role) per pool; "prefill" keeps its decode pace out, "decode" its prefill pace.
         traffic: the requests.
     """
-    paces = [p for _, p in parts]
-    speed = sum(replicas / p.token for replicas, p in parts)
-    ttft, gap = paces[0].ttft, paces[0].gap
-    for p in paces[1:]:
-        ttft, gap = np.minimum(ttft, p.ttft), np.minimum(gap, p.gap)
+    speed = sum(replicas / p.token for replicas, p, _ in parts)
+    ttft = np.minimum.reduce([p.ttft for _, p, role in parts if role != "decode"])
+    gap = np.minimum.reduce([p.gap for _, p, role in parts if role != "prefill"])
     return Floor(traffic, ttft, gap, speed, traffic.requests.arrival)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from dataclasses import replace as renumbered
 from functools import cached_property
 from typing import Any
 
@@ -12,16 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetcast.base.errors import Infeasible
-from fleetcast.base.spec import build, describe
 from fleetcast.cost.engine import engine
-from fleetcast.policy import route as routes
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.plan import Plan, Pool, Table, replace
 from fleetcast.scenario.workload.precision import as_engine
 from fleetcast.search.bounds import Floor, demand, floor_of
 from fleetcast.search.pace import SLACK, Pace, Traffic, pace
 from fleetcast.search.space import Space, combine
-from fleetcast.sim.serving.setting import Server, Setting, check_route, fill, kv_dtype_of
+from fleetcast.sim.serving.setting import Server, Setting, fill, kv_dtype_of
 
 SPEED_BATCH = 64
 """Replicas are weighed by their speed at this batch (`sim.serving.world.speeds`): smaller max_batch, other weights."""
@@ -112,6 +111,8 @@ def same(a: Candidate, b: Candidate, outcome: Outcome) -> bool:
         tight |= _free(one) != _free(other)
     if not tight:
         return True
+    if any(s.pool.role != "all" for s in a.servers):
+        return False  # a request stays in two replicas: `demand` does not tell for how long
     least = min(_free(s) for s in (*a.servers, *b.servers))
     return _demand(a.floor.traffic, outcome, min(s.engine.block for s in a.servers)) <= least
 
@@ -156,7 +157,6 @@ def fit(state: Setting, space: Space) -> Fitted:
                 assert isinstance(first, Infeasible)
                 rejected.append(_rejection(space.family(row), first))
         usable[row] = any(isinstance(s, Server) for s in servers[shape])
-    route = _route(state, space)
     combinations, how = combine(space, usable)
     if not combinations and all((usable & (space.rows["pool"] == i)).any() for i in range(len(space.templates))):
         rejected.append(_rejection(*_crowded(space, usable)))
@@ -179,10 +179,28 @@ def fit(state: Setting, space: Space) -> Fitted:
             ]
             kinds = tuple(apart[space.rows["pool"][row]][v] for row, v in zip(rows, choice, strict=True))
             layout = layouts.setdefault((rows, kinds), len(layouts))
-            plan = Plan(pools=tuple(pools), route=route)
+            plan = space.plan(pools)
             candidates.append(Candidate(len(candidates), rows, layout, plan, complete, floor))
     every = _enumerated(space, usable, len(combinations))
     return Fitted(tuple(candidates), tuple(rejected), every, (*space.lines, *how))
+
+
+def fit_all(state: Setting, found: Sequence[Space]) -> Fitted:
+    """Returns `fit` of several spaces as one; rows and layouts of the later ones are numbered on."""
+    if len(found) == 1:
+        return fit(state, found[0])
+    parts = [fit(state, space) for space in found]
+    candidates: list[Candidate] = []
+    rows = layout = 0
+    for space, part in zip(found, parts, strict=True):
+        for c in part.candidates:
+            moved = tuple(row + rows for row in c.rows)
+            candidates.append(renumbered(c, index=len(candidates), rows=moved, layout=c.layout + layout))
+        rows += len(space.rows)
+        layout += len(part.candidates)
+    rejected = {tuple(row.items()): row for part in parts for row in part.rejected}
+    lines = tuple(line for part in parts for line in part.lines)
+    return Fitted(tuple(candidates), tuple(rejected.values()), sum(p.enumerated for p in parts), lines)
 
 
 def refusal(state: Setting, space: Space) -> tuple[str, Infeasible] | None:
@@ -193,7 +211,6 @@ def refusal(state: Setting, space: Space) -> tuple[str, Infeasible] | None:
     Raises:
         SpecError: a choice that cannot be.
     """
-    _route(state, space)
     for template in range(len(space.templates)):
         tried: dict[tuple[int, ...], tuple[str, Infeasible]] = {}
         for row in np.flatnonzero(space.rows["pool"] == template):
@@ -225,13 +242,6 @@ def _crowded(space: Space, usable: NDArray[np.bool_]) -> tuple[str, Infeasible]:
     tightest = max(sorted(sets, key=sorted), key=lambda groups: need[groups] / have[groups])
     names = ", ".join(space.groups[g].name for g in sorted(tightest))
     return f"the pools on {names} together", Infeasible("devices", need=need[tightest], have=have[tightest])
-
-
-def _route(state: Setting, space: Space) -> Table:
-    """The route's table, complete."""
-    chosen = build(routes, space.route if space.route is not None else "least_loaded", "plan.route")
-    check_route(state, chosen)
-    return describe(chosen)
 
 
 def _apart(variants: Sequence[Table]) -> list[int]:
@@ -293,11 +303,17 @@ def _floor(
         if key not in paces:
             paces[key] = pace(server, traffic)
     replicas = [int(space.rows["replicas"][row]) for row in rows]
-    whole = (tuple(keys), tuple(replicas))
+    whole = (tuple(keys), tuple(replicas), tuple(s.pool.role for s in servers))
     if whole not in floors:
-        parts = [(r, paces[key]) for r, key in zip(replicas, keys, strict=True)]
+        roles = [s.pool.role if kept_apart(space.route) else "all" for s in servers]
+        parts = [(r, paces[key], role) for r, key, role in zip(replicas, keys, roles, strict=True)]
         floors[whole] = floor_of(parts, traffic)
     return floors[whole]
+
+
+def kept_apart(route: Table) -> bool:
+    """Whether a route keeps prompts out of decode pools and decoding out of prefill pools."""
+    return route.get("kind") == "split_phases" and not route.get("spill")
 
 
 def _paced(server: Server) -> Any:

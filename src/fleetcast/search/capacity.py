@@ -17,10 +17,10 @@ from fleetcast.scenario.load import Scenario
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.plan import Plan, read_plan
 from fleetcast.scenario.workload.requests import Requests
-from fleetcast.search.candidates import fit
+from fleetcast.search.candidates import fit_all
 from fleetcast.search.parallelism import MISSES, PARTS, SHORTEST, Hunt, search
 from fleetcast.search.ranking import Axis, worst_ratio
-from fleetcast.search.space import enumerate_space
+from fleetcast.search.space import spaces
 from fleetcast.sim.serving.setting import Setting, complete, setting
 from fleetcast.sim.serving.world import simulate
 
@@ -308,7 +308,7 @@ def any_plan(state: Setting) -> Outcome | None:
         return outcome if outcome.slo["met"] else None
     sizes = [k for part in PARTS if (k := int(len(state.requests) * part)) >= SHORTEST]
     hunt = Hunt(state, (FASTEST,), (FASTEST,), 1, sizes)
-    candidates = fit(state, enumerate_space(state)).candidates
+    candidates = fit_all(state, spaces(state)).candidates
     for c in sorted(candidates, key=lambda c: (-c.devices, c.floor.metric("e2e.mean"), c.index)):
         found = hunt.settle(c)
         if found is not None and found.slo["met"]:

@@ -21,11 +21,11 @@ from fleetcast.base.errors import SpecError
 from fleetcast.scenario.objective import MINIMIZE
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.search.bounds import Floor, horizon_of, seen
-from fleetcast.search.candidates import Candidate, Fitted, bound, fit, same
+from fleetcast.search.candidates import Candidate, Fitted, bound, fit_all, same
 from fleetcast.search.missed import missed
 from fleetcast.search.pace import Floats
 from fleetcast.search.ranking import Axis, Ranking, undominated, values, worst_ratio
-from fleetcast.search.space import enumerate_space
+from fleetcast.search.space import spaces
 from fleetcast.sim.serving.setting import Setting
 from fleetcast.sim.serving.world import simulate
 
@@ -63,7 +63,7 @@ def search(
     notes: tuple[str, ...] = ()
     if not goals:
         goals, axes, notes = objective(state)
-    fitted = fit(state, enumerate_space(state))
+    fitted = fit_all(state, spaces(state))
     candidates = [c for c in fitted.candidates if c.devices > above]
     sizes = [k for part in parts if (k := int(len(state.requests) * part)) >= shortest]
     if top is not None and top < 1:
@@ -254,8 +254,8 @@ class Hunt:
         served = part.requests
         assert served is not None
         replicas = [s for s, p in zip(c.servers, c.plan.pools, strict=True) for _ in range(int(p.replicas or 1))]  # type: ignore[arg-type]
-        fixed = np.array([s.cost.api for s in replicas])[served.resource]
-        each = np.array([s.cost.api_token for s in replicas])[served.resource]
+        fixed = np.array([s.cost.api for s in replicas])[served.began]
+        each = np.array([s.cost.api_token for s in replicas])[served.began]
         return np.asarray(fixed + each * self.state.requests.prompt[: len(fixed)], dtype=np.float64)
 
 

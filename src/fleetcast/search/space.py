@@ -34,7 +34,7 @@ from fleetcast.scenario.fleet.tree import Group
 from fleetcast.scenario.plan import Plan, Pool, Table, as_tuple, replace
 from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.search.variants import describe_space, variants_of
-from fleetcast.sim.serving.setting import Setting
+from fleetcast.sim.serving.setting import Setting, route_of
 
 EACH = 64
 """Up to here every number of replicas is tried, beyond it numbers about 1 / 32 apart."""
@@ -60,7 +60,7 @@ class Space:
         rows: layouts, ``ROW``.
         variants: per template, the changes that decide everything but the layout.
         joined: variants of several pools go together (one template over several groups) or are all combined.
-        route: the plan's route, passed on.
+        route: the plan's route, complete.
         misfits: layouts that the model forbids: (family, why).
         lines: the space in sentences.
     """
@@ -70,7 +70,7 @@ class Space:
     rows: Rows
     variants: tuple[tuple[Table, ...], ...]
     joined: bool
-    route: Table | str | None
+    route: Table
     misfits: tuple[tuple[str, Infeasible], ...]
     lines: tuple[str, ...]
 
@@ -104,13 +104,22 @@ def family_name(group: str, tp: int, pp: int, ep: int = 1, adp: int = 1) -> str:
     return f"TP{tp} PP{pp}{more} on {group}"
 
 
-def enumerate_space(state: Setting) -> Space:
-    """Returns the space that a scenario leaves open.
+def spaces(state: Setting) -> list[Space]:
+    """Returns the spaces that a scenario leaves open, one per way of placing the phases.
 
     Raises:
         SpecError: ``[plan]`` lists values that contradict each other, so that nothing is left.
     """
-    templates, groups = state.scenario.plan.pools, state.tree.groups
+    return [enumerate_space(state, templates) for templates in state.scenario.plan.spaces()]
+
+
+def enumerate_space(state: Setting, templates: tuple[Pool, ...] | None = None) -> Space:
+    """Returns the space of plans with some pools, by default the scenario's.
+
+    Raises:
+        SpecError: ``[plan]`` lists values that contradict each other, so that nothing is left.
+    """
+    templates, groups = templates or state.scenario.plan.pools, state.tree.groups
     found, misfits = [], []
     for index, template in enumerate(templates):
         model = state.model_named(template.model)
@@ -133,9 +142,8 @@ def enumerate_space(state: Setting) -> Space:
         )  # fmt: skip
     counts = [int((rows["pool"] == i).sum()) for i in range(len(templates))]
     lines = describe_space(templates, groups, variants, counts)
-    return Space(
-        templates, groups, rows, variants, len(templates) == 1, state.scenario.plan.route, tuple(misfits), lines
-    )
+    route = route_of(state, Plan(pools=templates, route=state.scenario.plan.route))
+    return Space(templates, groups, rows, variants, len(templates) == 1, route, tuple(misfits), lines)
 
 
 def _too_few(group: Group, template: Pool) -> tuple[str, Infeasible]:

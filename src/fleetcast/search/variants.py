@@ -19,6 +19,8 @@ CHUNKS = (512, 2048, 8192)
 """Token budgets of an iteration that are searched."""
 MAX_BATCHES = (64, 256, 1024)
 """Most running requests that are searched."""
+BY_ROLE: dict[str, Table] = {"prefill": {"max_batch": [64], "chunk": [2048, 8192]}, "decode": {"chunk": [2048]}}
+"""What is searched instead where a pool only prefills or only decodes: the rest of its batch policy hardly acts."""
 
 
 def variants_of(template: Pool) -> Iterator[Table]:
@@ -31,18 +33,19 @@ def variants_of(template: Pool) -> Iterator[Table]:
             "clock": as_tuple(template.clock) or (None,),
             "order": _tables(template.order, profile.order),
             "memory": _tables(template.memory, profile.memory),
-            "batch": batches(template.batch, profile.batch),
+            "batch": batches(template.batch, profile.batch, template.role),
         }
         for values in itertools.product(*choices.values()):
             yield {"engine": name} | dict(zip(choices, values, strict=True))
 
 
-def batches(asked: Any, default: Table) -> list[Table]:
+def batches(asked: Any, default: Table, role: str = "all") -> list[Table]:
     """Returns the batch tables to search, smallest budget and batch first.
 
     Args:
         asked: ``[plan].batch``: None, a kind, a table (lists mean search), or several of these.
         default: the engine's table; its budget is kept where it is not called ``chunk``.
+        role: of the pool.
 
     Raises:
         SpecError: the tables leave nothing, e.g. every chunk below every max_batch.
@@ -56,9 +59,9 @@ def batches(asked: Any, default: Table) -> list[Table]:
         class_ = known.get(str(table["kind"]))
         names = inspect.signature(class_).parameters if class_ is not None else ()
         if "max_batch" in names:
-            table.setdefault("max_batch", list(MAX_BATCHES))
+            table.setdefault("max_batch", BY_ROLE.get(role, {}).get("max_batch", list(MAX_BATCHES)))
         if "chunk" in names:
-            table.setdefault("chunk", list(CHUNKS))
+            table.setdefault("chunk", BY_ROLE.get(role, {}).get("chunk", list(CHUNKS)))
         elif "max_tokens" in names and table["kind"] == default["kind"] and "max_tokens" in default:
             table.setdefault("max_tokens", default["max_tokens"])
         found += [t for t in _expand(table) if t.get("chunk", 1 << 60) >= t.get("max_batch", 0)]
@@ -117,7 +120,8 @@ def describe_space(
         policies = "the batch policy" if len(tables) == 1 else f"{len(tables)} batch policies:"
         others = len(choices) // len(tables)
         more = f", {others} variants of the other choices" if others > 1 else ""
-        lines.append(f"{what} {where}{given}; {policies} {_spread(tables)}{more}")
+        role = "" if template.role == "all" else f"{template.role}: "
+        lines.append(f"{role}{what} {where}{given}; {policies} {_spread(tables)}{more}")
     return tuple(lines)
 
 

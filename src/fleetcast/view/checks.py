@@ -16,7 +16,7 @@ from fleetcast.base.show import show
 from fleetcast.scenario.plan import as_tuple
 from fleetcast.scenario.workload.precision import as_engine
 from fleetcast.search.candidates import refusal
-from fleetcast.search.space import enumerate_space
+from fleetcast.search.space import spaces
 from fleetcast.sim.serving.setting import Setting, complete
 from fleetcast.view import words
 
@@ -56,9 +56,9 @@ def check_plan(state: Setting) -> Iterator[Remark]:
 
 def _open(state: Setting) -> Iterator[Remark]:
     """What `plan` says before it simulates anything."""
-    found = refusal(state, enumerate_space(state))
-    if found is not None:
-        family, why = found
+    found = [refusal(state, space) for space in spaces(state)]
+    if None not in found:
+        family, why = next(f for f in found if f is not None)
         row = {"need": why.need, "have": why.have, "unit": why.unit}
         yield Remark(
             "error", "plan", f"nothing fits; nearest is {family}: {why.constraint}, {words.need(row)}",

@@ -217,6 +217,11 @@ def complete(state: Setting, plan: Plan) -> Plan:
         SpecError: replicas, tensor_parallel or pipeline_parallel missing, or a list where one value is needed.
         Infeasible: more devices than the fleet has, a layout that does not divide the model, or too little memory.
     """
+    if plan.phases is not None:
+        raise SpecError(
+            "plan.phases", "is a choice to search", value=plan.phases, limit="pools with roles for simulate",
+            hint="Use 'fleetcast plan', or write [[plan.pools]] with role = \"prefill\" and \"decode\"",
+        )  # fmt: skip
     many = len(plan.pools) > 1
     pools, taken = [], dict.fromkeys((g.name for g in state.tree.groups), 0)
     for i, pool in enumerate(plan.pools):
@@ -231,17 +236,19 @@ def complete(state: Setting, plan: Plan) -> Plan:
             )  # fmt: skip
         server = state.server(done)
         pools.append(replace(done, kv_dtype=server.kv_dtype, **_tables(server)))
-    chosen = route_of(state, plan, pools)
-    return Plan(pools=tuple(pools), route=describe(chosen))
+    whole = Plan(pools=tuple(pools), route=route_of(state, plan))
+    if any(pool.role != "all" for pool in pools):
+        _check_caches(state, pools)
+    return whole
 
 
-def route_of(state: Setting, plan: Plan, pools: Sequence[Pool]) -> Any:
-    """Returns the plan's route policy, by default the one for its roles.
+def route_of(state: Setting, plan: Plan) -> dict[str, Any]:
+    """Returns the complete table of the plan's route policy, by default the one for its roles.
 
     Raises:
         SpecError: it needs a column the trace lacks, or does not go with the pools' roles.
     """
-    split = any(pool.role != "all" for pool in pools)
+    split = any(pool.role != "all" for pool in plan.pools)
     default = "split_phases" if split else "least_loaded"
     chosen = policy_of(route, plan.route if plan.route is not None else default, "plan.route")
     check_route(state, chosen)
@@ -251,9 +258,7 @@ def route_of(state: Setting, plan: Plan, pools: Sequence[Pool]) -> Any:
             limit="split_phases, or a policy of your own that reads view.role",
             hint="Leave the route out, or give every pool role = \"all\"",
         )  # fmt: skip
-    if split:
-        _check_caches(state, pools)
-    return chosen
+    return describe(chosen)
 
 
 def _check_caches(state: Setting, pools: Sequence[Pool]) -> None:

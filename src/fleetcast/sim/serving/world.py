@@ -51,7 +51,7 @@ def simulate(state: Setting, plan: Plan, *, record: bool = False, by_step: bool 
     api = api + np.array([s.cost.api_token for s in servers])[done.began] * requests.prompt
     served = Served(
         arrival=done.arrival, ttft=done.first - done.arrival + api, e2e=done.finish - done.arrival + api,
-        output=requests.output, resource=done.where,
+        output=requests.output, resource=done.where, began=done.began,
     )  # fmt: skip
     start, end = float(done.arrival.min()), float((done.finish + api).max())
     return _outcome(state, plan, servers, served, done, start, end, record)
