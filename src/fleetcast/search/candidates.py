@@ -198,7 +198,7 @@ def fit_all(state: Setting, found: Sequence[Space]) -> Fitted:
             candidates.append(renumbered(c, index=len(candidates), rows=moved, layout=c.layout + layout))
         rows += len(space.rows)
         layout += len(part.candidates)
-    rejected = {tuple(row.items()): row for part in parts for row in part.rejected}
+    rejected = {(row["family"], row["constraint"]): row for part in reversed(parts) for row in part.rejected}
     lines = tuple(line for part in parts for line in part.lines)
     return Fitted(tuple(candidates), tuple(rejected.values()), sum(p.enumerated for p in parts), lines)
 

@@ -354,7 +354,9 @@ def too_slow(missed: Sequence[Mapping[str, Any]], most: int = 6) -> list[tuple[s
     for on, layouts in sets.items():
         if on in own:
             more = f" and {len(layouts) - 1} more" if len(layouts) > 1 else ""
-            rows.append((_devices(layouts[0]["devices"]), f"{layouts[0]['layout']}{more}", limit_text(layouts[0])))
+            count = _devices(layouts[0]["devices"])
+            count = " + ".join(f"{n} {name}" for name, n in on) if len(on) > 1 else count
+            rows.append((count, f"{layouts[0]['layout']}{more}", limit_text(layouts[0])))
     rest = [row for on in near if on not in own for row in sets[on]]
     if rest:
         numbers = sorted({row["devices"] for row in rest})

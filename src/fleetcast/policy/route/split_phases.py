@@ -9,7 +9,10 @@ disaggregation). Unlike the paper's scheduler the decode replica is chosen when 
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import numpy as np
+from msgspec import Meta
 
 from fleetcast.policy.route import Arrival, View
 
@@ -20,7 +23,7 @@ class SplitPhases:
     kind = "split_phases"
     static = False
 
-    def __init__(self, *, spill: float = 0.0) -> None:
+    def __init__(self, *, spill: Annotated[float, Meta(ge=0, le=1e12)] = 0.0) -> None:
         """Takes the prompt tokens per prefill replica beyond which decode replicas prefill too; 0 = they never do."""
         self.spill = spill
 
