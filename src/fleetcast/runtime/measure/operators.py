@@ -36,10 +36,11 @@ UNITS: Mapping[str, float] = {
 }
 """What operators consist of, and the seconds of one of each on a core of no particular make (round estimates).
 
-call: a numpy call. product: a BLAS call. flop32, flop64: of matrix products, by precision. packed: byte of an operand
-that a product copies into its own order. vector: byte of a matrix that meets a vector. near, middle, far: byte moved by a call whose working set fits into the core's own
-cache, into the shared one, or into neither. exp: exponential of four bytes. sum: number added up or compared. row: pass of an inner
-loop. along: byte moved by a call that repeats one operand for every row. line: row gathered from a table beyond the core's cache.
+call: a numpy call; product: a BLAS call; flop32, flop64: of matrix products, by precision; packed: byte of an operand
+that a product copies into its own order; vector: byte of a matrix that meets a vector; near, middle, far: byte moved by
+a call whose working set fits into the core's own cache, into the shared one, or into neither; exp: exponential of four
+bytes; sum: number added up or compared; row: pass of an inner loop; along: byte moved by a call that repeats one
+operand for every row; line: row gathered from a table beyond the core's cache.
 """
 
 _REDUCE = {"sum": np.add.reduce, "max": np.maximum.reduce}
