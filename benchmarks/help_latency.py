@@ -367,7 +367,8 @@ def learned_network(bench: Bench, episodes: int) -> Record:
             spread=f"{min(done.twenty):.3f} to {max(done.twenty):.3f} over {len(done.twenty)} draws of the 10 to adapt "
             f"with; {np.mean(done.ten):.3f} with the 10 references alone; "
             + ", ".join(f"{d} {v:.3f}" for d, v in zip(UNSEEN, done.devices, strict=True)),
-            setting=f"{episodes} episodes, one training run, weights kept by the validation devices",
+            setting=f"{episodes:,} episodes (the paper: 2,000), one training run, "
+            "weights kept by the validation devices",
         ),
         null=Null(value=round(nulls(bench)["FLOPs"], 3), what="FLOPs"),
         bar=NETWORK_BAR, holds=mean >= 0.90, reproduced="yes" if close else "no",

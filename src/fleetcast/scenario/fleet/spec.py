@@ -27,7 +27,7 @@ class FleetGroup(Spec):
         name: how pools name it with ``on``; default its device.
         count: copies of the group that stand side by side on the link of the group above.
         link: joins what is in it: the devices of a node, or the groups below.
-        devices: as in ``[fleet]``, without files.
+        devices: as in ``[fleet]``, but no fleet's file.
         groups: the groups below this one.
     """
 
