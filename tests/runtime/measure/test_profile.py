@@ -103,6 +103,9 @@ def test_bf16_counts_where_it_is_faster():
     assert "bf16" not in profile(MACHINE, readings(TYPICAL, half=1e9)).device["peak"]
     found = profile(MACHINE, readings(TYPICAL, half=1e12))
     assert found.device["peak"]["bf16"] == pytest.approx(3e12) and "peak.bf16" in found.intervals
+    plain = profile(MACHINE, readings(TYPICAL))
+    shares = [p.coefficients["tables"]["prefill"]["bf16"]["compute"] for p in (plain, found)]
+    assert shares[1] < shares[0], "faster products leave the softmax a larger share"
 
 
 def test_the_file_is_a_device_of_a_scenario(file):

@@ -119,7 +119,8 @@ def profile(machine: Machine, readings: Readings) -> Profile:
         "measured": "peaks, bandwidth and the kernels of gemm, stream, decode and prefill, by fleetcast measure",
         "source": "fleetcast measure: ten probes in numpy; memory and caches from the operating system",
     }  # fmt: skip
-    coefficients = _coefficients(cost, peak["fp32"], bandwidth, product, core.device.noise)
+    attended = peak.get("bf16", peak["fp32"])  # what attention's share of the peak is counted against
+    coefficients = _coefficients(cost, attended, bandwidth, product, core.device.noise)
     return Profile(machine, readings, core, device, intervals, coefficients)
 
 
