@@ -82,7 +82,7 @@ def measured_cost(path: Path, model: str, kind: str, cost: StepCost) -> StepCost
         inside = np.interp(at, x, y)
         end = (y[-1] - y[-2]) / (x[-1] - x[-2])
         begin = (y[1] - y[0]) / (x[1] - x[0])
-        return inside + np.maximum(at - x[-1], 0.0) * end - np.maximum(x[0] - at, 0.0) * begin
+        return np.asarray(inside + np.maximum(at - x[-1], 0.0) * end - np.maximum(x[0] - at, 0.0) * begin)
 
     prompt = np.where(GRID > 0, line(prompts, GRID), 0.0)
     n = np.arange(len(cost.tables["floor"]), dtype=float)
@@ -274,7 +274,7 @@ def records(quick: bool) -> list[Record]:
 
 
 REASON = (
-    "machines by their published rows and the paper's limits on slow-downs, but smaller clusters, and costs of machines "
+    "machines by their published rows and the paper's limits on slow-downs, but smaller clusters and costs of machines "
     "that are recalled, not verified"
 )
 

@@ -180,11 +180,11 @@ def test_pools_with_different_orders_each_keep_their_own_in_the_stepwise_world()
     table_["workload"]["speed_up"] = 100
     state = setting(load(table_))
     plan = complete(state, state.scenario.plan)
-    from fleetcast.sim.serving import stepwise, world
+    from fleetcast.sim.serving import reference, world
 
     servers = [state.server(pool) for pool in plan.pools]
     fast, slow = (
         run(state, servers, route.RoundRobin(), record=False, by_step=False)
-        for run in (world._run_kernel, stepwise.run)
+        for run in (world._run_kernel, reference.run)
     )
     np.testing.assert_allclose(fast[2], slow[2], rtol=1e-9)

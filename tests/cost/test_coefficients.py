@@ -100,7 +100,7 @@ def test_a_format_without_table_takes_the_nearest_and_no_path_gets_in():
 
 
 def test_loading_is_quick():
-    roofline._chain.cache_clear()
+    roofline._known.cache_clear()
     roofline._load.cache_clear()
     start = time.process_time()
     coefficients_for(device("h100-sxm"))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetcast.policy import memory, order, route
-from fleetcast.sim.serving import stepwise
+from fleetcast.sim.serving import reference, stepwise
 from fleetcast.sim.serving.world import _run_kernel
 from tests.sim.worlds import World, policies, step_cost, world
 
@@ -68,7 +68,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 def routing(place: World) -> Any:
     """The route that goes with a world's roles."""
     split = any(s.pool.role != "all" for s in place.servers)
-    return route.SplitPhases(spill=place.spill) if split else route.LeastLoaded()
+    return route.SplitPhases(spill=place.spill, layerwise=place.layerwise) if split else route.LeastLoaded()
 
 
 def run(place: World, policy: Any = None, *, by_step: bool) -> Any:
@@ -78,9 +78,9 @@ def run(place: World, policy: Any = None, *, by_step: bool) -> Any:
 def build(shape: str, kind: str, seed: int = 0, count: int = 160) -> World:
     options = dict(SHAPES[shape])
     cost = step_cost(**options.pop("cost", {}))
-    spill = options.pop("spill", 0.0)
+    spill, layerwise = options.pop("spill", 0.0), options.pop("layerwise", True)
     found = world(seed, count, options.pop("rate"), policies()[kind], cost=cost, **options)
-    found.spill = spill
+    found.spill, found.layerwise = spill, layerwise
     return found
 
 
@@ -110,7 +110,7 @@ def test_event_to_event_equals_one_iteration_at_a_time(shape: str, kind: str) ->
 def test_the_loop_equals_the_reference_world(shape: str, kind: str) -> None:
     place = build(shape, kind)
     fast = run(place, by_step=False)
-    slow = stepwise.run(place, place.servers, routing(place), record=True, by_step=True)  # type: ignore[arg-type]
+    slow = reference.run(place, place.servers, routing(place), record=True, by_step=True)  # type: ignore[arg-type]
     np.testing.assert_array_equal(fast[3], slow[3])
     for a, b in zip(fast[:3], slow[:3], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9)
@@ -150,11 +150,11 @@ def test_random_worlds_agree(
         "block": block,
     }
     cost = step_cost(**options.pop("cost"))
-    spill = options.pop("spill", 0.0)
+    spill, layerwise = options.pop("spill", 0.0), options.pop("layerwise", True)
     place = world(seed, count, options.pop("rate"), policies()[kind], cost=cost, **options)
-    place.spill = spill
+    place.spill, place.layerwise = spill, layerwise
     fast = run(place, by_step=False)
-    slow = stepwise.run(place, place.servers, routing(place), record=True, by_step=True)  # type: ignore[arg-type]
+    slow = reference.run(place, place.servers, routing(place), record=True, by_step=True)  # type: ignore[arg-type]
     for a, b in zip(fast[:3], slow[:3], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9)
     assert [r["iterations"] for r in fast.reports] == [r["iterations"] for r in slow.reports]

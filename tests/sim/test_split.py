@@ -59,7 +59,7 @@ def test_free_transfers_leave_the_first_token_and_the_tokens_where_they_were() -
 
 @pytest.mark.parametrize("layerwise", [True, False])
 def test_the_cache_takes_its_bytes_over_the_link(layerwise: bool) -> None:
-    plan = table(PREFILL | {"layerwise": layerwise}, DECODE)
+    plan = table(PREFILL, DECODE, route={"kind": "split_phases", "layerwise": layerwise})
     state = setting(load(plan))
     model, link = state.model, state.tree.link_between(state.tree.groups[0], state.tree.groups[0])
     whole = 2000 * model.kv_bytes_per_token(2.0) / link.bandwidth
@@ -105,7 +105,7 @@ def test_decode_replicas_help_out_beyond_the_spill() -> None:
         ((PREFILL,), {}, "plan.pools"),
         ((DECODE,), {}, "plan.pools"),
         ((PREFILL, DECODE | {"replicas": 0}), {}, "plan.pools[1].replicas"),
-        ((PREFILL, DECODE | {"layerwise": True}), {}, "plan.pools[1].layerwise"),
+        ((PREFILL, DECODE), {"route": {"kind": "split_phases", "layerwise": 3}}, "plan.route.layerwise"),
         ((PREFILL, DECODE), {"route": "least_loaded"}, "plan.route.kind"),
         ((PREFILL, DECODE | {"model": "llama-3.2-1b"}), {}, "plan.pools.model"),
         ((PREFILL, DECODE | {"kv_dtype": "fp8"}), {}, "plan.pools.kv_dtype"),

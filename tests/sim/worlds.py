@@ -51,6 +51,7 @@ class World:
     servers: list[Any]
     scenario: Any = None
     spill: float = 0.0
+    layerwise: bool = True
 
     def __post_init__(self) -> None:
         self.scenario = SimpleNamespace(seed=7)
@@ -61,7 +62,7 @@ class World:
 def world(
     seed: int, count: int, rate: float, policy: Any, *, cost: StepCost | None = None, replicas: int = 1,
     ranking: Any = None, eviction: Any = None, users: int = 0, prompt: int = 1500, output: int = 320,
-    roles: tuple[str, ...] = (), layerwise: bool | None = None,
+    roles: tuple[str, ...] = (),
 ) -> World:  # fmt: skip
     """Returns a world of random requests."""
     draw = np.random.default_rng(seed)
@@ -75,7 +76,7 @@ def world(
     servers = [
         SimpleNamespace(
             cost=cost, batch=policy, order=ranking or order.Fifo(), memory=eviction or memory.Recompute(),
-            pool=SimpleNamespace(role=role, layerwise=layerwise), group=None, model=model, kv_dtype="bf16",
+            pool=SimpleNamespace(role=role), group=None, model=model, kv_dtype="bf16",
         )
         for cost in (cost or step_cost(),) for role in roles or ("all",) * replicas
     ]  # fmt: skip

@@ -5,8 +5,8 @@ import pytest
 import fleetcast
 from fleetcast.view import verbs
 
-PLANNED = ("quickstart", "mixture-of-experts", "mixed-fleet", "carbon")
-DECIDED = ("simulate", "phone", "closed-loop", "capacity", "pools", "policies", "two-nodes")
+PLANNED = ("quickstart", "mixture-of-experts", "mixed-fleet", "carbon", "split")
+DECIDED = ("simulate", "phone", "closed-loop", "capacity", "pools", "policies", "two-nodes", "measured")
 
 
 def test_all_examples_are_run_here(root):

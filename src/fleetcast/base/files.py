@@ -19,11 +19,7 @@ def write_atomic(path: str | Path, content: str | bytes) -> Path:
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise SpecError(str(path), f"cannot be written: {error.strerror}", hint="Choose another --out") from None
+    handle, name = _temporary(path)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -37,6 +33,28 @@ def write_atomic(path: str | Path, content: str | bytes) -> Path:
         Path(name).unlink(missing_ok=True)
         raise
     return path
+
+
+def check_writable(path: str | Path) -> None:
+    """Refuses, before any long work, a path that `write_atomic` could not write.
+
+    Raises:
+        SpecError: it is a folder, or its folder cannot be made or written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise SpecError(str(path), "is a folder", limit="a file's name", hint=f"Write e.g. {path / 'profile.toml'}")
+    handle, name = _temporary(path)
+    os.close(handle)
+    Path(name).unlink()
+
+
+def _temporary(path: Path) -> tuple[int, str]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise SpecError(str(path), f"cannot be written: {error.strerror}", hint="Choose another --out") from None
 
 
 def read_text(path: str | Path, *, limit: int = 64 << 20) -> str:

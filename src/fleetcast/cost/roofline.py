@@ -238,19 +238,26 @@ def coefficients_for(device: Silicon) -> Coefficients:
 
     Families are filled one by one and dtypes within them too, so a device with measured products
     and no measured attention takes only the latter from its relatives. ``Coefficients.provenance``
-    says which is which.
+    says which is which. A device that was measured here brings its own (`scenario.fleet.devices.Fitted`).
     """
-    return _chain(device.id, device.architecture)
+    own = getattr(device, "fitted", None)
+    if own is None:
+        return _known(device.id, device.architecture)
+    return _chain(device.id, device.architecture, {"source": own.source, "spread": own.spread, "tables": own.tables})
 
 
 @lru_cache(maxsize=256)
-def _chain(device: str, architecture: str) -> Coefficients:
+def _known(device: str, architecture: str) -> Coefficients:
+    return _chain(device, architecture, _load(device))
+
+
+def _chain(device: str, architecture: str, own: Mapping[str, Any] | None) -> Coefficients:
     twin = TWINS.get(device, "")
     near = RELATIVES.get(architecture, (architecture,))
     tables: dict[str, dict[str, Mapping[str, Any]]] = {}
     origin: dict[str, Provenance] = {}
     for name in dict.fromkeys((device, twin, *near, "generic")):
-        content = _load(name)
+        content = own if name == device else _load(name)
         if content is None:
             continue
         kinds = {

@@ -30,7 +30,6 @@ class Pool(Spec):
 
     Attributes:
         role: "all" = prefill and decode; "prefill" = up to the first token, then the cache moves to a "decode" pool.
-        layerwise: of a prefill pool: layers of the cache leave as they are ready, not all when the prompt is done.
         on: name of the fleet's group it runs on; a search left without it tries every group.
         model: catalogue name or path, instead of the workload's.
         replicas: independent copies of the model.
@@ -49,7 +48,6 @@ class Pool(Spec):
     """
 
     role: str = "all"
-    layerwise: bool | None = None
     on: str | None = None
     model: str | None = None
     replicas: int | tuple[int, ...] | None = None
@@ -210,11 +208,6 @@ def _check_pool(pool: Pool, path: str) -> None:
     for name in ("engine", "on", "model"):
         if "" in as_tuple(getattr(pool, name)):
             raise SpecError(f"{path}.{name}", "is empty", value="", limit="a name", hint="Or leave it out")
-    if pool.layerwise is not None and pool.role != "prefill":
-        raise SpecError(
-            f"{path}.layerwise", f"does not go with role = '{pool.role}'", value=pool.layerwise,
-            limit="a pool with role = \"prefill\", whose cache moves", hint="Leave it out",
-        )  # fmt: skip
     for name, known in (("dtype", DTYPES), ("kv_dtype", KV_DTYPES), ("activation_dtype", DTYPES)):
         for value in as_tuple(getattr(pool, name)):
             if value not in known:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from fleetcast.base.errors import Infeasible, SpecError
+from fleetcast.scenario.fleet import catalog
+from fleetcast.scenario.fleet.devices import Device
+from fleetcast.scenario.fleet.spec import parse_devices
 from fleetcast.scenario.load import Scenario
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.plan import Plan, read_plan
@@ -170,16 +174,22 @@ def _why(rejected: Iterable[Any]) -> str:
 
 
 def _with_fleet(scenario: Scenario, devices: str) -> Scenario:
-    from fleetcast.scenario.fleet.catalog import device
-
-    wanted = device(devices.partition(" ")[2], "kinds").id
+    ((_, wanted),) = parse_devices(devices, "kinds", Path(scenario.folder))
     fleet = scenario.fleet
-    price = {name: value for name, value in fleet.price.items() if device(name).id == wanted}
+    price = {n: value for n, value in fleet.price.items() if _names(n, wanted)}
     pools = tuple(msgspec.structs.replace(pool, on=None) for pool in scenario.plan.pools[:1])
     return msgspec.structs.replace(
         scenario, fleet=msgspec.structs.replace(fleet, devices=devices, groups=(), link="", network="", price=price),
         plan=Plan(pools=pools, route=scenario.plan.route),
     )  # fmt: skip
+
+
+def _names(name: str, device: Device) -> bool:
+    """Returns whether a price's ``name`` means ``device``; names of measured devices are not in the catalogue."""
+    try:
+        return name == device.id or catalog.device(name).id == device.id
+    except SpecError:
+        return False
 
 
 def max_rate(scenario: Scenario, *, tolerance: float = 0.02) -> Load:

@@ -1,4 +1,4 @@
-"""The command line: `plan`, `simulate`, `check`, `capacity`, `export`, `catalog`, `examples`, `schema`.
+"""The command line: `plan`, `simulate`, `check`, `capacity`, `measure`, `export`, `catalog`, `examples`, `schema`.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 ok, 1 infeasible, 2 bad input.
 """
@@ -81,7 +81,7 @@ def app() -> App:
         name="fleetcast", version=release, version_flags=["--version"], suppress_keyboard_interrupt=False,
         help="Forecast, plan and run AI workloads on any fleet, from phones to GPU clusters.",
     )  # fmt: skip
-    for command in (plan, simulate, check, capacity, export, catalog, examples, schema):
+    for command in (plan, simulate, check, capacity, measure, export, catalog, examples, schema):
         made.command(command)
     return made
 
@@ -197,6 +197,30 @@ def capacity(
         held = verbs.max_users(scenario) if closed else verbs.max_rate(scenario)
     _answer(common, held.table(), lambda width: _tables().held_view(scenario, held, width))
     return 0 if held.outcome is not None else 1
+
+
+def measure(device: str = "cpu", /, *, common: Common = _DEFAULTS) -> int:
+    """Measure this machine: ten probes give a device profile, which --out writes and scenarios name.
+
+    Parameters
+    ----------
+    device:
+        What to measure: "cpu".
+    """
+    from fleetcast.base.files import check_writable, write_atomic
+
+    if common.out is not None:
+        check_writable(common.out)
+    with _progress("measuring", common) as step:
+        profile = verbs.measure(device, progress=step)
+    written = [write_atomic(common.out, profile.toml())] if common.out is not None else []
+    if common.json:
+        _print_json(profile.table())
+        return 0
+    console = _console()
+    console.print(_tables().profile_view(profile, common.out))
+    _say_written(console, written)
+    return 0
 
 
 def export(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from fleetcast.base.files import write_atomic
+from fleetcast.scenario.fleet.spec import FleetGroup, rename_profiles
 from fleetcast.scenario.load import Scenario, dump
 from fleetcast.scenario.plan import Plan, read_plan
 
@@ -42,8 +44,18 @@ def rebased(scenario: Scenario, folder: Path) -> Scenario:
     return change(
         scenario, folder=str(folder), plan=Plan(pools=pools, route=scenario.plan.route),
         workload=change(workload, trace=moved(workload.trace), model=moved(workload.model)),
-        fleet=change(fleet, devices=moved(fleet.devices), grid=moved(fleet.grid)),
+        fleet=change(
+            fleet, devices=rename_profiles(fleet.devices, moved), groups=_regrouped(fleet.groups, moved),
+            grid=moved(fleet.grid),
+        ),
     )  # fmt: skip
+
+
+def _regrouped(groups: tuple[FleetGroup, ...], moved: Callable[[str], str]) -> tuple[FleetGroup, ...]:
+    return tuple(
+        msgspec.structs.replace(g, devices=rename_profiles(g.devices, moved), groups=_regrouped(g.groups, moved))
+        for g in groups
+    )
 
 
 def write_ranking(folder: Path, scenario: Scenario, ranking: Ranking, best: Outcome | None) -> list[Path]:

@@ -17,6 +17,9 @@ from fleetcast.view.choices import setup
 from fleetcast.view.plans import GAP, bare, layouts, plans_table, spaced
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fleetcast.runtime.measure import Profile
     from fleetcast.scenario.load import Scenario
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.search.capacity import Load, Need, Users
@@ -196,6 +199,36 @@ def remarks_view(remarks: Sequence[Remark]) -> RenderableType:
         text = Text.assemble((f"{remark.level}: ", style), where, remark.text)
         blocks.append(Group(text, Text(f"  {remark.next}", style="dim")) if remark.next else text)
     return Group(*blocks)
+
+
+def profile_view(profile: Profile, kept: Path | None) -> RenderableType:
+    """Returns a measured device: its figures with 80 % intervals, what a unit of work costs a core, what to do next."""
+    machine, core, sure = profile.machine, profile.core, profile.intervals
+    peaks = [(f"{name} products", f"peak.{name}", rate, "FLOP/s") for name, rate in profile.device["peak"].items()]
+    figures = [(what, show(value, unit), _between(sure[key], unit)) for what, key, value, unit in (
+        *peaks, ("memory, read and written", "bandwidth", profile.device["bandwidth"], "B/s"),
+    )]  # fmt: skip
+    scaling = profile.readings.scaling
+    cores = f"{machine.cores} cores do the work of {scaling['product']:.2f} (products), {scaling['copy']:.2f} (memory)"
+    costs = [(name, show(cost, "s"), _between(core.intervals[name], "s")) for name, cost in core.costs.items()]
+    blocks: list[RenderableType] = [
+        Text(f"{machine.id}: {machine.name}", style="bold"), Text(cores), Text(),
+        rows_table(("All cores", "", "80 %"), figures, right=(1, 2)), Text(),
+        rows_table(("One core, seconds of one", "", "80 %"), costs, right=(1, 2)), Text(),
+    ]  # fmt: skip
+    if profile.busy:
+        load = f"load {profile.readings.load:.1f} per core"
+        blocks.append(Text(f"other work ran ({load}): what all cores do is understated", style="bold yellow"))
+    if profile.doubted:
+        blocks.append(Text(f"probably disturbed, measure again: {', '.join(profile.doubted)}", style="bold yellow"))
+    blocks.append(Text(profile.device["power"]["source"].replace("not measured", "power is not measured"), style="dim"))
+    if kept is None:
+        blocks.append(Text('keep it with --out profile.toml, then write devices = "1x ./profile.toml"', style="dim"))
+    return Group(*blocks)
+
+
+def _between(ends: tuple[float, float], unit: str) -> str:
+    return f"{show(ends[0], unit)} to {show(ends[1], unit)}"
 
 
 def rows_table(

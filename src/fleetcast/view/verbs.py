@@ -16,6 +16,7 @@ from fleetcast.scenario import load as files
 from fleetcast.scenario.load import Scenario
 
 if TYPE_CHECKING:
+    from fleetcast.runtime.measure import Profile
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.scenario.plan import Plan
     from fleetcast.search.capacity import Load, Need, Users
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 Source = Scenario | str | Path | Mapping[str, Any]
 Progress = Callable[[int, int], None]
-"""Called with (plans simulated, plans to simulate)."""
+"""Called with (plans simulated, plans to simulate), or the rounds of a measurement."""
 
 _EXAMPLES = Path(__file__).parent / "examples"
 
@@ -143,7 +144,7 @@ def devices_needed(
 
     Args:
         source: a Scenario or what `load` takes.
-        kinds: devices of the catalogue; none = those of the scenario's fleet.
+        kinds: devices of the catalogue, or profiles (``./profile.toml``); none = those of the scenario's fleet.
         seed: instead of the scenario's.
         most: the largest fleet tried, of each kind.
 
@@ -152,9 +153,30 @@ def devices_needed(
     """
     from fleetcast.search import capacity
 
-    scenario = load(source, seed=seed)
-    own = dict.fromkeys(group.device.id for group in _serving(scenario).tree.groups)
-    return capacity.devices_needed(scenario, tuple(kinds) or own, most=most)
+    scenario, wanted = load(source, seed=seed), tuple(kinds)
+    groups = _serving(scenario).tree.groups
+    measured = [g.device.id for g in groups if g.device.fitted is not None]
+    if measured and not wanted:
+        problem, hint = "must be named beside measured devices", "Name the profile: --kinds ./profile.toml"
+        raise SpecError("kinds", problem, value=measured[0], hint=hint)
+    return capacity.devices_needed(scenario, wanted or dict.fromkeys(g.device.id for g in groups), most=most)
+
+
+def measure(device: str = "cpu", *, progress: Progress | None = None) -> Profile:
+    """Returns the profile of a device of this machine: its peaks, bandwidth, kernels, and how sure they are.
+
+    ``profile.toml()`` is the text of a file that scenarios name: ``devices = "1x ./profile.toml"``.
+
+    Args:
+        device: "cpu".
+        progress: called with (rounds done, rounds).
+
+    Raises:
+        Unsupported: another device.
+    """
+    from fleetcast.runtime.measure import measure as run
+
+    return run(device, progress=progress)
 
 
 def check(source: Source, *, seed: int | None = None) -> list[Remark]:

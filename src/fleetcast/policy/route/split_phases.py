@@ -23,9 +23,14 @@ class SplitPhases:
     kind = "split_phases"
     static = False
 
-    def __init__(self, *, spill: Annotated[float, Meta(ge=0, le=1e12)] = 0.0) -> None:
-        """Takes the prompt tokens per prefill replica beyond which decode replicas prefill too; 0 = they never do."""
-        self.spill = spill
+    def __init__(self, *, spill: Annotated[float, Meta(ge=0, le=1e12)] = 0.0, layerwise: bool = True) -> None:
+        """Stores when roles give way and how caches move.
+
+        Args:
+            spill: prompt tokens waiting per prefill replica beyond which decode replicas prefill too; 0 = never.
+            layerwise: layers of a cache leave as they are ready, not all when the prompt is done.
+        """
+        self.spill, self.layerwise = spill, layerwise
 
     def choose(self, arrival: Arrival, view: View, rng: np.random.Generator) -> int:
         """Returns the replica for the request's phase; roles that are not told count as "all"."""

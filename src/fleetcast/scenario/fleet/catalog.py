@@ -12,11 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import msgspec
 
 from fleetcast.base.errors import SpecError, closest
+from fleetcast.base.files import read_text
 from fleetcast.base.spec import Spec, convert, read_toml
-from fleetcast.scenario.fleet.devices import ClockCurve, Device
+from fleetcast.scenario.fleet.devices import ClockCurve, Device, Fitted
 from fleetcast.scenario.fleet.links import Link
 
 _FOLDER = Path(__file__).with_name("catalog")
@@ -28,6 +31,14 @@ Row = TypeVar("Row", bound=Device | Link)
 
 class _Devices(Spec):
     device: tuple[Device, ...]
+
+
+class _Profile(Spec):
+    """What `fleetcast measure` writes; ``measured`` says what it rests on."""
+
+    device: Device
+    coefficients: Fitted
+    measured: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class _Links(Spec):
@@ -61,6 +72,32 @@ def device(name: str, path: str = "device") -> Device:
         if found is not None:
             return found
     raise _unknown(name, path, "device", devices().values())
+
+
+def profile(file: Path, path: str = "device") -> Device:
+    """Returns the device of a file that `fleetcast measure` wrote.
+
+    Args:
+        file: the profile.
+        path: where its name stands, for the error.
+
+    Raises:
+        SpecError: unreadable, or not a profile.
+    """
+    table = read_toml(read_text(file), str(file))
+    if "device" not in table:
+        raise SpecError(
+            path, "names a file that is no device profile", value=str(file), limit="a profile has [device]",
+            hint="Write one with: fleetcast measure --out profile.toml",
+        )  # fmt: skip
+    found = convert(table, _Profile, str(file))
+    for name in found.coefficients.tables:
+        if name not in found.coefficients.spread:
+            raise SpecError(
+                f"{file}.coefficients.spread", f"lacks '{name}', which has a table", limit="a spread per table",
+                hint="Measure the machine again: fleetcast measure --out profile.toml",
+            )  # fmt: skip
+    return msgspec.structs.replace(found.device, fitted=found.coefficients)
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from typing import Literal
+from typing import Any, Literal
 
 from fleetcast.base.errors import Unsupported
 from fleetcast.base.spec import Spec
@@ -70,6 +70,20 @@ class Power(Spec):
     curve: str = ""
 
 
+class Fitted(Spec):
+    """Kernel coefficients that a measured device brings along; `cost.roofline` reads them.
+
+    Attributes:
+        source: what measured them.
+        spread: standard deviation of log(time) by kernel family.
+        tables: coefficients by family and number format.
+    """
+
+    source: str
+    spread: dict[str, float]
+    tables: dict[str, dict[str, dict[str, Any]]]
+
+
 class Device(Spec):
     """One kind of device.
 
@@ -86,6 +100,7 @@ class Device(Spec):
         network: id of the link between nodes.
         host_link: id of the link to host memory.
         measured: which of its figures rest on measured tables.
+        fitted: coefficients of a device that `fleetcast measure` profiled; the catalogue's lie in `cost`.
     """
 
     id: str
@@ -110,6 +125,7 @@ class Device(Spec):
     price_source: str = ""
     price_date: str = ""
     aliases: tuple[str, ...] = ()
+    fitted: Fitted | None = None
 
     def rate(self, dtype: str) -> float:
         """Returns the dense peak (FLOP/s) for ``dtype``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -26,7 +27,7 @@ class FleetGroup(Spec):
         name: how pools name it with ``on``; default its device.
         count: copies of the group that stand side by side on the link of the group above.
         link: joins what is in it: the devices of a node, or the groups below.
-        devices: as in ``[fleet]``, without files.
+        devices: as in ``[fleet]``, but no fleet's file.
         groups: the groups below this one.
     """
 
@@ -41,7 +42,8 @@ class Fleet(Spec):
     """What a scenario says under ``[fleet]``.
 
     Attributes:
-        devices: how many of what, several kinds joined by ``+``; or a fleet's TOML file.
+        devices: how many of what, several kinds joined by ``+``, a kind being a device of the catalogue or a profile
+            (``1x profile.toml``); or a fleet's TOML file.
         groups: instead of ``devices``: the tree written out.
         link: over the catalogue's link inside a node; only beside ``devices``.
         network: over its link between nodes; beside ``groups``, the link between these.
@@ -61,11 +63,16 @@ class Fleet(Spec):
     power_limit: Watts | None = None
 
 
-def parse_devices(text: str, path: str = "fleet.devices") -> list[tuple[int, Device]]:
-    """Returns (count, device) of each term of ``"4x h100-sxm + 4x a100-80g-sxm"``.
+def parse_devices(text: str, path: str = "fleet.devices", base: Path | None = None) -> list[tuple[int, Device]]:
+    """Returns (count, device) of each term of ``"4x h100-sxm + 2x ./profile.toml"``.
+
+    Args:
+        text: the terms; a name that ends in ``.toml`` is a profile that `fleetcast measure` wrote.
+        path: where they stand, for errors.
+        base: folder that paths of profiles start from; default the working directory.
 
     Raises:
-        SpecError: empty, a count below one, or a device that the catalogue does not have.
+        SpecError: empty, a count below one, a device that the catalogue does not have, or a file that is no profile.
     """
     terms: list[tuple[int, Device]] = []
     for part in text.split("+"):
@@ -76,8 +83,27 @@ def parse_devices(text: str, path: str = "fleet.devices") -> list[tuple[int, Dev
         if not 1 <= count <= _MOST_DEVICES:
             limit = f"1 to {_MOST_DEVICES:,} of each"
             raise SpecError(path, "counts too few or too many", value=text, limit=limit)
-        terms.append((count, catalog.device(match[2], path)))
+        name = match[2]
+        measured = name.endswith(".toml")
+        device = catalog.profile((base or Path()) / name, path) if measured else catalog.device(name, path)
+        terms.append((count, device))
     return terms
+
+
+def rename_profiles(devices: str, rename: Callable[[str], str]) -> str:
+    """Returns ``devices`` with the path of every profile in it renamed."""
+    parts = []
+    for part in devices.split("+"):
+        match = _TERM.match(part.strip())
+        profile = match is not None and match[2].endswith(".toml")
+        parts.append(part.strip()[: match.start(2)] + rename(match[2]) if match and profile else part.strip())
+    return " + ".join(parts)
+
+
+def names_file(devices: str) -> bool:
+    """Returns whether ``devices`` names a fleet's file, and not kinds of devices with their counts."""
+    match = _TERM.match(devices)
+    return devices.endswith(".toml") and "+" not in devices and match is not None and match[1] is None
 
 
 def read(fleet: Fleet, base: Path, path: str) -> tuple[Fleet, Path]:
@@ -94,8 +120,11 @@ def read(fleet: Fleet, base: Path, path: str) -> tuple[Fleet, Path]:
     except (OSError, UnicodeDecodeError) as error:
         problem = f"cannot be read: {getattr(error, 'strerror', None) or 'not text'}"
         raise SpecError(f"{path}.devices", problem, value=str(file), hint="Check the path") from None
+    if "device" in table:
+        problem, hint = "names a device profile without a count", f'Write e.g. devices = "1x {fleet.devices}"'
+        raise SpecError(f"{path}.devices", problem, value=fleet.devices, hint=hint)
     inner = convert(table.get("fleet", table), Fleet, fleet.devices)
-    if inner.devices.endswith(".toml"):
+    if names_file(inner.devices):
         problem, limit = "names another file", "a fleet's file holds the fleet itself"
         raise SpecError(fleet.devices, problem, value=inner.devices, limit=limit)
     default = Fleet()

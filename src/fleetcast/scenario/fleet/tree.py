@@ -138,12 +138,12 @@ def resolve(fleet: Fleet, base: Path | None = None, path: str = "fleet") -> Tree
     Raises:
         SpecError: contradictory or unknown; names path, value, limit and next step.
     """
-    if fleet.devices.endswith(".toml"):
+    if spec.names_file(fleet.devices):
         fleet, base = spec.read(fleet, base or Path(), path)
     spec.check(fleet, path)
-    walk = _Walk()
+    walk = _Walk(base)
     if fleet.devices:
-        walk.terms(parse_devices(fleet.devices, f"{path}.devices"), fleet.link, fleet.network, ())
+        walk.terms(parse_devices(fleet.devices, f"{path}.devices", base), fleet.link, fleet.network, ())
     else:
         walk.children(fleet.groups, fleet.network, (), path)
     prices = _prices(fleet, [leaf.device for leaf in walk.leaves], path, walk.notes)
@@ -171,7 +171,8 @@ class _Leaf:
 class _Walk:
     """Collects the leaves, and the link that joins the children of each inner group."""
 
-    def __init__(self) -> None:
+    def __init__(self, base: Path | None) -> None:
+        self.base = base
         self.leaves: list[_Leaf] = []
         self.joins: dict[tuple[str, ...], Link] = {}
         self.joined: list[Link] = []
@@ -211,7 +212,7 @@ class _Walk:
     def group(self, group: FleetGroup, join: str, path: tuple[str, ...], where: str, taken: set[str]) -> None:
         """Adds one group, ``group.count`` times; ``join`` is the link of the group above."""
         spec.check_group(group, where)
-        terms = parse_devices(group.devices, f"{where}.devices") if group.devices else []
+        terms = parse_devices(group.devices, f"{where}.devices", self.base) if group.devices else []
         if group.name in taken:
             raise SpecError(
                 f"{where}.name", "is a second group of that name", value=group.name,
@@ -247,10 +248,11 @@ class _Walk:
 
 def _prices(fleet: Fleet, devices: list[Device], path: str, notes: list[str]) -> dict[str, float | None]:
     prices = {device.id: device.price for device in devices}
+    measured = {device.id: device for device in devices if device.fitted is not None}
     given: set[str] = set()
     for name, price in fleet.price.items():
         where = f"{path}.price.{name}"
-        device = catalog.device(name, where)
+        device = measured.get(name) or catalog.device(name, where)
         if device.id not in prices:
             limit = f"it has {', '.join(prices)}"
             raise SpecError(where, "prices a device that the fleet does not have", value=price, limit=limit)

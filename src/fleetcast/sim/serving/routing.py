@@ -38,7 +38,7 @@ def split_roles(servers: Sequence[Server]) -> bool:
     return any(s.pool.role != "all" for s in servers)
 
 
-def transfers(state: Setting, servers: Sequence[Server]) -> list[list[tuple[float, float, float]]]:
+def transfers(state: Setting, servers: Sequence[Server], layerwise: bool) -> list[list[tuple[float, float, float]]]:
     """Returns, from each replica to each, what moving a request's cache takes: (s per prompt token, s, share left).
 
     Every device of the smaller replica moves its share over a link of its own. ``share left`` is the last layer's where
@@ -51,7 +51,7 @@ def transfers(state: Setting, servers: Sequence[Server]) -> list[list[tuple[floa
             link = state.tree.link_between(a.group, b.group)
             lanes = min(a.cost.devices, b.cost.devices)
             size = a.model.kv_bytes_per_token(BITS[a.kv_dtype] / 8, 1)
-            left = 1.0 / a.model.layers if a.pool.layerwise is not False else 1.0
+            left = 1.0 / a.model.layers if layerwise else 1.0
             row.append((size / (link.bandwidth * lanes), link.latency, left))
         table.append(row)
     return table

@@ -18,7 +18,7 @@ from fleetcast.scenario.objective import Slo, judge
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.outcome import Requests as Served
 from fleetcast.scenario.plan import ROLES, Plan, pool_label
-from fleetcast.sim.serving import account, kernel, stepwise
+from fleetcast.sim.serving import account, kernel, reference
 from fleetcast.sim.serving.routing import Run, assign, checked_choice, pauses, speeds, split_roles, starts, transfers
 from fleetcast.sim.serving.setting import Server, Setting
 
@@ -45,7 +45,7 @@ def simulate(state: Setting, plan: Plan, *, record: bool = False, by_step: bool 
         compiled = False  # a user's route that looks at loads must be asked as the loop goes
     if split_roles(servers) and type(policy) is not routes.SplitPhases:
         compiled = False
-    run = _run_kernel if compiled else stepwise.run
+    run = _run_kernel if compiled else reference.run
     done = run(state, servers, policy, record=record, by_step=by_step)
     api = np.array([s.cost.api for s in servers])[done.began]
     api = api + np.array([s.cost.api_token for s in servers])[done.began] * requests.prompt
@@ -91,7 +91,7 @@ def _run_kernel(state: Setting, servers: Sequence[Server], policy: Any, *, recor
     if moving:
         ends, starts_ = kernel.zeros("i", n), kernel.zeros("i", n)
         roles = [ROLES.index(s.pool.role) for s in servers]
-        links = transfers(state, servers)
+        links = transfers(state, servers, policy.layerwise)
         pause_ = pauses(state, servers).tolist() if requests.concurrency else []
         kernel.drive_split(
             replicas, roles, weights.tolist(), ends, starts_, links, requests.concurrency, pause_, float(policy.spill)

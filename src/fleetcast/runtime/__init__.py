@@ -1,0 +1,1 @@
+"""The real clock: what runs and measures on machines at hand."""
