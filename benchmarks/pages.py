@@ -37,9 +37,10 @@ from fleetcast.scenario.fleet.spec import Fleet, FleetGroup
 from fleetcast.scenario.load import KINDS, Scenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, Objective, Slo
 from fleetcast.scenario.outcome import UNITS
-from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES, LOWEST_CLOCK, ROLES, Pool
+from fleetcast.scenario.plan import COUNTS, DTYPES, HANDOFFS, KV_DTYPES, LOWEST_CLOCK, ROLES, Pool, Stage
 from fleetcast.scenario.workload.architectures import BUILDERS
 from fleetcast.scenario.workload.catalog import models
+from fleetcast.scenario.workload.exits import Exit
 from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving
 from fleetcast.sim.serving.setting import DEFAULT_ENGINE
 
@@ -48,7 +49,8 @@ _BLOCK = re.compile(r"<!-- table:([\w-]+) -->(.*?)<!-- /table -->", re.DOTALL)
 
 FORMS: Mapping[str, type[msgspec.Struct]] = {
     "": Scenario, "fleet": Fleet, "fleet.groups": FleetGroup, "workload": Serving, "workload.arrivals": Arrivals,
-    "workload.lengths": Lengths, "slo": Slo, "objective": Objective, "plan": Pool,
+    "workload.lengths": Lengths, "workload.exits": Exit, "slo": Slo, "objective": Objective, "plan": Pool,
+    "plan.cascade": Stage,
 }  # fmt: skip
 """What a scenario file is made of: the path of each table and the class that reads it."""
 
@@ -66,6 +68,8 @@ EXAMPLES: Mapping[str, str] = {
     "workload.arrivals.ramp": '"10 s"',
     "workload.lengths.kind": '"lognormal"', "workload.lengths.prompt": "1000", "workload.lengths.output": "200",
     "workload.lengths.prompt_p90": "2000", "workload.lengths.output_p90": "300",
+    "workload.exits": '"ai-flow-ruyi-7b"', "workload.confidence": "0.8",
+    "workload.exits.layers": "11", "workload.exits.quality": "0.37",
     "objective.minimize": '["cost", "latency"]', "objective.maximize": '"goodput"',
     "plan.role": '"all"', "plan.on": '"new"', "plan.model": '"llama-3.1-8b"', "plan.replicas": "2",
     "plan.tensor_parallel": "[2, 4, 8]", "plan.pipeline_parallel": "1", "plan.expert_parallel": "[1, 8]",
@@ -73,12 +77,15 @@ EXAMPLES: Mapping[str, str] = {
     "plan.activation_dtype": '"bf16"', "plan.clock": "[0.7, 1.0]",
     "plan.batch": '{ kind = "chunked", chunk = 2048 }', "plan.order": '{ kind = "shortest_prompt" }',
     "plan.memory": '{ kind = "swap" }',
+    "plan.cascade.on": '"cloud"', "plan.cascade.exit": "28", "plan.cascade.handoff": '"hidden"',
+    "plan.cascade.split": "11", "plan.cascade.after": '"phone"', "plan.cascade.threshold": "0.7",
 }  # fmt: skip
 """One value per key, as a file has it; a test loads each."""
 
 CHOICES: Mapping[str, Iterable[str]] = {
     "workload.kind": KINDS[:1], "workload.arrivals.kind": ("poisson", "uniform", "gamma", "closed"),
     "workload.lengths.kind": ("fixed", "lognormal"), "objective.minimize": MINIMIZE, "objective.maximize": MAXIMIZE,
+    "plan.cascade.handoff": HANDOFFS,
     "plan.role": ROLES, "plan.dtype": DTYPES, "plan.kv_dtype": KV_DTYPES, "plan.activation_dtype": DTYPES,
     "plan.batch": kinds(batch), "plan.order": kinds(order), "plan.memory": kinds(memory), "plan.engine": engines(),
 }  # fmt: skip
@@ -99,7 +106,8 @@ DEFAULTS: Mapping[str, str] = {
     "plan.kv_dtype": '`"auto"`',
     "plan.activation_dtype": "follows dtype", "plan.clock": "`1.0`", "plan.on": "the only group",
     "workload.arrivals.ramp": "a seventh of a request's time",
-    "workload.requests": "all", "fleet.power_limit": "the board's",
+    "workload.requests": "all", "fleet.power_limit": "the board's", "plan.cascade.after": "the stage before",
+    "workload.exits": "no tiers", "workload.confidence": "one answer a query",
 }  # fmt: skip
 """What an absent key means where the class says None."""
 
@@ -168,14 +176,20 @@ def keys(path: str) -> str:
 
 def slo_keys() -> str:
     """Returns the limits that ``[slo]`` knows: a metric and a statistic."""
-    said = {"ttft": "arrival to first token", "tpot": "time per further output token", "e2e": "arrival to last token"}
+    said = {
+        "quality": "least share of right answers, where the workload has exits",
+        "ttft": "arrival to first token",
+        "tpot": "time per further output token",
+        "e2e": "arrival to last token",
+    }
     found: dict[str, list[str]] = {}
     for name in Slo.__struct_fields__:
-        metric, _, statistic = name.partition("_")
-        found.setdefault(metric, []).append(f"`{metric}_{statistic}`")
-    rows = [
-        (", ".join(names), "quantity, s", "no limit", "at least 0", said[metric]) for metric, names in found.items()
-    ]
+        metric = name.partition("_")[0]
+        found.setdefault(metric, []).append(f"`{name}`")
+    rows = []
+    for metric, names in found.items():
+        kind, limit = ("number", "0 to 1") if metric == "quality" else ("quantity, s", "at least 0")
+        rows.append((", ".join(names), kind, "no limit", limit, said[metric]))
     return table(("keys", "type", "default", "range", "limits"), rows)
 
 
@@ -437,7 +451,8 @@ def _billions(count: float) -> str:
 TABLES: Mapping[str, Callable[[], str]] = {
     "scenario": lambda: keys(""), "fleet": lambda: keys("fleet"), "groups": lambda: keys("fleet.groups"),
     "workload": lambda: keys("workload"), "arrivals": lambda: keys("workload.arrivals"),
-    "lengths": lambda: keys("workload.lengths"), "slo": slo_keys, "objective": lambda: keys("objective"),
+    "lengths": lambda: keys("workload.lengths"), "exits": lambda: keys("workload.exits"),
+    "cascade": lambda: keys("plan.cascade"), "slo": slo_keys, "objective": lambda: keys("objective"),
     "plan": lambda: keys("plan"), "devices": device_table, "device-sources": device_sources, "links": link_table,
     "grids": grid_table, "models": model_table, "architectures": architecture_table, "engines": engine_table,
     "engine-sources": engine_sources, "engine-keys": engine_keys, "host-keys": host_keys,

@@ -1,4 +1,4 @@
-"""The command line: `plan`, `simulate`, `check`, `capacity`, `export`, `catalog`, `examples`, `schema`.
+"""The command line: `plan`, `simulate`, `advise`, `check`, `capacity`, `export`, `catalog`, `examples`, `schema`.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 ok, 1 infeasible, 2 bad input.
 """
@@ -81,7 +81,7 @@ def app() -> App:
         name="fleetcast", version=release, version_flags=["--version"], suppress_keyboard_interrupt=False,
         help="Forecast, plan and run AI workloads on any fleet, from phones to GPU clusters.",
     )  # fmt: skip
-    for command in (plan, simulate, check, capacity, export, catalog, examples, schema):
+    for command in (plan, simulate, advise, check, capacity, export, catalog, examples, schema):
         made.command(command)
     return made
 
@@ -141,6 +141,14 @@ def simulate(file: File, /, *, common: Common = _DEFAULTS) -> int:
     console.print(outcome_view(scenario, outcome, console.width))
     _say_written(console, written)
     return 0
+
+
+def advise(file: File, /, *, common: Common = _DEFAULTS) -> int:
+    """Say by which techniques a scenario's model runs on one device of each kind, and why not otherwise."""
+    found = verbs.advise(_load(file, common))
+    table = {"advice": [advice.table() for advice in found]}
+    _answer(common, table, lambda width: _tables().advice_view(found, width))
+    return 0 if all(advice.options for advice in found) else 1
 
 
 def check(file: File, /, *, strict: Annotated[bool, Parameter(negative=())] = False, common: Common = _DEFAULTS) -> int:

@@ -18,6 +18,7 @@ from fleetcast.view import figures, words
 if TYPE_CHECKING:
     from fleetcast.scenario.load import Scenario
     from fleetcast.scenario.outcome import Outcome
+    from fleetcast.search.advice.advisor import Advice
     from fleetcast.search.capacity import Load, Need
     from fleetcast.search.ranking import Ranking
     from fleetcast.view.checks import Remark
@@ -77,6 +78,20 @@ def _plan_columns(width: int) -> list[Column]:
     ]
 
 
+def _tier_columns() -> list[Column]:
+    """Columns of cascades over tiers, all of them means per answer."""
+    return [
+        Column("Answers", lambda o: words.plan_name(o.plan), right=False, plain=False),
+        Column("Right", _bare("quality")),
+        Column("TTFT", _bare("ttft.mean")),
+        Column("E2E", _bare("e2e.mean")),
+        Column("Energy", _bare("energy")),
+        Column("Sent", _bare("bytes")),
+        Column("$ per 1,000", lambda o: words.show_money(1000 * o.metrics["cost"])),
+        Column("SLO", slo_word, right=False),
+    ]
+
+
 def slo_word(outcome: Outcome) -> str:
     """Returns "met", "missed", or "–" where nothing is limited."""
     if not outcome.slo.get("checks"):
@@ -87,9 +102,11 @@ def slo_word(outcome: Outcome) -> str:
 def plans_table(plans: Sequence[Outcome], best: Outcome | None, width: int) -> Table:
     """Returns the ranking as a table that fits ``width``, the best plan in bold."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0), header_style="dim")
-    filled = fitted(_plan_columns(width), plans, width)
+    tiers = any(o.plan.get("cascade") for o in plans)
+    filled = [(c, [c.cell(o) for o in plans]) for c in _tier_columns()] if tiers else []
+    filled = filled or fitted(_plan_columns(width), plans, width)
     for column, _ in filled:
-        table.add_column(column.head, justify="right" if column.right else "left", no_wrap=True)
+        table.add_column(column.head, justify="right" if column.right else "left", no_wrap=column.plain)
     for i, outcome in enumerate(plans):
         cells = [Text(cells[i]) for _, cells in filled]
         cells[-1].stylize({"met": "green", "missed": "red"}.get(cells[-1].plain, ""))
@@ -107,7 +124,8 @@ def ranking_view(scenario: Scenario, ranking: Ranking, width: int) -> Renderable
         head = Text(words.failure(ranking) + (". Nearest misses:" if plans else "."), style="bold red")
         why = words.binding(plans[0]) if plans else []
     else:
-        head = Text.assemble("Best: ", (words.plan_name(best.plan), "bold"), f", {words.policy_name(best.plan)}")
+        rest = "" if best.plan.get("cascade") else f", {words.policy_name(best.plan)}"
+        head = Text.assemble("Best: ", (words.plan_name(best.plan), "bold"), rest)
         why = words.why(best, [*ranking.plans, *ranking.misses], scenario.objective)
     parts: list[RenderableType] = [Text(words.question(scenario), style="dim"), Text(), head]
     if plans:
@@ -204,6 +222,33 @@ def remarks_view(remarks: Sequence[Remark]) -> RenderableType:
     return Group(*blocks)
 
 
+def advice_view(found: Sequence[Advice], width: int) -> RenderableType:
+    """Returns how a model runs on each device: what fits, how fast, at what cost in quality; and what does not fit."""
+    parts: list[RenderableType] = []
+    for advice in found:
+        verb = "runs" if advice.options else "does not run"
+        parts.append(Text.assemble((f"{advice.model} {verb} on {advice.device}", "bold"), f", {advice.engine}"))
+        rows = [
+            (
+                o.technique, o.model, show(o.bytes, "B"), f"{show(o.elsewhere, 'B')} in {o.where}" if o.where else "",
+                show(o.ttft, "s"), show(o.tpot, "s"), o.quality,
+            )
+            for o in advice.options
+        ]  # fmt: skip
+        if rows:
+            have = show(advice.options[0].have, "B")
+            heads = ("Technique", "Model", f"Of {have}", "Elsewhere", "TTFT", "A token", "Quality lost")
+            parts += [Text(), rows_table(heads, rows, right=(2, 4, 5), width=width)]
+        sentences = [
+            f"{r.technique}: {r.why}" + (f", {show(r.need, 'B')} of {show(r.have, 'B')}" if r.have else "")
+            for r in advice.refused
+        ]
+        sources = dict.fromkeys(o.source for o in advice.options if o.source)
+        parts += [Text(), _bullets("Not possible, or of no use", sentences, dim=True)]
+        parts.append(_bullets("Sources", list(sources), dim=True))
+    return Group(*parts)
+
+
 def rows_table(
     heads: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = (), width: int = 0, drop: int = 0
 ) -> Table:
@@ -237,6 +282,8 @@ def _pairs(outcome: Outcome, width: int) -> Table:
         (goal["carbon"], "Carbon per M tokens"), ("power", "Mean power"), ("makespan", "Time span"),
         ("mfu", "Compute used"), ("mbu", "Bandwidth used"), ("preemptions", "Pre-emptions"), ("devices", "Devices"),
     ]  # fmt: skip
+    if "quality" in outcome.metrics:
+        rows = [("quality", "Right answers"), ("bytes", "Sent"), *rows]
     cells = [(name, words.metric(outcome, path)) for path, name in rows]
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, _GAP, 0, 0))
     pairs = 2 if width < 110 else 3

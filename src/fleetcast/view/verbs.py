@@ -18,6 +18,7 @@ from fleetcast.scenario.load import Scenario
 if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.scenario.plan import Plan
+    from fleetcast.search.advice.advisor import Advice
     from fleetcast.search.capacity import Load, Need
     from fleetcast.search.ranking import Ranking
     from fleetcast.sim.serving.setting import Setting
@@ -77,26 +78,37 @@ def plan(source: Source, *, seed: int | None = None, top: int | None = 10, progr
         SpecError: anything in the scenario that cannot be.
         Infeasible: nothing fits.
     """
+    scenario = load(source, seed=seed)
+    if scenario.workload.exits is not None:
+        from fleetcast.search.tiers import planner
+
+        return planner.plan(_resolved(scenario), top=top)
     from fleetcast.search import parallelism
 
-    return parallelism.search(_serving(load(source, seed=seed)), top=top, progress=progress)
+    return parallelism.search(_serving(scenario), top=top, progress=progress)
 
 
 def simulate(source: Source, *, seed: int | None = None, record: bool = False) -> Outcome:
     """Returns what happens under the scenario's plan.
 
     Args:
-        source: a Scenario or what `load` takes; ``[plan]`` needs replicas, tensor_parallel, pipeline_parallel.
+        source: a Scenario or what `load` takes; ``[plan]`` needs replicas, tensor_parallel, pipeline_parallel, and
+            where the workload has exits a cascade instead.
         seed: instead of the scenario's.
-        record: keep the event record for timelines; changes no result.
+        record: keep the event record for timelines; changes no result. A cascade has none.
 
     Raises:
         SpecError: anything in the scenario that cannot be.
         Infeasible: the plan does not fit.
     """
+    scenario = load(source, seed=seed)
+    if scenario.workload.exits is not None:
+        from fleetcast.search.tiers import planner
+
+        return planner.simulate(_resolved(scenario))
     from fleetcast.sim.serving.world import simulate as run
 
-    return run(*completed(source, seed=seed), record=record)
+    return run(*completed(scenario), record=record)
 
 
 def max_rate(source: Source, *, seed: int | None = None, tolerance: float = 0.02) -> Load:
@@ -138,6 +150,21 @@ def devices_needed(
     return capacity.devices_needed(scenario, tuple(kinds) or own, most=most)
 
 
+def advise(source: Source, *, seed: int | None = None) -> list[Advice]:
+    """Returns, for one device of each group of the fleet, by which techniques the scenario's model runs on it.
+
+    Args:
+        source: a Scenario or what `load` takes; its model, its longest request and its devices are asked about.
+        seed: instead of the scenario's.
+
+    Raises:
+        SpecError: anything in the scenario that cannot be.
+    """
+    from fleetcast.search.advice.advisor import advise as ask
+
+    return ask(_resolved(load(source, seed=seed)))
+
+
 def check(source: Source, *, seed: int | None = None) -> list[Remark]:
     """Returns what is wrong or doubtful about a scenario, errors first; an empty list means nothing was found.
 
@@ -146,11 +173,34 @@ def check(source: Source, *, seed: int | None = None) -> list[Remark]:
     """
     from fleetcast.view.checks import remarks
 
-    return remarks(_serving(load(source, seed=seed)))
+    scenario = load(source, seed=seed)
+    return remarks(_serving(scenario) if scenario.workload.exits is None else _resolved(scenario))
 
 
 def _serving(scenario: Scenario) -> Setting:
-    """The scenario resolved for the world of its kind."""
+    """The scenario resolved for the serving world alone, which knows no exits."""
+    if scenario.workload.exits is not None:
+        raise Unsupported(
+            "workload.exits: only plan, simulate and check know the exits of a familial model",
+            "Leave workload.exits out",
+        )
+    goals = [goal for goal, _, _ in scenario.objective.goals()]
+    for path, asked in (
+        ("slo.quality", scenario.slo.quality is not None),
+        ("objective.minimize = 'bytes'", "bytes" in goals),
+        ("workload.confidence", scenario.workload.confidence is not None),
+        ("plan.cascade", bool(scenario.plan.cascade)),
+    ):  # fmt: skip
+        if asked:
+            raise SpecError(
+                path, "is about a familial model, and the workload has no exits",
+                hint='Add workload.exits, e.g. "ai-flow-ruyi-7b", or leave it out',
+            )  # fmt: skip
+    return _resolved(scenario)
+
+
+def _resolved(scenario: Scenario) -> Setting:
+    """The scenario with its names looked up."""
     if scenario.workload.kind != "serving":
         raise Unsupported(f"workload.kind = '{scenario.workload.kind}' has no engine yet")
     from fleetcast.sim.serving.setting import setting
