@@ -40,8 +40,10 @@ from fleetcast.scenario.outcome import UNITS
 from fleetcast.scenario.plan import COUNTS, DTYPES, HANDOFFS, KV_DTYPES, LOWEST_CLOCK, ROLES, Pool, Stage
 from fleetcast.scenario.workload.architectures import BUILDERS
 from fleetcast.scenario.workload.catalog import models
-from fleetcast.scenario.workload.exits import Exit
+from fleetcast.scenario.workload.exits import Exit, families
 from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving
+from fleetcast.search.advice.techniques import FORMATS, SHAPES, storage_of
+from fleetcast.search.tiers.family import runs, whole
 from fleetcast.sim.serving.setting import DEFAULT_ENGINE
 
 _RUN = re.compile(r"<!-- run:(fleetcast [^\n]+?) -->(.*?)<!-- /run -->", re.DOTALL)
@@ -284,7 +286,10 @@ def device_sources() -> str:
 
 def link_table() -> str:
     """Returns the links: bandwidth of a device in one direction, latency, source."""
-    rows = ((f"`{x.id}`", show(x.bandwidth, "B/s"), show(x.latency, "s"), x.kind, x.source) for x in links().values())
+    rows = []
+    for x in links().values():
+        rate = show(x.bandwidth, "B/s") + (f", {show(x.uplink, 'B/s')} up" if x.uplink else "")
+        rows.append((f"`{x.id}`", rate, show(x.latency, "s"), x.kind, x.source))
     return table(("link", "bandwidth", "latency", "kind", "source"), rows)
 
 
@@ -444,6 +449,43 @@ def metric_table() -> str:
     return table(("metric", "unit"), ((f"`{k}`", unit or "-") for k, unit in UNITS.items()))
 
 
+def autolife_table() -> str:
+    """Returns the forecast of AutoLife-Lite's application on phones, edge and cloud."""
+    from benchmarks.tiers import autolife_table as forecast
+
+    return forecast()
+
+
+def technique_table() -> str:
+    """Returns the advisor's techniques: what each does."""
+    rows = []
+    for name, technique in (FORMATS | SHAPES).items():
+        said = (inspect.getdoc(technique) or "").split("\n")[0]
+        rows.append((f"`{name}`", "weights" if name in FORMATS else "shape", said))
+    return table(("technique", "changes", "how"), rows)
+
+
+def storage_table() -> str:
+    """Returns how fast devices read their storage, and who says so."""
+    rows = {id(s): s for s in map(storage_of, devices().values())}.values()
+    return table(
+        ("devices, or kinds of device", "storage", "source"),
+        ((", ".join(s.names), show(s.bandwidth, "B/s"), s.source) for s in rows),
+    )
+
+
+def family_table() -> str:
+    """Returns the published familial models: exits, their scores and their source."""
+    rows = []
+    for f in families().values():
+        trunk = models()[f.trunk]
+        for e in f.exits:
+            layers = runs(trunk, whole(e.layers)).params() - trunk.embedding_params()
+            rows.append((f"`{f.id}`", f"`{f.trunk}`", str(e.layers), _billions(layers), f"{e.quality:.1%}", f.source))
+    heads = ("family", "trunk", "exit after", "parameters of its layers", "right", "source")
+    return table(heads, rows)
+
+
 def _billions(count: float) -> str:
     return f"{count / 1e9:,.2f} B" if count >= 1e9 else f"{count / 1e6:,.0f} M"
 
@@ -457,6 +499,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "grids": grid_table, "models": model_table, "architectures": architecture_table, "engines": engine_table,
     "engine-sources": engine_sources, "engine-keys": engine_keys, "host-keys": host_keys,
     "host-ranges": host_ranges, "host": host_table,
+    "autolife": autolife_table, "techniques": technique_table, "storage": storage_table, "families": family_table,
     "policies": policy_table, "policy-rules": policy_rules, "metrics": metric_table,
 }  # fmt: skip
 """What a page may ask for, by name."""
