@@ -45,6 +45,7 @@ from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving
 from fleetcast.search.advice.techniques import FORMATS, SHAPES, storage_of
 from fleetcast.search.tiers.family import runs, whole
 from fleetcast.sim.serving.setting import DEFAULT_ENGINE
+from fleetcast.view.exports.machines import MAKES
 
 _RUN = re.compile(r"<!-- run:(fleetcast [^\n]+?) -->(.*?)<!-- /run -->", re.DOTALL)
 _BLOCK = re.compile(r"<!-- table:([\w-]+) -->(.*?)<!-- /table -->", re.DOTALL)
@@ -67,7 +68,7 @@ EXAMPLES: Mapping[str, str] = {
     "workload.speed_up": "2.0", "workload.requests": "2000",
     "workload.arrivals.kind": '"poisson"', "workload.arrivals.rate": '"4 /s"', "workload.arrivals.requests": "1000",
     "workload.arrivals.concurrency": "16", "workload.arrivals.cv": "3.0",
-    "workload.arrivals.ramp": '"10 s"',
+    "workload.arrivals.ramp": '"10 s"', "workload.arrivals.think": '"500 ms"', "workload.lengths.spread": "0.1",
     "workload.lengths.kind": '"lognormal"', "workload.lengths.prompt": "1000", "workload.lengths.output": "200",
     "workload.lengths.prompt_p90": "2000", "workload.lengths.output_p90": "300",
     "workload.exits": '"ai-flow-ruyi-7b"', "workload.confidence": "0.8",
@@ -96,6 +97,8 @@ RANGES: Mapping[str, str] = {
     "fleet.pue": "1 to 10",
     "fleet.power_limit": "above idle",
     "fleet.groups.count": "1 to 10,000",
+    "fleet.grid": "0 to 100,000 g/kWh",
+    "workload.arrivals.rate": "above 0",
     "plan.clock": f"{LOWEST_CLOCK} to 1",
 } | {f"plan.{name}": "from 1" for name in COUNTS}
 """Ranges that are checked beyond what a type says."""
@@ -107,7 +110,7 @@ DEFAULTS: Mapping[str, str] = {
     "plan.model": "the workload's", "plan.expert_parallel": "`1`", "plan.attention_dp": "`1`",
     "plan.kv_dtype": '`"auto"`',
     "plan.activation_dtype": "follows dtype", "plan.clock": "`1.0`", "plan.on": "the only group",
-    "workload.arrivals.ramp": "a seventh of a request's time",
+    "workload.arrivals.ramp": "`0`", "workload.arrivals.think": "`0`", "workload.lengths.spread": "see right",
     "workload.requests": "all", "fleet.power_limit": "the board's", "plan.cascade.after": "the stage before",
     "workload.exits": "no tiers", "workload.confidence": "one answer a query",
 }  # fmt: skip
@@ -190,7 +193,7 @@ def slo_keys() -> str:
         found.setdefault(metric, []).append(f"`{name}`")
     rows = []
     for metric, names in found.items():
-        kind, limit = ("number", "0 to 1") if metric == "quality" else ("quantity, s", "at least 0")
+        kind, limit = ("number", "above 0, to 1") if metric == "quality" else ("quantity, s", "above 0")
         rows.append((", ".join(names), kind, "no limit", limit, said[metric]))
     return table(("keys", "type", "default", "range", "limits"), rows)
 
@@ -237,7 +240,7 @@ def _range(hint: Any) -> str:
         if meta is not None and meta.gt is not None:
             return f"above {meta.gt}"
         if meta is not None and meta.ge is not None:
-            return f"{meta.ge} to {meta.le:,}"
+            return f"{meta.ge} to {meta.le:,}" if meta.le is not None else f"{meta.ge} to below {meta.lt:,}"
     return ""
 
 
@@ -384,6 +387,16 @@ def host_table() -> str:
     return table(("engine", "device", *names), rows)
 
 
+def export_makes() -> str:
+    """Returns what `export` knows of each make of devices: the pod's resource and the images of the engines."""
+    rows = [
+        (make, f"`{m.resource}`", *(f"`{m.images[e].replace('{tag}', 'VERSION')}`" if e in m.images else "-"
+                                    for e in ("vllm", "sglang")))
+        for make, m in MAKES.items()
+    ]  # fmt: skip
+    return table(("devices", "resource", "vLLM", "SGLang"), rows)
+
+
 def host_ranges() -> str:
     """Returns the physical range that each fit keeps a host constant in: ``RANGES`` of the scripts in ``fit/``."""
     scripts = {path.stem: _literal(path, "RANGES") for path in sorted((ROOT / "benchmarks/fit").glob("*.py"))}
@@ -498,7 +511,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "plan": lambda: keys("plan"), "devices": device_table, "device-sources": device_sources, "links": link_table,
     "grids": grid_table, "models": model_table, "architectures": architecture_table, "engines": engine_table,
     "engine-sources": engine_sources, "engine-keys": engine_keys, "host-keys": host_keys,
-    "host-ranges": host_ranges, "host": host_table,
+    "host-ranges": host_ranges, "host": host_table, "exports": export_makes,
     "autolife": autolife_table, "techniques": technique_table, "storage": storage_table, "families": family_table,
     "policies": policy_table, "policy-rules": policy_rules, "metrics": metric_table,
 }  # fmt: skip

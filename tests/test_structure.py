@@ -32,6 +32,14 @@ def test_source_file_is_short_documented_and_well_named(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_every_scenario_error_says_a_limit_or_a_next_step(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "SpecError":
+            said = {keyword.arg for keyword in node.keywords}
+            assert said & {"limit", "hint"}, f"line {node.lineno}: what would be accepted, or what to do?"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_no_room_imports_the_front_door(path: Path) -> None:
     """`fleetcast/__init__` opens the verbs lazily: importing it from below closes a circle."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -35,8 +35,10 @@ KERNELS = (0.75, 1.0, 1.3)
 MEASURED = ("vllm",)
 """Engines whose own kernels the tables hold."""
 EAGER = 6e-5
-"""s to launch a kernel outside a captured graph, Python included: one for all engines and devices. Left free per device,
-it takes up whatever else delays prompts there, and a device left out is forecast worse (26.8 % becomes 47 %)."""
+"""s to launch a kernel outside a captured graph, Python included: one for all engines and devices.
+
+Left free per device it takes up whatever else delays prompts there, and a device left out is forecast worse (TTFT of
+TensorRT-LLM 27 % becomes 47 %)."""
 PRIOR = 0.3
 """How strongly a constant that the rows say little about stays at its start; in units of a row's residual."""
 MOST = 80

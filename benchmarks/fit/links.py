@@ -45,6 +45,8 @@ def joined(name: str) -> tuple[str, float]:
 
 
 RANGES = {"launch": (0.0, 8e-6, 5e-3), "hop": (0.0, 1e-6, 2e-3), "efficiency": (0.01, 0.7, 1.0)}
+SHARED = {"shared": (0.0, 1.0, 3.0)}
+"""Over PCIe ranks share bridges and the link between sockets: what each reaches falls with their number."""
 
 
 def rows_of(data: Path, name: str) -> pd.DataFrame:
@@ -113,14 +115,20 @@ def ethernet_rows(data: Path) -> pd.DataFrame:
 def affine_time(rows: pd.DataFrame, c: Affine, operation: str, bandwidth: float) -> np.ndarray:
     """Returns predicted seconds of every row."""
     n, size = rows["ranks"].to_numpy(np.float64), rows["size"].to_numpy(np.float64)
-    return np.asarray(c.launch + c.hop * (n - 1) + size * volume(operation, n) / (c.efficiency * bandwidth))
+    return np.asarray(c.launch + c.hop * (n - 1) + size * volume(operation, n) / (c.reached(n) * bandwidth))
 
 
-def fit_affine(rows: pd.DataFrame, operation: str, bandwidth: float) -> Affine:
-    """Returns launch, hop and efficiency of one operation."""
+def fit_affine(rows: pd.DataFrame, operation: str, bandwidth: float, kind: str = "") -> Affine:
+    """Returns the coefficients of one operation; one number of ranks tells no hop from the launch.
+
+    Only over PCIe (``kind``) may what each rank reaches fall with their number.
+    """
     time = rows["time"].to_numpy(np.float64)
-    found = fit(lambda x: affine_time(rows, Affine(**x), operation, bandwidth), RANGES, time)
-    return Affine(**found)
+    several = rows["ranks"].nunique() > 1
+    free = RANGES if several else {k: v for k, v in RANGES.items() if k != "hop"}
+    ranges = free | (SHARED if several and kind == "pcie" else {})
+    found = fit(lambda x: affine_time(rows, Affine(**({"hop": 0.0} | x)), operation, bandwidth), ranges, time)
+    return Affine(**({"hop": 0.0} | found))
 
 
 def null_time(rows: pd.DataFrame, operation: str, bandwidth: float) -> np.ndarray:
@@ -164,7 +172,7 @@ def fit_all(data: Path) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]
     for name, rows in frames.items():
         folder, nccl, custom = MEASURED[name]
         kind, bandwidth = joined(name)
-        fitted[name] = {str(op): fit_affine(part, str(op), bandwidth) for op, part in rows.groupby("op")}
+        fitted[name] = {str(op): fit_affine(part, str(op), bandwidth, kind) for op, part in rows.groupby("op")}
         knots, curves = _knots(every[name])
         record = skipping(rows)
         files[name] = {
@@ -213,14 +221,16 @@ def fit_all(data: Path) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]
         "origin": "link kind", "spread": 0.4,
         "affine": {op: rounded(_row(c)) for op, c in slow.items()},
     }  # fmt: skip
-    # No table over InfiniBand or RoCE is at hand: NVLink's launch, the link's own latency a hop, 80
-    # % of the line.
+    # No table over InfiniBand, RoCE or a torus is at hand: NVLink's launch, the link's own latency a
+    # round, 80 % of the line.
     quick = {op: dict(row) for op, row in kinds["nvlink"]["affine"].items()}
     for row in quick.values():
         row.update(hop=0.0, efficiency=0.8)
-    for kind in ("infiniband", "roce", "infinity-fabric", "other"):
-        kinds[kind] = {"source": "assumed: NCCL's launch over NVLink, the link's latency a hop, 80 % of the line rate",
-                       "origin": "assumed", "spread": 0.5, "affine": quick}  # fmt: skip
+    for kind in ("infiniband", "roce", "infinity-fabric", "ici", "other"):
+        kinds[kind] = {
+            "source": "assumed: NCCL's launch over NVLink, the link's latency a round, 80 % of the line rate",
+            "origin": "assumed", "spread": 0.5, "rounds": "torus" if kind == "ici" else "tree", "affine": quick,
+        }  # fmt: skip
     for row in kinds.values():
         row["affine"].setdefault("send", dict(row["affine"]["all_to_all"]))
     files["wires"] = {"kinds": kinds}
@@ -228,7 +238,8 @@ def fit_all(data: Path) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]
 
 
 def _row(c: Affine) -> dict[str, float]:
-    return {"launch": c.launch, "hop": c.hop, "efficiency": c.efficiency}
+    row = {"launch": c.launch, "hop": c.hop, "efficiency": c.efficiency}
+    return row | ({"shared": c.shared} if c.shared > 1e-3 else {})
 
 
 def _kind(kind: str, fitted: dict[str, dict[str, Affine]], report: list[dict[str, Any]], source: str) -> dict[str, Any]:

@@ -70,7 +70,14 @@ class Case:
         shared = kernel.Requests(q.arrival.copy(), q.prompt, q.output)
         replica = kernel.Replica(kernel.Costs(tables, changed), shared, tuple(self.server.batch.rule()))
         sent = kernel.column("i", np.zeros(len(q), dtype=np.int32))
-        kernel.drive_closed([replica], kernel.column("d", np.ones(1)), sent, q.concurrency, False, kernel.column("d", api + api_token * q.prompt))
+        kernel.drive_closed(
+            [replica],
+            kernel.column("d", np.ones(1)),
+            sent,
+            q.concurrency,
+            False,
+            kernel.column("d", api + api_token * q.prompt),
+        )
         arrival, first, finish = (np.array(c) for c in shared.times())
         ttft = first - arrival + api + api_token * q.prompt
         tpot = (finish - first) / np.maximum(q.output - 1, 1)

@@ -34,13 +34,16 @@ RANDOM = 0.8
 class Row:
     """One measured row, decoded.
 
-    Layout: devices = ``moe_tp x moe_ep`` of a model with experts, and tensor_parallel x attention_dp = devices. Three
-    sources write it otherwise, which rows measured twice give away (their times agree to 1 %):
+    Layout: devices = ``moe_tp x moe_ep`` of a model with experts, and tensor_parallel x attention_dp = devices. Some
+    sources write it otherwise, which rows measured twice give away (their times agree to 1 %), or what can run:
 
     - dated ``2026-04-06`` and ``db-dump`` rows hold the *flags* tp and ep in ``moe_tp`` and ``moe_ep`` and their
       product in ``tp`` (or ``attention_dp``): 64/8/8 is 8 devices, tensor- and expert-parallel over the same 8.
     - the MiniMax rows with attention_dp 4 and moe_ep 16 are the 4-device runs of the other source without attention
       DP; ``batch_size`` is the load divided by 4.
+    - the MiniMax rows of 8 devices with moe_tp 8 and moe_ep 1 ran with expert parallelism over all 8, as the change
+      that introduced them says (InferenceX 869): cut 8 ways, the experts' width of 1,536 leaves 192, no multiple of
+      the checkpoint's block of 128, and vLLM refuses to load it.
     - ``attention_dp`` blank with moe_tp above tp (vLLM) is attention data parallelism of moe_tp x moe_ep / tp.
 
     Attributes:
@@ -172,6 +175,8 @@ def layout(r: Any, flags: bool) -> tuple[int, int, int, str]:
     )
     if not experts:
         return tp, 1, 1, ""
+    if "MiniMax" in str(r.model_path) and etp == 8:
+        return tp, 1, etp, ""
     if flags and dp > 1 and ep == tp * dp and etp == 1:
         return tp, 1, tp, ""
     if flags and ep > 1 and etp * ep == tp * dp:

@@ -11,7 +11,7 @@ The verbs load what they need when they are called, so that importing this costs
 from importlib import import_module
 from typing import Any
 
-__all__ = ["advise", "check", "compare", "devices_needed", "load", "max_rate", "plan", "simulate"]
+__all__ = ["advise", "check", "compare", "devices_needed", "load", "max_rate", "max_users", "plan", "simulate"]
 
 _HOMES = {
     "advise": "fleetcast.view.verbs",
@@ -20,6 +20,7 @@ _HOMES = {
     "devices_needed": "fleetcast.view.verbs",
     "load": "fleetcast.view.verbs",
     "max_rate": "fleetcast.view.verbs",
+    "max_users": "fleetcast.view.verbs",
     "plan": "fleetcast.view.verbs",
     "simulate": "fleetcast.view.verbs",
 }

@@ -10,6 +10,7 @@ from fleetcast.cost.attention import (
     Prefill,
     decode_base,
     decode_floor,
+    decode_head,
     decode_slope,
     decode_time,
     latent_slope,
@@ -18,8 +19,12 @@ from fleetcast.cost.attention import (
     prefill_time,
     prefill_token,
 )
+from fleetcast.cost.collectives import fabric_for
+from fleetcast.cost.layers import Rank, attention_terms
 from fleetcast.cost.roofline import Chip, coefficients_for
 from fleetcast.scenario.fleet.catalog import device
+from fleetcast.scenario.workload.catalog import model
+from fleetcast.scenario.workload.models import Layout
 
 CHIP = Chip("chip", "none", 1e12, 100, {"bf16": 100e12})
 DECODE = Decode(launch=1e-5, head=1e-8, base=1.2e-5, memory=0.8, compute=0.5)
@@ -105,6 +110,30 @@ def test_measured_decodes(name, n, context, us):
     chip = device(name)
     c = coefficients_for(chip).get("decode", "bf16", Decode)
     assert decode_time(n, context, 32, 8, 128, "bf16", chip, c) * 1e6 == pytest.approx(us, rel=0.2)
+
+
+# The same tables, 8 key heads of 64, contexts of two tokens: the floor alone, us.
+NARROW = [("h100-sxm", 128, 32.0), ("h100-sxm", 256, 54.0)]
+
+
+@pytest.mark.parametrize(("name", "n", "us"), NARROW)
+def test_the_floor_of_narrow_heads_grows_with_the_root_of_their_width(name, n, us):
+    chip = device(name)
+    c = coefficients_for(chip).get("decode", "bf16", Decode)
+    assert decode_floor(n, 8, 64, c) * 1e6 == pytest.approx(us, rel=0.1)
+    assert decode_head(8, 64, c) == pytest.approx(8 * c.head / 2**0.5)
+
+
+def test_the_world_reads_the_floor_that_was_fitted():
+    chip, architecture = device("h100-sxm"), model("llama-3.2-1b")  # heads of 64
+    rank = Rank(
+        model=architecture, layout=Layout(tensor_parallel=2), precision=architecture.precision, kv_dtype="bf16",
+        chip=chip, fitted=coefficients_for(chip), inner=fabric_for("h100-sxm", "nvlink", 4.5e11),
+        outer=fabric_for("h100-sxm", "infiniband", 5e10), per_node=8,
+    )  # fmt: skip
+    terms, c = attention_terms(rank), rank.fitted.get("decode", "bf16", Decode)
+    floor = decode_floor([1, 100], 4, 64, c) * architecture.layers
+    assert terms["launch"] + terms["head"] * np.array([1, 100]) == pytest.approx(floor)
 
 
 PREFILLS = [("h100-sxm", 2048, 89.0), ("h100-sxm", 8192, 912.2), ("h100-sxm", 16384, 3310.4)]

@@ -6,11 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetcast.cost.energy import (
+    ClockCurve,
     Draw,
     busy_energy,
     capped_clock,
     downclock,
     downclock_rates,
+    extended,
+    limited_time,
     rates_of,
     voltage_curve,
 )
@@ -100,3 +103,44 @@ def test_a_power_limit_picks_the_fastest_clock_within_it():
     assert np.interp(share + 0.02, curve.clock, curve.power) * 500 > 350.0
     assert capped_clock(1e9, rates, curve) == 1.0
     assert capped_clock(1.0, rates, curve) == pytest.approx(0.3)
+
+
+def test_a_curve_goes_on_below_its_last_point_with_the_voltage_held():
+    curve = ClockCurve(np.array([0.6, 0.7, 1.0]), np.array([0.5, 0.57, 1.0]), np.array([0.66, 0.75, 1.0]))
+    longer = extended(curve, 0.3)
+    assert np.interp(0.45, longer.clock, longer.power) == pytest.approx(0.5 - 0.15 * 0.7)
+    assert np.interp(0.3, longer.clock, longer.rate) == pytest.approx(0.33)
+    assert np.interp(0.8, longer.clock, longer.power) == np.interp(0.8, curve.clock, curve.power)
+    assert extended(voltage_curve(), 0.3).clock.size == 21
+
+
+def limited(watts, flops, size):
+    """Seconds, joules and the clock of work on CHIP under a limit, as `cost.step` puts them together."""
+    curve, full = voltage_curve(), rates_of(CHIP, 500.0, "bf16", DRAW)
+    share = capped_clock(watts, full, curve)
+    rate = float(np.interp(share, curve.clock, curve.rate))
+    rates = downclock_rates(full, share, curve)
+    time = max(flops / (0.9 * rate * 100e12), size / 0.95e12, 1e-6)
+    if watts < 500.0:
+        time = float(limited_time(time, rates.product * flops, rates.weights * size, rates, watts))
+    return time, min(rates.busy * time + rates.product * flops + rates.weights * size, watts * time), rates.busy
+
+
+@given(st.floats(0, 1e14), st.floats(0, 1e12), st.floats(80, 500), st.floats(80, 500))
+def test_a_lower_limit_is_never_faster_and_never_exceeded(flops, size, one, other):
+    low, high = sorted((one, other))
+    slow, joules, busy = limited(low, flops, size)
+    fast, _, _ = limited(high, flops, size)
+    assert slow >= fast * (1 - 1e-9)
+    assert busy * slow * (1 - 1e-12) <= joules <= low * slow * (1 + 1e-12)
+    assert limited(500.0, flops, size)[0] <= fast * (1 + 1e-9)
+
+
+def test_memory_bound_work_waits_where_the_lowest_clock_still_draws_more():
+    curve = voltage_curve()
+    rates = downclock_rates(rates_of(CHIP, 500.0, "bf16", DRAW), 0.3, curve)
+    size = 0.9e12  # read in one second: 270 J and the busy floor
+    assert float(limited_time(1.0, 0.0, rates.weights * size, rates, 400.0)) == 1.0
+    waits = float(limited_time(1.0, 0.0, rates.weights * size, rates, 200.0))
+    assert waits == pytest.approx(270.0 / (200.0 - rates.busy))
+    assert rates.busy * waits + 270.0 == pytest.approx(200.0 * waits)

@@ -7,7 +7,7 @@ import pytest
 
 from fleetcast.base.errors import Infeasible, SpecError
 from fleetcast.scenario.load import Scenario, load
-from fleetcast.search.capacity import any_plan, devices_needed, max_rate
+from fleetcast.search.capacity import any_plan, devices_needed, max_rate, max_users
 from fleetcast.search.frequency import KEEP_UP, sensitivity, trade
 from fleetcast.search.heuristic import heuristic
 from fleetcast.search.parallelism import search
@@ -46,6 +46,9 @@ def test_devices_needed_orders_kinds_by_cost_and_says_why_not() -> None:
     assert big.devices is None and "memory" in big.constraint
     slow = devices_needed(scenario(slo={"ttft_p99": "1 ms"}), ["l40s"], most=2)[0]
     assert slow.devices is None and slow.nearest is not None and not slow.nearest.slo["met"]
+    fixed = {"replicas": 2, "tensor_parallel": 1, "pipeline_parallel": 1, "batch": BATCH}
+    slow = devices_needed(scenario(slo={"ttft_p99": "1 ms"}, plan=fixed), ["l40s"], most=8)[0]
+    assert slow.devices is None and slow.missed is not None and slow.missed["layout"] == "2x TP1"
 
 
 def test_max_rate_brackets() -> None:
@@ -80,8 +83,41 @@ def test_sizing_needs_limits_and_a_clock() -> None:
         "model": "llama-3.1-8b", "arrivals": {"kind": "closed", "concurrency": 4, "requests": 20},
         "lengths": {"kind": "fixed", "prompt": 10, "output": 10},
     }  # fmt: skip
-    with pytest.raises(SpecError, match=r"workload\.arrivals"):
+    with pytest.raises(SpecError, match=r"workload\.arrivals.*max_users"):
         max_rate(scenario(workload=closed))
+    with pytest.raises(SpecError, match=r"workload\.arrivals.*max_rate"):
+        max_users(scenario())
+    with pytest.raises(SpecError, match="slo"):
+        max_users(scenario(workload=closed, slo={}))
+
+
+def loop(users: int, slo: dict[str, str], requests: int = 120) -> Scenario:
+    closed = {
+        "model": "llama-3.1-8b", "arrivals": {"kind": "closed", "concurrency": users, "requests": requests},
+        "lengths": {"kind": "fixed", "prompt": 600, "output": 60},
+    }  # fmt: skip
+    plan = {"replicas": 1, "tensor_parallel": 1, "pipeline_parallel": 1, "batch": BATCH}
+    return scenario("1x l40s", workload=closed, slo=slo, plan=plan)
+
+
+@pytest.mark.parametrize("start", [1, 9, 100, 400])
+def test_max_users_by_trying_every_number(start: int) -> None:
+    slo = {"e2e_p99": "4 s"}
+    state = setting(loop(start, slo))
+    met = [any_plan(replace(state, requests=replace(state.requests, concurrency=n))) is not None for n in range(1, 121)]
+    found = max_users(loop(start, slo), tolerance=0.0)
+    assert 1 < found.users < 120 and met[found.users - 1]
+    assert found.missed == found.users + 1 and not met[found.missed - 1]
+    assert found.outcome is not None and found.outcome.slo["met"]
+    assert all(met[users - 1] is said for users, said in found.tried)
+    assert found.table()["users"] == found.users and "rate" not in found.table()
+
+
+def test_max_users_ends_at_one_and_at_all_requests() -> None:
+    none = max_users(loop(7, {"ttft_p99": "1 us"}))
+    assert (none.users, none.missed, none.outcome) == (0, 1, None)
+    every = max_users(loop(7, {"ttft_p99": "1 h"}))
+    assert (every.users, every.missed) == (120, None) and every.outcome is not None
 
 
 @pytest.mark.parametrize(

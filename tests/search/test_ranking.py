@@ -87,12 +87,47 @@ def test_equal_plans_are_one_row() -> None:
     assert told and sum(len(row["identical"]) for row in told) >= ranking.counts["deduplicated"] > 0
 
 
+def test_layouts_that_miss_the_slo_say_by_how_much() -> None:
+    easy = {"ttft_p99": 5.0}
+    assert not search(state()).missed and not search(state(easy)).missed
+    full = search(state(easy), exhaustive=True, top=None).plans
+    single = min(o.metrics["tpot"]["p99"] for o in full if o.metrics["devices"] == 1)
+    slo = easy | {"tpot_p99": single * 0.9}
+    ranking = search(state(slo))
+    row = next(row for row in ranking.missed if row["devices"] == 1)
+    assert ranking.best is not None and ranking.best.metrics["devices"] == 2
+    assert (row["layout"], row["metric"], row["on"]) == ("1x TP1", "tpot.p99", {"l40s": 1}) and row["every_layout"]
+    assert row["limit"] == slo["tpot_p99"] < row["value"] <= single * (1 + 1e-9)
+    assert not any(row["every_layout"] for row in ranking.missed if row["devices"] == 2)
+    assert json.loads(json.dumps(ranking.table()))["missed"][0]["layout"] == ranking.missed[0]["layout"]
+
+
 def test_cost_without_prices() -> None:
     edge = {"fleet": {"devices": "2x jetson-agx-orin-64g"}}
     ranking = search(state(**edge))
     assert [goal for goal, _, _ in ranking.goals] == ["energy"] and "no price" in ranking.notes[0]
     with pytest.raises(SpecError, match=r"objective\.minimize: needs prices"):
         search(state(goal={"minimize": "cost"}, **edge))
+
+
+def test_notes_reach_json() -> None:
+    ranking = search(state(**{"fleet": {"devices": "2x jetson-agx-orin-64g"}}))
+    notes = ranking.table()["notes"]
+    assert notes[0] == ranking.notes[0] and len(set(notes)) == len(notes)
+    assert ranking.best is not None and set(ranking.best.notes) < set(notes)
+    assert any(note.startswith("pue") for note in notes)
+
+
+def test_top_counts_layouts() -> None:
+    every = search(state(), top=None).plans
+    two = search(state(), top=2).plans
+
+    def layout(outcome: Any) -> Any:
+        return {k: v for k, v in outcome.plan.items() if k != "batch"}
+
+    assert layout(two[-1]) not in [layout(o) for o in two[:-1]]
+    assert len({repr(layout(o)) for o in two}) == 2
+    assert [o.plan for o in two] == [o.plan for o in every[: len(two)]]
 
 
 def test_progress_is_told() -> None:

@@ -159,3 +159,20 @@ def test_a_huge_fleet_is_searched_in_steps_or_refused() -> None:
     assert (np.diff(replicas)[64:] / replicas[64:-1]).max() <= 1 / 32 + 1e-12
     with pytest.raises(SpecError, match="plans open"):
         enumerate_space(state("1000000x h100-sxm"))
+
+
+def test_the_space_in_words() -> None:
+    batch = {"kind": "chunked", "chunk": [512, 2048], "max_batch": 64}
+    fixed = {"replicas": 1, "tensor_parallel": 2, "pipeline_parallel": 1}
+
+    def lines(plan: dict[str, Any]) -> tuple[str, ...]:
+        return enumerate_space(state("2x l40s", "llama-3.1-8b", **plan)).lines
+
+    assert lines(fixed | {"batch": batch | {"chunk": 512}}) == (
+        "one layout on 2 x l40s (replicas 1; tensor_parallel 2; pipeline_parallel 1); "
+        "the batch policy chunked (chunk 512; max_batch 64)",
+    )
+    assert lines({"replicas": 1, "dtype": ["bf16", "fp8"], "batch": batch}) == (
+        "every TP x PP x EP x attention-DP on 1 to all of 2 x l40s (replicas 1; dtype bf16, fp8); "
+        "2 batch policies: chunked (chunk 512, 2048; max_batch 64), 2 variants of the other choices",
+    )

@@ -16,6 +16,7 @@ from fleetcast.search.tiers.family import Part, held, lower, runs, upper, whole
 from fleetcast.search.tiers.parts import Costs
 from fleetcast.sim.serving.setting import complete, setting
 from fleetcast.sim.serving.world import simulate
+from fleetcast.view import verbs
 
 FILE = {
     "fleet": {
@@ -191,6 +192,28 @@ def test_the_best_is_never_worse_than_device_alone_cloud_alone_or_two_models(goa
 
 
 # --- nonsense
+
+
+@pytest.mark.parametrize(
+    ("part", "path"),
+    [
+        ({"slo": {"quality": 0.5}}, "slo.quality"),
+        ({"objective": {"minimize": "bytes"}}, "objective.minimize"),
+        ({"workload": {"confidence": 0.7}}, "workload.confidence"),
+        ({"plan": {"cascade": [{"on": "cloud", "exit": 28}]}}, "plan.cascade"),
+    ],
+)
+def test_what_only_exits_give_a_meaning_is_refused_without_them(part, path):
+    table = changed(**part)
+    for key in ("exits", *(("confidence",) if "workload" not in part else ())):
+        table["workload"] = {k: v for k, v in table["workload"].items() if k != key}
+    with pytest.raises(SpecError, match=path):
+        setting(load(table))
+
+
+def test_worlds_that_know_no_exits_say_so():
+    with pytest.raises(FleetcastError, match="only plan, simulate, advise and check"):
+        verbs.max_rate(FILE | {"slo": {"e2e_mean": 1.0}})
 
 
 def exits(*pairs):

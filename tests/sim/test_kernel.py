@@ -26,6 +26,11 @@ SHAPES: dict[str, dict[str, Any]] = {
         "cost": {"window": 64, "window_share": 1.0, "full_share": 0.0, "capacity": 900},
     },
     "swap": {"rate": 60.0, "cost": {"capacity": 500}, "eviction": memory.Swap()},
+    "swap in a pipeline": {
+        "rate": 60.0,
+        "cost": {"ranks": 2, "stages": 2, "stage_share": 0.5, "capacity": 150},
+        "eviction": memory.Swap(),
+    },
     "shortest": {"rate": 60.0, "cost": {"capacity": 700}, "ranking": order.ShortestPrompt()},
     "pipeline": {"rate": 30.0, "cost": {"stages": 4, "stage_share": 0.25, "capacity": 400}},
     "attention-DP": {"rate": 30.0, "cost": {"ranks": 3, "experts": 2e-3, "capacity": 400}},
@@ -87,6 +92,17 @@ def test_the_loop_equals_the_reference_world(shape: str, kind: str) -> None:
         for name in ("iterations", "completed", "preemptions"):
             assert a[name] == b[name], name
         assert a["busy"] == pytest.approx(b["busy"], rel=1e-9)
+
+
+def test_pipeline_lanes_of_a_rank_swap_over_one_host_link_and_ranks_over_their_own() -> None:
+    place = build("swap in a pipeline", "chunked")
+    replica = stepwise.Replica(place.servers[0])  # type: ignore[arg-type]
+    for i, lane in enumerate(replica.lanes):
+        lane.running, lane.decodes = [stepwise.Request(i, 0.0, 50, 9, emitted=1)], True
+    quiet = replica._duration()
+    for lane, seconds in zip(replica.lanes, (0.1, 0.2, 0.3, 0.05), strict=True):
+        lane.extra = seconds  # lane 0 of ranks 0 and 1, then lane 1 of ranks 0 and 1
+    assert replica._duration() - quiet == pytest.approx(0.1 + 0.3)
 
 
 @settings(max_examples=60, deadline=None)

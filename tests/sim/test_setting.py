@@ -89,6 +89,15 @@ def test_a_lower_clock_or_a_power_limit_is_slower_and_saves_energy() -> None:
         assert any("clock of h100-sxm" in note for note in found[slower].notes)
 
 
+def test_attention_data_parallelism_of_a_dense_model_is_remarked_on() -> None:
+    said = []
+    for model in ("llama-3.1-8b", "mixtral-8x7b"):
+        state = state_of(model, attention_dp=2, expert_parallel=1)
+        outcome = simulate(state, complete(state, state.scenario.plan))
+        said.append(any("attention data parallelism of a dense model" in note for note in outcome.notes))
+    assert said == [True, False]
+
+
 def test_requests_beyond_the_context_are_told() -> None:
     table = {
         "fleet": {"devices": "8x h100-sxm"},

@@ -1,5 +1,7 @@
 """What people read: numbers, names, reasons."""
 
+from dataclasses import replace
+
 import pytest
 
 from fleetcast.view import words
@@ -27,11 +29,12 @@ def test_metric_shows_half_the_interval(outcome):
     assert words.metric(outcome, "ttft.p99").endswith(" ±20%")
     assert "±" not in words.metric(outcome, "throughput")
     assert words.metric(outcome, "nothing.here") == "–"
+    value = outcome.metrics["cost"]
+    sure = replace(outcome, intervals={"cost": (value * 0.999, value * 1.001)})
+    assert "±" not in words.metric(sure, "cost"), "half a percent is not shown as nothing"
 
 
 def test_unknown_cost_is_a_dash(outcome):
-    from dataclasses import replace
-
     metrics = dict(outcome.metrics) | {"cost": float("nan")}
     assert words.metric(replace(outcome, metrics=metrics), "cost") == "–"
 
@@ -64,6 +67,7 @@ def test_needs_are_told_apart_from_divisors():
     assert words.need({"need": 141e9, "have": 80e9, "unit": "B"}) == "141 GB of 80 GB"
     assert words.need({"need": 3, "have": 64, "unit": ""}) == "3 does not divide 64"
     assert words.need({"need": 16, "have": 8, "unit": ""}) == "16 of 8"
+    assert words.need({"need": 14089, "have": 11504, "unit": "tokens"}) == "14,089 of 11,504 tokens"
 
 
 def test_question_says_fleet_limits_and_goal(scenario):
@@ -73,3 +77,28 @@ def test_question_says_fleet_limits_and_goal(scenario):
         "TTFT p99 within 2 s and TPOT p99 within 50 ms; least cost."
     )
     assert "least cost" not in words.question(scenario, goals=False)
+    assert "h100" not in words.question(scenario, fleet=False)
+
+
+def missed_row(layout, devices, value, *, every=True, on="h100-sxm", at_least=True):
+    return {"layout": layout, "devices": devices, "on": {on: devices}, "metric": "ttft.p99", "value": value,
+            "limit": 2.0, "at_least": at_least, "every_layout": every}  # fmt: skip
+
+
+def test_too_slow_is_a_row_for_each_number_of_devices():
+    missed = [
+        missed_row("1x TP1", 1, 40.0), missed_row("2x TP1", 2, 9.0, at_least=False), missed_row("1x TP2", 2, 8.0),
+        missed_row("3x TP1", 3, 2.5, every=False),
+    ]  # fmt: skip
+    assert words.too_slow(missed) == [
+        ("1 device", "1x TP1", "TTFT p99 at least 40 s of 2 s"),
+        ("2 devices", "2x TP1 and 1 more", "TTFT p99 9 s of 2 s"),
+    ]
+    assert words.too_slow([]) == []
+
+
+def test_too_slow_folds_what_is_furthest_from_the_slo():
+    missed = [missed_row(f"{n}x TP1", n, 200.0 / n) for n in range(1, 31)]
+    rows = words.too_slow(missed, most=4)
+    assert [row[0] for row in rows] == ["28 devices", "29 devices", "30 devices", "1 to 27 devices"]
+    assert rows[-1][1:] == ("27x TP1 and 26 more", "TTFT p99 at least 7.41 s of 2 s")

@@ -62,6 +62,6 @@ def read_text(path: str | Path, *, limit: int = 64 << 20) -> str:
             raise SpecError(str(path), "is too large", value=size, limit=f"at most {limit} bytes")
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SpecError(str(path), f"is not UTF-8 text (byte {error.start})") from None
+        raise SpecError(str(path), f"is not UTF-8 text (byte {error.start})", hint="Save it as UTF-8") from None
     except OSError as error:
-        raise SpecError(str(path), f"cannot be read: {error.strerror}") from None
+        raise SpecError(str(path), f"cannot be read: {error.strerror}", hint="Check its permissions") from None

@@ -42,7 +42,7 @@ def read_toml(text: str, path: str) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise SpecError(path, f"is not TOML: {error}", hint="Check quotes and brackets there") from None
     except RecursionError:
-        raise SpecError(path, "is nested too deeply") from None
+        raise SpecError(path, "is nested too deeply", hint="Check its brackets") from None
 
 
 def dump_toml(table: Mapping[str, Any]) -> str:
@@ -88,7 +88,7 @@ def convert(data: object, type_: type[T], path: str = "") -> T:
     try:
         return msgspec.convert(prepared, type_)
     except msgspec.ValidationError as error:
-        raise _explain(str(error), path) from None
+        raise _explain(str(error), path, prepared) from None
 
 
 def _prepare(data: object, hint: Any, path: str) -> Any:
@@ -130,7 +130,7 @@ def _prepare(data: object, hint: Any, path: str) -> Any:
                 near = closest(str(key), known)
                 raise SpecError(
                     f"{path}.{key}".lstrip("."), "is not a key here",
-                    limit=f"known keys: {', '.join(known)}", hint=near.capitalize(),
+                    limit=f"known keys: {', '.join(known)}" if known else "it takes none", hint=near.capitalize(),
                 )  # fmt: skip
         return {k: _prepare(v, known[k], f"{path}.{k}".lstrip(".")) for k, v in data.items()}
     return data
@@ -145,20 +145,36 @@ def _hints(struct: type) -> dict[str, Any]:
 
 _WORDS = {
     "int": "a whole number", "float": "a number", "str": "text", "bool": "true or false", "array": "a list",
-    "object": "a table", "null": "nothing",
+    "object": "a table", "null": "nothing", "date": "a date", "datetime": "a date", "time": "a time of day",
 }  # fmt: skip
+_BOUNDS = {">": "above", ">=": "at least", "<": "below", "<=": "at most"}
 
 
-def _explain(message: str, path: str) -> SpecError:
+def _explain(message: str, path: str, data: object) -> SpecError:
+    """Says what msgspec says of ``data`` as our errors do: with the value, the limit and the next step."""
     where = re.search(r" - at `\$?(.*?)`$", message)
-    place = path + (where[1] if where else "")
+    steps = where[1] if where else ""
+    place = (path + steps).lstrip(".") or "file"
     text = message[: where.start()] if where else message
-    kinds_ = re.fullmatch(r"Expected `(.+?)`, got `(.+?)`", text)
-    if kinds_ is None:
-        return SpecError(place.lstrip(".") or "file", text[0].lower() + text[1:])
-    wanted = [_WORDS.get(k, k) for k in kinds_[1].split(" | ") if k != "null"]
-    got = _WORDS.get(kinds_[2], kinds_[2])
-    return SpecError(place.lstrip(".") or "file", f"is {got}", limit=f"write {' or '.join(wanted)}")
+    value = _value_at(data, steps)
+    if found := re.fullmatch(r"Expected `(.+?)`, got `(.+?)`", text):
+        wanted = " or ".join(_WORDS.get(k, k) for k in found[1].split(" | ") if k != "null")
+        return SpecError(place, f"is {_WORDS.get(found[2], found[2])}", value=value, limit=f"write {wanted}")
+    if found := re.fullmatch(r"Expected `\w+` ([<>]=?) (.+)", text):
+        return SpecError(place, "is out of range", value=value, limit=f"{_BOUNDS[found[1]]} {float(found[2]):,g}")
+    if found := re.fullmatch(r"Object missing required field `(.+)`", text):
+        return SpecError(f"{place}.{found[1]}", "is missing", hint=f"Add {found[1]} to the table")
+    return SpecError(place, text[0].lower() + text[1:], value=value, hint="Correct the value or leave it out")
+
+
+def _value_at(data: Any, steps: str) -> object:
+    """The value at the end of a path such as ``.arrivals.cv`` or ``.groups[0]``; None where it leads nowhere."""
+    for key, index in re.findall(r"\.([^.\[]+)|\[(\d+)\]", steps):
+        try:
+            data = data[int(index)] if index else data[key]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return data
 
 
 def build(namespace: ModuleType, table: object, path: str = "") -> Any:
@@ -180,13 +196,13 @@ def build(namespace: ModuleType, table: object, path: str = "") -> Any:
     parameters = dict(table)
     kind = parameters.pop("kind", None)
     if not isinstance(kind, str):
-        raise SpecError(f"{path}.kind", "is missing", limit=f"one of {', '.join(kinds(namespace))}")
+        raise SpecError(f"{path}.kind", "is missing", value=table, limit=f"one of {', '.join(kinds(namespace))}")
     class_ = _find(namespace, kind, path)
     converted = convert(parameters, _schema(class_), path)
     try:
         return class_(**{f: getattr(converted, f) for f in converted.__struct_fields__})
     except ValueError as error:
-        raise SpecError(path, str(error)) from None
+        raise SpecError(path, str(error), value=dict(table), hint="Correct a parameter or leave it out") from None
 
 
 def kinds(namespace: ModuleType) -> dict[str, type]:
@@ -217,9 +233,10 @@ def _find(namespace: ModuleType, kind: str, path: str) -> type:
         try:
             found = getattr(importlib.import_module(module), name)
         except (ImportError, AttributeError) as error:
-            raise SpecError(f"{path}.kind", f"cannot be imported: {error}", value=kind) from None
+            hint = "Install its package, or name it module:Class"
+            raise SpecError(f"{path}.kind", f"cannot be imported: {error}", value=kind, hint=hint) from None
         if not isinstance(found, type):
-            raise SpecError(f"{path}.kind", "is not a class", value=kind)
+            raise SpecError(f"{path}.kind", "is not a class", value=kind, limit="'module:Class'")
         return found
     raise SpecError(
         f"{path}.kind", "is unknown", value=kind,

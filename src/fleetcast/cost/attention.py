@@ -58,12 +58,17 @@ class Prefill:
     window: float = 0.0
 
 
+def decode_head(kv_heads: ArrayLike, head_dim: ArrayLike, c: Decode) -> Array:
+    """Returns seconds by which each sequence raises the floor of decode attention."""
+    # Half a block's scheduling grows with its width: 64 and 128 wide heads differ by a factor of 1.4 in the tables.
+    wide = np.sqrt(np.asarray(head_dim, dtype=np.float64) / 128.0)
+    return np.asarray(c.head * np.asarray(kv_heads, dtype=np.float64) * wide)
+
+
 def decode_floor(n: ArrayLike, kv_heads: ArrayLike, head_dim: ArrayLike, c: Decode) -> Array:
     """Returns seconds that decode attention of ``n`` sequences (array) takes at least."""
     count = np.asarray(n, dtype=np.float64)
-    # Half a block's scheduling grows with its width: 64 and 128 wide heads differ by a factor of 1.4 in the tables.
-    wide = np.asarray(kv_heads, dtype=np.float64) * np.sqrt(np.asarray(head_dim, dtype=np.float64) / 128.0)
-    return np.where(count > 0, c.launch + c.head * count * wide, 0.0)
+    return np.where(count > 0, c.launch + count * decode_head(kv_heads, head_dim, c), 0.0)
 
 
 def decode_base(n: ArrayLike, c: Decode) -> Array:

@@ -2,10 +2,11 @@
 
 A ``Fabric`` is what joins the devices of one group: its link, the curves measured on it (size ->
 time per operation and number of ranks) and the coefficients of ``launch + hop*(ranks-1) +
-volume/(efficiency*bandwidth)`` for what was not measured (Hockney's model; Thakur, Rabenseifner,
-Gropp, IJHPCA 2005, for the volumes). Sizes are bytes of the full buffer on one rank: what is
-reduced, what every rank ends up with (all_gather) or starts from (reduce_scatter, all_to_all), or
-what is sent. Groups over several nodes run in two levels, inside the node and between nodes.
+volume/(efficiency*bandwidth)`` for what was not measured (Hockney's model). Where no link of the kind
+was measured either, latencies are counted by algorithm (Thakur, Rabenseifner, Gropp, IJHPCA 2005).
+Sizes are bytes of the full buffer on one rank: what is reduced, what every rank ends up with
+(all_gather) or starts from (reduce_scatter, all_to_all), or what is sent. Groups over several nodes
+run in two levels, inside the node and between nodes.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +48,19 @@ class Affine:
     Attributes:
         launch: s.
         hop: s per rank beyond the first.
-        efficiency: fraction of the link's bandwidth reached.
+        efficiency: fraction of the link's bandwidth that a pair reaches.
+        shared: power by which that falls with the ranks: 0 where each has a path of its own, 1 where all share one bus.
     """
 
     launch: float
     hop: float
     efficiency: float
+    shared: float = 0.0
+
+    def reached(self, ranks: ArrayLike) -> Array:
+        """Returns the fraction of the link's bandwidth that each of ``ranks`` (array) reaches."""
+        pairs = np.maximum(np.asarray(ranks, dtype=np.float64) / 2.0, 1.0)
+        return np.asarray(self.efficiency * pairs**-self.shared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +70,15 @@ class Fabric:
     Attributes:
         kind: "nvlink", "pcie", "ethernet", ...
         bandwidth: B/s per device, one direction.
-        latency: s, one way, added once per hop; 0 where the fitted ``hop`` contains it.
+        latency: s, one way, of each round; 0 where the fitted ``hop`` contains it.
         affine: operation -> coefficients.
         curves: operation -> ranks -> curve, measured at ``reference`` B/s.
         reference: bandwidth of the measured link.
+        peers: devices that the links of one are divided among, each pair having its own; 0 = a switch, which gives
+            any one peer all of it.
+        rounds: how messages travel on an assumed fabric: "direct" to every rank at once, "tree" (doubling the
+            distance each round) or "torus" (from neighbour to neighbour in two dimensions); "" where latencies were
+            fitted.
         kind_of: where it comes from: "measured", "link kind" or "assumed".
         spread: standard deviation of log(time) to expect.
         source: tables.
@@ -76,6 +90,8 @@ class Fabric:
     affine: Mapping[str, Affine]
     curves: Mapping[str, Mapping[int, Curve]] = field(default_factory=dict, repr=False)
     reference: float = 0.0
+    peers: int = 0
+    rounds: str = ""
     kind_of: str = "link kind"
     spread: float = 0.3
     source: str = ""
@@ -105,11 +121,41 @@ def collective_time(operation: str, size: ArrayLike, ranks: int, fabric: Fabric)
     measured = fabric.curves.get(operation, {}).get(ranks)
     if measured is not None:
         time = _read(length, measured, fabric.reference / fabric.bandwidth)
+    elif fabric.rounds:
+        time = _assumed(operation, length, ranks, fabric)
     else:
         c = fabric.affine[operation]
-        fixed = c.launch + (c.hop + fabric.latency) * (ranks - 1)
-        time = fixed + length * (float(volume(operation, ranks)) / (c.efficiency * fabric.bandwidth))
+        fixed = c.launch + c.hop * (ranks - 1)
+        time = fixed + length * (float(volume(operation, ranks)) / (float(c.reached(ranks)) * fabric.bandwidth))
     return np.where(length > 0, time, 0.0)
+
+
+def _assumed(operation: str, length: Array, ranks: int, fabric: Fabric) -> Array:
+    """Returns the time on a fabric of a kind nobody measured: the better of few rounds and few bytes.
+
+    All_reduce is a reduce_scatter and an all_gather (Rabenseifner), or moves the whole buffer in one phase: to all at
+    once, or doubling the distance. All_to_all sends to each rank by itself, or collects on the way (Bruck).
+    """
+    c, wait = fabric.affine[operation], fabric.latency
+    others = 1 if operation == "send" else ranks - 1
+    links = min(1.0, others / fabric.peers) if fabric.peers else 1.0
+    whole = length / (c.efficiency * fabric.bandwidth * links)  # s for the buffer over the links in use
+    lean = float(volume(operation, ranks)) * whole
+    doublings = (ranks - 1).bit_length()
+    rounds = {"direct": 1, "tree": doublings, "torus": ceil(2.0 * (ranks**0.5 - 1.0))}[fabric.rounds]
+    if operation == "send":
+        time = wait + lean
+    elif operation == "all_reduce":
+        time = 2 * rounds * wait + lean
+        if fabric.rounds == "direct":
+            time = np.minimum(time, wait + others * whole)
+        elif fabric.rounds == "tree":
+            time = np.minimum(time, doublings * (wait + whole))
+    elif operation == "all_to_all" and fabric.rounds == "tree":
+        time = np.minimum(others * wait + lean, doublings * (wait + whole / 2.0))
+    else:
+        time = rounds * wait + lean
+    return np.asarray(c.launch + time)
 
 
 def nested_time(operation: str, size: ArrayLike, ranks: int, per_node: int, inner: Fabric, outer: Fabric) -> Array:
@@ -138,7 +184,7 @@ def nested_time(operation: str, size: ArrayLike, ranks: int, per_node: int, inne
     return np.asarray(shard + collective_time(operation, length, per_node, inner))
 
 
-def fabric_for(device: str, kind: str, bandwidth: float, latency: float = 0.0) -> Fabric:
+def fabric_for(device: str, kind: str, bandwidth: float, latency: float = 0.0, peers: int = 0) -> Fabric:
     """Returns the fabric that joins devices of one type over one kind of link.
 
     Args:
@@ -147,6 +193,7 @@ def fabric_for(device: str, kind: str, bandwidth: float, latency: float = 0.0) -
         kind: link kind, e.g. "nvlink".
         bandwidth: B/s per device, one direction; curves measured at another bandwidth are scaled.
         latency: s, one way.
+        peers: devices that the links of one are divided among, 0 behind a switch.
     """
     wires = _wires()
     known = wires["kinds"].get(kind, wires["kinds"]["other"])
@@ -154,9 +201,10 @@ def fabric_for(device: str, kind: str, bandwidth: float, latency: float = 0.0) -
     own = _load(device)
     if own is None or own["kind"] != kind:
         # Fitted hops contain the latency of the links they were measured on; assumed ones do not.
-        extra = latency if known["origin"] == "assumed" else 0.0
+        assumed = known["origin"] == "assumed"
+        rounds = ("direct" if peers else known["rounds"]) if assumed else ""
         return Fabric(
-            kind, bandwidth, extra, affine,
+            kind, bandwidth, latency if assumed else 0.0, affine, peers=peers if assumed else 0, rounds=rounds,
             kind_of=known["origin"], spread=known["spread"], source=known["source"],
         )  # fmt: skip
     size = np.array(own["size"], dtype=np.float64)
@@ -166,16 +214,9 @@ def fabric_for(device: str, kind: str, bandwidth: float, latency: float = 0.0) -
     }
     affine |= {op: Affine(**row) for op, row in own["affine"].items()}
     return Fabric(
-        kind,
-        bandwidth,
-        0.0,
-        affine,
-        curves,
-        own["bandwidth"],
-        "measured",
-        own["spread"],
-        own["source"],
-    )
+        kind, bandwidth, 0.0, affine, curves, own["bandwidth"],
+        kind_of="measured", spread=own["spread"], source=own["source"],
+    )  # fmt: skip
 
 
 def _read(size: Array, curve: Curve, slower: float) -> Array:

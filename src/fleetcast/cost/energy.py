@@ -49,6 +49,7 @@ class Rates:
 
     Attributes:
         limit: W, the board limit.
+        most: W that work bound by arithmetic draws at this clock; the board limit at the top clock.
         busy: W while kernels run.
         product: J per FLOP of products.
         weights: J per byte of weights and activations.
@@ -57,6 +58,7 @@ class Rates:
     """
 
     limit: float
+    most: float
     busy: float
     product: float
     weights: float
@@ -77,6 +79,7 @@ def rates_of(chip: Silicon, limit: float, dtype: str, c: Draw) -> Rates:
     half = peak(chip, "bf16")
     return Rates(
         limit=limit,
+        most=limit,
         busy=c.busy * limit,
         product=share * limit / peak(chip, dtype),
         weights=c.weights * limit / chip.bandwidth,
@@ -159,6 +162,7 @@ def downclock_rates(rates: Rates, share: float, curve: ClockCurve) -> Rates:
     rate = float(np.interp(share, curve.clock, curve.rate))
     return Rates(
         limit=rates.limit,
+        most=rates.most * power,
         busy=rates.busy * power,
         product=rates.product * power / rate,
         weights=rates.weights,
@@ -168,7 +172,45 @@ def downclock_rates(rates: Rates, share: float, curve: ClockCurve) -> Rates:
 
 
 def capped_clock(limit: float, rates: Rates, curve: ClockCurve) -> float:
-    """Returns the largest clock share whose busy power stays within ``limit`` watts, or the lowest."""
-    full = np.asarray(curve.power) * rates.limit
-    inside = np.asarray(curve.clock)[full <= limit]
-    return float(inside.max()) if inside.size else float(curve.clock[0])
+    """Returns the largest clock share at which arithmetic stays within ``limit`` watts, or the lowest."""
+    return float(np.interp(limit / rates.limit, curve.power, curve.clock))
+
+
+def limited_time(
+    time: ArrayLike, arithmetic: ArrayLike, memory: ArrayLike, rates: Rates, limit: float, beside: ArrayLike = 0.0
+) -> Array:
+    """Returns seconds that work takes on a device that may draw ``limit`` W and would draw more.
+
+    Clocks stay up while the device waits, so the busy floor is drawn throughout and the joules above it take at least
+    ``joules / (limit - busy)``. The joules are those that the board itself lets through: arithmetic never draws more
+    than ``rates.most``, and all work no more than the board limit, because the measured times contain that.
+
+    Args:
+        time: s at this clock without the limit (array).
+        arithmetic: J of products and attention (array).
+        memory: J of weights and cache read (array).
+        rates: the device at its clock.
+        limit: W, above ``rates.busy``.
+        beside: s of kernels in the same iteration that draw the floor alone: a board averages over more than that.
+    """
+    t, hot, cold, floor = (np.asarray(x, dtype=np.float64) for x in (time, arithmetic, memory, beside))
+    cold = np.minimum(cold, (rates.limit - rates.busy) * t)
+    room = (rates.most - rates.busy) * t - cold * (rates.most / rates.limit)
+    hot = np.minimum(hot, np.maximum(room, 0.0))
+    return np.asarray(np.maximum(t, (hot + cold) / (limit - rates.busy) - floor))
+
+
+def extended(curve: ClockCurve, lowest: float) -> ClockCurve:
+    """Returns ``curve`` continued below its first point to ``lowest``, the voltage held.
+
+    There power is ``a + b f``, on the line through the two lowest points, and the rate proportional to the clock.
+    """
+    first = float(curve.clock[0])
+    if first <= lowest:
+        return curve
+    slope = float((curve.power[1] - curve.power[0]) / (curve.clock[1] - curve.clock[0]))
+    return ClockCurve(
+        np.concatenate([[lowest], curve.clock]),
+        np.concatenate([[curve.power[0] - slope * (first - lowest)], curve.power]),
+        np.concatenate([[curve.rate[0] * lowest / first], curve.rate]),
+    )

@@ -101,10 +101,19 @@ class Rank:
         return time, columns * self.model.hidden * self.precision.bytes_per_weight("head")
 
     def flops(self) -> dict[str, float]:
-        """Returns FLOP per token on one device of the replica, all layers, and of the head per token that comes out."""
-        spread = self.tp * self.layout.pipeline_parallel
-        token = 2.0 * (self.model.active_params() - self.model.vocab * self.model.hidden) / spread
-        return {"token": token, "head": 2.0 * self.model.vocab * self.model.hidden / spread}
+        """Returns FLOP per token on one device of the replica: of all layers, of their experts alone, of the head."""
+        spread, model = self.tp * self.layout.pipeline_parallel, self.model
+        head = model.vocab * model.hidden
+        chosen = sum(
+            count * block.ffn.top_k * t.elements / block.ffn.experts
+            for block, rows, count in zip(model.blocks, model.tensors, model.counts, strict=True)
+            for t in rows
+            if t.part == "experts"
+        )
+        return {
+            "token": 2.0 * (model.active_params() - head) / spread, "experts": 2.0 * chosen / spread,
+            "head": 2.0 * head / spread,
+        }  # fmt: skip
 
     def link_bytes(self) -> float:
         """Returns bytes one device sends per token, all layers: two all-reduces a layer."""
@@ -223,7 +232,7 @@ def launches(model: Model) -> int:
     """Returns the kernels that one iteration launches over all layers, where no captured graph replays them."""
     total = 0
     for block, count in zip(model.blocks, model.counts, strict=True):
-        parts = [block.attention.kind] if block.attention is not None else []
+        parts: list[str] = [block.attention.kind] if block.attention is not None else []
         parts += ["recurrence"] if block.recurrence is not None else []
         parts += ["experts"] if block.ffn.experts else ["dense"]
         parts += ["shared"] if block.ffn.experts and block.ffn.shared_width else []
@@ -275,7 +284,7 @@ def _attention(rank: Rank, a: Attention) -> dict[str, float]:
     pair = float(att.prefill_pair(heads, width, rank.chip, prefill))
     query, context = (float(att.prefill_token(n, width, rank.chip, prefill)) for n in (heads, kv_heads))
     return {
-        "launch": decode.launch, "head": decode.head * kv_heads * a.head_dim / 128.0, "base": decode.base,
+        "launch": decode.launch, "head": float(att.decode_head(kv_heads, a.head_dim, decode)), "base": decode.base,
         "slope_window" if a.window else "slope_full": slope,
         "pre_base": prefill.launch, "pre_pair": pair, "pre_query": query, "pre_context": context,
         "flops_pair": 4.0 * heads * width, "kv_read": kv_bytes, "kv_bytes": kv_bytes,

@@ -9,14 +9,15 @@ between replicas of one node.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fleetcast.base.errors import Infeasible
 from fleetcast.cost.collectives import Fabric, fabric_for, nested_time
 from fleetcast.cost.energy import (
     ClockCurve,
@@ -25,6 +26,8 @@ from fleetcast.cost.energy import (
     capped_clock,
     downclock,
     downclock_rates,
+    extended,
+    limited_time,
     rates_of,
     voltage_curve,
 )
@@ -33,6 +36,8 @@ from fleetcast.cost.layers import Kernels, Rank, attention_terms, block_terms, l
 from fleetcast.cost.roofline import Coefficients, Silicon, coefficients_for
 from fleetcast.scenario.fleet.devices import Device
 from fleetcast.scenario.fleet.tree import Group
+from fleetcast.scenario.plan import LOWEST_CLOCK
+from fleetcast.scenario.workload.blocks import Block
 from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.scenario.workload.precision import Precision
 
@@ -94,19 +99,21 @@ def step_cost(
     key = (id(model), layout, precision, kv_dtype, id(group), clock, choice)
     shared = {} if shared is None else shared
     if key not in shared:  # model and group are kept beside the result, so that no other object takes their ids
-        shared[key] = (model, group, _build(model, layout, precision, kv_dtype, group, clock, choice))
-    kernels, notes, spread = shared[key][2]
+        shared[key] = (model, group, _built(model, layout, precision, kv_dtype, group, clock, choice))
+    choices, notes, spread = shared[key][2]
+    kernels = choices[0]
     n = np.arange(max_batch + 1, dtype=np.float64)
     host = engine.host_on(group.device.id)
     pp = layout.pipeline_parallel
-    attention = kernels["attention"]
+    parts, head, attention = _scaled(kernels["parts"], host.kernels), kernels["tables"]["head"], kernels["attention"]
+    if group.limit < group.device.power.max:
+        parts, head, attention = _within_limit(choices, host.kernels, group.limit)
     slope = attention["slope_full"] + attention["slope_window"]
     full_share = attention["slope_full"] / slope if slope > 0 else 1.0
-    parts, plain = _scaled(kernels["parts"], host.kernels), kernels["tables"]
-    tables = plain | {
+    tables = kernels["tables"] | {
         "dense": np.where(GRID > 0, parts["gemm"] + parts["memory-bound"] + parts["dense_communication"], 0.0),
         "experts": parts["experts"] + parts["communication"] - parts["dense_communication"],
-        "head": np.where(GRID > 0, plain["head"] + host.gap, 0.0),
+        "head": np.where(GRID > 0, head + host.gap, 0.0),
         "floor": np.where(n > 0, attention["launch"] + attention["head"] * n, 0.0),
         "base": np.where(n > 0, attention["base"] + attention["state"] * n, 0.0),
         "slope": np.where(n > 0, slope, 0.0),
@@ -135,18 +142,79 @@ def _scaled(parts: Mapping[str, Array], share: float) -> dict[str, Array]:
     return {name: part * share if name in ("gemm", "memory-bound", "experts") else part for name, part in parts.items()}
 
 
-def _build(
+def _within_limit(
+    choices: Sequence[Mapping[str, Any]], scale: float, limit: float
+) -> tuple[dict[str, Array], Array, dict[str, Any]]:
+    """Returns parts, head and attention of a device that draws at most ``limit`` W.
+
+    Each entry is done at the clock that does it soonest: work bound by memory loses nothing by a lower one. ``choices``
+    holds what `_build` found at each, the highest first; ``scale`` is the engine's, see `_scaled`.
+    """
+    best: dict[str, Any] = {}
+    for kernels in choices:
+        parts, load, attention = _scaled(kernels["parts"], scale), kernels["load"], kernels["attention"]
+        rates = kernels["work"]["rates"]
+        read, fed = rates.weights, rates.product
+        pair, context = rates.attention * attention["flops_pair"], rates.cache * attention["kv_read"]
+        found = {
+            "gemm": limited_time(
+                parts["gemm"], fed * load["dense_flops"], read * load["dense_bytes"], rates, limit,
+                parts["memory-bound"] + parts["dense_communication"],
+            ),
+            "experts": limited_time(
+                parts["experts"], fed * load["expert_flops"], read * load["expert_bytes"], rates, limit
+            ),
+            "head": limited_time(
+                kernels["tables"]["head"], fed * load["head_flops"], read * load["head_bytes"], rates, limit
+            ),
+            "slope": limited_time(attention["slope_full"] + attention["slope_window"], pair, context, rates, limit),
+            "pre_pair": limited_time(attention["pre_pair"], pair, 0.0, rates, limit),
+            "pre_query": limited_time(attention["pre_query"], 0.0, 0.0, rates, limit),
+            "pre_context": limited_time(attention["pre_context"], 0.0, context, rates, limit),
+        }  # fmt: skip
+        best = {name: np.minimum(best.get(name, np.inf), time) for name, time in found.items()}
+    attention = choices[0]["attention"]
+    longer = float(best["slope"]) / (attention["slope_full"] + attention["slope_window"] or 1.0)
+    parts = _scaled(choices[0]["parts"], scale) | {"gemm": best["gemm"], "experts": best["experts"]}
+    return parts, best["head"], attention | {
+        "slope_full": attention["slope_full"] * longer, "slope_window": attention["slope_window"] * longer,
+        "pre_pair": float(best["pre_pair"]), "pre_query": float(best["pre_query"]),
+        "pre_context": float(best["pre_context"]),
+    }  # fmt: skip
+
+
+def _built(
     model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group, clock: float, choice: Kernels
-) -> tuple[dict[str, Any], tuple[str, ...], float]:
+) -> tuple[list[dict[str, Any]], tuple[str, ...], float]:
+    """Returns what `_build` finds at each clock the device may run at, notes, and the spread of the kernels' fit."""
     device = group.device
     fitted = coefficients_for(device)
-    chip, rates, clock_note = clocked(group, precision.multiplied("ffn"), fitted, clock)
-    inner = _fabric(device.id, group.link.kind, group.link.bandwidth, group.link.latency)
-    outer = _fabric(device.id, group.network.kind, group.network.bandwidth, group.network.latency)
-    rank = Rank(
-        model=model, layout=layout, precision=precision, kv_dtype=kv_dtype, chip=chip, fitted=fitted,
-        inner=inner, outer=outer, per_node=group.node, kernels=choice,
-    )  # fmt: skip
+    clocks, clock_note = clocked(group, precision.multiplied("ffn"), fitted, clock)
+    inner, outer = (
+        _fabric(device.id, link.kind, link.bandwidth, link.latency, link.peers) for link in (group.link, group.network)
+    )
+    found = [
+        _build(Rank(
+            model=model, layout=layout, precision=precision, kv_dtype=kv_dtype, chip=chip, fitted=fitted,
+            inner=inner, outer=outer, per_node=group.node, kernels=choice,
+        ), group, rates)
+        for chip, rates in clocks
+    ]  # fmt: skip
+    notes = transfers(model, device.id, fitted) + clock_note
+    if layout.tensor_parallel > 1 and inner.kind_of != "measured":
+        notes += (f"collectives of {device.id} over {group.link.id} are modelled ({inner.kind_of})",)
+    if layout.attention_dp > 1 and not any(b.ffn.experts or _latent(b) for b in model.blocks):
+        notes += (
+            "attention data parallelism of a dense model: engines offer it with experts or latent attention only",
+        )
+    timed = used_families(model) - {"stream", "draw"}  # small, and no time at all
+    spread = max((p.spread for name, p in fitted.provenance.items() if name in timed), default=0.3)
+    return found, notes, spread
+
+
+def _build(rank: Rank, group: Group, rates: Rates) -> dict[str, Any]:
+    """Returns tables, parts, work, loads and attention of one device of a replica."""
+    model, layout, device, inner, outer = rank.model, rank.layout, group.device, rank.inner, rank.outer
     gemm, stream, comm, experts, expert_comm = (np.zeros_like(GRID) for _ in range(5))
     expert_bytes = np.zeros_like(GRID)
     dense_bytes = 0.0
@@ -172,27 +240,32 @@ def _build(
         "dense_communication": comm,
     }  # fmt: skip
     flops = rank.flops()
+    stages, some = layout.pipeline_parallel, GRID > 0
+    # what the device of one stage would do on all layers: joules beside the tables' seconds
+    load = {
+        "dense_flops": GRID * ((flops["token"] - flops["experts"]) * stages),
+        "dense_bytes": np.where(some, dense_bytes, 0.0),
+        "expert_flops": GRID * (flops["experts"] * stages / layout.attention_dp), "expert_bytes": expert_bytes,
+        "head_flops": GRID * (flops["head"] * stages), "head_bytes": np.where(some, head_bytes, 0.0),
+    }  # fmt: skip
     work = {
         "flops_token": flops["token"], "flops_head": flops["head"], "flops_pair": attention["flops_pair"],
-        "weight_bytes": np.where(GRID > 0, dense_bytes, 0.0) + expert_bytes, "head_bytes": head_bytes,
+        "weight_bytes": load["dense_bytes"] + expert_bytes, "head_bytes": head_bytes,
         "kv_bytes": attention["kv_read"], "link_bytes_token": rank.link_bytes(),
         "peak": rank.peak(), "bandwidth": device.bandwidth,
         "rates": rates,
     }  # fmt: skip
     host_link = _host_bandwidth(device.host_link)
-    result = {
+    return {
         "tables": {
             "head": np.where(GRID > 0, head + SAMPLING_LAUNCH, 0.0), "hop": hop,
         },
-        "parts": parts, "work": work, "attention": attention, "host_bandwidth": host_link,
+        "parts": parts, "work": work, "load": load, "attention": attention, "host_bandwidth": host_link,
     }  # fmt: skip
-    notes = transfers(model, device.id, fitted)
-    notes += clock_note
-    if layout.tensor_parallel > 1 and inner.kind_of != "measured":
-        notes += (f"collectives of {device.id} over {group.link.id} are modelled ({inner.kind_of})",)
-    timed = used_families(model) - {"stream", "draw"}  # small, and no time at all
-    spread = max((p.spread for name, p in fitted.provenance.items() if name in timed), default=0.3)
-    return result, notes, spread
+
+
+def _latent(block: Block) -> bool:
+    return block.attention is not None and block.attention.kind == "mla"
 
 
 FAMILIES = {
@@ -224,47 +297,68 @@ def transfers(model: Model, device: str, fitted: Coefficients) -> tuple[str, ...
     )
 
 
-def clocked(group: Group, dtype: str, fitted: Coefficients, clock: float) -> tuple[Silicon, Rates, tuple[str, ...]]:
-    """Returns a group's device as it runs: silicon, power coefficients, and a note where it is slowed.
+def clocked(
+    group: Group, dtype: str, fitted: Coefficients, clock: float
+) -> tuple[list[tuple[Silicon, Rates]], tuple[str, ...]]:
+    """Returns a group's device as it runs, silicon and power coefficients, and a note where it is slowed.
+
+    Under a power limit the device runs arithmetic at the highest clock within it, which comes first; the lower ones
+    follow, for work that would draw more than the limit there.
 
     Args:
         group: device and power limit.
         dtype: number format of the products.
         fitted: the device's coefficients.
         clock: share of the top clock that the plan asks for; a power limit below the board's may lower it.
+
+    Raises:
+        Infeasible: the limit is below what the device draws at its lowest clock before it does any work.
     """
     device = group.device
     rates = rates_of(device, device.power.max, dtype, fitted.get("draw", "any", Draw))
     limited = group.limit < device.power.max
     if clock >= 1.0 and not limited:
-        return device, rates, ()
-    curve, kind = clock_curve(device)
+        return [(device, rates)], ()
+    curve, kind, measured = clock_curve(device)
     share = min(clock, capped_clock(group.limit, rates, curve)) if limited else clock
-    share = max(share, float(curve.clock[0]))  # the curve ends there: nothing is known below
-    if share >= 1.0:
-        return device, rates, ()
+    shares = [share, *(float(c) for c in curve.clock[::-1] if limited and c < share)]
+    idle = device.power.idle
+    slow = [downclock_rates(rates, s, curve) for s in shares]
+    slow = [replace(r, busy=max(r.busy, idle)) for r in slow]
+    if group.limit <= slow[0].busy:
+        raise Infeasible(
+            f"power of {device.id} with its clock at {share:.0%} of the top", need=slow[0].busy, have=group.limit,
+            unit="W", hint="Raise fleet.power_limit above that, or leave it out",
+        )  # fmt: skip
     note = f"clock of {device.id} at {share:.0%} of the top: times and energy by a {kind} curve"
+    if share < measured:
+        note += f", continued below {measured:.0%} with the voltage held (modelled)"
     if limited:
-        note += f"; above the limit of {group.limit:.0f} W energy is cut off, memory-bound work is not slowed"
-    return downclock(device, share, curve), downclock_rates(rates, share, curve), (note,)
+        note += f"; work that would draw more than {group.limit:.0f} W there runs at a lower clock or waits"
+    return [(downclock(device, s, curve), r) for s, r in zip(shares, slow, strict=True)], (note,)
 
 
-def clock_curve(device: Device) -> tuple[ClockCurve, str]:
-    """Returns how a device's power and rate follow its clock, and whether that was measured or is modelled."""
+def clock_curve(device: Device) -> tuple[ClockCurve, str, float]:
+    """Returns how a device's power and rate follow its clock down to `LOWEST_CLOCK`.
+
+    Returns:
+        The curve; "measured" or "modelled"; the share of the top clock from which up that holds, below which the
+        curve is continued.
+    """
     if not device.power.curve:
-        return voltage_curve(), "modelled"
+        return voltage_curve(), "modelled", LOWEST_CLOCK
     from fleetcast.scenario.fleet.catalog import curves
 
     known = curves()[device.power.curve]
     top = known.points[-1].clock
     columns = [[p.clock / top, p.power, p.rate] for p in known.points]
     clock, power, rate = (np.array(c) for c in zip(*columns, strict=True))
-    return ClockCurve(clock, power, rate), known.kind
+    return extended(ClockCurve(clock, power, rate), LOWEST_CLOCK), known.kind, float(clock[0])
 
 
 @lru_cache(maxsize=256)
-def _fabric(device: str, kind: str, bandwidth: float, latency: float) -> Fabric:
-    return fabric_for(device, kind, bandwidth, latency)
+def _fabric(device: str, kind: str, bandwidth: float, latency: float, peers: int) -> Fabric:
+    return fabric_for(device, kind, bandwidth, latency, peers)
 
 
 @lru_cache(maxsize=64)

@@ -97,12 +97,12 @@ def _read_json(text: str, path: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise SpecError(path, f"is not JSON: {error}") from None
+        raise SpecError(path, f"is not JSON: {error}", hint="Check quotes and brackets there") from None
 
 
 def _convert(table: Any, name: str, folder: Path, seed: int | None) -> Scenario:
     if not isinstance(table, dict):
-        raise SpecError(name, "is not a table", limit=f"parts: {', '.join(PARTS)}")
+        raise SpecError(name, "is not a table", value=table, limit=f"parts: {', '.join(PARTS)}")
     for key in table:
         if key not in PARTS:
             near = closest(str(key), PARTS)
@@ -128,13 +128,15 @@ def _convert(table: Any, name: str, folder: Path, seed: int | None) -> Scenario:
         raise SpecError("seed", "is not a whole number", value=number, limit="0 to 2^63")
     label = table.get("name", name)
     if not isinstance(label, str):
-        raise SpecError("name", "is not text", value=label)
+        raise SpecError("name", "is not text", value=label, limit="a name for reports in quotes")
     workload = convert(parts["workload"], Serving, "workload")
     objective = convert(parts["objective"], Objective, "objective")
     objective.goals()
+    slo = convert(parts["slo"], Slo, "slo")
+    slo.check()
     return Scenario(
         fleet=convert(parts["fleet"], Fleet, "fleet"), workload=workload,
-        slo=convert(parts["slo"], Slo, "slo"), objective=objective,
+        slo=slo, objective=objective,
         plan=read_plan(parts["plan"]), name=label, seed=number, folder=str(folder),
     )  # fmt: skip
 

@@ -34,13 +34,29 @@ class Slo(Spec):
     e2e_p50: Seconds | None = None
     e2e_p90: Seconds | None = None
     e2e_p99: Seconds | None = None
-    quality: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    quality: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+
+    def check(self, path: str = "slo") -> None:
+        """Refuses limits that nothing meets.
+
+        Raises:
+            SpecError: a limit of 0.
+        """
+        for name in self.__struct_fields__:
+            if getattr(self, name) == 0:
+                raise SpecError(
+                    f"{path}.{name}",
+                    "is met by no answer",
+                    value=0,
+                    limit="above 0 s",
+                    hint="Or leave it out: no limit",
+                )
 
     def limits(self) -> dict[str, float]:
         """Returns the limits that are set: ``{"ttft.p99": 2.0}``, s; ``error`` is the share of wrong answers."""
-        names = [n for n in self.__struct_fields__ if n != "quality"]
-        found = {n.replace("_", "."): v for n in names if (v := getattr(self, n)) is not None}
-        return found if self.quality is None else found | {"error": 1.0 - self.quality}
+        found = ((name, getattr(self, name)) for name in self.__struct_fields__ if name != "quality")
+        limits = {name.replace("_", "."): limit for name, limit in found if limit is not None}
+        return limits if self.quality is None else limits | {"error": 1.0 - self.quality}
 
     def per_request(self) -> dict[str, float]:
         """Returns the limit each single request is held to for goodput: the widest per metric, s."""
@@ -66,11 +82,17 @@ class Objective(Spec):
         """Returns (goal, metric path, sign) in order; sign 1 = minimise, -1 = maximise. Default: cost.
 
         Raises:
-            SpecError: unknown goal.
+            SpecError: unknown goal, one named twice, or none in a list.
         """
         found: list[tuple[str, str, int]] = []
         for key, known, sign in (("minimize", MINIMIZE, 1), ("maximize", MAXIMIZE, -1)):
             value = getattr(self, key)
+            if value is not None and not isinstance(value, str) and len(set(value)) < max(1, len(value)):
+                problem = "names a goal twice" if value else "names no goal"
+                hint = "Name each once" if value else "Leave it out: cost is minimised"
+                raise SpecError(
+                    f"objective.{key}", problem, value=list(value), limit=f"one of {', '.join(known)}", hint=hint
+                )
             for goal in (value,) if isinstance(value, str) else value or ():
                 if goal not in known:
                     other = "maximize" if key == "minimize" else "minimize"

@@ -183,6 +183,9 @@ def _check_pool(pool: Pool, path: str) -> None:
             value=pool.role,
             limit=f"one of {', '.join(ROLES)}",
         )
+    for name in ("engine", "on", "model"):
+        if "" in as_tuple(getattr(pool, name)):
+            raise SpecError(f"{path}.{name}", "is empty", value="", limit="a name", hint="Or leave it out")
     for name, known in (("dtype", DTYPES), ("kv_dtype", KV_DTYPES), ("activation_dtype", DTYPES)):
         for value in as_tuple(getattr(pool, name)):
             if value not in known:

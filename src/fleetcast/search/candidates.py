@@ -34,6 +34,7 @@ class Candidate:
     Attributes:
         index: its place in the space, which breaks ties.
         rows: layouts, one per pool.
+        layout: number of what is all alike but for the batch policies: rows, engine, dtypes, clock, other policies.
         plan: with every pool complete.
         servers: one per pool.
         floor: what it takes at least.
@@ -41,6 +42,7 @@ class Candidate:
 
     index: int
     rows: tuple[int, ...]
+    layout: int
     plan: Plan
     servers: tuple[Server, ...]
     floor: Floor
@@ -111,7 +113,15 @@ def same(a: Candidate, b: Candidate, outcome: Outcome) -> bool:
     if not tight:
         return True
     least = min(_free(s) for s in (*a.servers, *b.servers))
-    return demand(outcome, a.floor.traffic.requests.prompt, min(s.engine.block for s in a.servers)) <= least
+    return _demand(a.floor.traffic, outcome, min(s.engine.block for s in a.servers)) <= least
+
+
+def _demand(traffic: Traffic, outcome: Outcome, block: int) -> int:
+    """`demand`, once per outcome, which is kept so that its id stays its own."""
+    key = id(outcome), block
+    if key not in traffic.demands:
+        traffic.demands[key] = outcome, demand(outcome, traffic.requests.prompt, block)
+    return traffic.demands[key][1]
 
 
 def _free(server: Server) -> int:
@@ -146,14 +156,16 @@ def fit(state: Setting, space: Space) -> Fitted:
                 assert isinstance(first, Infeasible)
                 rejected.append(_rejection(space.family(row), first))
         usable[row] = any(isinstance(s, Server) for s in servers[shape])
-    chosen = build(routes, space.route if space.route is not None else "least_loaded", "plan.route")
-    check_route(state, chosen)
-    route = describe(chosen)
+    route = _route(state, space)
     combinations, how = combine(space, usable)
+    if not combinations and all((usable & (space.rows["pool"] == i)).any() for i in range(len(space.templates))):
+        rejected.append(_rejection(*_crowded(space, usable)))
     candidates: list[Candidate] = []
     floors: dict[Any, Floor] = {}
     paces: dict[Any, Pace] = {}
     traffic = Traffic(state.requests)
+    apart = [_apart(variants) for variants in space.variants]
+    layouts: dict[Any, int] = {}
     for rows in combinations:
         for choice in _choices(space, len(rows)):
             found = [servers[_shape(space, row)][v] for row, v in zip(rows, choice, strict=True)]
@@ -165,9 +177,71 @@ def fit(state: Setting, space: Space) -> Fitted:
                 replace(s.pool, replicas=int(space.rows["replicas"][row]))
                 for s, row in zip(complete, rows, strict=True)
             ]
-            candidates.append(Candidate(len(candidates), rows, Plan(pools=tuple(pools), route=route), complete, floor))
+            kinds = tuple(apart[space.rows["pool"][row]][v] for row, v in zip(rows, choice, strict=True))
+            layout = layouts.setdefault((rows, kinds), len(layouts))
+            plan = Plan(pools=tuple(pools), route=route)
+            candidates.append(Candidate(len(candidates), rows, layout, plan, complete, floor))
     every = _enumerated(space, usable, len(combinations))
     return Fitted(tuple(candidates), tuple(rejected), every, (*space.lines, *how))
+
+
+def refusal(state: Setting, space: Space) -> tuple[str, Infeasible] | None:
+    """Returns None where every pool of the space has a layout that fits, else the nearest family and why it does not.
+
+    Every variant of the first layout that fits is made complete, so that what is wrong in one of them is found.
+
+    Raises:
+        SpecError: a choice that cannot be.
+    """
+    _route(state, space)
+    for template in range(len(space.templates)):
+        tried: dict[tuple[int, ...], tuple[str, Infeasible]] = {}
+        for row in np.flatnonzero(space.rows["pool"] == template):
+            if _shape(space, int(row)) in tried:
+                continue
+            served = list(_served(state, space, int(row)))
+            refused = [s for s in served if isinstance(s, Infeasible)]
+            if len(refused) < len(served):
+                break
+            tried[_shape(space, int(row))] = space.family(int(row)), refused[0]
+        else:
+            wrong = [*tried.values()] or list(space.misfits)
+            return min(wrong, key=lambda found: found[1].need / max(found[1].have, 1e-9))
+    every = np.ones(len(space.rows), dtype=bool)
+    return None if combine(space, every)[0] else _crowded(space, every)
+
+
+def _crowded(space: Space, usable: NDArray[np.bool_]) -> tuple[str, Infeasible]:
+    """Why no combination of pools was found where each fits alone: together they take more devices than there are."""
+    devices, r = space.devices(), space.rows
+    pools = []
+    for i in range(len(space.templates)):
+        own = usable & (r["pool"] == i)
+        pools.append((frozenset(int(g) for g in r["group"][own]), int(devices[own].min())))
+    # the groups with the least room for those pools that can run nowhere else
+    sets = {*(home for home, _ in pools), frozenset().union(*(home for home, _ in pools))}
+    need = {groups: sum(least for home, least in pools if home <= groups) for groups in sets}
+    have = {groups: sum(space.groups[g].count for g in groups) for groups in sets}
+    tightest = max(sorted(sets, key=sorted), key=lambda groups: need[groups] / have[groups])
+    names = ", ".join(space.groups[g].name for g in sorted(tightest))
+    return f"the pools on {names} together", Infeasible("devices", need=need[tightest], have=have[tightest])
+
+
+def _route(state: Setting, space: Space) -> Table:
+    """The route's table, complete."""
+    chosen = build(routes, space.route if space.route is not None else "least_loaded", "plan.route")
+    check_route(state, chosen)
+    return describe(chosen)
+
+
+def _apart(variants: Sequence[Table]) -> list[int]:
+    """Numbers variants so that those which differ in their batch policy alone share a number."""
+    seen: list[Table] = []
+    for variant in variants:
+        rest = variant | {"batch": None}
+        if rest not in seen:
+            seen.append(rest)
+    return [seen.index(variant | {"batch": None}) for variant in variants]
 
 
 def _served(state: Setting, space: Space, row: int) -> Iterator[Server | Infeasible]:
@@ -183,7 +257,10 @@ def _served(state: Setting, space: Space, row: int) -> Iterator[Server | Infeasi
             yield known
             continue
         try:
-            yield state.server(_decided(state, space.pool(row, variant)))
+            server = state.server(_decided(state, space.pool(row, variant)))
+            if (cut := server.model.misfit(server.layout, server.precision)) is not None:
+                raise cut  # a measured plan may say so and be simulated; none is proposed that engines refuse to load
+            yield server
         except Infeasible as why:
             refused.append((variant, why))
             yield why

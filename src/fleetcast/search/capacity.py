@@ -1,4 +1,4 @@
-"""Sizing: how many devices a load needs, and how much load a fleet holds.
+"""Sizing: how many devices a load needs, and how much load (requests a second, or users) a fleet holds.
 
 Both ask the search for any plan that meets the SLO, at one size after another. Loads are compared on common random
 numbers: the same requests, their arrivals drawn together or apart.
@@ -6,7 +6,7 @@ numbers: the same requests, their arrivals drawn together or apart.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from fleetcast.base.errors import Infeasible, SpecError
 from fleetcast.scenario.load import Scenario
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.plan import Plan, read_plan
+from fleetcast.scenario.workload.requests import Requests
 from fleetcast.search.candidates import fit
 from fleetcast.search.parallelism import MISSES, PARTS, SHORTEST, Hunt, search
 from fleetcast.search.ranking import Axis, worst_ratio
@@ -40,6 +41,7 @@ class Need:
         outcome: that plan's.
         nearest: the nearest miss at ``most``, where no number meets the SLO.
         constraint: why nothing fits at all, if so.
+        missed: of all layouts that fit but miss the SLO the one least far from it, a row of `missed.missed`, if so.
     """
 
     kind: str
@@ -48,6 +50,7 @@ class Need:
     outcome: Outcome | None
     nearest: Outcome | None = None
     constraint: str = ""
+    missed: Mapping[str, Any] | None = None
 
     def table(self) -> dict[str, Any]:
         """Returns a row for JSON."""
@@ -56,7 +59,7 @@ class Need:
             "kind": self.kind, "devices": self.devices, "most": self.most, "cost": cost,
             "plan": self.outcome.plan if self.outcome is not None else None,
             "nearest": worst_ratio(self.nearest.slo) if self.nearest is not None else None,
-            "constraint": self.constraint,
+            "constraint": self.constraint, "missed": self.missed,
         }  # fmt: skip
 
 
@@ -84,6 +87,32 @@ class Load:
         """Returns a row for JSON."""
         return {
             "factor": self.factor, "rate": self.rate, "missed": self.missed, "tolerance": self.tolerance,
+            "plan": self.outcome.plan if self.outcome is not None else None, "tried": [list(t) for t in self.tried],
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Users:
+    """The most users of a closed loop that are served within the SLO, within a tolerance.
+
+    Attributes:
+        users: how many; 0 = not even one.
+        outcome: of the plan that serves them.
+        missed: the least number that was tried and missed; None = as many users as there are requests are served.
+        tolerance: ``missed / users - 1`` is at most this, where they are further apart than one user.
+        tried: (users, met) in order.
+    """
+
+    users: int
+    outcome: Outcome | None
+    missed: int | None
+    tolerance: float
+    tried: tuple[tuple[int, bool], ...]
+
+    def table(self) -> dict[str, Any]:
+        """Returns a row for JSON."""
+        return {
+            "users": self.users, "missed": self.missed, "tolerance": self.tolerance,
             "plan": self.outcome.plan if self.outcome is not None else None, "tried": [list(t) for t in self.tried],
         }  # fmt: skip
 
@@ -118,6 +147,7 @@ def _price(need: Need) -> float:
 def _need(scenario: Scenario, kind: str, most: int) -> Need:
     below, size = 0, 1
     constraint, nearest = "", None
+    slow: list[Mapping[str, Any]] = []
     while below < most:
         state = setting(_with_fleet(scenario, f"{size}x {kind}"))
         known = state.tree.groups[0].device.id
@@ -126,10 +156,12 @@ def _need(scenario: Scenario, kind: str, most: int) -> Need:
         )  # fmt: skip
         if ranking.best is not None:
             return Need(known, int(ranking.best.metrics["devices"]), size, ranking.best)
-        constraint = "" if ranking.counts["memory_feasible"] or nearest else _why(ranking.rejected)
+        constraint = "" if ranking.counts["memory_feasible"] or slow else _why(ranking.rejected)
         nearest = ranking.misses[0] if ranking.misses else nearest
+        slow += ranking.missed
         below, size = size, min(size * 2, most)
-    return Need(known, None, most, None, nearest, constraint)
+    least = min(slow, key=lambda row: row["value"] / row["limit"], default=None)
+    return Need(known, None, most, None, nearest, constraint, least)
 
 
 def _why(rejected: Iterable[Any]) -> str:
@@ -163,45 +195,100 @@ def max_rate(scenario: Scenario, *, tolerance: float = 0.02) -> Load:
     Raises:
         SpecError: no SLO, or a closed loop, whose rate follows from the answers.
     """
-    if not scenario.slo.limits():
-        raise SpecError("slo", "is empty", hint="Set e.g. slo.ttft_p99: any load is held when nothing limits it")
-    state = setting(scenario)
+    state = _limited(scenario)
     if state.requests.concurrency or state.requests.duration <= 0:
         raise SpecError(
             "workload.arrivals", "has no rate to vary", limit="a trace with times, or poisson, uniform, gamma",
-            hint="A closed loop's rate follows from the answers; vary its concurrency instead",
+            hint="A closed loop's rate follows from the answers: ask for its users (max_users)",
         )  # fmt: skip
-    trial = _Trial(state)
-    low, high = (1.0, None) if trial(1.0) else (None, 1.0)
-    while high is None and low is not None and low < EXTREME:
-        low, high = (low * 2, None) if trial(low * 2) else (low, low * 2)
-    while low is None and high is not None and high > 1 / EXTREME:
-        low, high = (high / 2, high) if trial(high / 2) else (None, high / 2)
-    while low is not None and high is not None and high / low - 1 > tolerance:
-        middle = (low * high) ** 0.5
-        low, high = (middle, high) if trial(middle) else (low, middle)
+    trial = _Trial(state, state.requests.speed_up)
+
+    def between(low: float, high: float) -> float | None:
+        return (low * high) ** 0.5 if high / low - 1 > tolerance else None
+
+    low, high = _bracket(trial, 1.0, lambda f, by: min(max(f * by, 1 / EXTREME), EXTREME), between)
     factor = low or 0.0
     return Load(factor, state.requests.rate * factor, trial.outcomes.get(factor), high, tolerance, tuple(trial.tried))
+
+
+def max_users(scenario: Scenario, *, tolerance: float = 0.02) -> Users:
+    """Returns the most users of a closed loop that some plan of the scenario serves within the SLO.
+
+    The same requests are sent by more users or by fewer, beginning with the scenario's; a complete ``[plan]`` is taken
+    as it is. More users than requests are not tried: they would have nothing to send.
+
+    Args:
+        scenario: fleet, traffic, SLO, and whatever of the plan is decided.
+        tolerance: relative width of the bracket at which to stop; one user is close enough.
+
+    Raises:
+        SpecError: no SLO, or a load that is no closed loop.
+    """
+    state = _limited(scenario)
+    if not state.requests.concurrency:
+        raise SpecError(
+            "workload.arrivals", "has no users to vary", limit='a closed loop, kind = "closed"',
+            hint="Requests arrive by the clock: ask for their rate (max_rate)",
+        )  # fmt: skip
+    most = len(state.requests)
+    trial = _Trial(state, lambda users: replace(state.requests, concurrency=int(users)))
+
+    def between(low: float, high: float) -> float | None:
+        return (low + high) // 2 if high - low > max(1, tolerance * low) else None
+
+    start = min(state.requests.concurrency, most)
+    low, high = _bracket(trial, start, lambda users, by: min(max(int(users * by), 1), most), between)
+    users, missed = int(low or 0), None if high is None else int(high)
+    tried = tuple((int(n), met) for n, met in trial.tried)
+    return Users(users, trial.outcomes.get(users), missed, tolerance, tried)
+
+
+def _limited(scenario: Scenario) -> Setting:
+    if not scenario.slo.limits():
+        raise SpecError("slo", "is empty", hint="Set e.g. slo.ttft_p99: any load is held when nothing limits it")
+    return setting(scenario)
+
+
+def _bracket(
+    met: Callable[[float], bool], start: float, scaled: Callable[[float, float], float],
+    between: Callable[[float, float], float | None],
+) -> tuple[float | None, float | None]:  # fmt: skip
+    """Returns the largest load that was met and the least above it that was missed; None = there was none.
+
+    Args:
+        met: whether a load is met.
+        start: the first load to try.
+        scaled: a load times a factor, kept within what can be tried.
+        between: a load between two, or None where these are close enough.
+    """
+    low, high = (start, None) if met(start) else (None, start)
+    while high is None and low is not None and (up := scaled(low, 2.0)) > low:
+        low, high = (up, None) if met(up) else (low, up)
+    while low is None and high is not None and (down := scaled(high, 0.5)) < high:
+        low, high = (down, high) if met(down) else (None, down)
+    while low is not None and high is not None and (middle := between(low, high)) is not None:
+        low, high = (middle, high) if met(middle) else (low, middle)
+    return low, high
 
 
 class _Trial:
     """Whether a load is met, by the plan that met the last one, else by any."""
 
-    def __init__(self, state: Setting) -> None:
-        self.state = state
+    def __init__(self, state: Setting, at: Callable[[float], Requests]) -> None:
+        self.state, self.at = state, at
         self.tried: list[tuple[float, bool]] = []
         self.outcomes: dict[float, Outcome] = {}
         self.last: Plan | None = None
 
-    def __call__(self, factor: float) -> bool:
-        state = replace(self.state, requests=self.state.requests.speed_up(factor))
+    def __call__(self, load: float) -> bool:
+        state = replace(self.state, requests=self.at(load))
         outcome = simulate(state, self.last) if self.last is not None else None
         if outcome is None or not outcome.slo["met"]:
             outcome = any_plan(state)
         if outcome is not None:
-            self.outcomes[factor] = outcome
+            self.outcomes[load] = outcome
             self.last = read_plan(dict(outcome.plan))
-        self.tried.append((factor, outcome is not None))
+        self.tried.append((load, outcome is not None))
         return outcome is not None
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from fleetcast.base.errors import Infeasible
 from fleetcast.scenario.plan import Plan, Pool, replace
 from fleetcast.scenario.workload.models import Layout
+from fleetcast.scenario.workload.precision import as_engine
 from fleetcast.search.space import places
 from fleetcast.sim.serving.setting import Setting, complete
 
@@ -29,9 +30,11 @@ def heuristic(state: Setting) -> Plan:
     refusal: Infeasible | None = None
     for group in (g for g in state.tree.groups if template.on in (None, g.name)):
         model = state.model_named(template.model)
+        precision = as_engine(str(template.dtype or "auto"), model.precision)
         tp = max(
-            t for t in range(1, min(group.count, group.node) + 1) if model.misfit(Layout(tensor_parallel=t)) is None
-        )
+            t for t in range(1, min(group.count, group.node) + 1)
+            if model.misfit(Layout(tensor_parallel=t), precision) is None
+        )  # fmt: skip
         room = int(places(group, np.array([tp]))[0])
         for pp in range(1, min(room, model.layers) + 1):
             pool = replace(

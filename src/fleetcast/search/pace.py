@@ -25,9 +25,15 @@ SLACK = 1.0 - 1e-9
 
 @dataclass(frozen=True, eq=False)
 class Traffic:
-    """The requests, with what every bound needs of them worked out once."""
+    """The requests, with what every bound needs of them worked out once.
+
+    Attributes:
+        requests: the columns.
+        demands: what `candidates.same` has worked out: by id of an outcome and block size, the outcome and its demand.
+    """
 
     requests: Requests
+    demands: dict[tuple[int, int], tuple[object, int]] = field(default_factory=dict, repr=False)
     _indices: dict[float, NDArray[np.intp]] = field(default_factory=dict, repr=False)
     _largest: dict[tuple[str, int], int] = field(default_factory=dict, repr=False)
 

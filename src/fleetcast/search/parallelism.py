@@ -1,9 +1,10 @@
 """The best serving plans of a scenario: enumerate, refuse what does not fit, bound, simulate what is left, rank.
 
-The result is that of simulating every plan that fits: the best ``top`` plans within the SLO, the frontier, and where
-nothing meets the SLO the nearest misses. What is spared: plans that provably miss a limit or are provably beaten
-(`bounds`), plans that provably do as another does (`candidates.same`). A plan is first tried on the first sixteenth of
-the trace, then on the first quarter: a world is causal, so what has gone wrong there goes wrong in the full run too.
+The result is that of simulating every plan that fits: the plans within the SLO up to the best of the ``top``-th layout,
+the frontier, and where nothing meets the SLO the nearest misses. What is spared: plans that provably miss a limit or
+are provably beaten (`bounds`), plans that provably do as another does (`candidates.same`). A plan is first tried on the
+first sixteenth of the trace, then on the first quarter: a world is causal, so what has gone wrong there goes wrong in
+the full run too.
 
 Vidur-Search (Agrawal et al., MLSys 2024) and APEX (Lin et al., 2024) simulate every plan in full.
 """
@@ -11,7 +12,7 @@ Vidur-Search (Agrawal et al., MLSys 2024) and APEX (Lin et al., 2024) simulate e
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from fleetcast.scenario.objective import MINIMIZE
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.search.bounds import Floor, horizon_of, seen
 from fleetcast.search.candidates import Candidate, Fitted, bound, fit, same
+from fleetcast.search.missed import missed
 from fleetcast.search.pace import Floats
 from fleetcast.search.ranking import Axis, Ranking, undominated, values, worst_ratio
 from fleetcast.search.space import enumerate_space
@@ -36,7 +38,7 @@ MISSES = 3
 
 
 def search(
-    state: Setting, *, top: int | None = 10, exhaustive: bool = False, goals: tuple[Axis, ...] = (),
+    state: Setting, *, top: int | None = 6, exhaustive: bool = False, goals: tuple[Axis, ...] = (),
     axes: tuple[Axis, ...] = (), parts: Sequence[float] = PARTS, shortest: int = SHORTEST, misses: int = MISSES,
     above: int = 0, progress: Callable[[int, int], None] | None = None,
 ) -> Ranking:  # fmt: skip
@@ -44,7 +46,8 @@ def search(
 
     Args:
         state: the scenario, resolved.
-        top: how many plans to rank; None = all that meet the SLO.
+        top: how many layouts to rank, with their batch policies as far as these are as good as the last layout;
+            None = all that meet the SLO.
         exhaustive: simulate every plan that fits.
         goals: (goal, metric path, sign) to rank by, instead of the scenario's objective.
         axes: what the frontier trades, instead of `objective`'s; with ``goals`` alone, the goals.
@@ -107,6 +110,10 @@ class Hunt:
         exhaustive: rule nothing out.
         done: simulated candidates with their outcomes.
         killed: candidates ruled out, with the sharpest floor known and how far they were tried.
+        copies: candidates that do as another does: (that other, the candidate).
+        met: of what meets the SLO, the values on the axes.
+        leaders: per layout the best values of the goals.
+        ranked: the leaders' values in order.
     """
 
     state: Setting
@@ -120,6 +127,7 @@ class Hunt:
     copies: list[tuple[Candidate, Candidate]] = field(default_factory=list)
     tried: dict[tuple[int, ...], list[tuple[Candidate, Outcome, int]]] = field(default_factory=dict)
     met: list[tuple[float, ...]] = field(default_factory=list)
+    leaders: dict[int, tuple[float, ...]] = field(default_factory=dict)
     ranked: list[tuple[float, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -166,7 +174,7 @@ class Hunt:
         return any(floor.exceeds(path, limit) for path, limit in self.limits.items())
 
     def beaten(self, c: Candidate, floor: Floor) -> bool:
-        """Whether a plan is certainly not among the first ``top``, and some plan within the SLO beats it everywhere."""
+        """Whether a plan certainly ranks after ``top`` layouts, and some plan within the SLO beats it everywhere."""
         if self.top is None or len(self.ranked) < self.top:
             return False
         least = self._keys(c, floor, self.goals)
@@ -218,13 +226,20 @@ class Hunt:
                 known = sorted({*known, worst_ratio(self._simulate(c).slo)})
         self.killed = [(c, floor, level) for _, _, level, c, floor in heap]
 
+    def ruled_out(self) -> Iterator[tuple[Candidate, Floor, float]]:
+        """Yields what was ruled out: its sharpest floor, and the share of the trace that it was tried on."""
+        shares = [0.0, *(size / len(self.state.requests) for size in self.sizes)]
+        for c, floor, level in self.killed:
+            yield c, floor, shares[level]
+
     def _simulate(self, c: Candidate) -> Outcome:
         outcome = simulate(self.state, c.plan)
         self.done.append((c, outcome))
         if outcome.slo["met"]:
             self.met.append(values(outcome, self.axes))
-            # equal values once: plans that do the same are ranked as one
-            self.ranked = sorted({*self.ranked, values(outcome, self.goals)})
+            best = values(outcome, self.goals)
+            self.leaders[c.layout] = min(best, self.leaders.get(c.layout, best))
+            self.ranked = sorted(self.leaders.values())
         return outcome
 
     def _keys(self, c: Candidate, floor: Floor, axes: Sequence[Axis]) -> tuple[float, ...]:
@@ -268,9 +283,10 @@ def _ranking(hunt: Hunt, fitted: Fitted, feasible: int, notes: Sequence[str]) ->
     met.sort(key=lambda pair: (values(pair[1], hunt.goals), pair[0].devices, pair[0].index))
     frontier = [met[i] for i in undominated([values(o, hunt.axes) for _, o in met])]
     frontier.sort(key=lambda pair: (values(pair[1], hunt.axes), pair[0].index))
-    missed = sorted((worst_ratio(o.slo), c.index) for c, o in kept if not o.slo["met"]) if not met else []
+    misses = sorted((worst_ratio(o.slo), c.index) for c, o in kept if not o.slo["met"]) if not met else []
     by_index = {c.index: o for c, o in kept}
-    shown = met[: hunt.top]
+    firsts = list({c.layout: i for i, (c, _) in reversed(list(enumerate(met)))}.values())
+    shown = met[: sorted(firsts)[hunt.top - 1] + 1] if hunt.top is not None and hunt.top <= len(firsts) else met
     counts = {
         "enumerated": fitted.enumerated, "memory_feasible": feasible, "bounded": len(hunt.killed),
         "cut_short": sum(level > 0 for _, _, level in hunt.killed), "deduplicated": len(hunt.copies),
@@ -284,6 +300,7 @@ def _ranking(hunt: Hunt, fitted: Fitted, feasible: int, notes: Sequence[str]) ->
     )
     return Ranking(
         plans=tuple(o for _, o in shown), frontier=tuple(o for _, o in frontier),
-        misses=tuple(by_index[i] for _, i in missed[:MISSES]), rejected=fitted.rejected, counts=counts,
+        misses=tuple(by_index[i] for _, i in misses[:MISSES]), rejected=fitted.rejected,
+        missed=missed(hunt.limits, hunt.done, hunt.ruled_out()), counts=counts,
         goals=hunt.goals, axes=hunt.axes, identical=identical, space=fitted.lines, notes=tuple(notes),
     )  # fmt: skip

@@ -23,10 +23,11 @@ class Ranking:
     """What a search found.
 
     Attributes:
-        plans: outcomes that meet the SLO, best first: the first ``top`` of the whole space.
+        plans: outcomes that meet the SLO, best first: of the whole space those up to the best of the ``top``-th layout.
         frontier: outcomes that meet the SLO and that none of the space beats in every axis, in order of the first.
         misses: where nothing meets the SLO: the plans nearest to it, by their worst value / limit.
         rejected: families of layouts that cannot run: ``{family, constraint, need, have, unit}``.
+        missed: layouts that fit but miss the SLO, from `missed.missed`: the limit each exceeds most, and by how much.
         counts: enumerated, memory_feasible, bounded (of these cut_short: stopped after a part of the trace),
             deduplicated, simulated.
         goals: what ranks ``plans``.
@@ -43,6 +44,7 @@ class Ranking:
     counts: Mapping[str, int]
     goals: tuple[Axis, ...]
     axes: tuple[Axis, ...]
+    missed: tuple[Mapping[str, Any], ...] = ()
     identical: tuple[tuple[Mapping[str, Any], ...], ...] = ()
     space: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
@@ -58,7 +60,8 @@ class Ranking:
         return read_plan(dict(self.best.plan)) if self.best is not None else None
 
     def table(self) -> dict[str, Any]:
-        """Returns everything for JSON."""
+        """Returns everything for JSON; ``notes`` are the search's own and those of every plan in it."""
+        told = (*self.plans, *self.frontier, *self.misses)
         rows = [_row(outcome) for outcome in self.plans]
         for row, same in zip(rows, self.identical, strict=False):
             if same:
@@ -69,22 +72,25 @@ class Ranking:
             "plans": rows,
             "misses": [_row(outcome) | {"worst": worst_ratio(outcome.slo)} for outcome in self.misses],
             "rejected": [dict(row) for row in self.rejected],
+            "missed": [dict(row) for row in self.missed],
             "counts": dict(self.counts),
             "goals": [goal for goal, _, _ in self.goals],
             "axes": [goal for goal, _, _ in self.axes],
             "space": list(self.space),
-            "notes": list(self.notes),
+            "notes": list(dict.fromkeys((*self.notes, *(note for o in told for note in o.notes)))),
         }
 
     def lines(self) -> list[str]:
         """Returns the space in sentences, counts included."""
         c = self.counts
+        plans = "plan" if c["enumerated"] == 1 else "plans"
+        part = f" ({c['cut_short']:,} after a part of the trace)" if c["cut_short"] else ""
         return [
             *self.space,
-            f"{c['enumerated']} plans enumerated, {c['memory_feasible']} fit in memory; of these {c['bounded']} "
-            f"bounded away ({c['cut_short']} after a part of the trace), {c['deduplicated']} the same as another, "
-            f"{c['simulated']} simulated",
-        ]  # fmt: skip
+            f"{c['enumerated']:,} {plans} enumerated, {c['memory_feasible']:,} fit in memory; of these "
+            f"{c['bounded']:,} bounded away{part}, "
+            f"{c['deduplicated']:,} the same as another, {c['simulated']:,} simulated",
+        ]
 
     def __repr__(self) -> str:
         """Returns the best plan and the counts in one line."""

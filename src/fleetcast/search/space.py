@@ -120,7 +120,7 @@ def enumerate_space(state: Setting) -> Space:
             rows, wrong = layouts(model, group, template)
             rows["pool"], rows["group"] = index, g
             found.append(rows)
-            misfits += wrong
+            misfits += wrong if len(rows) or wrong else [_too_few(group, template)]
         if template.on is not None:
             state.tree.group(template.on, "plan.on")
     rows = np.concatenate(found)
@@ -131,10 +131,24 @@ def enumerate_space(state: Setting) -> Space:
             "plan", f"leaves {plans:,} plans open", limit=f"at most {MOST:,}",
             hint="Fix tensor_parallel, pipeline_parallel or replicas, or list the values to search",
         )  # fmt: skip
-    lines = describe_space(templates, groups, variants)
+    counts = [int((rows["pool"] == i).sum()) for i in range(len(templates))]
+    lines = describe_space(templates, groups, variants, counts)
     return Space(
         templates, groups, rows, variants, len(templates) == 1, state.scenario.plan.route, tuple(misfits), lines
     )
+
+
+def _too_few(group: Group, template: Pool) -> tuple[str, Infeasible]:
+    """Why there is no layout where the model forbids none: the least that ``[plan]`` asks for is more than there is."""
+    replicas, tp, pp, ep, adp = (
+        min(as_tuple(asked) or (1,))
+        for asked in (
+            template.replicas, template.tensor_parallel, template.pipeline_parallel, template.expert_parallel,
+            template.attention_dp,
+        )
+    )  # fmt: skip
+    why = Infeasible("devices", need=replicas * tp * pp * adp, have=group.count)
+    return family_name(group.name, tp, pp, ep, adp), why
 
 
 def layouts(model: Model, group: Group, template: Pool) -> tuple[Rows, list[tuple[str, Infeasible]]]:

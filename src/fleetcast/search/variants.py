@@ -84,25 +84,55 @@ def _expand(table: Table) -> Iterator[Table]:
         yield dict(zip(table, chosen, strict=True))
 
 
+DEGREES = {
+    "replicas": "replicas", "tensor_parallel": "TP", "pipeline_parallel": "PP", "expert_parallel": "EP",
+    "attention_dp": "attention-DP",
+}  # fmt: skip
+
+
 def describe_space(
-    templates: tuple[Pool, ...], groups: tuple[Group, ...], variants: tuple[tuple[Table, ...], ...]
-) -> tuple[str, ...]:
-    """Returns the space in words, a sentence per pool of the plan."""
+    templates: tuple[Pool, ...], groups: tuple[Group, ...], variants: tuple[tuple[Table, ...], ...],
+    layouts: Sequence[int],
+) -> tuple[str, ...]:  # fmt: skip
+    """Returns the space in words, a sentence per pool of the plan.
+
+    Args:
+        templates: the pools.
+        groups: of the fleet.
+        variants: of each pool.
+        layouts: how many each pool has, memory aside.
+    """
     lines = []
-    for template, choices in zip(templates, variants, strict=True):
+    for template, choices, count in zip(templates, variants, layouts, strict=True):
         where = template.on or ", ".join(f"{g.count} x {g.device.id}" for g in groups)
+        open_ = [short for name, short in DEGREES.items() if not isinstance(getattr(template, name), int)]
+        what = "one layout on" if count == 1 else f"every {' x '.join(open_)} on 1 to all of"
         fixed = [
             f"{name} {_said(getattr(template, name))}"
             for name in template.__struct_fields__
-            if name not in ("role", "on") and getattr(template, name) is not None
+            if name not in ("role", "on", "batch") and getattr(template, name) is not None
         ]
-        batches_ = ", ".join(dict.fromkeys(_name(v["batch"]) for v in choices))
         given = f" ({'; '.join(fixed)})" if fixed else ""
-        count = "1 variant" if len(choices) == 1 else f"{len(choices)} variants"
-        lines.append(
-            f"every replicas x TP x PP x EP x attention-DP on 1 to all of {where}{given}, {count} each: {batches_}"
-        )
+        tables = [v["batch"] for i, v in enumerate(choices) if v["batch"] not in [w["batch"] for w in choices[:i]]]
+        policies = "the batch policy" if len(tables) == 1 else f"{len(tables)} batch policies:"
+        others = len(choices) // len(tables)
+        more = f", {others} variants of the other choices" if others > 1 else ""
+        lines.append(f"{what} {where}{given}; {policies} {_spread(tables)}{more}")
     return tuple(lines)
+
+
+def _spread(tables: Sequence[Table]) -> str:
+    """Tables of one kind together: ``chunked (chunk 512, 2048; max_batch 64, 256)``."""
+    told = []
+    for kind in dict.fromkeys(str(table["kind"]) for table in tables):
+        values: dict[str, list[Any]] = {}
+        for table in tables:
+            for key, value in table.items():
+                if table["kind"] == kind and key != "kind" and value not in values.setdefault(key, []):
+                    values[key].append(value)
+        inner = "; ".join(f"{key} {_said(sorted(found))}" for key, found in sorted(values.items()))
+        told.append(f"{kind} ({inner})" if inner else kind)
+    return ", ".join(told)
 
 
 def _name(table: Table) -> str:

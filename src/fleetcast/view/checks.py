@@ -15,7 +15,10 @@ from fleetcast.base.errors import FleetcastError, Infeasible, SpecError, Unsuppo
 from fleetcast.base.show import show
 from fleetcast.scenario.plan import as_tuple
 from fleetcast.scenario.workload.precision import as_engine
+from fleetcast.search.candidates import refusal
+from fleetcast.search.space import enumerate_space
 from fleetcast.sim.serving.setting import Setting, complete
+from fleetcast.view import words
 
 
 @dataclass(frozen=True)
@@ -39,17 +42,36 @@ def remarks(state: Setting) -> list[Remark]:
 
 
 def check_plan(state: Setting) -> Iterator[Remark]:
-    """The plan, where it is decided, is complete and fits."""
-    plan = state.scenario.plan
-    needed = ("replicas", "tensor_parallel", "pipeline_parallel")
-    if any(not isinstance(getattr(pool, name), int) for pool in plan.pools for name in needed):
-        return
+    """The plan, where it is decided, is complete and fits; where it is open, some plan of its space fits."""
     try:
-        complete(state, plan)
+        try:
+            complete(state, state.scenario.plan)
+        except SpecError:  # something is open, or wrong: the search reads it, too, and takes lists
+            yield from _open(state)
     except (SpecError, Infeasible, Unsupported) as error:
         yield Remark("error", getattr(error, "path", "plan"), str(error))
     except FleetcastError as error:
         yield Remark("error", "plan", str(error))
+
+
+def _open(state: Setting) -> Iterator[Remark]:
+    """What `plan` says before it simulates anything."""
+    found = refusal(state, enumerate_space(state))
+    if found is not None:
+        family, why = found
+        row = {"need": why.need, "have": why.have, "unit": why.unit}
+        yield Remark(
+            "error", "plan", f"nothing fits; nearest is {family}: {why.constraint}, {words.need(row)}",
+            "Add devices, or leave more of the plan open",
+        )  # fmt: skip
+
+
+def check_grid(state: Setting) -> Iterator[Remark]:
+    """The fleet's grid is known, and its file can be read."""
+    try:
+        assert state.grid.values
+    except SpecError as error:
+        yield Remark("error", error.path, str(error))
 
 
 def check_weights(state: Setting) -> Iterator[Remark]:
@@ -178,7 +200,7 @@ def check_groups(state: Setting) -> Iterator[Remark]:
 
 
 CHECKS: tuple[Callable[[Setting], Iterator[Remark]], ...] = (
-    check_plan, check_weights, check_context, check_traffic, check_load, check_slo, check_goal,
+    check_plan, check_weights, check_grid, check_context, check_traffic, check_load, check_slo, check_goal,
     check_dtypes, check_groups,
 )  # fmt: skip
 """Every check, in the order in which remarks of one level are listed."""

@@ -86,7 +86,7 @@ def app() -> App:
     return made
 
 
-def plan(file: File, /, *, report: Path | None = None, top: int = 10, common: Common = _DEFAULTS) -> int:
+def plan(file: File, /, *, report: Path | None = None, top: int = 6, common: Common = _DEFAULTS) -> int:
     """Search for the best plan of a scenario and say why it is best.
 
     Parameters
@@ -94,7 +94,7 @@ def plan(file: File, /, *, report: Path | None = None, top: int = 10, common: Co
     report:
         Write the HTML report to this file.
     top:
-        Plans to rank; 0 = all that meet the SLO.
+        Layouts to rank; 0 = all that meet the SLO.
     """
     from fleetcast.view import outputs
 
@@ -116,10 +116,13 @@ def plan(file: File, /, *, report: Path | None = None, top: int = 10, common: Co
     if common.json:
         _print_json(ranking.table())
     else:
-        from fleetcast.view.tables import ranking_view
-
         console = _console()
-        console.print(ranking_view(scenario, ranking, console.width))
+        if scenario.workload.exits is None:
+            console.print(_tables().ranking_view(scenario, ranking, console.width))
+        else:
+            from fleetcast.view.tiers import cascades_view
+
+            console.print(cascades_view(scenario, ranking))
         _say_written(console, written)
     return 0 if ranking.best is not None else 1
 
@@ -140,14 +143,21 @@ def simulate(file: File, /, *, common: Common = _DEFAULTS) -> int:
     console = _console()
     console.print(outcome_view(scenario, outcome, console.width))
     _say_written(console, written)
+    if written and outcome.record is not None:
+        from fleetcast.view.timeline import left_out
+
+        if note := left_out(outcome.record):
+            console.print(f"trace.json.gz holds {note}", style="dim")
     return 0
 
 
 def advise(file: File, /, *, common: Common = _DEFAULTS) -> int:
     """Say by which techniques a scenario's model runs on one device of each kind, and why not otherwise."""
+    from fleetcast.view.tiers import advice_view
+
     found = verbs.advise(_load(file, common))
     table = {"advice": [advice.table() for advice in found]}
-    _answer(common, table, lambda width: _tables().advice_view(found, width))
+    _answer(common, table, lambda width: advice_view(found, width))
     return 0 if all(advice.options for advice in found) else 1
 
 
@@ -175,30 +185,31 @@ def capacity(
     most: int = 256,
     common: Common = _DEFAULTS,
 ) -> int:
-    """Find the highest rate the fleet holds within the SLO, or the fewest devices that hold the load.
+    """Find the highest load the fleet holds within the SLO, or the fewest devices that hold the load.
 
     Parameters
     ----------
     of:
-        What to look for: "rate" or "devices".
+        What to look for: "rate" (of a closed loop: its users) or "devices".
     kinds:
         With --of devices: which kinds of device, e.g. h100-sxm,l40s; default those of the fleet.
     most:
         With --of devices: the largest fleet tried.
     """
     scenario = _load(file, common)
-    with _progress("trying loads" if of == "rate" else "trying fleets", common):
-        if of == "rate":
-            held = verbs.max_rate(scenario)
-        else:
-            names = [name.strip() for name in kinds.split(",") if name.strip()]
+    if of == "devices":
+        names = [name.strip() for name in kinds.split(",") if name.strip()]
+        with _progress("trying fleets", common):
             needs = verbs.devices_needed(scenario, names, most=most)
-    if of == "rate":
-        _answer(common, held.table(), lambda width: _tables().load_view(scenario, held, width))
-        return 0 if held.outcome is not None else 1
-    table = {"needs": [need.table() for need in needs]}
-    _answer(common, table, lambda width: _tables().needs_view(scenario, needs, width))
-    return 0 if any(need.devices is not None for need in needs) else 1
+        table = {"needs": [need.table() for need in needs]}
+        _answer(common, table, lambda width: _tables().needs_view(scenario, needs, width))
+        return 0 if any(need.devices is not None for need in needs) else 1
+    arrivals = scenario.workload.arrivals
+    closed = arrivals is not None and arrivals.kind == "closed"
+    with _progress("trying loads", common):
+        held = verbs.max_users(scenario) if closed else verbs.max_rate(scenario)
+    _answer(common, held.table(), lambda width: _tables().held_view(scenario, held, width))
+    return 0 if held.outcome is not None else 1
 
 
 def export(

@@ -34,7 +34,7 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Point:
-    """A plan in the plane. ``state``: "best", "frontier", "met" or "missed" (the SLO)."""
+    """A plan in the plane. ``state``: "best", "frontier", "met", "missed" (the SLO), or "nearest" of the missed."""
 
     x: float
     y: float
@@ -113,16 +113,22 @@ _BREAKDOWNS = {
 
 
 def frontier_info(ranking: Ranking, slo: Slo) -> Scatter | None:
-    """Returns where the plans lie in the plane of the search's first two axes; None where there are none."""
+    """Returns where the plans lie in the plane of the search's first two axes; None where there are none.
+
+    Where no plan meets the SLO there is no frontier: the second axis is the limit that the nearest miss misses most.
+    """
     seen = list({id(o): o for o in (*ranking.plans, *ranking.frontier, *ranking.misses)}.values())
     paths = [GOAL_METRIC.get(goal, path) for goal, path, _ in ranking.axes]
     if not seen or not paths:
         return None
-    x_path, y_path = paths[0], paths[1] if len(paths) > 1 else _strained(seen[0], paths[0])
+    shown = len(paths) > 1 and ranking.best is not None
+    x_path, y_path = paths[0], paths[1] if shown else _strained(seen[0], paths[0])
     chosen = {id(o) for o in ranking.frontier}
     points = []
     for outcome in seen:
         state = "met" if outcome.slo.get("met", True) else "missed"
+        if ranking.best is None and outcome is ranking.misses[0]:
+            state = "nearest"
         if id(outcome) in chosen:
             state = "frontier"
         if outcome is ranking.best:
@@ -131,7 +137,7 @@ def frontier_info(ranking: Ranking, slo: Slo) -> Scatter | None:
         if np.isfinite(x) and np.isfinite(y):
             label = f"{plan_name(outcome.plan)}, {policy_name(outcome.plan)}"
             points.append(Point(x, y, label, state))
-    order = {"missed": 0, "met": 1, "frontier": 2, "best": 3}
+    order = {"missed": 0, "nearest": 1, "met": 2, "frontier": 3, "best": 4}
     points.sort(key=lambda p: (order[p.state], p.x, p.y))
     limits = slo.limits()
     return Scatter(_quantity(x_path), _quantity(y_path), tuple(points), limits.get(x_path), limits.get(y_path))

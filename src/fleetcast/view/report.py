@@ -9,9 +9,11 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from fleetcast.base.show import show
+from fleetcast.cost.engine import engine
+from fleetcast.scenario.fleet.tree import resolve
 from fleetcast.scenario.load import Scenario, dump
 from fleetcast.view import figures, plots, words
-from fleetcast.view.accuracy import accuracy_rows, forecast_errors
+from fleetcast.view.accuracy import accuracy_rows, concerning, forecast_errors
 from fleetcast.view.release import release
 from fleetcast.view.svg import escape
 
@@ -53,7 +55,7 @@ def plan_report(scenario: Scenario, ranking: Ranking, best: Outcome | None) -> s
         parts += _outcome_sections(scenario, shown)
     if shown is not None:
         parts.append(_plans(ranking))
-    parts.append(_rejected(ranking))
+    parts += [_too_slow(ranking), _rejected(ranking)]
     return _page(scenario, parts, shown)
 
 
@@ -98,7 +100,7 @@ def _tiles(outcome: Outcome) -> str:
     limits = {c["metric"]: c["limit"] for c in outcome.slo.get("checks", ())}
     for path, name in TILES:
         value, _, interval = words.metric(outcome, path).partition(" ±")
-        notes = [f"±{interval}"] if interval else []
+        notes = [f"±{interval}"] if interval and interval != "0%" else []
         if path in limits:
             notes.append(f"limit {words.number(limits[path], path)}")
         bad = " bad" if path in failed else ""
@@ -117,10 +119,12 @@ def _sized(value: str) -> str:
 
 def _frontier(scenario: Scenario, ranking: Ranking) -> str:
     info = figures.frontier_info(ranking, scenario.slo)
-    if info is None or len(info.points) < (2 if ranking.best is not None else 4):
+    if info is None or len(info.points) < 2:
         return ""
     lead = f"Each dot is a plan; point at one for its name. {ranking.lines()[-1].capitalize()}."
-    return _section("The plans", plots.scatter_key(info) + plots.draw_scatter(info), lead)
+    if scenario.slo.limits() and ranking.counts["bounded"] and not ranking.misses:
+        lead += " A plan that must miss the SLO is not simulated to its end and has no dot."
+    return _section("The plans", plots.draw_scatter(info), lead)
 
 
 def _outcome_sections(scenario: Scenario, outcome: Outcome) -> list[str]:
@@ -142,7 +146,8 @@ def _outcome_sections(scenario: Scenario, outcome: Outcome) -> list[str]:
     wholes = [w for w in (figures.breakdown_info(outcome, k) for k in ("time", "energy", "memory")) if w]
     if wholes:
         bars = "".join(
-            f"<h3>{escape(w.name)}<span>{escape(plots.amount(w.total, w.unit))}</span></h3>{plots.draw_whole(w)}"
+            f"<h3>{escape(w.name)}<span>{escape(plots.amount(w.total, w.unit, w.total))}</span></h3>"
+            f"{plots.draw_whole(w)}"
             for w in wholes
         )
         sections.append(_section("Where it goes", f'<div class="bars">{bars}</div>'))
@@ -165,6 +170,7 @@ def _plans(ranking: Ranking) -> str:
         cells = [f'<td class="name">{escape(name(outcome.plan))}</td>' for name in names.values()]
         for path in numbers.values():
             value, _, interval = words.metric(outcome, path).partition(" ±")
+            value = plots.three_digits(value)
             title = words.interval_text(outcome, path)
             tip = f' title="80 % interval: {escape(title)}"' if interval else ""
             cells.append(f'<td class="n"{tip}>{escape(value.removesuffix(" tokens/s"))}</td>')
@@ -178,6 +184,17 @@ def _plans(ranking: Ranking) -> str:
     return _section("Ranking" if ranking.plans else "Nearest misses", table, lead)
 
 
+def _too_slow(ranking: Ranking) -> str:
+    """Per number of devices with which nothing meets the SLO: the layout tried furthest, and its value."""
+    found = words.too_slow(ranking.missed)
+    if not found:
+        return ""
+    rows = "".join(_row(row, right=(2,)) for row in found)
+    head = _row(("With", "Layout", "Its value, of the limit"), right=(2,), cell="th")
+    lead = "Layouts that fit and miss the SLO, where no layout of as many devices meets it."
+    return _section("Too slow", f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>", lead)
+
+
 def _rejected(ranking: Ranking) -> str:
     if not ranking.rejected:
         return ""
@@ -186,20 +203,30 @@ def _rejected(ranking: Ranking) -> str:
     return _section("Rejected before simulation", f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>")
 
 
-def _accuracy() -> str:
-    rows = accuracy_rows(forecast_errors())
+def _accuracy(scenario: Scenario, outcome: Outcome) -> str:
+    pools = outcome.plan.get("pools", [outcome.plan])
+    groups = resolve(scenario.fleet, Path(scenario.folder)).groups
+    homes = {pool["on"] for pool in pools if pool.get("on")} or {group.name for group in groups}
+    records, gap = concerning(
+        forecast_errors(),
+        list(dict.fromkeys(p.family or p.id for p in (engine(str(pool["engine"])) for pool in pools))),
+        list(dict.fromkeys(group.device.id for group in groups if group.name in homes)),
+        {limit.partition(".")[0] for limit in scenario.slo.limits()} & {"ttft", "tpot"} or {"ttft", "tpot"},
+    )
+    rows = accuracy_rows(records)
     if not rows:
         body = "<p>No forecast-error records are packaged with this copy; <code>make evidence</code> makes them.</p>"
         return _section("How far to trust this", body)
     body = "".join(_row(row, right=(1,)) for row in rows)
-    heads = ("Forecast against measured servers", "Error", "Trivial rule", "Bar", "Holds")
+    heads = ("Forecast against measured servers", "Ours", "Trivial rule", "Bar", "Holds")
     head = _row(heads, right=(1,), cell="th")
-    lead = "What such forecasts missed by on servers that were measured, from the packaged evidence."
+    lead = "What forecasts of this kind missed by on measured servers: the packaged records that concern this plan."
+    lead = f"{lead} {gap}".strip()
     return _section("How far to trust this", f"<table><thead>{head}</thead><tbody>{body}</tbody></table>", lead)
 
 
 def _page(scenario: Scenario, parts: Sequence[str], outcome: Outcome | None) -> str:
-    parts = [*parts, _accuracy()]
+    parts = [*parts, *([_accuracy(scenario, outcome)] if outcome is not None else [])]
     if outcome is not None and outcome.notes:
         parts.append(
             _section("Taken as given", _list(outcome.notes), "What the scenario left open and what was assumed.")

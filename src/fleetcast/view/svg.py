@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -30,12 +31,16 @@ class Scale:
         return self.start + share * (self.end - self.start)
 
     def ticks(self, most: int = 6) -> list[float]:
-        """Returns round values within the scale: 1, 2, 5 times powers of ten."""
+        """Returns round values within the scale: 1, 2, 5 times powers of ten; about ``most``, where they fit so."""
         if self.log:
             return self._log_ticks(most)
         if self.high <= self.low:
             return [self.low]
         step = round_step((self.high - self.low) / max(1, most - 1))
+        ticks = self._multiples(step)
+        return ticks if len(ticks) > 2 else self._multiples(round_step(step / 2.6))  # one or two say too little
+
+    def _multiples(self, step: float) -> list[float]:
         first = math.ceil(self.low / step - 1e-9)
         last = math.floor(self.high / step + 1e-9)
         return [i * step for i in range(first, last + 1)]
@@ -56,13 +61,21 @@ def round_step(step: float) -> float:
     return next(d * power for d in (1, 2, 5, 10) if d * power >= step * (1 - 1e-9))
 
 
-def scale(values: Sequence[float], start: float, end: float, *, zero: bool = False) -> Scale:
-    """Returns a scale that shows ``values`` with a little room; logarithmic where they span more than a decade."""
+def scale(values: Sequence[float], start: float, end: float, *, zero: bool = False, share: float = 0.06) -> Scale:
+    """Returns a scale that shows ``values`` with a little room; logarithmic where they span more than a decade.
+
+    Args:
+        values: what it must hold.
+        start: place of its low end.
+        end: place of its high end.
+        zero: begin at 0.
+        share: of the values' range, left free at either end of a linear scale.
+    """
     low, high = min(values), max(values)
     if not zero and low > 0 and high / low > 10:
         return Scale(low / 1.15, high * 1.15, start, end, log=True)
     # Below a range of 4 % ticks would all read the same: such values are equal for any purpose here.
-    room = max(0.06 * (high - low), 0.02 * abs(high) - (high - low) / 2) or 1.0
+    room = max(share * (high - low), 0.02 * abs(high) - (high - low) / 2) or 1.0
     return Scale(0.0 if zero else max(0.0, low - room) if low >= 0 else low - room, high + room, start, end)
 
 
@@ -77,6 +90,26 @@ def tick_text(value: float, unit: str) -> str:
     return show(value, unit)
 
 
+def tick_texts(ticks: Sequence[float], unit: str) -> list[str]:
+    """Returns the labels of an axis: those of one unit with as many decimals as the finest of them, 0 in it too."""
+    parts = [_AMOUNT.fullmatch(tick_text(tick, unit)) for tick in ticks]
+    if any(part is None for part in parts):
+        return [tick_text(tick, unit) for tick in ticks]
+    found = [part.groups("") for part in parts if part]
+    units = [rest for _, whole, fraction, rest in found if (whole + fraction).strip("0.")]
+    made = []
+    for mark, whole, fraction, rest in found:
+        zero = not (whole + fraction).strip("0.")
+        own = units[0] if zero and units else rest
+        places = max(len(f) for _, _, f, r in found if r == own or (zero and r == rest))
+        places = max(places, 3) if mark and places else places  # cents: a point and two digits
+        made.append(f"{mark}{whole}{(fraction or '.' if places else fraction).ljust(places, '0')}{own}")
+    return made
+
+
+_AMOUNT = re.compile(r"(\$?)(-?[\d,]+)(\.\d+)?([^\d.]*)")
+
+
 def escape(text: object) -> str:
     """Returns text that cannot leave its place in HTML or SVG."""
     return html.escape(str(text), quote=True)
@@ -86,6 +119,15 @@ def text(x: float, y: float, content: object, kind: str = "", anchor: str = "sta
     """Returns a piece of text; ``kind`` is its CSS class."""
     tip = f"<title>{escape(title)}</title>" if title else ""
     return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">{escape(content)}{tip}</text>'
+
+
+def words(x: float, y: float, pieces: Iterable[tuple[str, str]]) -> str:
+    """Returns a line of text of several (content, CSS class), with a little room between them."""
+    said = "".join(
+        f'<tspan class="{kind}"{" dx=" + chr(34) + "10" + chr(34) if i else ""}>{escape(content)}</tspan>'
+        for i, (content, kind) in enumerate(pieces)
+    )
+    return f'<text x="{x:.1f}" y="{y:.1f}">{said}</text>'
 
 
 def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
@@ -135,15 +177,17 @@ def axes(x: Scale, y: Scale, x_unit: str, y_unit: str, x_name: str, y_name: str)
     """Returns grid lines, ticks and names of a plane whose scales say where it lies on the paper."""
     left, right, bottom, top = x.start, x.end, y.start, y.end
     pieces = []
-    for tick in y.ticks(6):
+    ticks = y.ticks(6)
+    for tick, said in zip(ticks, tick_texts(ticks, y_unit), strict=True):
         pieces.append(line(left, y(tick), right, y(tick), "grid"))
-        pieces.append(text(left - 8, y(tick) + 4, tick_text(tick, y_unit), "tick", "end"))
-    for tick in x.ticks(max(4, int((right - left) / 95))):
+        pieces.append(text(left - 8, y(tick) + 4, said, "tick", "end"))
+    ticks = x.ticks(max(5, int((right - left) / 95)))
+    for tick, said in zip(ticks, tick_texts(ticks, x_unit), strict=True):
         pieces.append(line(x(tick), bottom, x(tick), bottom + 4, "axis"))
-        pieces.append(text(x(tick), bottom + 18, tick_text(tick, x_unit), "tick", "middle"))
+        pieces.append(text(x(tick), bottom + 18, said, "tick", "middle"))
     pieces.append(line(left, bottom, right, bottom, "axis"))
     if x_name:
         pieces.append(text((left + right) / 2, bottom + 38, x_name, "name", "middle"))
     if y_name:
-        pieces.append(text(left - 8 if left < 90 else 0, top - 12, y_name, "name"))
+        pieces.append(text(0, top - 14, y_name, "name"))
     return pieces

@@ -9,21 +9,38 @@ from collections.abc import Iterator
 from typing import Any
 
 from fleetcast.base.record import Record
+from fleetcast.base.show import show
+
+SLICES = 50_000
+"""Most spans in a trace, the earliest: about a megabyte, which viewers open at once."""
 
 
-def chrome_trace(record: Record, *, name: str = "fleetcast") -> Iterator[dict[str, Any]]:
+def left_out(record: Record, most: int = SLICES) -> str:
+    """Returns what a trace of ``most`` spans leaves out, in a sentence; "" where it holds them all."""
+    if len(record) <= most:
+        return ""
+    start, end = float(record.time[0]), float((record.time + record.duration).max())
+    until = show(float(record.time[most - 1]) - start, "s")
+    return f"the first {most:,} of {len(record):,} spans: {until} of {show(end - start, 's')}"
+
+
+def chrome_trace(record: Record, *, name: str = "fleetcast", most: int = SLICES) -> Iterator[dict[str, Any]]:
     """Yields the events of a trace: a lane per resource, a counter of its memory's fill; times in us.
 
     Args:
-        record: what was logged.
-        name: of the process that holds the lanes.
+        record: what was logged, in order of time.
+        name: of the process that holds the lanes; a label beside it says what is left out.
+        most: spans, the earliest.
     """
     yield {"ph": "M", "pid": 1, "name": "process_name", "args": {"name": name}}
+    if note := left_out(record, most):
+        yield {"ph": "M", "pid": 1, "name": "process_labels", "args": {"labels": note}}
     for i, resource in enumerate(record.resources):
         yield {"ph": "M", "pid": 1, "tid": i + 1, "name": "thread_name", "args": {"name": resource}}
     fills = [f"{resource}: memory filled" for resource in record.resources]
     columns = (record.time, record.duration, record.resource, record.what, record.count, record.items, record.level)
-    for time, duration, resource, what, count, items, level in zip(*(c.tolist() for c in columns), strict=True):
+    rows = zip(*(c[:most].tolist() for c in columns), strict=True)
+    for time, duration, resource, what, count, items, level in rows:
         yield {
             "ph": "X", "pid": 1, "tid": resource + 1, "name": record.whats[what],
             "ts": round(time * 1e6, 3), "dur": round(duration * 1e6, 3), "args": {"steps": count, "requests": items},
@@ -34,12 +51,12 @@ def chrome_trace(record: Record, *, name: str = "fleetcast") -> Iterator[dict[st
         }  # fmt: skip
 
 
-def trace_bytes(record: Record, *, name: str = "fleetcast") -> bytes:
-    """Returns the trace as gzipped JSON; equal records give equal bytes."""
+def trace_bytes(record: Record, *, name: str = "fleetcast", most: int = SLICES) -> bytes:
+    """Returns the trace of at most ``most`` spans as gzipped JSON; equal records give equal bytes."""
     buffer = io.BytesIO()
     with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, compresslevel=6, mtime=0) as file:
         file.write(b'{"displayTimeUnit":"ms","traceEvents":[\n')
-        for i, event in enumerate(chrome_trace(record, name=name)):
+        for i, event in enumerate(chrome_trace(record, name=name, most=most)):
             file.write((",\n" if i else "").encode() + json.dumps(event, separators=(",", ":")).encode())
         file.write(b"\n]}\n")
     return buffer.getvalue()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.scenario.plan import Plan
     from fleetcast.search.advice.advisor import Advice
-    from fleetcast.search.capacity import Load, Need
+    from fleetcast.search.capacity import Load, Need, Users
     from fleetcast.search.ranking import Ranking
     from fleetcast.sim.serving.setting import Setting
     from fleetcast.view.checks import Remark
@@ -65,13 +65,14 @@ def headline(path: Path) -> str:
     return path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
 
 
-def plan(source: Source, *, seed: int | None = None, top: int | None = 10, progress: Progress | None = None) -> Ranking:
+def plan(source: Source, *, seed: int | None = None, top: int | None = 6, progress: Progress | None = None) -> Ranking:
     """Returns the ranked plans of a scenario: best, frontier, what was rejected and why.
 
     Args:
         source: a Scenario or what `load` takes.
         seed: instead of the scenario's.
-        top: how many plans to rank; None = all that meet the SLO.
+        top: how many layouts to rank, each with its batch policies that are as good as the last layout;
+            None = all that meet the SLO.
         progress: called while plans are settled.
 
     Raises:
@@ -129,6 +130,24 @@ def max_rate(source: Source, *, seed: int | None = None, tolerance: float = 0.02
     return capacity.max_rate(scenario, tolerance=tolerance)
 
 
+def max_users(source: Source, *, seed: int | None = None, tolerance: float = 0.02) -> Users:
+    """Returns the most users of a closed loop that the fleet serves within the SLO.
+
+    Args:
+        source: a Scenario or what `load` takes.
+        seed: instead of the scenario's.
+        tolerance: relative width of the bracket at which to stop.
+
+    Raises:
+        SpecError: no SLO, or a load that is no closed loop.
+    """
+    from fleetcast.search import capacity
+
+    scenario = load(source, seed=seed)
+    _serving(scenario)
+    return capacity.max_users(scenario, tolerance=tolerance)
+
+
 def devices_needed(
     source: Source, kinds: Iterable[str] = (), *, seed: int | None = None, most: int = 256
 ) -> list[Need]:
@@ -181,21 +200,9 @@ def _serving(scenario: Scenario) -> Setting:
     """The scenario resolved for the serving world alone, which knows no exits."""
     if scenario.workload.exits is not None:
         raise Unsupported(
-            "workload.exits: only plan, simulate and check know the exits of a familial model",
+            "workload.exits: only plan, simulate, advise and check know the exits of a familial model",
             "Leave workload.exits out",
         )
-    goals = [goal for goal, _, _ in scenario.objective.goals()]
-    for path, asked in (
-        ("slo.quality", scenario.slo.quality is not None),
-        ("objective.minimize = 'bytes'", "bytes" in goals),
-        ("workload.confidence", scenario.workload.confidence is not None),
-        ("plan.cascade", bool(scenario.plan.cascade)),
-    ):  # fmt: skip
-        if asked:
-            raise SpecError(
-                path, "is about a familial model, and the workload has no exits",
-                hint='Add workload.exits, e.g. "ai-flow-ruyi-7b", or leave it out',
-            )  # fmt: skip
     return _resolved(scenario)
 
 

@@ -30,6 +30,12 @@ GOAL_METRIC = {
 """The metric that stands for a goal in tables and figures: for the same traffic, per token orders as the total does."""
 
 
+UNKNOWN = "–"
+"""Stands for what is not known."""
+TIE = 0.01
+"""Plans closer than this in what is optimised are called the same: no reason to choose one over the other."""
+
+
 def unit_of(path: str) -> str:
     """Returns the unit of a metric path: ``ttft.p99`` is in s."""
     head, _, last = path.partition(".")
@@ -41,11 +47,21 @@ def plan_name(table: Mapping[str, Any]) -> str:
     return read_plan(dict(table)).label()
 
 
+def pools_of(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Returns the tables of a plan's pools."""
+    return table.get("pools") or [table]
+
+
+def layout_of(table: Mapping[str, Any]) -> str:
+    """Returns what plans have in common that differ in their batch policies alone."""
+    pools = [{k: v for k, v in pool.items() if k not in ("batch", "route", "cascade")} for pool in pools_of(table)]
+    return repr([pools, table.get("cascade")])
+
+
 def policy_name(table: Mapping[str, Any]) -> str:
     """Returns the batch policy in brief: ``chunked 2048, batch 256``; several pools are joined by ``+``."""
-    pools = table.get("pools", [table])
     names = []
-    for pool in pools:
+    for pool in pools_of(table):
         batch = pool.get("batch") or {}
         batch = {"kind": batch} if isinstance(batch, str) else batch
         parts = [str(batch.get("kind", "default"))]
@@ -59,8 +75,14 @@ def policy_brief(table: Mapping[str, Any]) -> str:
     return policy_name(table).replace(", batch ", "/")
 
 
-def question(scenario: Scenario, *, goals: bool = True) -> str:
-    """Returns the scenario in one sentence: what is served, on what, under which limits, for which goal."""
+def question(scenario: Scenario, *, goals: bool = True, fleet: bool = True) -> str:
+    """Returns the scenario in one sentence: what is served, on what, under which limits, for which goal.
+
+    Args:
+        scenario: the question.
+        goals: say what is optimised.
+        fleet: say on what.
+    """
     workload, slo = scenario.workload, scenario.slo.limits()
     traffic = workload.trace or "generated traffic"
     if workload.arrivals is not None:
@@ -71,7 +93,8 @@ def question(scenario: Scenario, *, goals: bool = True) -> str:
     limits = " and ".join(f"{short(k)} within {number(v, k)}" for k, v in slo.items())
     under = f", {limits}" if limits else ", no limit on latency"
     asked = " and ".join(f"{'least' if sign > 0 else 'most'} {goal}" for goal, _, sign in scenario.objective.goals())
-    text = f"{scenario.name}: {workload.model} under {traffic} on {scenario.fleet.devices or groups}{under}"
+    on = f" on {scenario.fleet.devices or groups}" if fleet else ""
+    text = f"{scenario.name}: {workload.model} under {traffic}{on}{under}"
     return f"{text}; {asked}." if goals else f"{text}."
 
 
@@ -86,7 +109,7 @@ def short(path: str) -> str:
 def precision_name(table: Mapping[str, Any]) -> str:
     """Returns weights' and cache's dtypes: ``bf16``, or ``fp8, cache fp8`` where they are told apart."""
     names = []
-    for pool in table.get("pools", [table]):
+    for pool in pools_of(table):
         dtype, cache = pool.get("dtype") or "checkpoint", pool.get("kv_dtype") or "auto"
         names.append(dtype if cache in ("auto", dtype) else f"{dtype}, cache {cache}")
     return " + ".join(dict.fromkeys(names))
@@ -121,18 +144,17 @@ def show_energy(joules: float, digits: int = 3) -> str:
 
 
 def metric(outcome: Outcome, path: str) -> str:
-    """Returns a metric of an outcome, with half the width of its 80 % interval where it has one."""
+    """Returns a metric of an outcome, with half the width of its 80 % interval where that is not next to nothing."""
     try:
         value = lookup(outcome.metrics, path)
     except (KeyError, TypeError):
-        return "–"
+        return UNKNOWN
     if value != value:  # not a number: nothing was measured
-        return "–"
+        return UNKNOWN
     text = number(value, path)
     interval = outcome.intervals.get(path)
-    if interval is None or value == 0:
-        return text
-    return f"{text} ±{plus_minus(value, interval)}"
+    half = plus_minus(value, interval) if interval is not None and value else "0%"
+    return text if half == "0%" else f"{text} ±{half}"
 
 
 def plus_minus(value: float, interval: Sequence[float]) -> str:
@@ -150,7 +172,8 @@ def interval_text(outcome: Outcome, path: str) -> str:
 def limit_text(check: Mapping[str, Any]) -> str:
     """Returns a check of the SLO: ``ttft p99 1.07 s of 2 s``."""
     path = str(check["metric"])
-    return f"{short(path)} {number(check['value'], path)} of {number(check['limit'], path)}"
+    bound = "at least " if check.get("at_least") else ""
+    return f"{short(path)} {bound}{number(check['value'], path)} of {number(check['limit'], path)}"
 
 
 def why(best: Outcome, plans: Sequence[Outcome], objective: Objective) -> list[str]:
@@ -165,18 +188,19 @@ def why(best: Outcome, plans: Sequence[Outcome], objective: Objective) -> list[s
     path = GOAL_METRIC[goal]
     mine = lookup(best.metrics, path)
     sentences = []
-    rivals = [o for o in plans if o.slo.get("met", True) and plan_name(o.plan) != plan_name(best.plan)]
+    rivals: dict[str, Outcome] = {}
+    for o in sorted(plans, key=lambda o: sign * lookup(o.metrics, path)):
+        if o.slo.get("met", True) and layout_of(o.plan) != layout_of(best.plan):
+            rivals.setdefault(layout_of(o.plan), o)
     if best.slo.get("met", True) and rivals:
-        rival = min(rivals, key=lambda o: sign * lookup(o.metrics, path))
-        more = _difference(lookup(rival.metrics, path), mine)
-        sentences.append(f"The next layout, {plan_name(rival.plan)}, has {more} {goal}.")
+        sentences += _rivals(best, list(rivals.values()), goal)
     tempting = [
         o for o in plans
         if not o.slo.get("met", True) and sign * lookup(o.metrics, path) < sign * mine
     ]  # fmt: skip
     if best.slo.get("met", True) and tempting:
         other = min(tempting, key=lambda o: sign * lookup(o.metrics, path))
-        missed = max((c for c in other.slo["checks"] if not c["met"]), key=_strain)
+        missed = worst(other)
         less = _difference(lookup(other.metrics, path), mine)
         sentences.append(
             f"{plan_name(other.plan)} ({policy_name(other.plan)}) has {less} {goal} but misses the SLO: "
@@ -185,27 +209,109 @@ def why(best: Outcome, plans: Sequence[Outcome], objective: Objective) -> list[s
     return sentences + binding(best)
 
 
+def _rivals(best: Outcome, rivals: Sequence[Outcome], goal: str) -> list[str]:
+    """What the next layouts have more of, and where the forecast does not tell the best from another."""
+    path = GOAL_METRIC[goal]
+    mine = lookup(best.metrics, path)
+    near = [o for o in rivals if apart(lookup(o.metrics, path), mine) <= TIE]
+    if near:
+        most = max(apart(lookup(o.metrics, path), mine) for o in near)
+        who = "1 other layout has" if len(near) == 1 else f"{len(near)} other layouts have"
+        within = f" within {percent(most)}" if most else ""
+        sentences = [f"{who} the same {goal}{within}: choose among them by what else counts."]
+    else:
+        more = _difference(lookup(rivals[0].metrics, path), mine)
+        sentences = [f"The next layout, {_unlike(rivals[0], best)}, has {more} {goal}."]
+    unlike = [o for o in rivals if _ground(o) != _ground(best) and o not in near and _overlap(best, o, path)]
+    if unlike:
+        who = _unlike(unlike[0], best) + (f" and {len(unlike) - 1} more" if len(unlike) > 1 else "")
+        sentences.append(
+            f"On other devices or another engine, {who}: within the 80 % interval of its {goal}, so not told apart."
+        )
+    return sentences
+
+
+def _unlike(other: Outcome, best: Outcome) -> str:
+    """The name of a plan, with what differs where the best has the same name."""
+    name = plan_name(other.plan)
+    if name != plan_name(best.plan):
+        return name
+    pairs = zip(pools_of(other.plan), pools_of(best.plan), strict=True)
+    differ = [v for a, b in pairs for k, v in a.items() if k not in ("batch", "route") and v != b.get(k)]
+    said = dict.fromkeys(str(v["kind"]) if isinstance(v, Mapping) else str(v) for v in differ)
+    return f"{name} with {', '.join(said)}"
+
+
+def _ground(outcome: Outcome) -> set[str]:
+    """Devices and engines: forecasts on the same share most of their error, so their order is surer than each."""
+    devices = {str(row.get("device")) for row in outcome.resources}
+    return devices | {str(pool.get("engine")) for pool in pools_of(outcome.plan)}
+
+
+def _overlap(a: Outcome, b: Outcome, path: str) -> bool:
+    """Whether each one's value lies within the other's interval."""
+    pairs = ((a.intervals.get(path), b), (b.intervals.get(path), a))
+    return all(i is not None and i[0] <= lookup(o.metrics, path) <= i[1] for i, o in pairs)
+
+
+def trade(ranking: Ranking) -> str:
+    """Returns in a sentence what the frontier trades, or "" where there is nothing to trade."""
+    if not ranking.frontier or len(ranking.axes) < 2 or ranking.counts["memory_feasible"] < 2:
+        return ""
+    goals = [goal for goal, _, _ in ranking.axes]
+    if len(ranking.frontier) == 1:
+        return f"No other plan is better in {' or '.join(goals[1:])} either: the frontier is this one plan."
+
+    def at(o: Outcome) -> str:
+        return ", ".join(_amount(o, GOAL_METRIC.get(goal, path)) for goal, path, _ in ranking.axes)
+
+    first, last = ranking.frontier[0], ranking.frontier[-1]
+    gap = max(apart(lookup(last.metrics, path), lookup(first.metrics, path)) for _, path, _ in ranking.axes)
+    if gap <= TIE:
+        return (
+            f"Frontier: {len(ranking.frontier)} plans, at most {percent(gap)} apart in {goals[0]} and in "
+            f"{' and '.join(goals[1:])}: there is nothing to trade."
+        )
+    return (
+        f"Frontier: {len(ranking.frontier)} plans trade {goals[0]} for {' and '.join(goals[1:])}, "
+        f"from {plan_name(first.plan)} ({at(first)}) to {plan_name(last.plan)} ({at(last)})."
+    )
+
+
+def _amount(outcome: Outcome, path: str) -> str:
+    """A metric with its name where the unit does not say it: ``$5.62/M tokens``, ``E2E mean 4.39 s``."""
+    value = metric(outcome, path).partition(" ±")[0]
+    if path.startswith(PER_MILLION):
+        return f"{value}/M tokens"
+    return f"{short(path)} {value}" if path.partition(".")[0] in ("ttft", "tpot", "e2e") else value
+
+
 def failure(ranking: Ranking) -> str:
     """Returns why a search has no best plan: nothing fits, or nothing is fast enough."""
     return "No plan meets the SLO" if ranking.counts["memory_feasible"] else "No plan fits on this fleet"
 
 
+def worst(outcome: Outcome) -> Mapping[str, Any]:
+    """Returns the check of the SLO with the largest share of its limit."""
+    checks: Sequence[Mapping[str, Any]] = outcome.slo["checks"]
+    return max(checks, key=_strain)
+
+
 def binding(outcome: Outcome) -> list[str]:
     """Returns in sentences what holds a plan back: the limit most strained, the largest term of time, memory."""
     sentences = []
-    checks = [c for c in outcome.slo.get("checks", ()) if c["limit"] > 0]
-    if checks:
-        worst = max(checks, key=_strain)
-        verb = "Closest to its limit" if worst["met"] else "Furthest beyond its limit"
-        times = f"{_strain(worst):.0%}" if _strain(worst) < 2 else f"{_strain(worst):.3g} times"
-        sentences.append(f"{verb}: {limit_text(worst)} ({times}).")
+    if outcome.slo.get("checks"):
+        check = worst(outcome)
+        verb = "Closest to its limit" if check["met"] else "Furthest beyond its limit"
+        times = f"{_strain(check):.0%}" if _strain(check) < 2 else f"{_strain(check):.3g} times"
+        sentences.append(f"{verb}: {limit_text(check)} ({times}).")
     terms = outcome.breakdown.get("time", {})
     busy = {k: v for k, v in terms.items() if v > 0 and k != "idle"}
     if busy:
         name, value = max(busy.items(), key=lambda kv: kv[1])
         text = f"Of busy time {value / sum(busy.values()):.0%} is {TERMS.get(name, name)}"
         shares = [float(r["busy"]) for r in outcome.resources if "busy" in r]
-        rest = f"; replicas are busy {sum(shares) / len(shares):.0%} of the time" if shares else ""
+        rest = f"; a replica has a request running {sum(shares) / len(shares):.0%} of the time" if shares else ""
         sentences.append(f"{text}{rest}.")
     if outcome.record is not None and len(outcome.record):
         sentences.append(f"The KV cache fills up to {float(outcome.record.level.max()):.0%}.")
@@ -229,11 +335,55 @@ def need(row: Mapping[str, Any]) -> str:
     unit, have, wanted = str(row.get("unit", "")), float(row["have"]), float(row["need"])
     if not unit and wanted < have:
         return f"{wanted:g} does not divide {have:g}"
-    return f"{show(wanted, unit)} of {show(have, unit)}"
+    return f"{show(wanted, unit if unit == 'B' else '')} of {show(have, unit)}"
+
+
+def too_slow(missed: Sequence[Mapping[str, Any]], most: int = 6) -> list[tuple[str, str, str]]:
+    """Returns, for each number of devices with which no layout meets the SLO, what misses and by how much.
+
+    A row is (devices, layout, limit): of several layouts the one that was tried furthest. Where there are more than
+    ``most`` rows, those furthest from the SLO share the last.
+
+    Args:
+        missed: of a `Ranking`.
+        most: rows.
+    """
+    sets: dict[tuple[tuple[str, int], ...], list[Mapping[str, Any]]] = {}
+    for row in missed:
+        if row["every_layout"]:
+            sets.setdefault(tuple(row["on"].items()), []).append(row)
+    near = sorted(sets, key=lambda on: min(map(_strain, sets[on])))
+    own = set(near if len(near) <= most else near[: most - 1])
+    rows = []
+    for on, layouts in sets.items():
+        if on in own:
+            more = f" and {len(layouts) - 1} more" if len(layouts) > 1 else ""
+            rows.append((_devices(layouts[0]["devices"]), f"{layouts[0]['layout']}{more}", limit_text(layouts[0])))
+    rest = [row for on in near if on not in own for row in sets[on]]
+    if rest:
+        numbers = sorted({row["devices"] for row in rest})
+        run = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
+        best = min(rest, key=_strain)
+        rows.append((f"{run} devices", f"{best['layout']} and {len(rest) - 1} more", limit_text(best)))
+    return rows
+
+
+def _devices(count: int) -> str:
+    return "1 device" if count == 1 else f"{count} devices"
 
 
 def _strain(check: Mapping[str, Any]) -> float:
     return float(check["value"]) / float(check["limit"])
+
+
+def apart(other: float, mine: float) -> float:
+    """Returns the relative distance of a value from ``mine``."""
+    return 0.0 if other == mine else abs(other / mine - 1) if mine else float("inf")
+
+
+def percent(share: float) -> str:
+    """Returns a share of 1 that is not exceeded: ``0.2%``; what is smaller than ``0.1%`` counts as that."""
+    return f"{share:.0%}" if share == 0 or share >= 0.1 else f"{max(share, 0.001):.1%}"
 
 
 def _difference(other: float, mine: float) -> str:

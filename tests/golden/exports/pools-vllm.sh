@@ -1,9 +1,10 @@
 #!/bin/sh
-# vLLM servers for this plan
+# vLLM servers for this plan; flags as of vLLM 0.6 to 0.14
 # Simulated with the engine profile sglang; set plan.engine = "vllm-1" to forecast vLLM.
 # vLLM 1 mixes decode into iterations with whole prompts; the plan runs them apart.
-# Run each part on its host: NAME-0 is the first node of group NAME.
-# Route round_robin: put a proxy in front that takes the replicas in turn (nginx: upstream, its default).
+# --max-model-len 1280: the workload's longest request has 1,200 tokens; longer ones are refused. The model's own context is 40,960.
+# Run each part on its host: NAME-0 is the first host of group NAME.
+# Route round_robin: put a proxy in front that takes the replicas in turn (nginx: upstream, its default). Servers: new-0:8000 new-0:8001 old-0:8000
 
 # ---- on new-0 ----
 

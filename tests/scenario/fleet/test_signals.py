@@ -116,7 +116,7 @@ def test_bad_files_name_row_and_limit(tmp_path, text, part):
 @pytest.mark.parametrize(
     ("grid", "part"),
     [
-        ("pjn", "Did you mean 'pjm'"), ("-4 g/kWh", "is negative"), ("12 kWh", "wrong unit 'kWh'"),
+        ("pjn", "Did you mean 'pjm'"), ("-4 g/kWh", "is out of range"), ("12 kWh", "wrong unit 'kWh'"),
         ("none.csv", "cannot be read"), ("", "is not a packaged grid"), (math.nan, "not finite"),
     ],
 )  # fmt: skip

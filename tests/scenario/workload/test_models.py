@@ -236,6 +236,34 @@ def test_layouts_that_engines_have(id: str, layout: Layout) -> None:
     assert model(id).misfit(layout) is None
 
 
+@pytest.mark.parametrize(
+    ("id", "layout", "constraint", "need", "have"),
+    [
+        ("minimax-m2", Layout(tensor_parallel=8), "expert width in blocks of 128", 256, 192),
+        ("minimax-m2", Layout(tensor_parallel=2, attention_dp=4), "expert width in blocks of 128", 256, 192),
+        ("minimax-m2", Layout(tensor_parallel=4), "", 0, 0),
+        ("minimax-m2", Layout(tensor_parallel=8, expert_parallel=8), "", 0, 0),
+        ("deepseek-r1", Layout(tensor_parallel=16), "", 0, 0),
+        ("deepseek-r1", Layout(tensor_parallel=32, expert_parallel=32), "width of 'ffn.gate' in blocks of 128",
+         640, 576),
+        ("deepseek-r1", Layout(attention_dp=32, expert_parallel=32), "", 0, 0),
+    ],
+)  # fmt: skip
+def test_ranks_hold_whole_blocks_of_weights_with_one_scale(
+    id: str, layout: Layout, constraint: str, need: int, have: int
+) -> None:
+    found = model(id)
+    assert found.precision.block == (128, 128)
+    misfit = found.misfit(layout, found.precision)
+    assert (misfit is not None) == bool(constraint)
+    if misfit is not None:
+        assert (misfit.constraint, misfit.need, misfit.have) == (constraint, need, have)
+        assert "one scale per 128 weights" in str(misfit)
+    # quantised otherwise, or by the engine tensor by tensor, nothing stands in the way
+    assert found.misfit(layout, as_engine("int4", found.precision)) is None
+    assert found.misfit(layout) is None
+
+
 def test_models_are_values() -> None:
     assert model("gpt2") == model("openai-community/gpt2")
     assert hash(model("gpt2")) == hash(model("gpt2"))

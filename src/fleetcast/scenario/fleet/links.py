@@ -17,8 +17,9 @@ Kind = Literal[
 class Link(Spec):
     """One kind of link.
 
-    ``bandwidth``: B/s per device, one direction. ``latency``: s for one small message. ``uplink``: B/s from the device
-    to the network where that is less than the way down; None = the same.
+    ``bandwidth``: B/s per device, one direction. ``latency``: s for one small message. ``peers``: devices that the
+    links of one are divided among, each pair having its own; 0 = a switch or bus. ``uplink``: B/s from the device to
+    the network where that is less than the way down; None = the same.
     """
 
     id: str
@@ -28,6 +29,7 @@ class Link(Spec):
     latency: Seconds
     source: str
     aliases: tuple[str, ...] = ()
+    peers: int = 0
     uplink: BytesPerSecond | None = None
 
 

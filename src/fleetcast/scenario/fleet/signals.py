@@ -30,6 +30,8 @@ _SOURCES = {
     "ember": "Ember yearly electricity data, lifecycle, via Our World in Data (CC-BY-4.0)",
     "google": "Google Cloud, carbon data across regions",
 }
+_DIRTIEST = 100_000.0
+"""Carbon intensity that no grid reaches, g/kWh."""
 _TIME_UNITS = {"time_s": 1.0, "time": 1.0, "seconds": 1.0, "time_h": 3600.0, "hour": 3600.0}
 
 
@@ -120,8 +122,11 @@ def grids() -> dict[str, Signal]:
 
 
 def _constant(value: float, path: str) -> Signal:
-    if value < 0:
-        raise SpecError(path, "is negative", value=value, limit="at least 0 g/kWh")
+    if not 0 <= value <= _DIRTIEST:
+        raise SpecError(
+            path, "is out of range", value=value, limit=f"0 to {_DIRTIEST:,.0f} g/kWh",
+            hint="Coal is about 1,000 g/kWh; is the unit right?",
+        )  # fmt: skip
     return _build(f"{value:g} g/kWh", [0.0], [value], math.inf, "the scenario")
 
 
@@ -163,7 +168,7 @@ def _file(file: Path, path: str) -> Signal:
             return _parse(file.name, lines, str(file), str(file))
     except (OSError, EOFError, UnicodeDecodeError) as error:
         problem = f"cannot be read: {getattr(error, 'strerror', None) or error}"
-        raise SpecError(path, problem, value=str(file)) from None
+        raise SpecError(path, problem, value=str(file), hint="Check the path") from None
 
 
 def _parse(name: str, lines: Iterable[str], file: str, source: str) -> Signal:

@@ -93,7 +93,7 @@ def read(fleet: Fleet, base: Path, path: str) -> tuple[Fleet, Path]:
         table = read_toml(file.read_text(encoding="utf-8"), str(file))
     except (OSError, UnicodeDecodeError) as error:
         problem = f"cannot be read: {getattr(error, 'strerror', None) or 'not text'}"
-        raise SpecError(f"{path}.devices", problem, value=str(file)) from None
+        raise SpecError(f"{path}.devices", problem, value=str(file), hint="Check the path") from None
     inner = convert(table.get("fleet", table), Fleet, fleet.devices)
     if inner.devices.endswith(".toml"):
         problem, limit = "names another file", "a fleet's file holds the fleet itself"

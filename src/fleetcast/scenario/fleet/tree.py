@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,6 +94,13 @@ class Tree:
         """
         names = [group.name for group in self.groups]
         if name not in names:
+            below = [leaf for leaf in names if _within(leaf, name)]
+            if below:
+                raise SpecError(
+                    path, "holds several groups, and a pool runs on one", value=name,
+                    limit=f"groups: {', '.join(below[:12])}",
+                    hint="Write one [[plan.pools]] for each, or leave it out: a search tries every group",
+                )  # fmt: skip
             raise SpecError(
                 path, "is not a group of the fleet", value=name,
                 limit=f"groups: {', '.join(names[:12])}", hint=closest(name, names).capitalize(),
@@ -186,7 +194,7 @@ class _Walk:
         """Adds the kinds of devices of one line below ``path``, which ``network`` joins."""
         first, taken = (len(self.leaves), len(self.joined)), set[str]()
         for count, device in terms:
-            name = _unique(device.id, taken)
+            name = self.unique(device.id, taken)
             node = min(count, device.node)
             self.leaves.append(_Leaf(device, count, node, link, network, (*path, name)))
         self.join(network, path, first)
@@ -196,6 +204,8 @@ class _Walk:
         leaves, joined = self.leaves[first[0] :], self.joined[first[1] :]
         if link:
             self.joins[path] = catalog.link(link)
+            if len(leaves) == 1 and leaves[0].count <= leaves[0].node:
+                self.notes.append(f"{self.joins[path].id} joins nothing: {'/'.join(leaves[0].path)} is one node")
         else:
             below = [catalog.link(leaf.network or leaf.device.network) for leaf in leaves]
             self.joins[path] = slowest(below + joined)
@@ -208,7 +218,12 @@ class _Walk:
         """Adds one group, ``group.count`` times; ``join`` is the link of the group above."""
         spec.check_group(group, where)
         terms = parse_devices(group.devices, f"{where}.devices") if group.devices else []
-        name = _unique(group.name or (terms[0][1].id if len(terms) == 1 else "group"), taken)
+        if group.name in taken:
+            raise SpecError(
+                f"{where}.name", "is a second group of that name", value=group.name,
+                limit="groups side by side have names of their own", hint="Rename it, or write count = 2 in one group",
+            )  # fmt: skip
+        name = self.unique(group.name or (terms[0][1].id if len(terms) == 1 else "group"), taken)
         copies = [name] if group.count == 1 else [f"{name}[{i}]" for i in range(group.count)]
         if len(terms) == 1:
             count, device = terms[0]
@@ -225,6 +240,16 @@ class _Walk:
             else:
                 self.children(group.groups, group.link, (*path, copy), where)
 
+    def unique(self, name: str, taken: set[str]) -> str:
+        """Returns a name that is not ``taken`` yet for a group without one, and takes it."""
+        found, n = name, 2
+        while found in taken:
+            found, n = f"{name}-{n}", n + 1
+        if found != name:
+            self.notes.append(f"a further group of {name} is called {found}")
+        taken.add(found)
+        return found
+
 
 def _prices(fleet: Fleet, devices: list[Device], path: str, notes: list[str]) -> dict[str, float | None]:
     prices = {device.id: device.price for device in devices}
@@ -234,7 +259,7 @@ def _prices(fleet: Fleet, devices: list[Device], path: str, notes: list[str]) ->
         device = catalog.device(name, where)
         if device.id not in prices:
             limit = f"it has {', '.join(prices)}"
-            raise SpecError(where, "prices a device that the fleet does not have", limit=limit)
+            raise SpecError(where, "prices a device that the fleet does not have", value=price, limit=limit)
         if device.id in given:
             limit = f"one price for {device.id}"
             raise SpecError(where, "is a second price", value=price, limit=limit)
@@ -258,6 +283,12 @@ def _finish(leaf: _Leaf, fleet: Fleet, prices: Mapping[str, float | None], notes
             f"{path}.power_limit", f"leaves {device.id} no power to work", value=fleet.power_limit,
             limit=f"above its idle {show(idle, 'W')}, up to {show(top, 'W')}",
         )  # fmt: skip
+    if fleet.power_limit is not None and fleet.power_limit > top:
+        notes.append(
+            f"power_limit {show(fleet.power_limit, 'W')} changes nothing for {device.id}: its own is {show(top, 'W')}"
+        )
+    if leaf.link and leaf.node == 1:
+        notes.append(f"link {leaf.link} joins nothing in {name}: its nodes have one device")
     link = catalog.link(leaf.link or device.link)
     network = catalog.link(leaf.network or device.network)
     price = prices[device.id]
@@ -271,12 +302,9 @@ def _finish(leaf: _Leaf, fleet: Fleet, prices: Mapping[str, float | None], notes
     return group
 
 
-def _unique(name: str, taken: set[str]) -> str:
-    found, n = name, 2
-    while found in taken:
-        found, n = f"{name}-{n}", n + 1
-    taken.add(found)
-    return found
+def _within(leaf: str, name: str) -> bool:
+    """Whether a leaf is or stands below what ``name`` calls, copies by their number or all of them without it."""
+    return any(f"{path}/".startswith(f"{name}/") for path in (leaf, re.sub(r"\[\d+\]", "", leaf)))
 
 
 def _say(link: Link) -> str:

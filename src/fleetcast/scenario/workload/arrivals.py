@@ -31,6 +31,15 @@ TensorRT-LLM, told only nominal lengths, time to first token is off by 2 to 6 ti
 (`benchmarks.accuracy_plain`).
 """
 _KINDS = ("poisson", "uniform", "gamma", "closed")
+_OWNERS = {
+    "rate": ("poisson", "uniform", "gamma"), "concurrency": ("closed",), "cv": ("gamma",), "ramp": ("closed",),
+    "think": ("closed",),
+}  # fmt: skip
+"""Kinds of arrivals that read a parameter."""
+_CV = 2.0
+"""Of gamma gaps whose ``cv`` is left out."""
+_FASTEST = 1e9
+"""Requests per second that no system serves; more is a slip of the pen."""
 _Z90 = 1.2815515655446004  # 90th percentile of the standard normal
 # With its mean fixed, a lognormal's 90th percentile is at most exp(z^2 / 2) times the mean.
 _WIDEST = math.exp(_Z90**2 / 2)
@@ -47,6 +56,7 @@ def traffic(serving: Serving, *, seed: int = 0, folder: str | Path = ".") -> Req
     Raises:
         SpecError: a part is missing, contradictory or out of range; the trace cannot be read.
     """
+    _refuse_idle(serving)
     if serving.trace is None:
         if serving.arrivals is None or serving.lengths is None:
             lacking = "arrivals" if serving.arrivals is None else "lengths"
@@ -56,26 +66,49 @@ def traffic(serving: Serving, *, seed: int = 0, folder: str | Path = ".") -> Req
             )  # fmt: skip
         return generate(serving.arrivals, serving.lengths, seed=seed)
     found = read(serving.trace, folder)
-    if serving.requests is not None and serving.requests < len(found):
-        found = found.slice(0, serving.requests)
+    notes = list(found.notes)
+    if serving.requests is not None and serving.requests > len(found):
+        notes.append(f"workload.requests {serving.requests:,}: the trace has {len(found):,}")
+    found = found.slice(0, min(serving.requests or len(found), len(found)))
     if serving.lengths is not None:
+        if found.session is not None:
+            notes.append(
+                "workload.lengths: the trace's sessions and shared prefixes do not fit other lengths, left out"
+            )
         users = (serving.arrivals.concurrency if serving.arrivals is not None else None) or 0
         prompt, output = lengths(serving.lengths, len(found), seed, users)
-        notes = (*found.notes, *assumed(serving.lengths, users))
-        found = replace(found, prompt=prompt, output=output, session=None, prefix=None, notes=notes)
+        notes += assumed(serving.lengths, users)
+        found = replace(found, prompt=prompt, output=output, session=None, prefix=None)
     if serving.arrivals is not None:
-        if serving.speed_up != 1:
-            raise SpecError(
-                "workload.speed_up", "contradicts workload.arrivals", value=serving.speed_up,
-                limit="1 beside arrivals", hint="Raise arrivals.rate instead",
-            )  # fmt: skip
-        return _retime(found, serving.arrivals, seed)
+        if serving.lengths is not None:
+            notes.append("arrivals and lengths replace all of the trace but the number of its requests")
+        return _retime(replace(found, notes=tuple(notes)), serving.arrivals, seed)
+    found = replace(found, notes=tuple(notes))
     if not found.timed:
         raise SpecError(
             "workload.trace", "has no arrival times", value=serving.trace,
             hint='Add e.g. arrivals = { kind = "poisson", rate = "4 /s" }',
         )  # fmt: skip
     return found.speed_up(serving.speed_up)
+
+
+def _refuse_idle(serving: Serving) -> None:
+    """Refuses keys that nothing would read."""
+    arrivals = serving.arrivals
+    if serving.trace == "":
+        raise SpecError("workload.trace", "is empty", limit="a packaged trace or a file", hint="Or leave it out")
+    if serving.speed_up != 1 and (arrivals is not None or serving.trace is None):
+        problem = "has no trace to speed up" if serving.trace is None else "contradicts workload.arrivals"
+        raise SpecError(
+            "workload.speed_up", problem, value=serving.speed_up, limit="1 beside arrivals",
+            hint="Raise arrivals.rate instead",
+        )  # fmt: skip
+    if serving.requests is not None and (serving.trace is None or (arrivals is not None and arrivals.requests)):
+        problem = "counts the requests of a trace" if serving.trace is None else "stands beside arrivals.requests"
+        raise SpecError(
+            "workload.requests", problem, value=serving.requests, limit="one count of requests",
+            hint="Write workload.arrivals.requests alone",
+        )  # fmt: skip
 
 
 def generate(arrivals: Arrivals, lengths_: Lengths, *, seed: int = 0) -> Requests:
@@ -114,12 +147,13 @@ def arrival_times(arrivals: Arrivals, count: int, seed: int) -> NDArray[np.float
             hint=closest(arrivals.kind, _KINDS).capitalize(),
         )  # fmt: skip
     closed = arrivals.kind == "closed"
-    needed, foreign = ("concurrency", "rate") if closed else ("rate", "concurrency")
-    if getattr(arrivals, foreign) is not None:
-        raise SpecError(
-            f"{path}.{foreign}", f"contradicts kind = '{arrivals.kind}'",
-            value=getattr(arrivals, foreign), limit=f"{needed} alone", hint=f"Leave {foreign} out",
-        )  # fmt: skip
+    for name, owners in _OWNERS.items():
+        if arrivals.kind not in owners and getattr(arrivals, name) is not None:
+            raise SpecError(
+                f"{path}.{name}", f"contradicts kind = '{arrivals.kind}'", value=getattr(arrivals, name),
+                limit=f"only with kind = {' or '.join(owners)}", hint=f"Leave {name} out",
+            )  # fmt: skip
+    needed = "concurrency" if closed else "rate"
     if not getattr(arrivals, needed):
         example = "concurrency = 16" if closed else 'rate = "4 /s"'
         raise SpecError(
@@ -128,19 +162,22 @@ def arrival_times(arrivals: Arrivals, count: int, seed: int) -> NDArray[np.float
         )  # fmt: skip
     if closed or arrivals.rate is None:
         return np.zeros(count)
+    if arrivals.rate > _FASTEST:
+        raise SpecError(
+            f"{path}.rate", "is out of range", value=arrivals.rate, limit=f"at most {_FASTEST:g} /s",
+            hint="Is the unit right?",
+        )  # fmt: skip
     gap = 1.0 / arrivals.rate
     if arrivals.kind == "uniform":
         return np.arange(count, dtype=np.float64) * gap
     draw = rng(seed, "arrivals")
     if arrivals.kind == "poisson":
         return np.cumsum(draw.exponential(gap, count))
-    variance = arrivals.cv**2
+    variance = (_CV if arrivals.cv is None else arrivals.cv) ** 2
     return np.cumsum(draw.gamma(1.0 / variance, gap * variance, count))
 
 
-def lengths(
-    spec: Lengths, count: int, seed: int, users: int = 0
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def lengths(spec: Lengths, count: int, seed: int, users: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Returns prompt and output tokens, int64[count] each, at least 1.
 
     Args:
@@ -170,7 +207,7 @@ def lengths(
     ):
         path = f"workload.lengths.{name}"
         if mean > LONGEST:
-            raise SpecError(path, "is too long", value=mean, limit=f"at most {LONGEST} tokens")
+            raise SpecError(path, "is too long", value=mean, limit=f"at most {LONGEST:,} tokens")
         if spec.kind == "fixed":
             if p90 is not None:
                 raise SpecError(

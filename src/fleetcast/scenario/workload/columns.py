@@ -60,7 +60,7 @@ def match(header: Sequence[str], path: str) -> tuple[Format, dict[str, str]]:
     spelled = {name.strip().lower(): name for name in header}
     if len(spelled) < len(header):
         twice = sorted({h for h in header if [x.strip().lower() for x in header].count(h.lower()) > 1})
-        raise SpecError(f"{path}, header", "has a column twice", value=", ".join(twice))
+        raise SpecError(f"{path}, header", "has a column twice", value=", ".join(twice), hint="Rename one")
     best = max(FORMATS, key=lambda f: sum(_wanted(f)[c].lower() in spelled for c in _wanted(f)))
     wanted = _wanted(best)
     missing = [n for n in wanted.values() if n.lower() not in spelled]

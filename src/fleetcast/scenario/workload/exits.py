@@ -89,7 +89,7 @@ def exits_of(given: str | Sequence[Exit], model: Model, path: str = "workload.ex
         return known[given].exits
     exits = tuple(given)
     if not exits:
-        raise SpecError(path, "lists no exit", hint="Write e.g. exits = [{ layers = 12, quality = 0.5 }]")
+        raise SpecError(path, "is empty", value=[], hint="Write e.g. exits = [{ layers = 12, quality = 0.5 }]")
     for i, (low, high) in enumerate(pairwise(exits), 1):
         for name in ("layers", "quality"):
             if getattr(high, name) <= getattr(low, name):

@@ -268,10 +268,15 @@ class Model(Spec, dict=True):
         cuts = accumulate(sizes, initial=0)
         return [self.pattern[start:stop] for start, stop in pairwise(cuts)]
 
-    def misfit(self, layout: Layout) -> Infeasible | None:
+    def misfit(self, layout: Layout, precision: Precision | None = None) -> Infeasible | None:
         """Returns why no engine can spread the model so, or None.
 
         Heads, experts and widths must divide.
+
+        Args:
+            layout: how a replica is spread.
+            precision: weights as served; where blocks of them share a scale, ranks must hold whole blocks. None = not
+                looked at.
         """
         tp, ep = layout.tensor_parallel, layout.expert_parallel
         if layout.pipeline_parallel > self.layers:
@@ -295,7 +300,7 @@ class Model(Spec, dict=True):
                     have=have,
                     hint=f"{have} {what} cannot be dealt equally to {ways} ranks",
                 )
-        return None
+        return _broken_block(self, layout, precision) if precision is not None and any(precision.block) else None
 
 
 def rank_bytes(tensor: Tensor, layout: Layout, precision: Precision) -> float:
@@ -310,6 +315,30 @@ def rank_bytes(tensor: Tensor, layout: Layout, precision: Precision) -> float:
     plain = precision.bytes_per_weight("norm")
     width = plain if tensor.inputs == 1 else precision.bytes_per_weight(tensor.part)
     return matrix * width + bias * plain
+
+
+def _broken_block(model: Model, layout: Layout, precision: Precision) -> Infeasible | None:
+    """Returns the first matrix that a layout cuts inside a block of weights with one scale, or None.
+
+    vLLM and SGLang refuse to load it (``validate_fp8_block_shape``), TensorRT-LLM's kernels have no such shape.
+    """
+    for t in (t for rows in model.tensors for t in rows):
+        expert = t.part == "experts"
+        ways = int(layout.expert_tensor_parallel) if expert else layout.tensor_parallel
+        # convolutions are no products, and the decay's few rows stay in 16 bits
+        if ways == 1 or not t.split or t.inputs == 1 or t.name in ("conv", "decay") or t.part not in precision.parts:
+            continue
+        whole, block = (t.outputs, precision.block[0]) if t.split == "out" else (t.inputs, precision.block[1])
+        pieces = t.pieces or whole
+        held = -(-pieces // ways) * (whole // pieces)
+        if held % block:
+            return Infeasible(
+                f"expert width in blocks of {block}" if expert else f"width of '{t.name}' in blocks of {block}",
+                need=-(-held // block) * block, have=held,
+                hint=f"The checkpoint has one scale per {block} weights, but {whole} over {ways} ranks leave {held}: "
+                f"{'raise expert_parallel' if expert else 'lower tensor_parallel'}, or choose another dtype",
+            )  # fmt: skip
+    return None
 
 
 def _cuts(model: Model, layout: Layout) -> Iterator[tuple[str, int, int]]:

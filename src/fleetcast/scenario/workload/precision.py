@@ -69,6 +69,8 @@ class Precision(Spec):
         activations: dtype in which the covered matrices are multiplied.
         group: weights that share one scale; 0 = so many that scales weigh nothing.
         scale: bytes of one scale with its zero point.
+        block: outputs and inputs of a block that shares a scale; engines cut such weights between blocks only.
+            (0, 0) = scales do not span outputs.
         kv: KV-cache dtype that the checkpoint asks for; "" = that of ``rest``.
         method: the checkpoint's own name of the method; "" = not quantised.
     """
@@ -79,6 +81,7 @@ class Precision(Spec):
     activations: str = "bf16"
     group: int = 0
     scale: float = 0.0
+    block: tuple[int, int] = (0, 0)
     kv: str = ""
     method: str = ""
 
@@ -199,6 +202,7 @@ def of_checkpoint(table: object, rest: str, layers: int, path: str) -> Precision
         activations=activations,
         group=group,
         scale=scale,
+        block=_block(method, table, path),
         kv=kv,
         method=str(method),
     )
@@ -208,12 +212,8 @@ def _format(method: object, table: Mapping[str, Any], rest: str, path: str) -> t
     """Returns weight dtype, weights per scale, bytes per scale, dtype of multiplication."""
     match method:
         case "fp8":
-            block = table.get("weight_block_size")
-            if block is None:
-                return "fp8", 0, 0.0, "fp8"
-            sizes = block if isinstance(block, list | tuple) and len(block) == 2 else (0, 0)
-            rows, columns = (_whole(size, f"{path}.weight_block_size") for size in sizes)
-            return "fp8", rows * columns, 4.0, "fp8"
+            rows, columns = _block(method, table, path)
+            return "fp8", rows * columns, 4.0 if rows else 0.0, "fp8"
         case "fbgemm_fp8":
             return "fp8", 0, 0.0, "fp8"
         case "mxfp4":
@@ -243,12 +243,32 @@ def _format(method: object, table: Mapping[str, Any], rest: str, path: str) -> t
     )
 
 
-def _compressed_tensors(table: Mapping[str, Any], rest: str, path: str) -> tuple[str, int, float, str]:
+def _block(method: object, table: Mapping[str, Any], path: str) -> tuple[int, int]:
+    """Returns outputs and inputs of a block with one scale; (0, 0) where scales are per tensor, channel or group."""
+    if method == "fp8":
+        block, where = table.get("weight_block_size"), f"{path}.weight_block_size"
+    elif method == "compressed-tensors":
+        block, where = _first_group(table, path)[1].get("block_structure"), f"{path}.config_groups.block_structure"
+    else:
+        return 0, 0
+    if block is None:
+        return 0, 0
+    outputs, inputs = block if isinstance(block, list | tuple) and len(block) == 2 else (0, 0)
+    return _whole(outputs, where), _whole(inputs, where)
+
+
+def _first_group(table: Mapping[str, Any], path: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Returns the first group of a compressed-tensors table, and what it says of weights."""
     groups = table.get("config_groups")
     first = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
     weights = first.get("weights") if isinstance(first, Mapping) else None
     if not isinstance(first, Mapping) or not isinstance(weights, Mapping):
-        raise SpecError(f"{path}.config_groups", "must name a group with its weights", value=groups)
+        raise SpecError(f"{path}.config_groups", "must name a group with its weights", value=groups, limit="a table")
+    return first, weights
+
+
+def _compressed_tensors(table: Mapping[str, Any], rest: str, path: str) -> tuple[str, int, float, str]:
+    first, weights = _first_group(table, path)
     where = f"{path}.config_groups.weights"
     bits, kind = (
         _whole(weights.get("num_bits"), f"{where}.num_bits"),
@@ -259,10 +279,10 @@ def _compressed_tensors(table: Mapping[str, Any], rest: str, path: str) -> tuple
         raise Unsupported(f"{where}: {bits} bits of {kind} are not known here", _HINT)
     only_weights = first.get("input_activations") is None
     activations = rest if only_weights else name
-    block, size = weights.get("block_structure"), weights.get("group_size")
-    if isinstance(block, list) and len(block) == 2:
-        rows, columns = (_whole(b, f"{where}.block_structure") for b in block)
+    rows, columns = _block("compressed-tensors", table, path)
+    if rows:
         return name, rows * columns, 4.0, activations
+    size = weights.get("group_size")
     if size is None or size == -1:
         return name, 0, 0.0, activations
     scale = 1.0 if name == "nvfp4" else 2.0 + (0.0 if weights.get("symmetric", True) else bits / 8)

@@ -71,10 +71,10 @@ def _read_bytes(path: Path, called: str) -> bytes:
     _check_file(path, called)
     try:
         if path.stat().st_size > LARGEST:
-            raise SpecError(called, "is too large", value=path.stat().st_size, limit=f"{LARGEST} bytes")
+            raise SpecError(called, "is too large", value=path.stat().st_size, limit=f"{LARGEST:,} bytes")
         data = path.read_bytes()
     except OSError as error:
-        raise SpecError(called, f"cannot be read: {error.strerror}") from None
+        raise SpecError(called, f"cannot be read: {error.strerror}", hint="Check the file's permissions") from None
     if not data.startswith(b"\x1f\x8b"):
         return data
     import gzip
@@ -86,7 +86,7 @@ def _read_bytes(path: Path, called: str) -> bytes:
         hint = "Fetch or write it again"
         raise SpecError(called, "is not a whole gzip file", hint=hint) from None
     if len(text) > LARGEST:
-        raise SpecError(called, "is too large when decompressed", limit=f"at most {LARGEST} bytes")
+        raise SpecError(called, "is too large when decompressed", limit=f"at most {LARGEST:,} bytes")
     return text
 
 

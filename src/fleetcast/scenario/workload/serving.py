@@ -25,7 +25,7 @@ class Arrivals(Spec):
         rate: mean requests per second; all kinds but closed need it.
         requests: how many; left out = as many as the trace has.
         concurrency: users of a closed loop, which needs it.
-        cv: standard deviation of gamma gaps over their mean.
+        cv: standard deviation of gamma gaps over their mean; left out = 2; only with gamma.
         ramp: time over which the users of a closed loop start, evenly; left out = all at once.
         think: mean time that a user of a closed loop pauses after an answer, exponential; left out = none.
     """
@@ -34,7 +34,7 @@ class Arrivals(Spec):
     rate: PerSecond | None = None
     requests: Count | None = None
     concurrency: Count | None = None
-    cv: Positive = 2.0
+    cv: Positive | None = None
     ramp: Seconds | None = None
     think: Seconds | None = None
 
@@ -69,7 +69,7 @@ class Serving(Spec):
         kind: which world answers; this version has the one for serving.
         trace: packaged sample's name or a file's path; left out = arrivals and lengths are both given.
         speed_up: 2 = the trace arrives twice as fast; not together with arrivals.
-        requests: only the first so many requests of the trace.
+        requests: only the first so many requests of the trace; without one, write arrivals.requests.
         arrivals: instead of the trace's times.
         lengths: instead of the trace's lengths.
         exits: depths at which a familial model answers, or the name of a published one; asks for tiers.

@@ -101,7 +101,7 @@ def advise(state: Setting) -> list[Advice]:
         SpecError: an encoder-decoder model, or an unknown engine.
     """
     if state.model.encoder_decoder:
-        raise SpecError("workload.model", "is an encoder-decoder model, which no world runs yet", value=state.model.id)
+        raise SpecError("workload.model", "is an encoder-decoder model", value=state.model.id, limit="a decoder")
     named = next((p.engine for p in state.scenario.plan.pools if isinstance(p.engine, str)), None)
     return [_advise(state, group, engine(named or engine_for(group.device))) for group in state.tree.groups]
 

@@ -116,7 +116,9 @@ def question(state: Setting) -> Question:
     workload = scenario.workload
     exits = exits_of(workload.exits or (), state.model)
     if state.model.encoder_decoder:
-        raise SpecError("workload.model", "is an encoder-decoder model: its layers are no trunk", value=state.model.id)
+        raise SpecError(
+            "workload.model", "has an encoder: its layers are no trunk", value=state.model.id, limit="a decoder"
+        )
     for name in scenario.slo.limits():
         if name not in LIMITS:
             raise SpecError(
@@ -208,7 +210,9 @@ def decided(asked: Question) -> Cascade:
                     limit="its tier and its exit, which it must have computed alone", hint='Use handoff = "text"',
                 )  # fmt: skip
             if low > tier or (low == tier and not i):
-                raise SpecError(f"{path}.after", "is not a tier before this one", value=names[low])
+                raise SpecError(
+                    f"{path}.after", "is not before this tier", value=names[low], limit=f"one before {stage.on}"
+                )
             leg = from_split(costs, low, tier, stage.split, stage.exit, stage.handoff, begun=i > 0)
         if leg is None:
             raise _reason(costs, tier, stage)

@@ -74,7 +74,8 @@ def energy_terms(
 ) -> dict[str, float]:
     """Returns joules of all allocated devices over ``span`` s by term, the facility's share included.
 
-    Idle power is drawn all the time; what kernels draw above it is capped at the board's limit while they run.
+    Idle power is drawn all the time; what kernels draw above it is capped at the board's limit while they run. A lower
+    limit of the fleet has lengthened the times themselves (`cost.step`), so that little is left for it to cut here.
 
     Args:
         servers: one per replica.

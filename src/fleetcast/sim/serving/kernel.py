@@ -1150,7 +1150,7 @@ class Replica:
         emits: cython.longlong
         most: cython.longlong
         total: cython.longlong = 0
-        swap: cython.double = 0.0
+        swap: cython.double
         work: cython.double
         head: cython.double
         best_v: cython.double
@@ -1175,8 +1175,6 @@ class Replica:
                 if n + lane.emits > emits:
                     emits = n + lane.emits
                 total += n + lane.count
-                if lane.extra > swap:
-                    swap = lane.extra
                 self._rank(c, lane)
             if tokens == 0:
                 continue
@@ -1200,7 +1198,14 @@ class Replica:
         for lane in self.lanes:
             tokens += lane.decodes + lane.tokens
             emits += lane.count
-        self.swap = swap
+        self.swap = 0.0
+        for i in range(c.ranks):  # a rank's devices hold the cache of all its pipeline lanes, behind one host link
+            swap = 0.0
+            for j in range(c.stages):
+                lane = self.lanes[j * c.ranks + i]
+                swap += lane.extra
+            if swap > self.swap:
+                self.swap = swap
         host = c.host_step + c.host_seq * total / c.ranks + c.host_token * tokens / c.ranks
         self._finish_time(host, tokens // (c.ranks * c.stages), emits)
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from fleetcast.base.errors import PolicyError
 from fleetcast.base.rng import rng
 from fleetcast.policy import route as routes
-from fleetcast.scenario.workload.requests import Requests
 from fleetcast.sim.serving.setting import Server, Setting
+
 
 def speeds(servers: Sequence[Server]) -> NDArray[np.float64]:
     """Returns each replica's decode speed at its largest batch, relative to the fastest: weights for routes."""

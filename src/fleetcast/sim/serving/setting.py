@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from dataclasses import replace as replace_fields
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +23,7 @@ from fleetcast.scenario.load import Scenario
 from fleetcast.scenario.plan import Plan, Pool, as_tuple, clock_of, pool_label, replace
 from fleetcast.scenario.workload import catalog
 from fleetcast.scenario.workload.arrivals import traffic
+from fleetcast.scenario.workload.exits import exits_of
 from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.scenario.workload.precision import Precision, as_engine
 from fleetcast.scenario.workload.requests import Requests
@@ -125,6 +127,7 @@ class Setting:
         group, architecture = self.group_of(pool), self.model_named(pool.model)
         profile = engine(str(pool.engine))
         layout = layout_of(pool)
+        precision = activated(as_engine(str(pool.dtype), architecture.precision), pool.activation_dtype)
         if (wrong := architecture.misfit(layout)) is not None:
             raise wrong
         if architecture.encoder_decoder:
@@ -132,7 +135,6 @@ class Setting:
                 "workload.model", "is an encoder-decoder model, which the serving world does not batch yet",
                 value=architecture.id, hint="Its memory and parameters are in the catalogue; simulate a decoder",
             )  # fmt: skip
-        precision = activated(as_engine(str(pool.dtype), architecture.precision), pool.activation_dtype)
         kv = kv_dtype_of(str(pool.kv_dtype), profile, precision)
         policies = {name: policy_of(space, getattr(pool, name), f"plan.{name}") for name, space in FAMILIES.items()}
         max_batch, budget = sizes(policies["batch"])
@@ -143,6 +145,9 @@ class Setting:
             architecture, layout, precision, kv, group, profile, max_batch, room.blocks, clock_of(pool),
             self._kernels
         )  # fmt: skip
+        if (cut := architecture.misfit(layout, precision)) is not None:
+            note = f"{architecture.id} with {pool_label(pool)}: {profile.name} refuses to load it ({cut})"
+            cost = replace_fields(cost, notes=(*cost.notes, note))
         return Server(
             pool, group, architecture, profile, layout, precision, kv, policies["batch"], policies["order"],
             policies["memory"], room, cost,
@@ -156,10 +161,31 @@ def setting(scenario: Scenario) -> Setting:
         SpecError: anything in the scenario that cannot be.
     """
     folder = Path(scenario.folder)
+    model = model_at(scenario.workload.model, folder)
+    _check_exits(scenario, model)
     return Setting(
-        scenario, resolve(scenario.fleet, folder), model_at(scenario.workload.model, folder),
+        scenario, resolve(scenario.fleet, folder), model,
         traffic(scenario.workload, seed=scenario.seed, folder=folder),
     )  # fmt: skip
+
+
+def _check_exits(scenario: Scenario, model: Model) -> None:
+    """Refuses exits that the model cannot have, and what only exits give a meaning where there are none."""
+    if scenario.workload.exits is not None:
+        exits_of(scenario.workload.exits, model)
+        return
+    goals = [goal for goal, _, _ in scenario.objective.goals()]
+    for path, value in (
+        ("slo.quality", scenario.slo.quality),
+        ("objective.minimize", "bytes" if "bytes" in goals else None),
+        ("workload.confidence", scenario.workload.confidence),
+        ("plan.cascade", [stage.label() for stage in scenario.plan.cascade] or None),
+    ):
+        if value is not None:
+            raise SpecError(
+                path, "is about a familial model, and the workload has no exits", value=value,
+                hint='Add workload.exits, e.g. "ai-flow-ruyi-7b", or leave it out',
+            )  # fmt: skip
 
 
 def layout_of(pool: Pool) -> Layout:
@@ -239,8 +265,8 @@ def fill(state: Setting, pool: Pool, path: str = "plan") -> Pool:
     for name in ("replicas", "tensor_parallel", "pipeline_parallel"):
         if getattr(pool, name) is None:
             raise SpecError(
-                f"{path}.{name}", "is missing", limit="simulate needs replicas, tensor_parallel, pipeline_parallel",
-                hint="Add it, or let 'fleetcast plan' choose",
+                f"{path}.{name}", "is missing", limit="replicas, tensor_parallel and pipeline_parallel",
+                hint="Add it, or let 'fleetcast plan FILE --out DIR' choose: it writes DIR/plan.toml",
             )  # fmt: skip
     for name in pool.__struct_fields__:
         value = getattr(pool, name)

@@ -262,14 +262,14 @@ class Replica:
     def _duration(self) -> float:
         """Returns how long the composed iteration takes, by the definition in `cost.step`."""
         c, table, p, ranks = self.c, self.table, self.c["stages"], self.c["ranks"]
-        latencies, periods, tokens_all, seqs, entering, extra = [], 0.0, 0, 0, 0, 0.0
+        latencies, periods, tokens_all, seqs, entering = [], 0.0, 0, 0, 0
+        swaps = np.array([lane.extra for lane in self.lanes]).reshape(p, ranks)
         for j in range(p):
             group = self.lanes[j * ranks : (j + 1) * ranks]
             sizes = [self._sizes(lane) for lane in group]
             total, most = sum(t for t, _, _ in sizes), max(t for t, _, _ in sizes)
             seqs += sum(n for _, _, n in sizes)
             entering += sum(len(lane.chosen) for lane in group)
-            extra = max([extra, *(lane.extra for lane in group)])
             tokens_all += total
             if total == 0:
                 continue
@@ -281,7 +281,8 @@ class Replica:
         if (entering and not c["graph_prefill"]) or tokens_all // (ranks * p) > c["graph_tokens"]:
             gpu = max(gpu, c["eager"])
         host = c["host_step"] + c["host_seq"] * seqs / ranks + c["host_token"] * tokens_all / ranks
-        return float((max(gpu, host) if c["overlap"] else gpu + host) + extra)
+        # a rank's devices hold the cache of all its pipeline lanes behind one host link; ranks have links of their own
+        return float((max(gpu, host) if c["overlap"] else gpu + host) + swaps.sum(axis=0).max())
 
     def _sizes(self, lane: Lane) -> tuple[int, int, int]:
         """Returns tokens, tokens that come out, and sequences of a lane's iteration."""
@@ -326,9 +327,7 @@ def run(
     q = state.requests
     items = [
         Request(i, a, p, o)
-        for i, (a, p, o) in enumerate(
-            zip(starts(state).tolist(), q.prompt.tolist(), q.output.tolist(), strict=True)
-        )
+        for i, (a, p, o) in enumerate(zip(starts(state).tolist(), q.prompt.tolist(), q.output.tolist(), strict=True))
     ]
     replicas = [Replica(s) for s in servers]
     where = np.zeros(len(items), dtype=np.int32)

@@ -13,12 +13,22 @@ from typing import Any
 
 from fleetcast.base.errors import SpecError, Unsupported, closest
 from fleetcast.cost.engine import Engine
-from fleetcast.scenario.plan import Plan, one
+from fleetcast.scenario.fleet.tree import Group
+from fleetcast.scenario.plan import Plan, clock_of, one
 from fleetcast.scenario.workload import catalog
 from fleetcast.sim.serving.setting import Setting
+from fleetcast.view.exports.machines import HOSTS, settings
 
 TARGETS = ("vllm", "sglang", "kubernetes")
 _ROUND_CONTEXT = 256
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a replica stands: its hosts, the first of which listens, and its first device there."""
+
+    hosts: tuple[str, ...]
+    first: int
 
 
 @dataclass(frozen=True)
@@ -29,10 +39,16 @@ class Service:
         name: of the service, a DNS label.
         repository: of the checkpoint, or the path of the model's folder.
         device: catalogue id.
-        node: devices of a node that the pool uses.
-        places: host and first device of each replica.
+        kind: of the device.
+        node: devices of a host that the pool uses.
+        network: name of the link between hosts.
+        clock: to hold the devices at, Hz; None = their own.
+        power: limit of a device, W; None = its own.
+        places: of the replicas.
         stored: the checkpoint's weight dtype; ``dtype`` is what the engine makes of it.
         context: longest sequence to allow, tokens.
+        longest: tokens of the workload's longest request.
+        most: the model's own context, tokens; 0 = not known.
         batch, order, memory, route: policy tables.
         profile: the engine's profile.
     """
@@ -41,8 +57,12 @@ class Service:
     repository: str
     device: str
     vendor: str
+    kind: str
     node: int
-    places: tuple[tuple[str, int], ...]
+    network: str
+    clock: float | None
+    power: float | None
+    places: tuple[Place, ...]
     replicas: int
     tensor: int
     pipeline: int
@@ -55,6 +75,8 @@ class Service:
     dtype: str
     kv_dtype: str
     context: int
+    longest: int
+    most: int
     batch: Mapping[str, Any]
     order: str
     memory: str
@@ -104,12 +126,13 @@ def services(state: Setting, plan: Plan) -> tuple[Service, ...]:
     """Returns each pool of a complete plan as exporters read it."""
     found: list[Service] = []
     servers = [state.server(pool) for pool in plan.pools]
-    places: dict[int, tuple[tuple[str, int], ...]] = {}
+    places: dict[int, tuple[Place, ...]] = {}
     for group in dict.fromkeys(server.group.name for server in servers):
         mine = [i for i, server in enumerate(servers) if server.group.name == group]
-        node = servers[mine[0]].group
+        home = servers[mine[0]].group
+        host = _host(home)
         shapes = [(one(plan.pools[i].replicas), plan.pools[i].devices() // one(plan.pools[i].replicas)) for i in mine]
-        places |= zip(mine, place(shapes, node.node, node.nodes, group), strict=True)
+        places |= zip(mine, place(shapes, host, home.nodes * -(-home.node // host), group), strict=True)
     route = plan.route["kind"] if isinstance(plan.route, Mapping) else str(plan.route)
     for i, (pool, server) in enumerate(zip(plan.pools, servers, strict=True)):
         model, home = server.model, server.group
@@ -122,7 +145,11 @@ def services(state: Setting, plan: Plan) -> tuple[Service, ...]:
                 repository=repository(pool.model or state.scenario.workload.model, model.id),
                 device=home.device.id,
                 vendor=home.device.vendor,
-                node=home.node,
+                kind=home.device.kind,
+                node=_host(home),
+                network=home.network.name,
+                clock=clock_of(pool) * home.device.clock if clock_of(pool) < 1 else None,
+                power=home.limit if home.limit < home.device.power.max else None,
                 places=places[i],
                 replicas=one(pool.replicas),
                 tensor=one(pool.tensor_parallel),
@@ -136,6 +163,8 @@ def services(state: Setting, plan: Plan) -> tuple[Service, ...]:
                 dtype=str(pool.dtype),
                 kv_dtype=str(pool.kv_dtype),
                 context=min(longest, model.context) if model.context else longest,
+                longest=state.longest,
+                most=model.context or 0,
                 batch=tables[0],
                 order=str(tables[1]["kind"]),
                 memory=str(tables[2]["kind"]),
@@ -168,31 +197,48 @@ def arguments(flags: Mapping[str, object]) -> list[str]:
 
 
 def script(
-    services: Sequence[Service], head: str, argv: Callable[[Service, int], list[str]], notes: Sequence[str]
+    services: Sequence[Service],
+    head: str,
+    argv: Callable[[Service, int, int, str], list[list[str]]],
+    visible: Callable[[Service], str],
+    notes: Sequence[str],
 ) -> Export:
-    """Returns a shell script of one command per replica, and the same as data.
+    """Returns a shell script of the commands of every replica, host by host, and the same as data.
 
     Args:
         services: the pools.
         head: what the script is for.
-        argv: arguments of a replica that listens on a port.
+        argv: commands of a replica's node: (pool, port, rank of the node, head's host) -> arguments of each.
+        visible: variable that shows a process some devices of a host, by pool.
         notes: what the reader must know; comments at the top.
     """
-    lines = ["#!/bin/sh", f"# {head}", *(f"# {note}" for note in notes)]
-    commands, seen = [], ""
-    several = len({host for service in services for host, _ in service.places}) > 1
+    commands: list[dict[str, Any]] = []
     for service, i, port in listeners(services):
-        host, first = service.places[i]
-        words = argv(service, port)
-        shown = ",".join(str(first + d) for d in range(service.devices))
-        variable = {"nvidia": "CUDA_VISIBLE_DEVICES", "amd": "HIP_VISIBLE_DEVICES"}.get(service.vendor)
-        env = {variable: shown} if variable and service.nodes == 1 else {}
-        commands.append({"pool": service.name, "replica": i, "host": host, "env": env, "argv": words})
-        if several and host != seen:
+        place = service.places[i]
+        devices = range(place.first, place.first + min(service.devices, service.node))
+        shown = visible(service) if service.nodes == 1 else ""
+        for rank, host in enumerate(place.hosts):
+            root = settings(service, devices)
+            for words in argv(service, port, rank, place.hosts[0]):
+                env = {shown: ",".join(map(str, devices))} if shown else {}
+                commands.append(
+                    {"pool": service.name, "replica": i, "host": host, "env": env, "root": root, "argv": words}
+                )
+                root = []
+    lines = ["#!/bin/sh", f"# {head}", *(f"# {note}" for note in notes)]
+    hosts = dict.fromkeys(command["host"] for command in commands)
+    for host in hosts:
+        if len(hosts) > 1:
             lines += ["", f"# ---- on {host} ----"]
-            seen = host
-        lines += ["", f"# {service.name}, replica {i}"]
-        lines.append(" ".join([*(f"{k}={v}" for k, v in env.items()), _wrapped(words)]) + " &")
+        seen = ""
+        for command in (c for c in commands if c["host"] == host):
+            named = f"# {command['pool']}, replica {command['replica']}"
+            lines += ["", named] if named != seen else []
+            seen = named
+            lines += [f"# root: {line}" for line in command["root"]]
+            served = command["argv"][0] != "ray"
+            start = [f"{k}={v}" for k, v in command["env"].items()]
+            lines.append(" ".join([*start, _wrapped(command["argv"])]) + (" &" if served else ""))
     lines += ["", "wait"]
     return Export("\n".join(lines) + "\n", {"commands": commands, "notes": list(notes)}, "sh")
 
@@ -203,39 +249,51 @@ def listeners(services: Sequence[Service]) -> list[tuple[Service, int, int]]:
     found = []
     for service in services:
         for i in range(service.replicas):
-            host = service.places[i][0]
+            host = service.places[i].hosts[0]
             ports[host] = ports.get(host, 7999) + 1
             found.append((service, i, ports[host]))
     return found
 
 
-def place(pools: Sequence[tuple[int, int]], node: int, nodes: int, group: str) -> list[tuple[tuple[str, int], ...]]:
-    """Returns where each replica of each pool of a group stands: (host, first device there), none across nodes.
+def addresses(services: Sequence[Service]) -> list[str]:
+    """Returns host:port of every replica; localhost where all stand on one host."""
+    alone = not hosts_note(services)
+    return [f"{'localhost' if alone else s.places[i].hosts[0]}:{port}" for s, i, port in listeners(services)]
+
+
+def place(pools: Sequence[tuple[int, int]], node: int, nodes: int, group: str) -> list[tuple[Place, ...]]:
+    """Returns where each replica of each pool of a group stands: within a host, or on whole hosts.
 
     Args:
         pools: (replicas, devices of a replica) of each pool, in order.
-        node: devices of a node.
-        nodes: nodes of the group.
+        node: devices of a host.
+        nodes: hosts of the group.
         group: its name; hosts are called after it.
 
     Raises:
-        Unsupported: whole replicas need more nodes than there are.
+        Unsupported: a replica fills no whole hosts, or all need more hosts than there are.
     """
-    found: list[tuple[tuple[str, int], ...]] = []
+    found: list[tuple[Place, ...]] = []
     at, used = 0, 0
     for replicas, devices in pools:
+        if devices > node and devices % node:
+            raise Unsupported(
+                f"a replica of {devices} devices fills no whole hosts of {node}, and engines want equal hosts",
+                f"Choose degrees whose product is at most {node} or a multiple of it",
+            )
         places = []
         for _ in range(replicas):
             if used and used + devices > node:
                 at, used = at + 1, 0
-            places.append((f"{group}-{at}", used))
+            hosts = tuple(f"{_label(group)}-{at + i}" for i in range(max(1, devices // node)))
+            places.append(Place(hosts, used))
             used += devices
-            at, used = at + used // node, used % node if devices < node else 0
+            at, used = at + used // node, used % node
         found.append(tuple(places))
     if at + (used > 0) > nodes:
         raise Unsupported(
-            f"whole replicas need {at + (used > 0)} nodes of {node} devices, group {group} has {nodes}",
-            "Choose degrees that divide a node",
+            f"whole replicas need {at + (used > 0)} hosts of {node} devices, group {group} has {nodes}",
+            "Choose degrees that divide a host",
         )
     return found
 
@@ -255,8 +313,27 @@ def refuse_batch(service: Service, known: Sequence[str], engine: str) -> None:
 
 def hosts_note(services: Sequence[Service]) -> list[str]:
     """Returns the note that plans over several hosts need."""
-    hosts = {host for service in services for host, _ in service.places}
-    return ["Run each part on its host: NAME-0 is the first node of group NAME."] if len(hosts) > 1 else []
+    hosts = {host for service in services for place in service.places for host in place.hosts}
+    return ["Run each part on its host: NAME-0 is the first host of group NAME."] if len(hosts) > 1 else []
+
+
+def context_notes(services: Sequence[Service], flag: str) -> list[str]:
+    """Returns where the context that ``flag`` allows comes from."""
+    found = []
+    for service in services:
+        cap = f" The model's own context is {service.most:,}." if service.most else ""
+        if service.context < service.longest:
+            cap = f" It is cut to the model's own context, {service.most:,}."
+        found.append(
+            f"{flag} {service.context}: the workload's longest request has {service.longest:,} tokens; "
+            f"longer ones are refused.{cap}"
+        )
+    return list(dict.fromkeys(found))
+
+
+def _host(group: Group) -> int:
+    """Devices of one host of a group: its node, where no larger domain of fast links is called so."""
+    return min(group.node, HOSTS.get(group.device.id, group.node))
 
 
 def _wrapped(words: Sequence[str]) -> str:

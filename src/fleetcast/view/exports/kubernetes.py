@@ -1,6 +1,7 @@
 """Plans as Kubernetes manifests: a Deployment per pool, a Service over all of them.
 
-Manifests are plain dicts; `to_yaml` writes them. Labels of NVIDIA nodes are those of its GPU feature discovery.
+A pool whose replicas span hosts is a LeaderWorkerSet (leaderworkerset.x-k8s.io/v1), which puts LWS_LEADER_ADDRESS and
+LWS_WORKER_INDEX into its containers. Manifests are plain dicts; `to_yaml` writes them.
 """
 
 from __future__ import annotations
@@ -8,40 +9,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
-from fleetcast.base.errors import Unsupported
-from fleetcast.view.exports import Export, Service, sglang, vllm
+from fleetcast.view.exports import Export, Service, arguments, machines, sglang, vllm
 
-RESOURCES = {
-    "nvidia": "nvidia.com/gpu", "amd": "amd.com/gpu", "intel": "gpu.intel.com/xe", "google": "google.com/tpu",
-}  # fmt: skip
-_GAUDI = "habana.ai/gaudi"
-PRODUCTS = {
-    "v100-sxm2-32g": "Tesla-V100-SXM2-32GB",
-    "a100-40g-sxm": "NVIDIA-A100-SXM4-40GB",
-    "a100-80g-sxm": "NVIDIA-A100-SXM4-80GB",
-    "a100-40g-pcie": "NVIDIA-A100-PCIE-40GB",
-    "a100-80g-pcie": "NVIDIA-A100-80GB-PCIe",
-    "a40": "NVIDIA-A40",
-    "a30": "NVIDIA-A30",
-    "l4": "NVIDIA-L4",
-    "l40s": "NVIDIA-L40S",
-    "h100-sxm": "NVIDIA-H100-80GB-HBM3",
-    "h100-pcie": "NVIDIA-H100-PCIe",
-    "h200-sxm": "NVIDIA-H200",
-    "b200-sxm": "NVIDIA-B200",
-    "rtx-4090": "NVIDIA-GeForce-RTX-4090",
-    "rtx-3090": "NVIDIA-GeForce-RTX-3090",
-}
-"""Value of the label nvidia.com/gpu.product by catalogue id."""
+_HEAD = "$(LWS_LEADER_ADDRESS)"
+_RANK = "$(LWS_WORKER_INDEX)"
 
 
 def export(services: Sequence[Service]) -> Export:
     """Returns the manifests as a YAML stream.
 
     Raises:
-        Unsupported: a replica spans several nodes, or devices that no pod can ask for.
+        Unsupported: devices that no pod can ask for, or that no image of the engine serves.
     """
     objects = manifests(services)
     notes = [f"# {note}" for note in _notes(services)]
@@ -50,9 +31,9 @@ def export(services: Sequence[Service]) -> Export:
 
 
 def manifests(services: Sequence[Service]) -> list[dict[str, Any]]:
-    """Returns the Deployments and the Service as plain tables."""
+    """Returns the Deployments or LeaderWorkerSets and the Service as plain tables."""
     app = re.sub(r"-\d+$", "", services[0].name) if len(services) > 1 else services[0].name
-    return [*(_deployment(s, app) for s in services), _service(app)]
+    return [*(_set(s, app) if s.nodes > 1 else _deployment(s, app) for s in services), _service(app)]
 
 
 def to_yaml(table: Mapping[str, Any]) -> str:
@@ -61,23 +42,7 @@ def to_yaml(table: Mapping[str, Any]) -> str:
 
 
 def _deployment(service: Service, app: str) -> dict[str, Any]:
-    if service.nodes > 1:
-        raise Unsupported(
-            f"A replica needs {service.devices} devices on {service.nodes} nodes, and a pod lives on one",
-            f"Plan with tensor_parallel x pipeline_parallel x attention_dp of at most {service.node}, "
-            "or write a LeaderWorkerSet",
-        )
     labels = {"app": app, "pool": service.name}
-    resource = _resource(service)
-    pod: dict[str, Any] = {
-        "containers": [_container(service, resource)],
-        "volumes": [
-            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}},
-            {"name": "cache", "emptyDir": {}},
-        ],
-    }
-    if service.device in PRODUCTS:
-        pod["nodeSelector"] = {"nvidia.com/gpu.product": PRODUCTS[service.device]}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -85,22 +50,52 @@ def _deployment(service: Service, app: str) -> dict[str, Any]:
         "spec": {
             "replicas": service.replicas,
             "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": pod},
+            "template": _pod(service, labels, _serve(service), listens=True),
         },
     }
 
 
-def _container(service: Service, resource: str) -> dict[str, Any]:
-    probe = {"httpGet": {"path": "/health", "port": "http"}}
-    if service.profile.family == "sglang":
-        image, command = "lmsysorg/sglang:latest", sglang.command(service, 8000)
-    else:
-        image, command = f"vllm/vllm-openai:{_tag(service)}", vllm.command(service, 8000)
+def _set(service: Service, app: str) -> dict[str, Any]:
+    """A LeaderWorkerSet: of the pods of a replica only the leader listens and carries the Service's label."""
+    labels = {"app": app, "pool": service.name}
+    leader, worker = _serve_leader(service), _serve_worker(service)
     return {
+        "apiVersion": "leaderworkerset.x-k8s.io/v1",
+        "kind": "LeaderWorkerSet",
+        "metadata": {"name": service.name, "labels": labels},
+        "spec": {
+            "replicas": service.replicas,
+            "leaderWorkerTemplate": {
+                "size": service.nodes,
+                "restartPolicy": "RecreateGroupOnPodRestart",
+                "leaderTemplate": _pod(service, labels, leader, listens=True),
+                "workerTemplate": _pod(service, {"pool": service.name}, worker, listens=False),
+            },
+        },
+    }
+
+
+def _pod(service: Service, labels: Mapping[str, str], argv: list[str], *, listens: bool) -> dict[str, Any]:
+    spec: dict[str, Any] = {
+        "containers": [_container(service, argv, listens=listens)],
+        "volumes": [
+            {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}},
+            {"name": "cache", "emptyDir": {}},
+        ],
+    }
+    if wanted := machines.selector(service):
+        spec["nodeSelector"] = wanted
+    return {"metadata": {"labels": dict(labels)}, "spec": spec}
+
+
+def _container(service: Service, argv: list[str], *, listens: bool) -> dict[str, Any]:
+    machine = machines.machine(service, _engine(service))
+    words = 3 if argv[0] in ("python3", "sh") else 2
+    made: dict[str, Any] = {
         "name": "server",
-        "image": image,
-        "command": command[:3] if command[0] == "python" else command[:2],
-        "args": command[3:] if command[0] == "python" else command[2:],
+        "image": machine.images[_engine(service)].format(tag=_tag(service)),
+        "command": argv[:words],
+        **({"args": argv[words:]} if argv[words:] else {}),
         "env": [
             {"name": "HF_HOME", "value": "/cache"},
             {
@@ -108,17 +103,55 @@ def _container(service: Service, resource: str) -> dict[str, Any]:
                 "valueFrom": {"secretKeyRef": {"name": "huggingface", "key": "token", "optional": True}},
             },
         ],
-        "ports": [{"name": "http", "containerPort": 8000}],
-        "resources": {"limits": {resource: service.devices}},
-        # Loading weights takes minutes; until then the pod is neither ready nor dead.
-        "startupProbe": probe | {"periodSeconds": 10, "failureThreshold": 180},
-        "readinessProbe": probe | {"periodSeconds": 5},
-        "livenessProbe": probe | {"periodSeconds": 20, "failureThreshold": 3},
+        "resources": {"limits": {machine.resource: min(service.devices, service.node)}},
         "volumeMounts": [
             {"name": "shm", "mountPath": "/dev/shm"},
             {"name": "cache", "mountPath": "/cache"},
         ],
     }
+    if listens:
+        probe = {"httpGet": {"path": "/health", "port": "http"}}
+        made["ports"] = [{"name": "http", "containerPort": 8000}]
+        # Loading weights takes minutes; until then the pod is neither ready nor dead.
+        made["startupProbe"] = probe | {"periodSeconds": 10, "failureThreshold": 180}
+        made["readinessProbe"] = probe | {"periodSeconds": 5}
+        made["livenessProbe"] = probe | {"periodSeconds": 20, "failureThreshold": 3}
+    return made
+
+
+def _engine(service: Service) -> str:
+    return "sglang" if service.profile.family == "sglang" else "vllm"
+
+
+def _serve(service: Service) -> list[str]:
+    return sglang.command(service, 8000) if _engine(service) == "sglang" else vllm.command(service, 8000)
+
+
+def _serve_leader(service: Service) -> list[str]:
+    if _engine(service) == "sglang":
+        return [*_serve(service), *arguments(sglang.join(service, _RANK, _HEAD))]
+    if _by_ray(service):
+        start = f'ray start --head --port={vllm.RAY_PORT} && exec "$@"'
+        return ["sh", "-c", start, "sh", *_serve(service)]
+    return [*_serve(service), *arguments(vllm.join(service, "0", _HEAD, None))]
+
+
+def _serve_worker(service: Service) -> list[str]:
+    if _engine(service) == "sglang":
+        return _serve_leader(service)
+    if _by_ray(service):
+        # A worker that comes before the leader tries again; a restart would recreate the whole group.
+        start = f"until ray start --address={_HEAD}:{vllm.RAY_PORT} --block; do sleep 5; done"
+        return ["sh", "-c", start]
+    words = [*vllm.command(service, None), *arguments(vllm.join(service, _RANK, _HEAD, None))]
+    if service.attention_dp == 1:
+        return words
+    first = f"--data-parallel-start-rank $(({vllm.local(service)} * LWS_WORKER_INDEX))"
+    return ["sh", "-c", f'exec "$@" {first}', "sh", *words]
+
+
+def _by_ray(service: Service) -> bool:
+    return service.attention_dp == 1 and not vllm.is_native(service)
 
 
 def _service(app: str) -> dict[str, Any]:
@@ -130,17 +163,6 @@ def _service(app: str) -> dict[str, Any]:
     }
 
 
-def _resource(service: Service) -> str:
-    if service.device.startswith("gaudi"):
-        return _GAUDI
-    found = RESOURCES.get(service.vendor)
-    if found is None:
-        raise Unsupported(
-            f"No Kubernetes device plugin is known for {service.device}", "Use --to vllm or --to sglang on its host"
-        )
-    return found
-
-
 def _tag(service: Service) -> str:
     """The image's tag: the plan's version where it says one to the patch level."""
     match = re.search(r"(\d+\.\d+\.\d+)$", service.engine)
@@ -148,14 +170,33 @@ def _tag(service: Service) -> str:
 
 
 def _notes(services: Sequence[Service]) -> list[str]:
-    notes = sglang.notes(services) if services[0].profile.family == "sglang" else vllm.notes(services)
-    kept = [n for n in notes if not n.startswith(("Route ", "Run each part"))]
+    if len({_engine(s) for s in services}) > 1:
+        notes = [note for s in services for note in _of(s).notes([s])]
+    else:
+        notes = _of(services[0]).notes(services)
+    kept = [n for n in dict.fromkeys(notes) if not n.startswith(("Route ", "Run each part"))]
+    if any(s.nodes > 1 for s in services):
+        kept.append(
+            "Needs the LeaderWorkerSet controller (lws.sigs.k8s.io) in the cluster. Pods use the cluster's network: "
+            "for the plan's speed between hosts give them its RDMA devices or hostNetwork."
+        )
+    for service in services:
+        for line in machines.settings(service, None):
+            kept.append(f"root, on each node of {service.name}: {line}")
+        if not machines.selector(service):
+            kept.append(
+                f"{service.name}: no node label of {service.device} is known; add a nodeSelector where nodes differ."
+            )
     if sum(s.replicas for s in services) > 1:
         kept.append(
             f"The Service spreads connections evenly; the plan routes {services[0].route}: "
             "use an inference gateway where that differs."
         )
     return kept
+
+
+def _of(service: Service) -> ModuleType:
+    return sglang if _engine(service) == "sglang" else vllm
 
 
 def _lines(value: Any, indent: str) -> Iterator[str]:

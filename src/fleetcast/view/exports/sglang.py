@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fleetcast.view.exports import Export, Service, arguments, hosts_note, listeners, refuse_batch, script
+from fleetcast.base.errors import Unsupported
+from fleetcast.view.exports import (
+    Export,
+    Service,
+    addresses,
+    arguments,
+    context_notes,
+    hosts_note,
+    machines,
+    refuse_batch,
+    script,
+)  # fmt: skip
 from fleetcast.view.exports.vllm import quantised
 
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _ROUTES = {
     "round_robin": "round_robin", "least_loaded": "power_of_two", "random": "random", "prefix_hash": "cache_aware",
 }  # fmt: skip
+_INIT_PORT = 20000
 
 
 def export(services: Sequence[Service]) -> Export:
@@ -19,13 +31,28 @@ def export(services: Sequence[Service]) -> Export:
     Raises:
         Unsupported: a batch policy that SGLang does not have.
     """
-    return script(services, "SGLang servers for this plan", command, notes(services))
+    return script(
+        services, "SGLang servers for this plan; flags as of SGLang 0.5", commands,
+        lambda service: machines.machine(service, "sglang").visible, notes(services),
+    )  # fmt: skip
+
+
+def commands(service: Service, port: int, rank: int = 0, head: str = "") -> list[list[str]]:
+    """Returns the command of one node of a replica: ``rank`` of the node, ``head`` host of the first."""
+    return [[*command(service, port), *arguments(join(service, str(rank), head))]]
 
 
 def command(service: Service, port: int) -> list[str]:
     """Returns the arguments that start one replica on ``port``."""
-    start = ["python", "-m", "sglang.launch_server", "--model-path", service.repository]
+    start = ["python3", "-m", "sglang.launch_server", "--model-path", service.repository]
     return [*start, *arguments(flags(service)), "--host", "0.0.0.0", "--port", str(port)]
+
+
+def join(service: Service, rank: str, head: str) -> Mapping[str, object]:
+    """Returns the flags that join a node of a replica to the others; none where it has one node."""
+    if service.nodes == 1:
+        return {}
+    return {"--nnodes": service.nodes, "--node-rank": rank, "--dist-init-addr": f"{head}:{_INIT_PORT}"}
 
 
 def flags(service: Service) -> Mapping[str, object]:
@@ -37,6 +64,8 @@ def flags(service: Service) -> Mapping[str, object]:
         Unsupported: SGLang has no such batch policy.
     """
     refuse_batch(service, ("chunked", "prefill_first"), "SGLang")
+    if service.kv_dtype in ("int8", "int4"):
+        raise Unsupported(f"SGLang has no {service.kv_dtype} cache", 'Plan with kv_dtype = "fp8" or "auto"')
     schedulers = service.attention_dp * service.pipeline
     chunked = service.batch["kind"] == "chunked"
     ours = service.profile.family == "sglang"
@@ -46,7 +75,6 @@ def flags(service: Service) -> Mapping[str, object]:
         "--dp-size": service.attention_dp if service.attention_dp > 1 else None,
         "--enable-dp-attention": service.attention_dp > 1,
         "--ep-size": service.expert if service.expert > 1 else None,
-        "--nnodes": service.nodes if service.nodes > 1 else None,
         "--dtype": _DTYPES.get(service.dtype),
         "--quantization": "fp8" if quantised(service) and service.dtype.startswith("fp8") else None,
         "--kv-cache-dtype": "fp8_e4m3" if service.kv_dtype == "fp8" else "auto",
@@ -68,24 +96,26 @@ def notes(services: Sequence[Service]) -> list[str]:
             found.append(
                 f'Simulated with the engine profile {service.engine}; set plan.engine = "sglang" to forecast SGLang.'
             )
-        if service.dtype in ("int8", "int4", "mxfp4", "nvfp4", "fp8-weights") and quantised(service):
+        if service.dtype in ("int8", "int4", "mxfp4", "nvfp4") and quantised(service):
             found.append(f"{service.dtype} needs a checkpoint quantised so: put its name for {service.repository}.")
+        if service.dtype == "fp8-weights" and quantised(service):
+            found.append("fp8 weights alone: set SGLANG_FORCE_FP8_MARLIN=1 on devices that multiply fp8.")
         if service.nodes > 1:
             found.append(
-                f"A replica spans {service.nodes} nodes: run its command on each with --node-rank and --dist-init-addr."
+                f"A replica spans {service.nodes} hosts; all of them need the model, and {service.network} between "
+                f"them as the plan counts on."
             )
         if service.memory == "swap":
             found.append("The plan swaps pre-empted requests; SGLang recomputes them.")
         if service.order != "fifo":
             found.append(f"Order {service.order}: SGLang admits first come, first served.")
+    found += context_notes(services, "--context-length")
+    found += machines.notes(services, "sglang")
     found += hosts_note(services)
     if sum(s.replicas for s in services) > 1:
-        alone = not hosts_note(services)
-        urls = " ".join(
-            f"http://{'localhost' if alone else s.places[i][0]}:{port}" for s, i, port in listeners(services)
-        )
+        urls = " ".join(f"http://{address}" for address in addresses(services))
         policy = _ROUTES.get(services[0].route, "round_robin")
         found.append(
-            f"Route {services[0].route}: python -m sglang_router.launch_router --policy {policy} --worker-urls {urls}"
+            f"Route {services[0].route}: python3 -m sglang_router.launch_router --policy {policy} --worker-urls {urls}"
         )
     return list(dict.fromkeys(found))

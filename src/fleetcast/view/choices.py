@@ -1,0 +1,49 @@
+"""What plans choose beside their layout, in words: for columns that tell them apart, and for a line that echoes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from fleetcast.view.words import UNKNOWN, policy_brief, pools_of
+
+if TYPE_CHECKING:
+    from fleetcast.scenario.load import Scenario
+
+
+def choice(key: str) -> Callable[[Mapping[str, Any]], str]:
+    """Returns what names one choice of a plan's pools: ``swap``, or ``fifo + shortest_prompt`` where they differ."""
+
+    def named(table: Mapping[str, Any]) -> str:
+        return " + ".join(dict.fromkeys(_kind(pool.get(key)) for pool in pools_of(table)))
+
+    return named
+
+
+def _kind(value: Any) -> str:
+    """A policy's table in words, its kind first; other values as they stand."""
+    if not isinstance(value, Mapping):
+        return UNKNOWN if value is None else str(value)
+    return " ".join([str(value["kind"]), *(f"{k} {v}" for k, v in value.items() if k != "kind")])
+
+
+TOLD_APART: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "Batch": policy_brief, "Engine": choice("engine"), "Weights": choice("dtype"), "Cache": choice("kv_dtype"),
+    "Activations": choice("activation_dtype"), "Order": choice("order"), "Memory": choice("memory"),
+}  # fmt: skip
+"""What tells plans of one name apart, by heading."""
+SETUP = {
+    "engine": choice("engine"), "weights": choice("dtype"), "cache": choice("kv_dtype"), "order": choice("order"),
+    "memory": choice("memory"),
+}  # fmt: skip
+
+
+def setup(scenario: Scenario, table: Mapping[str, Any]) -> str:
+    """Returns in a sentence what a plan's name leaves out, and which of it was not asked for."""
+    said = {name: told(table) for name, told in SETUP.items()} | {"route": _kind(table.get("route"))}
+    pools, keys = scenario.plan.pools, {"weights": "dtype", "cache": "kv_dtype"}
+    silent = [n for n in SETUP if all(getattr(pool, keys.get(n, n)) is None for pool in pools)]
+    silent += [] if scenario.plan.route is not None else ["route"]
+    default = "all" if len(silent) == len(said) else ", ".join(silent)
+    text = ", ".join(f"{name} {value}" for name, value in said.items())
+    return f"{text[0].upper()}{text[1:]}" + (f"; by default: {default}." if silent else ".")
