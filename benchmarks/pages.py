@@ -37,10 +37,13 @@ from fleetcast.scenario.fleet.spec import Fleet, FleetGroup
 from fleetcast.scenario.load import KINDS, Scenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, Objective, Slo
 from fleetcast.scenario.outcome import UNITS
-from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES, LOWEST_CLOCK, ROLES, Pool
+from fleetcast.scenario.plan import COUNTS, DTYPES, HANDOFFS, KV_DTYPES, LOWEST_CLOCK, ROLES, Pool, Stage
 from fleetcast.scenario.workload.architectures import BUILDERS
 from fleetcast.scenario.workload.catalog import models
+from fleetcast.scenario.workload.exits import Exit, families
 from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving
+from fleetcast.search.advice.techniques import FORMATS, SHAPES, storage_of
+from fleetcast.search.tiers.family import runs, whole
 from fleetcast.sim.serving.setting import DEFAULT_ENGINE
 from fleetcast.view.exports.machines import MAKES
 
@@ -49,7 +52,8 @@ _BLOCK = re.compile(r"<!-- table:([\w-]+) -->(.*?)<!-- /table -->", re.DOTALL)
 
 FORMS: Mapping[str, type[msgspec.Struct]] = {
     "": Scenario, "fleet": Fleet, "fleet.groups": FleetGroup, "workload": Serving, "workload.arrivals": Arrivals,
-    "workload.lengths": Lengths, "slo": Slo, "objective": Objective, "plan": Pool,
+    "workload.lengths": Lengths, "workload.exits": Exit, "slo": Slo, "objective": Objective, "plan": Pool,
+    "plan.cascade": Stage,
 }  # fmt: skip
 """What a scenario file is made of: the path of each table and the class that reads it."""
 
@@ -67,6 +71,8 @@ EXAMPLES: Mapping[str, str] = {
     "workload.arrivals.ramp": '"10 s"', "workload.arrivals.think": '"500 ms"', "workload.lengths.spread": "0.1",
     "workload.lengths.kind": '"lognormal"', "workload.lengths.prompt": "1000", "workload.lengths.output": "200",
     "workload.lengths.prompt_p90": "2000", "workload.lengths.output_p90": "300",
+    "workload.exits": '"ai-flow-ruyi-7b"', "workload.confidence": "0.8",
+    "workload.exits.layers": "11", "workload.exits.quality": "0.37",
     "objective.minimize": '["cost", "latency"]', "objective.maximize": '"goodput"',
     "plan.role": '"all"', "plan.on": '"new"', "plan.model": '"llama-3.1-8b"', "plan.replicas": "2",
     "plan.tensor_parallel": "[2, 4, 8]", "plan.pipeline_parallel": "1", "plan.expert_parallel": "[1, 8]",
@@ -74,12 +80,15 @@ EXAMPLES: Mapping[str, str] = {
     "plan.activation_dtype": '"bf16"', "plan.clock": "[0.7, 1.0]",
     "plan.batch": '{ kind = "chunked", chunk = 2048 }', "plan.order": '{ kind = "shortest_prompt" }',
     "plan.memory": '{ kind = "swap" }',
+    "plan.cascade.on": '"cloud"', "plan.cascade.exit": "28", "plan.cascade.handoff": '"hidden"',
+    "plan.cascade.split": "11", "plan.cascade.after": '"phone"', "plan.cascade.threshold": "0.7",
 }  # fmt: skip
 """One value per key, as a file has it; a test loads each."""
 
 CHOICES: Mapping[str, Iterable[str]] = {
     "workload.kind": KINDS[:1], "workload.arrivals.kind": ("poisson", "uniform", "gamma", "closed"),
     "workload.lengths.kind": ("fixed", "lognormal"), "objective.minimize": MINIMIZE, "objective.maximize": MAXIMIZE,
+    "plan.cascade.handoff": HANDOFFS,
     "plan.role": ROLES, "plan.dtype": DTYPES, "plan.kv_dtype": KV_DTYPES, "plan.activation_dtype": DTYPES,
     "plan.batch": kinds(batch), "plan.order": kinds(order), "plan.memory": kinds(memory), "plan.engine": engines(),
 }  # fmt: skip
@@ -102,7 +111,8 @@ DEFAULTS: Mapping[str, str] = {
     "plan.kv_dtype": '`"auto"`',
     "plan.activation_dtype": "follows dtype", "plan.clock": "`1.0`", "plan.on": "the only group",
     "workload.arrivals.ramp": "`0`", "workload.arrivals.think": "`0`", "workload.lengths.spread": "see right",
-    "workload.requests": "all", "fleet.power_limit": "the board's",
+    "workload.requests": "all", "fleet.power_limit": "the board's", "plan.cascade.after": "the stage before",
+    "workload.exits": "no tiers", "workload.confidence": "one answer a query",
 }  # fmt: skip
 """What an absent key means where the class says None."""
 
@@ -171,12 +181,20 @@ def keys(path: str) -> str:
 
 def slo_keys() -> str:
     """Returns the limits that ``[slo]`` knows: a metric and a statistic."""
-    said = {"ttft": "arrival to first token", "tpot": "time per further output token", "e2e": "arrival to last token"}
+    said = {
+        "quality": "least share of right answers, where the workload has exits",
+        "ttft": "arrival to first token",
+        "tpot": "time per further output token",
+        "e2e": "arrival to last token",
+    }
     found: dict[str, list[str]] = {}
     for name in Slo.__struct_fields__:
-        metric, _, statistic = name.partition("_")
-        found.setdefault(metric, []).append(f"`{metric}_{statistic}`")
-    rows = [(", ".join(names), "quantity, s", "no limit", "above 0", said[metric]) for metric, names in found.items()]
+        metric = name.partition("_")[0]
+        found.setdefault(metric, []).append(f"`{name}`")
+    rows = []
+    for metric, names in found.items():
+        kind, limit = ("number", "above 0, to 1") if metric == "quality" else ("quantity, s", "above 0")
+        rows.append((", ".join(names), kind, "no limit", limit, said[metric]))
     return table(("keys", "type", "default", "range", "limits"), rows)
 
 
@@ -271,7 +289,10 @@ def device_sources() -> str:
 
 def link_table() -> str:
     """Returns the links: bandwidth of a device in one direction, latency, source."""
-    rows = ((f"`{x.id}`", show(x.bandwidth, "B/s"), show(x.latency, "s"), x.kind, x.source) for x in links().values())
+    rows = []
+    for x in links().values():
+        rate = show(x.bandwidth, "B/s") + (f", {show(x.uplink, 'B/s')} up" if x.uplink else "")
+        rows.append((f"`{x.id}`", rate, show(x.latency, "s"), x.kind, x.source))
     return table(("link", "bandwidth", "latency", "kind", "source"), rows)
 
 
@@ -441,6 +462,43 @@ def metric_table() -> str:
     return table(("metric", "unit"), ((f"`{k}`", unit or "-") for k, unit in UNITS.items()))
 
 
+def autolife_table() -> str:
+    """Returns the forecast of AutoLife-Lite's application on phones, edge and cloud."""
+    from benchmarks.tiers import autolife_table as forecast
+
+    return forecast()
+
+
+def technique_table() -> str:
+    """Returns the advisor's techniques: what each does."""
+    rows = []
+    for name, technique in (FORMATS | SHAPES).items():
+        said = (inspect.getdoc(technique) or "").split("\n")[0]
+        rows.append((f"`{name}`", "weights" if name in FORMATS else "shape", said))
+    return table(("technique", "changes", "how"), rows)
+
+
+def storage_table() -> str:
+    """Returns how fast devices read their storage, and who says so."""
+    rows = {id(s): s for s in map(storage_of, devices().values())}.values()
+    return table(
+        ("devices, or kinds of device", "storage", "source"),
+        ((", ".join(s.names), show(s.bandwidth, "B/s"), s.source) for s in rows),
+    )
+
+
+def family_table() -> str:
+    """Returns the published familial models: exits, their scores and their source."""
+    rows = []
+    for f in families().values():
+        trunk = models()[f.trunk]
+        for e in f.exits:
+            layers = runs(trunk, whole(e.layers)).params() - trunk.embedding_params()
+            rows.append((f"`{f.id}`", f"`{f.trunk}`", str(e.layers), _billions(layers), f"{e.quality:.1%}", f.source))
+    heads = ("family", "trunk", "exit after", "parameters of its layers", "right", "source")
+    return table(heads, rows)
+
+
 def _billions(count: float) -> str:
     return f"{count / 1e9:,.2f} B" if count >= 1e9 else f"{count / 1e6:,.0f} M"
 
@@ -448,11 +506,13 @@ def _billions(count: float) -> str:
 TABLES: Mapping[str, Callable[[], str]] = {
     "scenario": lambda: keys(""), "fleet": lambda: keys("fleet"), "groups": lambda: keys("fleet.groups"),
     "workload": lambda: keys("workload"), "arrivals": lambda: keys("workload.arrivals"),
-    "lengths": lambda: keys("workload.lengths"), "slo": slo_keys, "objective": lambda: keys("objective"),
+    "lengths": lambda: keys("workload.lengths"), "exits": lambda: keys("workload.exits"),
+    "cascade": lambda: keys("plan.cascade"), "slo": slo_keys, "objective": lambda: keys("objective"),
     "plan": lambda: keys("plan"), "devices": device_table, "device-sources": device_sources, "links": link_table,
     "grids": grid_table, "models": model_table, "architectures": architecture_table, "engines": engine_table,
     "engine-sources": engine_sources, "engine-keys": engine_keys, "host-keys": host_keys,
     "host-ranges": host_ranges, "host": host_table, "exports": export_makes,
+    "autolife": autolife_table, "techniques": technique_table, "storage": storage_table, "families": family_table,
     "policies": policy_table, "policy-rules": policy_rules, "metrics": metric_table,
 }  # fmt: skip
 """What a page may ask for, by name."""

@@ -11,9 +11,12 @@ The verbs load what they need when they are called, so that importing this costs
 from importlib import import_module
 from typing import Any
 
-__all__ = ["check", "compare", "devices_needed", "load", "max_rate", "max_users", "measure", "plan", "simulate"]
+__all__ = [
+    "advise", "check", "compare", "devices_needed", "load", "max_rate", "max_users", "measure", "plan", "simulate",
+]  # fmt: skip
 
 _HOMES = {
+    "advise": "fleetcast.view.verbs",
     "check": "fleetcast.view.verbs",
     "compare": "fleetcast.view.compare",
     "devices_needed": "fleetcast.view.verbs",

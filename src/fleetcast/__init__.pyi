@@ -1,4 +1,5 @@
 from fleetcast.view.compare import compare as compare
+from fleetcast.view.verbs import advise as advise
 from fleetcast.view.verbs import check as check
 from fleetcast.view.verbs import devices_needed as devices_needed
 from fleetcast.view.verbs import load as load

@@ -42,6 +42,10 @@ def scenario(key: str, value: str) -> dict:
     elif part == "workload.lengths":
         full = {"kind": "lognormal", "prompt": 1000, "output": 200, "prompt_p90": 2000, "output_p90": 300}
         table["workload"]["lengths"] = full | {rest: value}
+    elif part == "workload.exits":
+        table["workload"]["exits"] = [{"layers": 11, "quality": 0.37} | {rest: value}]
+    elif part == "plan.cascade":
+        table["plan"]["cascade"] = [{"on": "cloud", "exit": 28} | {rest: value}]
     elif part:
         table.setdefault(part, {})[rest] = value
     else:

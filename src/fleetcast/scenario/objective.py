@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from fleetcast.base.errors import SpecError, closest
 from fleetcast.base.spec import Spec
 from fleetcast.base.tables import lookup
 from fleetcast.base.units import Seconds
 
-MINIMIZE = {"cost": "cost", "energy": "energy", "carbon": "carbon", "latency": "e2e.mean"}
+MINIMIZE = {"cost": "cost", "energy": "energy", "carbon": "carbon", "latency": "e2e.mean", "bytes": "bytes"}
 MAXIMIZE = {"throughput": "throughput", "goodput": "goodput"}
 
 
 class Slo(Spec):
-    """Upper limits on latency; each key is ``metric_statistic``. None = no limit."""
+    """Upper limits on latency; each key is ``metric_statistic``. None = no limit.
+
+    ``quality`` alone is a floor: the least share of right answers, where the workload has exits.
+    """
 
     ttft_mean: Seconds | None = None
     ttft_p50: Seconds | None = None
@@ -29,6 +34,7 @@ class Slo(Spec):
     e2e_p50: Seconds | None = None
     e2e_p90: Seconds | None = None
     e2e_p99: Seconds | None = None
+    quality: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
 
     def check(self, path: str = "slo") -> None:
         """Refuses limits that nothing meets.
@@ -47,9 +53,10 @@ class Slo(Spec):
                 )
 
     def limits(self) -> dict[str, float]:
-        """Returns the limits that are set: ``{"ttft.p99": 2.0}``, s."""
-        found = ((name, getattr(self, name)) for name in self.__struct_fields__)
-        return {name.replace("_", "."): limit for name, limit in found if limit is not None}
+        """Returns the limits that are set: ``{"ttft.p99": 2.0}``, s; ``error`` is the share of wrong answers."""
+        found = ((name, getattr(self, name)) for name in self.__struct_fields__ if name != "quality")
+        limits = {name.replace("_", "."): limit for name, limit in found if limit is not None}
+        return limits if self.quality is None else limits | {"error": 1.0 - self.quality}
 
     def per_request(self) -> dict[str, float]:
         """Returns the limit each single request is held to for goodput: the widest per metric, s."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 UNITS = {
     "ttft": "s", "tpot": "s", "e2e": "s", "throughput": "tokens/s", "goodput": "requests/s", "energy": "J",
     "cost": "$", "carbon": "g", "mfu": "", "mbu": "", "makespan": "s", "requests": "", "output_tokens": "",
-    "prompt_tokens": "", "preemptions": "", "devices": "", "power": "W",
+    "prompt_tokens": "", "preemptions": "", "devices": "", "power": "W", "bytes": "B", "quality": "", "error": "",
 }  # fmt: skip
 
 

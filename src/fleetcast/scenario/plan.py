@@ -22,6 +22,7 @@ DTYPES = ("fp32", "bf16", "fp16", "fp8", "fp8-weights", "int8", "int4", "mxfp4",
 KV_DTYPES = ("auto", "fp32", "bf16", "fp16", "fp8", "int8", "int4")
 LOWEST_CLOCK = 0.3
 """Least share of the top clock that the clock model covers."""
+HANDOFFS = ("text", "hidden", "cache")
 COUNTS = ("replicas", "tensor_parallel", "pipeline_parallel", "expert_parallel", "attention_dp")
 
 
@@ -69,6 +70,32 @@ class Pool(Spec):
         return one(self.replicas) * one(self.tensor_parallel) * one(self.pipeline_parallel) * one(self.attention_dp)
 
 
+class Stage(Spec):
+    """One answer of a cascade over the tiers of a familial model.
+
+    Attributes:
+        on: group that answers.
+        exit: layers of the trunk after which it answers.
+        handoff: what it is sent: "text" (the prompt, computed anew), "hidden" (hidden states of every token, the tier
+            before keeps computing the layers below) or "cache" (hidden states and KV cache of the prompt, once).
+        split: layers below which another tier has computed; with "hidden" or "cache".
+        after: that tier; left out = the stage before.
+        threshold: answers less confident than this are passed on to the next stage; all stages but the last need it.
+    """
+
+    on: str
+    exit: int
+    handoff: str = "text"
+    split: int = 0
+    after: str | None = None
+    threshold: float | None = None
+
+    def label(self) -> str:
+        """Returns e.g. ``exit 28 on cloud, hidden from layer 11 of phone``."""
+        sent = f", {self.handoff} from layer {self.split} of {self.after}" if self.split else ""
+        return f"exit {self.exit} on {self.on}{sent}"
+
+
 class Plan(Spec):
     """Pools and the route above them.
 
@@ -77,11 +104,13 @@ class Plan(Spec):
         route: which replica gets a request.
         phases: to search with one open pool: "together" = every replica prefills and decodes, "split" = a prefill and
             a decode pool made from it, or both as a list. Left out = together.
+        cascade: the stages in which a familial model answers.
     """
 
     pools: tuple[Pool, ...] = (Pool(),)
     route: Table | str | None = None
     phases: str | tuple[str, ...] | None = None
+    cascade: tuple[Stage, ...] = ()
 
     def spaces(self) -> tuple[tuple[Pool, ...], ...]:
         """Returns the pools to search, one tuple per way of placing the phases."""
@@ -97,11 +126,15 @@ class Plan(Spec):
         """Returns the plan as the table a scenario file holds: flat for one pool, ``pools`` for several."""
         rows = [to_builtins(pool) for pool in self.pools]
         table: Table = rows[0] if len(rows) == 1 else {"pools": rows}
-        rest = {"route": self.route, "phases": self.phases}
+        stages = [to_builtins(stage) for stage in self.cascade] or None
+        rest = {"route": self.route, "phases": self.phases, "cascade": stages}
         return table | {name: value for name, value in rest.items() if value is not None}
 
     def label(self) -> str:
         """Returns a short name for tables: ``2x TP4`` or ``1x TP4 PP2 + 4x TP1``."""
+        if self.cascade:
+            passed = [f" if below {s.threshold:g}" if s.threshold is not None else "" for s in self.cascade]
+            return ", then ".join(s.label() + below for s, below in zip(self.cascade, passed, strict=True))
         return " + ".join(pool_label(pool) for pool in self.pools)
 
 
@@ -133,10 +166,11 @@ def read_plan(table: Table, path: str = "plan") -> Plan:
     table = dict(table)
     route = table.pop("route", None)
     phases = table.pop("phases", None)
+    cascade = convert(table.pop("cascade", []), tuple[Stage, ...], f"{path}.cascade")
     pools = table.pop("pools", None)
     if pools is not None and table:
         key = next(iter(table))
-        near = closest(key, ["pools", "route", "phases"])
+        near = closest(key, ["pools", "route", "phases", "cascade"])
         raise SpecError(
             f"{path}.{key}", "stands beside plan.pools", limit="use flat keys or [[plan.pools]], not both",
             hint=near.capitalize() or "Move the key into each [[plan.pools]] table",
@@ -147,10 +181,8 @@ def read_plan(table: Table, path: str = "plan") -> Plan:
         if not isinstance(pools, list) or not pools:
             raise SpecError(f"{path}.pools", "is not a list of tables", value=pools, hint="Write [[plan.pools]]")
         rows, places = pools, [f"{path}.pools[{i}]" for i in range(len(pools))]
-    plan = Plan(
-        pools=tuple(convert(r, Pool, p) for r, p in zip(rows, places, strict=True)), route=route,
-        phases=_phases(phases, len(rows), path),
-    )  # fmt: skip
+    made = tuple(convert(r, Pool, p) for r, p in zip(rows, places, strict=True))
+    plan = Plan(pools=made, route=route, phases=_phases(phases, len(rows), path), cascade=cascade)
     for pool, place in zip(plan.pools, places, strict=True):
         _check_pool(pool, place)
     _check_roles(plan, path)

@@ -164,7 +164,8 @@ def check_goal(state: Setting) -> Iterator[Remark]:
     """What is minimised is known: prices for cost, the grid for carbon."""
     goals = {goal for goal, _, _ in state.scenario.objective.goals()}
     unpriced = sorted({g.device.id for g in state.tree.groups if g.price is None})
-    if "cost" in goals and unpriced:
+    owned = state.scenario.workload.exits is not None and len(unpriced) < len({g.device.id for g in state.tree.groups})
+    if "cost" in goals and unpriced and not owned:  # a tier without a price is the user's own
         yield Remark(
             "error", "fleet.price", f"{', '.join(unpriced)} has no rental price, and cost is to be minimised",
             f'Set fleet.price = {{ "{unpriced[0]}" = "1.00 $/h" }}, or minimise energy',

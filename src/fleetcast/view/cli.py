@@ -1,4 +1,4 @@
-"""The command line: `plan`, `simulate`, `check`, `capacity`, `measure`, `export`, `catalog`, `examples`, `schema`.
+"""The command line: plan, simulate, advise, check, capacity, measure, export, catalog, examples, schema.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 ok, 1 infeasible, 2 bad input.
 """
@@ -81,7 +81,7 @@ def app() -> App:
         name="fleetcast", version=release, version_flags=["--version"], suppress_keyboard_interrupt=False,
         help="Forecast, plan and run AI workloads on any fleet, from phones to GPU clusters.",
     )  # fmt: skip
-    for command in (plan, simulate, check, capacity, measure, export, catalog, examples, schema):
+    for command in (plan, simulate, advise, check, capacity, measure, export, catalog, examples, schema):
         made.command(command)
     return made
 
@@ -116,10 +116,13 @@ def plan(file: File, /, *, report: Path | None = None, top: int = 6, common: Com
     if common.json:
         _print_json(ranking.table())
     else:
-        from fleetcast.view.tables import ranking_view
-
         console = _console()
-        console.print(ranking_view(scenario, ranking, console.width))
+        if scenario.workload.exits is None:
+            console.print(_tables().ranking_view(scenario, ranking, console.width))
+        else:
+            from fleetcast.view.tiers import cascades_view
+
+            console.print(cascades_view(scenario, ranking))
         _say_written(console, written)
     return 0 if ranking.best is not None else 1
 
@@ -146,6 +149,16 @@ def simulate(file: File, /, *, common: Common = _DEFAULTS) -> int:
         if note := left_out(outcome.record):
             console.print(f"trace.json.gz holds {note}", style="dim")
     return 0
+
+
+def advise(file: File, /, *, common: Common = _DEFAULTS) -> int:
+    """Say by which techniques a scenario's model runs on one device of each kind, and why not otherwise."""
+    from fleetcast.view.tiers import advice_view
+
+    found = verbs.advise(_load(file, common))
+    table = {"advice": [advice.table() for advice in found]}
+    _answer(common, table, lambda width: advice_view(found, width))
+    return 0 if all(advice.options for advice in found) else 1
 
 
 def check(file: File, /, *, strict: Annotated[bool, Parameter(negative=())] = False, common: Common = _DEFAULTS) -> int:

@@ -12,7 +12,7 @@ import msgspec
 from fleetcast.base.files import write_atomic
 from fleetcast.scenario.fleet.spec import FleetGroup, rename_profiles
 from fleetcast.scenario.load import Scenario, dump
-from fleetcast.scenario.plan import Plan, read_plan
+from fleetcast.scenario.plan import read_plan
 
 if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
@@ -42,8 +42,10 @@ def rebased(scenario: Scenario, folder: Path) -> Scenario:
     pools = tuple(change(pool, model=moved(pool.model)) for pool in scenario.plan.pools)
     workload, fleet = scenario.workload, scenario.fleet
     return change(
-        scenario, folder=str(folder), plan=Plan(pools=pools, route=scenario.plan.route),
-        workload=change(workload, trace=moved(workload.trace), model=moved(workload.model)),
+        scenario, folder=str(folder), plan=change(scenario.plan, pools=pools),
+        workload=change(
+            workload, trace=moved(workload.trace), model=moved(workload.model), confidence=moved(workload.confidence),
+        ),
         fleet=change(
             fleet, devices=rename_profiles(fleet.devices, moved), groups=_regrouped(fleet.groups, moved),
             grid=moved(fleet.grid),

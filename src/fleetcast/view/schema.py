@@ -59,7 +59,8 @@ def _plan(parts: dict[str, Any]) -> dict[str, Any]:
         pool[name] = {"description": pool[name].get("description", "")} | _policy(FAMILIES[name], several=True)
     chosen = {"route": _policy(FAMILIES["route"], several=False), "phases": _one_or_several({"enum": list(PHASES)})}
     pools = {"pools": {"type": "array", "items": {"$ref": "#/$defs/Pool"}, "minItems": 1}}
-    return {"type": "object", "properties": pool | pools | chosen, "additionalProperties": False}
+    stages = {"cascade": {"type": "array", "items": {"$ref": "#/$defs/Stage"}}}
+    return {"type": "object", "properties": pool | pools | chosen | stages, "additionalProperties": False}
 
 
 def _policy(family: ModuleType, *, several: bool) -> dict[str, Any]:

@@ -42,16 +42,16 @@ def ranking_view(scenario: Scenario, ranking: Ranking, width: int) -> Renderable
         if shown is not None:
             parts += [Text(setup(scenario, shown.plan), style="dim"), Text()]
             parts += [plans_table(ranking.misses, ranking.goals, width), Text()]
-            parts.append(_bullets("What binds", words.binding(shown)))
+            parts.append(bullets("What binds", words.binding(shown)))
         else:
             parts.append(Text())
     else:
         parts += _ranked(scenario, ranking, best, width)
     parts += _missed_table(ranking.missed)
     if ranking.rejected:
-        parts += [_rejected_table(ranking.rejected), Text()]
-    parts.append(_bullets("Space searched", ranking.lines(), dim=True))
-    parts.append(_bullets("Taken as given", [*ranking.notes, *(shown.notes if shown is not None else ())], dim=True))
+        parts += [rejected_table(ranking.rejected), Text()]
+    parts.append(bullets("Space searched", ranking.lines(), dim=True))
+    parts.append(bullets("Taken as given", [*ranking.notes, *(shown.notes if shown is not None else ())], dim=True))
     return Group(*parts)
 
 
@@ -88,7 +88,7 @@ def _ranked(scenario: Scenario, ranking: Ranking, best: Outcome, width: int) -> 
     parts.append(Text())
     why = words.why(best, [*ranking.plans, *ranking.misses], scenario.objective)
     trade = words.trade(ranking)
-    parts.append(_bullets("Why", [*why[:1], *([trade] if trade and not several else []), *why[1:]]))
+    parts.append(bullets("Why", [*why[:1], *([trade] if trade and not several else []), *why[1:]]))
     return parts
 
 
@@ -120,9 +120,9 @@ def outcome_view(scenario: Scenario, outcome: Outcome, width: int) -> Renderable
             shares = ", ".join(f"{words.TERMS.get(p.name, p.name)} {p.share:.0%}" for p in whole.parts)
             parts.append(Text.assemble((f"{whole.name}: ", "dim"), shares))
     parts.append(Text())
-    parts.append(_bullets("What binds", words.binding(outcome)))
+    parts.append(bullets("What binds", words.binding(outcome)))
     if outcome.notes:
-        parts.append(_bullets("Taken as given", outcome.notes, dim=True))
+        parts.append(bullets("Taken as given", outcome.notes, dim=True))
     return Group(*parts)
 
 
@@ -139,7 +139,7 @@ def held_view(scenario: Scenario, held: Load | Users, width: int) -> RenderableT
         question, Text(), head,
         Text.assemble("by ", (words.plan_name(outcome.plan), "bold"), f", {words.policy_name(outcome.plan)}"),
         Text(setup(scenario, outcome.plan), style="dim"), Text(), plans_table([outcome], (), width), Text(),
-        _bullets("What binds", words.binding(outcome)),
+        bullets("What binds", words.binding(outcome)),
     ]  # fmt: skip
     return Group(*parts, table)
 
@@ -264,6 +264,8 @@ def _pairs(outcome: Outcome, width: int) -> Table:
         (goal["carbon"], "Carbon per M tokens"), ("power", "Mean power"), ("makespan", "Time span"),
         ("mfu", "Compute used"), ("mbu", "Bandwidth used"), ("preemptions", "Pre-emptions"), ("devices", "Devices"),
     ]  # fmt: skip
+    if "quality" in outcome.metrics:
+        rows = [("quality", "Right answers"), ("bytes", "Sent"), *rows]
     cells = [(name, words.metric(outcome, path)) for path, name in rows]
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, GAP, 0, 0))
     pairs = 2 if width < 110 else 3
@@ -298,7 +300,8 @@ def _missed_table(missed: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
     return [table, Text()]
 
 
-def _rejected_table(rejected: Sequence[Mapping[str, Any]]) -> Table:
+def rejected_table(rejected: Sequence[Mapping[str, Any]]) -> Table:
+    """Returns what cannot run, with the constraint that binds."""
     rows = [(str(r["family"]), str(r["constraint"]), words.need(r)) for r in rejected[:SHOWN]]
     table = rows_table(("Rejected", "Binding constraint", "Needs, of what there is"), rows, right=(2,))
     table.caption_justify = "left"
@@ -307,7 +310,8 @@ def _rejected_table(rejected: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
-def _bullets(title: str, sentences: Sequence[str], *, dim: bool = False) -> RenderableType:
+def bullets(title: str, sentences: Sequence[str], *, dim: bool = False) -> RenderableType:
+    """Returns sentences under a title, or nothing where there are none."""
     if not sentences:
         return Text()
     lines = Table.grid(padding=(0, 1, 0, 0))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fleetcast.runtime.measure import Profile
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.scenario.plan import Plan
+    from fleetcast.search.advice.advisor import Advice
     from fleetcast.search.capacity import Load, Need, Users
     from fleetcast.search.ranking import Ranking
     from fleetcast.sim.serving.setting import Setting
@@ -79,26 +80,37 @@ def plan(source: Source, *, seed: int | None = None, top: int | None = 6, progre
         SpecError: anything in the scenario that cannot be.
         Infeasible: nothing fits.
     """
+    scenario = load(source, seed=seed)
+    if scenario.workload.exits is not None:
+        from fleetcast.search.tiers import planner
+
+        return planner.plan(_resolved(scenario), top=top)
     from fleetcast.search import parallelism
 
-    return parallelism.search(_serving(load(source, seed=seed)), top=top, progress=progress)
+    return parallelism.search(_serving(scenario), top=top, progress=progress)
 
 
 def simulate(source: Source, *, seed: int | None = None, record: bool = False) -> Outcome:
     """Returns what happens under the scenario's plan.
 
     Args:
-        source: a Scenario or what `load` takes; ``[plan]`` needs replicas, tensor_parallel, pipeline_parallel.
+        source: a Scenario or what `load` takes; ``[plan]`` needs replicas, tensor_parallel, pipeline_parallel, and
+            where the workload has exits a cascade instead.
         seed: instead of the scenario's.
-        record: keep the event record for timelines; changes no result.
+        record: keep the event record for timelines; changes no result. A cascade has none.
 
     Raises:
         SpecError: anything in the scenario that cannot be.
         Infeasible: the plan does not fit.
     """
+    scenario = load(source, seed=seed)
+    if scenario.workload.exits is not None:
+        from fleetcast.search.tiers import planner
+
+        return planner.simulate(_resolved(scenario))
     from fleetcast.sim.serving.world import simulate as run
 
-    return run(*completed(source, seed=seed), record=record)
+    return run(*completed(scenario), record=record)
 
 
 def max_rate(source: Source, *, seed: int | None = None, tolerance: float = 0.02) -> Load:
@@ -179,6 +191,21 @@ def measure(device: str = "cpu", *, progress: Progress | None = None) -> Profile
     return run(device, progress=progress)
 
 
+def advise(source: Source, *, seed: int | None = None) -> list[Advice]:
+    """Returns, for one device of each group of the fleet, by which techniques the scenario's model runs on it.
+
+    Args:
+        source: a Scenario or what `load` takes; its model, its longest request and its devices are asked about.
+        seed: instead of the scenario's.
+
+    Raises:
+        SpecError: anything in the scenario that cannot be.
+    """
+    from fleetcast.search.advice.advisor import advise as ask
+
+    return ask(_resolved(load(source, seed=seed)))
+
+
 def check(source: Source, *, seed: int | None = None) -> list[Remark]:
     """Returns what is wrong or doubtful about a scenario, errors first; an empty list means nothing was found.
 
@@ -187,11 +214,22 @@ def check(source: Source, *, seed: int | None = None) -> list[Remark]:
     """
     from fleetcast.view.checks import remarks
 
-    return remarks(_serving(load(source, seed=seed)))
+    scenario = load(source, seed=seed)
+    return remarks(_serving(scenario) if scenario.workload.exits is None else _resolved(scenario))
 
 
 def _serving(scenario: Scenario) -> Setting:
-    """The scenario resolved for the world of its kind."""
+    """The scenario resolved for the serving world alone, which knows no exits."""
+    if scenario.workload.exits is not None:
+        raise Unsupported(
+            "workload.exits: only plan, simulate, advise and check know the exits of a familial model",
+            "Leave workload.exits out",
+        )
+    return _resolved(scenario)
+
+
+def _resolved(scenario: Scenario) -> Setting:
+    """The scenario with its names looked up."""
     if scenario.workload.kind != "serving":
         raise Unsupported(f"workload.kind = '{scenario.workload.kind}' has no engine yet")
     from fleetcast.sim.serving.setting import setting

@@ -20,11 +20,12 @@ METRIC_NAMES = {
     "ttft": "time to first token", "tpot": "time per output token", "e2e": "whole time of a request",
     "throughput": "output tokens per second", "goodput": "requests within the SLO per second",
     "energy": "energy", "cost": "cost", "carbon": "carbon", "mfu": "compute used", "mbu": "bandwidth used",
+    "bytes": "bytes over links", "quality": "right answers", "error": "wrong answers",
 }  # fmt: skip
 PER_MILLION = "per_million_output_tokens"
 GOAL_METRIC = {
     "cost": f"{PER_MILLION}.cost", "energy": f"{PER_MILLION}.energy", "carbon": f"{PER_MILLION}.carbon",
-    "latency": "e2e.mean", "throughput": "throughput", "goodput": "goodput",
+    "latency": "e2e.mean", "throughput": "throughput", "goodput": "goodput", "bytes": "bytes",
 }  # fmt: skip
 """The metric that stands for a goal in tables and figures: for the same traffic, per token orders as the total does."""
 
@@ -53,7 +54,8 @@ def pools_of(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 def layout_of(table: Mapping[str, Any]) -> str:
     """Returns what plans have in common that differ in their batch policies alone."""
-    return repr([{k: v for k, v in pool.items() if k not in ("batch", "route")} for pool in pools_of(table)])
+    pools = [{k: v for k, v in pool.items() if k not in ("batch", "route", "cascade")} for pool in pools_of(table)]
+    return repr([pools, table.get("cascade")])
 
 
 def policy_name(table: Mapping[str, Any]) -> str:
@@ -88,7 +90,7 @@ def question(scenario: Scenario, *, goals: bool = True, fleet: bool = True) -> s
     if workload.speed_up != 1:
         traffic += f", {workload.speed_up:g} times as fast"
     groups = " and ".join(f"{g.name or 'group'} ({g.devices or 'groups'})" for g in scenario.fleet.groups)
-    limits = " and ".join(f"{short(k)} within {show(v, 's')}" for k, v in slo.items())
+    limits = " and ".join(f"{short(k)} within {number(v, k)}" for k, v in slo.items())
     under = f", {limits}" if limits else ", no limit on latency"
     asked = " and ".join(f"{'least' if sign > 0 else 'most'} {goal}" for goal, _, sign in scenario.objective.goals())
     on = f" on {scenario.fleet.devices or groups}" if fleet else ""
@@ -99,6 +101,8 @@ def question(scenario: Scenario, *, goals: bool = True, fleet: bool = True) -> s
 def short(path: str) -> str:
     """Returns a metric path for a sentence: ``TTFT p99``."""
     head, _, statistic = path.partition(".")
+    if head == "error":
+        return METRIC_NAMES[head]
     return f"{head.upper() if head in ('ttft', 'tpot', 'e2e') else head} {statistic}".strip()
 
 
@@ -120,7 +124,7 @@ def number(value: float, path: str, *, digits: int = 3) -> str:
         return show_money(value)
     if unit == "g":
         return f"{show(value / 1000, 'kg', digits)}" if abs(value) >= 1000 else show(value, "g", digits)
-    if path in ("mfu", "mbu"):
+    if path in ("mfu", "mbu", "quality", "error"):
         return f"{value:.1%}"
     return f"{value:,.0f} {unit}" if unit == "tokens/s" and value >= 100 else show(value, unit, digits)
 

@@ -18,7 +18,8 @@ class Link(Spec):
     """One kind of link.
 
     ``bandwidth``: B/s per device, one direction. ``latency``: s for one small message. ``peers``: devices that the
-    links of one are divided among, each pair having its own; 0 = a switch or bus.
+    links of one are divided among, each pair having its own; 0 = a switch or bus. ``uplink``: B/s from the device to
+    the network where that is less than the way down; None = the same.
     """
 
     id: str
@@ -29,8 +30,27 @@ class Link(Spec):
     source: str
     aliases: tuple[str, ...] = ()
     peers: int = 0
+    uplink: BytesPerSecond | None = None
 
 
 def slowest(links: Iterable[Link]) -> Link:
     """Returns the link that binds a path: least bandwidth, then most latency."""
     return min(links, key=lambda link: (link.bandwidth, -link.latency))
+
+
+def transfer_time(path: Iterable[Link], size: float, messages: float = 1.0, *, up: bool = False) -> float:
+    """Returns seconds for ``size`` bytes in ``messages`` messages over links in a row.
+
+    The slowest link sets the pace; every message meets the latency of each.
+
+    Args:
+        path: the links.
+        size: bytes in all.
+        messages: how many of them wait for each other.
+        up: away from the user, where a link may be slower.
+    """
+    links = tuple(path)
+    if not links:
+        return 0.0
+    rate = min((link.uplink or link.bandwidth) if up else link.bandwidth for link in links)
+    return size / rate + messages * sum(link.latency for link in links)

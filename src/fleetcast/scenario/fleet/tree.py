@@ -116,11 +116,17 @@ class Tree:
         b = self.group(b) if isinstance(b, str) else b
         if a.name == b.name:
             return a.network if a.nodes > 1 else a.link
+        return slowest(self.path(a, b))
+
+    def path(self, a: Group, b: Group) -> tuple[Link, ...]:
+        """Returns the links that traffic between two groups crosses, each once; none within a group."""
+        if a.name == b.name:
+            return ()
         shared = 0
         while a.path[shared] == b.path[shared]:
             shared += 1
-        crossed = [end.path[:depth] for end in (a, b) for depth in range(shared, len(end.path))]
-        return slowest(self.joins[path] for path in crossed)
+        crossed = dict.fromkeys(end.path[:depth] for end in (a, b) for depth in range(shared, len(end.path)))
+        return tuple(self.joins[path] for path in crossed)
 
     def echo(self) -> list[str]:
         """Returns what was read between the lines: node splits, default links, prices, grid."""

@@ -8,10 +8,12 @@ import msgspec
 
 from fleetcast.base.spec import Spec
 from fleetcast.base.units import PerSecond, Seconds
+from fleetcast.scenario.workload.exits import Exit
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 Count = Annotated[int, msgspec.Meta(ge=1, le=100_000_000)]
+Certainty = Annotated[float, msgspec.Meta(gt=0.5, lt=1)]
 
 
 class Arrivals(Spec):
@@ -70,6 +72,9 @@ class Serving(Spec):
         requests: only the first so many requests of the trace; without one, write arrivals.requests.
         arrivals: instead of the trace's times.
         lengths: instead of the trace's lengths.
+        exits: depths at which a familial model answers, or the name of a published one; asks for tiers.
+        confidence: how well an exit knows whether it is right, so that answers may be passed on: the chance that a
+            right answer is more confident than a wrong one, or a CSV file of measured answers.
     """
 
     model: str
@@ -79,3 +84,5 @@ class Serving(Spec):
     requests: Count | None = None
     arrivals: Arrivals | None = None
     lengths: Lengths | None = None
+    exits: str | tuple[Exit, ...] | None = None
+    confidence: Certainty | str | None = None

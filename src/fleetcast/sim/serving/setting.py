@@ -24,6 +24,7 @@ from fleetcast.scenario.load import Scenario
 from fleetcast.scenario.plan import Plan, Pool, as_tuple, clock_of, pool_label, replace
 from fleetcast.scenario.workload import catalog
 from fleetcast.scenario.workload.arrivals import traffic
+from fleetcast.scenario.workload.exits import exits_of
 from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.scenario.workload.precision import Precision, as_engine
 from fleetcast.scenario.workload.requests import Requests
@@ -162,10 +163,31 @@ def setting(scenario: Scenario) -> Setting:
         SpecError: anything in the scenario that cannot be.
     """
     folder = Path(scenario.folder)
+    model = model_at(scenario.workload.model, folder)
+    _check_exits(scenario, model)
     return Setting(
-        scenario, resolve(scenario.fleet, folder), model_at(scenario.workload.model, folder),
+        scenario, resolve(scenario.fleet, folder), model,
         traffic(scenario.workload, seed=scenario.seed, folder=folder),
     )  # fmt: skip
+
+
+def _check_exits(scenario: Scenario, model: Model) -> None:
+    """Refuses exits that the model cannot have, and what only exits give a meaning where there are none."""
+    if scenario.workload.exits is not None:
+        exits_of(scenario.workload.exits, model)
+        return
+    goals = [goal for goal, _, _ in scenario.objective.goals()]
+    for path, value in (
+        ("slo.quality", scenario.slo.quality),
+        ("objective.minimize", "bytes" if "bytes" in goals else None),
+        ("workload.confidence", scenario.workload.confidence),
+        ("plan.cascade", [stage.label() for stage in scenario.plan.cascade] or None),
+    ):
+        if value is not None:
+            raise SpecError(
+                path, "is about a familial model, and the workload has no exits", value=value,
+                hint='Add workload.exits, e.g. "ai-flow-ruyi-7b", or leave it out',
+            )  # fmt: skip
 
 
 def layout_of(pool: Pool) -> Layout:
