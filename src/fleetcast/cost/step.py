@@ -33,6 +33,7 @@ from fleetcast.cost.energy import (
 )
 from fleetcast.cost.engine import Engine
 from fleetcast.cost.layers import Kernels, Rank, attention_terms, block_terms, launches
+from fleetcast.cost.overlap.nano import Nano, exposed, optimal, refuse, saved
 from fleetcast.cost.roofline import Coefficients, Silicon, coefficients_for
 from fleetcast.scenario.fleet.devices import Device
 from fleetcast.scenario.fleet.tree import Group
@@ -64,6 +65,8 @@ class StepCost:
         devices: devices of a replica.
         spread: standard deviation of log(time) that the kernels' fit leaves.
         notes: what was transferred from other devices.
+        overlap: how iterations are cut into nano-batches; None = not at all.
+        rank: the device these are the costs of, for searches that look into a layer.
     """
 
     tables: Mapping[str, Array]
@@ -75,11 +78,14 @@ class StepCost:
     devices: int
     spread: float
     notes: tuple[str, ...] = field(default=())
+    overlap: Nano | None = None
+    rank: Rank | None = field(default=None, repr=False, compare=False)
 
 
 def step_cost(
     model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group, engine: Engine,
     max_batch: int, kv_blocks: int, clock: float = 1.0, shared: dict[Any, Any] | None = None,
+    nano: Nano | None = None,
 ) -> StepCost:  # fmt: skip
     """Returns what an iteration costs.
 
@@ -94,6 +100,10 @@ def step_cost(
         kv_blocks: KV blocks of a lane.
         clock: share of the devices' top clock; a power limit may lower it further.
         shared: keeps what depends on the layout alone, for callers that cost many batches of one layout.
+        nano: nano-batches that overlap inside the device; the tables without are exactly those of None.
+
+    Raises:
+        Infeasible: nano-batches where what they do is not modelled.
     """
     choice = Kernels(layout.tensor_parallel in engine.nccl_ranks, tuple(sorted(engine.stand_in.items())))
     key = (id(model), layout, precision, kv_dtype, id(group), clock, choice)
@@ -118,6 +128,10 @@ def step_cost(
         "base": np.where(n > 0, attention["base"] + attention["state"] * n, 0.0),
         "slope": np.where(n > 0, slope, 0.0),
     }
+    if nano is not None:
+        refuse(kernels["rank"], group.limit < group.device.power.max)
+        tables |= _overlapped(kernels["rank"], nano, parts, tables, attention, kv_blocks * engine.block, host.kernels)
+        notes = (*notes, _OVERLAP_NOTE)
     block_bytes = engine.block * attention["kv_bytes"] / pp  # a stage holds its own layers' cache
     scalars = {
         "full_share": full_share, "window_share": 1.0 - full_share, "window": attention["window"],
@@ -134,7 +148,27 @@ def step_cost(
     return StepCost(
         tables=tables, scalars=scalars, parts=parts, work=kernels["work"], api=host.api,
         api_token=host.api_token, devices=layout.tensor_parallel * pp * layout.attention_dp, spread=spread, notes=notes,
+        overlap=nano, rank=kernels["rank"],
     )  # fmt: skip
+
+
+_OVERLAP_NOTE = (
+    "nano-batches: no mainstream engine runs them (NanoFlow does); how operators slow each other down was profiled on A100"
+)
+
+
+def _overlapped(
+    rank: Rank, nano: Nano, parts: Mapping[str, Array], tables: Mapping[str, Array], attention: Mapping[str, Any],
+    capacity: float, scale: float,
+) -> dict[str, Array]:  # fmt: skip
+    """Returns the tables that nano-batches change: ``dense``, and decode attention from ``nano.least`` sequences on."""
+    layers = tables["dense"] + tables["experts"] - np.where(GRID > 0, rank.reduce(GRID), 0.0)  # the embedding's
+    dense = tables["dense"] - saved(rank, nano, GRID, layers, scale)
+    found = {"dense": np.where(nano.least <= GRID, np.maximum(dense, 0.0), tables["dense"])}
+    most = len(tables["slope"]) - 1
+    for name, column in exposed(rank, nano, attention, most, capacity, scale).items():
+        found[name] = np.concatenate([tables[name][: len(tables[name]) - len(column)], column])
+    return found
 
 
 def _scaled(parts: Mapping[str, Array], share: float) -> dict[str, Array]:
@@ -253,7 +287,7 @@ def _build(rank: Rank, group: Group, rates: Rates) -> dict[str, Any]:
         "weight_bytes": load["dense_bytes"] + expert_bytes, "head_bytes": head_bytes,
         "kv_bytes": attention["kv_read"], "link_bytes_token": rank.link_bytes(),
         "peak": rank.peak(), "bandwidth": device.bandwidth,
-        "rates": rates,
+        "rates": rates, "optimal": optimal(rank),
     }  # fmt: skip
     host_link = _host_bandwidth(device.host_link)
     return {
@@ -261,6 +295,7 @@ def _build(rank: Rank, group: Group, rates: Rates) -> dict[str, Any]:
             "head": np.where(GRID > 0, head + SAMPLING_LAUNCH, 0.0), "hop": hop,
         },
         "parts": parts, "work": work, "load": load, "attention": attention, "host_bandwidth": host_link,
+        "rank": rank,
     }  # fmt: skip
 
 

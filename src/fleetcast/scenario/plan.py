@@ -43,6 +43,7 @@ class Pool(Spec):
         batch: what goes into an iteration and who is admitted.
         order: who is admitted next.
         memory: who is evicted when the cache is full, and how.
+        overlap: "none", or "nano": nano-batches of one iteration that use compute, memory and network at once.
     """
 
     role: str = "all"
@@ -61,6 +62,7 @@ class Pool(Spec):
     batch: Table | tuple[Table | str, ...] | str | None = None
     order: Table | tuple[Table | str, ...] | str | None = None
     memory: Table | tuple[Table | str, ...] | str | None = None
+    overlap: Table | tuple[Table | str, ...] | str | None = None
 
     def devices(self) -> int:
         """Devices of a complete pool: replicas x tensor x pipeline x attention-DP."""
