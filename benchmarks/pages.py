@@ -37,7 +37,7 @@ from fleetcast.scenario.fleet.spec import Fleet, FleetGroup
 from fleetcast.scenario.load import KINDS, Scenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, Objective, Slo
 from fleetcast.scenario.outcome import UNITS
-from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES, LOWEST_CLOCK, ROLES, Pool
+from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES, LOWEST_CLOCK, OVERLAPS, ROLES, Pool
 from fleetcast.scenario.workload.architectures import BUILDERS
 from fleetcast.scenario.workload.catalog import models
 from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving
@@ -73,7 +73,7 @@ EXAMPLES: Mapping[str, str] = {
     "plan.attention_dp": "8", "plan.engine": '"vllm-0.6"', "plan.dtype": '["bf16", "fp8"]', "plan.kv_dtype": '"fp8"',
     "plan.activation_dtype": '"bf16"', "plan.clock": "[0.7, 1.0]",
     "plan.batch": '{ kind = "chunked", chunk = 2048 }', "plan.order": '{ kind = "shortest_prompt" }',
-    "plan.memory": '{ kind = "swap" }',
+    "plan.memory": '{ kind = "swap" }', "plan.overlap": '["none", "nano"]',
 }  # fmt: skip
 """One value per key, as a file has it; a test loads each."""
 
@@ -82,6 +82,7 @@ CHOICES: Mapping[str, Iterable[str]] = {
     "workload.lengths.kind": ("fixed", "lognormal"), "objective.minimize": MINIMIZE, "objective.maximize": MAXIMIZE,
     "plan.role": ROLES, "plan.dtype": DTYPES, "plan.kv_dtype": KV_DTYPES, "plan.activation_dtype": DTYPES,
     "plan.batch": kinds(batch), "plan.order": kinds(order), "plan.memory": kinds(memory), "plan.engine": engines(),
+    "plan.overlap": OVERLAPS,
 }  # fmt: skip
 RANGES: Mapping[str, str] = {
     "seed": "0 to 2^63",
@@ -98,6 +99,7 @@ DEFAULTS: Mapping[str, str] = {
     "fleet.price": "the catalogue's", "fleet.groups.name": "its device", "fleet.groups.link": "the device's",
     "objective.minimize": '`"cost"`', "plan.dtype": "the checkpoint's", "plan.engine": f'`"{DEFAULT_ENGINE}"`',
     "plan.batch": "the engine's", "plan.order": "the engine's", "plan.memory": "the engine's",
+    "plan.overlap": '`"none"`',
     "plan.model": "the workload's", "plan.expert_parallel": "`1`", "plan.attention_dp": "`1`",
     "plan.kv_dtype": '`"auto"`',
     "plan.activation_dtype": "follows dtype", "plan.clock": "`1.0`", "plan.on": "the only group",

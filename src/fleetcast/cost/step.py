@@ -47,6 +47,8 @@ Array = NDArray[np.float64]
 EXACT, STRIDE, LARGEST = 1024, 64, 16_384
 GRID: Array = np.concatenate([np.arange(EXACT + 1), np.arange(EXACT + STRIDE, LARGEST + 1, STRIDE)]).astype(np.float64)
 """Token counts of the tables: every one to 1,024, then one in 64; the world reads linearly between and beyond."""
+WHOLE = 1 << 60
+"""Tokens from which an iteration is cut into nano-batches, where none is."""
 SAMPLING_LAUNCH = 20e-6
 """s: the chain of small kernels that turns logits into tokens (argmax, gather, copy), read off traces."""
 
@@ -57,7 +59,8 @@ class StepCost:
 
     Attributes:
         tables: ``dense`` (rank's tokens), ``experts`` (replica's tokens), ``head`` (tokens that come out), ``hop``
-            (between stages), all s over ``GRID``; ``floor``, ``base``, ``slope`` of decode attention over sequences.
+            (between stages), all s over ``GRID``; ``floor``, ``base``, ``slope`` of decode attention over sequences,
+            and the same as ``cut_floor``, ... in iterations cut into nano-batches.
         scalars: prefill attention, windows, host, pipeline and memory numbers, see `sim.serving.kernel.Costs`.
         parts: what ``dense`` and ``experts`` consist of, s over ``GRID``: gemm, memory-bound, communication, experts.
         work: per device and iteration: FLOP and bytes of weights over ``GRID``, per token, pair and context token.
@@ -144,6 +147,7 @@ def step_cost(
         "stages": pp, "stage_share": -(-model.layers // pp) / model.layers, "ranks": layout.attention_dp,
         "capacity": kv_blocks, "block": engine.block, "watermark": int(engine.watermark * kv_blocks),
         "swap_block": block_bytes / kernels["host_bandwidth"],
+        "cut": WHOLE if nano is None else nano.least,
     }  # fmt: skip
     return StepCost(
         tables=tables, scalars=scalars, parts=parts, work=kernels["work"], api=host.api,
@@ -153,7 +157,7 @@ def step_cost(
 
 
 _OVERLAP_NOTE = (
-    "nano-batches: no mainstream engine runs them (NanoFlow does); how operators slow each other down was profiled on A100"
+    "nano-batches: NanoFlow's engine runs them, the plan's does not; how operators slow each other was profiled on A100"
 )
 
 
@@ -161,14 +165,12 @@ def _overlapped(
     rank: Rank, nano: Nano, parts: Mapping[str, Array], tables: Mapping[str, Array], attention: Mapping[str, Any],
     capacity: float, scale: float,
 ) -> dict[str, Array]:  # fmt: skip
-    """Returns the tables that nano-batches change: ``dense``, and decode attention from ``nano.least`` sequences on."""
+    """Returns the tables that nano-batches change: ``dense``, and decode attention of iterations that are cut."""
     layers = tables["dense"] + tables["experts"] - np.where(GRID > 0, rank.reduce(GRID), 0.0)  # the embedding's
     dense = tables["dense"] - saved(rank, nano, GRID, layers, scale)
     found = {"dense": np.where(nano.least <= GRID, np.maximum(dense, 0.0), tables["dense"])}
     most = len(tables["slope"]) - 1
-    for name, column in exposed(rank, nano, attention, most, capacity, scale).items():
-        found[name] = np.concatenate([tables[name][: len(tables[name]) - len(column)], column])
-    return found
+    return found | {f"cut_{k}": v for k, v in exposed(rank, nano, attention, most, capacity, scale).items()}
 
 
 def _scaled(parts: Mapping[str, Array], share: float) -> dict[str, Array]:

@@ -18,6 +18,7 @@ Table = dict[str, Any]
 ROLES = ("all",)
 DTYPES = ("fp32", "bf16", "fp16", "fp8", "fp8-weights", "int8", "int4", "mxfp4", "nvfp4")
 KV_DTYPES = ("auto", "fp32", "bf16", "fp16", "fp8", "int8", "int4")
+OVERLAPS = ("none", "nano")
 LOWEST_CLOCK = 0.3
 """Least share of the top clock that the clock model covers."""
 COUNTS = ("replicas", "tensor_parallel", "pipeline_parallel", "expert_parallel", "attention_dp")

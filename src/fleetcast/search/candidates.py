@@ -20,7 +20,7 @@ from fleetcast.scenario.plan import Plan, Pool, Table, replace
 from fleetcast.scenario.workload.precision import as_engine
 from fleetcast.search.bounds import Floor, demand, floor_of
 from fleetcast.search.overlap import tuned
-from fleetcast.search.pace import SLACK, Pace, Traffic, pace
+from fleetcast.search.pace import SLACK, Pace, Traffic, least_attention, pace
 from fleetcast.search.space import Space, combine
 from fleetcast.sim.serving.setting import Server, Setting, check_route, fill, kv_dtype_of
 
@@ -305,7 +305,7 @@ def _floor(
 def _paced(server: Server) -> Any:
     """What a server's pace depends on beside its layout."""
     rule = tuple(server.batch.rule())[1:] if hasattr(server.batch, "rule") else id(server.batch)
-    least = tuple(float(server.cost.tables[name][1:].min()) for name in ("floor", "base", "slope"))
+    least = tuple(least_attention(server.cost, name) for name in ("floor", "base", "slope"))
     p = server.pool
     return p.engine, p.dtype, p.kv_dtype, p.activation_dtype, p.clock, p.model, rule, least, server.cost.overlap
 

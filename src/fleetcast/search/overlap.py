@@ -37,7 +37,7 @@ from fleetcast.cost.overlap.schedule import (
     run,
     with_shares,
 )
-from fleetcast.cost.step import GRID
+from fleetcast.cost.step import GRID, StepCost
 from fleetcast.scenario.plan import Pool
 from fleetcast.scenario.plan import replace as replace_pool
 from fleetcast.sim.serving.setting import Setting, sizes
@@ -50,6 +50,8 @@ MEMORY_SHARES = (0.1, 0.2, 0.4, 0.6)
 NETWORK_SHARES = (0.1, 0.2, 0.3)
 SHARES = (0.1, 0.2, 0.4, 0.6)
 """Shares that `best_schedule` gives single operators."""
+NEVER = int(GRID[-1]) + 1
+"""Tokens beyond every iteration of the tables: nothing is cut."""
 EXACT = 20_000
 """Most schedules that `best_schedule` enumerates."""
 
@@ -232,18 +234,20 @@ def _parts(
 
 
 def _least(rank: Rank, nano: Nano, batch: Batch, scale: float) -> int:
-    """The fewest tokens from which on every like iteration up to ``batch`` gains."""
+    """The fewest tokens from which on every like iteration up to ``batch`` gains, and one that only decodes does."""
     floor = math.ceil(1.0 / min(nano.splits))
-    sizes_ = [s for s in np.geomspace(max(floor, batch.tokens / 32), batch.tokens, 6)] if batch.tokens > floor else []
-    gains = [
-        layers_time(rank, nano, [batch.part(s / batch.tokens)], scale)[0]
-        < whole_time(rank, batch.part(s / batch.tokens), scale)
-        for s in sizes_
-    ]
-    if not gains or not gains[-1]:
-        return int(GRID[-1]) + 1
-    first = max((k + 1 for k, good in enumerate(gains) if not good), default=0)
-    return max(floor, int(sizes_[first]))
+    tokens = np.geomspace(max(floor, batch.tokens / 32), max(floor, batch.tokens), 11)
+    each = batch.context / batch.decodes if batch.decodes else 0.0
+    alike = [batch.part(float(t) / batch.tokens) for t in tokens]
+    alone = [Batch(b.tokens, b.tokens, b.tokens * each) for b in alike if b.tokens <= max(batch.decodes, floor)]
+    first = len(tokens)
+    for k in reversed(range(len(tokens))):
+        mixes = [alike[k], *alone[k : k + 1]]
+        gains = layers_time(rank, nano, mixes, scale) < [whole_time(rank, b, scale) for b in mixes]
+        if not gains.all():
+            break
+        first = k
+    return max(floor, math.ceil(tokens[first])) if first < len(tokens) else NEVER
 
 
 def whole_time(rank: Rank, batch: Batch, scale: float = 1.0) -> float:
@@ -267,7 +271,8 @@ def steady_batch(state: Setting, tokens: float, capacity: float) -> Batch:
 def tuned(state: Setting, pool: Pool) -> Pool:
     """Returns ``pool`` with nano-batches chosen for its layout and the scenario's traffic, where it asks for any.
 
-    A table that names its splits is kept as it is.
+    A table that names its splits is kept as it is. Where the world would charge a full iteration no less for being cut,
+    none is.
 
     Args:
         state: the scenario.
@@ -292,9 +297,20 @@ def tuned(state: Setting, pool: Pool) -> Pool:
         assert server.cost.rank is not None
         batch = steady_batch(state, budget, server.room.tokens)
         scale = server.engine.host_on(server.group.device.id).kernels
-        found = table_of(tune(server.cost.rank, batch, scale, float(asked.get("gain", 1.0))))
-        state.overlaps[key] = found | asked
+        found = tune(server.cost.rank, batch, scale, nano.gain)
+        cut = state.server(replace_pool(pool, overlap=table_of(found))).cost
+        if charged(cut, batch) >= charged(server.cost, batch):
+            found = msgspec.structs.replace(found, least=NEVER)
+        state.overlaps[key] = table_of(found) | asked
     return replace_pool(pool, overlap=state.overlaps[key])
+
+
+def charged(cost: StepCost, batch: Batch) -> float:
+    """Returns seconds that the world charges for an iteration of ``batch``, prefill attention and head aside."""
+    t, n = cost.tables, int(min(batch.decodes, len(cost.tables["base"]) - 1))
+    cut = "cut_" if batch.tokens >= cost.scalars["cut"] else ""
+    attention = max(t[f"{cut}floor"][n], t[f"{cut}base"][n] + t[f"{cut}slope"][n] * batch.context) if n else 0.0
+    return float(np.interp(batch.tokens, GRID, t["dense"] + t["experts"]) + attention)
 
 
 def timeline(rank: Rank, nano: Nano, batch: Batch, index: int = 0, layers: int = LAYERS) -> Record:

@@ -7,8 +7,8 @@ The serving world charges an iteration ``dense(tokens) + attention(sequences, co
   on or above the schedule's at no, half and full context of the cache, so that event jumping stays exact,
 - an iteration of fewer than ``least`` tokens runs, and costs, as without nano-batches.
 
-Prefill attention and the LM head are charged in full, as without. Exposure is the larger of that in an iteration of
-the decoding sequences alone and in one of 2,048 tokens; where nothing decodes, nothing of it is claimed.
+Prefill attention and the LM head are charged in full, as without. Exposure is the larger of that in the smallest
+iteration that is cut and holds the decoding sequences, and in one of 2,048 tokens.
 
 The optimum is Zhu et al.'s (OSDI 2025): products at the rate the device reaches and nothing else,
 ``FLOP/s / (2 x active parameters)`` tokens per second and device.
@@ -23,15 +23,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetcast.base.errors import Infeasible, SpecError, closest
-from fleetcast.base.spec import Spec, convert, to_builtins
+from fleetcast.base.spec import Spec, convert
 from fleetcast.cost.gemm import Gemm
 from fleetcast.cost.layers import Rank, kernel_format
 from fleetcast.cost.overlap.operators import Batch, layer_operators
 from fleetcast.cost.overlap.schedule import MEASURED, Interference, chain, run
+from fleetcast.scenario.plan import OVERLAPS
 
 Array = NDArray[np.float64]
 
-KINDS = ("none", "nano")
 LAYERS = 4
 """Layers chained before a barrier: a schedule that is repeated, so a time that can be kept."""
 FULL = 2048.0
@@ -77,10 +77,10 @@ def nano_of(value: Any, path: str = "plan.overlap") -> Nano | None:
     """
     table = {"kind": value} if isinstance(value, str) else {"kind": "none"} if value is None else dict(value)
     kind = table.pop("kind", None)
-    if kind not in KINDS:
+    if kind not in OVERLAPS:
         raise SpecError(
             f"{path}.kind" if isinstance(value, Mapping) else path, "is unknown", value=kind,
-            limit=f"one of {', '.join(KINDS)}", hint=closest(str(kind), KINDS).capitalize(),
+            limit=f"one of {', '.join(OVERLAPS)}", hint=closest(str(kind), OVERLAPS).capitalize(),
         )  # fmt: skip
     if kind == "none":
         if table:
@@ -93,13 +93,14 @@ def nano_of(value: Any, path: str = "plan.overlap") -> Nano | None:
 
 def table_of(nano: Nano) -> dict[str, Any]:
     """Returns the complete table that `nano_of` reads back."""
-    return {"kind": "nano"} | {k: list(v) if isinstance(v, tuple) else v for k, v in to_builtins(nano).items()}
+    values = {name: getattr(nano, name) for name in nano.__struct_fields__}
+    return {"kind": "nano"} | values | {"splits": list(nano.splits)}
 
 
 def _check(nano: Nano, path: str) -> None:
     if not 2 <= len(nano.splits) <= 4:
         raise SpecError(f"{path}.splits", "is out of range", value=list(nano.splits), limit="2 to 4 nano-batches")
-    if min(nano.splits) <= 0.0:
+    if not all(s > 0.0 for s in nano.splits):
         raise SpecError(
             f"{path}.splits", "leaves a nano-batch without tokens", value=list(nano.splits), limit="shares above 0",
             hint="Leave the entry out",
@@ -175,7 +176,7 @@ def saved(rank: Rank, nano: Nano, grid: Array, layers: Array, scale: float) -> A
 def exposed(
     rank: Rank, nano: Nano, attention: Mapping[str, Any], max_batch: int, capacity: float, scale: float
 ) -> dict[str, Array]:
-    """Returns ``floor``, ``base`` and ``slope`` of decode attention over sequences, from ``least`` on.
+    """Returns ``floor``, ``base`` and ``slope`` of decode attention over sequences, in iterations that are cut.
 
     Args:
         rank: the device.
@@ -184,16 +185,11 @@ def exposed(
         max_batch: most sequences.
         capacity: tokens that the cache holds.
         scale: of the engine's kernels.
-
-    Returns:
-        Tables of the sequences ``least`` to ``max_batch``; empty ones where that is no range.
     """
-    n = np.arange(nano.least, max_batch + 1, dtype=np.float64)
-    if not len(n):
-        return {name: n for name in ("floor", "base", "slope")}
-    knots = _knots(nano.least, max_batch, steps=6)
+    n = np.arange(max_batch + 1, dtype=np.float64)
+    knots = _knots(1, max_batch, steps=8)
     found = np.array([_affine(rank, nano, attention, float(k), capacity, scale) for k in knots])
-    base, slope = np.interp(n, knots, found[:, 0]), np.interp(n, knots, found[:, 1])
+    base, slope = (np.where(n > 0, np.interp(n, knots, found[:, k]), 0.0) for k in range(2))
     return {"floor": base, "base": base, "slope": slope}
 
 
@@ -203,7 +199,7 @@ def _affine(
     """Returns (base, slope): s that decode attention of ``n`` sequences adds at most, affine in what they reach."""
     cap = min(capacity, n * rank.model.context) if rank.model.context else capacity
     contexts = np.array([0.0, cap / 2.0, cap])
-    sizes = sorted({n, max(n, FULL)})
+    sizes = sorted({max(n, float(nano.least)), max(n, float(nano.least), FULL)})
     plain = layers_time(rank, nano, [Batch(t) for t in sizes], scale)
     both = layers_time(rank, nano, [Batch(t, n, float(x)) for t in sizes for x in contexts], scale)
     added = (both.reshape(len(sizes), 3) - plain[:, None]).max(axis=0)

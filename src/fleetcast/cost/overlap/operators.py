@@ -73,9 +73,7 @@ class Operator:
     stage: int
 
 
-def layer_operators(
-    rank: Rank, index: int, batches: Sequence[Batch], scale: float = 1.0
-) -> list[tuple[Operator, ...]]:
+def layer_operators(rank: Rank, index: int, batches: Sequence[Batch], scale: float = 1.0) -> list[tuple[Operator, ...]]:
     """Returns the operators of block ``index`` for each batch, in the order of their stages.
 
     Args:

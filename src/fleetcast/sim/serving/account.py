@@ -78,7 +78,8 @@ def of_optimal(servers: Sequence[Server], tokens: int, span: float) -> float:
         tokens: processed by all of them.
         span: s from first arrival to last finish.
     """
-    return tokens / span / sum(s.cost.work["optimal"] * s.cost.devices for s in servers)
+    most = float(sum(s.cost.work["optimal"] * s.cost.devices for s in servers))
+    return tokens / span / most
 
 
 def energy_terms(
