@@ -1,8 +1,11 @@
 """The search over nano-batches: equal to brute force where that is possible, and used by the planner."""
 
+import gzip
 import itertools
+import json
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +33,7 @@ from fleetcast.search.parallelism import search
 from fleetcast.sim.serving.setting import Setting, complete, setting
 from fleetcast.sim.serving.world import simulate
 from fleetcast.view.exports import services
+from fleetcast.view.outputs import write_outcome
 from tests.cost.overlap.ranks import rank
 
 SHARES = (0.1, 0.4)
@@ -234,3 +238,15 @@ def test_timeline_is_checked_and_complete() -> None:
     log = timeline(r, Nano(), FULL, layers=2)
     assert len(log) == 2 * 2 * 8
     assert log.resources == ("compute", "memory", "network")
+
+
+def test_simulate_leaves_the_timeline_of_a_cut_iteration(tmp_path: Path) -> None:
+    s = state(**TP8, overlap=TUNED, requests=50)
+    outcome = simulate(s, complete(s, s.scenario.plan))
+    (path,) = [p for p in write_outcome(tmp_path, s.scenario, outcome) if p.name == "layers.json.gz"]
+    events = json.loads(gzip.decompress(path.read_bytes()))["traceEvents"]
+    assert len([e for e in events if e["ph"] == "X"]) == 4 * 2 * 8
+    assert {e["args"]["name"] for e in events if e["name"] == "thread_name"} == {"compute", "memory", "network"}
+    plain = state(**TP8, requests=50)
+    written = write_outcome(tmp_path, plain.scenario, simulate(plain, complete(plain, plain.scenario.plan)))
+    assert not [p for p in written if p.name.startswith("layers")]

@@ -33,7 +33,7 @@ from fleetcast.cost.energy import (
 )
 from fleetcast.cost.engine import Engine
 from fleetcast.cost.layers import Kernels, Rank, attention_terms, block_terms, launches
-from fleetcast.cost.overlap.nano import Nano, exposed, optimal, refuse, saved
+from fleetcast.cost.overlap.nano import NOTE, Nano, optimal, overlapped, refuse
 from fleetcast.cost.roofline import Coefficients, Silicon, coefficients_for
 from fleetcast.scenario.fleet.devices import Device
 from fleetcast.scenario.fleet.tree import Group
@@ -133,8 +133,13 @@ def step_cost(
     }
     if nano is not None:
         refuse(kernels["rank"], group.limit < group.device.power.max)
-        tables |= _overlapped(kernels["rank"], nano, parts, tables, attention, kv_blocks * engine.block, host.kernels)
-        notes = (*notes, _OVERLAP_NOTE)
+        # rounded up, which charges no less, so that batches of one layout share what the schedules take
+        most, room = (1 << (int(x) - 1).bit_length() for x in (max_batch, kv_blocks * engine.block))
+        cut = (*key, nano, host.kernels, most, room)
+        if cut not in shared:
+            shared[cut] = overlapped(kernels["rank"], nano, GRID, tables, attention, most, room, host.kernels)
+        tables |= {k: v if k == "dense" else v[: max_batch + 1] for k, v in shared[cut].items()}
+        notes = (*notes, NOTE)
     block_bytes = engine.block * attention["kv_bytes"] / pp  # a stage holds its own layers' cache
     scalars = {
         "full_share": full_share, "window_share": 1.0 - full_share, "window": attention["window"],
@@ -154,23 +159,6 @@ def step_cost(
         api_token=host.api_token, devices=layout.tensor_parallel * pp * layout.attention_dp, spread=spread, notes=notes,
         overlap=nano, rank=kernels["rank"],
     )  # fmt: skip
-
-
-_OVERLAP_NOTE = (
-    "nano-batches: NanoFlow's engine runs them, the plan's does not; how operators slow each other was profiled on A100"
-)
-
-
-def _overlapped(
-    rank: Rank, nano: Nano, parts: Mapping[str, Array], tables: Mapping[str, Array], attention: Mapping[str, Any],
-    capacity: float, scale: float,
-) -> dict[str, Array]:  # fmt: skip
-    """Returns the tables that nano-batches change: ``dense``, and decode attention of iterations that are cut."""
-    layers = tables["dense"] + tables["experts"] - np.where(GRID > 0, rank.reduce(GRID), 0.0)  # the embedding's
-    dense = tables["dense"] - saved(rank, nano, GRID, layers, scale)
-    found = {"dense": np.where(nano.least <= GRID, np.maximum(dense, 0.0), tables["dense"])}
-    most = len(tables["slope"]) - 1
-    return found | {f"cut_{k}": v for k, v in exposed(rank, nano, attention, most, capacity, scale).items()}
 
 
 def _scaled(parts: Mapping[str, Array], share: float) -> dict[str, Array]:

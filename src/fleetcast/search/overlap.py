@@ -197,7 +197,7 @@ def tune(rank: Rank, batch: Batch, scale: float = 1.0, gain: float = 1.0) -> Nan
     """Returns the nano-batches under which an iteration that holds ``batch`` takes least.
 
     ``least`` becomes the smallest number of tokens from which on a like iteration gains by being cut; where none up to
-    ``batch`` does, it lies beyond every iteration.
+    ``batch`` does, it lies beyond every iteration of the tables.
     """
     networks = NETWORK_SHARES if rank.tp > 1 else NETWORK_SHARES[:1]
     best, least = Nano(gain=gain), math.inf
@@ -272,7 +272,7 @@ def tuned(state: Setting, pool: Pool) -> Pool:
     """Returns ``pool`` with nano-batches chosen for its layout and the scenario's traffic, where it asks for any.
 
     A table that names its splits is kept as it is. Where the world would charge a full iteration no less for being cut,
-    none is.
+    the pool goes without.
 
     Args:
         state: the scenario.
@@ -299,9 +299,8 @@ def tuned(state: Setting, pool: Pool) -> Pool:
         scale = server.engine.host_on(server.group.device.id).kernels
         found = tune(server.cost.rank, batch, scale, nano.gain)
         cut = state.server(replace_pool(pool, overlap=table_of(found))).cost
-        if charged(cut, batch) >= charged(server.cost, batch):
-            found = msgspec.structs.replace(found, least=NEVER)
-        state.overlaps[key] = table_of(found) | asked
+        gains = charged(cut, batch) < charged(server.cost, batch)
+        state.overlaps[key] = table_of(found) | asked if gains else None
     return replace_pool(pool, overlap=state.overlaps[key])
 
 
@@ -311,6 +310,17 @@ def charged(cost: StepCost, batch: Batch) -> float:
     cut = "cut_" if batch.tokens >= cost.scalars["cut"] else ""
     attention = max(t[f"{cut}floor"][n], t[f"{cut}base"][n] + t[f"{cut}slope"][n] * batch.context) if n else 0.0
     return float(np.interp(batch.tokens, GRID, t["dense"] + t["experts"]) + attention)
+
+
+def timelines(state: Setting) -> dict[int, Record]:
+    """Returns, by pool of a scenario's complete plan, the timeline of a full iteration where nano-batches run it."""
+    found = {}
+    for i, pool in enumerate(state.scenario.plan.pools):
+        nano, server = nano_of(pool.overlap), state.server(pool)
+        if nano is not None and server.cost.rank is not None:
+            batch = steady_batch(state, min(sizes(server.batch)[1], int(GRID[-1])), server.room.tokens)
+            found[i] = timeline(server.cost.rank, nano, batch)
+    return found
 
 
 def timeline(rank: Rank, nano: Nano, batch: Batch, index: int = 0, layers: int = LAYERS) -> Record:

@@ -100,7 +100,7 @@ def test_tables_are_read_back() -> None:
         ("fancy", "plan.overlap: is unknown"),
         ("nanno", "did you mean 'nano'"),
         ({"kind": "fancy"}, "plan.overlap.kind: is unknown"),
-        ({"splits": [0.5, 0.5]}, "plan.overlap.kind: is unknown"),
+        ({"splits": [0.5, 0.5]}, "plan.overlap.kind: is missing"),
         ({"kind": "none", "splits": [0.5, 0.5]}, "parameters without nano-batches"),
         ({"kind": "nano", "split": [0.5, 0.5]}, "split"),
         ({"kind": "nano", "splits": []}, "2 to 4 nano-batches"),
