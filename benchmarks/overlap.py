@@ -236,8 +236,8 @@ def ablation(command: str) -> Record:
     whole = whole_time(r, FULL)
     cut = {n: n * whole_time(r, FULL.part(1 / n)) / whole for n in (2, 3, 4)}
     prefill = Batch(2048.0, 0.0, 0.0, 4.0, 2048 * 256.0, 2048.0)
-    network = whole_time(r, prefill) / layers_time(r, tune(r, prefill), [prefill])[0]
-    both = whole / layers_time(r, tune(r, FULL), [FULL])[0]
+    network = float(whole_time(r, prefill) / layers_time(r, tune(r, prefill), [prefill])[0])
+    both = float(whole / layers_time(r, tune(r, FULL), [FULL])[0])
     return Record(
         system=14, claim="throughput lost by nano-batches that do not overlap, Llama-2-70B",
         paper=Paper(value=0.132, unit="share", setting="ablation; with overlap 1.07x prefill-only, 1.17x decode-heavy"),
@@ -261,7 +261,7 @@ def schedule(command: str) -> Record:
     start = cpu_seconds()
     r = rank_of(*MODELS[0][:2])
     nano = tune(r, FULL)
-    mine = layers_time(r, nano, [FULL])[0] / r.model.layers
+    mine = float(layers_time(r, nano, [FULL])[0]) / r.model.layers
     found = best_schedule(layer_operators(r, 0, [FULL.part(s) for s in nano.splits]), 4)
     return Record(
         system=14, claim="time of the chosen schedule over the lower bound of any, Llama-2-70B",

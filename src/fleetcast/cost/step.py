@@ -134,7 +134,7 @@ def step_cost(
     if nano is not None:
         refuse(kernels["rank"], group.limit < group.device.power.max)
         # rounded up, which charges no less, so that batches of one layout share what the schedules take
-        most, room = (1 << (int(x) - 1).bit_length() for x in (max_batch, kv_blocks * engine.block))
+        most, room = 1 << (max_batch - 1).bit_length(), 2 ** (np.ceil(8 * np.log2(kv_blocks * engine.block)) / 8)
         cut = (*key, nano, host.kernels, most, room)
         if cut not in shared:
             shared[cut] = overlapped(kernels["rank"], nano, GRID, tables, attention, most, room, host.kernels)
