@@ -132,7 +132,7 @@ def step_cost(
         "slope": np.where(n > 0, slope, 0.0),
     }
     if nano is not None:
-        refuse(kernels["rank"], group.limit < group.device.power.max)
+        refuse(kernels["rank"], group.limit, group.device.power.max)
         # rounded up, which charges no less, so that batches of one layout share what the schedules take
         most, room = 1 << (max_batch - 1).bit_length(), 2 ** (np.ceil(8 * np.log2(kv_blocks * engine.block)) / 8)
         cut = (*key, nano, host.kernels, most, room)

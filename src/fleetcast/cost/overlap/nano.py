@@ -148,16 +148,25 @@ def layers_time(rank: Rank, nano: Nano, batches: Sequence[Batch], scale: float =
     return times
 
 
-def refuse(rank: Rank, limited: bool) -> None:
-    """Raises Infeasible where the model of overlap does not hold."""
+def refuse(rank: Rank, limit: float, board: float) -> None:
+    """Refuses what the model of overlap does not hold for.
+
+    Args:
+        rank: the device.
+        limit: W that the fleet allows it.
+        board: W that it may draw.
+
+    Raises:
+        Infeasible: attention-DP ranks, or a limit below the board's.
+    """
     if rank.layout.attention_dp > 1:
         raise Infeasible(
             "attention-DP ranks under nano-batches", need=rank.layout.attention_dp, have=1,
             hint="Overlap of ranks that wait for each other is not modelled: leave overlap or attention_dp out",
         )  # fmt: skip
-    if limited:
+    if limit < board:
         raise Infeasible(
-            "clocks under nano-batches", need=2, have=1,
+            "power of a device with nano-batches", need=board, have=limit, unit="W",
             hint="What overlapped kernels draw under a power limit is not modelled: leave overlap or the limit out",
         )  # fmt: skip
 
