@@ -37,7 +37,7 @@ from fleetcast.scenario.fleet.spec import Fleet, FleetGroup
 from fleetcast.scenario.load import KINDS, Scenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, Objective, Slo
 from fleetcast.scenario.outcome import UNITS
-from fleetcast.scenario.plan import COUNTS, DTYPES, HANDOFFS, KV_DTYPES, LOWEST_CLOCK, ROLES, Pool, Stage
+from fleetcast.scenario.plan import COUNTS, DTYPES, HANDOFFS, KV_DTYPES, LOWEST_CLOCK, OVERLAPS, ROLES, Pool, Stage
 from fleetcast.scenario.workload.architectures import BUILDERS
 from fleetcast.scenario.workload.catalog import models
 from fleetcast.scenario.workload.exits import Exit, families
@@ -79,7 +79,7 @@ EXAMPLES: Mapping[str, str] = {
     "plan.attention_dp": "8", "plan.engine": '"vllm-0.6"', "plan.dtype": '["bf16", "fp8"]', "plan.kv_dtype": '"fp8"',
     "plan.activation_dtype": '"bf16"', "plan.clock": "[0.7, 1.0]",
     "plan.batch": '{ kind = "chunked", chunk = 2048 }', "plan.order": '{ kind = "shortest_prompt" }',
-    "plan.memory": '{ kind = "swap" }',
+    "plan.memory": '{ kind = "swap" }', "plan.overlap": '["none", "nano"]',
     "plan.cascade.on": '"cloud"', "plan.cascade.exit": "28", "plan.cascade.handoff": '"hidden"',
     "plan.cascade.split": "11", "plan.cascade.after": '"phone"', "plan.cascade.threshold": "0.7",
 }  # fmt: skip
@@ -91,6 +91,7 @@ CHOICES: Mapping[str, Iterable[str]] = {
     "plan.cascade.handoff": HANDOFFS,
     "plan.role": ROLES, "plan.dtype": DTYPES, "plan.kv_dtype": KV_DTYPES, "plan.activation_dtype": DTYPES,
     "plan.batch": kinds(batch), "plan.order": kinds(order), "plan.memory": kinds(memory), "plan.engine": engines(),
+    "plan.overlap": OVERLAPS,
 }  # fmt: skip
 RANGES: Mapping[str, str] = {
     "seed": "0 to 2^63",
@@ -107,6 +108,7 @@ DEFAULTS: Mapping[str, str] = {
     "fleet.price": "the catalogue's", "fleet.groups.name": "its device", "fleet.groups.link": "the device's",
     "objective.minimize": '`"cost"`', "plan.dtype": "the checkpoint's", "plan.engine": f'`"{DEFAULT_ENGINE}"`',
     "plan.batch": "the engine's", "plan.order": "the engine's", "plan.memory": "the engine's",
+    "plan.overlap": '`"none"`',
     "plan.model": "the workload's", "plan.expert_parallel": "`1`", "plan.attention_dp": "`1`",
     "plan.kv_dtype": '`"auto"`',
     "plan.activation_dtype": "follows dtype", "plan.clock": "`1.0`", "plan.on": "the only group",

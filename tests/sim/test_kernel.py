@@ -39,6 +39,8 @@ SHAPES: dict[str, dict[str, Any]] = {
         "cost": {"ranks": 2, "stages": 2, "stage_share": 0.5, "experts": 1e-3, "capacity": 400},
     },
     "overlap": {"rate": 10.0, "cost": {"overlap": True, "host_step": 0.0125, "capacity": 700}},
+    "nano-batches": {"rate": 40.0, "cost": {"cut": 24, "capacity": 700}},
+    "nano-batches in a pipeline": {"rate": 40.0, "cost": {"cut": 9, "stages": 2, "stage_share": 0.5, "capacity": 400}},
     "roof": {"rate": 10.0, "cost": {"floor": 5e-4, "capacity": 2000}},
     "watermark": {"rate": 40.0, "cost": {"watermark": 50, "capacity": 600}},
     "replicas": {"rate": 90.0, "cost": {"capacity": 500}, "replicas": 3},

@@ -23,12 +23,14 @@ def step_cost(**changes: Any) -> StepCost:
         "floor": np.where(n > 0, changes.pop("floor", 1e-4), 0.0), "base": np.where(n > 0, 1e-4 + 1e-7 * n, 0.0),
         "slope": np.where(n > 0, 8e-9, 0.0),
     }  # fmt: skip
+    if "cut" in changes:  # attention of iterations cut into nano-batches: dearer to start, cheaper per token
+        tables |= {"cut_floor": 3 * tables["floor"], "cut_base": 3 * tables["base"], "cut_slope": 0.4 * tables["slope"]}
     scalars: dict[str, Any] = {
         "full_share": 1.0, "window_share": 0.0, "window": 0, "pre_base": 1e-5, "pre_pair": 1e-9,
         "pre_query": 2e-8, "pre_context": 1e-8,
         "host_step": 1e-3, "host_seq": 1e-5, "host_token": 1e-8, "overlap": False, "eager": 0.02,
         "graph_tokens": 512, "graph_prefill": False, "stages": 1, "stage_share": 1.0, "ranks": 1,
-        "capacity": 6000, "block": 16, "watermark": 0, "swap_block": 1e-4, "lag": False,
+        "capacity": 6000, "block": 16, "cut": 1 << 60, "watermark": 0, "swap_block": 1e-4, "lag": False,
     }  # fmt: skip
     api = changes.pop("api", 0.0)
     scalars |= changes

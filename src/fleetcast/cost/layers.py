@@ -154,7 +154,7 @@ def block_terms(rank: Rank, index: int, tokens: Array) -> Terms:
     block, rows = model.blocks[index], {t.name: t for t in model.tensors[index]}
     zero = np.zeros_like(tokens)
     gemm, stream, experts, dispatch = zero.copy(), zero.copy(), zero.copy(), zero.copy()
-    for n, k, part in _products(rank, rows):
+    for n, k, part, _ in products(rank, rows):
         gemm += rank.product(tokens, n, k, part)
     hidden = model.hidden
     stream += 2.0 * rank.pass_over(tokens, 4.0 * hidden)  # each norm reads and writes stream and residual
@@ -180,9 +180,9 @@ def block_terms(rank: Rank, index: int, tokens: Array) -> Terms:
     return Terms(gemm, stream, reduce, experts, dispatch, dense, expert_weights)
 
 
-def _products(rank: Rank, rows: Mapping[str, Tensor]) -> list[tuple[float, float, str]]:
-    """Returns (n, k, part) of the matrix products of a layer on one rank, fused over a common input."""
-    found: dict[tuple[str, float], tuple[float, float, str]] = {}
+def products(rank: Rank, rows: Mapping[str, Tensor]) -> list[tuple[float, float, str, bool]]:
+    """Returns (n, k, part, whether its input is split) of a layer's products on one rank, fused over a common input."""
+    found: dict[tuple[str, float], tuple[float, float, str, bool]] = {}
     for t in rows.values():
         if t.inputs == 1 or t.part in ("experts", "norm") or t.name == "conv":
             continue
@@ -193,7 +193,7 @@ def _products(rank: Rank, rows: Mapping[str, Tensor]) -> list[tuple[float, float
         stem = t.name.rpartition(".")[0] or t.part
         fuse = (stem, k) if t.split != "in" else (t.name, k)
         before = found.get(fuse)
-        found[fuse] = (n + (before[0] if before else 0.0), k, t.part)
+        found[fuse] = (n + (before[0] if before else 0.0), k, t.part, t.split == "in")
     return list(found.values())
 
 
@@ -260,14 +260,14 @@ def attention_terms(rank: Rank) -> dict[str, Any]:
         a = block.attention
         if a.window:
             windows[a.window] = windows.get(a.window, 0) + count
-        for key, value in _attention(rank, a).items():
+        for key, value in block_attention(rank, a).items():
             sums[key] += count * value
     sums["window"] = max(windows, key=lambda w: windows[w]) if windows else 0
     return sums
 
 
-def _attention(rank: Rank, a: Attention) -> dict[str, float]:
-    """Returns the terms of one layer's attention on one rank."""
+def block_attention(rank: Rank, a: Attention) -> dict[str, float]:
+    """Returns the terms of one layer's attention on one rank, keys as in `attention_terms`."""
     heads = ceil(a.heads / rank.tp)
     latent = "latent_" if a.kind == "mla" and "latent_decode" in rank.fitted.tables else ""
     decode = rank.fitted.get(f"{latent}decode", rank.kv_dtype, att.Decode)

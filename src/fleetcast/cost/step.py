@@ -33,6 +33,7 @@ from fleetcast.cost.energy import (
 )
 from fleetcast.cost.engine import Engine
 from fleetcast.cost.layers import Kernels, Rank, attention_terms, block_terms, launches
+from fleetcast.cost.overlap.nano import NOTE, Nano, optimal, overlapped, refuse
 from fleetcast.cost.roofline import Coefficients, Silicon, coefficients_for
 from fleetcast.scenario.fleet.devices import Device
 from fleetcast.scenario.fleet.tree import Group
@@ -46,6 +47,8 @@ Array = NDArray[np.float64]
 EXACT, STRIDE, LARGEST = 1024, 64, 16_384
 GRID: Array = np.concatenate([np.arange(EXACT + 1), np.arange(EXACT + STRIDE, LARGEST + 1, STRIDE)]).astype(np.float64)
 """Token counts of the tables: every one to 1,024, then one in 64; the world reads linearly between and beyond."""
+WHOLE = 1 << 60
+"""Tokens from which an iteration is cut into nano-batches, where none is."""
 SAMPLING_LAUNCH = 20e-6
 """s: the chain of small kernels that turns logits into tokens (argmax, gather, copy), read off traces."""
 
@@ -56,7 +59,8 @@ class StepCost:
 
     Attributes:
         tables: ``dense`` (rank's tokens), ``experts`` (replica's tokens), ``head`` (tokens that come out), ``hop``
-            (between stages), all s over ``GRID``; ``floor``, ``base``, ``slope`` of decode attention over sequences.
+            (between stages), all s over ``GRID``; ``floor``, ``base``, ``slope`` of decode attention over sequences,
+            and the same as ``cut_floor``, ... in iterations cut into nano-batches.
         scalars: prefill attention, windows, host, pipeline and memory numbers, see `sim.serving.kernel.Costs`.
         parts: what ``dense`` and ``experts`` consist of, s over ``GRID``: gemm, memory-bound, communication, experts.
         work: per device and iteration: FLOP and bytes of weights over ``GRID``, per token, pair and context token.
@@ -64,6 +68,8 @@ class StepCost:
         devices: devices of a replica.
         spread: standard deviation of log(time) that the kernels' fit leaves.
         notes: what was transferred from other devices.
+        overlap: how iterations are cut into nano-batches; None = not at all.
+        rank: the device these are the costs of, for searches that look into a layer.
     """
 
     tables: Mapping[str, Array]
@@ -75,11 +81,14 @@ class StepCost:
     devices: int
     spread: float
     notes: tuple[str, ...] = field(default=())
+    overlap: Nano | None = None
+    rank: Rank | None = field(default=None, repr=False, compare=False)
 
 
 def step_cost(
     model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group, engine: Engine,
     max_batch: int, kv_blocks: int, clock: float = 1.0, shared: dict[Any, Any] | None = None,
+    nano: Nano | None = None,
 ) -> StepCost:  # fmt: skip
     """Returns what an iteration costs.
 
@@ -94,6 +103,10 @@ def step_cost(
         kv_blocks: KV blocks of a lane.
         clock: share of the devices' top clock; a power limit may lower it further.
         shared: keeps what depends on the layout alone, for callers that cost many batches of one layout.
+        nano: nano-batches that overlap inside the device; the tables without are exactly those of None.
+
+    Raises:
+        Infeasible: nano-batches where what they do is not modelled.
     """
     choice = Kernels(layout.tensor_parallel in engine.nccl_ranks, tuple(sorted(engine.stand_in.items())))
     key = (id(model), layout, precision, kv_dtype, id(group), clock, choice)
@@ -118,6 +131,15 @@ def step_cost(
         "base": np.where(n > 0, attention["base"] + attention["state"] * n, 0.0),
         "slope": np.where(n > 0, slope, 0.0),
     }
+    if nano is not None:
+        refuse(kernels["rank"], group.limit, group.device.power.max)
+        # rounded up, which charges no less, so that batches of one layout share what the schedules take
+        most, room = 1 << (max_batch - 1).bit_length(), 2 ** (np.ceil(8 * np.log2(kv_blocks * engine.block)) / 8)
+        cut = (*key, nano, host.kernels, most, room)
+        if cut not in shared:
+            shared[cut] = overlapped(kernels["rank"], nano, GRID, tables, attention, most, room, host.kernels)
+        tables |= {k: v if k == "dense" else v[: max_batch + 1] for k, v in shared[cut].items()}
+        notes = (*notes, NOTE)
     block_bytes = engine.block * attention["kv_bytes"] / pp  # a stage holds its own layers' cache
     scalars = {
         "full_share": full_share, "window_share": 1.0 - full_share, "window": attention["window"],
@@ -130,10 +152,12 @@ def step_cost(
         "stages": pp, "stage_share": -(-model.layers // pp) / model.layers, "ranks": layout.attention_dp,
         "capacity": kv_blocks, "block": engine.block, "watermark": int(engine.watermark * kv_blocks),
         "swap_block": block_bytes / kernels["host_bandwidth"],
+        "cut": WHOLE if nano is None else nano.least,
     }  # fmt: skip
     return StepCost(
         tables=tables, scalars=scalars, parts=parts, work=kernels["work"], api=host.api,
         api_token=host.api_token, devices=layout.tensor_parallel * pp * layout.attention_dp, spread=spread, notes=notes,
+        overlap=nano, rank=kernels["rank"],
     )  # fmt: skip
 
 
@@ -253,7 +277,7 @@ def _build(rank: Rank, group: Group, rates: Rates) -> dict[str, Any]:
         "weight_bytes": load["dense_bytes"] + expert_bytes, "head_bytes": head_bytes,
         "kv_bytes": attention["kv_read"], "link_bytes_token": rank.link_bytes(),
         "peak": rank.peak(), "bandwidth": device.bandwidth,
-        "rates": rates,
+        "rates": rates, "optimal": optimal(rank),
     }  # fmt: skip
     host_link = _host_bandwidth(device.host_link)
     return {
@@ -261,6 +285,7 @@ def _build(rank: Rank, group: Group, rates: Rates) -> dict[str, Any]:
             "head": np.where(GRID > 0, head + SAMPLING_LAUNCH, 0.0), "hop": hop,
         },
         "parts": parts, "work": work, "load": load, "attention": attention, "host_bandwidth": host_link,
+        "rank": rank,
     }  # fmt: skip
 
 

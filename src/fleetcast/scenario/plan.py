@@ -20,6 +20,7 @@ ROLES = ("all", "prefill", "decode")
 PHASES = ("together", "split")
 DTYPES = ("fp32", "bf16", "fp16", "fp8", "fp8-weights", "int8", "int4", "mxfp4", "nvfp4")
 KV_DTYPES = ("auto", "fp32", "bf16", "fp16", "fp8", "int8", "int4")
+OVERLAPS = ("none", "nano")
 LOWEST_CLOCK = 0.3
 """Least share of the top clock that the clock model covers."""
 HANDOFFS = ("text", "hidden", "cache")
@@ -46,6 +47,7 @@ class Pool(Spec):
         batch: what goes into an iteration and who is admitted.
         order: who is admitted next.
         memory: who is evicted when the cache is full, and how.
+        overlap: "none", or "nano": nano-batches of one iteration that use compute, memory and network at once.
     """
 
     role: str = "all"
@@ -64,6 +66,7 @@ class Pool(Spec):
     batch: Table | tuple[Table | str, ...] | str | None = None
     order: Table | tuple[Table | str, ...] | str | None = None
     memory: Table | tuple[Table | str, ...] | str | None = None
+    overlap: Table | tuple[Table | str, ...] | str | None = None
 
     def devices(self) -> int:
         """Devices of a complete pool: replicas x tensor x pipeline x attention-DP."""

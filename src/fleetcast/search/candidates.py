@@ -18,7 +18,8 @@ from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.plan import Plan, Pool, Table, replace
 from fleetcast.scenario.workload.precision import as_engine
 from fleetcast.search.bounds import Floor, demand, floor_of
-from fleetcast.search.pace import SLACK, Pace, Traffic, pace
+from fleetcast.search.overlap import tuned
+from fleetcast.search.pace import SLACK, Pace, Traffic, least_attention, pace
 from fleetcast.search.space import Space, combine
 from fleetcast.sim.serving.setting import Server, Setting, fill, kv_dtype_of
 
@@ -278,9 +279,10 @@ def _served(state: Setting, space: Space, row: int) -> Iterator[Server | Infeasi
 
 def _decided(state: Setting, pool: Pool) -> Pool:
     """The pool with every choice made, the cache's dtype too."""
-    done = fill(state, pool)
+    done = fill(state, replace(pool, overlap=None))
     precision = as_engine(str(done.dtype), state.model_named(done.model).precision)
-    return replace(done, kv_dtype=kv_dtype_of(str(done.kv_dtype), engine(str(done.engine)), precision))
+    done = replace(done, kv_dtype=kv_dtype_of(str(done.kv_dtype), engine(str(done.engine)), precision))
+    return tuned(state, replace(done, overlap=pool.overlap))
 
 
 def _needs_more(variant: Table, least: Table) -> bool:
@@ -319,9 +321,9 @@ def kept_apart(route: Table) -> bool:
 def _paced(server: Server) -> Any:
     """What a server's pace depends on beside its layout."""
     rule = tuple(server.batch.rule())[1:] if hasattr(server.batch, "rule") else id(server.batch)
-    least = tuple(float(server.cost.tables[name][1:].min()) for name in ("floor", "base", "slope"))
+    least = tuple(least_attention(server.cost, name) for name in ("floor", "base", "slope"))
     p = server.pool
-    return p.engine, p.dtype, p.kv_dtype, p.activation_dtype, p.clock, p.model, rule, least
+    return p.engine, p.dtype, p.kv_dtype, p.activation_dtype, p.clock, p.model, rule, least, server.cost.overlap
 
 
 def _shape(space: Space, row: int) -> tuple[int, ...]:

@@ -196,7 +196,7 @@ def _decode_attention(cost: StepCost, table: Floats) -> tuple[float, float, floa
     than reading them, and where not, no attention is charged.
     """
     s = cost.scalars
-    floor, base, slope = (float(cost.tables[name][1:].min()) for name in ("floor", "base", "slope"))
+    floor, base, slope = (least_attention(cost, name) for name in ("floor", "base", "slope"))
     x = GRID[1:]
     shares = s["full_share"] + s["window_share"]
     charged = np.maximum(floor, base + slope * shares * x)
@@ -205,6 +205,11 @@ def _decode_attention(cost: StepCost, table: Floats) -> tuple[float, float, floa
     if (charged <= prefill).all() and slope * shares <= steep:
         return floor, base, slope
     return 0.0, 0.0, 0.0
+
+
+def least_attention(cost: StepCost, name: str) -> float:
+    """Returns the least of a table of decode attention over batch sizes, in whole iterations and in cut ones."""
+    return min(float(cost.tables[key][1:].min()) for key in (name, f"cut_{name}") if key in cost.tables)
 
 
 def _window_pairs(p: Floats, window: float) -> Floats:

@@ -10,6 +10,7 @@ from typing import Any
 from fleetcast.base.errors import SpecError
 from fleetcast.base.spec import kinds
 from fleetcast.cost.engine import engine
+from fleetcast.cost.overlap.nano import nano_of
 from fleetcast.policy import batch as batch_family
 from fleetcast.scenario.fleet.tree import Group
 from fleetcast.scenario.plan import Pool, Table, as_tuple
@@ -33,6 +34,7 @@ def variants_of(template: Pool) -> Iterator[Table]:
             "clock": as_tuple(template.clock) or (None,),
             "order": _tables(template.order, profile.order),
             "memory": _tables(template.memory, profile.memory),
+            "overlap": _overlaps(template.overlap),
             "batch": batches(template.batch, profile.batch, template.role),
         }
         for values in itertools.product(*choices.values()):
@@ -73,6 +75,14 @@ def batches(asked: Any, default: Table, role: str = "all") -> list[Table]:
     return sorted(
         found, key=lambda t: (str(t["kind"]), t.get("chunk", 0), t.get("max_tokens", 0), t.get("max_batch", 0))
     )
+
+
+def _overlaps(asked: Any) -> list[Table | None]:
+    """Returns the values of ``overlap`` to search; a table is one value, the lists in it belong to it."""
+    values = [{"kind": v} if isinstance(v, str) else dict(v) for v in as_tuple(asked)]
+    for value in values:
+        nano_of(value)
+    return [None if v["kind"] == "none" else v for v in values] or [None]
 
 
 def _tables(asked: Any, default: Table) -> list[Table]:

@@ -27,9 +27,18 @@ def _kind(value: Any) -> str:
     return " ".join([str(value["kind"]), *(f"{k} {v}" for k, v in value.items() if k != "kind")])
 
 
+def overlap_brief(table: Mapping[str, Any]) -> str:
+    """Returns ``none``, or how many nano-batches an iteration is cut into: ``2 nano-batches``."""
+    cuts = (pool.get("overlap") for pool in pools_of(table))
+    return " + ".join(
+        dict.fromkeys(f"{len(c['splits'])} nano-batches" if isinstance(c, Mapping) else "none" for c in cuts)
+    )
+
+
 TOLD_APART: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "Batch": policy_brief, "Engine": choice("engine"), "Weights": choice("dtype"), "Cache": choice("kv_dtype"),
     "Activations": choice("activation_dtype"), "Order": choice("order"), "Memory": choice("memory"),
+    "Overlap": overlap_brief,
 }  # fmt: skip
 """What tells plans of one name apart, by heading."""
 SETUP = {

@@ -1,4 +1,4 @@
-"""What ``--out`` leaves behind: plan.toml, report.html, outcome.json, trace.json.gz, each whole or not at all."""
+"""What ``--out`` leaves behind: plan.toml, report.html, outcome.json, traces, each whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fleetcast.base.files import write_atomic
 from fleetcast.scenario.fleet.spec import FleetGroup, rename_profiles
 from fleetcast.scenario.load import Scenario, dump
 from fleetcast.scenario.plan import read_plan
+from fleetcast.view.words import pools_of
 
 if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
@@ -73,7 +74,10 @@ def write_ranking(folder: Path, scenario: Scenario, ranking: Ranking, best: Outc
 
 
 def write_outcome(folder: Path, scenario: Scenario, outcome: Outcome) -> list[Path]:
-    """Writes an outcome's plan.toml, report.html, outcome.json and, with a record, trace.json.gz."""
+    """Writes an outcome's plan.toml, report.html, outcome.json and, with a record, trace.json.gz.
+
+    A pool with nano-batches also leaves layers.json.gz: how their operators share the device in a full iteration.
+    """
     from fleetcast.view.report import outcome_report
     from fleetcast.view.timeline import trace_bytes
 
@@ -84,6 +88,13 @@ def write_outcome(folder: Path, scenario: Scenario, outcome: Outcome) -> list[Pa
     ]
     if outcome.record is not None:
         found.append(write_atomic(folder / "trace.json.gz", trace_bytes(outcome.record, name=scenario.name)))
+    if any(pool.get("overlap") for pool in pools_of(outcome.plan)):
+        from fleetcast.search.overlap import timelines
+        from fleetcast.sim.serving.setting import setting
+
+        for i, log in timelines(setting(decided(scenario, outcome))).items():
+            name = f"layers-{i}.json.gz" if len(pools_of(outcome.plan)) > 1 else "layers.json.gz"
+            found.append(write_atomic(folder / name, trace_bytes(log, name=f"layers of {scenario.name}")))
     return found
 
 

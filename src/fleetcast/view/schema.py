@@ -14,7 +14,7 @@ from fleetcast.base.units import Quantity
 from fleetcast.policy import batch, memory, order, route
 from fleetcast.scenario.load import Scenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE
-from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES, PHASES
+from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES, OVERLAPS, PHASES
 
 FAMILIES: dict[str, ModuleType] = {"batch": batch, "order": order, "memory": memory, "route": route}
 
@@ -57,6 +57,8 @@ def _plan(parts: dict[str, Any]) -> dict[str, Any]:
         pool[name] = pool[name] | _one_or_several({"enum": list(known)})
     for name in ("batch", "order", "memory"):
         pool[name] = {"description": pool[name].get("description", "")} | _policy(FAMILIES[name], several=True)
+    nano = {"type": "object", "properties": {"kind": {"enum": list(OVERLAPS)}}, "required": ["kind"]}
+    pool["overlap"] = pool["overlap"] | _one_or_several({"anyOf": [{"enum": list(OVERLAPS)}, nano]})
     chosen = {"route": _policy(FAMILIES["route"], several=False), "phases": _one_or_several({"enum": list(PHASES)})}
     pools = {"pools": {"type": "array", "items": {"$ref": "#/$defs/Pool"}, "minItems": 1}}
     stages = {"cascade": {"type": "array", "items": {"$ref": "#/$defs/Stage"}}}

@@ -20,8 +20,9 @@ JOULES_PER_KWH = 3.6e6
 def time_terms(cost: StepCost, report: Mapping[str, Any]) -> dict[str, float]:
     """Returns seconds of one replica by term; they add up to the time its loop was busy.
 
-    With pipeline stages or attention-DP ranks the terms are those of one lane after the other; "overlap" is what
-    running them side by side saved, a negative number.
+    With pipeline stages or attention-DP ranks the terms are those of one lane after the other, with nano-batches those
+    of one operator after the other; "overlap" is what running them side by side saved, a negative number. Of decode
+    attention under nano-batches "attention" holds what it adds, so what is hidden of it is in neither.
     """
     hist, rank, head = (np.asarray(report[k]) for k in ("hist", "hist_rank", "hist_head"))
     parts, sums = cost.parts, report["sums"]
@@ -39,7 +40,7 @@ def time_terms(cost: StepCost, report: Mapping[str, Any]) -> dict[str, float]:
     }  # fmt: skip
     rest = float(report["busy"]) - sum(terms.values())
     lanes = cost.scalars["stages"] * cost.scalars["ranks"]
-    if lanes > 1:
+    if lanes > 1 or cost.overlap is not None:
         terms["overlap"] = rest
     return terms
 
@@ -67,6 +68,18 @@ def work_done(cost: StepCost, report: Mapping[str, Any], output_tokens: int, req
         "cache_bytes": float(cache) / stages, "link": float(tokens) * work["link_bytes_token"],
         "busy": max(0.0, float(report["busy"]) - float(sums[6]) - float(sums[7])),
     }  # fmt: skip
+
+
+def of_optimal(servers: Sequence[Server], tokens: int, span: float) -> float:
+    """Returns prompt and output tokens per second over the most that the devices' products alone allow.
+
+    Args:
+        servers: one per replica.
+        tokens: processed by all of them.
+        span: s from first arrival to last finish.
+    """
+    most = float(sum(s.cost.work["optimal"] * s.cost.devices for s in servers))
+    return tokens / span / most
 
 
 def energy_terms(

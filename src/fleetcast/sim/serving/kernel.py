@@ -157,6 +157,12 @@ def _steps_within(v: cython.double, s: cython.double, span: cython.double) -> cy
     return k
 
 
+def _joined(tables: dict, name: str) -> Any:
+    """Returns a table of decode attention and, behind it, that of iterations cut into nano-batches, if there is one."""
+    cut = tables.get(f"cut_{name}")
+    return tables[name] if cut is None else tables[name].tolist() + cut.tolist()
+
+
 @cython.cclass
 class Costs:
     """The numbers of a `StepCost`, as the hot loop reads them."""
@@ -192,6 +198,8 @@ class Costs:
     graph_tokens: cython.longlong
     graph_prefill: cython.bint
     lag: cython.bint
+    cut: cython.longlong
+    shift: cython.longlong
 
     def __init__(self, tables: dict, scalars: dict) -> None:
         """Takes the tables (f8 arrays) and the scalars by name."""
@@ -200,9 +208,9 @@ class Costs:
         self.work = column("d", tables["dense"] + tables["experts"])
         self.head = column("d", tables["head"])
         self.hop = column("d", tables["hop"])
-        self.floor = column("d", tables["floor"])
-        self.base = column("d", tables["base"])
-        self.slope = column("d", tables["slope"])
+        self.floor = column("d", _joined(tables, "floor"))
+        self.base = column("d", _joined(tables, "base"))
+        self.slope = column("d", _joined(tables, "slope"))
         self.last = len(tables["dense"]) - 1
         self.full_share = scalars["full_share"]
         self.window_share = scalars["window_share"]
@@ -226,6 +234,8 @@ class Costs:
         self.graph_tokens = scalars["graph_tokens"]
         self.graph_prefill = scalars["graph_prefill"]
         self.lag = scalars["lag"]
+        self.cut = scalars["cut"]
+        self.shift = len(tables["floor"])
 
 
 @cython.cclass
@@ -1122,6 +1132,7 @@ class Replica:
     def _turn(self) -> cython.void:
         """`_settle`, `_begin` and `_time` for one lane."""
         k: cython.longlong = self.steps
+        i: cython.longlong
         n: cython.longlong
         tokens: cython.longlong
         emits: cython.longlong
@@ -1166,9 +1177,10 @@ class Replica:
         emits = n + lane.emits
         host = c.host_step + c.host_seq * (n + lane.count) + c.host_token * tokens
         if n > 0:
-            v = c.floor[n]
-            affine = c.base[n]
-            s = c.slope[n]
+            i = n + c.shift if tokens >= c.cut else n
+            v = c.floor[i]
+            affine = c.base[i]
+            s = c.slope[i]
             if c.window_share > 0.0:
                 affine += s * (c.full_share * lane.full + c.window_share * lane.windowed)
                 s *= c.full_share * n + c.window_share * lane.growing
@@ -1343,15 +1355,17 @@ class Replica:
     @cython.wraparound(False)
     def _rank(self, c: Costs, lane: Lane) -> cython.void:
         """Raises (v, s) to the attention of one rank: its decodes' piece plus its prefills."""
+        i: cython.longlong
         n: cython.longlong = lane.decodes
         v: cython.double = self.v
         s: cython.double = self.s
         self.v, self.s = 0.0, 0.0
         if n > 0:
-            self.v = c.floor[n]
+            i = n + c.shift if n + lane.tokens >= c.cut else n
+            self.v = c.floor[i]
             self._max(
-                c.base[n] + c.slope[n] * (c.full_share * lane.full + c.window_share * lane.windowed),
-                c.slope[n] * (c.full_share * n + c.window_share * lane.growing),
+                c.base[i] + c.slope[i] * (c.full_share * lane.full + c.window_share * lane.windowed),
+                c.slope[i] * (c.full_share * n + c.window_share * lane.growing),
             )
         self.v += lane.attention
         self._max(v, s)

@@ -16,6 +16,7 @@ from fleetcast.base.errors import Infeasible, SpecError
 from fleetcast.base.spec import build, describe
 from fleetcast.cost.engine import Engine, engine
 from fleetcast.cost.memory import Memory, layout_memory, misfit
+from fleetcast.cost.overlap.nano import nano_of, table_of
 from fleetcast.cost.step import StepCost, step_cost
 from fleetcast.policy import batch, memory, order, route
 from fleetcast.scenario.fleet.signals import Signal, signal
@@ -56,12 +57,17 @@ class Server:
 
 @dataclass
 class Setting:
-    """A scenario resolved: tree, models, requests, grid. Caches what plans share; holds no result."""
+    """A scenario resolved: tree, models, requests, grid. Caches what plans share; holds no result.
+
+    Attributes:
+        overlaps: nano-batches that `search.overlap` has chosen, by layout.
+    """
 
     scenario: Scenario
     tree: Tree
     model: Model
     requests: Requests
+    overlaps: dict[Any, Any] = field(default_factory=dict, repr=False)
     _servers: dict[Any, Server] = field(default_factory=dict, repr=False)
     _models: dict[str, Model] = field(default_factory=dict, repr=False)
     _kernels: dict[Any, Any] = field(default_factory=dict, repr=False)
@@ -117,7 +123,7 @@ class Setting:
             pool.role, pool.on, pool.model, pool.tensor_parallel, pool.pipeline_parallel, pool.expert_parallel,
             pool.attention_dp, pool.engine, pool.dtype, pool.kv_dtype, pool.activation_dtype, pool.clock,
             _frozen(pool.batch), _frozen(pool.order),
-            _frozen(pool.memory),
+            _frozen(pool.memory), nano_of(pool.overlap),
         )  # fmt: skip
         found = self._servers.get(key)
         if found is None:
@@ -145,7 +151,7 @@ class Setting:
             raise wrong
         cost = step_cost(
             architecture, layout, precision, kv, group, profile, max_batch, room.blocks, clock_of(pool),
-            self._kernels
+            self._kernels, nano_of(pool.overlap),
         )  # fmt: skip
         if (cut := architecture.misfit(layout, precision)) is not None:
             note = f"{architecture.id} with {pool_label(pool)}: {profile.name} refuses to load it ({cut})"
@@ -316,6 +322,7 @@ def fill(state: Setting, pool: Pool, path: str = "plan") -> Pool:
                 limit="one value for simulate", hint="Use 'fleetcast plan'",
             )  # fmt: skip
     profile = engine(str(pool.engine or DEFAULT_ENGINE), f"{path}.engine")
+    nano = nano_of(pool.overlap, f"{path}.overlap")
     changes: dict[str, Any] = {
         "engine": pool.engine or profile.id,
         "expert_parallel": pool.expert_parallel or 1,
@@ -323,6 +330,7 @@ def fill(state: Setting, pool: Pool, path: str = "plan") -> Pool:
         "dtype": pool.dtype or _stored(state.model_named(pool.model)),
         "kv_dtype": pool.kv_dtype or "auto",
         "on": state.group_of(pool, f"{path}.on").name if len(state.tree.groups) > 1 else pool.on,
+        "overlap": None if nano is None else table_of(nano),
     }
     for name, space in FAMILIES.items():
         table = getattr(pool, name)

@@ -312,8 +312,9 @@ class Replica:
         if lane.decodes and lane.running:
             n = len(lane.running)
             reach = sum(full * r.context + share * min(r.context, window) for r in lane.running)
-            affine = float(table["base"][n]) + float(table["slope"][n]) * reach
-            seconds = max(float(table["floor"][n]), affine)
+            cut = "cut_" if self._sizes(lane)[0] >= c["cut"] else ""
+            affine = float(table[f"{cut}base"][n]) + float(table[f"{cut}slope"][n]) * reach
+            seconds = max(float(table[f"{cut}floor"][n]), affine)
         for r, q in lane.chosen:
             done = r.prefilled
             pairs = q * done + q * (q + 1) / 2

@@ -189,6 +189,12 @@ def _outcome(
         *_unique(note for s in servers for note in s.cost.notes),
     ]
     notes += beyond_context(state, servers)
+    if any(s.cost.overlap is not None for s in servers):
+        share = account.of_optimal(servers, prompt_tokens + output_tokens, span)
+        notes.append(
+            f"{share:.1%} of the optimum: prompt and output tokens per second over FLOP/s of the devices' products / "
+            f"(2 x active parameters), {servers[0].cost.work['optimal']:,.0f} a second per {servers[0].group.device.id}"
+        )
     if dollars is None:
         free = ", ".join(sorted({s.group.device.id for s in servers if s.group.price is None}))
         notes.append(f"{free} has no rental price: cost is unknown; set fleet.price")

@@ -126,6 +126,10 @@ def services(state: Setting, plan: Plan) -> tuple[Service, ...]:
     """Returns each pool of a complete plan as exporters read it."""
     found: list[Service] = []
     servers = [state.server(pool) for pool in plan.pools]
+    if any(pool.overlap is not None for pool in plan.pools):
+        raise Unsupported(
+            "no engine that commands are written for runs nano-batches side by side", 'Plan with plan.overlap = "none"'
+        )
     places: dict[int, tuple[Place, ...]] = {}
     for group in dict.fromkeys(server.group.name for server in servers):
         mine = [i for i, server in enumerate(servers) if server.group.name == group]

@@ -1,0 +1,1 @@
+"""Overlap inside one device: compute, memory and network used at once by nano-batches of one iteration."""
