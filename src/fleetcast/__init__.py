@@ -11,7 +11,7 @@ The verbs load what they need when they are called, so that importing this costs
 from importlib import import_module
 from typing import Any
 
-__all__ = ["check", "compare", "devices_needed", "load", "max_rate", "plan", "simulate"]
+__all__ = ["check", "compare", "devices_needed", "load", "max_rate", "plan", "servers_under", "simulate"]
 
 _HOMES = {
     "check": "fleetcast.view.verbs",
@@ -20,6 +20,7 @@ _HOMES = {
     "load": "fleetcast.view.verbs",
     "max_rate": "fleetcast.view.verbs",
     "plan": "fleetcast.view.verbs",
+    "servers_under": "fleetcast.view.verbs",
     "simulate": "fleetcast.view.verbs",
 }
 

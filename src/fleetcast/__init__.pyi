@@ -4,6 +4,7 @@ from fleetcast.view.verbs import devices_needed as devices_needed
 from fleetcast.view.verbs import load as load
 from fleetcast.view.verbs import max_rate as max_rate
 from fleetcast.view.verbs import plan as plan
+from fleetcast.view.verbs import servers_under as servers_under
 from fleetcast.view.verbs import simulate as simulate
 
 __all__: list[str]

@@ -68,10 +68,11 @@ class Pool(Spec):
 
 
 class Plan(Spec):
-    """Pools and the route above them."""
+    """Pools, the route above them, and who caps the clocks of all servers under the breaker (several: compare)."""
 
     pools: tuple[Pool, ...] = (Pool(),)
     route: Table | str | None = None
+    power: Table | tuple[Table | str, ...] | str | None = None
 
     def devices(self) -> int:
         """Devices of a complete plan."""
@@ -81,7 +82,10 @@ class Plan(Spec):
         """Returns the plan as the table a scenario file holds: flat for one pool, ``pools`` for several."""
         rows = [to_builtins(pool) for pool in self.pools]
         table: Table = rows[0] if len(rows) == 1 else {"pools": rows}
-        return table | ({"route": self.route} if self.route is not None else {})
+        for name in ("route", "power"):
+            if getattr(self, name) is not None:
+                table[name] = to_builtins(getattr(self, name))
+        return table
 
     def label(self) -> str:
         """Returns a short name for tables: ``2x TP4`` or ``1x TP4 PP2 + 4x TP1``."""
@@ -113,11 +117,11 @@ def read_plan(table: Table, path: str = "plan") -> Plan:
         SpecError: unknown key, both forms at once, wrong dtype or role, a count below 1.
     """
     table = dict(table)
-    route = table.pop("route", None)
+    route, power = table.pop("route", None), table.pop("power", None)
     pools = table.pop("pools", None)
     if pools is not None and table:
         key = next(iter(table))
-        near = closest(key, ["pools", "route"])
+        near = closest(key, ["pools", "route", "power"])
         raise SpecError(
             f"{path}.{key}", "stands beside plan.pools", limit="use flat keys or [[plan.pools]], not both",
             hint=near.capitalize() or "Move the key into each [[plan.pools]] table",
@@ -128,7 +132,7 @@ def read_plan(table: Table, path: str = "plan") -> Plan:
         if not isinstance(pools, list) or not pools:
             raise SpecError(f"{path}.pools", "is not a list of tables", value=pools, hint="Write [[plan.pools]]")
         rows, places = pools, [f"{path}.pools[{i}]" for i in range(len(pools))]
-    plan = Plan(pools=tuple(convert(r, Pool, p) for r, p in zip(rows, places, strict=True)), route=route)
+    plan = Plan(pools=tuple(convert(r, Pool, p) for r, p in zip(rows, places, strict=True)), route=route, power=power)
     for pool, place in zip(plan.pools, places, strict=True):
         _check_pool(pool, place)
     return plan

@@ -162,23 +162,25 @@ def capacity(
     file: File,
     /,
     *,
-    of: Literal["rate", "devices"] = "rate",
+    of: Literal["rate", "devices", "servers"] = "rate",
     kinds: str = "",
     most: int = 256,
     common: Common = _DEFAULTS,
 ) -> int:
-    """Find the highest rate the fleet holds within the SLO, or the fewest devices that hold the load.
+    """Find the highest rate the fleet holds, the fewest devices that hold the load, or the servers a breaker carries.
 
     Parameters
     ----------
     of:
-        What to look for: "rate" or "devices".
+        What to look for: "rate" or "devices" within the SLO, or "servers" under fleet.budget, by power policy.
     kinds:
         With --of devices: which kinds of device, e.g. h100-sxm,l40s; default those of the fleet.
     most:
         With --of devices: the largest fleet tried.
     """
     scenario = _load(file, common)
+    if of == "servers":
+        return _servers(scenario, common)
     with _progress("trying loads" if of == "rate" else "trying fleets", common):
         if of == "rate":
             held = verbs.max_rate(scenario)
@@ -191,6 +193,19 @@ def capacity(
     table = {"needs": [need.table() for need in needs]}
     _answer(common, table, lambda width: _tables().needs_view(scenario, needs, width))
     return 0 if any(need.devices is not None for need in needs) else 1
+
+
+def _servers(scenario: Scenario, common: Common) -> int:
+    with _progress("trying rows of servers", common) as step:
+        room = verbs.servers_under(scenario, progress=step)
+
+    def view(width: int) -> Any:
+        from fleetcast.view.power import room_view
+
+        return room_view(scenario, room, width)
+
+    _answer(common, room.table(), view)
+    return 0 if any(held.servers for held in room.held) else 1
 
 
 def export(

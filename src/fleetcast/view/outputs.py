@@ -40,7 +40,7 @@ def rebased(scenario: Scenario, folder: Path) -> Scenario:
     pools = tuple(change(pool, model=moved(pool.model)) for pool in scenario.plan.pools)
     workload, fleet = scenario.workload, scenario.fleet
     return change(
-        scenario, folder=str(folder), plan=Plan(pools=pools, route=scenario.plan.route),
+        scenario, folder=str(folder), plan=Plan(pools=pools, route=scenario.plan.route, power=scenario.plan.power),
         workload=change(workload, trace=moved(workload.trace), model=moved(workload.model)),
         fleet=change(fleet, devices=moved(fleet.devices), grid=moved(fleet.grid)),
     )  # fmt: skip

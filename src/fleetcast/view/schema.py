@@ -11,12 +11,14 @@ import msgspec
 
 from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
-from fleetcast.policy import batch, memory, order, route
+from fleetcast.policy import batch, memory, order, power, route
 from fleetcast.scenario.load import Scenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE
 from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES
 
-FAMILIES: dict[str, ModuleType] = {"batch": batch, "order": order, "memory": memory, "route": route}
+FAMILIES: dict[str, ModuleType] = {
+    "batch": batch, "order": order, "memory": memory, "route": route, "power": power,
+}  # fmt: skip
 
 
 def scenario_schema() -> dict[str, Any]:
@@ -48,7 +50,7 @@ def _describe(properties: dict[str, Any], struct: type[msgspec.Struct]) -> None:
 
 
 def _plan(parts: dict[str, Any]) -> dict[str, Any]:
-    """A plan is flat, or has pools; both with a route."""
+    """A plan is flat, or has pools; both with a route and a power policy."""
     pool = parts["Pool"]["properties"]
     for name in COUNTS:
         pool[name] = pool[name] | _one_or_several({"type": "integer", "minimum": 1})
@@ -57,7 +59,7 @@ def _plan(parts: dict[str, Any]) -> dict[str, Any]:
         pool[name] = pool[name] | _one_or_several({"enum": list(known)})
     for name in ("batch", "order", "memory"):
         pool[name] = {"description": pool[name].get("description", "")} | _policy(FAMILIES[name], several=True)
-    chosen = {"route": _policy(FAMILIES["route"], several=False)}
+    chosen = {"route": _policy(FAMILIES["route"], several=False), "power": _policy(FAMILIES["power"], several=True)}
     pools = {"pools": {"type": "array", "items": {"$ref": "#/$defs/Pool"}, "minItems": 1}}
     return {"type": "object", "properties": pool | pools | chosen, "additionalProperties": False}
 

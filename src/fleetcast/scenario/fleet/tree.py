@@ -59,6 +59,8 @@ class Tree:
         pue: facility power over IT power.
         grid: what `signals.signal` reads, relative to ``base``.
         notes: what `echo` says.
+        budget: W that the breaker above all servers allows, None = nobody says.
+        host_power: W of a server besides its devices.
     """
 
     groups: tuple[Group, ...]
@@ -67,6 +69,8 @@ class Tree:
     grid: str | float
     notes: tuple[str, ...]
     base: Path | None = field(default=None, compare=False)
+    budget: float | None = None
+    host_power: float = 0.0
 
     @property
     def devices(self) -> int:
@@ -140,12 +144,13 @@ def resolve(fleet: Fleet, base: Path | None = None, path: str = "fleet") -> Tree
         walk.children(fleet.groups, fleet.network, (), path)
     prices = _prices(fleet, [leaf.device for leaf in walk.leaves], path, walk.notes)
     groups = tuple(_finish(leaf, fleet, prices, walk.notes, path) for leaf in walk.leaves)
+    _check_budget(fleet, groups, path)
     if fleet.pue == 1.0:
         walk.notes.append("pue 1.0: energy and carbon of the devices alone, no cooling")
     if fleet.grid == "world":
         walk.notes.append("grid world: the world's yearly mean carbon intensity")
     notes = tuple(dict.fromkeys(walk.notes))
-    return Tree(groups, walk.joins, fleet.pue, fleet.grid, notes, base)
+    return Tree(groups, walk.joins, fleet.pue, fleet.grid, notes, base, fleet.budget, fleet.host_power)
 
 
 @dataclass(frozen=True)
@@ -263,6 +268,21 @@ def _finish(leaf: _Leaf, fleet: Fleet, prices: Mapping[str, float | None], notes
             f" ({_say(link)}) on {default}{_say(network)}"
         )
     return group
+
+
+def _check_budget(fleet: Fleet, groups: tuple[Group, ...], path: str) -> None:
+    idle = sum(g.count * g.device.power.idle + g.nodes * fleet.host_power for g in groups)
+    if fleet.budget is not None and fleet.budget < idle:
+        raise SpecError(
+            f"{path}.budget", "is below the idle power of the servers under it", value=show(fleet.budget, "W"),
+            limit=f"from {show(idle, 'W')}, what they draw when nothing runs",
+            hint="Raise the budget, or put fewer servers under this breaker",
+        )  # fmt: skip
+    if fleet.budget is None and fleet.host_power:
+        raise SpecError(
+            f"{path}.host_power", "counts under a breaker's budget alone", value=fleet.host_power,
+            limit=f"beside {path}.budget", hint=f'Add e.g. {path}.budget = "200 kW", or leave it out',
+        )  # fmt: skip
 
 
 def _unique(name: str, taken: set[str]) -> str:

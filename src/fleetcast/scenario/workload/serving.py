@@ -70,6 +70,7 @@ class Serving(Spec):
         requests: only the first so many requests of the trace.
         arrivals: instead of the trace's times.
         lengths: instead of the trace's lengths.
+        low_priority: share of the servers whose load may be slowed first when power is short.
     """
 
     model: str
@@ -79,3 +80,4 @@ class Serving(Spec):
     requests: Count | None = None
     arrivals: Arrivals | None = None
     lengths: Lengths | None = None
+    low_priority: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0

@@ -15,7 +15,7 @@ from fleetcast.base.spec import build, describe
 from fleetcast.cost.engine import Engine, engine
 from fleetcast.cost.memory import Memory, layout_memory, misfit
 from fleetcast.cost.step import StepCost, step_cost
-from fleetcast.policy import batch, memory, order, route
+from fleetcast.policy import batch, memory, order, power, route
 from fleetcast.scenario.fleet.signals import Signal, signal
 from fleetcast.scenario.fleet.tree import Group, Tree, resolve
 from fleetcast.scenario.load import Scenario
@@ -29,7 +29,7 @@ from fleetcast.scenario.workload.requests import Requests
 DEFAULT_ENGINE = "vllm-1"
 FAMILIES = {"batch": batch, "order": order, "memory": memory}
 """Policies a pool carries; the route lies above the pools."""
-METHODS = {"batch": "compose", "order": "key", "memory": "victim", "route": "choose"}
+METHODS = {"batch": "compose", "order": "key", "memory": "victim", "route": "choose", "power": "cap"}
 """The one decision method of each family."""
 
 
@@ -227,7 +227,9 @@ def complete(state: Setting, plan: Plan) -> Plan:
         pools.append(replace(done, kv_dtype=server.kv_dtype, **_tables(server)))
     chosen = policy_of(route, plan.route if plan.route is not None else "least_loaded", "plan.route")
     check_route(state, chosen)
-    return Plan(pools=tuple(pools), route=describe(chosen))
+    for table in as_tuple(plan.power):
+        policy_of(power, table, "plan.power")
+    return Plan(pools=tuple(pools), route=describe(chosen), power=plan.power)
 
 
 def fill(state: Setting, pool: Pool, path: str = "plan") -> Pool:
