@@ -56,11 +56,11 @@ EXAMPLES: Mapping[str, str] = {
     "name": '"night shift"', "seed": "7",
     "fleet.devices": '"4x h100-sxm + 4x l40s"', "fleet.link": '"pcie-5"', "fleet.network": '"infiniband-ndr"',
     "fleet.price": '{ "h100-sxm" = "2.50 $/h" }', "fleet.pue": "1.2", "fleet.grid": '"PJM"',
-    "fleet.power_limit": '"500 W"',
+    "fleet.power_limit": '"500 W"', "fleet.budget": '"200 kW"', "fleet.host_power": '"1500 W"',
     "fleet.groups.name": '"new"', "fleet.groups.count": "2", "fleet.groups.link": '"nvlink-4"',
     "fleet.groups.devices": '"8x h100-sxm"',
     "workload.model": '"llama-3.1-70b"', "workload.kind": '"serving"', "workload.trace": '"azure-conv-2023"',
-    "workload.speed_up": "2.0", "workload.requests": "2000",
+    "workload.speed_up": "2.0", "workload.low_priority": "0.5", "workload.requests": "2000",
     "workload.arrivals.kind": '"poisson"', "workload.arrivals.rate": '"4 /s"', "workload.arrivals.requests": "1000",
     "workload.arrivals.concurrency": "16", "workload.arrivals.cv": "3.0",
     "workload.arrivals.ramp": '"10 s"',
@@ -86,6 +86,7 @@ RANGES: Mapping[str, str] = {
     "seed": "0 to 2^63",
     "fleet.pue": "1 to 10",
     "fleet.power_limit": "above idle",
+    "fleet.budget": "from the idle power of all servers",
     "fleet.groups.count": "1 to 10,000",
     "plan.clock": f"{LOWEST_CLOCK} to 1",
 } | {f"plan.{name}": "from 1" for name in COUNTS}
@@ -99,7 +100,7 @@ DEFAULTS: Mapping[str, str] = {
     "plan.kv_dtype": '`"auto"`',
     "plan.activation_dtype": "follows dtype", "plan.clock": "`1.0`", "plan.on": "the only group",
     "workload.arrivals.ramp": "a seventh of a request's time",
-    "workload.requests": "all", "fleet.power_limit": "the board's",
+    "workload.requests": "all", "fleet.power_limit": "the board's", "fleet.budget": "no breaker",
 }  # fmt: skip
 """What an absent key means where the class says None."""
 
@@ -221,7 +222,7 @@ def _range(hint: Any) -> str:
         if meta is not None and meta.gt is not None:
             return f"above {meta.gt}"
         if meta is not None and meta.ge is not None:
-            return f"{meta.ge} to {meta.le:,}"
+            return f"{meta.ge} to {meta.le:,}" if meta.le is not None else f"{meta.ge} to below {meta.lt:,}"
     return ""
 
 

@@ -126,6 +126,8 @@ def _row_of(state: Setting) -> tuple[Group, float]:
             "fleet.budget", "is missing", limit="what the breaker above all servers allows",
             hint='Add e.g. fleet.budget = "200 kW"',
         )  # fmt: skip
+    if state.scenario.plan.power is not None and not as_tuple(state.scenario.plan.power):
+        raise SpecError("plan.power", "is an empty list", hint="Name policies, or leave it out to compare all")
     if len(tree.groups) > 1 or len(state.scenario.plan.pools) > 1:
         raise SpecError(
             "fleet", "is not one row of equal servers", value=", ".join(g.name for g in tree.groups),

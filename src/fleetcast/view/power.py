@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from fleetcast.base.show import show
@@ -37,8 +38,10 @@ def room_view(scenario: Scenario, room: Room, width: int) -> RenderableType:
     if any(h.limited for h in room.held):
         said.append("longer rows than + 75 % were not tried")
     question = Text(words.question(scenario, goals=False), style="dim")
-    given = [Text(f"  • {line}", style="dim") for line in (*said, *room.notes)]
-    return Group(question, Text(), head, Text(), table, Text(), Text("Taken as given", style="dim"), *given)
+    given = Table.grid(padding=(0, 1, 0, 0))
+    for line in (*said, *room.notes):
+        given.add_row("  •", Text(line), style="dim")
+    return Group(question, Text(), head, Text(), table, Text(), Text("Taken as given", style="dim"), given)
 
 
 def _cells(held: Held) -> tuple[str, ...]:

@@ -145,6 +145,9 @@ def resolve(fleet: Fleet, base: Path | None = None, path: str = "fleet") -> Tree
     prices = _prices(fleet, [leaf.device for leaf in walk.leaves], path, walk.notes)
     groups = tuple(_finish(leaf, fleet, prices, walk.notes, path) for leaf in walk.leaves)
     _check_budget(fleet, groups, path)
+    if fleet.budget is not None:
+        said = "plans are not held to it, 'fleetcast capacity FILE --of servers' is"
+        walk.notes.append(f"budget {show(fleet.budget, 'W')} of the breaker: {said}")
     if fleet.pue == 1.0:
         walk.notes.append("pue 1.0: energy and carbon of the devices alone, no cooling")
     if fleet.grid == "world":
@@ -277,11 +280,6 @@ def _check_budget(fleet: Fleet, groups: tuple[Group, ...], path: str) -> None:
             f"{path}.budget", "is below the idle power of the servers under it", value=show(fleet.budget, "W"),
             limit=f"from {show(idle, 'W')}, what they draw when nothing runs",
             hint="Raise the budget, or put fewer servers under this breaker",
-        )  # fmt: skip
-    if fleet.budget is None and fleet.host_power:
-        raise SpecError(
-            f"{path}.host_power", "counts under a breaker's budget alone", value=fleet.host_power,
-            limit=f"beside {path}.budget", hint=f'Add e.g. {path}.budget = "200 kW", or leave it out',
         )  # fmt: skip
 
 
