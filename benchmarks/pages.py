@@ -30,7 +30,7 @@ from fleetcast.base.show import show
 from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
 from fleetcast.cost.engine import Engine, Host, engines
-from fleetcast.policy import batch, memory, order, route
+from fleetcast.policy import batch, memory, order, power, route
 from fleetcast.scenario.fleet.catalog import devices, links
 from fleetcast.scenario.fleet.signals import grids
 from fleetcast.scenario.fleet.spec import Fleet, FleetGroup
@@ -61,11 +61,11 @@ EXAMPLES: Mapping[str, str] = {
     "name": '"night shift"', "seed": "7",
     "fleet.devices": '"4x h100-sxm + 4x l40s"', "fleet.link": '"pcie-5"', "fleet.network": '"infiniband-ndr"',
     "fleet.price": '{ "h100-sxm" = "2.50 $/h" }', "fleet.pue": "1.2", "fleet.grid": '"PJM"',
-    "fleet.power_limit": '"500 W"',
+    "fleet.power_limit": '"500 W"', "fleet.budget": '"200 kW"', "fleet.host_power": '"1500 W"',
     "fleet.groups.name": '"new"', "fleet.groups.count": "2", "fleet.groups.link": '"nvlink-4"',
     "fleet.groups.devices": '"8x h100-sxm"',
     "workload.model": '"llama-3.1-70b"', "workload.kind": '"serving"', "workload.trace": '"azure-conv-2023"',
-    "workload.speed_up": "2.0", "workload.requests": "2000",
+    "workload.speed_up": "2.0", "workload.low_priority": "0.5", "workload.requests": "2000",
     "workload.arrivals.kind": '"poisson"', "workload.arrivals.rate": '"4 /s"', "workload.arrivals.requests": "1000",
     "workload.arrivals.concurrency": "16", "workload.arrivals.cv": "3.0",
     "workload.arrivals.ramp": '"10 s"', "workload.arrivals.think": '"500 ms"', "workload.lengths.spread": "0.1",
@@ -97,6 +97,7 @@ RANGES: Mapping[str, str] = {
     "seed": "0 to 2^63",
     "fleet.pue": "1 to 10",
     "fleet.power_limit": "above idle",
+    "fleet.budget": "from the idle power of all servers",
     "fleet.groups.count": "1 to 10,000",
     "fleet.grid": "0 to 100,000 g/kWh",
     "workload.arrivals.rate": "above 0",
@@ -113,7 +114,8 @@ DEFAULTS: Mapping[str, str] = {
     "plan.kv_dtype": '`"auto"`',
     "plan.activation_dtype": "follows dtype", "plan.clock": "`1.0`", "plan.on": "the only group",
     "workload.arrivals.ramp": "`0`", "workload.arrivals.think": "`0`", "workload.lengths.spread": "see right",
-    "workload.requests": "all", "fleet.power_limit": "the board's", "plan.cascade.after": "the stage before",
+    "workload.requests": "all", "fleet.power_limit": "the board's", "fleet.budget": "no breaker",
+    "plan.cascade.after": "the stage before",
     "workload.exits": "no tiers", "workload.confidence": "one answer a query",
 }  # fmt: skip
 """What an absent key means where the class says None."""
@@ -422,7 +424,7 @@ def _literal(path: Path, name: str) -> Any:
 def policy_table() -> str:
     """Returns every policy: decision, kind, settings with defaults and ranges, what it does, where it is from."""
     rows = []
-    for family in (batch, order, memory, route):
+    for family in (batch, order, memory, route, power):
         for kind, made in kinds(family).items():
             module = inspect.getmodule(made)
             about = (inspect.getdoc(made) or "").split("\n")[0].replace("``", "`")
@@ -433,7 +435,7 @@ def policy_table() -> str:
 def policy_rules() -> str:
     """Returns what each module of a policy says of itself, after its first line."""
     parts = []
-    for family in (batch, order, memory, route):
+    for family in (batch, order, memory, route, power):
         for kind, made in kinds(family).items():
             text = (getattr(inspect.getmodule(made), "__doc__", "") or "").strip()
             first, _, rest = text.partition("\n\n")

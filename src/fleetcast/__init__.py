@@ -12,7 +12,8 @@ from importlib import import_module
 from typing import Any
 
 __all__ = [
-    "advise", "check", "compare", "devices_needed", "load", "max_rate", "max_users", "measure", "plan", "simulate",
+    "advise", "check", "compare", "devices_needed", "load", "max_rate", "max_users", "measure", "plan",
+    "servers_under", "simulate",
 ]  # fmt: skip
 
 _HOMES = {
@@ -25,6 +26,7 @@ _HOMES = {
     "max_users": "fleetcast.view.verbs",
     "measure": "fleetcast.view.verbs",
     "plan": "fleetcast.view.verbs",
+    "servers_under": "fleetcast.view.verbs",
     "simulate": "fleetcast.view.verbs",
 }
 

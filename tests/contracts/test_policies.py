@@ -9,7 +9,7 @@ import pytest
 
 from fleetcast.base.errors import PolicyError, SpecError
 from fleetcast.base.spec import build, describe, kinds
-from fleetcast.policy import batch, memory, order, route
+from fleetcast.policy import batch, memory, order, power, route
 from fleetcast.scenario.load import load
 from fleetcast.sim.serving.contracts import FAMILIES, ContractBroken, check_policy
 from fleetcast.sim.serving.setting import complete, setting
@@ -77,12 +77,28 @@ class Positional(order.Fifo):
         self.size = size
 
 
+class Boastful(power.OneThreshold):
+    """Says that its decision holds for every reading."""
+
+    def cap(self, view: power.View) -> power.Decision:
+        said = super().cap(view)
+        return power.Decision(said.low, said.high, 0.0, 2.0)
+
+
+class Upside(power.CapAll):
+    """Slows high priority first."""
+
+    def cap(self, view: power.View) -> power.Decision:
+        return power.Decision(1.0, 0.5 if view.power > 1 else 1.0)
+
+
 @pytest.mark.parametrize(
     ("policy", "check"),
     [
         (Greedy(), "composes_legal_batches"), (Lazy(), "composes_legal_batches"),
         (Peeking(), "static_routes_ignore_load"), (Astray(), "routes_to_a_replica"),
         (Oldest(), "evicts_one_of_the_running"), (Positional(), "keyword_only_constructor"),
+        (Boastful(), "band_tells_the_truth"), (Upside(), "caps_clocks"),
     ],
     ids=lambda x: x if isinstance(x, str) else type(x).__name__,
 )  # fmt: skip

@@ -346,3 +346,40 @@ def test_ctrl_c_is_clean():
             break
     assert process.returncode == 130
     assert (out, err.strip()) == ("", "interrupted")
+
+
+ROW = """
+[fleet]
+devices = "16x a100-80g-sxm"
+budget = "9 kW"
+host_power = "1 kW"
+[workload]
+model = "llama-3.1-8b"
+trace = "azure-conv-2023"
+speed_up = 0.3
+low_priority = 0.5
+[plan]
+tensor_parallel = 4
+pipeline_parallel = 1
+power = "polca"
+"""
+
+
+def test_capacity_of_servers_prints_a_narrow_table_json_or_an_error(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "70")
+    path = tmp_path / "row.toml"
+    path.write_text(ROW)
+    assert cli.main(["capacity", str(path), "--of", "servers"]) == 0
+    said = capsys.readouterr().out
+    assert all(len(line) <= 70 for line in said.splitlines())
+    assert "servers of 8 devices fit under 9 kW" in " ".join(said.split())
+    assert "polca" in said
+    assert "not verified" in " ".join(said.split())
+    assert cli.main(["capacity", str(path), "--of", "servers", "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert (table["budget"], table["servers"], table["devices"]) == (9000.0, 2, 8)
+    assert [h["policy"]["kind"] for h in table["held"]] == ["uncapped", "polca"]
+    assert all(h["added"] == h["servers"] - 2 for h in table["held"])
+    path.write_text(ROW.replace("9 kW", "2 kW"))
+    assert cli.main(["capacity", str(path), "--of", "servers"]) == 2
+    assert "fleet.budget: is below the idle power" in " ".join(capsys.readouterr().err.split())

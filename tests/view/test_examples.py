@@ -6,7 +6,7 @@ import fleetcast
 from fleetcast.view import verbs
 
 PLANNED = ("quickstart", "mixture-of-experts", "mixed-fleet", "carbon", "split", "tiers", "overlap")
-DECIDED = ("simulate", "phone", "closed-loop", "capacity", "pools", "policies", "two-nodes", "measured")
+DECIDED = ("simulate", "phone", "closed-loop", "capacity", "pools", "policies", "two-nodes", "measured", "power")
 
 
 def test_all_examples_are_run_here(root):

@@ -108,12 +108,14 @@ class Plan(Spec):
         phases: to search with one open pool: "together" = every replica prefills and decodes, "split" = a prefill and
             a decode pool made from it, or both as a list. Left out = together.
         cascade: the stages in which a familial model answers.
+        power: who caps the clocks of all servers under the breaker; several: compare.
     """
 
     pools: tuple[Pool, ...] = (Pool(),)
     route: Table | str | None = None
     phases: str | tuple[str, ...] | None = None
     cascade: tuple[Stage, ...] = ()
+    power: Table | tuple[Table | str, ...] | str | None = None
 
     def spaces(self) -> tuple[tuple[Pool, ...], ...]:
         """Returns the pools to search, one tuple per way of placing the phases."""
@@ -130,7 +132,7 @@ class Plan(Spec):
         rows = [to_builtins(pool) for pool in self.pools]
         table: Table = rows[0] if len(rows) == 1 else {"pools": rows}
         stages = [to_builtins(stage) for stage in self.cascade] or None
-        rest = {"route": self.route, "phases": self.phases, "cascade": stages}
+        rest = {"route": self.route, "phases": self.phases, "cascade": stages, "power": to_builtins(self.power)}
         return table | {name: value for name, value in rest.items() if value is not None}
 
     def label(self) -> str:
@@ -167,13 +169,13 @@ def read_plan(table: Table, path: str = "plan") -> Plan:
         SpecError: unknown key, both forms at once, wrong dtype or role, a count below 1.
     """
     table = dict(table)
-    route = table.pop("route", None)
+    route, power = table.pop("route", None), table.pop("power", None)
     phases = table.pop("phases", None)
     cascade = convert(table.pop("cascade", []), tuple[Stage, ...], f"{path}.cascade")
     pools = table.pop("pools", None)
     if pools is not None and table:
         key = next(iter(table))
-        near = closest(key, ["pools", "route", "phases", "cascade"])
+        near = closest(key, ["pools", "route", "phases", "cascade", "power"])
         raise SpecError(
             f"{path}.{key}", "stands beside plan.pools", limit="use flat keys or [[plan.pools]], not both",
             hint=near.capitalize() or "Move the key into each [[plan.pools]] table",
@@ -185,7 +187,7 @@ def read_plan(table: Table, path: str = "plan") -> Plan:
             raise SpecError(f"{path}.pools", "is not a list of tables", value=pools, hint="Write [[plan.pools]]")
         rows, places = pools, [f"{path}.pools[{i}]" for i in range(len(pools))]
     made = tuple(convert(r, Pool, p) for r, p in zip(rows, places, strict=True))
-    plan = Plan(pools=made, route=route, phases=_phases(phases, len(rows), path), cascade=cascade)
+    plan = Plan(pools=made, route=route, phases=_phases(phases, len(rows), path), cascade=cascade, power=power)
     for pool, place in zip(plan.pools, places, strict=True):
         _check_pool(pool, place)
     _check_roles(plan, path)

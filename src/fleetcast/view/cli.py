@@ -180,23 +180,26 @@ def capacity(
     file: File,
     /,
     *,
-    of: Literal["rate", "devices"] = "rate",
+    of: Literal["rate", "devices", "servers"] = "rate",
     kinds: str = "",
     most: int = 256,
     common: Common = _DEFAULTS,
 ) -> int:
-    """Find the highest load the fleet holds within the SLO, or the fewest devices that hold the load.
+    """Find the highest load the fleet holds, the fewest devices that hold the load, or the servers a breaker carries.
 
     Parameters
     ----------
     of:
-        What to look for: "rate" (of a closed loop: its users) or "devices".
+        What to look for: within the SLO "rate" (of a closed loop: its users) or "devices"; "servers" under
+        fleet.budget, by power policy.
     kinds:
         With --of devices: which kinds of device, e.g. h100-sxm,l40s; default those of the fleet.
     most:
         With --of devices: the largest fleet tried.
     """
     scenario = _load(file, common)
+    if of == "servers":
+        return _servers(scenario, common)
     if of == "devices":
         names = [name.strip() for name in kinds.split(",") if name.strip()]
         with _progress("trying fleets", common):
@@ -234,6 +237,19 @@ def measure(device: str = "cpu", /, *, common: Common = _DEFAULTS) -> int:
     console.print(_tables().profile_view(profile, common.out))
     _say_written(console, written)
     return 0
+
+
+def _servers(scenario: Scenario, common: Common) -> int:
+    with _progress("trying rows of servers", common) as step:
+        room = verbs.servers_under(scenario, progress=step)
+
+    def view(width: int) -> Any:
+        from fleetcast.view.power import room_view
+
+        return room_view(scenario, room, width)
+
+    _answer(common, room.table(), view)
+    return 0 if any(held.servers for held in room.held) else 1
 
 
 def export(

@@ -11,12 +11,14 @@ import msgspec
 
 from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
-from fleetcast.policy import batch, memory, order, route
+from fleetcast.policy import batch, memory, order, power, route
 from fleetcast.scenario.load import Scenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE
 from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES, OVERLAPS, PHASES
 
-FAMILIES: dict[str, ModuleType] = {"batch": batch, "order": order, "memory": memory, "route": route}
+FAMILIES: dict[str, ModuleType] = {
+    "batch": batch, "order": order, "memory": memory, "route": route, "power": power,
+}  # fmt: skip
 
 
 def scenario_schema() -> dict[str, Any]:
@@ -48,7 +50,7 @@ def _describe(properties: dict[str, Any], struct: type[msgspec.Struct]) -> None:
 
 
 def _plan(parts: dict[str, Any]) -> dict[str, Any]:
-    """A plan is flat, or has pools; both with a route."""
+    """A plan is flat, or has pools; both with a route and a power policy."""
     pool = parts["Pool"]["properties"]
     for name in COUNTS:
         pool[name] = pool[name] | _one_or_several({"type": "integer", "minimum": 1})
@@ -59,7 +61,10 @@ def _plan(parts: dict[str, Any]) -> dict[str, Any]:
         pool[name] = {"description": pool[name].get("description", "")} | _policy(FAMILIES[name], several=True)
     nano = {"type": "object", "properties": {"kind": {"enum": list(OVERLAPS)}}, "required": ["kind"]}
     pool["overlap"] = pool["overlap"] | _one_or_several({"anyOf": [{"enum": list(OVERLAPS)}, nano]})
-    chosen = {"route": _policy(FAMILIES["route"], several=False), "phases": _one_or_several({"enum": list(PHASES)})}
+    chosen = {
+        "route": _policy(FAMILIES["route"], several=False), "power": _policy(FAMILIES["power"], several=True),
+        "phases": _one_or_several({"enum": list(PHASES)}),
+    }  # fmt: skip
     pools = {"pools": {"type": "array", "items": {"$ref": "#/$defs/Pool"}, "minItems": 1}}
     stages = {"cascade": {"type": "array", "items": {"$ref": "#/$defs/Stage"}}}
     return {"type": "object", "properties": pool | pools | chosen | stages, "additionalProperties": False}

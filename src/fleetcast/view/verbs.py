@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fleetcast.search.advice.advisor import Advice
     from fleetcast.search.capacity import Load, Need, Users
     from fleetcast.search.ranking import Ranking
+    from fleetcast.search.servers import Room
     from fleetcast.sim.serving.setting import Setting
     from fleetcast.view.checks import Remark
 
@@ -204,6 +205,23 @@ def advise(source: Source, *, seed: int | None = None) -> list[Advice]:
     from fleetcast.search.advice.advisor import advise as ask
 
     return ask(_resolved(load(source, seed=seed)))
+
+
+def servers_under(source: Source, *, seed: int | None = None, progress: Progress | None = None) -> Room:
+    """Returns how many servers fit under the fleet's breaker, ``fleet.budget``, by power policy.
+
+    Args:
+        source: a Scenario or what `load` takes; ``plan.power`` names policies, left out = all are compared.
+        seed: instead of the scenario's.
+        progress: called while policies are settled.
+
+    Raises:
+        SpecError: no budget, unlike servers, or traffic that shows no busiest hour.
+        Infeasible: nothing fits.
+    """
+    from fleetcast.search import servers
+
+    return servers.servers_under(_serving(load(source, seed=seed)), progress)
 
 
 def check(source: Source, *, seed: int | None = None) -> list[Remark]:

@@ -51,6 +51,8 @@ class Fleet(Spec):
         pue: facility power over IT power.
         grid: carbon intensity: a packaged grid, a CSV file, or a constant.
         power_limit: cap on each device's power; lowers its clock where it must.
+        budget: what the breaker above all servers allows; ``capacity --of servers`` asks how many fit under it.
+        host_power: of a server besides its devices, under the budget.
     """
 
     devices: str = ""
@@ -61,6 +63,8 @@ class Fleet(Spec):
     pue: float = 1.0
     grid: str | float = "world"
     power_limit: Watts | None = None
+    budget: Watts | None = None
+    host_power: Watts = 0.0
 
 
 def parse_devices(text: str, path: str = "fleet.devices", base: Path | None = None) -> list[tuple[int, Device]]:

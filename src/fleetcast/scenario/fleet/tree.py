@@ -60,6 +60,8 @@ class Tree:
         pue: facility power over IT power.
         grid: what `signals.signal` reads, relative to ``base``.
         notes: what `echo` says.
+        budget: W that the breaker above all servers allows, None = nobody says.
+        host_power: W of a server besides its devices.
     """
 
     groups: tuple[Group, ...]
@@ -68,6 +70,8 @@ class Tree:
     grid: str | float
     notes: tuple[str, ...]
     base: Path | None = field(default=None, compare=False)
+    budget: float | None = None
+    host_power: float = 0.0
 
     @property
     def devices(self) -> int:
@@ -154,12 +158,16 @@ def resolve(fleet: Fleet, base: Path | None = None, path: str = "fleet") -> Tree
         walk.children(fleet.groups, fleet.network, (), path)
     prices = _prices(fleet, [leaf.device for leaf in walk.leaves], path, walk.notes)
     groups = tuple(_finish(leaf, fleet, prices, walk.notes, path) for leaf in walk.leaves)
+    _check_budget(fleet, groups, path)
+    if fleet.budget is not None:
+        said = "plans are not held to it, 'fleetcast capacity FILE --of servers' is"
+        walk.notes.append(f"budget {show(fleet.budget, 'W')} of the breaker: {said}")
     if fleet.pue == 1.0:
         walk.notes.append("pue 1.0: energy and carbon of the devices alone, no cooling")
     if fleet.grid == "world":
         walk.notes.append("grid world: the world's yearly mean carbon intensity")
     notes = tuple(dict.fromkeys(walk.notes))
-    return Tree(groups, walk.joins, fleet.pue, fleet.grid, notes, base)
+    return Tree(groups, walk.joins, fleet.pue, fleet.grid, notes, base, fleet.budget, fleet.host_power)
 
 
 @dataclass(frozen=True)
@@ -302,6 +310,16 @@ def _finish(leaf: _Leaf, fleet: Fleet, prices: Mapping[str, float | None], notes
             f" ({_say(link)}) on {default}{_say(network)}"
         )
     return group
+
+
+def _check_budget(fleet: Fleet, groups: tuple[Group, ...], path: str) -> None:
+    idle = sum(g.count * g.device.power.idle + g.nodes * fleet.host_power for g in groups)
+    if fleet.budget is not None and fleet.budget < idle:
+        raise SpecError(
+            f"{path}.budget", "is below the idle power of the servers under it", value=show(fleet.budget, "W"),
+            limit=f"from {show(idle, 'W')}, what they draw when nothing runs",
+            hint="Raise the budget, or put fewer servers under this breaker",
+        )  # fmt: skip
 
 
 def _within(leaf: str, name: str) -> bool:

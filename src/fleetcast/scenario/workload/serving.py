@@ -75,6 +75,7 @@ class Serving(Spec):
         exits: depths at which a familial model answers, or the name of a published one; asks for tiers.
         confidence: how well an exit knows whether it is right, so that answers may be passed on: the chance that a
             right answer is more confident than a wrong one, or a CSV file of measured answers.
+        low_priority: share of the servers whose load may be slowed first when power is short.
     """
 
     model: str
@@ -86,3 +87,4 @@ class Serving(Spec):
     lengths: Lengths | None = None
     exits: str | tuple[Exit, ...] | None = None
     confidence: Certainty | str | None = None
+    low_priority: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0

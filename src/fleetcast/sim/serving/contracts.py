@@ -18,9 +18,9 @@ import numpy as np
 from fleetcast.base.errors import FleetcastError
 from fleetcast.base.rng import rng
 from fleetcast.base.spec import build, describe
-from fleetcast.policy import batch, memory, order, route
+from fleetcast.policy import batch, memory, order, power, route
 
-FAMILIES: dict[str, ModuleType] = {"compose": batch, "choose": route, "key": order, "victim": memory}
+FAMILIES: dict[str, ModuleType] = {"compose": batch, "choose": route, "key": order, "victim": memory, "cap": power}
 """Decision method -> family."""
 ROUNDS = 200
 """Random situations each decision is asked about."""
@@ -190,6 +190,37 @@ def evicts_one_of_the_running(policy: Any, seed: int) -> None:
         _require(isinstance(policy.swap, bool), name, policy, "swap is not a bool")
 
 
+def caps_clocks(policy: Any, seed: int) -> None:
+    """Caps are above 0 and at most 1, depend on nothing but the view, and low priority never clocks above high."""
+    for view in _readings(policy, seed):
+        first, again = policy.cap(view), policy.cap(view)
+        name = "caps_clocks"
+        _require(0 < first.low <= 1 and 0 < first.high <= 1, name, policy, first)
+        _require(first == again, name, policy, f"the same view gave {first}, then {again}")
+        _require(first.low <= first.high, name, policy, f"high priority is slowed more: {first}")
+
+
+def band_tells_the_truth(policy: Any, seed: int) -> None:
+    """Wherever a decision's band reaches, asking again would give the same caps."""
+    draw = rng(seed, "contract", "band")
+    for view in _readings(policy, seed):
+        said = policy.cap(view)
+        low, high = max(said.below, 0.0), min(said.above, 2.0)
+        for reading in (low, high, *(low + (high - low) * draw.random(4))) if low <= high else ():
+            again = policy.cap(power.View(float(reading), said.low, said.high))
+            same = (again.low, again.high) == (said.low, said.high)
+            _require(same, "band_tells_the_truth", policy, f"{said} for {view}, but {again} at {reading}")
+
+
+def _readings(policy: Any, seed: int) -> list[power.View]:
+    """Readings one after the other, each seen under the caps that the policy gave for the last."""
+    draw, views = rng(seed, "contract", "power"), [power.View(0.5, 1.0, 1.0)]
+    for reading in draw.uniform(0.3, 1.3, ROUNDS):
+        said = policy.cap(views[-1])
+        views.append(power.View(float(reading), said.low, said.high))
+    return views
+
+
 Check = Callable[[Any, int], None]
 COMMON: tuple[Check, ...] = (keyword_only_constructor, rebuilds_from_its_table, pickles, has_a_dated_source)
 BY_FAMILY: dict[ModuleType, tuple[Check, ...]] = {
@@ -197,4 +228,5 @@ BY_FAMILY: dict[ModuleType, tuple[Check, ...]] = {
     route: (routes_to_a_replica, static_routes_ignore_load),
     order: (ranks_with_numbers,),
     memory: (evicts_one_of_the_running,),
+    power: (caps_clocks, band_tells_the_truth),
 }

@@ -18,7 +18,7 @@ from fleetcast.cost.engine import Engine, engine
 from fleetcast.cost.memory import Memory, layout_memory, misfit
 from fleetcast.cost.overlap.nano import nano_of, table_of
 from fleetcast.cost.step import StepCost, step_cost
-from fleetcast.policy import batch, memory, order, route
+from fleetcast.policy import batch, memory, order, power, route
 from fleetcast.scenario.fleet.signals import Signal, signal
 from fleetcast.scenario.fleet.tree import Group, Tree, resolve
 from fleetcast.scenario.load import Scenario
@@ -33,7 +33,7 @@ from fleetcast.scenario.workload.requests import Requests
 DEFAULT_ENGINE = "vllm-1"
 FAMILIES = {"batch": batch, "order": order, "memory": memory}
 """Policies a pool carries; the route lies above the pools."""
-METHODS = {"batch": "compose", "order": "key", "memory": "victim", "route": "choose"}
+METHODS = {"batch": "compose", "order": "key", "memory": "victim", "route": "choose", "power": "cap"}
 """The one decision method of each family."""
 
 
@@ -264,7 +264,9 @@ def complete(state: Setting, plan: Plan) -> Plan:
             )  # fmt: skip
         server = state.server(done)
         pools.append(replace(done, kv_dtype=server.kv_dtype, **_tables(server)))
-    whole = Plan(pools=tuple(pools), route=route_of(state, plan))
+    for table in as_tuple(plan.power):
+        policy_of(power, table, "plan.power")
+    whole = Plan(pools=tuple(pools), route=route_of(state, plan), power=plan.power)
     if any(pool.role != "all" for pool in pools):
         _check_caches(state, pools)
     return whole
