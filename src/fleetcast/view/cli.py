@@ -7,44 +7,23 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
-from fleetcast.base.errors import FleetcastError, Infeasible
-from fleetcast.view import verbs
+from fleetcast.base.errors import FleetcastError
+from fleetcast.view import terminal, verbs
 from fleetcast.view.release import release
+from fleetcast.view.terminal import DEFAULTS, STDIN, Common, File
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from fleetcast.scenario.load import Scenario
 
-STDIN = "<stdin>"
 INTERRUPTED, PIPE_CLOSED = 130, 141
 """What shells report for a command ended by Ctrl-C, and by a reader that left."""
-
-
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Common:
-    """Options that every command takes."""
-
-    json: Annotated[bool, Parameter(negative=())] = False
-    "Print one JSON object instead of tables."
-    out: Path | None = None
-    "plan, simulate: folder for plan.toml, report.html, outcome.json; others: file for what would be printed."
-    seed: int | None = None
-    "Seed of every random stream, instead of the scenario's."
-
-
-File = Annotated[str, Parameter(name="FILE", help="Scenario (.toml, .json), '-' for stdin, or an example's name.")]
-_DEFAULTS = Common()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,10 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except FleetcastError as error:
-        _report(error, as_json)
+        terminal.report(error, as_json)
         return error.exit_code
     except CycloptsError as error:
-        _usage(error, as_json)
+        terminal.usage(error, as_json)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -86,7 +65,7 @@ def app() -> App:
     return made
 
 
-def plan(file: File, /, *, report: Path | None = None, top: int = 6, common: Common = _DEFAULTS) -> int:
+def plan(file: File, /, *, report: Path | None = None, top: int = 6, common: Common = DEFAULTS) -> int:
     """Search for the best plan of a scenario and say why it is best.
 
     Parameters
@@ -98,8 +77,8 @@ def plan(file: File, /, *, report: Path | None = None, top: int = 6, common: Com
     """
     from fleetcast.view import outputs
 
-    scenario = _load(file, common)
-    with _progress("simulating plans", common) as step:
+    scenario = terminal.load(file, common)
+    with terminal.progress("simulating plans", common) as step:
         ranking = verbs.plan(scenario, top=top or None, progress=step)
     best = ranking.best or (ranking.misses[0] if ranking.misses else None)
     if best is not None and (common.out or report):
@@ -114,35 +93,35 @@ def plan(file: File, /, *, report: Path | None = None, top: int = 6, common: Com
 
         written.append(write_atomic(report, plan_report(scenario, ranking, best)))
     if common.json:
-        _print_json(ranking.table())
+        terminal.print_json(ranking.table())
     else:
-        console = _console()
+        console = terminal.screen()
         if scenario.workload.exits is None:
-            console.print(_tables().ranking_view(scenario, ranking, console.width))
+            console.print(terminal.tables().ranking_view(scenario, ranking, console.width))
         else:
             from fleetcast.view.tiers import cascades_view
 
             console.print(cascades_view(scenario, ranking))
-        _say_written(console, written)
+        terminal.say_written(console, written)
     return 0 if ranking.best is not None else 1
 
 
-def simulate(file: File, /, *, common: Common = _DEFAULTS) -> int:
+def simulate(file: File, /, *, common: Common = DEFAULTS) -> int:
     """Simulate the scenario's plan: latencies, throughput, money, energy, carbon."""
     from fleetcast.view import outputs
 
-    scenario = _load(file, common)
-    with _progress("simulating", common):
+    scenario = terminal.load(file, common)
+    with terminal.progress("simulating", common):
         outcome = verbs.simulate(scenario, record=common.out is not None)
     written = outputs.write_outcome(common.out, scenario, outcome) if common.out is not None else []
     if common.json:
-        _print_json(outcome.table())
+        terminal.print_json(outcome.table())
         return 0
     from fleetcast.view.tables import outcome_view
 
-    console = _console()
+    console = terminal.screen()
     console.print(outcome_view(scenario, outcome, console.width))
-    _say_written(console, written)
+    terminal.say_written(console, written)
     if written and outcome.record is not None:
         from fleetcast.view.timeline import left_out
 
@@ -151,17 +130,17 @@ def simulate(file: File, /, *, common: Common = _DEFAULTS) -> int:
     return 0
 
 
-def advise(file: File, /, *, common: Common = _DEFAULTS) -> int:
+def advise(file: File, /, *, common: Common = DEFAULTS) -> int:
     """Say by which techniques a scenario's model runs on one device of each kind, and why not otherwise."""
     from fleetcast.view.tiers import advice_view
 
-    found = verbs.advise(_load(file, common))
+    found = verbs.advise(terminal.load(file, common))
     table = {"advice": [advice.table() for advice in found]}
-    _answer(common, table, lambda width: advice_view(found, width))
+    terminal.answer(common, table, lambda width: advice_view(found, width))
     return 0 if all(advice.options for advice in found) else 1
 
 
-def check(file: File, /, *, strict: Annotated[bool, Parameter(negative=())] = False, common: Common = _DEFAULTS) -> int:
+def check(file: File, /, *, strict: Annotated[bool, Parameter(negative=())] = False, common: Common = DEFAULTS) -> int:
     """Look for what is wrong or doubtful in a scenario, without simulating it.
 
     Parameters
@@ -169,10 +148,10 @@ def check(file: File, /, *, strict: Annotated[bool, Parameter(negative=())] = Fa
     strict:
         Warnings count as errors.
     """
-    found = verbs.check(_load(file, common))
+    found = verbs.check(terminal.load(file, common))
     bad = any(strict or remark.level == "error" for remark in found)
     table = {"ok": not bad, "remarks": [remark.table() for remark in found]}
-    _answer(common, table, lambda _: _tables().remarks_view(found))
+    terminal.answer(common, table, lambda _: terminal.tables().remarks_view(found))
     return 1 if bad else 0
 
 
@@ -183,7 +162,7 @@ def capacity(
     of: Literal["rate", "devices", "servers"] = "rate",
     kinds: str = "",
     most: int = 256,
-    common: Common = _DEFAULTS,
+    common: Common = DEFAULTS,
 ) -> int:
     """Find the highest load the fleet holds, the fewest devices that hold the load, or the servers a breaker carries.
 
@@ -197,25 +176,25 @@ def capacity(
     most:
         With --of devices: the largest fleet tried.
     """
-    scenario = _load(file, common)
+    scenario = terminal.load(file, common)
     if of == "servers":
         return _servers(scenario, common)
     if of == "devices":
         names = [name.strip() for name in kinds.split(",") if name.strip()]
-        with _progress("trying fleets", common):
+        with terminal.progress("trying fleets", common):
             needs = verbs.devices_needed(scenario, names, most=most)
         table = {"needs": [need.table() for need in needs]}
-        _answer(common, table, lambda width: _tables().needs_view(scenario, needs, width))
+        terminal.answer(common, table, lambda width: terminal.tables().needs_view(scenario, needs, width))
         return 0 if any(need.devices is not None for need in needs) else 1
     arrivals = scenario.workload.arrivals
     closed = arrivals is not None and arrivals.kind == "closed"
-    with _progress("trying loads", common):
+    with terminal.progress("trying loads", common):
         held = verbs.max_users(scenario) if closed else verbs.max_rate(scenario)
-    _answer(common, held.table(), lambda width: _tables().held_view(scenario, held, width))
+    terminal.answer(common, held.table(), lambda width: terminal.tables().held_view(scenario, held, width))
     return 0 if held.outcome is not None else 1
 
 
-def measure(device: str = "cpu", /, *, common: Common = _DEFAULTS) -> int:
+def measure(device: str = "cpu", /, *, common: Common = DEFAULTS) -> int:
     """Measure this machine: ten probes give a device profile, which --out writes and scenarios name.
 
     Parameters
@@ -227,20 +206,20 @@ def measure(device: str = "cpu", /, *, common: Common = _DEFAULTS) -> int:
 
     if common.out is not None:
         check_writable(common.out)
-    with _progress("measuring", common) as step:
+    with terminal.progress("measuring", common) as step:
         profile = verbs.measure(device, progress=step)
     written = [write_atomic(common.out, profile.toml())] if common.out is not None else []
     if common.json:
-        _print_json(profile.table())
+        terminal.print_json(profile.table())
         return 0
-    console = _console()
-    console.print(_tables().profile_view(profile, common.out))
-    _say_written(console, written)
+    console = terminal.screen()
+    console.print(terminal.tables().profile_view(profile, common.out))
+    terminal.say_written(console, written)
     return 0
 
 
 def _servers(scenario: Scenario, common: Common) -> int:
-    with _progress("trying rows of servers", common) as step:
+    with terminal.progress("trying rows of servers", common) as step:
         room = verbs.servers_under(scenario, progress=step)
 
     def view(width: int) -> Any:
@@ -248,24 +227,24 @@ def _servers(scenario: Scenario, common: Common) -> int:
 
         return room_view(scenario, room, width)
 
-    _answer(common, room.table(), view)
+    terminal.answer(common, room.table(), view)
     return 0 if any(held.servers for held in room.held) else 1
 
 
 def export(
-    file: File, /, *, to: Annotated[str, Parameter(help="vllm, sglang or kubernetes.")], common: Common = _DEFAULTS
+    file: File, /, *, to: Annotated[str, Parameter(help="vllm, sglang or kubernetes.")], common: Common = DEFAULTS
 ) -> int:
     """Write a complete plan as what an operator pastes: engine commands or Kubernetes manifests."""
     from fleetcast.view.exports import export as make
 
-    made = make(*verbs.completed(_load(file, common)), to)
-    _write_text(common, made.text, made.data)
+    made = make(*verbs.completed(terminal.load(file, common)), to)
+    terminal.write_text(common, made.text, made.data)
     return 0
 
 
 def catalog(
     kind: Literal["devices", "models", "links", "traces", "engines", "policies"] = "devices", /, *,
-    common: Common = _DEFAULTS,
+    common: Common = DEFAULTS,
 ) -> int:  # fmt: skip
     """List what scenarios can name: devices, models, links, traces, engines, policies."""
     from fleetcast.view.catalogs import DROP, catalog_rows, catalog_table
@@ -273,153 +252,30 @@ def catalog(
     rows = catalog_table(kind)
     heads, cells = catalog_rows(kind, rows)
     drop = DROP.get(kind, 0)
-    _answer(common, {kind: rows}, lambda width: _tables().rows_table(heads, cells, width=width, drop=drop))
+    terminal.answer(
+        common, {kind: rows}, lambda width: terminal.tables().rows_table(heads, cells, width=width, drop=drop)
+    )
     return 0
 
 
-def examples(name: str | None = None, /, *, common: Common = _DEFAULTS) -> int:
+def examples(name: str | None = None, /, *, common: Common = DEFAULTS) -> int:
     """List the packaged example scenarios, or print one."""
     known = verbs.examples()
     if name is not None:
         text = verbs.example(name).read_text(encoding="utf-8")
-        _write_text(common, text, {"name": name, "text": text})
+        terminal.write_text(common, text, {"name": name, "text": text})
         return 0
     rows = [(n, verbs.headline(path)) for n, path in known.items()]
     table = {"examples": [{"name": n, "about": about} for n, about in rows]}
-    _answer(common, table, lambda width: _tables().rows_table(("Example", "About"), rows, width=width))
+    terminal.answer(common, table, lambda width: terminal.tables().rows_table(("Example", "About"), rows, width=width))
     return 0
 
 
-def schema(*, common: Common = _DEFAULTS) -> int:
+def schema(*, common: Common = DEFAULTS) -> int:
     """Print the JSON Schema of scenario files, for editors."""
     from fleetcast.view.outputs import to_json
     from fleetcast.view.schema import scenario_schema
 
     table = scenario_schema()
-    _write_text(common, to_json(table), table)
+    terminal.write_text(common, to_json(table), table)
     return 0
-
-
-def _load(file: str, common: Common) -> Scenario:
-    if file == STDIN:
-        return verbs.load(sys.stdin.read() + "\n", seed=common.seed)
-    return verbs.load(file, seed=common.seed)
-
-
-def _tables() -> Any:
-    from fleetcast.view import tables
-
-    return tables
-
-
-def _console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    return Console(stderr=stderr, highlight=False, soft_wrap=False, emoji=False, markup=False)
-
-
-def _print_json(table: Any) -> None:
-    from fleetcast.view.outputs import to_json
-
-    sys.stdout.write(to_json(table))
-
-
-def _answer(common: Common, table: Any, view: Callable[[int], Any]) -> None:
-    """Prints the table as JSON or the view for people, and writes the same to --out."""
-    from fleetcast.base.files import write_atomic
-    from fleetcast.view.outputs import to_json
-
-    if common.out is not None:
-        if common.json:
-            write_atomic(common.out, to_json(table))
-        else:
-            from io import StringIO
-
-            from rich.console import Console
-
-            page = Console(file=StringIO(), width=120, highlight=False, emoji=False, markup=False)
-            page.print(view(120))
-            write_atomic(common.out, page.file.getvalue())  # type: ignore[attr-defined]
-    if common.json:
-        _print_json(table)
-    else:
-        console = _console()
-        console.print(view(console.width))
-
-
-def _write_text(common: Common, text: str, table: Any) -> None:
-    """Prints a text as it is (or its table as JSON), or writes it to --out instead."""
-    from fleetcast.base.files import write_atomic
-    from fleetcast.view.outputs import to_json
-
-    shown = to_json(table) if common.json else text
-    if common.out is None:
-        sys.stdout.write(shown)
-    else:
-        write_atomic(common.out, shown)
-        print(f"wrote {common.out}", file=sys.stderr)
-
-
-def _say_written(console: Console, written: Sequence[Path]) -> None:
-    for path in written:
-        console.print(f"wrote {path}", style="dim")
-
-
-@contextmanager
-def _progress(what: str, common: Common) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr for people at a terminal, nothing for anyone else."""
-    if common.json or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=32), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=_console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _report(error: FleetcastError, as_json: bool) -> None:
-    """One block: where, what, the value, the limit, the next step."""
-    fields = {
-        name: value
-        for name in ("path", "problem", "constraint", "need", "have", "unit", "value", "limit", "hint")
-        if (value := getattr(error, name, None)) not in (None, "")
-    }
-    if as_json:
-        kind = type(error).__name__
-        _print_json({"error": {"kind": kind, "message": str(error), "exit_code": error.exit_code} | _jsonable(fields)})
-        return
-    if isinstance(error, Infeasible):
-        head = str(error).removesuffix(f". {error.hint}") if error.hint else str(error)
-    elif "path" in fields:
-        head = f"{error.path}: {error.problem}"  # type: ignore[attr-defined]
-    else:
-        head = str(error)
-        fields.pop("hint", None)
-    rows = [
-        (name, fields[key]) for name, key in (("value", "value"), ("limit", "limit"), ("next", "hint")) if key in fields
-    ]
-    _block(head, rows)
-
-
-def _usage(error: CycloptsError, as_json: bool) -> None:
-    text = " ".join(str(error).split())
-    if as_json:
-        _print_json({"error": {"kind": "usage", "message": text, "exit_code": 2}})
-    else:
-        _block(text, [("next", "fleetcast --help, or fleetcast COMMAND --help")])
-
-
-def _block(head: str, rows: Sequence[tuple[str, object]]) -> None:
-    from rich.text import Text
-
-    console = _console(stderr=True)
-    console.print(Text.assemble(("error: ", "bold red"), head))
-    for name, value in rows:
-        shown = value if isinstance(value, str) and name != "value" else repr(value)
-        console.print(Text.assemble((f"  {name:<6}", "dim"), shown))
-
-
-def _jsonable(fields: dict[str, Any]) -> dict[str, Any]:
-    return {k: v if isinstance(v, str | int | float | bool) else repr(v) for k, v in fields.items()}
