@@ -79,7 +79,7 @@ class StepCost:
 
 def step_cost(
     model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group, engine: Engine,
-    max_batch: int, kv_blocks: int, clock: float = 1.0, shared: dict[Any, Any] | None = None,
+    max_batch: int, kv_blocks: int, clock: float = 1.0, shared: dict[Any, Any] | None = None, queries: float = 1.0,
 ) -> StepCost:  # fmt: skip
     """Returns what an iteration costs.
 
@@ -94,12 +94,13 @@ def step_cost(
         kv_blocks: KV blocks of a lane.
         clock: share of the devices' top clock; a power limit may lower it further.
         shared: keeps what depends on the layout alone, for callers that cost many batches of one layout.
+        queries: tokens that a decoding sequence checks at once.
     """
     choice = Kernels(layout.tensor_parallel in engine.nccl_ranks, tuple(sorted(engine.stand_in.items())))
-    key = (id(model), layout, precision, kv_dtype, id(group), clock, choice)
+    key = (id(model), layout, precision, kv_dtype, id(group), clock, choice, queries)
     shared = {} if shared is None else shared
     if key not in shared:  # model and group are kept beside the result, so that no other object takes their ids
-        shared[key] = (model, group, _built(model, layout, precision, kv_dtype, group, clock, choice))
+        shared[key] = (model, group, _built(model, layout, precision, kv_dtype, group, clock, choice, queries))
     choices, notes, spread = shared[key][2]
     kernels = choices[0]
     n = np.arange(max_batch + 1, dtype=np.float64)
@@ -130,6 +131,7 @@ def step_cost(
         "stages": pp, "stage_share": -(-model.layers // pp) / model.layers, "ranks": layout.attention_dp,
         "capacity": kv_blocks, "block": engine.block, "watermark": int(engine.watermark * kv_blocks),
         "swap_block": block_bytes / kernels["host_bandwidth"],
+        "unit": 1, "growth": 1, "width": 1, "ahead": 0,  # a token a call; `cost.drafted` makes it more
     }  # fmt: skip
     return StepCost(
         tables=tables, scalars=scalars, parts=parts, work=kernels["work"], api=host.api,
@@ -184,7 +186,14 @@ def _within_limit(
 
 
 def _built(
-    model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group, clock: float, choice: Kernels
+    model: Model,
+    layout: Layout,
+    precision: Precision,
+    kv_dtype: str,
+    group: Group,
+    clock: float,
+    choice: Kernels,
+    queries: float,
 ) -> tuple[list[dict[str, Any]], tuple[str, ...], float]:
     """Returns what `_build` finds at each clock the device may run at, notes, and the spread of the kernels' fit."""
     device = group.device
@@ -196,7 +205,7 @@ def _built(
     found = [
         _build(Rank(
             model=model, layout=layout, precision=precision, kv_dtype=kv_dtype, chip=chip, fitted=fitted,
-            inner=inner, outer=outer, per_node=group.node, kernels=choice,
+            inner=inner, outer=outer, per_node=group.node, kernels=choice, queries=queries,
         ), group, rates)
         for chip, rates in clocks
     ]  # fmt: skip

@@ -21,7 +21,7 @@ from fleetcast.scenario.workload.precision import as_engine
 from fleetcast.search.bounds import Floor, demand, floor_of
 from fleetcast.search.pace import SLACK, Pace, Traffic, pace
 from fleetcast.search.space import Space, combine
-from fleetcast.sim.serving.setting import Server, Setting, check_route, fill, kv_dtype_of
+from fleetcast.sim.serving.setting import Server, Setting, check_route, fill, frozen, kv_dtype_of
 
 SPEED_BATCH = 64
 """Replicas are weighed by their speed at this batch (`sim.serving.world.speeds`): smaller max_batch, other weights."""
@@ -112,6 +112,8 @@ def same(a: Candidate, b: Candidate, outcome: Outcome) -> bool:
         tight |= _free(one) != _free(other)
     if not tight:
         return True
+    if any(s.speculation is not None for s in (*a.servers, *b.servers)):
+        return False  # `demand` knows the tokens that are made, not those that are drafted beyond them
     least = min(_free(s) for s in (*a.servers, *b.servers))
     return _demand(a.floor.traffic, outcome, min(s.engine.block for s in a.servers)) <= least
 
@@ -305,7 +307,7 @@ def _paced(server: Server) -> Any:
     rule = tuple(server.batch.rule())[1:] if hasattr(server.batch, "rule") else id(server.batch)
     least = tuple(float(server.cost.tables[name][1:].min()) for name in ("floor", "base", "slope"))
     p = server.pool
-    return p.engine, p.dtype, p.kv_dtype, p.activation_dtype, p.clock, p.model, rule, least
+    return p.engine, p.dtype, p.kv_dtype, p.activation_dtype, p.clock, p.model, frozen(p.speculate), rule, least
 
 
 def _shape(space: Space, row: int) -> tuple[int, ...]:

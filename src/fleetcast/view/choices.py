@@ -30,6 +30,7 @@ def _kind(value: Any) -> str:
 TOLD_APART: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "Batch": policy_brief, "Engine": choice("engine"), "Weights": choice("dtype"), "Cache": choice("kv_dtype"),
     "Activations": choice("activation_dtype"), "Order": choice("order"), "Memory": choice("memory"),
+    "Drafts": choice("speculate"),
 }  # fmt: skip
 """What tells plans of one name apart, by heading."""
 SETUP = {
@@ -41,9 +42,11 @@ SETUP = {
 def setup(scenario: Scenario, table: Mapping[str, Any]) -> str:
     """Returns in a sentence what a plan's name leaves out, and which of it was not asked for."""
     said = {name: told(table) for name, told in SETUP.items()} | {"route": _kind(table.get("route"))}
+    if any(pool.get("speculate") for pool in pools_of(table)):
+        said["drafts"] = choice("speculate")(table)
     pools, keys = scenario.plan.pools, {"weights": "dtype", "cache": "kv_dtype"}
     silent = [n for n in SETUP if all(getattr(pool, keys.get(n, n)) is None for pool in pools)]
     silent += [] if scenario.plan.route is not None else ["route"]
-    default = "all" if len(silent) == len(said) else ", ".join(silent)
+    default = "all" if len(silent) == len(SETUP) + 1 else ", ".join(silent)
     text = ", ".join(f"{name} {value}" for name, value in said.items())
     return f"{text[0].upper()}{text[1:]}" + (f"; by default: {default}." if silent else ".")

@@ -37,6 +37,9 @@ def time_terms(cost: StepCost, report: Mapping[str, Any]) -> dict[str, float]:
         "gemm": gemm, "elementwise": stream, "experts": experts, "attention": float(sums[5]), "communication": comm,
         "head": head_time, "pipeline": hops, "host": float(sums[6]), "swap": float(sums[7]),
     }  # fmt: skip
+    if "draft" in cost.tables:
+        terms["attention"] -= float(sums[8])
+        terms["draft"] = float(sums[8])
     rest = float(report["busy"]) - sum(terms.values())
     lanes = cost.scalars["stages"] * cost.scalars["ranks"]
     if lanes > 1:
@@ -50,18 +53,23 @@ def work_done(cost: StepCost, report: Mapping[str, Any], output_tokens: int, req
     Args:
         cost: of the replica.
         report: what the loop counted.
-        output_tokens: tokens that came out of this replica.
+        output_tokens: tokens that came out of this replica; of drafts, those it checked.
         requests: served by it; the first token of each comes out of its prefill.
     """
     work, sums, scalars = cost.work, report["sums"], cost.scalars
     stages = scalars["stages"]
+    queries = work.get("queries", 1.0)
     decode_context = scalars["full_share"] * sums[0] + scalars["window_share"] * sums[1]
     tokens = (sums[4] + output_tokens - requests) / scalars["ranks"]
     flops = tokens * work["flops_token"] + output_tokens / scalars["ranks"] * work["flops_head"]
-    attention = (sums[2] + decode_context) / scalars["ranks"] / stages * work["flops_pair"]
+    attention = (sums[2] + queries * decode_context) / scalars["ranks"] / stages * work["flops_pair"]
     weights = float(np.asarray(report["hist"]) @ work["weight_bytes"])
     weights += float(np.sum(report["hist_head"])) * work["head_bytes"]
     cache = (decode_context + sums[3]) * work["kv_bytes"] / scalars["ranks"]
+    if "draft_bytes" in work:  # the drafter's passes: one sequence's FLOP a call, its weights an iteration
+        flops += (output_tokens - requests) / queries / scalars["ranks"] * work["draft_flops"]
+        weights += float(report["iterations"]) * work["draft_bytes"]
+        cache += decode_context / scalars["ranks"] * work["draft_kv"]
     return {
         "flops": float(flops), "attention_flops": float(attention), "bytes": weights / stages,
         "cache_bytes": float(cache) / stages, "link": float(tokens) * work["link_bytes_token"],

@@ -14,6 +14,7 @@ import msgspec
 
 from fleetcast.base.errors import Infeasible, SpecError
 from fleetcast.base.spec import build, describe
+from fleetcast.cost.drafted import with_drafts
 from fleetcast.cost.engine import Engine, engine
 from fleetcast.cost.memory import Memory, layout_memory, misfit
 from fleetcast.cost.step import StepCost, step_cost
@@ -21,12 +22,13 @@ from fleetcast.policy import batch, memory, order, route
 from fleetcast.scenario.fleet.signals import Signal, signal
 from fleetcast.scenario.fleet.tree import Group, Tree, resolve
 from fleetcast.scenario.load import Scenario
-from fleetcast.scenario.plan import Plan, Pool, as_tuple, clock_of, pool_label, replace
+from fleetcast.scenario.plan import Plan, Pool, as_tuple, clock_of, drafting_of, pool_label, replace
 from fleetcast.scenario.workload import catalog
 from fleetcast.scenario.workload.arrivals import traffic
 from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.scenario.workload.precision import Precision, as_engine
 from fleetcast.scenario.workload.requests import Requests
+from fleetcast.sim.serving.drafting import Speculation, speculation_of, table_of
 
 DEFAULT_ENGINE = "vllm-1"
 FAMILIES = {"batch": batch, "order": order, "memory": memory}
@@ -51,6 +53,7 @@ class Server:
     memory: Any
     room: Memory
     cost: StepCost
+    speculation: Speculation | None = None
 
 
 @dataclass
@@ -115,8 +118,8 @@ class Setting:
         key = (
             pool.role, pool.on, pool.model, pool.tensor_parallel, pool.pipeline_parallel, pool.expert_parallel,
             pool.attention_dp, pool.engine, pool.dtype, pool.kv_dtype, pool.activation_dtype, pool.clock,
-            _frozen(pool.batch), _frozen(pool.order),
-            _frozen(pool.memory),
+            frozen(pool.batch), frozen(pool.order),
+            frozen(pool.memory), frozen(pool.speculate),
         )  # fmt: skip
         found = self._servers.get(key)
         if found is None:
@@ -138,21 +141,51 @@ class Setting:
         kv = kv_dtype_of(str(pool.kv_dtype), profile, precision)
         policies = {name: policy_of(space, getattr(pool, name), f"plan.{name}") for name, space in FAMILIES.items()}
         max_batch, budget = sizes(policies["batch"])
-        room = layout_memory(architecture, group.device, layout, precision, kv, profile, max_batch, budget)
+        speculation, drafter = self._drafts(pool, architecture, layout, kv, profile)
+        beside = speculation.process.drafters if speculation is not None and drafter is not None else 0
+        room = layout_memory(
+            architecture, group.device, layout, precision, kv, profile, max_batch, budget,
+            beside=[drafter] * beside if drafter is not None else [],
+            checked=1.0 if speculation is None else speculation.process.length + 1.0,
+        )  # fmt: skip
         longest = int(self.requests.prompt.max()) + 1 if pool.role == "prefill" else self.longest
         if (wrong := misfit(room, longest, pool_label(pool))) is not None:
             raise wrong
         cost = step_cost(
             architecture, layout, precision, kv, group, profile, max_batch, room.blocks, clock_of(pool),
-            self._kernels
+            self._kernels, queries=1.0 if speculation is None else speculation.process.length + 1.0,
         )  # fmt: skip
+        if speculation is not None:
+            small = None if drafter is None else step_cost(
+                *drafter, kv, group, profile, max_batch, room.blocks, clock_of(pool), self._kernels
+            )  # fmt: skip
+            cost = with_drafts(cost, speculation.process, small)
+            cost = replace_fields(cost, notes=(*cost.notes, *speculation.notes))
         if (cut := architecture.misfit(layout, precision)) is not None:
             note = f"{architecture.id} with {pool_label(pool)}: {profile.name} refuses to load it ({cut})"
             cost = replace_fields(cost, notes=(*cost.notes, note))
         return Server(
             pool, group, architecture, profile, layout, precision, kv, policies["batch"], policies["order"],
-            policies["memory"], room, cost,
+            policies["memory"], room, cost, speculation,
         )  # fmt: skip
+
+    def _drafts(
+        self, pool: Pool, target: Model, layout: Layout, kv: str, profile: Engine
+    ) -> tuple[Speculation | None, tuple[Model, Layout, Precision] | None]:
+        """Returns what a pool drafts, and the drafter as it is laid out on the pool's devices."""
+        if pool.speculate is None or (isinstance(pool.speculate, dict) and pool.speculate.get("kind") == "off"):
+            return None, None
+        _, drafting = drafting_of(pool.speculate, "plan.speculate")
+        drafter = None
+        if drafting.model is not None:
+            drafter = model_at(drafting.model, Path(self.scenario.folder), "plan.speculate.model")
+        found = speculation_of(pool, target, drafter, self.scenario.seed)
+        if drafter is None:
+            return found, None
+        split = Layout(tensor_parallel=layout.tensor_parallel)
+        if drafter.misfit(split) is not None:
+            split = Layout()
+        return found, (drafter, split, as_engine("auto", drafter.precision))
 
 
 def setting(scenario: Scenario) -> Setting:
@@ -305,7 +338,7 @@ def fill(state: Setting, pool: Pool, path: str = "plan") -> Pool:
         if table is None and name == "batch" and profile.long_batch:
             default = _default_batch(state, replace(pool, **changes), profile)
         changes[name] = describe(policy_of(space, default if table is None else table, f"{path}.{name}"))
-    return replace(pool, **changes)
+    return replace(pool, **changes, speculate=table_of(pool, path))
 
 
 def policy_of(space: ModuleType, table: Any, path: str) -> Any:
@@ -366,12 +399,15 @@ def _tables(server: Server) -> dict[str, Any]:
 def _with_pool(server: Server, pool: Pool) -> Server:
     return Server(
         pool, server.group, server.model, server.engine, server.layout, server.precision, server.kv_dtype,
-        server.batch, server.order, server.memory, server.room, server.cost,
+        server.batch, server.order, server.memory, server.room, server.cost, server.speculation,
     )  # fmt: skip
 
 
-def _frozen(table: Any) -> Any:
-    return tuple(sorted((k, _frozen(v)) for k, v in table.items())) if isinstance(table, dict) else table
+def frozen(table: Any) -> Any:
+    """Returns a table as nested tuples, for keys."""
+    if isinstance(table, list):
+        return tuple(table)
+    return tuple(sorted((k, frozen(v)) for k, v in table.items())) if isinstance(table, dict) else table
 
 
 def model_at(name: str, folder: Path, path: str = "workload.model") -> Model:
