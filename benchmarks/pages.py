@@ -30,7 +30,7 @@ from fleetcast.base.show import show
 from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
 from fleetcast.cost.engine import Engine, Host, engines
-from fleetcast.policy import batch, memory, order, route
+from fleetcast.policy import batch, memory, order, route, speculate
 from fleetcast.scenario.fleet.catalog import devices, links
 from fleetcast.scenario.fleet.signals import grids
 from fleetcast.scenario.fleet.spec import Fleet, FleetGroup
@@ -74,6 +74,7 @@ EXAMPLES: Mapping[str, str] = {
     "plan.activation_dtype": '"bf16"', "plan.clock": "[0.7, 1.0]",
     "plan.batch": '{ kind = "chunked", chunk = 2048 }', "plan.order": '{ kind = "shortest_prompt" }',
     "plan.memory": '{ kind = "swap" }',
+    "plan.speculate": '{ kind = "fixed", length = 4, model = "llama-3.2-1b", acceptance = 0.7 }',
 }  # fmt: skip
 """One value per key, as a file has it; a test loads each."""
 
@@ -82,6 +83,7 @@ CHOICES: Mapping[str, Iterable[str]] = {
     "workload.lengths.kind": ("fixed", "lognormal"), "objective.minimize": MINIMIZE, "objective.maximize": MAXIMIZE,
     "plan.role": ROLES, "plan.dtype": DTYPES, "plan.kv_dtype": KV_DTYPES, "plan.activation_dtype": DTYPES,
     "plan.batch": kinds(batch), "plan.order": kinds(order), "plan.memory": kinds(memory), "plan.engine": engines(),
+    "plan.speculate": kinds(speculate),
 }  # fmt: skip
 RANGES: Mapping[str, str] = {
     "seed": "0 to 2^63",
@@ -98,6 +100,7 @@ DEFAULTS: Mapping[str, str] = {
     "fleet.price": "the catalogue's", "fleet.groups.name": "its device", "fleet.groups.link": "the device's",
     "objective.minimize": '`"cost"`', "plan.dtype": "the checkpoint's", "plan.engine": f'`"{DEFAULT_ENGINE}"`',
     "plan.batch": "the engine's", "plan.order": "the engine's", "plan.memory": "the engine's",
+    "plan.speculate": '`"off"`',
     "plan.model": "the workload's", "plan.expert_parallel": "`1`", "plan.attention_dp": "`1`",
     "plan.kv_dtype": '`"auto"`',
     "plan.activation_dtype": "follows dtype", "plan.clock": "`1.0`", "plan.on": "the only group",
@@ -399,7 +402,7 @@ def _literal(path: Path, name: str) -> Any:
 def policy_table() -> str:
     """Returns every policy: decision, kind, settings with defaults and ranges, what it does, where it is from."""
     rows = []
-    for family in (batch, order, memory, route):
+    for family in (batch, order, memory, route, speculate):
         for kind, made in kinds(family).items():
             module = inspect.getmodule(made)
             about = (inspect.getdoc(made) or "").split("\n")[0].replace("``", "`")
@@ -410,7 +413,7 @@ def policy_table() -> str:
 def policy_rules() -> str:
     """Returns what each module of a policy says of itself, after its first line."""
     parts = []
-    for family in (batch, order, memory, route):
+    for family in (batch, order, memory, route, speculate):
         for kind, made in kinds(family).items():
             text = (getattr(inspect.getmodule(made), "__doc__", "") or "").strip()
             first, _, rest = text.partition("\n\n")

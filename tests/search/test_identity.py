@@ -54,6 +54,7 @@ CASES: dict[str, dict[str, Any]] = {
             "speculate": [
                 "off", {"kind": "fixed", "model": "llama-3.2-1b", "length": [1, 5], "acceptance": [0.8, 0.6]},
                 {"kind": "minions", "model": "llama-3.2-1b", "drafters": 2},
+                {"kind": "fixed", "model": "llama-3.2-1b", "pipelined": True},
             ],
         },
     },

@@ -6,6 +6,10 @@ drafter's passes depend on n alone, so they go into the tables of decode attenti
 models' are added into: the drafter is taken to leave its floor where the target does, which is off by at most its own
 floor, tens of microseconds. Lengths that differ between sequences are taken at their long-run shares.
 
+Pipelined, each drafter has a device of its own, and the batch is split in two halves that take turns: one is drafted
+for while the other is checked. A round of both takes twice the longer of the two, or, where that is shorter, a draft
+and a check of the whole batch one after the other. A prompt is read by the drafters meanwhile, at no cost.
+
 Not charged: the host's time between draft passes; a second read of the drafter's weights for a prompt (its prompt
 rides along with the first pass).
 """
@@ -26,13 +30,14 @@ LINEAR = (512.0, 8192.0)
 """Tokens between which a drafter's time for a prompt is taken to grow, per token."""
 
 
-def with_drafts(cost: StepCost, process: Process, drafter: StepCost | None) -> StepCost:
+def with_drafts(cost: StepCost, process: Process, drafter: StepCost | None, pipelined: bool = False) -> StepCost:
     """Returns the cost of an iteration that checks drafts.
 
     Args:
         cost: of the target alone, its attention priced for ``process.length + 1`` queries a sequence.
         process: what is drafted and accepted.
-        drafter: cost of one drafter on the same devices, None where drafts cost nothing (n-grams).
+        drafter: cost of one drafter, None where drafts cost nothing (n-grams).
+        pipelined: drafters have devices of their own.
     """
     tables, scalars = dict(cost.tables), dict(cost.scalars)
     work = dict(cost.work) | {"queries": process.length + 1.0, "calls": process.tokens}
@@ -42,8 +47,12 @@ def with_drafts(cost: StepCost, process: Process, drafter: StepCost | None) -> S
     }  # fmt: skip
     n = np.arange(len(tables["floor"]), dtype=np.float64)
     tables["draft"] = np.zeros_like(n)
-    notes = cost.notes
-    if drafter is not None:
+    if drafter is not None and pipelined:
+        tables |= _pipelined(tables, process, drafter, scalars["width"] / UNIT, n)
+        work["draft_bytes"] = process.length * _weights(drafter)
+        count = process.drafters * drafter.devices * scalars["ranks"]
+        cost = replace(cost, drafters=count, notes=_joined(cost.notes, drafter.notes))
+    elif drafter is not None:
         passes = process.drafters * process.length
         tables["draft"] = process.drafters * _passes(process, drafter, n)
         for name in ("floor", "base", "slope"):
@@ -53,12 +62,45 @@ def with_drafts(cost: StepCost, process: Process, drafter: StepCost | None) -> S
         scalars["pre_query"] += process.drafters * (high - low) / (LINEAR[1] - LINEAR[0])
         for name in ("pre_base", "pre_pair", "pre_query", "pre_context", "swap_block"):
             scalars[name] += process.drafters * drafter.scalars[name]
-        weights = drafter.work["weight_bytes"] + drafter.work["head_bytes"] * (GRID > 0)
-        work["draft_bytes"] = passes * float(weights[1])
+        work["draft_bytes"] = passes * _weights(drafter)
         work["draft_flops"] = passes * (drafter.work["flops_token"] + drafter.work["flops_head"])
         work["draft_kv"] = passes * drafter.work["kv_bytes"]
-        notes = (*notes, *(note for note in drafter.notes if note not in notes))
-    return replace(cost, tables=tables, scalars=scalars, work=work, notes=notes)
+        cost = replace(cost, notes=_joined(cost.notes, drafter.notes))
+    return replace(cost, tables=tables, scalars=scalars, work=work)
+
+
+def _pipelined(
+    tables: dict[str, Array], process: Process, drafter: StepCost, width: float, n: Array
+) -> dict[str, Array]:
+    """Returns decode attention's tables with what drafting on devices of their own adds, and the drafts' own time."""
+    checks, own = tables["dense"] + tables["experts"] + tables["head"], process.length
+
+    def check(m: Array) -> Array:
+        return _at(checks, m * width) + np.interp(m, n, tables["base"])
+
+    def draft(m: Array) -> Array:
+        return np.interp(m, n, _passes(process, drafter, n) + own * drafter.tables["base"])
+
+    half = n / 2.0
+    turns = np.maximum(2.0 * np.maximum(check(half), draft(half)) - check(n), 0.0)
+    alone = draft(n)
+    together = (n >= 2) & (turns < alone)
+    more = np.where(together, turns, alone)
+    hidden = together & (check(half) >= draft(half))  # then the drafter's cache is read meanwhile, too
+    slope = np.where(hidden, 0.0, own * drafter.tables["slope"])
+    return {
+        "draft": alone, "floor": tables["floor"] + more, "base": tables["base"] + more,
+        "slope": tables["slope"] + slope,
+    }  # fmt: skip
+
+
+def _weights(drafter: StepCost) -> float:
+    """Bytes of weights that a pass of one token reads."""
+    return float((drafter.work["weight_bytes"] + drafter.work["head_bytes"] * (GRID > 0))[1])
+
+
+def _joined(notes: tuple[str, ...], more: tuple[str, ...]) -> tuple[str, ...]:
+    return (*notes, *(note for note in more if note not in notes))
 
 
 def _passes(process: Process, drafter: StepCost, n: Array) -> Array:

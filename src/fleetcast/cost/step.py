@@ -64,6 +64,7 @@ class StepCost:
         devices: devices of a replica.
         spread: standard deviation of log(time) that the kernels' fit leaves.
         notes: what was transferred from other devices.
+        drafters: devices beside them that only draft.
     """
 
     tables: Mapping[str, Array]
@@ -75,6 +76,7 @@ class StepCost:
     devices: int
     spread: float
     notes: tuple[str, ...] = field(default=())
+    drafters: int = 0
 
 
 def step_cost(

@@ -19,7 +19,7 @@ ROLES = ("all", "prefill", "decode")
 """What the replicas of a pool do; the kernel numbers them in this order."""
 DTYPES = ("fp32", "bf16", "fp16", "fp8", "fp8-weights", "int8", "int4", "mxfp4", "nvfp4")
 KV_DTYPES = ("auto", "fp32", "bf16", "fp16", "fp8", "int8", "int4")
-DRAFTING = ("model", "acceptance", "drafter_correlation", "lookups")
+DRAFTING = ("model", "acceptance", "drafter_correlation", "lookups", "pipelined")
 """What ``speculate`` says beside its policy: see `Drafting`."""
 LOWEST_CLOCK = 0.3
 """Least share of the top clock that the clock model covers."""
@@ -30,7 +30,9 @@ class Drafting(Spec):
     """Who drafts tokens for speculation, and how good the drafts are.
 
     Attributes:
-        model: of the drafter, by catalogue name or path; it runs on the pool's devices. None for n-grams.
+        model: of the drafter, by catalogue name or path. None for n-grams.
+        pipelined: each drafter runs on a device of its own, and drafts for half of the batch while the other half is
+            checked; else they run on the pool's devices, before each check.
         acceptance: chance that a drafted token is accepted where those before it were; a list gives one per
             position, a name a published profile; None = assumed.
         drafter_correlation: of several drafters, from 0 = independent to 1 = copies of one another.
@@ -41,6 +43,7 @@ class Drafting(Spec):
     acceptance: float | str | tuple[float, ...] | None = None
     drafter_correlation: float = 0.5
     lookups: float = 1.0
+    pipelined: bool = False
 
 
 class Pool(Spec):
@@ -87,8 +90,16 @@ class Pool(Spec):
     speculate: Table | tuple[Table | str, ...] | str | None = None
 
     def devices(self) -> int:
-        """Devices of a complete pool: replicas x tensor x pipeline x attention-DP."""
-        return one(self.replicas) * one(self.tensor_parallel) * one(self.pipeline_parallel) * one(self.attention_dp)
+        """Devices of a complete pool: replicas x (tensor x pipeline x attention-DP, and drafters apart)."""
+        own = one(self.tensor_parallel) * one(self.pipeline_parallel) * one(self.attention_dp)
+        return one(self.replicas) * (own + self.drafters())
+
+    def drafters(self) -> int:
+        """Devices of a replica of a complete pool that draft and do nothing else."""
+        table = self.speculate
+        if not isinstance(table, dict) or not table.get("pipelined"):
+            return 0
+        return int(table.get("drafters", 1)) * one(self.attention_dp)
 
 
 class Plan(Spec):

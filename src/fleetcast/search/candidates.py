@@ -182,9 +182,21 @@ def fit(state: Setting, space: Space) -> Fitted:
             kinds = tuple(apart[space.rows["pool"][row]][v] for row, v in zip(rows, choice, strict=True))
             layout = layouts.setdefault((rows, kinds), len(layouts))
             plan = Plan(pools=tuple(pools), route=route)
+            if not _room_for_drafters(complete, pools):
+                continue
             candidates.append(Candidate(len(candidates), rows, layout, plan, complete, floor))
     every = _enumerated(space, usable, len(combinations))
     return Fitted(tuple(candidates), tuple(rejected), every, (*space.lines, *how))
+
+
+def _room_for_drafters(servers: Sequence[Server], pools: Sequence[Pool]) -> bool:
+    """Whether the groups hold the devices of drafters too, which a layout does not count."""
+    if not any(pool.drafters() for pool in pools):
+        return True
+    taken: dict[str, int] = {}
+    for server, pool in zip(servers, pools, strict=True):
+        taken[server.group.name] = taken.get(server.group.name, 0) + pool.devices()
+    return all(taken[s.group.name] <= s.group.count for s in servers)
 
 
 def refusal(state: Setting, space: Space) -> tuple[str, Infeasible] | None:

@@ -11,12 +11,15 @@ import msgspec
 
 from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
-from fleetcast.policy import batch, memory, order, route
+from fleetcast.policy import batch, memory, order, route, speculate
 from fleetcast.scenario.load import Scenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE
 from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES
 
-FAMILIES: dict[str, ModuleType] = {"batch": batch, "order": order, "memory": memory, "route": route}
+FAMILIES: dict[str, ModuleType] = {
+    "batch": batch, "order": order, "memory": memory, "route": route,
+    "speculate": speculate,
+}  # fmt: skip
 
 
 def scenario_schema() -> dict[str, Any]:
@@ -55,7 +58,7 @@ def _plan(parts: dict[str, Any]) -> dict[str, Any]:
         pool[name].pop("default", None)
     for name, known in (("dtype", DTYPES), ("kv_dtype", KV_DTYPES)):
         pool[name] = pool[name] | _one_or_several({"enum": list(known)})
-    for name in ("batch", "order", "memory"):
+    for name in ("batch", "order", "memory", "speculate"):
         pool[name] = {"description": pool[name].get("description", "")} | _policy(FAMILIES[name], several=True)
     chosen = {"route": _policy(FAMILIES["route"], several=False)}
     pools = {"pools": {"type": "array", "items": {"$ref": "#/$defs/Pool"}, "minItems": 1}}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -20,10 +20,15 @@ from numpy.typing import NDArray
 from fleetcast.base.errors import Infeasible, SpecError, closest
 from fleetcast.base.rng import rng
 from fleetcast.base.spec import build, describe, to_builtins
+from fleetcast.cost.engine import Engine
+from fleetcast.cost.memory import Memory, layout_memory
 from fleetcast.cost.speculate import Floats, Process, chain, rates_of, voted
+from fleetcast.cost.step import StepCost, step_cost
 from fleetcast.policy import speculate as family
+from fleetcast.scenario.fleet.tree import Group
 from fleetcast.scenario.plan import Drafting, Pool, drafting_of
-from fleetcast.scenario.workload.models import Model
+from fleetcast.scenario.workload.models import Layout, Model
+from fleetcast.scenario.workload.precision import Precision, as_engine
 from fleetcast.scenario.workload.requests import Requests
 
 ASSUMED = 0.7
@@ -42,6 +47,7 @@ class Speculation:
         process: what calls yield.
         seed: of the draws.
         notes: what was taken as given.
+        drafter: model, layout and precision of one drafter; None for n-grams.
     """
 
     policy: Any
@@ -49,6 +55,14 @@ class Speculation:
     process: Process
     seed: int
     notes: tuple[str, ...] = ()
+    drafter: tuple[Model, Layout, Precision] | None = None
+
+    @property
+    def beside(self) -> list[tuple[Model, Layout, Precision]]:
+        """The drafters that share the target's devices."""
+        if self.drafter is None or self.drafting.pipelined:
+            return []
+        return [self.drafter] * self.process.drafters
 
     def calls(self, requests: Requests) -> NDArray[np.int64]:
         """Returns the passes of each request that make its tokens: its prefill and its calls.
@@ -76,6 +90,11 @@ def table_of(pool: Pool, path: str) -> dict[str, Any] | None:
         )  # fmt: skip
     if type(policy) is family.Off:
         return describe(policy)
+    if drafting.pipelined and drafting.model is None:
+        raise SpecError(
+            f"{path}.speculate.pipelined", "has no draft model to run on devices of its own", value=True,
+            limit="a model beside it", hint="Leave it out",
+        )  # fmt: skip
     if drafting.model is None and type(policy) is not family.Ngram:
         raise SpecError(
             f"{path}.speculate.model", "is missing", limit="a draft model with the target's vocabulary",
@@ -86,13 +105,20 @@ def table_of(pool: Pool, path: str) -> dict[str, Any] | None:
     return describe(policy) | more
 
 
-def speculation_of(pool: Pool, target: Model, drafter: Model | None, seed: int, path: str = "plan") -> Speculation:
-    """Returns what a pool that speculates drafts.
+def checked(speculation: Speculation | None) -> float:
+    """Returns the tokens a sequence that one iteration checks."""
+    return 1.0 if speculation is None else speculation.process.length + 1.0
+
+
+def speculation_of(
+    pool: Pool, target: Model, named: Callable[[str, str], Model], seed: int, path: str = "plan"
+) -> Speculation | None:
+    """Returns what a pool drafts, None where it drafts nothing.
 
     Args:
-        pool: complete, its ``speculate`` not off.
+        pool: complete.
         target: model that checks.
-        drafter: model that drafts, None for n-grams.
+        named: (name, path for errors) -> model.
         seed: of the scenario.
         path: prefix for errors.
 
@@ -100,6 +126,8 @@ def speculation_of(pool: Pool, target: Model, drafter: Model | None, seed: int, 
         SpecError: a drafter that is no smaller than its target or has another vocabulary.
         Infeasible: pipeline stages, which drafts do not go with.
     """
+    if pool.speculate is None or (isinstance(pool.speculate, dict) and pool.speculate.get("kind") == "off"):
+        return None
     asked, drafting = drafting_of(pool.speculate, f"{path}.speculate")
     if pool.role == "prefill":
         raise SpecError(
@@ -111,8 +139,13 @@ def speculation_of(pool: Pool, target: Model, drafter: Model | None, seed: int, 
             hint="Use tensor_parallel alone, or speculate = \"off\"",
         )  # fmt: skip
     policy = build(family, asked, f"{path}.speculate")
-    if drafter is not None:
-        _check_pair(drafting.model, drafter, target, f"{path}.speculate.model")
+    drafter = None
+    if drafting.model is not None:
+        model = named(drafting.model, f"{path}.speculate.model")
+        _check_pair(drafting.model, model, target, f"{path}.speculate.model")
+        split = Layout(tensor_parallel=1 if drafting.pipelined else int(pool.tensor_parallel or 1))  # type: ignore[arg-type]
+        split = Layout() if model.misfit(split) is not None else split
+        drafter = model, split, as_engine("auto", model.precision)
     acceptance, note = acceptance_of(drafting.acceptance, f"{path}.speculate.acceptance")
     process = process_of(policy, acceptance, drafting)
     notes = [note] if note else []
@@ -121,7 +154,42 @@ def speculation_of(pool: Pool, target: Model, drafter: Model | None, seed: int, 
             f"{process.drafters} drafters that err alike in {drafting.drafter_correlation:.0%} of positions "
             "(drafter_correlation), otherwise on their own"
         )
-    return Speculation(policy, drafting, process, seed, tuple(notes))
+    return Speculation(policy, drafting, process, seed, tuple(notes), drafter)
+
+
+def drafter_costs(
+    speculation: Speculation, group: Group, kv: str, profile: Engine, max_batch: int, budget: int, room: Memory,
+    clock: float, shared: dict[Any, Any],
+) -> tuple[StepCost, Memory]:  # fmt: skip
+    """Returns what a pass of one drafter costs, and the target's memory as far as a drafter's own device keeps up.
+
+    Args:
+        speculation: with a drafter.
+        group: devices.
+        kv: dtype of both caches.
+        profile: engine.
+        max_batch: most sequences of a lane.
+        budget: most tokens of an iteration.
+        room: of the target.
+        clock: share of the top clock.
+        shared: see `cost.step.step_cost`.
+
+    Raises:
+        Infeasible: a drafter does not fit on a device of its own.
+    """
+    assert speculation.drafter is not None
+    if speculation.drafting.pipelined:
+        model, split, precision = speculation.drafter
+        own = layout_memory(model, group.device, split, precision, kv, profile, max_batch, budget)
+        if not own.fits:
+            raise Infeasible(
+                f"memory of a device for {model.id}, which drafts on it", need=own.weights + own.activations,
+                have=own.total - own.reserve, unit="B", hint="Choose a smaller drafter or max_batch",
+            )  # fmt: skip
+        blocks = min(room.blocks, own.blocks)
+        room = replace(room, blocks=blocks, tokens=blocks * profile.block)
+    cost = step_cost(*speculation.drafter, kv, group, profile, max_batch, room.blocks, clock, shared)
+    return cost, room
 
 
 def process_of(policy: Any, acceptance: float | tuple[float, ...], drafting: Drafting) -> Process:

@@ -22,13 +22,13 @@ from fleetcast.policy import batch, memory, order, route
 from fleetcast.scenario.fleet.signals import Signal, signal
 from fleetcast.scenario.fleet.tree import Group, Tree, resolve
 from fleetcast.scenario.load import Scenario
-from fleetcast.scenario.plan import Plan, Pool, as_tuple, clock_of, drafting_of, pool_label, replace
+from fleetcast.scenario.plan import Plan, Pool, as_tuple, clock_of, pool_label, replace
 from fleetcast.scenario.workload import catalog
 from fleetcast.scenario.workload.arrivals import traffic
 from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.scenario.workload.precision import Precision, as_engine
 from fleetcast.scenario.workload.requests import Requests
-from fleetcast.sim.serving.drafting import Speculation, speculation_of, table_of
+from fleetcast.sim.serving.drafting import Speculation, checked, drafter_costs, speculation_of, table_of
 
 DEFAULT_ENGINE = "vllm-1"
 FAMILIES = {"batch": batch, "order": order, "memory": memory}
@@ -83,12 +83,12 @@ class Setting:
         """Prompt and output tokens of all requests."""
         return int(self.requests.prompt.sum()), int(self.requests.output.sum())
 
-    def model_named(self, name: str | None) -> Model:
-        """Returns the workload's model, or another one a pool names."""
+    def model_named(self, name: str | None, path: str = "plan.model") -> Model:
+        """Returns the workload's model, or another one a pool names at ``path``."""
         if name is None or name == self.scenario.workload.model:
             return self.model
         if name not in self._models:
-            self._models[name] = model_at(name, Path(self.scenario.folder), "plan.model")
+            self._models[name] = model_at(name, Path(self.scenario.folder), path)
         return self._models[name]
 
     def group_of(self, pool: Pool, path: str = "plan.on") -> Group:
@@ -141,25 +141,25 @@ class Setting:
         kv = kv_dtype_of(str(pool.kv_dtype), profile, precision)
         policies = {name: policy_of(space, getattr(pool, name), f"plan.{name}") for name, space in FAMILIES.items()}
         max_batch, budget = sizes(policies["batch"])
-        speculation, drafter = self._drafts(pool, architecture, layout, kv, profile)
-        beside = speculation.process.drafters if speculation is not None and drafter is not None else 0
+        speculation = speculation_of(pool, architecture, self.model_named, self.scenario.seed)
         room = layout_memory(
             architecture, group.device, layout, precision, kv, profile, max_batch, budget,
-            beside=[drafter] * beside if drafter is not None else [],
-            checked=1.0 if speculation is None else speculation.process.length + 1.0,
+            beside=speculation.beside if speculation is not None else (), checked=checked(speculation),
         )  # fmt: skip
+        drafters = None
+        if speculation is not None and speculation.drafter is not None:
+            drafters, room = drafter_costs(
+                speculation, group, kv, profile, max_batch, budget, room, clock_of(pool), self._kernels
+            )  # fmt: skip
         longest = int(self.requests.prompt.max()) + 1 if pool.role == "prefill" else self.longest
         if (wrong := misfit(room, longest, pool_label(pool))) is not None:
             raise wrong
         cost = step_cost(
             architecture, layout, precision, kv, group, profile, max_batch, room.blocks, clock_of(pool),
-            self._kernels, queries=1.0 if speculation is None else speculation.process.length + 1.0,
+            self._kernels, queries=checked(speculation),
         )  # fmt: skip
         if speculation is not None:
-            small = None if drafter is None else step_cost(
-                *drafter, kv, group, profile, max_batch, room.blocks, clock_of(pool), self._kernels
-            )  # fmt: skip
-            cost = with_drafts(cost, speculation.process, small)
+            cost = with_drafts(cost, speculation.process, drafters, speculation.drafting.pipelined)
             cost = replace_fields(cost, notes=(*cost.notes, *speculation.notes))
         if (cut := architecture.misfit(layout, precision)) is not None:
             note = f"{architecture.id} with {pool_label(pool)}: {profile.name} refuses to load it ({cut})"
@@ -168,24 +168,6 @@ class Setting:
             pool, group, architecture, profile, layout, precision, kv, policies["batch"], policies["order"],
             policies["memory"], room, cost, speculation,
         )  # fmt: skip
-
-    def _drafts(
-        self, pool: Pool, target: Model, layout: Layout, kv: str, profile: Engine
-    ) -> tuple[Speculation | None, tuple[Model, Layout, Precision] | None]:
-        """Returns what a pool drafts, and the drafter as it is laid out on the pool's devices."""
-        if pool.speculate is None or (isinstance(pool.speculate, dict) and pool.speculate.get("kind") == "off"):
-            return None, None
-        _, drafting = drafting_of(pool.speculate, "plan.speculate")
-        drafter = None
-        if drafting.model is not None:
-            drafter = model_at(drafting.model, Path(self.scenario.folder), "plan.speculate.model")
-        found = speculation_of(pool, target, drafter, self.scenario.seed)
-        if drafter is None:
-            return found, None
-        split = Layout(tensor_parallel=layout.tensor_parallel)
-        if drafter.misfit(split) is not None:
-            split = Layout()
-        return found, (drafter, split, as_engine("auto", drafter.precision))
 
 
 def setting(scenario: Scenario) -> Setting:

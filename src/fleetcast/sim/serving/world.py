@@ -166,7 +166,7 @@ def _outcome(
     dollars = account.money(servers, span)
     grams = account.carbon(energy, state.grid, start, end)
     prompt_tokens, output_tokens = state.tokens
-    devices = sum(s.cost.devices for s in servers)
+    devices = sum(s.cost.devices + s.cost.drafters for s in servers)
     flops = sum((w["flops"] + w["attention_flops"]) * s.cost.devices for w, s in zip(work, servers, strict=True))
     peak = sum(s.cost.work["peak"] * s.cost.devices for s in servers)
     traffic = sum((w["bytes"] + w["cache_bytes"]) * s.cost.devices for w, s in zip(work, servers, strict=True))
@@ -213,7 +213,7 @@ def _outcome(
         breakdown={"time": times, "energy": joules, "memory": tightest.room.table()},
         resources=tuple(
             {
-                "name": name, "devices": s.cost.devices, "device": s.group.device.id,
+                "name": name, "devices": s.cost.devices + s.cost.drafters, "device": s.group.device.id,
                 "busy": r["busy"] / span if span > 0 else 0.0, "requests": int(c),
                 "peak_running": r["peak_running"],
                 "kv_tokens": s.room.tokens * s.layout.pipeline_parallel * s.layout.attention_dp,
