@@ -133,6 +133,8 @@ def pool_label(pool: Pool) -> str:
             parts.append(f"{name}{one(value)}")
     if isinstance(pool.clock, float) and pool.clock < 1:
         parts.append(f"at {pool.clock:.0%} clock")
+    if pool.drafters():
+        parts.append(f"+{pool.drafters()} drafting")
     role = "" if pool.role == "all" else f"{pool.role} "
     return role + " ".join(parts) + (f" on {pool.on}" if pool.on else "")
 
