@@ -41,6 +41,7 @@ from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES, LOWEST_CLOCK, ROL
 from fleetcast.scenario.workload.architectures import BUILDERS
 from fleetcast.scenario.workload.catalog import models
 from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving
+from fleetcast.sim.serving.drafting import profiles
 from fleetcast.sim.serving.setting import DEFAULT_ENGINE
 from fleetcast.view.exports.machines import MAKES
 
@@ -410,6 +411,15 @@ def policy_table() -> str:
     return table(("decision", "kind", "settings", "rule", "from"), rows)
 
 
+def acceptance_table() -> str:
+    """Returns the published acceptance profiles: name, rates by position, who drafts for whom, source, status."""
+    rows = [
+        (f"`{name}`", ", ".join(f"{rate:g}" for rate in row["rates"]), row["pair"], row["source"], row["status"])
+        for name, row in profiles().items()
+    ]
+    return table(("profile", "rates", "pair and task", "source", "status"), rows)
+
+
 def policy_rules() -> str:
     """Returns what each module of a policy says of itself, after its first line."""
     parts = []
@@ -456,6 +466,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "grids": grid_table, "models": model_table, "architectures": architecture_table, "engines": engine_table,
     "engine-sources": engine_sources, "engine-keys": engine_keys, "host-keys": host_keys,
     "host-ranges": host_ranges, "host": host_table, "exports": export_makes,
+    "acceptance": acceptance_table,
     "policies": policy_table, "policy-rules": policy_rules, "metrics": metric_table,
 }  # fmt: skip
 """What a page may ask for, by name."""

@@ -5,7 +5,7 @@ import pytest
 import fleetcast
 from fleetcast.view import verbs
 
-PLANNED = ("quickstart", "mixture-of-experts", "mixed-fleet", "carbon")
+PLANNED = ("quickstart", "mixture-of-experts", "mixed-fleet", "carbon", "speculation")
 DECIDED = ("simulate", "phone", "closed-loop", "capacity", "pools", "policies", "two-nodes")
 
 

@@ -47,6 +47,6 @@ def setup(scenario: Scenario, table: Mapping[str, Any]) -> str:
     pools, keys = scenario.plan.pools, {"weights": "dtype", "cache": "kv_dtype"}
     silent = [n for n in SETUP if all(getattr(pool, keys.get(n, n)) is None for pool in pools)]
     silent += [] if scenario.plan.route is not None else ["route"]
-    default = "all" if len(silent) == len(SETUP) + 1 else ", ".join(silent)
+    default = "all" if len(silent) == len(said) else ", ".join(silent)
     text = ", ".join(f"{name} {value}" for name, value in said.items())
     return f"{text[0].upper()}{text[1:]}" + (f"; by default: {default}." if silent else ".")
