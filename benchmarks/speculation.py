@@ -85,7 +85,7 @@ def crossover(claim: str, speculate: dict[str, Any], tensor: int, plain: dict[in
             f"prompt 1,024, output 256, closed loop; {speculate['length']} tokens drafted, acceptance "
             f"{speculate['acceptance']} assumed",
         ),
-        null=Null(value=1.0, what="tokens/s without drafts, as a factor, at any number of users"),
+        null=Null(value=0, what="never drafting gains nothing at any load"),
         bar="faster for one user, slower for 256", holds=gains[min(gains)] > 1.0 > gains[max(gains)],
         reproduced="other setting", reason="simulated, and the acceptance is assumed",
         seconds=cpu_seconds() - start, command=command,
@@ -100,7 +100,7 @@ def mean_tokens(runs: int, command: str) -> Record:
         for length in (1, 4, 8, 16):
             rates = rates_of(acceptance, length)
             drawn = 1.0 + np.cumprod(draw.random((runs, length)) < rates, axis=1).sum(axis=1).mean()
-            worst = max(worst, abs(tokens_per_call(rates) / drawn - 1.0))
+            worst = max(worst, abs(tokens_per_call(rates) / float(drawn) - 1.0))
     return Record(
         system=45, claim="expected tokens per call of the target against drawn ones, largest error",
         ours=Ours(
@@ -263,7 +263,7 @@ def mixed(runs: int, command: str) -> Record:
             "of a call; the policy itself, call by call",
         ),
         null=Null(value=round(fixed[4] / fixed[best], 3), what="always 4 tokens"),
-        bar="above 1", holds=found > fixed[best], reproduced="other setting",
+        bar="above 1", holds=bool(found > fixed[best]), reproduced="other setting",
         reason="made-up requests; no model runs", seconds=cpu_seconds() - start, command=command,
     )  # fmt: skip
 

@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks import speculation
+from benchmarks.records import from_json, to_json
 
 
 @pytest.mark.parametrize(
@@ -15,4 +16,5 @@ def test_crossing(gains: dict[int, float], at: float) -> None:
 def test_quick_records_hold() -> None:
     records = speculation.records(quick=True)
     assert {r.system for r in records} == {45} and len({r.claim for r in records}) == len(records)
+    assert from_json(to_json(records)) == records
     assert all(r.holds for r in records), [(r.claim, r.ours.value) for r in records if not r.holds]
