@@ -7,8 +7,11 @@ import numpy as np
 import pytest
 
 from fleetcast.base.errors import Infeasible, SpecError
+from fleetcast.base.spec import build
 from fleetcast.cost.speculate import constant_tokens
+from fleetcast.policy import route
 from fleetcast.scenario.load import load
+from fleetcast.sim.serving import stepwise
 from fleetcast.sim.serving.setting import Setting, complete, setting
 from fleetcast.sim.serving.world import simulate
 
@@ -155,6 +158,33 @@ def test_the_reference_world_gives_the_same_outcome() -> None:
 def test_nonsense_is_refused_with_its_place(speculate: Any, plan: Any, error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         run(speculate, **plan)
+
+
+def test_a_decode_pool_drafts_and_a_prefill_pool_does_not() -> None:
+    layout = {"replicas": 1, "tensor_parallel": 4, "pipeline_parallel": 1}
+    pools = [layout | {"role": "prefill"}, layout | {"role": "decode", "speculate": FIXED}]
+    table = {
+        "fleet": {"devices": "8x h100-sxm"},
+        "workload": {
+            "model": "llama-3.1-70b", "arrivals": {"kind": "poisson", "rate": "1 /s", "requests": 40},
+            "lengths": {"kind": "fixed", "prompt": 512, "output": 128},
+        },
+    }  # fmt: skip
+    state = setting(load(table | {"plan": {"pools": pools}}))
+    plan = complete(state, state.scenario.plan)
+    servers = [state.server(pool) for pool in plan.pools]
+    assert [s.speculation is None for s in servers] == [True, False]
+    fast, slow = (
+        simulate(state, plan),
+        stepwise.run(state, servers, build(route, plan.route, "plan.route"), record=False, by_step=True),
+    )
+    np.testing.assert_allclose(fast.requests.e2e - fast.requests.ttft, slow.finish - slow.first, rtol=1e-9)
+    plain = setting(load(table | {"plan": {"pools": [pools[0], layout | {"role": "decode"}]}}))
+    other = simulate(plain, complete(plain, plain.scenario.plan))
+    assert fast.metrics["tpot"]["mean"] < 0.7 * other.metrics["tpot"]["mean"]
+    with pytest.raises(SpecError, match="nothing to draft in a prefill pool"):
+        wrong = setting(load(table | {"plan": {"pools": [pools[0] | {"speculate": FIXED}, pools[1]]}}))
+        complete(wrong, wrong.scenario.plan)
 
 
 def test_drafters_apart_take_devices_and_hide_behind_the_check() -> None:

@@ -80,6 +80,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "rate": 10.0, "cost": {"overlap": True, "lag": True, "host_step": 0.0125, "capacity": 900}, "drafts": 2,
     },
     "drafts closed": {"rate": 1.0, "cost": {"capacity": 700}, "users": 20, "replicas": 2, "drafts": 4},
+    "drafts, split": {"rate": 20.0, "cost": {"capacity": 900}, "roles": ("prefill", "decode", "decode"), "drafts": 4},
     "drafts adaptive": {"rate": 20.0, "cost": {"capacity": 700}, "drafts": speculate.Minions(start=1)},
 }  # fmt: skip
 
