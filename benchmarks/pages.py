@@ -30,7 +30,7 @@ from fleetcast.base.show import show
 from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
 from fleetcast.cost.engine import Engine, Host, engines
-from fleetcast.policy import batch, memory, order, power, route
+from fleetcast.policy import batch, memory, order, power, route, speculate
 from fleetcast.scenario.fleet.catalog import devices, links
 from fleetcast.scenario.fleet.signals import grids
 from fleetcast.scenario.fleet.spec import Fleet, FleetGroup
@@ -44,6 +44,7 @@ from fleetcast.scenario.workload.exits import Exit, families
 from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving
 from fleetcast.search.advice.techniques import FORMATS, SHAPES, storage_of
 from fleetcast.search.tiers.family import runs, whole
+from fleetcast.sim.serving.drafting import profiles
 from fleetcast.sim.serving.setting import DEFAULT_ENGINE
 from fleetcast.view.exports.machines import MAKES
 
@@ -82,6 +83,7 @@ EXAMPLES: Mapping[str, str] = {
     "plan.memory": '{ kind = "swap" }', "plan.overlap": '["none", "nano"]',
     "plan.cascade.on": '"cloud"', "plan.cascade.exit": "28", "plan.cascade.handoff": '"hidden"',
     "plan.cascade.split": "11", "plan.cascade.after": '"phone"', "plan.cascade.threshold": "0.7",
+    "plan.speculate": '{ kind = "fixed", length = 4, model = "llama-3.2-1b", acceptance = 0.7 }',
 }  # fmt: skip
 """One value per key, as a file has it; a test loads each."""
 
@@ -92,6 +94,7 @@ CHOICES: Mapping[str, Iterable[str]] = {
     "plan.role": ROLES, "plan.dtype": DTYPES, "plan.kv_dtype": KV_DTYPES, "plan.activation_dtype": DTYPES,
     "plan.batch": kinds(batch), "plan.order": kinds(order), "plan.memory": kinds(memory), "plan.engine": engines(),
     "plan.overlap": OVERLAPS,
+    "plan.speculate": kinds(speculate),
 }  # fmt: skip
 RANGES: Mapping[str, str] = {
     "seed": "0 to 2^63",
@@ -110,6 +113,7 @@ DEFAULTS: Mapping[str, str] = {
     "objective.minimize": '`"cost"`', "plan.dtype": "the checkpoint's", "plan.engine": f'`"{DEFAULT_ENGINE}"`',
     "plan.batch": "the engine's", "plan.order": "the engine's", "plan.memory": "the engine's",
     "plan.overlap": '`"none"`',
+    "plan.speculate": '`"off"`',
     "plan.model": "the workload's", "plan.expert_parallel": "`1`", "plan.attention_dp": "`1`",
     "plan.kv_dtype": '`"auto"`',
     "plan.activation_dtype": "follows dtype", "plan.clock": "`1.0`", "plan.on": "the only group",
@@ -424,7 +428,7 @@ def _literal(path: Path, name: str) -> Any:
 def policy_table() -> str:
     """Returns every policy: decision, kind, settings with defaults and ranges, what it does, where it is from."""
     rows = []
-    for family in (batch, order, memory, route, power):
+    for family in (batch, order, memory, route, power, speculate):
         for kind, made in kinds(family).items():
             module = inspect.getmodule(made)
             about = (inspect.getdoc(made) or "").split("\n")[0].replace("``", "`")
@@ -432,10 +436,19 @@ def policy_table() -> str:
     return table(("decision", "kind", "settings", "rule", "from"), rows)
 
 
+def acceptance_table() -> str:
+    """Returns the published acceptance profiles: name, rates by position, who drafts for whom, source, status."""
+    rows = [
+        (f"`{name}`", ", ".join(f"{rate:g}" for rate in row["rates"]), row["pair"], row["source"], row["status"])
+        for name, row in profiles().items()
+    ]
+    return table(("profile", "rates", "pair and task", "source", "status"), rows)
+
+
 def policy_rules() -> str:
     """Returns what each module of a policy says of itself, after its first line."""
     parts = []
-    for family in (batch, order, memory, route, power):
+    for family in (batch, order, memory, route, power, speculate):
         for kind, made in kinds(family).items():
             text = (getattr(inspect.getmodule(made), "__doc__", "") or "").strip()
             first, _, rest = text.partition("\n\n")
@@ -517,6 +530,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "engine-sources": engine_sources, "engine-keys": engine_keys, "host-keys": host_keys,
     "host-ranges": host_ranges, "host": host_table, "exports": export_makes,
     "autolife": autolife_table, "techniques": technique_table, "storage": storage_table, "families": family_table,
+    "acceptance": acceptance_table,
     "policies": policy_table, "policy-rules": policy_rules, "metrics": metric_table,
 }  # fmt: skip
 """What a page may ask for, by name."""

@@ -62,6 +62,24 @@ CASES: dict[str, dict[str, Any]] = {
         "devices": "2x l4", "model": "gpt-oss-20b",
         "plan": {"batch": CHUNKED, "order": {"kind": "shortest_prompt"}, "memory": {"kind": "swap"}},
     },
+    "drafts": {
+        "devices": "2x l40s", "model": "llama-3.1-8b",
+        "plan": {
+            "batch": {"kind": "chunked", "chunk": [64, 2048], "max_batch": [2, 64]},
+            "speculate": [
+                "off", {"kind": "fixed", "model": "llama-3.2-1b", "length": [1, 5], "acceptance": [0.8, 0.6]},
+                {"kind": "minions", "model": "llama-3.2-1b", "drafters": 2},
+                {"kind": "fixed", "model": "llama-3.2-1b", "pipelined": True},
+            ],
+        },
+    },
+    "drafts from the context, windows, swap": {
+        "devices": "2x l4", "model": "gpt-oss-20b",
+        "plan": {
+            "batch": {"kind": "chunked", "chunk": [64, 2048], "max_batch": [2, 64]}, "memory": {"kind": "swap"},
+            "speculate": ["off", {"kind": "ngram", "length": 6, "acceptance": 0.5, "lookups": 0.4}],
+        },
+    },
 }  # fmt: skip
 
 

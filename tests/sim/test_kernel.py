@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetcast.policy import memory, order, route
+from fleetcast.cost.drafted import with_drafts
+from fleetcast.policy import memory, order, route, speculate
+from fleetcast.scenario.plan import Drafting
 from fleetcast.sim.serving import reference, stepwise
+from fleetcast.sim.serving.drafting import Speculation, process_of
 from fleetcast.sim.serving.world import _run_kernel
 from tests.sim.worlds import World, policies, step_cost, world
 
@@ -64,7 +67,24 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
     "split ranks": {"rate": 60.0, "cost": {"ranks": 2, "capacity": 300}, "roles": ("prefill", "decode", "decode")},
     "closed": {"rate": 1.0, "cost": {"capacity": 700}, "users": 20, "replicas": 2},
-}
+    "drafts": {"rate": 20.0, "cost": {"capacity": 2000}, "drafts": 4},
+    "drafts tight": {"rate": 60.0, "cost": {"capacity": 500}, "drafts": 3},
+    "drafts swapping": {"rate": 60.0, "cost": {"capacity": 500}, "drafts": 3, "eviction": memory.Swap()},
+    "drafts, windows": {
+        "rate": 20.0, "drafts": 4,
+        "cost": {"window": 300, "window_share": 0.5, "full_share": 0.5, "capacity": 900},
+    },
+    "drafts, only windows": {
+        "rate": 9.0, "drafts": 2, "cost": {"window": 64, "window_share": 1.0, "full_share": 0.0, "capacity": 900},
+    },
+    "drafts over ranks": {"rate": 30.0, "cost": {"ranks": 3, "experts": 2e-3, "capacity": 400}, "drafts": 4},
+    "drafts overlapped": {
+        "rate": 10.0, "cost": {"overlap": True, "lag": True, "host_step": 0.0125, "capacity": 900}, "drafts": 2,
+    },
+    "drafts closed": {"rate": 1.0, "cost": {"capacity": 700}, "users": 20, "replicas": 2, "drafts": 4},
+    "drafts, split": {"rate": 20.0, "cost": {"capacity": 900}, "roles": ("prefill", "decode", "decode"), "drafts": 4},
+    "drafts adaptive": {"rate": 20.0, "cost": {"capacity": 700}, "drafts": speculate.Minions(start=1)},
+}  # fmt: skip
 
 
 def routing(place: World) -> Any:
@@ -77,9 +97,21 @@ def run(place: World, policy: Any = None, *, by_step: bool) -> Any:
     return _run_kernel(place, place.servers, policy or routing(place), record=True, by_step=by_step)  # type: ignore[arg-type]
 
 
+def drafted(cost: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The cost of checking drafts and the options that name who drafts, where a shape has drafts."""
+    policy = options.pop("drafts", None)
+    if policy is None:
+        return cost, options
+    policy = speculate.Fixed(length=policy) if isinstance(policy, int) else policy
+    process = process_of(policy, 0.7, Drafting())
+    drafter = step_cost()
+    return with_drafts(cost, process, drafter), options | {"speculation": Speculation(policy, Drafting(), process, 7)}
+
+
 def build(shape: str, kind: str, seed: int = 0, count: int = 160) -> World:
     options = dict(SHAPES[shape])
     cost = step_cost(**options.pop("cost", {}))
+    cost, options = drafted(cost, options)
     spill, layerwise = options.pop("spill", 0.0), options.pop("layerwise", True)
     found = world(seed, count, options.pop("rate"), policies()[kind], cost=cost, **options)
     found.spill, found.layerwise = spill, layerwise
@@ -152,6 +184,7 @@ def test_random_worlds_agree(
         "block": block,
     }
     cost = step_cost(**options.pop("cost"))
+    cost, options = drafted(cost, options)
     spill, layerwise = options.pop("spill", 0.0), options.pop("layerwise", True)
     place = world(seed, count, options.pop("rate"), policies()[kind], cost=cost, **options)
     place.spill, place.layerwise = spill, layerwise

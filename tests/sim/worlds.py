@@ -31,6 +31,7 @@ def step_cost(**changes: Any) -> StepCost:
         "host_step": 1e-3, "host_seq": 1e-5, "host_token": 1e-8, "overlap": False, "eager": 0.02,
         "graph_tokens": 512, "graph_prefill": False, "stages": 1, "stage_share": 1.0, "ranks": 1,
         "capacity": 6000, "block": 16, "cut": 1 << 60, "watermark": 0, "swap_block": 1e-4, "lag": False,
+        "unit": 1, "growth": 1, "width": 1, "ahead": 0,
     }  # fmt: skip
     api = changes.pop("api", 0.0)
     scalars |= changes
@@ -39,8 +40,11 @@ def step_cost(**changes: Any) -> StepCost:
         "gemm": dense, "memory-bound": zero, "communication": zero, "experts": tables["experts"],
         "dense_communication": zero,
     }  # fmt: skip
+    work = {
+        "weight_bytes": 1e9 + zero, "head_bytes": 1e8, "flops_token": 2e9, "flops_head": 1e8, "kv_bytes": 1e4,
+    }  # fmt: skip
     return StepCost(
-        tables=tables, scalars=scalars, parts=parts, work={}, api=api, api_token=0.0,
+        tables=tables, scalars=scalars, parts=parts, work=work, api=api, api_token=0.0,
         devices=int(scalars["stages"] * scalars["ranks"]), spread=0.1,
     )  # fmt: skip
 
@@ -64,7 +68,7 @@ class World:
 def world(
     seed: int, count: int, rate: float, policy: Any, *, cost: StepCost | None = None, replicas: int = 1,
     ranking: Any = None, eviction: Any = None, users: int = 0, prompt: int = 1500, output: int = 320,
-    roles: tuple[str, ...] = (),
+    roles: tuple[str, ...] = (), speculation: Any = None,
 ) -> World:  # fmt: skip
     """Returns a world of random requests."""
     draw = np.random.default_rng(seed)
@@ -79,6 +83,7 @@ def world(
         SimpleNamespace(
             cost=cost, batch=policy, order=ranking or order.Fifo(), memory=eviction or memory.Recompute(),
             pool=SimpleNamespace(role=role), group=None, model=model, kv_dtype="bf16",
+            speculation=speculation,
         )
         for cost in (cost or step_cost(),) for role in roles or ("all",) * replicas
     ]  # fmt: skip

@@ -5,7 +5,7 @@ import pytest
 import fleetcast
 from fleetcast.view import verbs
 
-PLANNED = ("quickstart", "mixture-of-experts", "mixed-fleet", "carbon", "split", "tiers", "overlap")
+PLANNED = ("quickstart", "mixture-of-experts", "mixed-fleet", "carbon", "split", "tiers", "overlap", "speculation")
 DECIDED = ("simulate", "phone", "closed-loop", "capacity", "pools", "policies", "two-nodes", "measured", "power")
 
 

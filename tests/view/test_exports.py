@@ -408,3 +408,25 @@ def test_repository_names_what_was_asked_for():
     asked = "meta-llama/Llama-3.1-70B-Instruct"
     assert exports.repository(asked, "llama-3.1-70b") == asked
     assert exports.repository("my/own/config.json", "") == "my/own"
+
+
+def drafting(**table):
+    """Two replicas that draft, as words of the first command."""
+    plan = TWO["plan"] | {"speculate": table}
+    return exports.export(*verbs.completed(TWO | {"plan": plan}), "vllm").data["commands"][0]["argv"]
+
+
+def test_drafts_are_said_to_vllm_and_refused_where_they_cannot_be(service):
+    words = drafting(kind="ngram", length=3)
+    config = json.loads(words[words.index("--speculative-config") + 1])
+    assert config["method"] == "ngram" and config["num_speculative_tokens"] == 3
+    words = drafting(kind="fixed", length=5, model="llama-3.2-1b")
+    config = json.loads(words[words.index("--speculative-config") + 1])
+    assert config == {"method": "draft_model", "model": "meta-llama/Llama-3.2-1B", "num_speculative_tokens": 5}
+    with pytest.raises(Unsupported, match="vote of several drafters"):
+        drafting(kind="fixed", model="llama-3.2-1b", drafters=2)
+    with pytest.raises(Unsupported, match="draft by 'minions'"):
+        drafting(kind="minions", model="llama-3.2-1b")
+    plan = TWO["plan"] | {"speculate": {"kind": "ngram"}}
+    with pytest.raises(Unsupported, match="SGLang is not told here how to draft"):
+        exports.export(*verbs.completed(TWO | {"plan": plan}), "sglang")

@@ -44,7 +44,10 @@ class Kernels:
 
 @dataclass(frozen=True)
 class Rank:
-    """One device of a replica with all that its operators' times depend on."""
+    """One device of a replica with all that its operators' times depend on.
+
+    ``queries``: tokens a sequence's decode step checks at once; its attention reads the cache once for all of them.
+    """
 
     model: Model
     layout: Layout
@@ -56,6 +59,7 @@ class Rank:
     outer: Fabric
     per_node: int
     kernels: Kernels = Kernels()
+    queries: float = 1.0
 
     @cached_property
     def tp(self) -> int:
@@ -274,12 +278,12 @@ def block_attention(rank: Rank, a: Attention) -> dict[str, float]:
     prefill = rank.fitted.get(f"{latent}prefill", "bf16", att.Prefill)
     kv_bytes = a.kv_elements(rank.tp) * BITS[rank.kv_dtype] / 8
     if a.kind == "mla":
-        slope = float(att.latent_slope(heads, a.kv_lora, a.rope_dim, rank.kv_dtype, rank.chip, decode))
+        slope = float(att.latent_slope(heads * rank.queries, a.kv_lora, a.rope_dim, rank.kv_dtype, rank.chip, decode))
         kv_heads = heads  # prompts are attended to with keys and values of every head
         width = (a.nope_dim + a.rope_dim + a.value_dim) / 2.0
     else:
         kv_heads = ceil(a.kv_heads / rank.tp)
-        slope = float(att.decode_slope(heads, kv_heads, a.head_dim, rank.kv_dtype, rank.chip, decode))
+        slope = float(att.decode_slope(heads * rank.queries, kv_heads, a.head_dim, rank.kv_dtype, rank.chip, decode))
         width = (a.head_dim + a.value_dim) / 2.0
     pair = float(att.prefill_pair(heads, width, rank.chip, prefill))
     query, context = (float(att.prefill_token(n, width, rank.chip, prefill)) for n in (heads, kv_heads))

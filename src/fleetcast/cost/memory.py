@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fleetcast.base.errors import Infeasible
@@ -52,7 +53,7 @@ class Memory:
 
 def layout_memory(
     model: Model, device: Device, layout: Layout, precision: Precision, kv_dtype: str, engine: Engine,
-    max_batch: int, budget: int,
+    max_batch: int, budget: int, *, beside: Sequence[tuple[Model, Layout, Precision]] = (), checked: float = 1.0,
 ) -> Memory:  # fmt: skip
     """Returns where the memory of a replica's fullest device goes.
 
@@ -65,15 +66,18 @@ def layout_memory(
         engine: profile: fraction, reserve, block size.
         max_batch: most sequences of a lane; their logits and windows are held at once.
         budget: most tokens of an iteration; engines profile their activations with it, up to the model's context.
+        beside: models that draft on the same devices, with weights and a cache of their own.
+        checked: tokens a sequence of one iteration, each with logits.
     """
     tp, pp = layout.tensor_parallel, layout.pipeline_parallel
     total = device.memory * engine.memory_fraction
     weights = max(model.stage_bytes(layout, precision))
+    weights += sum(max(other.stage_bytes(split, stored)) for other, split, stored in beside)
     tokens = min(budget, model.context or budget)
     widest = max(b.ffn.width * (b.ffn.top_k or 1) + b.ffn.shared_width for b in model.blocks)
     # residual stream, its norm and the widest inner activation of one layer live at once, 16 bits
     activations = tokens * 2.0 * (4.0 * model.hidden + 2.0 * widest / tp)
-    activations += min(max_batch, tokens) * model.vocab * (4.0 + 2.0 / tp)
+    activations += min(max_batch * checked, tokens) * model.vocab * (4.0 + 2.0 / tp)
     reserve = engine.reserve + (engine.reserve_ranks if tp * pp * layout.attention_dp > 1 else 0.0)
     share = -(-model.layers // pp) / model.layers
     element = BITS[kv_dtype] / 8
@@ -89,6 +93,8 @@ def layout_memory(
         windows, kv_token = states + held, full
     else:
         windows, kv_token = states, sum(g.bytes for g in groups) * share
+    for other, split, _ in beside:
+        kv_token += sum(g.bytes for g in other.kv_groups(element, split.tensor_parallel))
     windows = min(windows, max(free, 0.0) * 0.5)
     kv = free - windows
     blocks = max(0, int(kv / (kv_token * engine.block) / pp)) if kv > 0 else 0

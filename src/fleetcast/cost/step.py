@@ -70,6 +70,7 @@ class StepCost:
         notes: what was transferred from other devices.
         overlap: how iterations are cut into nano-batches; None = not at all.
         rank: the device these are the costs of, for searches that look into a layer.
+        drafters: devices beside them that only draft.
     """
 
     tables: Mapping[str, Array]
@@ -83,12 +84,13 @@ class StepCost:
     notes: tuple[str, ...] = field(default=())
     overlap: Nano | None = None
     rank: Rank | None = field(default=None, repr=False, compare=False)
+    drafters: int = 0
 
 
 def step_cost(
     model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group, engine: Engine,
     max_batch: int, kv_blocks: int, clock: float = 1.0, shared: dict[Any, Any] | None = None,
-    nano: Nano | None = None,
+    nano: Nano | None = None, queries: float = 1.0,
 ) -> StepCost:  # fmt: skip
     """Returns what an iteration costs.
 
@@ -104,15 +106,16 @@ def step_cost(
         clock: share of the devices' top clock; a power limit may lower it further.
         shared: keeps what depends on the layout alone, for callers that cost many batches of one layout.
         nano: nano-batches that overlap inside the device; the tables without are exactly those of None.
+        queries: tokens that a decoding sequence checks at once.
 
     Raises:
         Infeasible: nano-batches where what they do is not modelled.
     """
     choice = Kernels(layout.tensor_parallel in engine.nccl_ranks, tuple(sorted(engine.stand_in.items())))
-    key = (id(model), layout, precision, kv_dtype, id(group), clock, choice)
+    key = (id(model), layout, precision, kv_dtype, id(group), clock, choice, queries)
     shared = {} if shared is None else shared
     if key not in shared:  # model and group are kept beside the result, so that no other object takes their ids
-        shared[key] = (model, group, _built(model, layout, precision, kv_dtype, group, clock, choice))
+        shared[key] = (model, group, _built(model, layout, precision, kv_dtype, group, clock, choice, queries))
     choices, notes, spread = shared[key][2]
     kernels = choices[0]
     n = np.arange(max_batch + 1, dtype=np.float64)
@@ -153,6 +156,7 @@ def step_cost(
         "capacity": kv_blocks, "block": engine.block, "watermark": int(engine.watermark * kv_blocks),
         "swap_block": block_bytes / kernels["host_bandwidth"],
         "cut": WHOLE if nano is None else nano.least,
+        "unit": 1, "growth": 1, "width": 1, "ahead": 0,  # a token a call; `cost.drafted` makes it more
     }  # fmt: skip
     return StepCost(
         tables=tables, scalars=scalars, parts=parts, work=kernels["work"], api=host.api,
@@ -208,7 +212,14 @@ def _within_limit(
 
 
 def _built(
-    model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group, clock: float, choice: Kernels
+    model: Model,
+    layout: Layout,
+    precision: Precision,
+    kv_dtype: str,
+    group: Group,
+    clock: float,
+    choice: Kernels,
+    queries: float,
 ) -> tuple[list[dict[str, Any]], tuple[str, ...], float]:
     """Returns what `_build` finds at each clock the device may run at, notes, and the spread of the kernels' fit."""
     device = group.device
@@ -220,7 +231,7 @@ def _built(
     found = [
         _build(Rank(
             model=model, layout=layout, precision=precision, kv_dtype=kv_dtype, chip=chip, fitted=fitted,
-            inner=inner, outer=outer, per_node=group.node, kernels=choice,
+            inner=inner, outer=outer, per_node=group.node, kernels=choice, queries=queries,
         ), group, rates)
         for chip, rates in clocks
     ]  # fmt: skip

@@ -21,10 +21,32 @@ PHASES = ("together", "split")
 DTYPES = ("fp32", "bf16", "fp16", "fp8", "fp8-weights", "int8", "int4", "mxfp4", "nvfp4")
 KV_DTYPES = ("auto", "fp32", "bf16", "fp16", "fp8", "int8", "int4")
 OVERLAPS = ("none", "nano")
+DRAFTING = ("model", "acceptance", "drafter_correlation", "lookups", "pipelined")
+"""What ``speculate`` says beside its policy: see `Drafting`."""
 LOWEST_CLOCK = 0.3
 """Least share of the top clock that the clock model covers."""
 HANDOFFS = ("text", "hidden", "cache")
 COUNTS = ("replicas", "tensor_parallel", "pipeline_parallel", "expert_parallel", "attention_dp")
+
+
+class Drafting(Spec):
+    """Who drafts tokens for speculation, and how good the drafts are.
+
+    Attributes:
+        model: of the drafter, by catalogue name or path. None for n-grams.
+        pipelined: each drafter runs on a device of its own, and drafts for half of the batch while the other half is
+            checked; else they run on the pool's devices, before each check.
+        acceptance: chance that a drafted token is accepted where those before it were; a list gives one per
+            position, a name a published profile; None = assumed.
+        drafter_correlation: of several drafters, from 0 = independent to 1 = copies of one another.
+        lookups: share of calls for which an n-gram lookup finds a draft.
+    """
+
+    model: str | None = None
+    acceptance: float | str | tuple[float, ...] | None = None
+    drafter_correlation: float = 0.5
+    lookups: float = 1.0
+    pipelined: bool = False
 
 
 class Pool(Spec):
@@ -48,6 +70,7 @@ class Pool(Spec):
         order: who is admitted next.
         memory: who is evicted when the cache is full, and how.
         overlap: "none", or "nano": nano-batches of one iteration that use compute, memory and network at once.
+        speculate: how many tokens are drafted before the model checks them, by whom; keys of `Drafting` beside it.
     """
 
     role: str = "all"
@@ -67,10 +90,19 @@ class Pool(Spec):
     order: Table | tuple[Table | str, ...] | str | None = None
     memory: Table | tuple[Table | str, ...] | str | None = None
     overlap: Table | tuple[Table | str, ...] | str | None = None
+    speculate: Table | tuple[Table | str, ...] | str | None = None
 
     def devices(self) -> int:
-        """Devices of a complete pool: replicas x tensor x pipeline x attention-DP."""
-        return one(self.replicas) * one(self.tensor_parallel) * one(self.pipeline_parallel) * one(self.attention_dp)
+        """Devices of a complete pool: replicas x (tensor x pipeline x attention-DP, and drafters apart)."""
+        own = one(self.tensor_parallel) * one(self.pipeline_parallel) * one(self.attention_dp)
+        return one(self.replicas) * (own + self.drafters())
+
+    def drafters(self) -> int:
+        """Devices of a replica of a complete pool that draft and do nothing else."""
+        table = self.speculate
+        if not isinstance(table, dict) or not table.get("pipelined"):
+            return 0
+        return int(table.get("drafters", 1)) * one(self.attention_dp)
 
 
 class Stage(Spec):
@@ -153,6 +185,8 @@ def pool_label(pool: Pool) -> str:
             parts.append(f"{name}{one(value)}")
     if isinstance(pool.clock, float) and pool.clock < 1:
         parts.append(f"at {pool.clock:.0%} clock")
+    if pool.drafters():
+        parts.append(f"+{pool.drafters()} drafting")
     role = "" if pool.role == "all" else f"{pool.role} "
     return role + " ".join(parts) + (f" on {pool.on}" if pool.on else "")
 
@@ -252,6 +286,32 @@ def _check_pool(pool: Pool, path: str) -> None:
                     f"{path}.{name}", "is unknown", value=value,
                     limit=f"one of {', '.join(known)}", hint=closest(value, known).capitalize(),
                 )  # fmt: skip
+
+
+def drafting_of(table: Any, path: str) -> tuple[Any, Drafting]:
+    """Returns what a ``speculate`` table says of the policy, and of who drafts.
+
+    Raises:
+        SpecError: an acceptance, correlation or share outside 0 to 1, or a model where none drafts.
+    """
+    if not isinstance(table, dict):
+        return table, Drafting()
+    found: Drafting = convert({k: v for k, v in table.items() if k in DRAFTING}, Drafting, path)
+    if isinstance(found.acceptance, tuple) and not found.acceptance:
+        raise SpecError(f"{path}.acceptance", "is empty", limit="one rate per position", hint="Or leave it out")
+    rates = found.acceptance if isinstance(found.acceptance, tuple) else (found.acceptance,)
+    for name, values in (
+        ("acceptance", rates), ("drafter_correlation", (found.drafter_correlation,)), ("lookups", (found.lookups,)),
+    ):  # fmt: skip
+        for value in values:
+            if isinstance(value, float | int) and not 0.0 <= value <= 1.0:
+                raise SpecError(f"{path}.{name}", "is out of range", value=value, limit="0 to 1")
+    kind = table.get("kind")
+    if kind in ("off", "ngram") and found.model is not None:
+        raise SpecError(
+            f"{path}.model", f"is not used by '{kind}'", value=found.model, hint='Leave it out, or use kind = "fixed"'
+        )
+    return {k: v for k, v in table.items() if k not in DRAFTING}, found
 
 
 def clock_of(pool: Pool) -> float:

@@ -21,7 +21,7 @@ from fleetcast.search.bounds import Floor, demand, floor_of
 from fleetcast.search.overlap import tuned
 from fleetcast.search.pace import SLACK, Pace, Traffic, least_attention, pace
 from fleetcast.search.space import Space, combine
-from fleetcast.sim.serving.setting import Server, Setting, fill, kv_dtype_of
+from fleetcast.sim.serving.setting import Server, Setting, fill, frozen, kv_dtype_of
 
 SPEED_BATCH = 64
 """Replicas are weighed by their speed at this batch (`sim.serving.world.speeds`): smaller max_batch, other weights."""
@@ -114,6 +114,8 @@ def same(a: Candidate, b: Candidate, outcome: Outcome) -> bool:
         return True
     if any(s.pool.role != "all" for s in a.servers):
         return False  # a request stays in two replicas: `demand` does not tell for how long
+    if any(s.speculation is not None for s in (*a.servers, *b.servers)):
+        return False  # `demand` knows the tokens that are made, not those that are drafted beyond them
     least = min(_free(s) for s in (*a.servers, *b.servers))
     return _demand(a.floor.traffic, outcome, min(s.engine.block for s in a.servers)) <= least
 
@@ -181,6 +183,8 @@ def fit(state: Setting, space: Space) -> Fitted:
             kinds = tuple(apart[space.rows["pool"][row]][v] for row, v in zip(rows, choice, strict=True))
             layout = layouts.setdefault((rows, kinds), len(layouts))
             plan = space.plan(pools)
+            if not _room_for_drafters(complete, pools):
+                continue
             candidates.append(Candidate(len(candidates), rows, layout, plan, complete, floor))
     every = _enumerated(space, usable, len(combinations))
     return Fitted(tuple(candidates), tuple(rejected), every, (*space.lines, *how))
@@ -202,6 +206,16 @@ def fit_all(state: Setting, found: Sequence[Space]) -> Fitted:
     rejected = {(row["family"], row["constraint"]): row for part in reversed(parts) for row in part.rejected}
     lines = tuple(line for part in parts for line in part.lines)
     return Fitted(tuple(candidates), tuple(rejected.values()), sum(p.enumerated for p in parts), lines)
+
+
+def _room_for_drafters(servers: Sequence[Server], pools: Sequence[Pool]) -> bool:
+    """Whether the groups hold the devices of drafters too, which a layout does not count."""
+    if not any(pool.drafters() for pool in pools):
+        return True
+    taken: dict[str, int] = {}
+    for server, pool in zip(servers, pools, strict=True):
+        taken[server.group.name] = taken.get(server.group.name, 0) + pool.devices()
+    return all(taken[s.group.name] <= s.group.count for s in servers)
 
 
 def refusal(state: Setting, space: Space) -> tuple[str, Infeasible] | None:
@@ -323,7 +337,10 @@ def _paced(server: Server) -> Any:
     rule = tuple(server.batch.rule())[1:] if hasattr(server.batch, "rule") else id(server.batch)
     least = tuple(least_attention(server.cost, name) for name in ("floor", "base", "slope"))
     p = server.pool
-    return p.engine, p.dtype, p.kv_dtype, p.activation_dtype, p.clock, p.model, rule, least, server.cost.overlap
+    return (
+        p.engine, p.dtype, p.kv_dtype, p.activation_dtype, p.clock, p.model, rule, least, server.cost.overlap,
+        frozen(p.speculate),
+    )  # fmt: skip
 
 
 def _shape(space: Space, row: int) -> tuple[int, ...]:

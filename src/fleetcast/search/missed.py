@@ -17,6 +17,8 @@ from fleetcast.search.candidates import Candidate
 
 Devices = tuple[tuple[str, int], ...]
 """How many devices of which group of the fleet."""
+Layout = tuple[tuple[int, ...], Devices]
+"""Rows of the space, and devices: drafters apart take more than a row says."""
 
 
 @dataclass(frozen=True)
@@ -52,37 +54,37 @@ def missed(
     """
     if not limits:
         return ()
-    may_meet: set[tuple[int, ...]] = set()
-    found: dict[tuple[int, ...], _Near] = {}
+    may_meet: set[Layout] = set()
+    found: dict[Layout, _Near] = {}
     for c, outcome in done:
+        key = c.rows, _devices(c)
         if outcome.slo["met"]:
-            may_meet.add(c.rows)
+            may_meet.add(key)
             continue
         worst = max(outcome.slo["checks"], key=lambda check: check["value"] / check["limit"])
         near = _Near(c, worst["metric"], worst["value"], worst["limit"], 1.0)
-        if c.rows not in found or near.ratio < found[c.rows].ratio:
-            found[c.rows] = near
+        if key not in found or near.ratio < found[key].ratio:
+            found[key] = near
     looked: set[int] = set()  # plans that differ in max_batch share a floor
-    devices = {c.rows: _devices(c) for c, _ in done}
     for c, floor, share in reversed(list(killed)):  # what fell last is the nearest as a rule: fewer percentiles
-        devices.setdefault(c.rows, _devices(c))
-        if c.rows in may_meet or id(floor) in looked:
+        key = c.rows, _devices(c)
+        if key in may_meet or id(floor) in looked:
             continue
         looked.add(id(floor))
-        known = found.get(c.rows)
+        known = found.get(key)
         # to see that it is further off, or no miss, takes a fraction of what percentiles take
         if known is not None and any(floor.exceeds(path, limit * known.ratio) for path, limit in limits.items()):
             continue
         if not any(floor.exceeds(path, limit) for path, limit in limits.items()):
-            may_meet.add(c.rows)
+            may_meet.add(key)
             continue
         values = {path: floor.metric(path) for path in limits}
         path = max(limits, key=lambda p: values[p] / limits[p])
         near = _Near(c, path, values[path], limits[path], share)
         if known is None or near.ratio < known.ratio:
-            found[c.rows] = near
-    hopeful = {devices[rows] for rows in may_meet}
-    rows = [(near, devices[key]) for key, near in found.items() if key not in may_meet]
+            found[key] = near
+    hopeful = {on for _, on in may_meet}
+    rows = [(near, key[1]) for key, near in found.items() if key not in may_meet]
     rows.sort(key=lambda row: (row[0].candidate.devices, row[1], -row[0].tried, row[0].ratio, row[0].candidate.index))
     return tuple(_row(near, on, on not in hopeful) for near, on in rows)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fleetcast.cost.step import GRID, StepCost
 from fleetcast.scenario.workload.requests import Requests
-from fleetcast.sim.serving.setting import Server
+from fleetcast.sim.serving.setting import Server, sizes
 
 Floats = NDArray[np.float64]
 
@@ -124,6 +124,9 @@ def pace(server: Server, traffic: Traffic) -> Pace:
     """
     cost, s = server.cost, server.cost.scalars
     table, p, m = _rising(cost), traffic.prompt, traffic.steps
+    reach = traffic.reach
+    if server.speculation is not None:
+        m, reach = _checked(server, traffic)
     budget, split = _budget(server)
     head = float(cost.tables["head"][1:].min())
     window = float(s["window"]) if s["window_share"] > 0 else 0.0
@@ -134,7 +137,7 @@ def pace(server: Server, traffic: Traffic) -> Pace:
         pieces = np.ceil(p / budget)
     else:
         work, pieces = _at(table, p), np.ones_like(p)
-    pairs, reach = traffic.pairs, traffic.reach
+    pairs = traffic.pairs
     if window:
         pairs = s["full_share"] * pairs + s["window_share"] * _window_pairs(p, window)
         reach = s["full_share"] * reach + s["window_share"] * m * np.minimum(p + 1.0, window)
@@ -149,7 +152,32 @@ def pace(server: Server, traffic: Traffic) -> Pace:
     host = m * (s["host_step"] + (s["host_seq"] + s["host_token"]) / ranks)
     gap = np.maximum(device, host) if s["overlap"] else device + host
     api = cost.api + cost.api_token * p
-    return Pace(ttft * SLACK + api, gap * SLACK, _token_pace(server, traffic.requests) * SLACK)
+    token = _token_pace(server, traffic.requests) * _least_checked(server, traffic, m)
+    return Pace(ttft * SLACK + api, gap * SLACK, token * SLACK)
+
+
+def _checked(server: Server, traffic: Traffic) -> tuple[Floats, Floats]:
+    """Returns each request's passes after its first token, and the context they attend to, where drafts are checked.
+
+    Pass i attends to prompt + 1 + i growth + ahead tokens, i from 0.
+    """
+    assert server.speculation is not None
+    s, m = server.cost.scalars, server.speculation.calls(traffic.requests).astype(np.float64) - 1.0
+    growth = s["growth"] / s["unit"]
+    return m, np.asarray(m * (traffic.prompt + 1.0 + s["ahead"]) + growth * m * (m - 1.0) / 2.0)
+
+
+def _least_checked(server: Server, traffic: Traffic, passes: Floats) -> float:
+    """Returns the least tokens that a request has processed over those that `Traffic.tokens` counts; at most 1.
+
+    `Traffic.tokens` has one for each token made. A pass processes at least ``width``; one that is spared by a prefill
+    after an eviction costs the tokens of prompt and first token, at least.
+    """
+    if server.speculation is None:
+        return 1.0
+    width = server.cost.scalars["width"] / server.cost.scalars["unit"]
+    done = traffic.prompt + passes * np.minimum(width, traffic.prompt + 1.0)
+    return float(min(1.0, (done / traffic.tokens["e2e"]).min()))
 
 
 def _budget(server: Server) -> tuple[float, bool]:
@@ -232,6 +260,8 @@ def _token_pace(server: Server, requests: Requests) -> float:
     budget, split = _budget(server)
     longest = float(requests.prompt.max() + requests.output.max())  # evicted requests prefill what they emitted too
     most = max(min(budget if split else max(budget, longest), _everything(requests)) * ranks, 1.0)
+    if server.speculation is not None:  # drafts are checked even where they exceed the budget
+        most = max(most, (budget + sizes(server.batch)[0] * (s["width"] / s["unit"] + 1.0)) * ranks)
     knots = GRID[1:]
     if most > knots[-1]:
         knots = np.concatenate(

@@ -35,6 +35,7 @@ def variants_of(template: Pool) -> Iterator[Table]:
             "order": _tables(template.order, profile.order),
             "memory": _tables(template.memory, profile.memory),
             "overlap": _overlaps(template.overlap),
+            "speculate": _speculations(template.speculate),
             "batch": batches(template.batch, profile.batch, template.role),
         }
         for values in itertools.product(*choices.values()):
@@ -88,6 +89,18 @@ def _overlaps(asked: Any) -> list[Table | None]:
 def _tables(asked: Any, default: Table) -> list[Table]:
     tables = [{"kind": t} if isinstance(t, str) else dict(t) for t in as_tuple(asked)] or [default]
     return [full for table in tables for full in _expand(table)]
+
+
+def _speculations(asked: Any) -> list[Any]:
+    """The drafts to search; a list of acceptances is one profile, not several values."""
+    found: list[Any] = []
+    for table in as_tuple(asked):
+        if isinstance(table, str):
+            found.append({"kind": table})
+            continue
+        rest = {k: v for k, v in table.items() if k != "acceptance"}
+        found += [full | {k: table[k] for k in table.keys() - rest.keys()} for full in _expand(rest)]
+    return found or [None]
 
 
 def _expand(table: Table) -> Iterator[Table]:

@@ -39,6 +39,7 @@ TOLD_APART: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "Batch": policy_brief, "Engine": choice("engine"), "Weights": choice("dtype"), "Cache": choice("kv_dtype"),
     "Activations": choice("activation_dtype"), "Order": choice("order"), "Memory": choice("memory"),
     "Overlap": overlap_brief,
+    "Drafts": choice("speculate"),
 }  # fmt: skip
 """What tells plans of one name apart, by heading."""
 SETUP = {
@@ -50,6 +51,8 @@ SETUP = {
 def setup(scenario: Scenario, table: Mapping[str, Any]) -> str:
     """Returns in a sentence what a plan's name leaves out, and which of it was not asked for."""
     said = {name: told(table) for name, told in SETUP.items()} | {"route": _kind(table.get("route"))}
+    if any(pool.get("speculate") for pool in pools_of(table)):
+        said["drafts"] = choice("speculate")(table)
     pools, keys = scenario.plan.pools, {"weights": "dtype", "cache": "kv_dtype"}
     silent = [n for n in SETUP if all(getattr(pool, keys.get(n, n)) is None for pool in pools)]
     silent += [] if scenario.plan.route is not None else ["route"]

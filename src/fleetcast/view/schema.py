@@ -11,13 +11,14 @@ import msgspec
 
 from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
-from fleetcast.policy import batch, memory, order, power, route
+from fleetcast.policy import batch, memory, order, power, route, speculate
 from fleetcast.scenario.load import Scenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE
 from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES, OVERLAPS, PHASES
 
 FAMILIES: dict[str, ModuleType] = {
     "batch": batch, "order": order, "memory": memory, "route": route, "power": power,
+    "speculate": speculate,
 }  # fmt: skip
 
 
@@ -57,7 +58,7 @@ def _plan(parts: dict[str, Any]) -> dict[str, Any]:
         pool[name].pop("default", None)
     for name, known in (("dtype", DTYPES), ("kv_dtype", KV_DTYPES)):
         pool[name] = pool[name] | _one_or_several({"enum": list(known)})
-    for name in ("batch", "order", "memory"):
+    for name in ("batch", "order", "memory", "speculate"):
         pool[name] = {"description": pool[name].get("description", "")} | _policy(FAMILIES[name], several=True)
     nano = {"type": "object", "properties": {"kind": {"enum": list(OVERLAPS)}}, "required": ["kind"]}
     pool["overlap"] = pool["overlap"] | _one_or_several({"anyOf": [{"enum": list(OVERLAPS)}, nano]})

@@ -53,12 +53,14 @@ class View:
         partial: requests whose prefill has begun, with the tokens left.
         waiting: requests in the order the order policy wants, already arrived.
         free: free memory blocks, watermark taken off.
+        drafted: tokens that were drafted for the decoding requests and are checked with theirs.
     """
 
     decoding: int
     partial: Sequence[Item]
     waiting: Sequence[Item]
     free: int
+    drafted: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def fill(rule: Rule, view: View) -> Batch:
     Prompts begun come first, then waiting requests in order; the walk stops at the first that does not fit, so no
     request overtakes another. A prompt above the budget that may not be split runs alone.
     """
-    budget = rule.budget - (view.decoding if rule.mixed else 0)
+    budget = rule.budget - (view.decoding + view.drafted if rule.mixed else 0)
     running, free = view.decoding + len(view.partial), view.free
     chosen: list[tuple[int, int]] = []
     for item in view.partial:

@@ -38,6 +38,9 @@ def time_terms(cost: StepCost, report: Mapping[str, Any]) -> dict[str, float]:
         "gemm": gemm, "elementwise": stream, "experts": experts, "attention": float(sums[5]), "communication": comm,
         "head": head_time, "pipeline": hops, "host": float(sums[6]), "swap": float(sums[7]),
     }  # fmt: skip
+    if "draft" in cost.tables and not cost.drafters:
+        terms["attention"] -= float(sums[8])
+        terms["draft"] = float(sums[8])
     rest = float(report["busy"]) - sum(terms.values())
     lanes = cost.scalars["stages"] * cost.scalars["ranks"]
     if lanes > 1 or cost.overlap is not None:
@@ -51,22 +54,29 @@ def work_done(cost: StepCost, report: Mapping[str, Any], output_tokens: int, req
     Args:
         cost: of the replica.
         report: what the loop counted.
-        output_tokens: tokens that came out of this replica.
+        output_tokens: tokens that came out of this replica; of drafts, those it checked.
         requests: served by it; the first token of each comes out of its prefill.
     """
     work, sums, scalars = cost.work, report["sums"], cost.scalars
     stages = scalars["stages"]
+    queries = work.get("queries", 1.0)
     decode_context = scalars["full_share"] * sums[0] + scalars["window_share"] * sums[1]
     tokens = (sums[4] + output_tokens - requests) / scalars["ranks"]
     flops = tokens * work["flops_token"] + output_tokens / scalars["ranks"] * work["flops_head"]
-    attention = (sums[2] + decode_context) / scalars["ranks"] / stages * work["flops_pair"]
+    attention = (sums[2] + queries * decode_context) / scalars["ranks"] / stages * work["flops_pair"]
     weights = float(np.asarray(report["hist"]) @ work["weight_bytes"])
     weights += float(np.sum(report["hist_head"])) * work["head_bytes"]
     cache = (decode_context + sums[3]) * work["kv_bytes"] / scalars["ranks"]
+    if "draft_flops" in work:  # the drafter's passes: one sequence's FLOP a call, its weights an iteration
+        flops += (output_tokens - requests) / queries / scalars["ranks"] * work["draft_flops"]
+        weights += float(report["iterations"]) * work["draft_bytes"]
+        cache += decode_context / scalars["ranks"] * work["draft_kv"]
     return {
         "flops": float(flops), "attention_flops": float(attention), "bytes": weights / stages,
         "cache_bytes": float(cache) / stages, "link": float(tokens) * work["link_bytes_token"],
         "busy": max(0.0, float(report["busy"]) - float(sums[6]) - float(sums[7])),
+        "drafting": float(sums[8]) if cost.drafters else 0.0,
+        "drafted_bytes": float(report["iterations"]) * work["draft_bytes"] if cost.drafters else 0.0,
     }  # fmt: skip
 
 
@@ -112,6 +122,10 @@ def energy_terms(
         terms["idle"] += device.power.idle * span * count
         for name, joules in above.items():
             terms[name] += joules * scale * count
+        if others := server.cost.drafters:
+            terms["idle"] += device.power.idle * span * others
+            terms["busy"] += max(0.0, rates.busy - device.power.idle) * done["drafting"] * others
+            terms["memory"] += rates.weights * done["drafted_bytes"] * others
     facility = (pue - 1.0) * sum(terms.values())
     return terms | ({"facility": facility} if facility else {})
 
@@ -122,7 +136,7 @@ def money(servers: Sequence[Server], span: float) -> float | None:
     for server in servers:
         if server.group.price is None:
             return None
-        total += server.group.price * server.cost.devices * span / 3600.0
+        total += server.group.price * (server.cost.devices + server.cost.drafters) * span / 3600.0
     return total
 
 

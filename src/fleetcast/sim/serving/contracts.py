@@ -18,9 +18,11 @@ import numpy as np
 from fleetcast.base.errors import FleetcastError
 from fleetcast.base.rng import rng
 from fleetcast.base.spec import build, describe
-from fleetcast.policy import batch, memory, order, power, route
+from fleetcast.policy import batch, memory, order, power, route, speculate
 
-FAMILIES: dict[str, ModuleType] = {"compose": batch, "choose": route, "key": order, "victim": memory, "cap": power}
+FAMILIES: dict[str, ModuleType] = {
+    "compose": batch, "choose": route, "key": order, "victim": memory, "cap": power, "draft": speculate,
+}  # fmt: skip
 """Decision method -> family."""
 ROUNDS = 200
 """Random situations each decision is asked about."""
@@ -221,6 +223,28 @@ def _readings(policy: Any, seed: int) -> list[power.View]:
     return views
 
 
+def drafts_within_range(policy: Any, seed: int) -> None:
+    """A draft is 0 to 16 tokens of at least one drafter, the same for the same view, whatever came before."""
+    draw = rng(seed, "contract", "speculate")
+    for i in range(ROUNDS):
+        length = None if i % 20 == 0 else int(draw.integers(0, speculate.LONGEST + 1))
+        proposed = int(draw.integers(0, (length or 0) + 1))
+        tried = int(draw.integers(0, 10**6))
+        view = speculate.View(
+            batch=int(draw.integers(1, 1000)), length=length, proposed=proposed,
+            accepted=int(draw.integers(0, proposed + 1)), tried=tried, right=int(draw.integers(0, tried + 1)),
+            found=None if draw.random() < 0.5 else int(draw.integers(0, 20)),
+        )  # fmt: skip
+        before = copy.deepcopy(view)
+        first, again = policy.draft(view), policy.draft(view)
+        name = "drafts_within_range"
+        _require(view == before, name, policy, "it changed its view")
+        _require(first == again, name, policy, "the same view gave another decision")
+        fine = isinstance(first.length, int) and 0 <= first.length <= speculate.LONGEST
+        _require(fine, name, policy, f"length {first.length!r}")
+        _require(isinstance(first.drafters, int) and first.drafters >= 1, name, policy, f"{first.drafters!r} drafters")
+
+
 Check = Callable[[Any, int], None]
 COMMON: tuple[Check, ...] = (keyword_only_constructor, rebuilds_from_its_table, pickles, has_a_dated_source)
 BY_FAMILY: dict[ModuleType, tuple[Check, ...]] = {
@@ -229,4 +253,5 @@ BY_FAMILY: dict[ModuleType, tuple[Check, ...]] = {
     order: (ranks_with_numbers,),
     memory: (evicts_one_of_the_running,),
     power: (caps_clocks, band_tells_the_truth),
+    speculate: (drafts_within_range,),
 }

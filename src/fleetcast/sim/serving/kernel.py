@@ -5,6 +5,10 @@ is affine in its index and k of them sum in closed form: ``k v + s k(k-1)/2``. A
 up to the next thing that changes inside (a finish, a full cache, a roof crossing, a window filling up); an arrival
 cuts it at the first boundary at or after it. ``stepwise`` makes every segment one iteration: the same times.
 
+A request's ``output`` is its first token and the passes that follow. Where a pass checks drafted tokens
+(`cost.drafted`) it processes ``width`` tokens a sequence and its context grows by ``growth``, both in parts of a token,
+``unit`` to one; contexts of decoding requests are whole numbers of those parts, so counts stay exact.
+
 Plain Python that Cython compiles where there is a compiler (lists become buffers, everything else is the same code).
 What it does not know: models, devices, prices. All of that is in the tables it is given (`cost.step.StepCost`).
 
@@ -160,7 +164,7 @@ def _steps_within(v: cython.double, s: cython.double, span: cython.double) -> cy
 def _joined(tables: dict, name: str) -> Any:
     """Returns a table of decode attention and, behind it, that of iterations cut into nano-batches, if there is one."""
     cut = tables.get(f"cut_{name}")
-    return tables[name] if cut is None else tables[name].tolist() + cut.tolist()
+    return tables[name].tolist() + ([] if cut is None else cut.tolist())
 
 
 @cython.cclass
@@ -200,6 +204,14 @@ class Costs:
     lag: cython.bint
     cut: cython.longlong
     shift: cython.longlong
+    unit: cython.longlong
+    growth: cython.longlong
+    width: cython.longlong
+    offset: cython.longlong
+    page: cython.longlong
+    edge: cython.longlong
+    draft: cython.double[::1]
+    drafts: cython.bint
 
     def __init__(self, tables: dict, scalars: dict) -> None:
         """Takes the tables (f8 arrays) and the scalars by name."""
@@ -210,7 +222,7 @@ class Costs:
         self.hop = column("d", tables["hop"])
         self.floor = column("d", _joined(tables, "floor"))
         self.base = column("d", _joined(tables, "base"))
-        self.slope = column("d", _joined(tables, "slope"))
+        self.slope = column("d", [x / scalars["unit"] for x in _joined(tables, "slope")])
         self.last = len(tables["dense"]) - 1
         self.full_share = scalars["full_share"]
         self.window_share = scalars["window_share"]
@@ -236,6 +248,14 @@ class Costs:
         self.lag = scalars["lag"]
         self.cut = scalars["cut"]
         self.shift = len(tables["floor"])
+        self.unit = scalars["unit"]
+        self.growth = scalars["growth"]
+        self.width = scalars["width"]
+        self.offset = self.unit * (1 + scalars["ahead"]) - self.growth
+        self.page = self.block * self.unit
+        self.edge = self.window * self.unit
+        self.drafts = "draft" in tables
+        self.draft = column("d", tables["draft"] if self.drafts else tables["floor"])
 
 
 @cython.cclass
@@ -316,7 +336,7 @@ class Lane:
     free: cython.bint
     late: cython.bint
 
-    def __init__(self, max_batch: int, block: int, waiting: int) -> None:
+    def __init__(self, max_batch: int, page: int, waiting: int) -> None:
         """Makes an empty lane; ``waiting`` is the room of the ranked queue (0 = first come, first served)."""
         self.head = self.tail = self.resumed = -1
         self.n = self.it = self.full = self.windowed = self.growing = 0
@@ -333,7 +353,7 @@ class Lane:
             self.queue = zeros("q", waiting + 1)
         else:
             self.heap, self.turns, self.queue = [], [], []
-        self.phases = zeros("q", block)
+        self.phases = zeros("q", page)
         self.ids = zeros("i", max_batch + 2)
         self.done = zeros("i", max_batch + 2)
 
@@ -348,6 +368,7 @@ class Replica:
 
     costs: Costs
     requests: Requests
+    output: cython.int[::1]
     lanes: list
     only: Lane
     single: cython.bint
@@ -394,15 +415,16 @@ class Replica:
 
     def __init__(
         self, costs: Costs, requests: Requests, rule: tuple, *, shortest: bool = False, swapping: bool = False,
-        stepwise: bool = False, record: bool = False,
+        stepwise: bool = False, record: bool = False, output: Any = None,
     ) -> None:  # fmt: skip
-        """Makes an idle replica; ``rule`` is a `policy.batch.Rule`."""
+        """Makes an idle replica; ``rule`` is a `policy.batch.Rule`, ``output`` (i4[n]) passes instead of tokens."""
         self.costs, self.requests = costs, requests
+        self.output = requests.output if output is None else column("i", output)
         self.max_batch, self.budget, self.mixed, self.split, self.refill, self.reserve = rule
         self.shortest, self.swapping, self.stepwise = shortest, swapping, stepwise
         waiting = len(requests.arrival) if shortest else 0
         self.width = costs.stages * costs.ranks
-        self.lanes = [Lane(self.max_batch, costs.block, waiting) for _ in range(self.width)]
+        self.lanes = [Lane(self.max_batch, costs.page, waiting) for _ in range(self.width)]
         self.only = self.lanes[0]
         self.single = self.width == 1
         self.now, self.end, self.before = 0.0, INF, 0.0
@@ -417,7 +439,7 @@ class Replica:
         self.hist = zeros("d", costs.last + 1)
         self.hist_rank = zeros("d", costs.last + 1) if costs.ranks > 1 else self.hist
         self.hist_head = zeros("d", costs.last + 1)
-        self.sums = zeros("d", 8)
+        self.sums = zeros("d", 9)
         self.log = [] if record else None
 
     # What a driver calls ----------------------------------------------------------------------------------------
@@ -493,15 +515,19 @@ class Replica:
         """Returns counters, sums and histograms of all that has been run.
 
         ``sums``: full and windowed context tokens read by decodes, prefill pairs, prefill reach, prompt tokens
-        processed, then seconds of attention, of host time not hidden, and of swaps. ``hist`` counts iterations by
-        tokens (table grid), ``hist_rank`` by the fullest attention-DP rank, ``hist_head`` by tokens that come out.
+        processed, then seconds of attention (drafts included), of host time not hidden, of swaps and of drafts.
+        ``hist`` counts iterations by tokens (table grid), ``hist_rank`` by the fullest attention-DP rank,
+        ``hist_head`` by tokens that come out.
         """
+        sums = list(self.sums)
+        sums[0] /= self.costs.unit
+        sums[1] /= self.costs.unit
         return {
             "iterations": self.iterations, "busy": self.busy, "completed": self.completed,
             "preemptions": self.preemptions, "peak_running": self.peak_running,
             "limited": bool(self.limited), "truncated": bool(self.truncated), "log": self.log,
             "hist": self.hist, "hist_rank": self.hist_rank, "hist_head": self.hist_head,
-            "sums": list(self.sums),
+            "sums": sums,
         }  # fmt: skip
 
     @cython.ccall
@@ -512,6 +538,38 @@ class Replica:
         for lane in self.lanes:
             total += self._used(lane) + lane.held
         return total
+
+    # Tokens and contexts ----------------------------------------------------------------------------------------
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.cdivision(True)
+    def _tokens(self, c: Costs, n: cython.longlong) -> cython.longlong:
+        """Returns the tokens that a pass of ``n`` decoding sequences processes."""
+        if c.unit == 1:
+            return n
+        return (n * c.width + c.unit - 1) // c.unit
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def _reach(self, r: cython.longlong, emitted: cython.longlong) -> cython.longlong:
+        """Returns the context that a request's next pass attends to after ``emitted`` passes, in units."""
+        return self.costs.unit * self.requests.prompt[r] + self.costs.offset + self.costs.growth * emitted
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.cdivision(True)
+    def _need(self, r: cython.longlong) -> cython.longlong:
+        """Returns the tokens to prefill before a request decodes."""
+        c: Costs = self.costs
+        emitted: cython.longlong = self.requests.emitted[r]
+        if c.unit == 1 or emitted == 0:
+            return self.requests.prompt[r] + emitted
+        return self.requests.prompt[r] + 1 + (c.growth * (emitted - 1) + c.unit - 1) // c.unit
 
     # Ending a segment -------------------------------------------------------------------------------------------
 
@@ -537,6 +595,12 @@ class Replica:
         if self.swap > 0.0:
             sums[7] += self.swap
         self._deposit_all(k)
+        if c.drafts:
+            most: cython.longlong = 0
+            for lane in self.lanes:
+                if lane.decodes > most:
+                    most = lane.decodes
+            sums[8] += k * c.draft[most]
         for lane in self.lanes:
             self._settle_lane(c, lane, k, half)
 
@@ -549,17 +613,19 @@ class Replica:
         tokens: cython.longlong
         most: cython.longlong
         emits: cython.longlong
+        n: cython.longlong
         i: cython.Py_ssize_t
         j: cython.Py_ssize_t
         for j in range(c.stages):
             tokens = most = emits = 0
             for i in range(c.ranks):
                 lane = self.lanes[j * c.ranks + i]
-                tokens += lane.decodes + lane.tokens
-                if lane.decodes + lane.tokens > most:
-                    most = lane.decodes + lane.tokens
-                if lane.decodes + lane.emits > emits:
-                    emits = lane.decodes + lane.emits
+                n = self._tokens(c, lane.decodes)
+                tokens += n + lane.tokens
+                if n + lane.tokens > most:
+                    most = n + lane.tokens
+                if n + lane.emits > emits:
+                    emits = n + lane.emits
             if tokens > 0:
                 _deposit(self.hist, c.last, tokens, k)
                 _deposit(self.hist_head, c.last, emits, k)
@@ -575,28 +641,31 @@ class Replica:
         req: Requests = self.requests
         r: cython.longlong
         key: cython.longlong
+        ctx: cython.longlong
         i: cython.Py_ssize_t
         n: cython.longlong = lane.decodes
         if n > 0:
             lane.it += k
-            self.sums[0] += k * lane.full + half * n
-            lane.full += k * n
+            self.sums[0] += k * lane.full + half * n * c.growth
+            lane.full += k * n * c.growth
             if c.window_share > 0.0:
-                self.sums[1] += k * lane.windowed + half * lane.growing
-                lane.windowed += k * lane.growing
+                self.sums[1] += k * lane.windowed + half * lane.growing * c.growth
+                lane.windowed += k * lane.growing * c.growth
                 while lane.turning > 0 and (lane.turns[0] >> 32) <= lane.it:
                     r = lane.turns[0] & 0xFFFFFFFF
                     _heap_pop(lane.turns, lane.turning)
                     lane.turning -= 1
-                    if req.ends[r] >= lane.it and req.prompt[r] + req.output[r] - (req.ends[r] - lane.it) == c.window:
+                    ctx = self._reach(r, self.output[r] - (req.ends[r] - lane.it))
+                    if req.ends[r] >= lane.it and c.edge <= ctx < c.edge + c.growth:
                         lane.growing -= 1
+                        lane.windowed -= ctx - c.edge
             while lane.n > 0:
                 key = lane.heap[0]
                 if (key >> 32) > lane.it:
                     break
                 r = key & 0xFFFFFFFF
                 _heap_pop(lane.heap, lane.n)
-                self._leave(lane, req.prompt[r] + req.output[r], True)
+                self._leave(lane, self._reach(r, self.output[r]), True)
                 self._release(lane, r)
         for i in range(lane.count):
             r = lane.ids[i]
@@ -612,9 +681,8 @@ class Replica:
         """A prefill is complete: its token comes out, and the request decodes from the next iteration on."""
         req: Requests = self.requests
         emitted: cython.longlong = req.emitted[r]
-        b: cython.longlong = self.costs.block
         if not self.reserve:
-            lane.held -= (req.prompt[r] + emitted + b - 1) // b
+            lane.held -= self._hold(r)
         if emitted == 0:
             req.first[r] = self.now
             if self.moving:
@@ -623,7 +691,7 @@ class Replica:
                     self._hand_on(lane, r)
                     return
         req.emitted[r] = emitted + 1
-        if emitted + 1 >= req.output[r]:
+        if emitted + 1 >= self.output[r]:
             self._release(lane, r)
             return
         self._enter(lane, r)
@@ -648,10 +716,10 @@ class Replica:
     @cython.cdivision(True)
     def _claim(self, r: cython.longlong) -> cython.longlong:
         """Returns the blocks that a request needs here at most: those of its whole length, or up to its first token."""
-        output: cython.longlong = self.requests.output[r]
+        output: cython.longlong = self.output[r]
         if self.moving and self.requests.leaves[r] == 1:
             output = 1
-        return (self.requests.prompt[r] + output + self.costs.block - 1) // self.costs.block
+        return (self._reach(r, output) + self.costs.page - 1) // self.costs.page
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -662,29 +730,32 @@ class Replica:
         """Puts a request among the decoding; its next step attends to prompt + emitted tokens."""
         req: Requests = self.requests
         c: Costs = self.costs
-        ctx: cython.longlong = req.prompt[r] + req.emitted[r]
-        end: cython.longlong = lane.it + req.output[r] - req.emitted[r]
-        b: cython.longlong = c.block
+        ctx: cython.longlong = self._reach(r, req.emitted[r])
+        end: cython.longlong = lane.it + self.output[r] - req.emitted[r]
+        b: cython.longlong = c.page
+        at: cython.longlong = lane.it * c.growth
         phase: cython.longlong
+        turn: cython.longlong
         req.ends[r] = end
         _heap_push(lane.heap, lane.n, (end << 32) | r)
         lane.n += 1
         lane.full += ctx
         if c.window_share > 0.0:
-            if ctx < c.window:
+            if ctx < c.edge:
                 lane.windowed += ctx
                 lane.growing += 1
-                if lane.it + c.window - ctx < end:
+                turn = lane.it + (c.edge - ctx + c.growth - 1) // c.growth
+                if turn < end:
                     if cython.compiled and lane.turning >= lane.turns.shape[0]:
                         self._compact(lane)
-                    _heap_push(lane.turns, lane.turning, ((lane.it + c.window - ctx) << 32) | r)
+                    _heap_push(lane.turns, lane.turning, (turn << 32) | r)
                     lane.turning += 1
             else:
-                lane.windowed += c.window
+                lane.windowed += c.edge
         if not self.reserve:
-            phase = (ctx + b - lane.it % b) % b
+            phase = (ctx + b - at % b) % b
             lane.phases[phase] += 1
-            lane.whole += (ctx - lane.it - phase) // b
+            lane.whole += (ctx - at - phase) // b
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -693,15 +764,14 @@ class Replica:
     def _compact(self, lane: Lane) -> cython.void:
         """Drops the window entries of requests that were evicted; live ones are at most the batch."""
         kept: list = []
+        c: Costs = self.costs
         i: cython.Py_ssize_t
         r: cython.longlong
+        ctx: cython.longlong
         for i in range(lane.turning):
             r = lane.turns[i] & 0xFFFFFFFF
-            if (
-                self.requests.ends[r] >= lane.it
-                and self.requests.prompt[r] + self.requests.output[r] - (self.requests.ends[r] - (lane.turns[i] >> 32))
-                == self.costs.window
-            ):
+            ctx = self._reach(r, self.output[r] - (self.requests.ends[r] - (lane.turns[i] >> 32)))
+            if self.requests.ends[r] >= lane.it and c.edge <= ctx < c.edge + c.growth:
                 kept.append(lane.turns[i])
         lane.turning = 0
         for key in sorted(kept):
@@ -716,22 +786,21 @@ class Replica:
     def _leave(self, lane: Lane, ctx: cython.longlong, finished: cython.bint) -> cython.void:
         """Takes a request out of the decoding ones; ``ctx`` is what its next step would attend to."""
         c: Costs = self.costs
-        b: cython.longlong = c.block
+        b: cython.longlong = c.page
+        at: cython.longlong = lane.it * c.growth
         phase: cython.longlong
         lane.n -= 1
         lane.full -= ctx
         if c.window_share > 0.0:
-            if ctx < c.window:
-                lane.windowed -= ctx
+            if ctx < c.edge or (finished and ctx - c.growth < c.edge):
+                lane.windowed -= ctx  # where it ends just as its window fills no turn was noted for it
                 lane.growing -= 1
             else:
-                lane.windowed -= c.window
-                if ctx == c.window and finished:
-                    lane.growing -= 1  # it ends exactly as its window fills: no turn was noted for it
+                lane.windowed -= c.edge
         if not self.reserve:
-            phase = (ctx + b - lane.it % b) % b
+            phase = (ctx + b - at % b) % b
             lane.phases[phase] -= 1
-            lane.whole -= (ctx - lane.it - phase) // b
+            lane.whole -= (ctx - at - phase) // b
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -753,8 +822,20 @@ class Replica:
     @cython.cfunc
     @cython.exceptval(check=False)
     @cython.cdivision(True)
-    def _blocks(self, tokens: cython.longlong) -> cython.longlong:
-        return (tokens + self.costs.block - 1) // self.costs.block
+    def _pages(self, units: cython.longlong) -> cython.longlong:
+        return (units + self.costs.page - 1) // self.costs.page
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.cdivision(True)
+    def _hold(self, r: cython.longlong) -> cython.longlong:
+        """Returns the blocks that a request holds while it is prefilled: never fewer than it was evicted from."""
+        emitted: cython.longlong = self.requests.emitted[r]
+        if emitted == 0:
+            return (self.requests.prompt[r] + self.costs.block - 1) // self.costs.block
+        return self._pages(self._reach(r, emitted))
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -771,9 +852,10 @@ class Replica:
     @cython.wraparound(False)
     @cython.cdivision(True)
     def _used_at(self, lane: Lane, it: cython.longlong) -> cython.longlong:
-        b: cython.longlong = self.costs.block
-        w: cython.longlong = it % b
-        total: cython.longlong = lane.whole + lane.n * (it // b + 1)
+        b: cython.longlong = self.costs.page
+        at: cython.longlong = it * self.costs.growth
+        w: cython.longlong = at % b
+        total: cython.longlong = lane.whole + lane.n * (at // b + 1)
         i: cython.longlong
         if self.reserve:
             return 0
@@ -834,8 +916,8 @@ class Replica:
         if lane.worst > cap and k > 1 and not self.reserve:
             cap -= lane.held
             if self._used_at(lane, lane.it + k - 1) > cap:
-                # used grows by exactly n every `block` steps: jump there, then walk at most one block
-                room = ((cap - self._used(lane)) // lane.n) * self.costs.block
+                # used grows by at most n a block of growth: jump there, then walk at most two blocks
+                room = (cap - self._used(lane)) // lane.n * self.costs.page // self.costs.growth
                 span = room + 1 if room > 0 else 1
                 while span < k and self._used_at(lane, lane.it + span) <= cap:
                     span += 1
@@ -880,7 +962,7 @@ class Replica:
         if lane.resumed >= 0 and not evicted:
             self._bring_back(c, lane)
         if self.mixed:
-            budget -= lane.n
+            budget -= self._tokens(c, lane.n)
         running = lane.n
         lagging = c.lag and (running > 0 or lane.part >= 0)
         if lane.part >= 0:
@@ -918,9 +1000,9 @@ class Replica:
                 if budget <= 0:
                     self.truncated = True
                     break
-                need = req.prompt[r] + req.emitted[r]
+                need = self._need(r)
                 full = self._claim(r)
-                blocks = full if self.reserve else self._blocks(need)
+                blocks = full if self.reserve else self._hold(r)
                 if running > 0 and lane.worst + full > c.capacity - c.watermark:
                     room = c.capacity - c.watermark - lane.held - self._used(lane)
                     if blocks > room:
@@ -988,7 +1070,7 @@ class Replica:
                 self.limited = True
                 return
             full = self._claim(r)
-            blocks = full if self.reserve else self._blocks(req.prompt[r] + req.emitted[r])
+            blocks = full if self.reserve else self._hold(r)
             room = c.capacity - c.watermark
             if present > 0 and lane.worst + full > room and blocks > room - lane.held - self._used(lane):
                 return
@@ -1070,17 +1152,17 @@ class Replica:
             if lane.part >= 0:
                 r = lane.part
                 lane.part = -1
-                lane.held -= self._blocks(req.prompt[r] + req.emitted[r])
+                lane.held -= self._hold(r)
             elif lane.n > 1:
                 newest = 0
                 for i in range(1, lane.n):
                     if req.admitted[lane.heap[i] & 0xFFFFFFFF] > req.admitted[lane.heap[newest] & 0xFFFFFFFF]:
                         newest = i
                 r = lane.heap[newest] & 0xFFFFFFFF
-                req.emitted[r] = req.output[r] - (req.ends[r] - lane.it)
-                ctx = req.prompt[r] + req.emitted[r]
+                req.emitted[r] = self.output[r] - (req.ends[r] - lane.it)
+                ctx = self._reach(r, req.emitted[r])
                 if self.swapping:
-                    lane.extra += c.swap_block * self._blocks(ctx)
+                    lane.extra += c.swap_block * self._pages(ctx)
                 self._remove(lane, newest)
                 self._leave(lane, ctx, False)
                 req.ends[r] = -1
@@ -1158,8 +1240,11 @@ class Replica:
             sums[6] += k * self.host + self.host_slope * half
             if self.swap > 0.0:
                 sums[7] += self.swap
-            tokens = lane.decodes + lane.tokens
-            emits = lane.decodes + lane.emits
+            n = self._tokens(c, lane.decodes)
+            tokens = n + lane.tokens
+            emits = n + lane.emits
+            if c.drafts:
+                sums[8] += k * c.draft[lane.decodes]
             if tokens <= EXACT:
                 self.hist[tokens] += k
                 self.hist_head[emits] += k
@@ -1173,8 +1258,9 @@ class Replica:
             self.steps = 0
             return
         n = lane.decodes
-        tokens = n + lane.tokens
-        emits = n + lane.emits
+        tokens = self._tokens(c, n)
+        emits = tokens + lane.emits
+        tokens += lane.tokens
         host = c.host_step + c.host_seq * (n + lane.count) + c.host_token * tokens
         if n > 0:
             i = n + c.shift if tokens >= c.cut else n
@@ -1183,10 +1269,10 @@ class Replica:
             s = c.slope[i]
             if c.window_share > 0.0:
                 affine += s * (c.full_share * lane.full + c.window_share * lane.windowed)
-                s *= c.full_share * n + c.window_share * lane.growing
+                s *= (c.full_share * n + c.window_share * lane.growing) * c.growth
             else:
                 affine += s * lane.full
-                s *= n
+                s *= n * c.growth
             if affine >= v:
                 v = affine
             else:
@@ -1289,13 +1375,13 @@ class Replica:
             tokens = emits = most = 0
             for i in range(c.ranks):
                 lane = self.lanes[j * c.ranks + i]
-                n = lane.decodes
+                n = self._tokens(c, lane.decodes)
                 tokens += n + lane.tokens
                 if n + lane.tokens > most:
                     most = n + lane.tokens
                 if n + lane.emits > emits:
                     emits = n + lane.emits
-                total += n + lane.count
+                total += lane.decodes + lane.count
                 self._rank(c, lane)
             if tokens == 0:
                 continue
@@ -1317,7 +1403,7 @@ class Replica:
             self._max(sum_v, sum_s)
         tokens = emits = 0
         for lane in self.lanes:
-            tokens += lane.decodes + lane.tokens
+            tokens += self._tokens(c, lane.decodes) + lane.tokens
             emits += lane.count
         self.swap = 0.0
         for i in range(c.ranks):  # a rank's devices hold the cache of all its pipeline lanes, behind one host link
@@ -1365,7 +1451,7 @@ class Replica:
             self.v = c.floor[i]
             self._max(
                 c.base[i] + c.slope[i] * (c.full_share * lane.full + c.window_share * lane.windowed),
-                c.slope[i] * (c.full_share * n + c.window_share * lane.growing),
+                c.slope[i] * (c.full_share * n + c.window_share * lane.growing) * c.growth,
             )
         self.v += lane.attention
         self._max(v, s)

@@ -14,7 +14,7 @@ import numpy as np
 
 from fleetcast.base.rng import rng
 from fleetcast.policy import route as routes
-from fleetcast.sim.serving.routing import Run, checked_choice, pauses, speeds, split_roles, starts, transfers
+from fleetcast.sim.serving.routing import Run, checked_choice, passes_of, pauses, speeds, split_roles, starts, transfers
 from fleetcast.sim.serving.setting import Server, Setting
 from fleetcast.sim.serving.stepwise import Replica, Request
 
@@ -27,7 +27,7 @@ def run(state: Setting, servers: Sequence[Server], policy: Any, *, record: bool,
         Request(i, a, p, o)
         for i, (a, p, o) in enumerate(zip(starts(state).tolist(), q.prompt.tolist(), q.output.tolist(), strict=True))
     ]
-    replicas = [Replica(s) for s in servers]
+    replicas = [Replica(s, passes_of(s, q).tolist()) for s in servers]
     where, began = np.zeros(len(items), dtype=np.int32), np.zeros(len(items), dtype=np.int32)
     session = q.session.tolist() if q.session is not None else [-1] * len(items)
     weights, stream = speeds(servers).tolist(), rng(state.scenario.seed, "route")

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from fleetcast.base.errors import PolicyError
 from fleetcast.base.rng import rng
+from fleetcast.cost.step import GRID
 from fleetcast.policy import route as routes
 from fleetcast.scenario.workload.precision import BITS
+from fleetcast.scenario.workload.requests import Requests
 from fleetcast.sim.serving.setting import Server, Setting
 
 
@@ -57,13 +59,22 @@ def transfers(state: Setting, servers: Sequence[Server], layerwise: bool) -> lis
     return table
 
 
+def passes_of(server: Server, requests: Requests) -> NDArray[np.int64]:
+    """Returns the passes that make each request's tokens on a replica; empty where each pass makes one token."""
+    if server.speculation is None:
+        return np.zeros(0, dtype=np.int64)
+    return server.speculation.calls(requests)
+
+
 def speeds(servers: Sequence[Server]) -> NDArray[np.float64]:
     """Returns each replica's decode speed at its largest batch, relative to the fastest: weights for routes."""
     rate = []
     for s in servers:
         batch = min(64, len(s.cost.tables["floor"]) - 1)
-        t = s.cost.tables
-        rate.append(batch / float(t["dense"][batch] + t["experts"][batch] + t["head"][batch] + t["base"][batch]))
+        t, c = s.cost.tables, s.cost.scalars
+        tokens = batch * c["width"] / c["unit"]
+        work = np.interp(tokens, GRID, t["dense"] + t["experts"] + t["head"])
+        rate.append(batch * (c["growth"] / c["unit"]) / float(work + t["base"][batch]))
     found = np.array(rate)
     return np.asarray(found / found.max())
 

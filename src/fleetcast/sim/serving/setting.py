@@ -14,6 +14,7 @@ import msgspec
 
 from fleetcast.base.errors import Infeasible, SpecError
 from fleetcast.base.spec import build, describe
+from fleetcast.cost.drafted import with_drafts
 from fleetcast.cost.engine import Engine, engine
 from fleetcast.cost.memory import Memory, layout_memory, misfit
 from fleetcast.cost.overlap.nano import nano_of, table_of
@@ -29,6 +30,7 @@ from fleetcast.scenario.workload.exits import exits_of
 from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.scenario.workload.precision import Precision, as_engine
 from fleetcast.scenario.workload.requests import Requests
+from fleetcast.sim.serving.drafting import Speculation, checked, drafter_costs, speculate_table, speculation_of
 
 DEFAULT_ENGINE = "vllm-1"
 FAMILIES = {"batch": batch, "order": order, "memory": memory}
@@ -53,6 +55,7 @@ class Server:
     memory: Any
     room: Memory
     cost: StepCost
+    speculation: Speculation | None = None
 
 
 @dataclass
@@ -87,12 +90,12 @@ class Setting:
         """Prompt and output tokens of all requests."""
         return int(self.requests.prompt.sum()), int(self.requests.output.sum())
 
-    def model_named(self, name: str | None) -> Model:
-        """Returns the workload's model, or another one a pool names."""
+    def model_named(self, name: str | None, path: str = "plan.model") -> Model:
+        """Returns the workload's model, or another one a pool names at ``path``."""
         if name is None or name == self.scenario.workload.model:
             return self.model
         if name not in self._models:
-            self._models[name] = model_at(name, Path(self.scenario.folder), "plan.model")
+            self._models[name] = model_at(name, Path(self.scenario.folder), path)
         return self._models[name]
 
     def group_of(self, pool: Pool, path: str = "plan.on") -> Group:
@@ -122,8 +125,8 @@ class Setting:
         key = (
             pool.role, pool.on, pool.model, pool.tensor_parallel, pool.pipeline_parallel, pool.expert_parallel,
             pool.attention_dp, pool.engine, pool.dtype, pool.kv_dtype, pool.activation_dtype, pool.clock,
-            _frozen(pool.batch), _frozen(pool.order),
-            _frozen(pool.memory), nano_of(pool.overlap),
+            frozen(pool.batch), frozen(pool.order),
+            frozen(pool.memory), frozen(pool.speculate), nano_of(pool.overlap),
         )  # fmt: skip
         found = self._servers.get(key)
         if found is None:
@@ -145,20 +148,32 @@ class Setting:
         kv = kv_dtype_of(str(pool.kv_dtype), profile, precision)
         policies = {name: policy_of(space, getattr(pool, name), f"plan.{name}") for name, space in FAMILIES.items()}
         max_batch, budget = sizes(policies["batch"])
-        room = layout_memory(architecture, group.device, layout, precision, kv, profile, max_batch, budget)
+        speculation = speculation_of(pool, architecture, self.model_named, self.scenario.seed)
+        room = layout_memory(
+            architecture, group.device, layout, precision, kv, profile, max_batch, budget,
+            beside=speculation.beside if speculation is not None else (), checked=checked(speculation),
+        )  # fmt: skip
+        drafters = None
+        if speculation is not None and speculation.drafter is not None:
+            drafters, room = drafter_costs(
+                speculation, group, kv, profile, max_batch, budget, room, clock_of(pool), self._kernels
+            )  # fmt: skip
         longest = int(self.requests.prompt.max()) + 1 if pool.role == "prefill" else self.longest
         if (wrong := misfit(room, longest, pool_label(pool))) is not None:
             raise wrong
         cost = step_cost(
             architecture, layout, precision, kv, group, profile, max_batch, room.blocks, clock_of(pool),
-            self._kernels, nano_of(pool.overlap),
+            self._kernels, nano_of(pool.overlap), queries=checked(speculation),
         )  # fmt: skip
+        if speculation is not None:
+            cost = with_drafts(cost, speculation.process, drafters, speculation.drafting.pipelined)
+            cost = replace_fields(cost, notes=(*cost.notes, *speculation.notes))
         if (cut := architecture.misfit(layout, precision)) is not None:
             note = f"{architecture.id} with {pool_label(pool)}: {profile.name} refuses to load it ({cut})"
             cost = replace_fields(cost, notes=(*cost.notes, note))
         return Server(
             pool, group, architecture, profile, layout, precision, kv, policies["batch"], policies["order"],
-            policies["memory"], room, cost,
+            policies["memory"], room, cost, speculation,
         )  # fmt: skip
 
 
@@ -342,7 +357,7 @@ def fill(state: Setting, pool: Pool, path: str = "plan") -> Pool:
         if table is None and name == "batch" and profile.long_batch:
             default = _default_batch(state, replace(pool, **changes), profile)
         changes[name] = describe(policy_of(space, default if table is None else table, f"{path}.{name}"))
-    return replace(pool, **changes)
+    return replace(pool, **changes, speculate=speculate_table(pool, path))
 
 
 def policy_of(space: ModuleType, table: Any, path: str) -> Any:
@@ -403,12 +418,15 @@ def _tables(server: Server) -> dict[str, Any]:
 def _with_pool(server: Server, pool: Pool) -> Server:
     return Server(
         pool, server.group, server.model, server.engine, server.layout, server.precision, server.kv_dtype,
-        server.batch, server.order, server.memory, server.room, server.cost,
+        server.batch, server.order, server.memory, server.room, server.cost, server.speculation,
     )  # fmt: skip
 
 
-def _frozen(table: Any) -> Any:
-    return tuple(sorted((k, _frozen(v)) for k, v in table.items())) if isinstance(table, dict) else table
+def frozen(table: Any) -> Any:
+    """Returns a table as nested tuples, for keys."""
+    if isinstance(table, list):
+        return tuple(table)
+    return tuple(sorted((k, frozen(v)) for k, v in table.items())) if isinstance(table, dict) else table
 
 
 def model_at(name: str, folder: Path, path: str = "workload.model") -> Model:

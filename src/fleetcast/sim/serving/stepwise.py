@@ -8,6 +8,7 @@ rounding.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any
@@ -51,16 +52,6 @@ class Request:
     first: float = -1.0
     finish: float = -1.0
 
-    @property
-    def need(self) -> int:
-        """Tokens to prefill before it decodes."""
-        return self.prompt + self.emitted
-
-    @property
-    def context(self) -> int:
-        """Tokens its next decode step attends to."""
-        return self.prompt + self.emitted
-
 
 @dataclass
 class Lane:
@@ -83,9 +74,9 @@ class Lane:
 class Replica:
     """One replica, advanced an iteration at a time."""
 
-    def __init__(self, server: Server) -> None:
-        """Starts idle."""
-        self.server = server
+    def __init__(self, server: Server, passes: Sequence[int] = ()) -> None:
+        """Starts idle; ``passes`` of each request instead of its output tokens, where drafts are checked."""
+        self.server, self.passes = server, passes
         self.table, self.c = server.cost.tables, server.cost.scalars
         self.lanes = [Lane() for _ in range(self.c["stages"] * self.c["ranks"])]
         self.rule = server.batch.rule() if hasattr(server.batch, "rule") else None
@@ -97,7 +88,7 @@ class Replica:
         self.handed: list[Request] = []
         self.hist = np.zeros_like(self.table["dense"])
         self.hist_rank, self.hist_head = self.hist.copy(), self.hist.copy()
-        self.sums = [0.0] * 8
+        self.sums = [0.0] * 9
         self.log: list[tuple[float, float, int, int, int, int]] = []
 
     @property
@@ -114,22 +105,40 @@ class Replica:
         """Returns the KV blocks of ``tokens``."""
         return -(-tokens // int(self.c["block"]))
 
+    def reach(self, r: Request, emitted: int | None = None) -> int:
+        """Returns what the next decode step attends to, made so far and checked with it, in parts of a token."""
+        unit, grown = self.c["unit"], (r.emitted if emitted is None else emitted) - 1
+        return int(unit * (r.prompt + 1 + self.c["ahead"]) + self.c["growth"] * grown)
+
+    def pages(self, r: Request, emitted: int | None = None) -> int:
+        """Returns the KV blocks of that."""
+        return -(-self.reach(r, emitted) // int(self.c["block"] * self.c["unit"]))
+
+    def need(self, r: Request) -> int:
+        """Returns the tokens to prefill before a request decodes."""
+        if r.emitted == 0:
+            return r.prompt
+        return int(r.prompt + 1 - (-self.c["growth"] * (r.emitted - 1) // self.c["unit"]))
+
+    def verified(self, n: int) -> int:
+        """Returns the tokens that a pass of ``n`` decoding sequences processes."""
+        return int(-(-n * self.c["width"] // self.c["unit"]))
+
     def claim(self, r: Request) -> int:
         """Returns the KV blocks a request holds: those of its whole length where the rule reserves."""
         if self.rule is not None and self.rule.reserve:
-            return self.blocks(r.prompt + (1 if r.leaves else r.output))
-        return self.blocks(r.need if r.prefilled < r.need and not r.swapped else r.context)
+            return self.pages(r, 1 if r.leaves else r.output)
+        return self.pages(r) if r.emitted else self.blocks(r.prompt)
 
     def used(self, lane: Lane) -> int:
         """Returns the KV blocks a lane's requests hold in the coming iteration."""
-        reserve = self.rule is not None and self.rule.reserve
-        held = lane.running + lane.partial
-        return sum(self.claim(r) if reserve else self.blocks(r.context) for r in held)
+        return sum(map(self.claim, lane.running + lane.partial))
 
     def push(self, r: Request, time: float) -> None:
         """A request comes: it joins the lane that holds the fewest; with its cache it stands before all prompts."""
         lane = min(self.lanes, key=lambda x: x.load)
         r.joined = time
+        r.output = self.passes[r.id] if len(self.passes) else r.output
         if r.carried:
             r.swapped = True
             lane.resumed.append(r)
@@ -158,7 +167,7 @@ class Replica:
             lane.running = [r for r in lane.running if r not in finished]
             for r, q in lane.chosen:
                 r.prefilled += q
-                if r.prefilled < r.need:
+                if r.prefilled < self.need(r):
                     continue
                 lane.partial.remove(r)
                 r.first = self.now if r.emitted == 0 else r.first
@@ -204,9 +213,9 @@ class Replica:
             room = max(room, self.claim(queue[0]) if queue else 0)
         view = batches.View(
             decoding=len(lane.running),
-            partial=[batches.Item(r.id, r.need - r.prefilled, 0) for r in lane.partial],
-            waiting=[batches.Item(r.id, r.need, self.claim(r)) for r in queue],
-            free=room,
+            partial=[batches.Item(r.id, self.need(r) - r.prefilled, 0) for r in lane.partial],
+            waiting=[batches.Item(r.id, self.need(r), self.claim(r)) for r in queue],
+            free=room, drafted=self.verified(len(lane.running)) - len(lane.running),
         )  # fmt: skip
         decision = self.server.batch.compose(view)
         self._apply(lane, decision, queue)
@@ -224,7 +233,7 @@ class Replica:
         by_id = {r.id: r for r in lane.partial + queue}
         for number, tokens in decision.prefill:
             r = by_id.get(number)
-            if r is None or not 0 < tokens <= r.need - r.prefilled:
+            if r is None or not 0 < tokens <= self.need(r) - r.prefilled:
                 raise PolicyError(
                     f"{type(self.server.batch).__name__}.compose chose {tokens} tokens of request {number}, "
                     "which is not waiting with so many"
@@ -267,7 +276,7 @@ class Replica:
             else:
                 r = lane.running.pop(policy.victim([x.admitted for x in lane.running]))
                 if policy.swap:
-                    lane.extra += self.c["swap_block"] * self.blocks(r.context)
+                    lane.extra += self.c["swap_block"] * self.pages(r)
                     r.swapped = True
             if not r.swapped:
                 r.prefilled = 0
@@ -303,15 +312,17 @@ class Replica:
     def _sizes(self, lane: Lane) -> tuple[int, int, int]:
         """Returns tokens, tokens that come out, and sequences of a lane's iteration."""
         n = len(lane.running) if lane.decodes else 0
-        ready = sum(r.prefilled + q >= r.need for r, q in lane.chosen)
-        return n + sum(q for _, q in lane.chosen), n + ready, n + len(lane.chosen)
+        checked = self.verified(n)
+        ready = sum(r.prefilled + q >= self.need(r) for r, q in lane.chosen)
+        return checked + sum(q for _, q in lane.chosen), checked + ready, n + len(lane.chosen)
 
     def _attention(self, lane: Lane) -> float:
         c, table, seconds = self.c, self.table, 0.0
         full, share, window = c["full_share"], c["window_share"], c["window"]
         if lane.decodes and lane.running:
             n = len(lane.running)
-            reach = sum(full * r.context + share * min(r.context, window) for r in lane.running)
+            contexts = [self.reach(r) / c["unit"] for r in lane.running]
+            reach = sum(full * x + share * min(x, window) for x in contexts)
             cut = "cut_" if self._sizes(lane)[0] >= c["cut"] else ""
             affine = float(table[f"{cut}base"][n]) + float(table[f"{cut}slope"][n]) * reach
             seconds = max(float(table[f"{cut}floor"][n]), affine)

@@ -19,7 +19,17 @@ from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.outcome import Requests as Served
 from fleetcast.scenario.plan import ROLES, Plan, pool_label
 from fleetcast.sim.serving import account, kernel, reference
-from fleetcast.sim.serving.routing import Run, assign, checked_choice, pauses, speeds, split_roles, starts, transfers
+from fleetcast.sim.serving.routing import (
+    Run,
+    assign,
+    checked_choice,
+    passes_of,
+    pauses,
+    speeds,
+    split_roles,
+    starts,
+    transfers,
+)
 from fleetcast.sim.serving.setting import Server, Setting
 
 WHATS = ("decode", "prefill", "mixed")
@@ -80,6 +90,7 @@ def _run_kernel(state: Setting, servers: Sequence[Server], policy: Any, *, recor
         kernel.Replica(
             costs[id(s.cost)], shared, tuple(s.batch.rule()), shortest=type(s.order) is order.ShortestPrompt,
             swapping=s.memory.swap, stepwise=by_step, record=record,
+            output=passes_of(s, requests) if s.speculation is not None else None,
         )
         for s in servers
     ]  # fmt: skip
@@ -142,11 +153,10 @@ def _outcome(
 ) -> Outcome:  # fmt: skip
     scenario, requests = state.scenario, state.requests
     span = end - start
-    reports, moved = done.reports, done.began != done.where
+    reports = done.reports
     counts = np.bincount(done.began, minlength=len(servers))
-    # a request that moved made its first token where it began and the others where it ended
-    out_tokens = np.bincount(done.where, weights=requests.output - moved, minlength=len(servers))
-    out_tokens += np.bincount(done.began, weights=moved, minlength=len(servers))
+    # a request's first token is made where it began and the others where it ended
+    out_tokens = counts + np.bincount(done.where, weights=_decoded(servers, done, requests), minlength=len(servers))
     work = [
         account.work_done(s.cost, r, int(o), int(n))
         for s, r, o, n in zip(servers, reports, out_tokens, counts, strict=True)
@@ -156,7 +166,7 @@ def _outcome(
     dollars = account.money(servers, span)
     grams = account.carbon(energy, state.grid, start, end)
     prompt_tokens, output_tokens = state.tokens
-    devices = sum(s.cost.devices for s in servers)
+    devices = sum(s.cost.devices + s.cost.drafters for s in servers)
     flops = sum((w["flops"] + w["attention_flops"]) * s.cost.devices for w, s in zip(work, servers, strict=True))
     peak = sum(s.cost.work["peak"] * s.cost.devices for s in servers)
     traffic = sum((w["bytes"] + w["cache_bytes"]) * s.cost.devices for w, s in zip(work, servers, strict=True))
@@ -209,7 +219,7 @@ def _outcome(
         breakdown={"time": times, "energy": joules, "memory": tightest.room.table()},
         resources=tuple(
             {
-                "name": name, "devices": s.cost.devices, "device": s.group.device.id,
+                "name": name, "devices": s.cost.devices + s.cost.drafters, "device": s.group.device.id,
                 "busy": r["busy"] / span if span > 0 else 0.0, "requests": int(c),
                 "peak_running": r["peak_running"],
                 "kv_tokens": s.room.tokens * s.layout.pipeline_parallel * s.layout.attention_dp,
@@ -225,6 +235,16 @@ def _outcome(
         },
         record=_record(reports, names, servers) if record else None, requests=served,
     )  # fmt: skip
+
+
+def _decoded(servers: Sequence[Server], done: Run, requests: Any) -> Floats:
+    """Returns the tokens each request's passes after its first token processed: those made, or those checked."""
+    found = requests.output.astype(np.float64) - 1.0
+    for i, server in enumerate(servers):
+        if server.speculation is not None:
+            here = done.where == i
+            found[here] = (passes_of(server, requests)[here] - 1) * server.cost.work["queries"]
+    return np.asarray(found)
 
 
 def beyond_context(state: Setting, servers: Sequence[Server]) -> list[str]:

@@ -14,9 +14,9 @@ from typing import Any
 from fleetcast.base.errors import SpecError, Unsupported, closest
 from fleetcast.cost.engine import Engine
 from fleetcast.scenario.fleet.tree import Group
-from fleetcast.scenario.plan import Plan, clock_of, one
+from fleetcast.scenario.plan import Plan, Pool, clock_of, one
 from fleetcast.scenario.workload import catalog
-from fleetcast.sim.serving.setting import Setting
+from fleetcast.sim.serving.setting import Server, Setting
 from fleetcast.view.exports.machines import HOSTS, settings
 
 TARGETS = ("vllm", "sglang", "kubernetes")
@@ -50,6 +50,7 @@ class Service:
         longest: tokens of the workload's longest request.
         most: the model's own context, tokens; 0 = not known.
         batch, order, memory, route: policy tables.
+        speculate: policy table of what is drafted, {} = nothing; its ``model`` is the drafter's repository.
         profile: the engine's profile.
     """
 
@@ -81,6 +82,7 @@ class Service:
     order: str
     memory: str
     route: str
+    speculate: Mapping[str, Any]
 
     @property
     def devices(self) -> int:
@@ -173,9 +175,34 @@ def services(state: Setting, plan: Plan) -> tuple[Service, ...]:
                 order=str(tables[1]["kind"]),
                 memory=str(tables[2]["kind"]),
                 route=route,
+                speculate=_drafts(state, pool, server),
             )
         )
     return tuple(found)
+
+
+def _drafts(state: Setting, pool: Pool, server: Server) -> Mapping[str, Any]:
+    """What a pool drafts, the drafter by its repository; {} where it drafts nothing."""
+    if server.speculation is None or not isinstance(pool.speculate, Mapping):
+        return {}
+    name = server.speculation.drafting.model
+    return dict(pool.speculate) | ({"model": repository(name, state.model_named(name).id)} if name else {})
+
+
+def refuse_drafts(service: Service, known: Sequence[str], engine: str) -> None:
+    """Refuses speculation that an engine has no setting for.
+
+    Raises:
+        Unsupported: always names what it has.
+    """
+    kind = service.speculate.get("kind", "off")
+    if kind not in ("off", *known):
+        raise Unsupported(
+            f"{engine} is not told here how to draft by '{kind}'",
+            f"Plan with plan.speculate.kind = {' or '.join(known)}" if known else 'Plan with speculate = "off"',
+        )
+    if int(service.speculate.get("drafters", 1)) > 1:
+        raise Unsupported(f"{engine} has no vote of several drafters", "Plan with plan.speculate.drafters = 1")
 
 
 def repository(asked: str, id: str) -> str:

@@ -14,6 +14,7 @@ from fleetcast.view.exports import (
     hosts_note,
     machines,
     refuse_batch,
+    refuse_drafts,
     script,
 )  # fmt: skip
 from fleetcast.view.exports.vllm import quantised
@@ -64,6 +65,7 @@ def flags(service: Service) -> Mapping[str, object]:
         Unsupported: SGLang has no such batch policy.
     """
     refuse_batch(service, ("chunked", "prefill_first"), "SGLang")
+    refuse_drafts(service, (), "SGLang")
     if service.kv_dtype in ("int8", "int4"):
         raise Unsupported(f"SGLang has no {service.kv_dtype} cache", 'Plan with kv_dtype = "fp8" or "auto"')
     schedulers = service.attention_dp * service.pipeline

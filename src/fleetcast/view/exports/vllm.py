@@ -6,6 +6,7 @@ and its data-parallel engines (``--data-parallel-size-local``) where the ranks o
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 
@@ -19,6 +20,7 @@ from fleetcast.view.exports import (
     hosts_note,
     machines,
     refuse_batch,
+    refuse_drafts,
     script,
 )  # fmt: skip
 
@@ -106,6 +108,7 @@ def flags(service: Service) -> Mapping[str, object]:
         Unsupported: vLLM has no such batch policy or expert-parallel degree.
     """
     refuse_batch(service, ("chunked", "prefill_first"), "vLLM")
+    refuse_drafts(service, ("fixed", "ngram"), "vLLM")
     late, chunked = is_late(service), service.batch["kind"] == "chunked"
     _refuse_ranks(service)
     if service.kv_dtype in ("int8", "int4"):
@@ -139,8 +142,19 @@ def flags(service: Service) -> Mapping[str, object]:
         "--gpu-memory-utilization": service.profile.memory_fraction if ours else None,
         "--block-size": service.profile.block if ours and service.vendor in ("nvidia", "amd") else None,
         "--scheduling-policy": "priority" if service.order == "shortest_prompt" else None,
+        "--speculative-config": _drafts(service),
         "--preemption-mode": "swap" if service.memory == "swap" and not late else None,
     }
+
+
+def _drafts(service: Service) -> str | None:
+    """The speculative config as JSON, None where nothing is drafted."""
+    table = service.speculate
+    if not table:
+        return None
+    if table["kind"] == "ngram":
+        return json.dumps({"method": "ngram", "num_speculative_tokens": table["length"], "prompt_lookup_max": 4})
+    return json.dumps({"method": "draft_model", "model": table["model"], "num_speculative_tokens": table["length"]})
 
 
 def _refuse_ranks(service: Service) -> None:
@@ -212,6 +226,8 @@ def notes(services: Sequence[Service]) -> list[str]:
             )
         if service.memory == "swap" and is_late(service):
             found.append("The plan swaps pre-empted requests; vLLM 1 recomputes them.")
+        if service.speculate.get("kind") == "fixed" and is_late(service):
+            found.append("vLLM 1 drafts with a model of its own since pull request 24322 (2026); before, not at all.")
         if service.order == "shortest_prompt":
             found.append("Shortest prompt first: send each request with priority = its prompt tokens.")
         if service.batch["kind"] == "prefill_first" and is_late(service):

@@ -1,0 +1,277 @@
+"""Speculation of a pool, resolved: its policy, its drafter, and how many calls each request takes.
+
+The world counts calls of the target model: a request of m tokens after its first takes the calls that make m tokens,
+drawn once per request from the policy's process (`cost.speculate`), a function of seed and request alone. Contexts
+grow by the mean tokens of a call, an iteration costs what `cost.drafted` says, metrics count tokens.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fleetcast.base.errors import Infeasible, SpecError, closest
+from fleetcast.base.rng import rng
+from fleetcast.base.spec import build, describe, to_builtins
+from fleetcast.cost.engine import Engine
+from fleetcast.cost.memory import Memory, layout_memory
+from fleetcast.cost.speculate import Floats, Process, chain, rates_of, voted
+from fleetcast.cost.step import StepCost, step_cost
+from fleetcast.policy import speculate as family
+from fleetcast.scenario.fleet.tree import Group
+from fleetcast.scenario.plan import Drafting, Pool, drafting_of
+from fleetcast.scenario.workload.models import Layout, Model
+from fleetcast.scenario.workload.precision import Precision, as_engine
+from fleetcast.scenario.workload.requests import Requests
+
+ASSUMED = 0.7
+"""Acceptance where a plan names none."""
+MEMORY = 1_000_000
+"""Tokens that a policy is said to have seen judged, when it is asked what it does in the long run."""
+
+
+@dataclass(frozen=True, eq=False)
+class Speculation:
+    """What a pool drafts.
+
+    Attributes:
+        policy: decides the lengths.
+        drafting: who drafts.
+        process: what calls yield.
+        seed: of the draws.
+        notes: what was taken as given.
+        drafter: model, layout and precision of one drafter; None for n-grams.
+    """
+
+    policy: Any
+    drafting: Drafting
+    process: Process
+    seed: int
+    notes: tuple[str, ...] = ()
+    drafter: tuple[Model, Layout, Precision] | None = None
+
+    @property
+    def beside(self) -> list[tuple[Model, Layout, Precision]]:
+        """The drafters that share the target's devices."""
+        if self.drafter is None or self.drafting.pipelined:
+            return []
+        return [self.drafter] * self.process.drafters
+
+    def calls(self, requests: Requests) -> NDArray[np.int64]:
+        """Returns the passes of each request that make its tokens: its prefill and its calls.
+
+        Each depends on its own request alone, so a part of the requests behaves as it does in the whole.
+        """
+        draw = rng(self.seed, "speculate").random(len(requests))
+        return np.where(requests.output > 1, 1 + self.process.calls(requests.output - 1, draw), requests.output)
+
+
+def speculate_table(pool: Pool, path: str) -> dict[str, Any] | None:
+    """Returns a pool's ``speculate`` table, complete; None where it says nothing.
+
+    Raises:
+        SpecError: unknown, out of range, or no draft model where one is needed.
+    """
+    if pool.speculate is None:
+        return None
+    asked, drafting = drafting_of(pool.speculate, f"{path}.speculate")
+    policy = build(family, asked, f"{path}.speculate")
+    if not callable(getattr(policy, "draft", None)):
+        raise SpecError(
+            f"{path}.speculate.kind", "is no speculate policy: it has no method draft", value=type(policy).__name__,
+            hint="See fleetcast.policy.speculate for the protocol",
+        )  # fmt: skip
+    if type(policy) is family.Off:
+        return describe(policy)
+    if drafting.pipelined and drafting.model is None:
+        raise SpecError(
+            f"{path}.speculate.pipelined", "has no draft model to run on devices of its own", value=True,
+            limit="a model beside it", hint="Leave it out",
+        )  # fmt: skip
+    if drafting.model is None and type(policy) is not family.Ngram:
+        raise SpecError(
+            f"{path}.speculate.model", "is missing", limit="a draft model with the target's vocabulary",
+            hint='Add e.g. model = "llama-3.2-1b", or draft from the context with kind = "ngram"',
+        )  # fmt: skip
+    defaults = to_builtins(Drafting())
+    more = {k: v for k, v in to_builtins(drafting).items() if v is not None and v != defaults.get(k)}
+    return describe(policy) | more
+
+
+def checked(speculation: Speculation | None) -> float:
+    """Returns the tokens a sequence that one iteration checks."""
+    return 1.0 if speculation is None else speculation.process.length + 1.0
+
+
+def speculation_of(
+    pool: Pool, target: Model, named: Callable[[str, str], Model], seed: int, path: str = "plan"
+) -> Speculation | None:
+    """Returns what a pool drafts, None where it drafts nothing.
+
+    Args:
+        pool: complete.
+        target: model that checks.
+        named: (name, path for errors) -> model.
+        seed: of the scenario.
+        path: prefix for errors.
+
+    Raises:
+        SpecError: a drafter that is no smaller than its target or has another vocabulary.
+        Infeasible: pipeline stages, which drafts do not go with.
+    """
+    if pool.speculate is None or (isinstance(pool.speculate, dict) and pool.speculate.get("kind") == "off"):
+        return None
+    asked, drafting = drafting_of(pool.speculate, f"{path}.speculate")
+    if pool.role == "prefill":
+        raise SpecError(
+            f"{path}.speculate", "has nothing to draft in a prefill pool", value=asked, hint="Put it in the decode pool"
+        )
+    if int(pool.pipeline_parallel or 1) > 1:  # type: ignore[arg-type]
+        raise Infeasible(
+            "pipeline stages beside drafts", need=float(pool.pipeline_parallel), have=1.0,  # type: ignore[arg-type]
+            hint="Use tensor_parallel alone, or speculate = \"off\"",
+        )  # fmt: skip
+    policy = build(family, asked, f"{path}.speculate")
+    drafter = None
+    if drafting.model is not None:
+        model = named(drafting.model, f"{path}.speculate.model")
+        _check_pair(drafting.model, model, target, f"{path}.speculate.model")
+        split = Layout(tensor_parallel=1 if drafting.pipelined else int(pool.tensor_parallel or 1))  # type: ignore[arg-type]
+        split = Layout() if model.misfit(split) is not None else split
+        drafter = model, split, as_engine("auto", model.precision)
+    acceptance, note = acceptance_of(drafting.acceptance, f"{path}.speculate.acceptance")
+    process = process_of(policy, acceptance, drafting)
+    notes = [note] if note else []
+    if process.drafters > 1:
+        notes.append(
+            f"{process.drafters} drafters that err alike in {drafting.drafter_correlation:.0%} of positions "
+            "(drafter_correlation), otherwise on their own"
+        )
+    return Speculation(policy, drafting, process, seed, tuple(notes), drafter)
+
+
+def drafter_costs(
+    speculation: Speculation, group: Group, kv: str, profile: Engine, max_batch: int, budget: int, room: Memory,
+    clock: float, shared: dict[Any, Any],
+) -> tuple[StepCost, Memory]:  # fmt: skip
+    """Returns what a pass of one drafter costs, and the target's memory as far as a drafter's own device keeps up.
+
+    Args:
+        speculation: with a drafter.
+        group: devices.
+        kv: dtype of both caches.
+        profile: engine.
+        max_batch: most sequences of a lane.
+        budget: most tokens of an iteration.
+        room: of the target.
+        clock: share of the top clock.
+        shared: see `cost.step.step_cost`.
+
+    Raises:
+        Infeasible: a drafter does not fit on a device of its own.
+    """
+    assert speculation.drafter is not None
+    if speculation.drafting.pipelined:
+        model, split, precision = speculation.drafter
+        own = layout_memory(model, group.device, split, precision, kv, profile, max_batch, budget)
+        if not own.fits:
+            raise Infeasible(
+                f"memory of a device for {model.id}, which drafts on it", need=own.weights + own.activations,
+                have=own.total - own.reserve, unit="B", hint="Choose a smaller drafter or max_batch",
+            )  # fmt: skip
+        blocks = min(room.blocks, own.blocks)
+        room = replace(room, blocks=blocks, tokens=blocks * profile.block)
+    cost = step_cost(*speculation.drafter, kv, group, profile, max_batch, room.blocks, clock, shared)
+    return cost, room
+
+
+def process_of(policy: Any, acceptance: float | tuple[float, ...], drafting: Drafting) -> Process:
+    """Returns the process of a policy by asking it, its running counts at what they come to in the long run."""
+    first = policy.draft(family.View(1, found=None))
+
+    def rates(length: int) -> Floats:
+        alone = rates_of(acceptance, length)
+        return alone if first.drafters == 1 else voted(alone, first.drafters, drafting.drafter_correlation)
+
+    def follow(seen: float) -> Callable[[int, int, int], int]:
+        right = round(seen * MEMORY)
+        return lambda length, proposed, accepted: _length(
+            policy.draft(family.View(1, length, proposed, accepted, MEMORY, right)), policy
+        )
+
+    seen = float(np.mean(rates(max(1, first.length))))
+    for _ in range(20):  # the acceptance it has seen depends on the lengths it chose for it
+        found = chain(_length(first, policy), follow(seen), rates, drafters=first.drafters, found=drafting.lookups)
+        now = _seen(found, rates)
+        if now == seen:
+            break
+        seen = now
+    return found
+
+
+def _seen(process: Process, rates: Callable[[int], Floats]) -> float:
+    """Returns accepted over judged drafts in the long run; 1 where nothing is drafted."""
+    judged = right = 0.0
+    for share, length in zip(process.share, process.lengths, strict=True):
+        a = rates(length)
+        reached = np.concatenate([[1.0], np.cumprod(a)])
+        judged += share * float(reached[:-1].sum()) if length else 0.0
+        right += share * float(reached[1:].sum()) if length else 0.0
+    return round(right / judged, 9) if judged else 1.0
+
+
+def _length(draft: Any, policy: Any) -> int:
+    length = draft.length
+    if not isinstance(length, int) or not 0 <= length <= family.LONGEST:
+        raise SpecError(
+            "plan.speculate.kind", f"drafted {length!r} tokens", value=type(policy).__name__,
+            limit=f"a whole number from 0 to {family.LONGEST}",
+        )  # fmt: skip
+    return length
+
+
+def acceptance_of(asked: float | str | tuple[float, ...] | None, path: str) -> tuple[float | tuple[float, ...], str]:
+    """Returns the acceptance of one drafter, and what to say of where it is from.
+
+    Raises:
+        SpecError: no profile has that name.
+    """
+    if asked is None:
+        return ASSUMED, f"drafts are accepted at a rate of {ASSUMED:g}, assumed: set speculate.acceptance"
+    if not isinstance(asked, str):
+        return asked, ""
+    known = profiles()
+    if asked not in known:
+        raise SpecError(
+            path, "is no known profile", value=asked, limit=f"a rate, a list of rates, or one of {', '.join(known)}",
+            hint=closest(asked, known).capitalize(),
+        )  # fmt: skip
+    row = known[asked]
+    return tuple(row["rates"]), f"acceptance {asked}: {row['source']} ({row['status']})"
+
+
+@cache
+def profiles() -> dict[str, dict[str, Any]]:
+    """Returns the published acceptance profiles by name: rates per position, pair, source, status."""
+    return tomllib.loads((resources.files("fleetcast.cost") / "acceptance.toml").read_text(encoding="utf-8"))
+
+
+def _check_pair(name: str | None, drafter: Model, target: Model, path: str) -> None:
+    if drafter.params() >= target.params():
+        raise SpecError(
+            path, "is no smaller than the model it drafts for", value=name,
+            limit=f"fewer than the {target.params() / 1e9:.1f}B parameters of {target.id}",
+            hint="Choose a smaller model of the same family",
+        )  # fmt: skip
+    if drafter.vocab != target.vocab:
+        raise SpecError(
+            path, f"has another vocabulary than {target.id}: {drafter.vocab:,} tokens", value=name,
+            limit=f"{target.vocab:,} tokens", hint="Choose a model of the same family",
+        )  # fmt: skip
