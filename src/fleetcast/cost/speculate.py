@@ -12,10 +12,11 @@ A policy that adapts its length is a Markov chain over lengths; `chain` solves i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import comb
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -101,6 +102,7 @@ class Process:
         pmf: per state, probabilities of 1, 2, ... tokens.
         drafters: drafters that each draft takes.
         found: share of calls for which there is a draft at all.
+        drawn: what a caller has drawn from it, by the caller's key.
     """
 
     lengths: tuple[int, ...]
@@ -110,6 +112,7 @@ class Process:
     pmf: tuple[Floats, ...]
     drafters: int = 1
     found: float = 1.0
+    drawn: dict[Any, tuple[Any, NDArray[np.int64]]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def tokens(self) -> float:

@@ -7,10 +7,11 @@ grow by the mean tokens of a call, an iteration costs what `cost.drafted` says, 
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any
 
@@ -35,6 +36,10 @@ ASSUMED = 0.7
 """Acceptance where a plan names none."""
 MEMORY = 1_000_000
 """Tokens that a policy is said to have seen judged, when it is asked what it does in the long run."""
+
+
+KEPT = 8
+"""Columns of calls that are kept per process: a search asks for those of a trace and its parts, over and over."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +74,14 @@ class Speculation:
 
         Each depends on its own request alone, so a part of the requests behaves as it does in the whole.
         """
-        draw = rng(self.seed, "speculate").random(len(requests))
-        return np.where(requests.output > 1, 1 + self.process.calls(requests.output - 1, draw), requests.output)
+        drawn, key = self.process.drawn, (id(requests), self.seed)
+        if key not in drawn:
+            draw = rng(self.seed, "speculate").random(len(requests))
+            found = np.where(requests.output > 1, 1 + self.process.calls(requests.output - 1, draw), requests.output)
+            while len(drawn) >= KEPT:
+                del drawn[next(iter(drawn))]
+            drawn[key] = requests, found  # the requests beside it, so that their id stays theirs
+        return drawn[key][1]
 
 
 def speculate_table(pool: Pool, path: str) -> dict[str, Any] | None:
@@ -147,7 +158,9 @@ def speculation_of(
         split = Layout() if model.misfit(split) is not None else split
         drafter = model, split, as_engine("auto", model.precision)
     acceptance, note = acceptance_of(drafting.acceptance, f"{path}.speculate.acceptance")
-    process = process_of(policy, acceptance, drafting)
+    process = _process(
+        json.dumps(describe(policy)), acceptance, drafting.drafter_correlation, drafting.lookups
+    )  # fmt: skip
     notes = [note] if note else []
     if process.drafters > 1:
         notes.append(
@@ -190,6 +203,13 @@ def drafter_costs(
         room = replace(room, blocks=blocks, tokens=blocks * profile.block)
     cost = step_cost(*speculation.drafter, kv, group, profile, max_batch, room.blocks, clock, shared)
     return cost, room
+
+
+@lru_cache(maxsize=1024)
+def _process(table: str, acceptance: float | tuple[float, ...], correlation: float, lookups: float) -> Process:
+    """`process_of` once for all layouts of a search; ``table`` is the policy's, as JSON."""
+    policy = build(family, json.loads(table), "plan.speculate")
+    return process_of(policy, acceptance, Drafting(drafter_correlation=correlation, lookups=lookups))
 
 
 def process_of(policy: Any, acceptance: float | tuple[float, ...], drafting: Drafting) -> Process:
