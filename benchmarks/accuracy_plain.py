@@ -17,7 +17,8 @@ import numpy as np
 from benchmarks.records import Null, Ours, Paper, Record, cpu_seconds, data_path, main, skipped
 from fleetcast.base.errors import FleetcastError
 from fleetcast.scenario.load import load
-from fleetcast.sim.serving.setting import complete, setting
+from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.setting import setting
 from fleetcast.sim.serving.world import simulate
 
 REQUESTS = 10

@@ -30,7 +30,8 @@ from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.plan import replace as with_choice
 from fleetcast.scenario.workload.requests import requests
 from fleetcast.search.overlap import best_schedule, tune, tuned, whole_time
-from fleetcast.sim.serving.setting import Setting, complete, setting
+from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.setting import Setting, setting
 from fleetcast.sim.serving.world import simulate
 
 CONSTANT = ("512/512", "1024/512", "512/1024")

@@ -21,8 +21,9 @@ from fleetcast.policy.speculate import Fixed, Minions, View
 from fleetcast.scenario.load import load
 from fleetcast.scenario.plan import Drafting
 from fleetcast.search.parallelism import search
+from fleetcast.sim.serving.completing import complete
 from fleetcast.sim.serving.drafting import process_of
-from fleetcast.sim.serving.setting import Setting, complete, setting
+from fleetcast.sim.serving.setting import Setting, setting
 from fleetcast.sim.serving.world import simulate
 
 USERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)

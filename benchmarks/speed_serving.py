@@ -65,7 +65,8 @@ def state_of(
     from dataclasses import replace
 
     from fleetcast.scenario.load import load
-    from fleetcast.sim.serving.setting import complete, setting
+    from fleetcast.sim.serving.completing import complete
+    from fleetcast.sim.serving.setting import setting
 
     table = {
         "fleet": FLEET, "slo": SLO, "plan": plan,

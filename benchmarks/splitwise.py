@@ -29,7 +29,8 @@ from fleetcast.scenario.plan import Plan, Pool
 from fleetcast.scenario.workload.requests import Requests
 from fleetcast.scenario.workload.requests import requests as columns
 from fleetcast.scenario.workload.traces import read
-from fleetcast.sim.serving.setting import Setting, complete, setting
+from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.setting import Setting, setting
 from fleetcast.sim.serving.world import simulate
 
 COMMAND = "python -m benchmarks.splitwise"

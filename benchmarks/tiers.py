@@ -33,7 +33,8 @@ from fleetcast.search.tiers.choice import choose
 from fleetcast.search.tiers.legs import METRICS, TEXT, from_text
 from fleetcast.search.tiers.parts import engine_for
 from fleetcast.search.tiers.planner import COLUMNS, Question, question
-from fleetcast.sim.serving.setting import complete, setting
+from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.setting import setting
 from fleetcast.sim.serving.world import simulate
 
 INPUTS: dict[str, Any] = tomllib.loads((ROOT / "benchmarks" / "tiers_inputs.toml").read_text(encoding="utf-8"))

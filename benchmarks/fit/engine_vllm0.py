@@ -28,7 +28,8 @@ from fleetcast.scenario.load import load
 from fleetcast.scenario.plan import Plan
 from fleetcast.scenario.workload.traces import Case, cases
 from fleetcast.sim.serving import kernel
-from fleetcast.sim.serving.setting import Server, Setting, complete, setting
+from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.setting import Server, Setting, setting
 
 PROFILE = Path(__file__).parents[2] / "src/fleetcast/cost/engines/vllm-0.toml"
 FAMILIES = ("creation", "lmsys", "summarization")

@@ -19,7 +19,8 @@ from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.workload import catalog
 from fleetcast.scenario.workload.requests import requests
 from fleetcast.sim.serving import kernel
-from fleetcast.sim.serving.setting import Server, Setting, complete
+from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.setting import Server, Setting
 from fleetcast.sim.serving.world import simulate
 
 WAVES = 10

@@ -11,8 +11,9 @@ from fleetcast.base.errors import PolicyError, SpecError
 from fleetcast.base.spec import build, describe, kinds
 from fleetcast.policy import batch, memory, order, power, route
 from fleetcast.scenario.load import load
+from fleetcast.sim.serving.completing import complete
 from fleetcast.sim.serving.contracts import FAMILIES, ContractBroken, check_policy
-from fleetcast.sim.serving.setting import complete, setting
+from fleetcast.sim.serving.setting import setting
 from fleetcast.sim.serving.world import simulate
 
 ALL = [(space.__name__, kind, class_) for space in FAMILIES.values() for kind, class_ in kinds(space).items()]

@@ -9,7 +9,8 @@ import pytest
 
 from fleetcast.policy import batch, route
 from fleetcast.scenario.load import load
-from fleetcast.sim.serving.setting import complete, setting
+from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.setting import setting
 from fleetcast.sim.serving.world import _run_kernel, simulate
 from tests.sim.worlds import World, step_cost, world
 

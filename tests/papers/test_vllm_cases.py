@@ -9,7 +9,8 @@ from benchmarks import accuracy_serving
 from benchmarks.fit import engine_vllm0 as fitting
 from fleetcast.cost.engine import engine
 from fleetcast.scenario.load import load
-from fleetcast.sim.serving.setting import complete, setting
+from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.setting import setting
 from fleetcast.sim.serving.world import simulate
 
 TTFT, TPOT = 0, 1

@@ -17,7 +17,8 @@ from fleetcast.scenario.load import load
 from fleetcast.scenario.objective import Objective, Slo
 from fleetcast.scenario.plan import Pool
 from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving
-from fleetcast.sim.serving.setting import complete, setting
+from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.setting import setting
 
 BASE = {
     "fleet": {"devices": "2x h100-sxm"},

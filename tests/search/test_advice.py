@@ -13,7 +13,8 @@ from fleetcast.scenario.plan import Plan, Pool
 from fleetcast.scenario.workload.catalog import model
 from fleetcast.search.advice.advisor import advise
 from fleetcast.search.advice.techniques import FORMATS, SHAPES, Case, Change, storage_of
-from fleetcast.sim.serving.setting import complete, setting
+from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.setting import setting
 from fleetcast.view.cli import main
 
 DEVICES = (

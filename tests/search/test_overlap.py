@@ -30,7 +30,8 @@ from fleetcast.search.overlap import (
     whole_time,
 )
 from fleetcast.search.parallelism import search
-from fleetcast.sim.serving.setting import Setting, complete, setting
+from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.setting import Setting, setting
 from fleetcast.sim.serving.world import simulate
 from fleetcast.view.exports import services
 from fleetcast.view.outputs import write_outcome

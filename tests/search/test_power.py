@@ -15,7 +15,8 @@ from fleetcast.policy import power
 from fleetcast.scenario.load import dump, load
 from fleetcast.search.power import GRID, Row, candidates, choose, hold, largest
 from fleetcast.sim.power.row import Breaker
-from fleetcast.sim.serving.setting import complete, setting
+from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.setting import setting
 from tests.sim.test_power_row import phases, traffic
 
 

@@ -13,7 +13,8 @@ from fleetcast.base.errors import SpecError
 from fleetcast.scenario.load import load
 from fleetcast.search.parallelism import search
 from fleetcast.search.ranking import undominated, values, worst_ratio
-from fleetcast.sim.serving.setting import complete, setting
+from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.setting import setting
 
 BATCH = {"kind": "chunked", "chunk": [256, 1024], "max_batch": [8, 64]}
 

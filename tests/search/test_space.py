@@ -12,7 +12,8 @@ from fleetcast.scenario.load import load
 from fleetcast.search.candidates import fit
 from fleetcast.search.space import enumerate_space, places
 from fleetcast.search.variants import CHUNKS, MAX_BATCHES, batches
-from fleetcast.sim.serving.setting import Setting, complete, setting
+from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.setting import Setting, setting
 
 
 def state(devices: str = "8x h100-sxm", model: str = "llama-3.1-70b", **plan: Any) -> Setting:

@@ -14,7 +14,8 @@ from fleetcast.search.tiers import planner
 from fleetcast.search.tiers.choice import holdings
 from fleetcast.search.tiers.family import Part, held, lower, runs, upper, whole
 from fleetcast.search.tiers.parts import Costs
-from fleetcast.sim.serving.setting import complete, setting
+from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.setting import setting
 from fleetcast.sim.serving.world import simulate
 from fleetcast.view import verbs
 

@@ -12,7 +12,8 @@ from fleetcast.cost.speculate import constant_tokens
 from fleetcast.policy import route
 from fleetcast.scenario.load import load
 from fleetcast.sim.serving import reference
-from fleetcast.sim.serving.setting import Setting, complete, setting
+from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.setting import Setting, setting
 from fleetcast.sim.serving.world import simulate
 
 FIXED = {"kind": "fixed", "model": "llama-3.2-1b", "length": 4, "acceptance": 0.7}

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from fleetcast.base.errors import Infeasible
 from fleetcast.scenario.load import load
-from fleetcast.sim.serving.setting import complete, setting
+from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.setting import setting
 from fleetcast.sim.serving.world import simulate
 
 

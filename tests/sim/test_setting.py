@@ -9,7 +9,8 @@ import pytest
 from fleetcast.base.errors import Infeasible, SpecError
 from fleetcast.scenario.load import load
 from fleetcast.scenario.outcome import Outcome
-from fleetcast.sim.serving.setting import complete, setting
+from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.setting import setting
 from fleetcast.sim.serving.world import simulate
 
 

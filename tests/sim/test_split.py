@@ -10,7 +10,8 @@ import pytest
 from fleetcast.base.errors import SpecError
 from fleetcast.policy import route
 from fleetcast.scenario.load import load
-from fleetcast.sim.serving.setting import complete, setting
+from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.setting import setting
 from fleetcast.sim.serving.world import _run_kernel, simulate
 from tests.sim.worlds import policies, step_cost, world
 

@@ -21,7 +21,8 @@ from fleetcast.search.bounds import Floor, demand, floor_of
 from fleetcast.search.overlap import tuned
 from fleetcast.search.pace import SLACK, Pace, Traffic, least_attention, pace
 from fleetcast.search.space import Space, combine
-from fleetcast.sim.serving.setting import Server, Setting, fill, frozen, kv_dtype_of
+from fleetcast.sim.serving.completing import fill
+from fleetcast.sim.serving.setting import Server, Setting, frozen, kv_dtype_of
 
 SPEED_BATCH = 64
 """Replicas are weighed by their speed at this batch (`sim.serving.world.speeds`): smaller max_batch, other weights."""

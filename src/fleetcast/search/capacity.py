@@ -25,7 +25,8 @@ from fleetcast.search.candidates import fit_all
 from fleetcast.search.parallelism import MISSES, PARTS, SHORTEST, Hunt, search
 from fleetcast.search.ranking import Axis, worst_ratio
 from fleetcast.search.space import spaces
-from fleetcast.sim.serving.setting import Setting, complete, setting
+from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.setting import Setting, setting
 from fleetcast.sim.serving.world import simulate
 
 DEVICES: Axis = ("devices", "devices", 1)

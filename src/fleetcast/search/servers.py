@@ -14,7 +14,7 @@ from typing import Any
 
 from fleetcast.base.errors import Infeasible, SpecError
 from fleetcast.base.show import show
-from fleetcast.cost.step import clock_curve
+from fleetcast.cost.clocks import clock_curve
 from fleetcast.policy import power
 from fleetcast.scenario.fleet.tree import Group
 from fleetcast.scenario.plan import Plan, Pool, as_tuple
@@ -24,7 +24,8 @@ from fleetcast.search.power import GRID, Held, Row, candidates, choose, hold
 from fleetcast.sim.power.forecast import forecast
 from fleetcast.sim.power.phases import Phases
 from fleetcast.sim.power.row import Breaker
-from fleetcast.sim.serving.setting import Setting, complete, policy_of
+from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.setting import Setting, policy_of
 
 LONGEST = 1.75
 """Rows are tried up to this multiple of today's."""

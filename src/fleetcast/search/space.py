@@ -34,7 +34,8 @@ from fleetcast.scenario.fleet.tree import Group
 from fleetcast.scenario.plan import Plan, Pool, Table, as_tuple, replace
 from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.search.variants import describe_space, variants_of
-from fleetcast.sim.serving.setting import Setting, route_of
+from fleetcast.sim.serving.completing import route_of
+from fleetcast.sim.serving.setting import Setting
 
 EACH = 64
 """Up to here every number of replicas is tried, beyond it numbers about 1 / 32 apart."""

@@ -17,7 +17,8 @@ from fleetcast.scenario.plan import as_tuple
 from fleetcast.scenario.workload.precision import as_engine
 from fleetcast.search.candidates import refusal
 from fleetcast.search.space import spaces
-from fleetcast.sim.serving.setting import Setting, complete
+from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.setting import Setting
 from fleetcast.view import words
 
 

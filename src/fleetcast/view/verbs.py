@@ -262,7 +262,7 @@ def completed(source: Source, *, seed: int | None = None) -> tuple[Setting, Plan
         SpecError: a choice without a default is open.
         Infeasible: the plan does not fit.
     """
-    from fleetcast.sim.serving.setting import complete
+    from fleetcast.sim.serving.completing import complete
 
     state = _serving(load(source, seed=seed))
     return state, complete(state, state.scenario.plan)

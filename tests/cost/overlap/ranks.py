@@ -4,7 +4,8 @@ from functools import cache
 
 from fleetcast.cost.layers import Rank
 from fleetcast.scenario.load import load
-from fleetcast.sim.serving.setting import complete, setting
+from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.setting import setting
 
 
 @cache

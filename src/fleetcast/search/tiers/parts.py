@@ -24,7 +24,8 @@ from fleetcast.scenario.plan import replace as with_fields
 from fleetcast.scenario.workload.precision import BITS
 from fleetcast.scenario.workload.requests import Requests
 from fleetcast.search.tiers.family import Part, held, lower, runs
-from fleetcast.sim.serving.setting import DEFAULT_ENGINE, Server, Setting, complete, sizes
+from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.setting import DEFAULT_ENGINE, Server, Setting, sizes
 from fleetcast.sim.serving.world import simulate
 
 SAMPLE = 256

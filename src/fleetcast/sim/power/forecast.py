@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from fleetcast.base.errors import SpecError
-from fleetcast.cost.step import clock_curve
+from fleetcast.cost.clocks import clock_curve
 from fleetcast.scenario.plan import LOWEST_CLOCK, Plan, Pool, clock_of
 from fleetcast.scenario.plan import replace as with_choice
 from fleetcast.scenario.workload.requests import requests

@@ -1,8 +1,7 @@
-"""A scenario with everything looked up once, and plans made complete against it."""
+"""A scenario with everything looked up once: tree, models, requests, and what each pool's replicas cost."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from dataclasses import replace as replace_fields
 from functools import cached_property
@@ -12,25 +11,25 @@ from typing import Any
 
 import msgspec
 
-from fleetcast.base.errors import Infeasible, SpecError
-from fleetcast.base.spec import build, describe
+from fleetcast.base.errors import SpecError
+from fleetcast.base.spec import build
 from fleetcast.cost.drafted import with_drafts
 from fleetcast.cost.engine import Engine, engine
 from fleetcast.cost.memory import Memory, layout_memory, misfit
-from fleetcast.cost.overlap.nano import nano_of, table_of
+from fleetcast.cost.overlap.nano import nano_of
 from fleetcast.cost.step import StepCost, step_cost
-from fleetcast.policy import batch, memory, order, power, route
+from fleetcast.policy import batch, memory, order
 from fleetcast.scenario.fleet.signals import Signal, signal
 from fleetcast.scenario.fleet.tree import Group, Tree, resolve
 from fleetcast.scenario.load import Scenario
-from fleetcast.scenario.plan import Plan, Pool, as_tuple, clock_of, pool_label, replace
+from fleetcast.scenario.plan import Pool, clock_of, pool_label
 from fleetcast.scenario.workload import catalog
 from fleetcast.scenario.workload.arrivals import traffic
 from fleetcast.scenario.workload.exits import exits_of
 from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.scenario.workload.precision import Precision, as_engine
 from fleetcast.scenario.workload.requests import Requests
-from fleetcast.sim.serving.drafting import Speculation, checked, drafter_costs, speculate_table, speculation_of
+from fleetcast.sim.serving.drafting import Speculation, checked, drafter_costs, speculation_of
 
 DEFAULT_ENGINE = "vllm-1"
 FAMILIES = {"batch": batch, "order": order, "memory": memory}
@@ -253,113 +252,6 @@ def sizes(policy: Any) -> tuple[int, int]:
     return int(getattr(policy, "max_batch", 256)), int(getattr(policy, "max_tokens", 8192))
 
 
-def complete(state: Setting, plan: Plan) -> Plan:
-    """Returns ``plan`` with every choice made: engine profile defaults fill what is open.
-
-    Raises:
-        SpecError: replicas, tensor_parallel or pipeline_parallel missing, or a list where one value is needed.
-        Infeasible: more devices than the fleet has, a layout that does not divide the model, or too little memory.
-    """
-    if plan.phases is not None:
-        raise SpecError(
-            "plan.phases", "is a choice to search", value=plan.phases, limit="pools with roles for simulate",
-            hint="Use 'fleetcast plan', or write [[plan.pools]] with role = \"prefill\" and \"decode\"",
-        )  # fmt: skip
-    many = len(plan.pools) > 1
-    pools, taken = [], dict.fromkeys((g.name for g in state.tree.groups), 0)
-    for i, pool in enumerate(plan.pools):
-        path = f"plan.pools[{i}]" if many else "plan"
-        done = fill(state, pool, path)
-        group = state.group_of(done, f"{path}.on")
-        taken[group.name] += done.devices()
-        if taken[group.name] > group.count:
-            raise Infeasible(
-                f"devices of group '{group.name}'", need=taken[group.name], have=group.count,
-                hint="Lower replicas or a parallel degree, or add devices to the fleet",
-            )  # fmt: skip
-        server = state.server(done)
-        pools.append(replace(done, kv_dtype=server.kv_dtype, **_tables(server)))
-    for table in as_tuple(plan.power):
-        policy_of(power, table, "plan.power")
-    whole = Plan(pools=tuple(pools), route=route_of(state, plan), power=plan.power)
-    if any(pool.role != "all" for pool in pools):
-        _check_caches(state, pools)
-    return whole
-
-
-def route_of(state: Setting, plan: Plan) -> dict[str, Any]:
-    """Returns the complete table of the plan's route policy, by default the one for its roles.
-
-    Raises:
-        SpecError: it needs a column the trace lacks, or does not go with the pools' roles.
-    """
-    split = any(pool.role != "all" for pool in plan.pools)
-    default = "split_phases" if split else "least_loaded"
-    chosen = policy_of(route, plan.route if plan.route is not None else default, "plan.route")
-    check_route(state, chosen)
-    if split and getattr(chosen, "kind", "") in ("round_robin", "least_loaded", "random", "prefix_hash"):
-        raise SpecError(
-            "plan.route.kind", "does not tell prefill from decode pools", value=chosen.kind,
-            limit="split_phases, or a policy of your own that reads view.role",
-            hint="Leave the route out, or give every pool role = \"all\"",
-        )  # fmt: skip
-    return describe(chosen)
-
-
-def _check_caches(state: Setting, pools: Sequence[Pool]) -> None:
-    """Raises SpecError where a cache could not move: other models or cache formats on its two sides."""
-    servers = [state.server(pool) for pool in pools]
-    for name, values in (
-        ("model", [s.model.id for s in servers]), ("kv_dtype", [s.kv_dtype for s in servers]),
-    ):  # fmt: skip
-        if len(set(values)) > 1:
-            raise SpecError(
-                f"plan.pools.{name}", "differs between prefill and decode pools", value=list(dict.fromkeys(values)),
-                limit="the same in all, since the cache moves", hint=f"Set the same {name} in every pool",
-            )  # fmt: skip
-
-
-def fill(state: Setting, pool: Pool, path: str = "plan") -> Pool:
-    """Returns ``pool`` with the engine profile's defaults for whatever is open, policies as tables.
-
-    Raises:
-        SpecError: an open or listed choice that has no default.
-    """
-    for name in ("replicas", "tensor_parallel", "pipeline_parallel"):
-        if getattr(pool, name) is None:
-            raise SpecError(
-                f"{path}.{name}", "is missing", limit="replicas, tensor_parallel and pipeline_parallel",
-                hint="Add it, or let 'fleetcast plan FILE --out DIR' choose: it writes DIR/plan.toml",
-            )  # fmt: skip
-    for name in pool.__struct_fields__:
-        value = getattr(pool, name)
-        if isinstance(value, tuple | list):
-            raise SpecError(
-                f"{path}.{name}", "is a list of values to search", value=list(as_tuple(value)),
-                limit="one value for simulate", hint="Use 'fleetcast plan'",
-            )  # fmt: skip
-    profile = engine(str(pool.engine or DEFAULT_ENGINE), f"{path}.engine")
-    nano = nano_of(pool.overlap, f"{path}.overlap")
-    changes: dict[str, Any] = {
-        "engine": pool.engine or profile.id,
-        "expert_parallel": pool.expert_parallel or 1,
-        "attention_dp": pool.attention_dp or 1,
-        "dtype": pool.dtype or _stored(state.model_named(pool.model)),
-        "kv_dtype": pool.kv_dtype or "auto",
-        "on": state.group_of(pool, f"{path}.on").name if len(state.tree.groups) > 1 else pool.on,
-        "overlap": None if nano is None else table_of(nano),
-    }
-    for name, space in FAMILIES.items():
-        table = getattr(pool, name)
-        default = getattr(profile, name)
-        if isinstance(table, dict) and "kind" not in table:
-            table = default | table
-        if table is None and name == "batch" and profile.long_batch:
-            default = _default_batch(state, replace(pool, **changes), profile)
-        changes[name] = describe(policy_of(space, default if table is None else table, f"{path}.{name}"))
-    return replace(pool, **changes, speculate=speculate_table(pool, path))
-
-
 def policy_of(space: ModuleType, table: Any, path: str) -> Any:
     """Returns the policy that ``table`` describes.
 
@@ -374,45 +266,6 @@ def policy_of(space: ModuleType, table: Any, path: str) -> Any:
             hint=f"See fleetcast.policy.{family} for the protocol",
         )  # fmt: skip
     return found
-
-
-def check_route(state: Setting, policy: Any) -> None:
-    """Raises SpecError when a route needs a column that the trace lacks."""
-    if getattr(policy, "kind", "") == "prefix_hash" and state.requests.session is None:
-        raise SpecError(
-            "plan.route.kind", "needs the trace's column 'session'", value="prefix_hash",
-            limit="a trace with the columns session and prefix_tokens",
-            hint="Add the columns, or route by 'least_loaded'",
-        )  # fmt: skip
-
-
-def _default_batch(state: Setting, pool: Pool, profile: Engine) -> dict[str, Any]:
-    """Returns the engine's default batch table: the one for long contexts where the cache holds so long a one.
-
-    An engine does not start with a context longer than its cache, so the operator cuts it (``--max-model-len``).
-    """
-    architecture, layout = state.model_named(pool.model), layout_of(pool)
-    if architecture.misfit(layout) is not None:
-        return profile.batch
-    precision = as_engine(str(pool.dtype), architecture.precision)
-    kv = kv_dtype_of(str(pool.kv_dtype), profile, precision)
-    room = layout_memory(
-        architecture, state.group_of(pool).device, layout, precision, kv, profile,
-        *sizes(build(batch, profile.batch, "plan.batch")),
-    )  # fmt: skip
-    context = min(architecture.context or room.tokens, room.tokens)
-    return profile.long_batch if context > profile.long_context else profile.batch
-
-
-def _stored(architecture: Model) -> str:
-    served = as_engine("auto", architecture.precision)
-    if served.weights == "fp8" and served.activations != "fp8":
-        return "fp8-weights"
-    return served.weights
-
-
-def _tables(server: Server) -> dict[str, Any]:
-    return {name: describe(getattr(server, name)) for name in FAMILIES}
 
 
 def _with_pool(server: Server, pool: Pool) -> Server:

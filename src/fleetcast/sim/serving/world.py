@@ -41,7 +41,7 @@ def simulate(state: Setting, plan: Plan, *, record: bool = False, by_step: bool 
 
     Args:
         state: the scenario, resolved.
-        plan: complete, from `setting.complete`.
+        plan: complete, from `completing.complete`.
         record: keep the event record; changes no result.
         by_step: one iteration at a time instead of event to event; the same result to rounding.
     """
