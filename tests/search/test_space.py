@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fleetcast.base.errors import SpecError
 from fleetcast.scenario.load import load
 from fleetcast.search.candidates import fit
-from fleetcast.search.space import enumerate_space, places
+from fleetcast.search.space import enumerate_space, places, spaces
 from fleetcast.search.variants import CHUNKS, MAX_BATCHES, batches
 from fleetcast.sim.serving.completing import complete
 from fleetcast.sim.serving.setting import Setting, setting
@@ -177,3 +177,8 @@ def test_the_space_in_words() -> None:
         "every TP x PP x EP x attention-DP on 1 to all of 2 x l40s (replicas 1; dtype bf16, fp8); "
         "2 batch policies: chunked (chunk 512, 2048; max_batch 64), 2 variants of the other choices",
     )
+
+
+def test_a_power_policy_that_cannot_be_is_refused_by_the_search_too() -> None:
+    with pytest.raises(SpecError, match=r"plan\.power"):
+        spaces(state(power={"kind": "polca", "lower": 0.9, "upper": 0.8}))

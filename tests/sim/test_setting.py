@@ -159,3 +159,14 @@ def test_equal_requests_march_in_step_and_the_default_spread_breaks_it() -> None
     assert default.metrics["output_tokens"] == equal.metrics["output_tokens"] == 6400
     assert any("spread" in note for note in default.notes)
     assert not any("spread" in note for note in equal.notes)
+
+
+def test_narrower_weights_and_caches_say_what_they_cost_in_quality() -> None:
+    said = {}
+    for name, plan in (("plain", {}), ("fp8", {"dtype": "fp8", "kv_dtype": "fp8"}), ("int4", {"dtype": "int4"})):
+        state = state_of(**plan)
+        notes = simulate(state, complete(state, state.scenario.plan)).notes
+        said[name] = [note for note in notes if "quality lost" in note]
+    assert said["plain"] == []
+    assert len(said["fp8"]) == 2 and "effectively none" in said["fp8"][0] and "unknown" in said["fp8"][1]
+    assert "int8" in said["int4"][0]

@@ -152,7 +152,8 @@ class Plan(Spec):
     def spaces(self) -> tuple[tuple[Pool, ...], ...]:
         """Returns the pools to search, one tuple per way of placing the phases."""
         ways = as_tuple(self.phases) or ("together",)
-        split = tuple(replace(self.pools[0], role=role) for role in ("prefill", "decode"))
+        prefill = replace(self.pools[0], role="prefill", speculate=None)  # nothing to draft before the first token
+        split = (prefill, replace(self.pools[0], role="decode"))
         return tuple(self.pools if way == "together" else split for way in ways)
 
     def devices(self) -> int:

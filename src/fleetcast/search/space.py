@@ -34,7 +34,7 @@ from fleetcast.scenario.fleet.tree import Group
 from fleetcast.scenario.plan import Plan, Pool, Table, as_tuple, replace
 from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.search.variants import describe_space, variants_of
-from fleetcast.sim.serving.completing import route_of
+from fleetcast.sim.serving.completing import check_power, route_of
 from fleetcast.sim.serving.setting import Setting
 
 EACH = 64
@@ -111,6 +111,7 @@ def spaces(state: Setting) -> list[Space]:
     Raises:
         SpecError: ``[plan]`` lists values that contradict each other, so that nothing is left.
     """
+    check_power(state.scenario.plan)
     return [enumerate_space(state, templates) for templates in state.scenario.plan.spaces()]
 
 

@@ -35,11 +35,27 @@ def overlap_brief(table: Mapping[str, Any]) -> str:
     )
 
 
+def drafts_brief(table: Mapping[str, Any]) -> str:
+    """Returns ``off``, or who drafts how much: ``fixed 4 by llama-3.2-1b``, ``minions by 3 x llama-3.2-1b, apart``."""
+    pools = [pool for pool in pools_of(table) if pool.get("role") != "prefill"]
+    return " + ".join(dict.fromkeys(_drafts(pool.get("speculate")) for pool in pools))
+
+
+def _drafts(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return "off" if value is None else str(value)
+    said = " ".join(str(value[key]) for key in ("kind", "length") if key in value)
+    if "model" in value:
+        count = int(value.get("drafters", 1))
+        said += f" by {f'{count} x ' if count > 1 else ''}{value['model']}"
+    return said + (", apart" if value.get("pipelined") else "")
+
+
 TOLD_APART: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "Batch": policy_brief, "Engine": choice("engine"), "Weights": choice("dtype"), "Cache": choice("kv_dtype"),
     "Activations": choice("activation_dtype"), "Order": choice("order"), "Memory": choice("memory"),
     "Overlap": overlap_brief,
-    "Drafts": choice("speculate"),
+    "Drafts": drafts_brief,
 }  # fmt: skip
 """What tells plans of one name apart, by heading."""
 SETUP = {
@@ -52,7 +68,7 @@ def setup(scenario: Scenario, table: Mapping[str, Any]) -> str:
     """Returns in a sentence what a plan's name leaves out, and which of it was not asked for."""
     said = {name: told(table) for name, told in SETUP.items()} | {"route": _kind(table.get("route"))}
     if any(pool.get("speculate") for pool in pools_of(table)):
-        said["drafts"] = choice("speculate")(table)
+        said["drafts"] = drafts_brief(table)
     pools, keys = scenario.plan.pools, {"weights": "dtype", "cache": "kv_dtype"}
     silent = [n for n in SETUP if all(getattr(pool, keys.get(n, n)) is None for pool in pools)]
     silent += [] if scenario.plan.route is not None else ["route"]

@@ -28,14 +28,13 @@ from fleetcast.scenario.fleet.devices import Device
 from fleetcast.scenario.workload.catalog import models
 from fleetcast.scenario.workload.exits import families
 from fleetcast.scenario.workload.models import Model
-from fleetcast.scenario.workload.precision import BITS
+from fleetcast.scenario.workload.precision import BITS, QUALITY, QUANTISED
 from fleetcast.search.tiers.family import runs, whole
 
 PRUNED = 0.25
 """Share of the layers that pruning removes."""
 LEAST_LAYERS = 8
 UNKNOWN = "unknown"
-QUANTISED = "Kurtic et al., ACL 2025, over Llama 3.1 8B to 405B"
 _STORAGE = Path(__file__).with_name("storage.toml")
 
 
@@ -90,9 +89,9 @@ def quantise_fp8(case: Case) -> Change | str:
     if BITS[case.model.dtype] <= 8:
         return f"the checkpoint's weights are {case.model.dtype} already"
     if "fp8" in case.device.peak:
-        return Change(case.model, "fp8", quality="effectively none", source=QUANTISED)
+        return Change(case.model, "fp8", quality=QUALITY["fp8"], source=QUANTISED)
     if case.device.kind == "gpu" and case.device.architecture == "ampere":
-        return Change(case.model, "fp8-weights", quality="effectively none", source=QUANTISED)
+        return Change(case.model, "fp8-weights", quality=QUALITY["fp8-weights"], source=QUANTISED)
     return "the device does not multiply fp8, and no kernel is known that stores fp8 and multiplies 16 bits on it"
 
 
@@ -102,7 +101,7 @@ def quantise_int8(case: Case) -> Change | str:
         return f"the checkpoint's weights are {case.model.dtype} already"
     if "int8" not in case.device.peak:
         return "the device does not multiply int8"
-    return Change(case.model, "int8", quality="1 to 3 % of the score where well tuned", source=QUANTISED)
+    return Change(case.model, "int8", quality=QUALITY["int8"], source=QUANTISED)
 
 
 def quantise_int4(case: Case) -> Change | str:
@@ -111,7 +110,7 @@ def quantise_int4(case: Case) -> Change | str:
         return f"the checkpoint's weights are {case.model.dtype} already"
     if BITS[case.model.dtype] < 16:
         return f"the checkpoint is {case.model.dtype}: quantise the unquantised one"
-    return Change(case.model, "int4", quality="about that of int8 where well tuned", source=QUANTISED)
+    return Change(case.model, "int4", quality=QUALITY["int4"], source=QUANTISED)
 
 
 def whole_model(case: Case) -> Change | str:

@@ -53,8 +53,7 @@ def complete(state: Setting, plan: Plan) -> Plan:
             )  # fmt: skip
         server = state.server(done)
         pools.append(replace(done, kv_dtype=server.kv_dtype, **_tables(server)))
-    for table in as_tuple(plan.power):
-        policy_of(power, table, "plan.power")
+    check_power(plan)
     whole = Plan(pools=tuple(pools), route=route_of(state, plan), power=plan.power)
     if any(pool.role != "all" for pool in pools):
         _check_caches(state, pools)
@@ -132,6 +131,12 @@ def fill(state: Setting, pool: Pool, path: str = "plan") -> Pool:
             default = _default_batch(state, replace(pool, **changes), profile)
         changes[name] = describe(policy_of(space, default if table is None else table, f"{path}.{name}"))
     return replace(pool, **changes, speculate=speculate_table(pool, path))
+
+
+def check_power(plan: Plan) -> None:
+    """Raises SpecError where a power policy of the plan cannot be."""
+    for table in as_tuple(plan.power):
+        policy_of(power, table, "plan.power")
 
 
 def check_route(state: Setting, policy: Any) -> None:

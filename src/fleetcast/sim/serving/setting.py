@@ -27,7 +27,7 @@ from fleetcast.scenario.workload import catalog
 from fleetcast.scenario.workload.arrivals import traffic
 from fleetcast.scenario.workload.exits import exits_of
 from fleetcast.scenario.workload.models import Layout, Model
-from fleetcast.scenario.workload.precision import Precision, as_engine
+from fleetcast.scenario.workload.precision import BITS, Precision, as_engine, quality_lost
 from fleetcast.scenario.workload.requests import Requests
 from fleetcast.sim.serving.drafting import Speculation, checked, drafter_costs, speculation_of
 
@@ -167,6 +167,8 @@ class Setting:
         if speculation is not None:
             cost = with_drafts(cost, speculation.process, drafters, speculation.drafting.pipelined)
             cost = replace_fields(cost, notes=(*cost.notes, *speculation.notes))
+        if told := _quantised(str(pool.dtype), kv, precision, architecture.precision):
+            cost = replace_fields(cost, notes=(*cost.notes, *told))
         if (cut := architecture.misfit(layout, precision)) is not None:
             note = f"{architecture.id} with {pool_label(pool)}: {profile.name} refuses to load it ({cut})"
             cost = replace_fields(cost, notes=(*cost.notes, note))
@@ -235,6 +237,17 @@ def activated(precision: Precision, asked: str | None) -> Precision:
             limit=f"one of {', '.join(possible)}", hint="Choose another dtype for the weights, or leave it out",
         )  # fmt: skip
     return msgspec.structs.replace(precision, activations=asked)
+
+
+def _quantised(dtype: str, kv: str, served: Precision, checkpoint: Precision) -> tuple[str, ...]:
+    """Returns what narrower weights or a narrower cache than the checkpoint's cost in quality, in sentences."""
+    stored = as_engine("auto", checkpoint)
+    notes = []
+    if BITS[served.weights] < BITS[stored.weights]:
+        notes.append(f"weights in {dtype} instead of {stored.weights}: quality lost {quality_lost(dtype)}")
+    if BITS[kv] < BITS[checkpoint.kv or stored.rest]:
+        notes.append(f"cache in {kv} instead of {checkpoint.kv or stored.rest}: quality lost unknown")
+    return tuple(notes)
 
 
 def kv_dtype_of(asked: str, profile: Engine, precision: Precision) -> str:
