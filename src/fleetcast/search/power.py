@@ -89,7 +89,9 @@ class Held:
         servers: the longest row without a brake; 0 = not even the row of today holds.
         base: servers today.
         limited: whether longer rows were left untried.
-        run: of that row; None where there is none.
+        peak: the row's highest tick as a share of the budget; NaN where no row holds.
+        mean: its mean power as a share of the budget.
+        capped: shares of the time that low and high priority were below the top clock.
         slow: mean and p99 slowdown of its requests by priority ("low", "high").
     """
 
@@ -97,7 +99,9 @@ class Held:
     servers: int
     base: int
     limited: bool
-    run: Run | None
+    peak: float
+    mean: float
+    capped: tuple[float, float]
     slow: dict[str, dict[str, float]]
 
     @property
@@ -107,11 +111,10 @@ class Held:
 
     def table(self) -> dict[str, Any]:
         """Returns a row for JSON."""
-        run = self.run
         return {
             "policy": self.policy, "servers": self.servers, "added": self.added, "share": self.added / self.base,
-            "limited": self.limited, "peak": run.peak if run else None, "mean": run.mean if run else None,
-            "capped": dict(zip(("low", "high"), run.capped(), strict=True)) if run else None, "slowdown": self.slow,
+            "limited": self.limited, "peak": self.peak, "mean": self.mean,
+            "capped": dict(zip(("low", "high"), self.capped, strict=True)), "slowdown": self.slow,
         }  # fmt: skip
 
 
@@ -158,9 +161,13 @@ def hold(row: Row, policy: Any, weeks: Weeks, free: Run, start: int) -> Held:
         return found is not None
 
     servers = largest(holds, 1, row.most, start)
-    run = runs.get(servers)
-    slow = row.slow(run, free, weeks, servers) if run is not None else {}
-    return Held(describe(policy), servers, row.servers, servers == row.most, run, slow)
+    if servers == 0:
+        return Held(describe(policy), 0, row.servers, False, float("nan"), float("nan"), (0.0, 0.0), {})
+    run = runs[servers]
+    return Held(
+        describe(policy), servers, row.servers, servers == row.most, run.peak, run.mean, run.capped(),
+        row.slow(run, free, weeks, servers),
+    )  # fmt: skip
 
 
 def choose(

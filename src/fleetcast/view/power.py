@@ -51,7 +51,7 @@ def _cells(held: Held) -> tuple[str, ...]:
 
     settings = " ".join(f"{k} {v:g}" for k, v in held.policy.items() if k != "kind")
     count = f"≥ {held.servers}" if held.limited else str(held.servers)
-    peak = f"{held.run.peak:.0%}" if held.run is not None else "–"
+    peak = f"{held.peak:.0%}" if held.servers else "–"
     return (
         str(held.policy["kind"]), count, f"{held.added / held.base:+.1%}", peak, slow("low", "p99"),
         slow("high", "p99"), slow("low", "mean"), slow("high", "mean"), settings or "–",

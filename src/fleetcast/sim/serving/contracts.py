@@ -1,4 +1,4 @@
-"""The contract every serving policy keeps, as checks anyone may run on their own.
+"""The contract every policy of serving and of power keeps, as checks anyone may run on their own.
 
 ``check_policy(MyPolicy())`` finds the family by the decision method, runs every check and raises `ContractBroken`
 with the check's name and what was seen. The project's own tests run it on every policy of every family.
