@@ -36,7 +36,7 @@ def overlap_brief(table: Mapping[str, Any]) -> str:
 
 
 def drafts_brief(table: Mapping[str, Any]) -> str:
-    """Returns ``off``, or who drafts how much: ``fixed 4 by llama-3.2-1b``, ``minions by 3 x llama-3.2-1b, apart``."""
+    """Returns ``off``, or who drafts how much: ``fixed 4 by llama-3.2-1b``, ``minions by 3 x opt-125m, apart``."""
     pools = [pool for pool in pools_of(table) if pool.get("role") != "prefill"]
     return " + ".join(dict.fromkeys(_drafts(pool.get("speculate")) for pool in pools))
 
@@ -48,6 +48,8 @@ def _drafts(value: Any) -> str:
     if "model" in value:
         count = int(value.get("drafters", 1))
         said += f" by {f'{count} x ' if count > 1 else ''}{value['model']}"
+    if isinstance(value.get("acceptance"), float):
+        said += f" at {value['acceptance']:g}"
     return said + (", apart" if value.get("pipelined") else "")
 
 
