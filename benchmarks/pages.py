@@ -246,10 +246,16 @@ def _range(hint: Any) -> str:
         if quantity is not None:
             return f"at least {quantity.low:g}"
         if meta is not None and meta.gt is not None:
-            return f"above {meta.gt}"
+            return f"above {_plain(meta.gt)}"
         if meta is not None and meta.ge is not None:
-            return f"{meta.ge} to {meta.le:,}" if meta.le is not None else f"{meta.ge} to below {meta.lt:,}"
+            high = _plain(meta.le) if meta.le is not None else f"below {_plain(meta.lt)}"
+            return f"{_plain(meta.ge)} to {high}"
     return ""
+
+
+def _plain(value: float) -> str:
+    """A bound as people write it; 0 and 0.0 alike, since equal ones share one cached type."""
+    return f"{int(value):,}" if value == int(value) else f"{value:g}"
 
 
 def _default(full: str, field: msgspec.structs.FieldInfo) -> str:
