@@ -117,14 +117,14 @@ def mean_tokens(runs: int, command: str) -> Record:
 def planned(command: str, users: tuple[int, ...]) -> Record:
     """Returns the record of what a search over drafts picks under each load."""
     start = cpu_seconds()
-    choices = ["off", *(ONE_B | {"length": n} for n in (2, 4, 6))]
+    choices: list[Any] = ["off", *(ONE_B | {"length": n} for n in (2, 4, 6))]
     told, right = [], 0
     for n in users:
         found = search(state_of(n, choices, batch={"kind": "chunked", "chunk": 8192, "max_batch": 1024}), top=1).best
         assert found is not None
         table = found.plan.get("speculate") or {"kind": "off"}
         told.append(f"{n}: {'off' if table['kind'] == 'off' else table['length']}")
-        rates = {str(c if c == "off" else c["length"]): rate(n, c) for c in choices}  # type: ignore[index]
+        rates = {c if isinstance(c, str) else str(c["length"]): rate(n, c) for c in choices}
         best = max(rates, key=lambda k: rates[k])
         right += best == told[-1].rpartition(" ")[2]
     return Record(
