@@ -145,6 +145,7 @@ def test_the_reference_world_gives_the_same_outcome() -> None:
         (FIXED | {"acceptance": []}, {}, SpecError, r"plan\.speculate\.acceptance: is empty"),
         (FIXED | {"acceptance": "distilgpt2"}, {}, SpecError, "no known profile"),
         (FIXED | {"lenght": 4}, {}, SpecError, "lenght"),
+        (FIXED | {"modle": "llama-3.2-1b"}, {}, SpecError, "known keys: length, drafters, model, acceptance"),
         (FIXED | {"drafters": 0}, {}, SpecError, "drafters"),
         (FIXED | {"drafter_correlation": 2.0}, {}, SpecError, "drafter_correlation"),
         ({"kind": "ngram", "model": "llama-3.2-1b"}, {}, SpecError, "is not used by 'ngram'"),

@@ -125,6 +125,16 @@ def test_setup_echoes_what_was_not_asked_for(scenario, outcome):
     assert setup(asked, outcome.plan).endswith("; by default: weights, cache, route.")
 
 
+def test_setup_tells_overlap_and_drafts_where_there_are_any(scenario, outcome):
+    drafting = outcome.plan | {
+        "overlap": {"kind": "nano", "splits": [0.5, 0.5]},
+        "speculate": {"kind": "fixed", "length": 4, "model": "llama-3.2-1b"},
+    }
+    said = setup(scenario, drafting)
+    assert "drafts fixed 4 by llama-3.2-1b" in said
+    assert "overlap 2 nano-batches" in said
+
+
 @pytest.mark.parametrize("width", [80, 100, 140])
 @pytest.mark.parametrize("name", ["carbon", "pools", "mixed-fleet", "phone"])
 def test_examples_fit_the_terminal(name, width):

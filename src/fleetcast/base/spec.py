@@ -13,7 +13,7 @@ import re
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from types import ModuleType
 from typing import Any, TypeVar
@@ -125,15 +125,19 @@ def _prepare(data: object, hint: Any, path: str) -> Any:
         return {k: _prepare(v, args[1], f"{path}.{k}".lstrip(".")) for k, v in data.items()}
     if isinstance(hint, type) and issubclass(hint, msgspec.Struct) and isinstance(data, dict):
         known = _hints(hint)
-        for key in data:
-            if key not in known:
-                near = closest(str(key), known)
-                raise SpecError(
-                    f"{path}.{key}".lstrip("."), "is not a key here",
-                    limit=f"known keys: {', '.join(known)}" if known else "it takes none", hint=near.capitalize(),
-                )  # fmt: skip
+        _refuse_unknown(data, known, path)
         return {k: _prepare(v, known[k], f"{path}.{k}".lstrip(".")) for k, v in data.items()}
     return data
+
+
+def _refuse_unknown(data: Mapping[str, Any], known: Collection[str], path: str) -> None:
+    for key in data:
+        if key not in known:
+            near = closest(str(key), known)
+            raise SpecError(
+                f"{path}.{key}".lstrip("."), "is not a key here",
+                limit=f"known keys: {', '.join(known)}" if known else "it takes none", hint=near.capitalize(),
+            )  # fmt: skip
 
 
 @cache
@@ -177,7 +181,7 @@ def _value_at(data: Any, steps: str) -> object:
     return data
 
 
-def build(namespace: ModuleType, table: object, path: str = "") -> Any:
+def build(namespace: ModuleType, table: object, path: str = "", beside: Collection[str] = ()) -> Any:
     """Returns the policy that ``table`` describes.
 
     Args:
@@ -185,6 +189,7 @@ def build(namespace: ModuleType, table: object, path: str = "") -> Any:
             ``kind`` attribute.
         table: ``{"kind": ..., **parameters}``, the kind alone as text, or an object (returned as it is).
         path: prefix for errors, e.g. ``plan.batch``.
+        beside: keys that the table may hold and others read, for the error that lists what is known.
 
     Raises:
         SpecError: unknown kind or parameter (with the nearest known), wrong type or range.
@@ -198,7 +203,9 @@ def build(namespace: ModuleType, table: object, path: str = "") -> Any:
     if not isinstance(kind, str):
         raise SpecError(f"{path}.kind", "is missing", value=table, limit=f"one of {', '.join(kinds(namespace))}")
     class_ = _find(namespace, kind, path)
-    converted = convert(parameters, _schema(class_), path)
+    schema = _schema(class_)
+    _refuse_unknown(parameters, (*schema.__struct_fields__, *beside), path)
+    converted = convert(parameters, schema, path)
     try:
         return class_(**{f: getattr(converted, f) for f in converted.__struct_fields__})
     except ValueError as error:

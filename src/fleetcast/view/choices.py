@@ -71,6 +71,8 @@ def setup(scenario: Scenario, table: Mapping[str, Any]) -> str:
     said = {name: told(table) for name, told in SETUP.items()} | {"route": _kind(table.get("route"))}
     if any(pool.get("speculate") for pool in pools_of(table)):
         said["drafts"] = drafts_brief(table)
+    if any(pool.get("overlap") for pool in pools_of(table)):
+        said["overlap"] = overlap_brief(table)
     pools, keys = scenario.plan.pools, {"weights": "dtype", "cache": "kv_dtype"}
     silent = [n for n in SETUP if all(getattr(pool, keys.get(n, n)) is None for pool in pools)]
     silent += [] if scenario.plan.route is not None else ["route"]

@@ -27,7 +27,7 @@ from fleetcast.cost.speculate import Floats, Process, chain, rates_of, voted
 from fleetcast.cost.step import StepCost, step_cost
 from fleetcast.policy import speculate as family
 from fleetcast.scenario.fleet.tree import Group
-from fleetcast.scenario.plan import Drafting, Pool, drafting_of
+from fleetcast.scenario.plan import DRAFTING, Drafting, Pool, drafting_of
 from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.scenario.workload.precision import Precision, as_engine
 from fleetcast.scenario.workload.requests import Requests
@@ -93,7 +93,7 @@ def speculate_table(pool: Pool, path: str) -> dict[str, Any] | None:
     if pool.speculate is None:
         return None
     asked, drafting = drafting_of(pool.speculate, f"{path}.speculate")
-    policy = build(family, asked, f"{path}.speculate")
+    policy = build(family, asked, f"{path}.speculate", DRAFTING)
     if not callable(getattr(policy, "draft", None)):
         raise SpecError(
             f"{path}.speculate.kind", "is no speculate policy: it has no method draft", value=type(policy).__name__,
@@ -149,7 +149,7 @@ def speculation_of(
             "pipeline stages beside drafts", need=float(pool.pipeline_parallel), have=1.0,  # type: ignore[arg-type]
             hint="Use tensor_parallel alone, or speculate = \"off\"",
         )  # fmt: skip
-    policy = build(family, asked, f"{path}.speculate")
+    policy = build(family, asked, f"{path}.speculate", DRAFTING)
     drafter = None
     if drafting.model is not None:
         model = named(drafting.model, f"{path}.speculate.model")
