@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fleetcast.cost import energy
 from fleetcast.scenario.fleet.devices import ClockCurve
 from fleetcast.scenario.workload.requests import Requests
 
@@ -40,18 +41,13 @@ class Clocks:
     def at(self, share: float) -> tuple[float, float, float, float]:
         """Returns (prompt slower by, prompt power, step slower by, step power) at ``share`` of the top clock.
 
-        Below the lowest point speed goes with the clock, and power goes on along the line of the two lowest points:
-        there the voltage is at its floor.
+        Below the lowest point each phase goes on as `cost.energy.extended` says: the voltage is at its floor.
         """
-        low = float(self.clock[0])
-        found = []
+        found: list[float] = []
         for power, rate in ((self.prompt_power, self.prompt_rate), (self.step_power, self.step_rate)):
-            if share >= low:
-                watts, speed = float(np.interp(share, self.clock, power)), float(np.interp(share, self.clock, rate))
-            else:
-                slope = float(power[1] - power[0]) / float(self.clock[1] - low)
-                watts, speed = max(0.0, float(power[0]) - slope * (low - share)), float(rate[0]) * share / low
-            found += [1.0 / speed, watts]
+            curve = energy.extended(energy.ClockCurve(self.clock, power, rate), share)
+            watts, speed = (float(np.interp(share, curve.clock, column)) for column in (curve.power, curve.rate))
+            found += [1.0 / speed, max(0.0, watts)]
         return found[0], found[1], found[2], found[3]
 
 
