@@ -11,10 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import numpy as np
 
 from fleetcast.base.errors import SpecError, closest
 from fleetcast.base.rng import rng
+from fleetcast.scenario.workload import sessions
 from fleetcast.scenario.workload.requests import LONGEST, Requests, requests
 from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving
 from fleetcast.scenario.workload.traces import read
@@ -57,6 +59,22 @@ def traffic(serving: Serving, *, seed: int = 0, folder: str | Path = ".") -> Req
         SpecError: a part is missing, contradictory or out of range; the trace cannot be read.
     """
     _refuse_idle(serving)
+    asked = serving.sessions
+    if asked is not None:
+        closed = serving.arrivals is not None and serving.arrivals.kind == "closed"
+        sessions.check(asked, trace=serving.trace is not None, closed=closed)
+    found = _traffic(serving, seed, folder)
+    if asked is None or not asked.system or asked.turns > 1:
+        return found
+    if found.parent is not None:
+        raise SpecError(
+            "workload.sessions.system", "stands beside a trace that says what its prompts share", value=asked.system,
+            limit="a trace without prefix_tokens or hash_ids", hint="Leave it out",
+        )  # fmt: skip
+    return sessions.begin_alike(found, asked.system)
+
+
+def _traffic(serving: Serving, seed: int, folder: str | Path) -> Requests:
     if serving.trace is None:
         if serving.arrivals is None or serving.lengths is None:
             lacking = "arrivals" if serving.arrivals is None else "lengths"
@@ -64,7 +82,7 @@ def traffic(serving: Serving, *, seed: int = 0, folder: str | Path = ".") -> Req
                 "workload.trace", "is missing", limit=f"a trace, or else workload.{lacking} too",
                 hint='Write e.g. trace = "azure-conv-2023"',
             )  # fmt: skip
-        return generate(serving.arrivals, serving.lengths, seed=seed)
+        return generate(serving.arrivals, serving.lengths, serving.sessions, seed=seed)
     found = read(serving.trace, folder)
     notes = list(found.notes)
     if serving.requests is not None and serving.requests > len(found):
@@ -78,7 +96,7 @@ def traffic(serving: Serving, *, seed: int = 0, folder: str | Path = ".") -> Req
         users = (serving.arrivals.concurrency if serving.arrivals is not None else None) or 0
         prompt, output = lengths(serving.lengths, len(found), seed, users)
         notes += assumed(serving.lengths, users)
-        found = replace(found, prompt=prompt, output=output, session=None, prefix=None)
+        found = replace(found, prompt=prompt, output=output, session=None, prefix=None, parent=None)
     if serving.arrivals is not None:
         if serving.lengths is not None:
             notes.append("arrivals and lengths replace all of the trace but the number of its requests")
@@ -111,12 +129,15 @@ def _refuse_idle(serving: Serving) -> None:
         )  # fmt: skip
 
 
-def generate(arrivals: Arrivals, lengths_: Lengths, *, seed: int = 0) -> Requests:
+def generate(
+    arrivals: Arrivals, lengths_: Lengths, sessions_: sessions.Sessions | None = None, *, seed: int = 0
+) -> Requests:
     """Returns synthetic requests.
 
     Args:
         arrivals: when; must say how many.
         lengths_: how long.
+        sessions_: what they have in common; conversations repeat all that was said.
         seed: equal seeds give equal requests.
 
     Raises:
@@ -125,6 +146,8 @@ def generate(arrivals: Arrivals, lengths_: Lengths, *, seed: int = 0) -> Request
     if arrivals.requests is None:
         hint = "Write e.g. requests = 1000"
         raise SpecError("workload.arrivals.requests", "is missing without a trace", hint=hint)
+    if sessions_ is not None and sessions_.turns > 1:
+        return _conversations(arrivals, lengths_, sessions_, arrivals.requests, seed)
     users = arrivals.concurrency or 0
     prompt, output = lengths(lengths_, arrivals.requests, seed, users)
     name = f"synthetic {arrivals.kind} arrivals, {lengths_.kind} lengths"
@@ -132,6 +155,24 @@ def generate(arrivals: Arrivals, lengths_: Lengths, *, seed: int = 0) -> Request
     found = requests(times, prompt, output, concurrency=users, name=name)
     notes = (*found.notes, *assumed(lengths_, users))
     return replace(found, ramp=arrivals.ramp or 0.0, think=arrivals.think or 0.0, notes=notes)
+
+
+def _conversations(
+    arrivals: Arrivals, lengths_: Lengths, sessions_: sessions.Sessions, count: int, seed: int
+) -> Requests:
+    """Returns conversations: they begin by the arrival process, at its rate over their mean number of turns."""
+    arrival_times(arrivals, 1, seed)  # says what is wrong with the process before its rate is used
+    assert arrivals.rate is not None
+
+    def starts(size: int, rate: float) -> NDArray[np.float64]:
+        return arrival_times(msgspec.structs.replace(arrivals, rate=rate), size, seed)
+
+    found = sessions.converse(sessions_, count, arrivals.rate, seed, starts, lambda n: lengths(lengths_, n, seed))
+    note = (
+        f"conversations of {sessions_.turns:g} turns on average, {sessions_.think:g} s apart: a prompt repeats all "
+        f"that was said, {found.prompt.mean():,.0f} tokens on average"
+    )
+    return replace(found, notes=(*found.notes, note))
 
 
 def arrival_times(arrivals: Arrivals, count: int, seed: int) -> NDArray[np.float64]:

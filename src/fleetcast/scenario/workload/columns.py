@@ -27,6 +27,7 @@ class Format:
         output: name of the output length column.
         scale: seconds per unit of the time column, where it holds numbers.
         timeless: whether a file may lack the time column.
+        mark: name of a column that only this format has, where another names the rest alike.
     """
 
     title: str
@@ -35,6 +36,7 @@ class Format:
     output: str
     scale: float = 1.0
     timeless: bool = False
+    mark: str = ""
 
 
 OURS: Final = Format("Fleetcast", "arrival_s", "prompt_tokens", "output_tokens")
@@ -44,8 +46,13 @@ FORMATS: Final = (
     Format("Azure", "TIMESTAMP", "ContextTokens", "GeneratedTokens"),
     Format("APEX", "StartTimeOffset", "ContextTokens", "GeneratedTokens", scale=1e-9),
     Format("Vidur", "arrived_at", "num_prefill_tokens", "num_decode_tokens", timeless=True),
+    # Mooncake (FAST 2025) counts milliseconds, the traces of Qwen-Bailian (ATC 2025) seconds; both name blocks.
+    Format("Mooncake", "timestamp", "input_length", "output_length", scale=1e-3),
+    Format("Qwen-Bailian", "timestamp", "input_length", "output_length", mark="chat_id"),
 )
-_OPTIONAL: Final = {"session": "session", "prefix": "prefix_tokens"}
+_OPTIONAL: Final = {"session": "session", "prefix": "prefix_tokens", "blocks": "hash_ids"}
+LISTS: Final = ("blocks",)
+"""Columns whose cells hold several numbers."""
 
 
 def match(header: Sequence[str], path: str) -> tuple[Format, dict[str, str]]:
@@ -61,7 +68,11 @@ def match(header: Sequence[str], path: str) -> tuple[Format, dict[str, str]]:
     if len(spelled) < len(header):
         twice = sorted({h for h in header if [x.strip().lower() for x in header].count(h.lower()) > 1})
         raise SpecError(f"{path}, header", "has a column twice", value=", ".join(twice), hint="Rename one")
-    best = max(FORMATS, key=lambda f: sum(_wanted(f)[c].lower() in spelled for c in _wanted(f)))
+
+    def fit(f: Format) -> tuple[int, bool]:
+        return sum(n.lower() in spelled for n in _wanted(f).values()), bool(f.mark) and f.mark in spelled
+
+    best = max(FORMATS, key=fit)
     wanted = _wanted(best)
     missing = [n for n in wanted.values() if n.lower() not in spelled]
     if missing and not (best.timeless and missing == [best.arrival]):
@@ -92,7 +103,7 @@ def assemble(
     """Returns the requests of columns as they stand in a file.
 
     Args:
-        columns: column -> values: numbers; arrival also texts or datetime64, session anything.
+        columns: column -> values: numbers; arrival also texts or datetime64, session anything, blocks lists.
         names: column -> name in the file.
         format_: the file's format.
         path: the file, for messages.
@@ -105,12 +116,50 @@ def assemble(
     if arrival is not None:
         label = names["arrival"]
         arrival = _seconds(arrival, format_.scale, lambda row: f"{path}, {place(row)}, column {label}")
-    session = columns.get("session")
+    session, prefix, parent = columns.get("session"), columns.get("prefix"), None
+    if "blocks" in columns and prefix is None:
+        prefix, parent = common(
+            columns["blocks"], columns["prompt"], lambda row: f"{path}, {place(row)}, column {names['blocks']}"
+        )
     return requests(
         arrival, columns["prompt"], columns["output"],
-        session=None if session is None else number_sessions(session), prefix=columns.get("prefix"),
+        session=None if session is None else number_sessions(session), prefix=prefix, parent=parent,
         name=path, where=place, labels=dict(names),
     )  # fmt: skip
+
+
+def common(
+    blocks: Sequence[Any], prompt: Any, cell: Callable[[int], str]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns how many leading tokens of each prompt an earlier one holds, and which.
+
+    Args:
+        blocks: ids of each prompt's blocks in order; an id stands for a block and all before it. How many tokens a
+            block has, a power of two, follows from their number.
+        prompt: tokens.
+        cell: says where row i stands, for messages.
+
+    Raises:
+        SpecError: a cell that is no list of ids, or numbers of blocks that no one size explains.
+    """
+    sizes = [1 << k for k in range(4, 13)]
+    holder: dict[Any, int] = {}
+    prefix, parent = np.zeros(len(blocks), dtype=np.int64), np.full(len(blocks), -1)
+    for row, ids in enumerate(blocks):
+        if not isinstance(ids, list) or any(isinstance(i, list | dict | float) for i in ids):
+            raise SpecError(cell(row), "is not a list of block ids", value=ids, limit="e.g. [46, 47, 2353]")
+        sizes = [size for size in sizes if -(-int(prompt[row]) // size) == len(ids)]
+        if not sizes:
+            raise SpecError(
+                cell(row), f"names {len(ids)} blocks for a prompt of {int(prompt[row]):,} tokens", value=len(ids),
+                limit="the number that one block size, a power of two from 16 to 4,096, gives in every row",
+                hint="Correct that row or leave it out",
+            )  # fmt: skip
+        known = next((i for i, name in enumerate(ids) if name not in holder), len(ids))
+        if known:
+            prefix[row], parent[row] = known, holder[ids[known - 1]]
+        holder |= dict.fromkeys(ids, row)
+    return np.minimum(prefix * sizes[0], np.asarray(prompt)).astype(np.int64), parent
 
 
 def number_sessions(names: Iterable[Any]) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""Traces from files: CSV, JSON lines and Parquet; ours, Azure's, APEX's and Vidur's columns.
+"""Traces from files: CSV, JSON lines and Parquet; columns as ours or those of published traces.
 
 A file is recognised by its column names (`columns.FORMATS`), whatever their order; further columns
 are ignored. Any text file may be compressed with gzip.
@@ -19,7 +19,7 @@ import numpy as np
 
 from fleetcast.base.errors import MissingExtra, SpecError
 from fleetcast.base.numbers import Malformed, parse_table, row_position
-from fleetcast.scenario.workload.columns import assemble, match
+from fleetcast.scenario.workload.columns import LISTS, assemble, match
 from fleetcast.scenario.workload.requests import Requests
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _read_csv(data: bytes, called: str) -> Requests:
         at = row_position(data, len(header), row, begin=start, delimiter=delimiter)
         return _line(data, at)
 
-    index = {column: header.index(name) for column, name in names.items()}
+    index = {column: header.index(name) for column, name in names.items() if column not in LISTS}
     columns: dict[str, Any] = {}
     texts = [c for c in index if c == "session"]
     if "arrival" in index and _holds_text(data, start, index["arrival"], delimiter):
@@ -190,7 +190,7 @@ def _read_json_lines(data: bytes, called: str) -> Requests:
     columns: dict[str, Any] = {c: [item.get(name) for item in items] for c, name in names.items()}
     for column, values in columns.items():
         texts = column == "session" or (column == "arrival" and isinstance(values[0], str))
-        if not texts:
+        if not texts and column not in LISTS:
             columns[column] = _floats(values, partial(_cell, called, place, names[column]))
     return assemble(columns, names, format_, called, place)
 
@@ -237,7 +237,7 @@ def _read_parquet(path: Path, called: str) -> Requests:
     for column, name in names.items():
         values = table.column(name)
         kind = values.type
-        if column == "session" or (column == "arrival" and pa.types.is_string(kind)):
+        if column == "session" or column in LISTS or (column == "arrival" and pa.types.is_string(kind)):
             columns[column] = values.to_pylist()
         elif pa.types.is_timestamp(kind) and column == "arrival":
             columns[column] = values.cast(pa.timestamp("ns")).to_numpy()

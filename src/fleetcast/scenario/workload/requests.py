@@ -21,7 +21,7 @@ LONGEST = 1_000_000_000
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Requests:
-    """Requests in order of arrival, as equally long columns (24 bytes a request, 40 with sessions).
+    """Requests in order of arrival, as equally long columns (24 bytes a request, 48 with sessions).
 
     Make them with `requests`, which checks and sorts.
 
@@ -30,7 +30,8 @@ class Requests:
         prompt: int64[n], tokens, at least 1.
         output: int64[n], tokens, at least 1.
         session: int64[n], number of the conversation, -1 = none; None without sessions.
-        prefix: int64[n], leading prompt tokens shared with the session's earlier requests; or None.
+        prefix: int64[n], leading prompt tokens shared with an earlier request's context; or None.
+        parent: int64[n], that earlier request, -1 = none; None where nothing is shared. Of sessions, the one before.
         timed: whether the arrival times mean something.
         concurrency: users of a closed loop, each sending its next request after an answer;
             0 = requests arrive by the clock.
@@ -45,6 +46,7 @@ class Requests:
     output: NDArray[np.int64]
     session: NDArray[np.int64] | None = None
     prefix: NDArray[np.int64] | None = None
+    parent: NDArray[np.int64] | None = None
     timed: bool = True
     concurrency: int = 0
     name: str = ""
@@ -92,6 +94,8 @@ class Requests:
         sha = hashlib.sha256(f"{len(self)} {self.concurrency} {self.timed}{pace}".encode())
         for column in (self.arrival, self.prompt, self.output, self.session, self.prefix):
             sha.update(b"-" if column is None else np.ascontiguousarray(column).tobytes())
+        if self.parent is not None and self.session is None:  # those of sessions follow from the columns above
+            sha.update(np.ascontiguousarray(self.parent).tobytes())
         return sha.hexdigest()[:16]
 
     def summary(self) -> dict[str, float]:
@@ -115,14 +119,44 @@ class Requests:
         def part(column: NDArray[Any]) -> NDArray[Any]:
             return np.ascontiguousarray(column[index])
 
+        prefix, parent = self.prefix, self.parent
+        if prefix is not None and parent is not None:
+            prefix, parent = _adopted(prefix, parent, np.arange(len(self))[index])
+        elif prefix is not None:
+            prefix = part(prefix)
         return replace(
             self,
             arrival=part(self.arrival),
             prompt=part(self.prompt),
             output=part(self.output),
             session=None if self.session is None else part(self.session),
-            prefix=None if self.prefix is None else part(self.prefix),
+            prefix=prefix,
+            parent=parent,
         )
+
+
+def _adopted(
+    prefix: NDArray[np.int64], parent: NDArray[np.int64], kept: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns prefix and parent of the requests ``kept``, numbered anew; who lost a parent goes to its parent's."""
+    number = np.full(len(parent) + 1, -1)  # the last entry is that of -1, no parent
+    number[kept] = np.arange(len(kept))
+    shared, above = prefix[kept], parent[kept]
+    while (lost := (above >= 0) & (number[above] < 0)).any():
+        gone = above[lost]
+        shared[lost] = np.minimum(shared[lost], prefix[gone])
+        above[lost] = parent[gone]
+    found = number[above]
+    return shared, np.where(found < np.arange(len(kept)), found, -1)
+
+
+def _before(session: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Returns the request before each in its session, -1 = none."""
+    order = np.argsort(session, kind="stable")
+    follows = (session[order][1:] == session[order][:-1]) & (session[order][1:] >= 0)
+    parent = np.full(len(session), -1)
+    parent[order[1:][follows]] = order[:-1][follows]
+    return parent
 
 
 def requests(
@@ -132,6 +166,7 @@ def requests(
     *,
     session: ArrayLike | None = None,
     prefix: ArrayLike | None = None,
+    parent: ArrayLike | None = None,
     concurrency: int = 0,
     name: str = "requests",
     where: Callable[[int], str] | None = None,
@@ -147,7 +182,9 @@ def requests(
         prompt: tokens, n whole numbers, at least 0.
         output: tokens, likewise.
         session: n numbers, -1 = none.
-        prefix: tokens shared with the session's earlier requests, at most the prompt's.
+        prefix: tokens shared with the session's earlier requests, or with ``parent``; at most the prompt's.
+        parent: n numbers of requests, -1 = none; left out = the request before in the session. One that does not come
+            earlier counts as none.
         concurrency: users of a closed loop, 0 = open.
         name: where they come from, for messages.
         where: says where row i stands, e.g. "line 7"; default "request i".
@@ -197,12 +234,16 @@ def requests(
     made = Requests(
         times, checked["prompt"], checked["output"],
         None if session is None else np.array(session, dtype=np.int64), checked.get("prefix"),
-        timed, concurrency, name,
+        None if parent is None or prefix is None else np.array(parent, dtype=np.int64), timed, concurrency, name,
     )  # fmt: skip
     late = int(np.count_nonzero(times[1:] < times[:-1]))
     if late:
         notes.append(f"{late} requests of {n} came before the row above them: sorted by arrival")
         made = made._pick(np.argsort(times, kind="stable"))
+    if made.parent is not None:
+        made = replace(made, parent=np.where(made.parent < np.arange(n), made.parent, -1))
+    elif made.session is not None and made.prefix is not None:
+        made = replace(made, parent=_before(made.session))
     return replace(made, notes=tuple(notes))
 
 

@@ -9,6 +9,7 @@ import msgspec
 from fleetcast.base.spec import Spec
 from fleetcast.base.units import PerSecond, Seconds
 from fleetcast.scenario.workload.exits import Exit
+from fleetcast.scenario.workload.sessions import Sessions
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
@@ -72,6 +73,7 @@ class Serving(Spec):
         requests: only the first so many requests of the trace; without one, write arrivals.requests.
         arrivals: instead of the trace's times.
         lengths: instead of the trace's lengths.
+        sessions: what prompts have in common: a system prompt, conversations.
         exits: depths at which a familial model answers, or the name of a published one; asks for tiers.
         confidence: how well an exit knows whether it is right, so that answers may be passed on: the chance that a
             right answer is more confident than a wrong one, or a CSV file of measured answers.
@@ -85,6 +87,7 @@ class Serving(Spec):
     requests: Count | None = None
     arrivals: Arrivals | None = None
     lengths: Lengths | None = None
+    sessions: Sessions | None = None
     exits: str | tuple[Exit, ...] | None = None
     confidence: Certainty | str | None = None
     low_priority: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
