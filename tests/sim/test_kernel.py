@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetcast.cost.drafted import with_drafts
-from fleetcast.policy import memory, order, route, speculate
+from fleetcast.policy import evict, memory, order, route, speculate
 from fleetcast.scenario.plan import Drafting
 from fleetcast.sim.serving import reference, stepwise
 from fleetcast.sim.serving.drafting import Speculation, process_of
+from fleetcast.sim.serving.prefixes import Caching, Tier
 from fleetcast.sim.serving.world import _run_kernel
 from tests.sim.worlds import World, policies, step_cost, world
 
@@ -84,6 +85,42 @@ SHAPES: dict[str, dict[str, Any]] = {
     "drafts closed": {"rate": 1.0, "cost": {"capacity": 700}, "users": 20, "replicas": 2, "drafts": 4},
     "drafts, split": {"rate": 20.0, "cost": {"capacity": 900}, "roles": ("prefill", "decode", "decode"), "drafts": 4},
     "drafts adaptive": {"rate": 20.0, "cost": {"capacity": 700}, "drafts": speculate.Minions(start=1)},
+    "prefixes": {"rate": 30.0, "cost": {"capacity": 6000}, "caching": Caching(evict.Lru(), ())},
+    "prefixes tight": {"rate": 30.0, "cost": {"capacity": 500}, "caching": Caching(evict.Lru(), ())},
+    "prefixes by use": {"rate": 20.0, "cost": {"capacity": 700}, "caching": Caching(evict.Lfu(), ())},
+    "prefixes known ahead": {"rate": 20.0, "cost": {"capacity": 700}, "caching": Caching(evict.Belady(), ())},
+    "prefixes in tiers": {
+        "rate": 20.0, "cost": {"capacity": 500},
+        "caching": Caching(evict.Lru(), (Tier(300, 1e-4), Tier(800, 1e-3))),
+    },
+    "prefixes on disk": {
+        "rate": 20.0, "cost": {"capacity": 500}, "caching": Caching(evict.Fifo(), (Tier(0, 1e-4), Tier(800, 1e-3))),
+    },
+    "prefixes of ranks": {
+        "rate": 40.0, "cost": {"ranks": 2, "stages": 2, "stage_share": 0.5, "capacity": 200},
+        "caching": Caching(evict.Lru(), (Tier(100, 1e-4),)),
+    },
+    "prefixes lagging": {
+        "rate": 20.0, "cost": {"overlap": True, "lag": True, "host_step": 0.0125, "capacity": 700},
+        "caching": Caching(evict.Lru(), ()), "replicas": 2,
+    },
+    "prefixes closed": {
+        "rate": 1.0, "cost": {"capacity": 700}, "users": 20, "replicas": 2, "caching": Caching(evict.Lru(), ()),
+    },
+    "prefixes, split": {
+        "rate": 20.0, "cost": {"capacity": 900}, "roles": ("prefill", "decode", "all"),
+        "caching": Caching(evict.Lru(), ()),
+    },
+    "prefixes of drafts": {
+        "rate": 20.0, "cost": {"capacity": 700}, "drafts": 3, "caching": Caching(evict.Lru(), (Tier(300, 1e-4),)),
+    },
+    "prefixes, windows": {
+        "rate": 20.0, "cost": {"window": 300, "window_share": 0.5, "full_share": 0.5, "capacity": 900},
+        "caching": Caching(evict.Lru(), ()),
+    },
+    "prefixes, shortest": {
+        "rate": 30.0, "cost": {"capacity": 500}, "ranking": order.ShortestPrompt(), "caching": Caching(evict.Lru(), ()),
+    },
 }  # fmt: skip
 
 

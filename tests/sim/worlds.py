@@ -10,7 +10,9 @@ import numpy as np
 
 from fleetcast.cost.step import GRID, StepCost
 from fleetcast.policy import batch, memory, order
+from fleetcast.scenario.workload.prefixes import prefix_tree
 from fleetcast.scenario.workload.requests import Requests, requests
+from fleetcast.sim.serving.prefixes import Caching, PrefixCache
 
 
 def step_cost(**changes: Any) -> StepCost:
@@ -32,6 +34,7 @@ def step_cost(**changes: Any) -> StepCost:
         "graph_tokens": 512, "graph_prefill": False, "stages": 1, "stage_share": 1.0, "ranks": 1,
         "capacity": 6000, "block": 16, "cut": 1 << 60, "watermark": 0, "swap_block": 1e-4, "lag": False,
         "unit": 1, "growth": 1, "width": 1, "ahead": 0,
+        "layer_share": 1 / 32,
     }  # fmt: skip
     api = changes.pop("api", 0.0)
     scalars |= changes
@@ -58,22 +61,37 @@ class World:
     scenario: Any = None
     spill: float = 0.0
     layerwise: bool = True
+    caching: Caching | None = None
 
     def __post_init__(self) -> None:
         self.scenario = SimpleNamespace(seed=7)
         link = SimpleNamespace(bandwidth=2e8, latency=1e-3)
         self.tree = SimpleNamespace(link_between=lambda a, b: link)
 
+    def caches(self, server: Any) -> list[PrefixCache]:
+        """Returns a prefix cache per lane, where the world has them and the pool prefills."""
+        if self.caching is None or server.pool.role == "decode":
+            return []
+        scalars = server.cost.scalars
+        tree = prefix_tree(self.requests, scalars["block"])
+        lanes = range(scalars["stages"] * scalars["ranks"])
+        return [PrefixCache(tree, self.caching.tiers, self.caching.policy) for _ in lanes]
+
 
 def world(
     seed: int, count: int, rate: float, policy: Any, *, cost: StepCost | None = None, replicas: int = 1,
     ranking: Any = None, eviction: Any = None, users: int = 0, prompt: int = 1500, output: int = 320,
-    roles: tuple[str, ...] = (), speculation: Any = None,
+    roles: tuple[str, ...] = (), speculation: Any = None, caching: Caching | None = None,
 ) -> World:  # fmt: skip
-    """Returns a world of random requests."""
+    """Returns a world of random requests; with ``caching`` most of them share a prefix with one before."""
     draw = np.random.default_rng(seed)
     arrival = np.cumsum(draw.exponential(1 / rate, count))
-    found = requests(arrival, draw.integers(1, prompt, count), draw.integers(1, output, count))
+    prompts, outputs = draw.integers(1, prompt, count), draw.integers(1, output, count)
+    found = requests(arrival, prompts, outputs)
+    if caching is not None:
+        parent = np.where(draw.random(count) < 0.8, (draw.random(count) * np.arange(count)).astype(np.int64), -1)
+        shared = np.where(draw.random(count) < 0.3, prompts, (prompts * draw.random(count)).astype(np.int64))
+        found = requests(arrival, prompts, outputs, parent=parent, prefix=shared)
     if users:
         from dataclasses import replace
 
@@ -87,7 +105,7 @@ def world(
         )
         for cost in (cost or step_cost(),) for role in roles or ("all",) * replicas
     ]  # fmt: skip
-    return World(found, servers)
+    return World(found, servers, caching=caching)
 
 
 def policies() -> dict[str, Any]:

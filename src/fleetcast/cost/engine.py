@@ -59,6 +59,7 @@ class Engine(Spec):
         reserve_ranks: B more where a replica has several ranks (communication buffers).
         block: tokens per KV block.
         watermark: share of KV blocks kept free at admission.
+        prefix_cache: which cached prefix it gives up first by default; "" = it caches none unless told to.
         kv_dtype: cache dtype where the plan says "auto"; "" = the checkpoint's own.
         hybrid_kv: layers with a window keep only the window.
         overlap: the host works while the device computes; an arrival waits for one iteration more.
@@ -94,6 +95,7 @@ class Engine(Spec):
     host: dict[str, Host]
     source: str
     overlap_since: tuple[int, ...] = ()
+    prefix_cache: str = ""
     kv_dtype: str = ""
     hybrid_kv: bool = False
     nccl_ranks: tuple[int, ...] = ()

@@ -146,10 +146,11 @@ def step_cost(
         "capacity": kv_blocks, "block": engine.block, "watermark": int(engine.watermark * kv_blocks),
         "swap_block": block_bytes / kernels["host_bandwidth"],
         "cut": WHOLE if nano is None else nano.least,
+        "layer_share": 1.0 / model.layers,
         "unit": 1, "growth": 1, "width": 1, "ahead": 0,  # a token a call; `cost.drafted` makes it more
     }  # fmt: skip
     return StepCost(
-        tables=tables, scalars=scalars, parts=parts, work=kernels["work"], api=host.api,
+        tables=tables, scalars=scalars, parts=parts, work=kernels["work"] | {"block_bytes": block_bytes}, api=host.api,
         api_token=host.api_token, devices=layout.tensor_parallel * pp * layout.attention_dp, spread=spread, notes=notes,
         overlap=nano, rank=kernels["rank"],
     )  # fmt: skip

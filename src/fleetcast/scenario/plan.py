@@ -12,6 +12,7 @@ import msgspec
 
 from fleetcast.base.errors import SpecError, closest
 from fleetcast.base.spec import Spec, convert, to_builtins
+from fleetcast.base.units import Bytes
 
 Table = dict[str, Any]
 
@@ -23,8 +24,12 @@ KV_DTYPES = ("auto", "fp32", "bf16", "fp16", "fp8", "int8", "int4")
 OVERLAPS = ("none", "nano")
 DRAFTING = ("model", "acceptance", "drafter_correlation", "lookups", "pipelined")
 """What ``speculate`` says beside its policy: see `Drafting`."""
+TIERS = ("cpu", "ssd")
+"""What ``prefix_cache`` says beside its policy: see `Tiers`."""
 LOWEST_CLOCK = 0.3
 """Least share of the top clock that the clock model covers."""
+MOST_CACHE = 1e15
+"""B: more host memory or disk per device is a slip of the pen."""
 HANDOFFS = ("text", "hidden", "cache")
 COUNTS = ("replicas", "tensor_parallel", "pipeline_parallel", "expert_parallel", "attention_dp")
 
@@ -49,6 +54,18 @@ class Drafting(Spec):
     pipelined: bool = False
 
 
+class Tiers(Spec):
+    """Where cached prefixes go that the devices have no room for.
+
+    Attributes:
+        cpu: host memory for them, per device.
+        ssd: local disk for them, per device; ``fleet.ssd`` says how fast it is.
+    """
+
+    cpu: Bytes = 0.0
+    ssd: Bytes = 0.0
+
+
 class Pool(Spec):
     """Replicas that serve alike. A tuple means: search these values; None means: not decided.
 
@@ -71,6 +88,7 @@ class Pool(Spec):
         memory: who is evicted when the cache is full, and how.
         overlap: "none", or "nano": nano-batches of one iteration that use compute, memory and network at once.
         speculate: how many tokens are drafted before the model checks them, by whom; keys of `Drafting` beside it.
+        prefix_cache: "off", or which cached prefix is given up first; keys of `Tiers` beside it.
     """
 
     role: str = "all"
@@ -91,6 +109,7 @@ class Pool(Spec):
     memory: Table | tuple[Table | str, ...] | str | None = None
     overlap: Table | tuple[Table | str, ...] | str | None = None
     speculate: Table | tuple[Table | str, ...] | str | None = None
+    prefix_cache: Table | tuple[Table | str, ...] | str | None = None
 
     def devices(self) -> int:
         """Devices of a complete pool: replicas x (tensor x pipeline x attention-DP, and drafters apart)."""
@@ -313,6 +332,30 @@ def drafting_of(table: Any, path: str) -> tuple[Any, Drafting]:
             f"{path}.model", f"is not used by '{kind}'", value=found.model, hint='Leave it out, or use kind = "fixed"'
         )
     return {k: v for k, v in table.items() if k not in DRAFTING}, found
+
+
+def caching_of(table: Any, path: str) -> tuple[Any, Tiers] | None:
+    """Returns what a ``prefix_cache`` table says of the policy, and of the tiers; None for "off" and where it is open.
+
+    Raises:
+        SpecError: a tier below 0, or tiers beside "off".
+    """
+    asked = {"kind": table} if isinstance(table, str) else table
+    if not isinstance(asked, dict):
+        return None if asked is None else (asked, Tiers())
+    found: Tiers = convert({k: v for k, v in asked.items() if k in TIERS}, Tiers, path)
+    for name in TIERS:
+        if not 0.0 <= getattr(found, name) <= MOST_CACHE:
+            raise SpecError(
+                f"{path}.{name}", "is out of range", value=getattr(found, name), limit=f"0 to {MOST_CACHE:g} B"
+            )
+    rest = {k: v for k, v in asked.items() if k not in TIERS}
+    if rest.get("kind") != "off":
+        return rest, found
+    if len(asked) > 1:
+        name = next(k for k in asked if k != "kind")
+        raise SpecError(f"{path}.{name}", "has nothing to say beside 'off'", value=asked[name], hint="Leave it out")
+    return None
 
 
 def clock_of(pool: Pool) -> float:

@@ -10,7 +10,7 @@ import msgspec
 
 from fleetcast.base.errors import SpecError
 from fleetcast.base.spec import Spec, convert, read_toml
-from fleetcast.base.units import DollarsPerHour, Watts
+from fleetcast.base.units import BytesPerSecond, DollarsPerHour, Watts
 from fleetcast.scenario.fleet import catalog
 from fleetcast.scenario.fleet.devices import Device
 
@@ -53,6 +53,7 @@ class Fleet(Spec):
         power_limit: cap on each device's power; lowers its clock where it must.
         budget: what the breaker above all servers allows; ``capacity --of servers`` asks how many fit under it.
         host_power: of a server besides its devices, under the budget.
+        ssd: what a device's share of the local disks reads, for prefix caches that reach down to them.
     """
 
     devices: str = ""
@@ -65,6 +66,7 @@ class Fleet(Spec):
     power_limit: Watts | None = None
     budget: Watts | None = None
     host_power: Watts = 0.0
+    ssd: BytesPerSecond | None = None
 
 
 def parse_devices(text: str, path: str = "fleet.devices", base: Path | None = None) -> list[tuple[int, Device]]:

@@ -62,6 +62,7 @@ class Tree:
         notes: what `echo` says.
         budget: W that the breaker above all servers allows, None = nobody says.
         host_power: W of a server besides its devices.
+        ssd: B/s that a device's share of the local disks reads, None = nobody says.
     """
 
     groups: tuple[Group, ...]
@@ -72,6 +73,7 @@ class Tree:
     base: Path | None = field(default=None, compare=False)
     budget: float | None = None
     host_power: float = 0.0
+    ssd: float | None = None
 
     @property
     def devices(self) -> int:
@@ -167,7 +169,7 @@ def resolve(fleet: Fleet, base: Path | None = None, path: str = "fleet") -> Tree
     if fleet.grid == "world":
         walk.notes.append("grid world: the world's yearly mean carbon intensity")
     notes = tuple(dict.fromkeys(walk.notes))
-    return Tree(groups, walk.joins, fleet.pue, fleet.grid, notes, base, fleet.budget, fleet.host_power)
+    return Tree(groups, walk.joins, fleet.pue, fleet.grid, notes, base, fleet.budget, fleet.host_power, fleet.ssd)
 
 
 @dataclass(frozen=True)

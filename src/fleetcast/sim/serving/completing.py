@@ -10,8 +10,8 @@ from fleetcast.base.spec import build, describe
 from fleetcast.cost.engine import Engine, engine
 from fleetcast.cost.memory import layout_memory
 from fleetcast.cost.overlap.nano import nano_of, table_of
-from fleetcast.policy import batch, power, route
-from fleetcast.scenario.plan import Plan, Pool, as_tuple, replace
+from fleetcast.policy import batch, evict, memory, power, route
+from fleetcast.scenario.plan import TIERS, Plan, Pool, as_tuple, caching_of, replace
 from fleetcast.scenario.workload.models import Model
 from fleetcast.scenario.workload.precision import as_engine
 from fleetcast.sim.serving.drafting import speculate_table
@@ -22,6 +22,7 @@ from fleetcast.sim.serving.setting import (
     Setting,
     kv_dtype_of,
     layout_of,
+    no_prefixes,
     policy_of,
     sizes,
 )
@@ -130,7 +131,22 @@ def fill(state: Setting, pool: Pool, path: str = "plan") -> Pool:
         if table is None and name == "batch" and profile.long_batch:
             default = _default_batch(state, replace(pool, **changes), profile)
         changes[name] = describe(policy_of(space, default if table is None else table, f"{path}.{name}"))
+    changes["prefix_cache"] = _caching_table(state, replace(pool, **changes), profile, path)
     return replace(pool, **changes, speculate=speculate_table(pool, path))
+
+
+def _caching_table(state: Setting, pool: Pool, profile: Engine, path: str) -> dict[str, Any] | None:
+    """Returns a pool's ``prefix_cache`` table, complete: by default the engine's, where requests have prefixes at all."""
+    asked = pool.prefix_cache
+    if asked is None:
+        model, keeps = state.model_named(pool.model), policy_of(memory, pool.memory, f"{path}.memory")
+        useless = state.requests.parent is None or no_prefixes(pool.role, keeps, model) is not None
+        return None if useless or not profile.prefix_cache else {"kind": profile.prefix_cache}
+    found = caching_of(asked, f"{path}.prefix_cache")
+    if found is None:
+        return {"kind": "off"}
+    policy = build(evict, found[0], f"{path}.prefix_cache", TIERS)
+    return describe(policy) | {name: size for name in TIERS if (size := getattr(found[1], name))}
 
 
 def check_power(plan: Plan) -> None:

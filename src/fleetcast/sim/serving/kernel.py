@@ -161,6 +161,13 @@ def _steps_within(v: cython.double, s: cython.double, span: cython.double) -> cy
     return k
 
 
+@cython.cfunc
+@cython.exceptval(check=False)
+def _stall(fetch: cython.double, v: cython.double, layer: cython.double) -> cython.double:
+    """Returns what bringing cache up layer by layer adds to ``v`` s of work: the first layer's, and what is longer."""
+    return layer * fetch + (fetch - v if fetch > v else 0.0)
+
+
 def _joined(tables: dict, name: str) -> Any:
     """Returns a table of decode attention and, behind it, that of iterations cut into nano-batches, if there is one."""
     cut = tables.get(f"cut_{name}")
@@ -212,6 +219,7 @@ class Costs:
     edge: cython.longlong
     draft: cython.double[::1]
     drafts: cython.bint
+    layer: cython.double
 
     def __init__(self, tables: dict, scalars: dict) -> None:
         """Takes the tables (f8 arrays) and the scalars by name."""
@@ -256,6 +264,7 @@ class Costs:
         self.edge = self.window * self.unit
         self.drafts = "draft" in tables
         self.draft = column("d", tables["draft"] if self.drafts else tables["floor"])
+        self.layer = scalars["layer_share"]
 
 
 @cython.cclass
@@ -335,9 +344,19 @@ class Lane:
     open: cython.bint
     free: cython.bint
     late: cython.bint
+    cache: Any
+    shared: cython.longlong
+    fetch: cython.double
 
-    def __init__(self, max_batch: int, page: int, waiting: int) -> None:
-        """Makes an empty lane; ``waiting`` is the room of the ranked queue (0 = first come, first served)."""
+    def __init__(self, max_batch: int, page: int, waiting: int, cache: Any) -> None:
+        """Makes an empty lane.
+
+        ``waiting`` is the room of the ranked queue (0 = first come, first served), ``cache`` a
+        `prefixes.PrefixCache` or None.
+        """
+        self.cache = cache
+        self.shared = 0
+        self.fetch = 0.0
         self.head = self.tail = self.resumed = -1
         self.n = self.it = self.full = self.windowed = self.growing = 0
         self.whole = self.worst = self.held = self.part_left = self.part_done = self.load = 0
@@ -415,16 +434,21 @@ class Replica:
 
     def __init__(
         self, costs: Costs, requests: Requests, rule: tuple, *, shortest: bool = False, swapping: bool = False,
-        stepwise: bool = False, record: bool = False, output: Any = None,
+        stepwise: bool = False, record: bool = False, output: Any = None, caches: Any = None,
     ) -> None:  # fmt: skip
-        """Makes an idle replica; ``rule`` is a `policy.batch.Rule`, ``output`` (i4[n]) passes instead of tokens."""
+        """Makes an idle replica.
+
+        ``rule`` is a `policy.batch.Rule`, ``output`` (i4[n]) passes instead of tokens, ``caches`` a
+        `prefixes.PrefixCache` per lane.
+        """
         self.costs, self.requests = costs, requests
         self.output = requests.output if output is None else column("i", output)
         self.max_batch, self.budget, self.mixed, self.split, self.refill, self.reserve = rule
         self.shortest, self.swapping, self.stepwise = shortest, swapping, stepwise
         waiting = len(requests.arrival) if shortest else 0
         self.width = costs.stages * costs.ranks
-        self.lanes = [Lane(self.max_batch, costs.page, waiting) for _ in range(self.width)]
+        caches = [None] * self.width if caches is None else caches
+        self.lanes = [Lane(self.max_batch, costs.page, waiting, cache) for cache in caches]
         self.only = self.lanes[0]
         self.single = self.width == 1
         self.now, self.end, self.before = 0.0, INF, 0.0
@@ -467,6 +491,8 @@ class Replica:
         lane.load += 1
         self.load += 1
         enters = lane.open
+        if not lane.free:
+            self.limited = True  # it waits for a finish, and the segment may end in one before anybody asks
         if self.moving and self.requests.leaves[r] == 2:
             enters = lane.free and lane.resumed < 0
             self.requests.following[r] = -1
@@ -536,7 +562,7 @@ class Replica:
         total: cython.longlong = 0
         lane: Lane
         for lane in self.lanes:
-            total += self._used(lane) + lane.held
+            total += self._used(lane) + lane.held - lane.shared
         return total
 
     # Tokens and contexts ----------------------------------------------------------------------------------------
@@ -644,6 +670,11 @@ class Replica:
         ctx: cython.longlong
         i: cython.Py_ssize_t
         n: cython.longlong = lane.decodes
+        if lane.cache is not None:
+            # what has grown up to here took its place from what nobody uses, before that which finishes now is idle
+            lane.it += k - 1
+            lane.cache.trim(c.capacity + lane.shared - lane.held - self._used(lane))
+            lane.it -= k - 1
         if n > 0:
             lane.it += k
             self.sums[0] += k * lane.full + half * n * c.growth
@@ -683,6 +714,9 @@ class Replica:
         emitted: cython.longlong = req.emitted[r]
         if not self.reserve:
             lane.held -= self._hold(r)
+        if lane.cache is not None:
+            lane.cache.store(r, self._need(r), self.now)
+            lane.shared = lane.cache.shared
         if emitted == 0:
             req.first[r] = self.now
             if self.moving:
@@ -700,6 +734,9 @@ class Replica:
     def _hand_on(self, lane: Lane, r: cython.longlong) -> cython.void:
         """A request leaves for another replica with its first token."""
         full: cython.longlong = self._claim(r)
+        if lane.cache is not None:
+            lane.cache.release(r, self.requests.prompt[r], self.now)
+            lane.shared = lane.cache.shared
         self.requests.leaves[r] = 0
         self.requests.emitted[r] = 1
         lane.worst -= full
@@ -810,6 +847,10 @@ class Replica:
     def _release(self, lane: Lane, r: cython.longlong) -> cython.void:
         req: Requests = self.requests
         full: cython.longlong = self._claim(r)
+        if lane.cache is not None:
+            req.emitted[r] = self.output[r]
+            lane.cache.release(r, self._need(r) - 1, self.now)
+            lane.shared = lane.cache.shared
         req.finish[r] = self.now
         req.ends[r] = -1
         lane.worst -= full
@@ -905,7 +946,7 @@ class Replica:
     def _quiet(self, lane: Lane, k: cython.longlong) -> cython.longlong:
         """Returns how many of the next ``k`` decode steps pass before something changes inside this lane."""
         room: cython.longlong
-        cap: cython.longlong = self.costs.capacity
+        cap: cython.longlong = self.costs.capacity + lane.shared
         span: cython.longlong = (lane.heap[0] >> 32) - lane.it
         if span < k:
             k = span
@@ -939,11 +980,14 @@ class Replica:
         need: cython.longlong
         blocks: cython.longlong
         full: cython.longlong
+        hit: cython.longlong = 0
+        busy: cython.longlong = 0
+        found: Any = None
         evicted: cython.bint = False
         lagging: cython.bint
         lane.count = 0
         lane.tokens = lane.emits = 0
-        lane.attention = lane.extra = 0.0
+        lane.attention = lane.extra = lane.fetch = 0.0
         lane.late = False
         if (
             lane.head < 0
@@ -956,9 +1000,11 @@ class Replica:
             lane.free = lane.n < self.max_batch
             lane.open = lane.free and (self.refill or lane.n == 0)
             return
-        if self.mixed and lane.n > 0 and lane.worst > c.capacity and self._used(lane) + lane.held > c.capacity:
+        if self.mixed and lane.n > 0 and lane.worst > c.capacity and self._over(c, lane):
             self._make_room(lane)
             evicted = True
+        if lane.cache is not None:
+            lane.cache.trim(c.capacity + lane.shared - lane.held - self._used(lane))
         if lane.resumed >= 0 and not evicted:
             self._bring_back(c, lane)
         if self.mixed:
@@ -1003,9 +1049,13 @@ class Replica:
                 need = self._need(r)
                 full = self._claim(r)
                 blocks = full if self.reserve else self._hold(r)
+                if lane.cache is not None:
+                    found = lane.cache.find(r, need)
+                    hit, busy = found.blocks * c.block, found.busy
+                    need -= hit
                 if running > 0 and lane.worst + full > c.capacity - c.watermark:
-                    room = c.capacity - c.watermark - lane.held - self._used(lane)
-                    if blocks > room:
+                    room = c.capacity - c.watermark + lane.shared - lane.held - self._used(lane)
+                    if blocks - busy > room:
                         break
                 if need > budget:
                     self.truncated = True
@@ -1014,12 +1064,16 @@ class Replica:
                 self._admit(lane, r, full)
                 lane.held += blocks
                 running += 1
+                if lane.cache is not None:
+                    lane.cache.admit(r, found, need + hit)
+                    lane.shared = lane.cache.shared
+                    lane.fetch += found.seconds
                 if need <= budget or not self.split:
-                    self._prefill(lane, r, need, 0, True)
+                    self._prefill(lane, r, need, hit, True)
                     budget -= need
                 else:
-                    self._prefill(lane, r, budget, 0, False)
-                    lane.part, lane.part_done, lane.part_left = r, budget, need - budget
+                    self._prefill(lane, r, budget, hit, False)
+                    lane.part, lane.part_done, lane.part_left = r, hit + budget, need - budget
                     budget = 0
             lane.free = running < self.max_batch
             lane.open = (
@@ -1034,10 +1088,16 @@ class Replica:
         elif lane.count > 0:
             lane.decodes = 0
         else:
-            if lane.n > 0 and lane.worst > c.capacity and self._used(lane) + lane.held > c.capacity:
+            if lane.n > 0 and lane.worst > c.capacity and self._over(c, lane):
                 self._make_room(lane)
                 lane.open = False
             lane.decodes = lane.n
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _over(self, c: Costs, lane: Lane) -> cython.bint:
+        """Whether the next step needs more blocks than there are."""
+        return self._used(lane) + lane.held - lane.shared > c.capacity
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -1072,7 +1132,7 @@ class Replica:
             full = self._claim(r)
             blocks = full if self.reserve else self._hold(r)
             room = c.capacity - c.watermark
-            if present > 0 and lane.worst + full > room and blocks > room - lane.held - self._used(lane):
+            if present > 0 and lane.worst + full > room and blocks > room + lane.shared - lane.held - self._used(lane):
                 return
             if carried and c.lag and present > 0 and req.joined[r] > self.before:
                 lane.late = True
@@ -1148,11 +1208,13 @@ class Replica:
         newest: cython.Py_ssize_t
         r: cython.longlong
         ctx: cython.longlong
-        while self._used(lane) + lane.held > c.capacity:
+        while self._over(c, lane):
             if lane.part >= 0:
                 r = lane.part
                 lane.part = -1
                 lane.held -= self._hold(r)
+                if lane.cache is not None:
+                    lane.cache.release(r, lane.part_done, self.now)
             elif lane.n > 1:
                 newest = 0
                 for i in range(1, lane.n):
@@ -1166,8 +1228,13 @@ class Replica:
                 self._remove(lane, newest)
                 self._leave(lane, ctx, False)
                 req.ends[r] = -1
+                if lane.cache is not None:
+                    lane.cache.release(r, self._need(r) - 1, self.now)
             else:
                 return
+            if lane.cache is not None:
+                lane.shared = lane.cache.shared
+                lane.late = True  # what others hold of it may let it come back at once
             lane.worst -= self._claim(r)
             req.following[r] = lane.resumed
             lane.resumed = r
@@ -1287,6 +1354,8 @@ class Replica:
         else:
             v += _at(c.work, c.last, tokens)
             v += c.head[emits] if emits <= EXACT else _at(c.head, c.last, emits)
+        if lane.fetch > 0.0:
+            lane.extra += _stall(lane.fetch, v, c.layer)
         self.swap = lane.extra
         if (lane.count > 0 and not c.graph_prefill) or tokens > c.graph_tokens:
             self.v = v
@@ -1407,10 +1476,13 @@ class Replica:
             emits += lane.count
         self.swap = 0.0
         for i in range(c.ranks):  # a rank's devices hold the cache of all its pipeline lanes, behind one host link
-            swap = 0.0
+            swap = work = 0.0
             for j in range(c.stages):
                 lane = self.lanes[j * c.ranks + i]
                 swap += lane.extra
+                work += lane.fetch
+            if work > 0.0:
+                swap += _stall(work, self.v, c.layer)
             if swap > self.swap:
                 self.swap = swap
         host = c.host_step + c.host_seq * total / c.ranks + c.host_token * tokens / c.ranks

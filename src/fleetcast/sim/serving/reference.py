@@ -14,6 +14,7 @@ import numpy as np
 
 from fleetcast.base.rng import rng
 from fleetcast.policy import route as routes
+from fleetcast.sim.serving.prefixes import counted
 from fleetcast.sim.serving.routing import Run, checked_choice, passes_of, pauses, speeds, split_roles, starts, transfers
 from fleetcast.sim.serving.setting import Server, Setting
 from fleetcast.sim.serving.stepwise import Replica, Request
@@ -27,7 +28,8 @@ def run(state: Setting, servers: Sequence[Server], policy: Any, *, record: bool,
         Request(i, a, p, o)
         for i, (a, p, o) in enumerate(zip(starts(state).tolist(), q.prompt.tolist(), q.output.tolist(), strict=True))
     ]
-    replicas = [Replica(s, passes_of(s, q).tolist()) for s in servers]
+    caches = [state.caches(s) for s in servers]
+    replicas = [Replica(s, passes_of(s, q).tolist(), lanes) for s, lanes in zip(servers, caches, strict=True)]
     where, began = np.zeros(len(items), dtype=np.int32), np.zeros(len(items), dtype=np.int32)
     session = q.session.tolist() if q.session is not None else [-1] * len(items)
     weights, stream = speeds(servers).tolist(), rng(state.scenario.seed, "route")
@@ -68,7 +70,8 @@ def run(state: Setting, servers: Sequence[Server], policy: Any, *, record: bool,
     _drive(items, replicas, send, hand_on, take, q.concurrency, pauses(state, servers).tolist())
     columns = ([r.arrival for r in items], [r.first for r in items], [r.finish for r in items])
     arrival, first, finish = (np.array(c) for c in columns)
-    return Run(arrival, first, finish, where, began, [r.report() for r in replicas])
+    reports = [r.report() | {"prefixes": counted(lanes)} for r, lanes in zip(replicas, caches, strict=True)]
+    return Run(arrival, first, finish, where, began, reports)
 
 
 def _drive(

@@ -18,23 +18,27 @@ from fleetcast.cost.engine import Engine, engine
 from fleetcast.cost.memory import Memory, layout_memory, misfit
 from fleetcast.cost.overlap.nano import nano_of
 from fleetcast.cost.step import StepCost, step_cost
-from fleetcast.policy import batch, memory, order
+from fleetcast.policy import batch, evict, memory, order
 from fleetcast.scenario.fleet.signals import Signal, signal
 from fleetcast.scenario.fleet.tree import Group, Tree, resolve
 from fleetcast.scenario.load import Scenario
-from fleetcast.scenario.plan import Pool, clock_of, pool_label
+from fleetcast.scenario.plan import TIERS, Pool, caching_of, clock_of, pool_label
 from fleetcast.scenario.workload import catalog
 from fleetcast.scenario.workload.arrivals import traffic
 from fleetcast.scenario.workload.exits import exits_of
 from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.scenario.workload.precision import BITS, Precision, as_engine, quality_lost
+from fleetcast.scenario.workload.prefixes import PrefixTree, prefix_tree
 from fleetcast.scenario.workload.requests import Requests
 from fleetcast.sim.serving.drafting import Speculation, checked, drafter_costs, speculation_of
+from fleetcast.sim.serving.prefixes import Caching, PrefixCache, Tier
 
 DEFAULT_ENGINE = "vllm-1"
 FAMILIES = {"batch": batch, "order": order, "memory": memory}
 """Policies a pool carries; the route lies above the pools."""
-METHODS = {"batch": "compose", "order": "key", "memory": "victim", "route": "choose", "power": "cap"}
+METHODS = {
+    "batch": "compose", "order": "key", "memory": "victim", "route": "choose", "power": "cap", "evict": "rank",
+}  # fmt: skip
 """The one decision method of each family."""
 
 
@@ -55,6 +59,7 @@ class Server:
     room: Memory
     cost: StepCost
     speculation: Speculation | None = None
+    caching: Caching | None = None
 
 
 @dataclass
@@ -73,6 +78,7 @@ class Setting:
     _servers: dict[Any, Server] = field(default_factory=dict, repr=False)
     _models: dict[str, Model] = field(default_factory=dict, repr=False)
     _kernels: dict[Any, Any] = field(default_factory=dict, repr=False)
+    _trees: dict[tuple[int, int], tuple[Requests, PrefixTree]] = field(default_factory=dict, repr=False)
 
     @cached_property
     def longest(self) -> int:
@@ -96,6 +102,23 @@ class Setting:
         if name not in self._models:
             self._models[name] = model_at(name, Path(self.scenario.folder), path)
         return self._models[name]
+
+    def prefix_tree(self, block: int) -> PrefixTree:
+        """Returns what the requests have in common, in blocks of ``block`` tokens."""
+        key = id(self.requests), block
+        if key not in self._trees:  # the requests beside it, so that their id stays theirs
+            self._trees[key] = self.requests, prefix_tree(self.requests, block)
+        return self._trees[key][1]
+
+    def caches(self, server: Server) -> list[PrefixCache]:
+        """Returns an empty prefix cache for each lane of a replica; none where it caches none."""
+        if server.caching is None or self.requests.parent is None:
+            return []
+        tree, lanes = (
+            self.prefix_tree(server.engine.block),
+            server.layout.pipeline_parallel * server.layout.attention_dp,
+        )
+        return [PrefixCache(tree, server.caching.tiers, server.caching.policy) for _ in range(lanes)]
 
     def group_of(self, pool: Pool, path: str = "plan.on") -> Group:
         """Returns the group of the fleet that a pool runs on.
@@ -125,7 +148,7 @@ class Setting:
             pool.role, pool.on, pool.model, pool.tensor_parallel, pool.pipeline_parallel, pool.expert_parallel,
             pool.attention_dp, pool.engine, pool.dtype, pool.kv_dtype, pool.activation_dtype, pool.clock,
             frozen(pool.batch), frozen(pool.order),
-            frozen(pool.memory), frozen(pool.speculate), nano_of(pool.overlap),
+            frozen(pool.memory), frozen(pool.speculate), frozen(pool.prefix_cache), nano_of(pool.overlap),
         )  # fmt: skip
         found = self._servers.get(key)
         if found is None:
@@ -174,8 +197,50 @@ class Setting:
             cost = replace_fields(cost, notes=(*cost.notes, note))
         return Server(
             pool, group, architecture, profile, layout, precision, kv, policies["batch"], policies["order"],
-            policies["memory"], room, cost, speculation,
+            policies["memory"], room, cost, speculation, self._caching(pool, policies["memory"], architecture, cost),
         )  # fmt: skip
+
+    def _caching(self, pool: Pool, memory: Any, architecture: Model, cost: StepCost) -> Caching | None:
+        """Returns how a pool's lanes cache prefixes.
+
+        Raises:
+            SpecError: what it does not go with, or a tier whose speed is not known.
+        """
+        asked = caching_of(pool.prefix_cache, "plan.prefix_cache")
+        if asked is None:
+            return None
+        table, below = asked
+        path = "plan.prefix_cache"
+        policy = build(evict, table, path, TIERS)
+        if not callable(getattr(policy, METHODS["evict"], None)):
+            raise SpecError(
+                f"{path}.kind", "is no evict policy: it has no method rank", value=type(policy).__name__,
+                hint="See fleetcast.policy.evict for the protocol",
+            )  # fmt: skip
+        if (why := no_prefixes(pool.role, memory, architecture)) is not None:
+            raise SpecError(path, why, value=table, hint='Leave it out, or write "off"')
+        if below.ssd and self.tree.ssd is None:
+            raise SpecError(
+                f"{path}.ssd", "is a tier whose speed the fleet does not say", value=below.ssd,
+                limit="fleet.ssd, what a device's share of the disks reads", hint='Write e.g. [fleet] ssd = "6 GB/s"',
+            )  # fmt: skip
+        block, lanes = cost.work["block_bytes"], cost.scalars["stages"]
+        tiers = [Tier(int(below.cpu / block / lanes), cost.scalars["swap_block"])]
+        if below.ssd:
+            read = max(block / float(self.tree.ssd or 1.0), cost.scalars["swap_block"])
+            tiers.append(Tier(int(below.ssd / block / lanes), read))
+        return Caching(policy, tuple(tiers) if tiers[-1].blocks else ())
+
+
+def no_prefixes(role: str, memory: Any, architecture: Model) -> str | None:
+    """Returns why a pool cannot cache prefixes, or None."""
+    if role == "decode":
+        return "is not used by a decode pool: prompts are computed elsewhere"
+    if memory.swap:
+        return "does not go with swapping: a request's blocks move, those it shares cannot"
+    if any(block.recurrence is not None for block in architecture.blocks):
+        return f"cannot restore the state that {architecture.id} keeps per sequence"
+    return None
 
 
 def setting(scenario: Scenario) -> Setting:
@@ -284,7 +349,7 @@ def policy_of(space: ModuleType, table: Any, path: str) -> Any:
 def _with_pool(server: Server, pool: Pool) -> Server:
     return Server(
         pool, server.group, server.model, server.engine, server.layout, server.precision, server.kv_dtype,
-        server.batch, server.order, server.memory, server.room, server.cost, server.speculation,
+        server.batch, server.order, server.memory, server.room, server.cost, server.speculation, server.caching,
     )  # fmt: skip
 
 

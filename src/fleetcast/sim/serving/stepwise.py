@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from fleetcast.base.errors import PolicyError
 from fleetcast.policy import batch as batches
+from fleetcast.sim.serving.prefixes import PrefixCache
 from fleetcast.sim.serving.setting import Server
 
 Floats = NDArray[np.float64]
@@ -64,6 +65,8 @@ class Lane:
     chosen: list[tuple[Request, int]] = field(default_factory=list)
     decodes: bool = False
     extra: float = 0.0
+    fetch: float = 0.0
+    cache: PrefixCache | None = None
 
     @property
     def load(self) -> int:
@@ -74,11 +77,19 @@ class Lane:
 class Replica:
     """One replica, advanced an iteration at a time."""
 
-    def __init__(self, server: Server, passes: Sequence[int] = ()) -> None:
-        """Starts idle; ``passes`` of each request instead of its output tokens, where drafts are checked."""
+    def __init__(self, server: Server, passes: Sequence[int] = (), caches: Sequence[PrefixCache] = ()) -> None:
+        """Starts idle.
+
+        Args:
+            server: what it runs and costs.
+            passes: of each request instead of its output tokens, where drafts are checked.
+            caches: of prefixes, one per lane.
+        """
         self.server, self.passes = server, passes
         self.table, self.c = server.cost.tables, server.cost.scalars
         self.lanes = [Lane() for _ in range(self.c["stages"] * self.c["ranks"])]
+        for lane, cache in zip(self.lanes, caches, strict=False):
+            lane.cache = cache
         self.rule = server.batch.rule() if hasattr(server.batch, "rule") else None
         self.now, self.end = 0.0, float("inf")
         self.admissions = self.preemptions = self.iterations = self.completed = self.peak = 0
@@ -131,8 +142,9 @@ class Replica:
         return self.pages(r) if r.emitted else self.blocks(r.prompt)
 
     def used(self, lane: Lane) -> int:
-        """Returns the KV blocks a lane's requests hold in the coming iteration."""
-        return sum(map(self.claim, lane.running + lane.partial))
+        """Returns the KV blocks a lane's requests hold in the coming iteration, those they share counted once."""
+        shared = lane.cache.shared if lane.cache is not None else 0
+        return sum(map(self.claim, lane.running + lane.partial)) - shared
 
     def push(self, r: Request, time: float) -> None:
         """A request comes: it joins the lane that holds the fewest; with its cache it stands before all prompts."""
@@ -160,6 +172,7 @@ class Replica:
         self.before, self.now = self.now, self.end
         done: list[Request] = []
         for lane in self.lanes:
+            self._trim(lane)
             if lane.decodes:
                 for r in lane.running:
                     r.emitted += 1
@@ -170,15 +183,21 @@ class Replica:
                 if r.prefilled < self.need(r):
                     continue
                 lane.partial.remove(r)
+                if lane.cache is not None:
+                    lane.cache.store(r.id, self.need(r), self.now)
                 r.first = self.now if r.emitted == 0 else r.first
                 r.emitted += 1
                 if r.leaves:
                     r.leaves = False
                     self.handed.append(r)
+                    if lane.cache is not None:
+                        lane.cache.release(r.id, r.prompt, self.now)
                     continue
                 (finished if r.emitted >= r.output else lane.running).append(r)
             for r in finished:
                 r.finish = self.now
+                if lane.cache is not None:
+                    lane.cache.release(r.id, self.need(r) - 1, self.now)
             done += finished
         self.completed += len(done)
         return done
@@ -199,10 +218,11 @@ class Replica:
         self.end = self.now + duration
 
     def _compose(self, lane: Lane) -> None:
-        lane.chosen, lane.extra, lane.decodes = [], 0.0, False
+        lane.chosen, lane.extra, lane.fetch, lane.decodes = [], 0.0, 0.0, False
         free = self.c["capacity"] - self.c["watermark"]
         mixed = self.rule.mixed if self.rule is not None else bool(getattr(self.server.batch, "mixed", True))
         evicted = self._make_room(lane) if mixed and lane.running else False
+        self._trim(lane)
         if not evicted:
             self._swap_in(lane, free)
         queue = [] if evicted else list(takewhile(lambda r: not r.swapped, lane.resumed + lane.waiting))
@@ -214,7 +234,7 @@ class Replica:
         view = batches.View(
             decoding=len(lane.running),
             partial=[batches.Item(r.id, self.need(r) - r.prefilled, 0) for r in lane.partial],
-            waiting=[batches.Item(r.id, self.need(r), self.claim(r)) for r in queue],
+            waiting=self._items(lane, queue),
             free=room, drafted=self.verified(len(lane.running)) - len(lane.running),
         )  # fmt: skip
         decision = self.server.batch.compose(view)
@@ -223,6 +243,23 @@ class Replica:
             self._make_room(lane)
         lane.decodes = decision.decode and bool(lane.running)
         self.peak = max(self.peak, len(lane.running) + len(lane.partial))
+
+    def _items(self, lane: Lane, queue: list[Request]) -> list[batches.Item]:
+        """Returns the waiting requests with what is left to do where prefixes are cached, each after those before it."""
+        if lane.cache is None:
+            return [batches.Item(r.id, self.need(r), self.claim(r)) for r in queue]
+        ahead: dict[int, int] = {}
+        found = [lane.cache.find(r.id, self.need(r), ahead) for r in queue]
+        block = int(self.c["block"])
+        return [
+            batches.Item(r.id, self.need(r) - f.blocks * block, self.claim(r) - f.busy)
+            for r, f in zip(queue, found, strict=True)
+        ]
+
+    def _trim(self, lane: Lane) -> None:
+        """Gives up cached prefixes that no longer fit beside what is used."""
+        if lane.cache is not None:
+            lane.cache.trim(int(self.c["capacity"]) - self.used(lane))
 
     def _known(self, queue: list[Request], lane: Lane) -> list[Request]:
         """Returns the queue up to the first request that came after this iteration had been decided."""
@@ -233,6 +270,11 @@ class Replica:
         by_id = {r.id: r for r in lane.partial + queue}
         for number, tokens in decision.prefill:
             r = by_id.get(number)
+            if r is not None and r not in lane.partial and lane.cache is not None:
+                hit = lane.cache.find(r.id, self.need(r))
+                lane.cache.admit(r.id, hit, self.need(r))
+                lane.fetch += hit.seconds
+                r.prefilled = hit.blocks * int(self.c["block"])
             if r is None or not 0 < tokens <= self.need(r) - r.prefilled:
                 raise PolicyError(
                     f"{type(self.server.batch).__name__}.compose chose {tokens} tokens of request {number}, "
@@ -273,11 +315,15 @@ class Replica:
         while self.used(lane) > self.c["capacity"] and len(lane.running) + len(lane.partial) > 1:
             if lane.partial:
                 r = lane.partial.pop()
+                computed = r.prefilled
             else:
                 r = lane.running.pop(policy.victim([x.admitted for x in lane.running]))
+                computed = self.need(r) - 1
                 if policy.swap:
                     lane.extra += self.c["swap_block"] * self.pages(r)
                     r.swapped = True
+            if lane.cache is not None:
+                lane.cache.release(r.id, computed, self.now)
             if not r.swapped:
                 r.prefilled = 0
             lane.resumed.insert(0, r)
@@ -288,7 +334,8 @@ class Replica:
         """Returns how long the composed iteration takes, by the definition in `cost.step`."""
         c, table, p, ranks = self.c, self.table, self.c["stages"], self.c["ranks"]
         latencies, periods, tokens_all, seqs, entering = [], 0.0, 0, 0, 0
-        swaps = np.array([lane.extra for lane in self.lanes]).reshape(p, ranks)
+        swaps = np.array([lane.extra for lane in self.lanes]).reshape(p, ranks).sum(axis=0)
+        fetches = np.array([lane.fetch for lane in self.lanes]).reshape(p, ranks).sum(axis=0)
         for j in range(p):
             group = self.lanes[j * ranks : (j + 1) * ranks]
             sizes = [self._sizes(lane) for lane in group]
@@ -303,11 +350,13 @@ class Replica:
             latencies.append(work + head + (p - 1) * at(table["hop"], most))
             periods += work * c["stage_share"] + head
         gpu = max(max(latencies), periods if p > 1 else 0.0)
+        # cache comes up layer by layer beside the work: the first layer's is waited for, and what takes longer
+        swaps += np.where(fetches > 0, c["layer_share"] * fetches + np.maximum(fetches - gpu, 0.0), 0.0)
         if (entering and not c["graph_prefill"]) or tokens_all // (ranks * p) > c["graph_tokens"]:
             gpu = max(gpu, c["eager"])
         host = c["host_step"] + c["host_seq"] * seqs / ranks + c["host_token"] * tokens_all / ranks
         # a rank's devices hold the cache of all its pipeline lanes behind one host link; ranks have links of their own
-        return float((max(gpu, host) if c["overlap"] else gpu + host) + swaps.sum(axis=0).max())
+        return float((max(gpu, host) if c["overlap"] else gpu + host) + swaps.max())
 
     def _sizes(self, lane: Lane) -> tuple[int, int, int]:
         """Returns tokens, tokens that come out, and sequences of a lane's iteration."""

@@ -19,6 +19,7 @@ from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.outcome import Requests as Served
 from fleetcast.scenario.plan import ROLES, Plan, pool_label
 from fleetcast.sim.serving import account, kernel, reference
+from fleetcast.sim.serving.prefixes import counted
 from fleetcast.sim.serving.routing import (
     Run,
     assign,
@@ -86,13 +87,14 @@ def _run_kernel(state: Setting, servers: Sequence[Server], policy: Any, *, recor
     for s in servers:
         if id(s.cost) not in costs:
             costs[id(s.cost)] = kernel.Costs(dict(s.cost.tables), dict(s.cost.scalars))
+    caches = [state.caches(s) for s in servers]
     replicas = [
         kernel.Replica(
             costs[id(s.cost)], shared, tuple(s.batch.rule()), shortest=type(s.order) is order.ShortestPrompt,
             swapping=s.memory.swap, stepwise=by_step, record=record,
-            output=passes_of(s, requests) if s.speculation is not None else None,
+            output=passes_of(s, requests) if s.speculation is not None else None, caches=lanes or None,
         )
-        for s in servers
+        for s, lanes in zip(servers, caches, strict=True)
     ]  # fmt: skip
     weights = speeds(servers)
     where = began = np.zeros(n, dtype=np.int32)
@@ -125,7 +127,8 @@ def _run_kernel(state: Setting, servers: Sequence[Server], policy: Any, *, recor
     else:
         where = _drive_policy(state, policy, replicas, weights)
     arrival, first, finish = (np.array(c, dtype=np.float64) for c in shared.times())
-    return Run(arrival, first, finish, where, began if moving else where, [r.report() for r in replicas])
+    reports = [r.report() | {"prefixes": counted(lanes)} for r, lanes in zip(replicas, caches, strict=True)]
+    return Run(arrival, first, finish, where, began if moving else where, reports)
 
 
 def _drive_policy(state: Setting, policy: Any, replicas: Sequence[Any], weights: Floats) -> NDArray[np.int32]:
