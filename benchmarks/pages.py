@@ -30,7 +30,7 @@ from fleetcast.base.show import show
 from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
 from fleetcast.cost.engine import Engine, Host, engines
-from fleetcast.policy import batch, memory, order, power, route, speculate
+from fleetcast.policy import batch, evict, memory, order, power, route, speculate
 from fleetcast.scenario.fleet.catalog import devices, links
 from fleetcast.scenario.fleet.signals import grids
 from fleetcast.scenario.fleet.spec import Fleet, FleetGroup
@@ -434,7 +434,7 @@ def _literal(path: Path, name: str) -> Any:
 def policy_table() -> str:
     """Returns every policy: decision, kind, settings with defaults and ranges, what it does, where it is from."""
     rows = []
-    for family in (batch, order, memory, route, power, speculate):
+    for family in (batch, order, memory, evict, route, power, speculate):
         for kind, made in kinds(family).items():
             module = inspect.getmodule(made)
             about = (inspect.getdoc(made) or "").split("\n")[0].replace("``", "`")
@@ -454,7 +454,7 @@ def acceptance_table() -> str:
 def policy_rules() -> str:
     """Returns what each module of a policy says of itself, after its first line."""
     parts = []
-    for family in (batch, order, memory, route, power, speculate):
+    for family in (batch, order, memory, evict, route, power, speculate):
         for kind, made in kinds(family).items():
             text = (getattr(inspect.getmodule(made), "__doc__", "") or "").strip()
             first, _, rest = text.partition("\n\n")

@@ -18,6 +18,7 @@ UNITS = {
     "ttft": "s", "tpot": "s", "e2e": "s", "throughput": "tokens/s", "goodput": "requests/s", "energy": "J",
     "cost": "$", "carbon": "g", "mfu": "", "mbu": "", "makespan": "s", "requests": "", "output_tokens": "",
     "prompt_tokens": "", "preemptions": "", "devices": "", "power": "W", "bytes": "B", "quality": "", "error": "",
+    "cached": "",
 }  # fmt: skip
 
 
@@ -52,7 +53,8 @@ class Outcome:
         intervals: 80 % interval per metric path, e.g. ``{"ttft.mean": (0.9, 1.2)}``.
         slo: ``{"met": bool, "checks": [{metric, limit, value, met}]}``.
         plan: the complete plan's table.
-        breakdown: ``{"time": {term: s}, "energy": {term: J}, "memory": {term: B}}``.
+        breakdown: ``{"time": {term: s}, "energy": {term: J}, "memory": {term: B}}``, and with prefix caches
+            ``{"prompts": {where: tokens}}``.
         resources: one row per replica: name, devices, busy share, peak fill, requests.
         notes: what was defaulted or transferred, in sentences.
         provenance: seed, version, digests of the inputs.

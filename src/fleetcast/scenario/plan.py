@@ -172,7 +172,7 @@ class Plan(Spec):
         """Returns the pools to search, one tuple per way of placing the phases."""
         ways = as_tuple(self.phases) or ("together",)
         prefill = replace(self.pools[0], role="prefill", speculate=None)  # nothing to draft before the first token
-        split = (prefill, replace(self.pools[0], role="decode"))
+        split = (prefill, replace(self.pools[0], role="decode", prefix_cache=None))  # it computes no prompts
         return tuple(self.pools if way == "together" else split for way in ways)
 
     def devices(self) -> int:

@@ -17,6 +17,7 @@ from fleetcast.cost.engine import engine
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.plan import Plan, Pool, Table, replace
 from fleetcast.scenario.workload.precision import as_engine
+from fleetcast.scenario.workload.prefixes import shared_tokens
 from fleetcast.search.bounds import Floor, demand, floor_of
 from fleetcast.search.overlap import tuned
 from fleetcast.search.pace import SLACK, Pace, Traffic, least_attention, pace
@@ -115,6 +116,8 @@ def same(a: Candidate, b: Candidate, outcome: Outcome) -> bool:
         return True
     if any(s.pool.role != "all" for s in a.servers):
         return False  # a request stays in two replicas: `demand` does not tell for how long
+    if any(s.caching is not None for s in (*a.servers, *b.servers)):
+        return False  # room for prefixes is room that is used, however little is in use
     if any(s.speculation is not None for s in (*a.servers, *b.servers)):
         return False  # `demand` knows the tokens that are made, not those that are drafted beyond them
     least = min(_free(s) for s in (*a.servers, *b.servers))
@@ -167,7 +170,7 @@ def fit(state: Setting, space: Space) -> Fitted:
     candidates: list[Candidate] = []
     floors: dict[Any, Floor] = {}
     paces: dict[Any, Pace] = {}
-    traffic = Traffic(state.requests)
+    traffics: dict[int, Traffic] = {}
     apart = [_apart(variants) for variants in space.variants]
     layouts: dict[Any, int] = {}
     for rows in combinations:
@@ -176,7 +179,7 @@ def fit(state: Setting, space: Space) -> Fitted:
             if any(isinstance(s, Infeasible) for s in found):
                 continue
             complete = tuple(s for s in found if isinstance(s, Server))
-            floor = _floor(traffic, space, rows, complete, paces, floors)
+            floor = _floor(_traffic(state, complete, traffics), space, rows, complete, paces, floors)
             pools = [
                 replace(s.pool, replicas=int(space.rows["replicas"][row]))
                 for s, row in zip(complete, rows, strict=True)
@@ -310,12 +313,22 @@ def _needs_more(variant: Table, least: Table) -> bool:
     )
 
 
+def _traffic(state: Setting, servers: Sequence[Server], known: dict[int, Traffic]) -> Traffic:
+    """The requests as some pools have to serve them at least: prefix caches may spare parts of prompts."""
+    cached = state.requests.parent is not None and any(s.caching is not None for s in servers)
+    block = min(s.engine.block for s in servers if s.caching is not None) if cached else 0
+    if block not in known:
+        spared = shared_tokens(state.requests, block) if block else None
+        known[block] = Traffic(state.requests, spared)
+    return known[block]
+
+
 def _floor(
     traffic: Traffic, space: Space, rows: Sequence[int], servers: Sequence[Server], paces: dict[Any, Pace],
     floors: dict[Any, Floor],
 ) -> Floor:  # fmt: skip
     """The floor of a combination; those that differ in max_batch alone share it."""
-    keys = [(_shape(space, row), _paced(s)) for row, s in zip(rows, servers, strict=True)]
+    keys = [(_shape(space, row), _paced(s), id(traffic)) for row, s in zip(rows, servers, strict=True)]
     for key, server in zip(keys, servers, strict=True):
         if key not in paces:
             paces[key] = pace(server, traffic)

@@ -29,17 +29,24 @@ class Traffic:
 
     Attributes:
         requests: the columns.
+        spared: prompt tokens that a prefix cache may spare each request at most; None = none.
         demands: what `candidates.same` has worked out: by id of an outcome and block size, the outcome and its demand.
     """
 
     requests: Requests
+    spared: NDArray[np.int64] | None = None
     demands: dict[tuple[int, int], tuple[object, int]] = field(default_factory=dict, repr=False)
     _indices: dict[float, NDArray[np.intp]] = field(default_factory=dict, repr=False)
     _largest: dict[tuple[str, int], int] = field(default_factory=dict, repr=False)
 
     @cached_property
     def prompt(self) -> Floats:
-        """Prompt tokens."""
+        """Prompt tokens that are computed at least."""
+        return self.tokens["ttft"].astype(np.float64)
+
+    @cached_property
+    def context(self) -> Floats:
+        """Prompt tokens, those that are cached included."""
         return self.requests.prompt.astype(np.float64)
 
     @cached_property
@@ -55,7 +62,7 @@ class Traffic:
     @cached_property
     def reach(self) -> Floats:
         """Context tokens that the steps after the first token attend to, together."""
-        return self.steps * (self.prompt + (self.steps + 1.0) / 2.0)
+        return self.steps * (self.context + (self.steps + 1.0) / 2.0)
 
     @cached_property
     def many(self) -> int:
@@ -69,8 +76,9 @@ class Traffic:
 
     @cached_property
     def tokens(self) -> dict[str, NDArray[np.int64]]:
-        """Tokens processed per request up to its first token ("ttft") and its last ("e2e")."""
-        return {"ttft": self.requests.prompt, "e2e": self.requests.prompt + self.requests.output - 1}
+        """Tokens processed per request up to its first token ("ttft") and its last ("e2e"), at least."""
+        prompt = self.requests.prompt if self.spared is None else self.requests.prompt - self.spared
+        return {"ttft": prompt, "e2e": prompt + self.requests.output - 1}
 
     @cached_property
     def sums(self) -> dict[str, NDArray[np.int64]]:
@@ -140,18 +148,19 @@ def pace(server: Server, traffic: Traffic) -> Pace:
     pairs = traffic.pairs
     if window:
         pairs = s["full_share"] * pairs + s["window_share"] * _window_pairs(p, window)
-        reach = s["full_share"] * reach + s["window_share"] * m * np.minimum(p + 1.0, window)
+        reach = s["full_share"] * reach + s["window_share"] * m * np.minimum(traffic.context + 1.0, window)
     device = work + (s["pre_pair"] * pairs + (s["pre_query"] + s["pre_context"] * shares) * p) + (head + s["pre_base"])
     if not s["graph_prefill"] and s["eager"] > 0:
         device = np.maximum(device, pieces * s["eager"])
     host = pieces * (s["host_step"] + s["host_seq"] / ranks) + (s["host_token"] / ranks) * p
     ttft = np.maximum(device, host) if s["overlap"] else device + host
     # decode
-    floor, base, slope = _decode_attention(cost, table)
+    longest = float((traffic.requests.prompt + traffic.requests.output).max()) if traffic.spared is not None else 0.0
+    floor, base, slope = _decode_attention(cost, table, longest)
     device = m * (float(table[1]) + head) + np.maximum(m * floor, m * base + slope * reach)
     host = m * (s["host_step"] + (s["host_seq"] + s["host_token"]) / ranks)
     gap = np.maximum(device, host) if s["overlap"] else device + host
-    api = cost.api + cost.api_token * p
+    api = cost.api + cost.api_token * traffic.context
     token = _token_pace(server, traffic.requests) * _least_checked(server, traffic, m)
     return Pace(ttft * SLACK + api, gap * SLACK, token * SLACK)
 
@@ -164,7 +173,7 @@ def _checked(server: Server, traffic: Traffic) -> tuple[Floats, Floats]:
     assert server.speculation is not None
     s, m = server.cost.scalars, server.speculation.calls(traffic.requests).astype(np.float64) - 1.0
     growth = s["growth"] / s["unit"]
-    return m, np.asarray(m * (traffic.prompt + 1.0 + s["ahead"]) + growth * m * (m - 1.0) / 2.0)
+    return m, np.asarray(m * (traffic.context + 1.0 + s["ahead"]) + growth * m * (m - 1.0) / 2.0)
 
 
 def _least_checked(server: Server, traffic: Traffic, passes: Floats) -> float:
@@ -176,7 +185,7 @@ def _least_checked(server: Server, traffic: Traffic, passes: Floats) -> float:
     if server.speculation is None:
         return 1.0
     width = server.cost.scalars["width"] / server.cost.scalars["unit"]
-    done = traffic.prompt + passes * np.minimum(width, traffic.prompt + 1.0)
+    done = traffic.prompt + passes * np.minimum(width, 1.0 if traffic.spared is not None else traffic.prompt + 1.0)
     return float(min(1.0, (done / traffic.tokens["e2e"]).min()))
 
 
@@ -215,18 +224,24 @@ def _least_per_token(table: Floats) -> Floats:
     return ratio
 
 
-def _decode_attention(cost: StepCost, table: Floats) -> tuple[float, float, float]:
+def _decode_attention(cost: StepCost, table: Floats, cached: float = 0.0) -> tuple[float, float, float]:
     """Least floor, base and slope of decode attention over batch sizes, s; zeros where they would not bound.
 
     An evicted request re-enters by prefilling its context x in one iteration or more and misses at least one
     iteration, of at least C(1), in between. That takes at least C(1) + C(x) + its attention, which must not be less
     than the C(1) + attention that a decoded token is charged; on every real device prefilling x tokens costs far more
-    than reading them, and where not, no attention is charged.
+    than reading them, and where not, no attention is charged. Where prefixes are ``cached``, of contexts up to so many
+    tokens, all but the last token may be there still: C(1), one token's attention to x, and the iteration missed.
     """
     s = cost.scalars
     floor, base, slope = (least_attention(cost, name) for name in ("floor", "base", "slope"))
     x = GRID[1:]
     shares = s["full_share"] + s["window_share"]
+    if cached:
+        x = np.append(x[x < cached], cached)
+        least = float(table[1]) + s["pre_base"] + s["pre_pair"] * s["full_share"] * x
+        fine = (np.maximum(floor, base + slope * shares * x) <= least).all()
+        return (floor, base, slope) if fine else (0.0, 0.0, 0.0)
     charged = np.maximum(floor, base + slope * shares * x)
     prefill = _least_per_token(table) * x + s["pre_base"] + s["pre_pair"] * s["full_share"] * x * (x + 1) / 2
     steep = (table[-1] - table[-2]) / (GRID[-1] - GRID[-2])

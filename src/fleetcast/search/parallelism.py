@@ -66,6 +66,8 @@ def search(
     fitted = fit_all(state, spaces(state))
     candidates = [c for c in fitted.candidates if c.devices > above]
     sizes = [k for part in parts if (k := int(len(state.requests) * part)) >= shortest]
+    if any(s.caching is not None and s.caching.policy.offline for c in candidates for s in c.servers):
+        sizes = []  # who knows the trace's future does otherwise on a part of it
     if top is not None and top < 1:
         raise SpecError("top", "is out of range", value=top, limit="a whole number from 1")
     hunt = Hunt(state, goals, axes or goals, top, [] if exhaustive else sizes, exhaustive)

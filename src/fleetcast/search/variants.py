@@ -36,6 +36,7 @@ def variants_of(template: Pool) -> Iterator[Table]:
             "memory": _tables(template.memory, profile.memory),
             "overlap": _overlaps(template.overlap),
             "speculate": _speculations(template.speculate),
+            "prefix_cache": _expanded(template.prefix_cache),
             "batch": batches(template.batch, profile.batch, template.role),
         }
         for values in itertools.product(*choices.values()):
@@ -87,8 +88,12 @@ def _overlaps(asked: Any) -> list[Table | None]:
 
 
 def _tables(asked: Any, default: Table) -> list[Table]:
-    tables = [{"kind": t} if isinstance(t, str) else dict(t) for t in as_tuple(asked)] or [default]
-    return [full for table in tables for full in _expand(table)]
+    return _expanded(asked) if as_tuple(asked) else list(_expand(default))
+
+
+def _expanded(asked: Any) -> list[Any]:
+    tables = [{"kind": t} if isinstance(t, str) else dict(t) for t in as_tuple(asked)]
+    return [full for table in tables for full in _expand(table)] or [None]
 
 
 def _speculations(asked: Any) -> list[Any]:

@@ -113,6 +113,12 @@ def check_traffic(state: Setting) -> Iterator[Remark]:
         yield Remark(
             "warning", "workload", f"{count} requests: a p99 of so few is the slowest one", "Use a longer trace"
         )
+    asked = [v for pool in state.scenario.plan.pools for v in as_tuple(pool.prefix_cache) if v != "off"]
+    if asked and state.requests.parent is None:
+        yield Remark(
+            "warning", "plan.prefix_cache", "finds nothing: the traffic does not say what its prompts share",
+            "Give the trace session and prefix_tokens, or hash_ids, or write workload.sessions",
+        )  # fmt: skip
     if not state.requests.timed and not state.requests.concurrency:
         yield Remark(
             "warning", "workload.trace", "the trace has no arrival times: all requests arrive at once",

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from fleetcast.base.show import show
+from fleetcast.scenario.plan import TIERS
 from fleetcast.view.words import UNKNOWN, policy_brief, pools_of
 
 if TYPE_CHECKING:
@@ -53,11 +55,26 @@ def _drafts(value: Any) -> str:
     return said + (", apart" if value.get("pipelined") else "")
 
 
+def prefixes_brief(table: Mapping[str, Any]) -> str:
+    """Returns ``off``, or which cached prefix goes first and how far down the rest goes: ``lru, cpu 100 GB``."""
+    pools = [pool for pool in pools_of(table) if pool.get("role") != "decode"]
+    return " + ".join(dict.fromkeys(_prefixes(pool.get("prefix_cache")) for pool in pools))
+
+
+def _prefixes(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return "off" if value is None else str(value)
+    kind = str(value["kind"]) + "".join(f" {k} {v}" for k, v in value.items() if k not in ("kind", *TIERS))
+    below = [f"{name} {show(float(value[name]), 'B')}" for name in TIERS if value.get(name)]
+    return ", ".join([kind, *below])
+
+
 TOLD_APART: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "Batch": policy_brief, "Engine": choice("engine"), "Weights": choice("dtype"), "Cache": choice("kv_dtype"),
     "Activations": choice("activation_dtype"), "Order": choice("order"), "Memory": choice("memory"),
     "Overlap": overlap_brief,
     "Drafts": drafts_brief,
+    "Prefixes": prefixes_brief,
 }  # fmt: skip
 """What tells plans of one name apart, by heading."""
 SETUP = {
@@ -73,9 +90,13 @@ def setup(scenario: Scenario, table: Mapping[str, Any]) -> str:
         said["drafts"] = drafts_brief(table)
     if any(pool.get("overlap") for pool in pools_of(table)):
         said["overlap"] = overlap_brief(table)
+    cached = any(pool.get("prefix_cache") for pool in pools_of(table))
+    if cached:
+        said["prefix cache"] = prefixes_brief(table)
     pools, keys = scenario.plan.pools, {"weights": "dtype", "cache": "kv_dtype"}
     silent = [n for n in SETUP if all(getattr(pool, keys.get(n, n)) is None for pool in pools)]
     silent += [] if scenario.plan.route is not None else ["route"]
+    silent += ["prefix cache"] if cached and all(pool.prefix_cache is None for pool in pools) else []
     default = "all" if len(silent) == len(said) else ", ".join(silent)
     text = ", ".join(f"{name} {value}" for name, value in said.items())
     return f"{text[0].upper()}{text[1:]}" + (f"; by default: {default}." if silent else ".")

@@ -11,14 +11,14 @@ import msgspec
 
 from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
-from fleetcast.policy import batch, memory, order, power, route, speculate
+from fleetcast.policy import batch, evict, memory, order, power, route, speculate
 from fleetcast.scenario.load import Scenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE
 from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES, OVERLAPS, PHASES
 
 FAMILIES: dict[str, ModuleType] = {
     "batch": batch, "order": order, "memory": memory, "route": route, "power": power,
-    "speculate": speculate,
+    "speculate": speculate, "evict": evict,
 }  # fmt: skip
 
 
@@ -60,6 +60,9 @@ def _plan(parts: dict[str, Any]) -> dict[str, Any]:
         pool[name] = pool[name] | _one_or_several({"enum": list(known)})
     for name in ("batch", "order", "memory", "speculate"):
         pool[name] = {"description": pool[name].get("description", "")} | _policy(FAMILIES[name], several=True)
+    caching = _policy(FAMILIES["evict"], several=True)
+    caching["anyOf"][0]["anyOf"].append({"enum": ["off"]})
+    pool["prefix_cache"] = {"description": pool["prefix_cache"].get("description", "")} | caching
     nano = {"type": "object", "properties": {"kind": {"enum": list(OVERLAPS)}}, "required": ["kind"]}
     pool["overlap"] = pool["overlap"] | _one_or_several({"anyOf": [{"enum": list(OVERLAPS)}, nano]})
     chosen = {

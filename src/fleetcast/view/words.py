@@ -20,6 +20,7 @@ METRIC_NAMES = {
     "ttft": "time to first token", "tpot": "time per output token", "e2e": "whole time of a request",
     "throughput": "output tokens per second", "goodput": "requests within the SLO per second",
     "energy": "energy", "cost": "cost", "carbon": "carbon", "mfu": "compute used", "mbu": "bandwidth used",
+    "cached": "prompt tokens from the cache",
     "bytes": "bytes over links", "quality": "right answers", "error": "wrong answers",
 }  # fmt: skip
 PER_MILLION = "per_million_output_tokens"
@@ -124,7 +125,7 @@ def number(value: float, path: str, *, digits: int = 3) -> str:
         return show_money(value)
     if unit == "g":
         return f"{show(value / 1000, 'kg', digits)}" if abs(value) >= 1000 else show(value, "g", digits)
-    if path in ("mfu", "mbu", "quality", "error"):
+    if path in ("mfu", "mbu", "quality", "error", "cached"):
         return f"{value:.1%}"
     return f"{value:,.0f} {unit}" if unit == "tokens/s" and value >= 100 else show(value, unit, digits)
 
@@ -313,6 +314,7 @@ def binding(outcome: Outcome) -> list[str]:
         shares = [float(r["busy"]) for r in outcome.resources if "busy" in r]
         rest = f"; a replica has a request running {sum(shares) / len(shares):.0%} of the time" if shares else ""
         sentences.append(f"{text}{rest}.")
+    sentences += _from_cache(outcome)
     if outcome.record is not None and len(outcome.record):
         sentences.append(f"The KV cache fills up to {float(outcome.record.level.max()):.0%}.")
     preempted = int(outcome.metrics.get("preemptions", 0))
@@ -321,6 +323,18 @@ def binding(outcome: Outcome) -> list[str]:
     return sentences
 
 
+def _from_cache(outcome: Outcome) -> list[str]:
+    """Returns how much of the prompts was found in prefix caches, and in which tier where there are several."""
+    prompts = outcome.breakdown.get("prompts")
+    if not prompts:
+        return []
+    total = sum(prompts.values())
+    tiers = [f"{PLACES[k]} {v / total:.0%}" for k, v in prompts.items() if k in PLACES and v > 0]
+    where = f": {', '.join(tiers)}" if len(tiers) > 1 else ""
+    return [f"Of prompt tokens {outcome.metrics['cached']:.0%} were found in the prefix cache{where}."]
+
+
+PLACES = {"device": "on the devices", "cpu": "in host memory", "ssd": "on disk"}
 TERMS = {
     "gemm": "matrix products", "attention": "attention", "elementwise": "element-wise kernels", "experts": "experts",
     "communication": "communication", "head": "output head", "pipeline": "transfers between stages",

@@ -1,6 +1,7 @@
 """Traces from files of every format, and the message for every way in which one can be wrong."""
 
 import gzip
+import json
 import time
 from pathlib import Path
 
@@ -264,3 +265,33 @@ def test_a_million_lines_in_well_under_a_second_when_compiled(tmp_path: Path) ->
     assert sum(c.nbytes for c in columns_) <= 24 * rows
     # Measured 0.3 s and 0.9 s; the rest is room for a busy machine.
     assert seconds < (1.0 if numbers.COMPILED else 4.0)
+
+
+BLOCKS = [
+    {"timestamp": 27482, "input_length": 6955, "output_length": 52, "hash_ids": [*range(46, 58), 2353, 2354]},
+    {"timestamp": 30535, "input_length": 6472, "output_length": 26, "hash_ids": [*range(46, 58), 2366]},
+    {"timestamp": 30535, "input_length": 400, "output_length": 9, "hash_ids": [9000]},
+]  # the two sample lines of Mooncake's README, and one that shares nothing
+
+
+def test_block_ids_say_what_prompts_share(tmp_path: Path) -> None:
+    file = tmp_path / "mooncake.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in BLOCKS))
+    found = read_file(file)
+    assert found.arrival.tolist() == [27.482, 30.535, 30.535], "milliseconds"
+    assert found.parent is not None and found.parent.tolist() == [-1, 0, -1]
+    assert found.prefix is not None and found.prefix.tolist() == [0, 12 * 512, 0]
+    seconds = [{"chat_id": i, **row} for i, row in enumerate(BLOCKS)]
+    file.write_text("\n".join(json.dumps(row) for row in seconds))
+    assert read_file(file).arrival[0] == 27482, "Qwen-Bailian's have a chat_id, and seconds"
+
+
+@pytest.mark.parametrize(
+    ("ids", "problem"), [([1, 2], "names 2 blocks"), ("46", "is not a list"), ([1.5] * 14, "list")]
+)
+def test_block_ids_that_fit_no_block_size_are_refused(tmp_path: Path, ids: object, problem: str) -> None:
+    file = tmp_path / "mooncake.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in (BLOCKS[1], {**BLOCKS[0], "hash_ids": ids})))
+    with pytest.raises(SpecError, match=problem) as told:
+        read_file(file)
+    assert "line 2, column hash_ids" in str(told.value)

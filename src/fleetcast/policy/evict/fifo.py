@@ -1,6 +1,6 @@
 """First in, first out: what was computed first goes first, used since or not.
 
-Belady, "A study of replacement algorithms for a virtual-storage computer", IBM Systems Journal 1966; a choice of SGLang.
+Belady, "A study of replacement algorithms for a virtual-storage computer", IBM Systems Journal 1966; SGLang has it too.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Least frequently used: what the fewest requests have held goes first.
 
 Aho, Denning and Ullman, "Principles of optimal page replacement", JACM 1971; one of the rules that Qin et al.,
-"Mooncake" (FAST 2025), compare, and a choice of SGLang. Counts are kept while a context is cached, and start anew after.
+"Mooncake" (FAST 2025), compare; SGLang has it too. Counts are kept while a context is cached, and start anew after.
 """
 
 from __future__ import annotations

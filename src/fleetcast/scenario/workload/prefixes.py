@@ -47,7 +47,7 @@ class PrefixTree:
 
 
 def shared_tokens(requests: Requests, block: int) -> NDArray[np.int64]:
-    """Returns the most prompt tokens of each request that any prefix cache can spare it: whole blocks, not the last token.
+    """Returns the prompt tokens of each request that a prefix cache can spare it at most: whole blocks, never the last.
 
     Args:
         requests: the traffic.
@@ -55,7 +55,7 @@ def shared_tokens(requests: Requests, block: int) -> NDArray[np.int64]:
     """
     if requests.parent is None or requests.prefix is None:
         return np.zeros(len(requests), dtype=np.int64)
-    context = (requests.prompt + requests.output)[requests.parent]
+    context = (requests.prompt + requests.output - 1)[requests.parent]
     prefix = np.where(requests.parent >= 0, np.minimum(requests.prefix, context), 0)
     return np.asarray(np.minimum(prefix, requests.prompt - 1) // block * block)
 
@@ -72,7 +72,7 @@ def prefix_tree(requests: Requests, block: int) -> PrefixTree:
     prefix = np.zeros(n, dtype=np.int64) if requests.prefix is None else requests.prefix
     parents: list[int] = parent.tolist()
     prompts: list[int] = (requests.prompt // block).tolist()
-    ends: list[int] = ((requests.prompt + requests.output) // block).tolist()
+    ends: list[int] = ((requests.prompt + requests.output - 1) // block).tolist()  # the last token is never computed
     wanted: list[int] = (np.minimum(prefix, requests.prompt) // block).tolist()
     begins = [0] * n  # where each request's own blocks begin
     owner = [-1] * n  # whose own blocks the block before stands in

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 UNDER_WAY = 5.0
-"""Conversations begin so many mean lengths before the first request that is kept, so that traffic starts as it goes on."""
+"""Conversations begin so many mean lengths before the first request that is kept: traffic starts as it goes on."""
 
 
 class Sessions(Spec):
@@ -61,7 +61,7 @@ def check(sessions: Sessions, *, trace: bool, closed: bool, path: str = "workloa
             value=sessions.think, limit="a time, with turns above 1", hint='Write e.g. turns = 5, think = "60 s"',
         )  # fmt: skip
     if sessions.think == 0:
-        raise SpecError(f"{path}.think", "is out of range", value=0.0, limit="above 0 s")
+        raise SpecError(f"{path}.think", "is out of range", value=0.0, limit="above 0 s", hint='Write e.g. "60 s"')
 
 
 def begin_alike(found: Requests, system: int) -> Requests:

@@ -136,7 +136,7 @@ def fill(state: Setting, pool: Pool, path: str = "plan") -> Pool:
 
 
 def _caching_table(state: Setting, pool: Pool, profile: Engine, path: str) -> dict[str, Any] | None:
-    """Returns a pool's ``prefix_cache`` table, complete: by default the engine's, where requests have prefixes at all."""
+    """Returns a pool's ``prefix_cache`` table, complete: by default the engine's, where requests have prefixes."""
     asked = pool.prefix_cache
     if asked is None:
         model, keeps = state.model_named(pool.model), policy_of(memory, pool.memory, f"{path}.memory")

@@ -10,6 +10,7 @@ import copy
 import inspect
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -18,10 +19,11 @@ import numpy as np
 from fleetcast.base.errors import FleetcastError
 from fleetcast.base.rng import rng
 from fleetcast.base.spec import build, describe
-from fleetcast.policy import batch, memory, order, power, route, speculate
+from fleetcast.policy import batch, evict, memory, order, power, route, speculate
 
 FAMILIES: dict[str, ModuleType] = {
     "compose": batch, "choose": route, "key": order, "victim": memory, "cap": power, "draft": speculate,
+    "rank": evict,
 }  # fmt: skip
 """Decision method -> family."""
 ROUNDS = 200
@@ -192,6 +194,23 @@ def evicts_one_of_the_running(policy: Any, seed: int) -> None:
         _require(isinstance(policy.swap, bool), name, policy, "swap is not a bool")
 
 
+def ranks_ends(policy: Any, seed: int) -> None:
+    """Ranks are numbers and not NaN, the same for the same view; one that looks ahead says that it is offline."""
+    draw = rng(seed, "contract", "evict")
+    for _ in range(ROUNDS):
+        stored = float(draw.random() * 1e4)
+        view = evict.View(
+            used=stored + float(draw.random() * 1e3), stored=stored, uses=int(draw.integers(1, 50)),
+            depth=int(draw.integers(0, 10**4)), blocks=int(draw.integers(1, 500)), next=float(draw.integers(1, 10**6)),
+        )  # fmt: skip
+        first, again = policy.rank(view), policy.rank(view)
+        name = "ranks_ends"
+        _require(first == again and float(first) == float(first), name, policy, f"ranks {first} and {again}")
+        later = replace(view, next=view.next + 7.0)
+        _require(policy.offline or policy.rank(later) == first, name, policy, "it looks ahead and is not offline")
+        _require(isinstance(policy.offline, bool), name, policy, "offline is not a bool")
+
+
 def caps_clocks(policy: Any, seed: int) -> None:
     """Caps are above 0 and at most 1, depend on nothing but the view, and low priority never clocks above high."""
     for view in _readings(policy, seed):
@@ -254,4 +273,5 @@ BY_FAMILY: dict[ModuleType, tuple[Check, ...]] = {
     memory: (evicts_one_of_the_running,),
     power: (caps_clocks, band_tells_the_truth),
     speculate: (drafts_within_range,),
+    evict: (ranks_ends,),
 }

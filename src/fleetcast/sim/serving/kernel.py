@@ -1355,7 +1355,7 @@ class Replica:
             v += _at(c.work, c.last, tokens)
             v += c.head[emits] if emits <= EXACT else _at(c.head, c.last, emits)
         if lane.fetch > 0.0:
-            lane.extra += _stall(lane.fetch, v, c.layer)
+            lane.extra += _stall(lane.fetch, self._launched(v, tokens, lane.count), c.layer)
         self.swap = lane.extra
         if (lane.count > 0 and not c.graph_prefill) or tokens > c.graph_tokens:
             self.v = v
@@ -1482,11 +1482,25 @@ class Replica:
                 swap += lane.extra
                 work += lane.fetch
             if work > 0.0:
-                swap += _stall(work, self.v, c.layer)
+                swap += _stall(work, self._launched(self.v, tokens // (c.ranks * c.stages), emits), c.layer)
             if swap > self.swap:
                 self.swap = swap
         host = c.host_step + c.host_seq * total / c.ranks + c.host_token * tokens / c.ranks
         self._finish_time(host, tokens // (c.ranks * c.stages), emits)
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _eager(self, tokens: cython.longlong, prefills: cython.longlong) -> cython.bint:
+        """Whether no captured graph covers an iteration."""
+        return (prefills > 0 and not self.costs.graph_prefill) or tokens > self.costs.graph_tokens
+
+    @cython.cfunc
+    @cython.exceptval(check=False)
+    def _launched(
+        self, v: cython.double, tokens: cython.longlong, prefills: cython.longlong
+    ) -> cython.double:  # fmt: skip
+        """Returns the device's time of an iteration, its launches included."""
+        return self.costs.eager if v < self.costs.eager and self._eager(tokens, prefills) else v
 
     @cython.cfunc
     @cython.exceptval(check=False)
@@ -1497,7 +1511,7 @@ class Replica:
         """
         v: cython.double = self.v
         s: cython.double = self.s
-        if (prefills > 0 and not self.costs.graph_prefill) or tokens > self.costs.graph_tokens:
+        if self._eager(tokens, prefills):
             self._max(self.costs.eager, 0.0)
         if self.costs.overlap:
             self._max(host, 0.0)

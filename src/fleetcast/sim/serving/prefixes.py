@@ -1,12 +1,12 @@
 """The prefix cache of one lane: which blocks of past contexts are still there, on the device and in the tiers below.
 
-Blocks in use are those of the requests that run; what they leave behind stays until its place is wanted. A segment of the
-tree (`scenario.workload.prefixes`) is held from its front: its first blocks on the device, the next in host memory, the
-next on disk, so each tier gives up ends. A block is in one tier at a time. What a request finds below moves up before it
-is used; what it computes anew replaces what lies below.
+Blocks in use are those of the requests that run; what they leave behind stays until its place is wanted. A segment of
+the tree (`scenario.workload.prefixes`) is held from its front: its first blocks on the device, the next in host memory,
+the next on disk, so each tier gives up ends. A block is in one tier at a time. What a request finds below moves up before
+it is used; what it computes anew replaces what lies below.
 
 The loop counts the blocks of each running request in full. ``shared`` is how many of these are the same blocks counted
-twice; `trim` gives up what no longer fits beside those in use. A segment that a request uses counts as in use as a whole.
+twice; `trim` gives up what no longer fits beside those in use. A segment that is used counts as in use as a whole.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from fleetcast.base.errors import PolicyError
 from fleetcast.policy.evict import View
 from fleetcast.scenario.workload.prefixes import PrefixTree, segments_within
 
@@ -104,6 +105,7 @@ class PrefixCache:
         self.past = [0] * len(tree.size) if policy.offline else []
         self.found = [0] * len(self.kept)
         self.asked = self.dropped = 0
+        self.failure: Exception | None = None
 
     # What the loop calls ----------------------------------------------------------------------------------------
 
@@ -220,7 +222,7 @@ class PrefixCache:
         use.blocks = blocks
 
     def _raise(self, segment: int, held: Held, wanted: int) -> None:
-        """Puts the first ``wanted`` blocks of a segment on the device, out of the tiers below as far as they are there."""
+        """Puts the first ``wanted`` blocks of a segment on the device, from the tiers below as far as they are there."""
         more = wanted - held.blocks[0]
         if not held.blocks[0]:
             self._count(segment, 0, 1)
@@ -282,7 +284,14 @@ class PrefixCache:
             users, at = self.tree.users[segment], self.past[segment]
             ahead = float(users[at]) if at < len(users) else INF
         view = View(held.used, held.stored, held.uses, self.tree.start[segment], sum(held.blocks), ahead)
-        return self.policy.rank(view), held.used, segment
+        try:
+            rank = float(self.policy.rank(view))
+        except Exception as error:  # the compiled loop cannot pass it on: whoever reads the counts raises it
+            self.failure = self.failure or error
+            rank = 0.0
+        if rank != rank:
+            self.failure = self.failure or ValueError("it ranked NaN")
+        return rank, held.used, segment
 
     def _offer(self, segment: int, tier: int) -> None:
         if segment >= 0 and self._loose(segment, tier):
@@ -311,6 +320,13 @@ TIERS = ("device", "cpu", "ssd")
 
 
 def counted(caches: Sequence[PrefixCache]) -> dict[str, int]:
-    """Returns the blocks found by tier, the tokens of requests that entered, and the blocks given up, of some lanes."""
+    """Returns the blocks found by tier, the tokens of requests that entered, and the blocks given up, of some lanes.
+
+    Raises:
+        PolicyError: the policy failed to rank.
+    """
+    for cache in caches:
+        if cache.failure is not None:
+            raise PolicyError(f"{type(cache.policy).__name__}.rank failed: {cache.failure}") from cache.failure
     found = {name: sum(c.found[i] for c in caches if i < len(c.found)) for i, name in enumerate(TIERS)}
     return found | {"asked": sum(c.asked for c in caches), "dropped": sum(c.dropped for c in caches)}

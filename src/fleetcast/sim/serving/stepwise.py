@@ -245,7 +245,7 @@ class Replica:
         self.peak = max(self.peak, len(lane.running) + len(lane.partial))
 
     def _items(self, lane: Lane, queue: list[Request]) -> list[batches.Item]:
-        """Returns the waiting requests with what is left to do where prefixes are cached, each after those before it."""
+        """Returns the waiting requests, with what cached prefixes leave to do if those before each enter with it."""
         if lane.cache is None:
             return [batches.Item(r.id, self.need(r), self.claim(r)) for r in queue]
         ahead: dict[int, int] = {}
@@ -350,10 +350,10 @@ class Replica:
             latencies.append(work + head + (p - 1) * at(table["hop"], most))
             periods += work * c["stage_share"] + head
         gpu = max(max(latencies), periods if p > 1 else 0.0)
-        # cache comes up layer by layer beside the work: the first layer's is waited for, and what takes longer
-        swaps += np.where(fetches > 0, c["layer_share"] * fetches + np.maximum(fetches - gpu, 0.0), 0.0)
         if (entering and not c["graph_prefill"]) or tokens_all // (ranks * p) > c["graph_tokens"]:
             gpu = max(gpu, c["eager"])
+        # cache comes up layer by layer beside the work: the first layer's is waited for, and what takes longer
+        swaps += np.where(fetches > 0, c["layer_share"] * fetches + np.maximum(fetches - gpu, 0.0), 0.0)
         host = c["host_step"] + c["host_seq"] * seqs / ranks + c["host_token"] * tokens_all / ranks
         # a rank's devices hold the cache of all its pipeline lanes behind one host link; ranks have links of their own
         return float((max(gpu, host) if c["overlap"] else gpu + host) + swaps.max())

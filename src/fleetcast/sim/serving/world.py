@@ -19,7 +19,7 @@ from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.outcome import Requests as Served
 from fleetcast.scenario.plan import ROLES, Plan, pool_label
 from fleetcast.sim.serving import account, kernel, reference
-from fleetcast.sim.serving.prefixes import counted
+from fleetcast.sim.serving.prefixes import TIERS, counted
 from fleetcast.sim.serving.routing import (
     Run,
     assign,
@@ -208,6 +208,11 @@ def _outcome(
             f"{share:.1%} of the optimum: prompt and output tokens per second over FLOP/s of the devices' products / "
             f"(2 x active parameters), {servers[0].cost.work['optimal']:,.0f} a second per {servers[0].group.device.id}"
         )
+    prompts = _prompts(servers, reports)
+    if prompts:
+        metrics["cached"] = 1.0 - prompts["computed"] / max(sum(prompts.values()), 1)
+    elif any(s.caching is not None for s in servers):
+        notes.append("prefix_cache finds nothing: the traffic does not say what its prompts share")
     if dollars is None:
         free = ", ".join(sorted({s.group.device.id for s in servers if s.group.price is None}))
         notes.append(f"{free} has no rental price: cost is unknown; set fleet.price")
@@ -219,7 +224,8 @@ def _outcome(
             own_share(state, span, sum(r["busy"] for r in reports) / len(servers)),
         ),
         slo=judge(metrics, scenario.slo), plan=plan.table(),
-        breakdown={"time": times, "energy": joules, "memory": tightest.room.table()},
+        breakdown={"time": times, "energy": joules, "memory": tightest.room.table()}
+        | ({"prompts": prompts} if prompts else {}),
         resources=tuple(
             {
                 "name": name, "devices": s.cost.devices + s.cost.drafters, "device": s.group.device.id,
@@ -238,6 +244,18 @@ def _outcome(
         },
         record=_record(reports, names, servers) if record else None, requests=served,
     )  # fmt: skip
+
+
+def _prompts(servers: Sequence[Server], reports: Sequence[Any]) -> dict[str, float]:
+    """Returns where the prompt tokens of requests that entered were found, or that they were computed; {} uncached."""
+    found: dict[str, float] = {}
+    for server, report in zip(servers, reports, strict=True):
+        counts = report["prefixes"]
+        here = {tier: float(counts[tier] * server.engine.block) for tier in TIERS}
+        here["computed"] = counts["asked"] - sum(here.values())
+        for name, tokens in here.items():
+            found[name] = found.get(name, 0.0) + tokens
+    return found if any(found.values()) else {}
 
 
 def _decoded(servers: Sequence[Server], done: Run, requests: Any) -> Floats:

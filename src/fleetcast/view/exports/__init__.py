@@ -51,6 +51,7 @@ class Service:
         most: the model's own context, tokens; 0 = not known.
         batch, order, memory, route: policy tables.
         speculate: policy table of what is drafted, {} = nothing; its ``model`` is the drafter's repository.
+        prefixes: table of the prefix cache, {} = the plan does not say.
         profile: the engine's profile.
     """
 
@@ -83,6 +84,7 @@ class Service:
     memory: str
     route: str
     speculate: Mapping[str, Any]
+    prefixes: Mapping[str, Any]
 
     @property
     def devices(self) -> int:
@@ -176,6 +178,7 @@ def services(state: Setting, plan: Plan) -> tuple[Service, ...]:
                 memory=str(tables[2]["kind"]),
                 route=route,
                 speculate=_drafts(state, pool, server),
+                prefixes=pool.prefix_cache if isinstance(pool.prefix_cache, dict) else {},
             )
         )
     return tuple(found)
@@ -203,6 +206,19 @@ def refuse_drafts(service: Service, known: Sequence[str], engine: str) -> None:
         )
     if int(service.speculate.get("drafters", 1)) > 1:
         raise Unsupported(f"{engine} has no vote of several drafters", "Plan with plan.speculate.drafters = 1")
+
+
+def refuse_prefixes(service: Service, known: Sequence[str], engine: str) -> None:
+    """Refuses an eviction rule that an engine does not have.
+
+    Raises:
+        Unsupported: always names what it has.
+    """
+    kind = service.prefixes.get("kind", "off")
+    if kind not in ("off", *known):
+        raise Unsupported(
+            f"{engine} does not give up prefixes by '{kind}'", f"Plan with plan.prefix_cache = {' or '.join(known)}"
+        )
 
 
 def repository(asked: str, id: str) -> str:

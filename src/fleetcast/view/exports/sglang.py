@@ -15,6 +15,7 @@ from fleetcast.view.exports import (
     machines,
     refuse_batch,
     refuse_drafts,
+    refuse_prefixes,
     script,
 )  # fmt: skip
 from fleetcast.view.exports.vllm import quantised
@@ -66,6 +67,7 @@ def flags(service: Service) -> Mapping[str, object]:
     """
     refuse_batch(service, ("chunked", "prefill_first"), "SGLang")
     refuse_drafts(service, (), "SGLang")
+    refuse_prefixes(service, ("lru", "lfu", "fifo"), "SGLang")
     if service.kv_dtype in ("int8", "int4"):
         raise Unsupported(f"SGLang has no {service.kv_dtype} cache", 'Plan with kv_dtype = "fp8" or "auto"')
     schedulers = service.attention_dp * service.pipeline
@@ -87,6 +89,19 @@ def flags(service: Service) -> Mapping[str, object]:
         "--max-prefill-tokens": None if chunked else service.batch.get("max_tokens"),
         "--mem-fraction-static": service.profile.memory_fraction if ours else None,
         "--page-size": service.profile.block if ours else None,
+        **_prefixes(service),
+    }
+
+
+def _prefixes(service: Service) -> dict[str, object]:
+    """The flags of the prefix cache; none where the plan does not say."""
+    kind, size = service.prefixes.get("kind"), float(service.prefixes.get("cpu", 0.0))
+    return {
+        "--disable-radix-cache": kind == "off",
+        "--radix-eviction-policy": kind if kind not in (None, "off", "lru") else None,
+        "--enable-hierarchical-cache": bool(size or service.prefixes.get("ssd")),
+        "--hicache-size": round(size / 1e9) if size else None,  # GB of each rank
+        "--hicache-storage-backend": "file" if service.prefixes.get("ssd") else None,
     }
 
 
@@ -109,6 +124,10 @@ def notes(services: Sequence[Service]) -> list[str]:
             )
         if service.memory == "swap":
             found.append("The plan swaps pre-empted requests; SGLang recomputes them.")
+        if service.prefixes.get("ssd"):
+            found.append(
+                "Disk tier: SGLANG_HICACHE_FILE_BACKEND_STORAGE_DIR names its folder; nothing bounds its size."
+            )
         if service.order != "fifo":
             found.append(f"Order {service.order}: SGLang admits first come, first served.")
     found += context_notes(services, "--context-length")

@@ -21,6 +21,7 @@ from fleetcast.view.exports import (
     machines,
     refuse_batch,
     refuse_drafts,
+    refuse_prefixes,
     script,
 )  # fmt: skip
 
@@ -109,6 +110,7 @@ def flags(service: Service) -> Mapping[str, object]:
     """
     refuse_batch(service, ("chunked", "prefill_first"), "vLLM")
     refuse_drafts(service, ("fixed", "ngram"), "vLLM")
+    refuse_prefixes(service, ("lru",), "vLLM")
     late, chunked = is_late(service), service.batch["kind"] == "chunked"
     _refuse_ranks(service)
     if service.kv_dtype in ("int8", "int4"):
@@ -144,7 +146,20 @@ def flags(service: Service) -> Mapping[str, object]:
         "--scheduling-policy": "priority" if service.order == "shortest_prompt" else None,
         "--speculative-config": _drafts(service),
         "--preemption-mode": "swap" if service.memory == "swap" and not late else None,
+        **_prefixes(service, late),
     }
+
+
+def _prefixes(service: Service, late: bool) -> dict[str, object]:
+    """The flags of the prefix cache; none where the plan does not say."""
+    kind = service.prefixes.get("kind")
+    if kind is None or kind == "off":
+        return {"--no-enable-prefix-caching": kind == "off" and late}
+    size = float(service.prefixes.get("cpu", 0.0)) * service.tensor * service.pipeline  # of all its ranks, GiB
+    return {
+        "--enable-prefix-caching": True, "--kv-offloading-backend": "native" if size else None,
+        "--kv-offloading-size": round(size / 2**30) if size else None,
+    }  # fmt: skip
 
 
 def _drafts(service: Service) -> str | None:
@@ -228,6 +243,10 @@ def notes(services: Sequence[Service]) -> list[str]:
             found.append("The plan swaps pre-empted requests; vLLM 1 recomputes them.")
         if service.speculate.get("kind") == "fixed" and is_late(service):
             found.append("vLLM 1 drafts with a model of its own since pull request 24322 (2026); before, not at all.")
+        if service.prefixes.get("cpu"):
+            found.append("vLLM offloads to host memory since 0.11.1; flags recalled, see 'vllm serve --help'.")
+        if service.prefixes.get("ssd"):
+            found.append("vLLM's own offloading ends in host memory; for a tier on disk put LMCache under it.")
         if service.order == "shortest_prompt":
             found.append("Shortest prompt first: send each request with priority = its prompt tokens.")
         if service.batch["kind"] == "prefill_first" and is_late(service):
