@@ -63,6 +63,7 @@ EXAMPLES: Mapping[str, str] = {
     "fleet.devices": '"4x h100-sxm + 4x l40s"', "fleet.link": '"pcie-5"', "fleet.network": '"infiniband-ndr"',
     "fleet.price": '{ "h100-sxm" = "2.50 $/h" }', "fleet.pue": "1.2", "fleet.grid": '"PJM"',
     "fleet.power_limit": '"500 W"', "fleet.budget": '"200 kW"', "fleet.host_power": '"1500 W"',
+    "fleet.ssd": '"6 GB/s"',
     "fleet.groups.name": '"new"', "fleet.groups.count": "2", "fleet.groups.link": '"nvlink-4"',
     "fleet.groups.devices": '"8x h100-sxm"',
     "workload.model": '"llama-3.1-70b"', "workload.kind": '"serving"', "workload.trace": '"azure-conv-2023"',
@@ -73,6 +74,7 @@ EXAMPLES: Mapping[str, str] = {
     "workload.lengths.kind": '"lognormal"', "workload.lengths.prompt": "1000", "workload.lengths.output": "200",
     "workload.lengths.prompt_p90": "2000", "workload.lengths.output_p90": "300",
     "workload.exits": '"ai-flow-ruyi-7b"', "workload.confidence": "0.8",
+    "workload.sessions.turns": "5", "workload.sessions.think": '"60 s"', "workload.sessions.system": "600",
     "workload.exits.layers": "11", "workload.exits.quality": "0.37",
     "objective.minimize": '["cost", "latency"]', "objective.maximize": '"goodput"',
     "plan.role": '"all"', "plan.on": '"new"', "plan.model": '"llama-3.1-8b"', "plan.replicas": "2",
@@ -84,6 +86,7 @@ EXAMPLES: Mapping[str, str] = {
     "plan.cascade.on": '"cloud"', "plan.cascade.exit": "28", "plan.cascade.handoff": '"hidden"',
     "plan.cascade.split": "11", "plan.cascade.after": '"phone"', "plan.cascade.threshold": "0.7",
     "plan.speculate": '{ kind = "fixed", length = 4, model = "llama-3.2-1b", acceptance = 0.7 }',
+    "plan.prefix_cache": '{ kind = "lru", cpu = "50 GB" }',
 }  # fmt: skip
 """One value per key, as a file has it; a test loads each."""
 
@@ -94,7 +97,7 @@ CHOICES: Mapping[str, Iterable[str]] = {
     "plan.role": ROLES, "plan.dtype": DTYPES, "plan.kv_dtype": KV_DTYPES, "plan.activation_dtype": DTYPES,
     "plan.batch": kinds(batch), "plan.order": kinds(order), "plan.memory": kinds(memory), "plan.engine": engines(),
     "plan.overlap": OVERLAPS,
-    "plan.speculate": kinds(speculate),
+    "plan.speculate": kinds(speculate), "plan.prefix_cache": ("off", *kinds(evict)),
 }  # fmt: skip
 RANGES: Mapping[str, str] = {
     "seed": "0 to 2^63",
@@ -113,7 +116,8 @@ DEFAULTS: Mapping[str, str] = {
     "objective.minimize": '`"cost"`', "plan.dtype": "the checkpoint's", "plan.engine": f'`"{DEFAULT_ENGINE}"`',
     "plan.batch": "the engine's", "plan.order": "the engine's", "plan.memory": "the engine's",
     "plan.overlap": '`"none"`',
-    "plan.speculate": '`"off"`',
+    "plan.speculate": '`"off"`', "plan.prefix_cache": "the engine's",
+    "fleet.ssd": "no tier on disk", "workload.sessions.think": "one turn",
     "plan.model": "the workload's", "plan.expert_parallel": "`1`", "plan.attention_dp": "`1`",
     "plan.kv_dtype": '`"auto"`',
     "plan.activation_dtype": "follows dtype", "plan.clock": "`1.0`", "plan.on": "the only group",

@@ -1,8 +1,8 @@
 """What session-sticky routing buys and what it costs: synthetic sessions, no measured trace has them.
 
-A request can reuse its session's cached prefix only where the session's last request ran. Prefix caches themselves
-are not simulated yet; this counts how often a cache could be hit, how even the load stays, and how many sessions move
-when a replica is added.
+A request can reuse its session's cached prefix only where the session's last request ran. This counts how often a
+cache without bounds could be hit, how even the load stays, and how many sessions move when a replica is added;
+`benchmarks.prefix_cache` simulates the caches themselves.
 """
 
 from __future__ import annotations

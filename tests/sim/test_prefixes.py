@@ -266,7 +266,7 @@ class Broken:
 
 def test_a_rule_that_fails_says_so_from_the_compiled_loop() -> None:
     place = world(5, 60, 25.0, policies()["chunked"], cost=step_cost(capacity=300), caching=Caching(Broken(), ()))
-    with pytest.raises(PolicyError, match="Broken.rank failed: no rank"):
+    with pytest.raises(PolicyError, match=r"Broken\.rank failed: no rank"):
         run(place, by_step=False)
     assert counted([]) == {"device": 0, "cpu": 0, "ssd": 0, "asked": 0, "dropped": 0}
 

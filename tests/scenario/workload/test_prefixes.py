@@ -1,4 +1,4 @@
-"""The tree of what requests share, and the traffic that is made to share: against contexts written out block by block."""
+"""The tree of what requests share, and traffic that is made to share: against contexts written out block by block."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The prefix cache of one lane: which blocks of past contexts are still there, on the device and in the tiers below.
 
 Blocks in use are those of the requests that run; what they leave behind stays until its place is wanted. A segment of
-the tree (`scenario.workload.prefixes`) is held from its front: its first blocks on the device, the next in host memory,
-the next on disk, so each tier gives up ends. A block is in one tier at a time. What a request finds below moves up before
-it is used; what it computes anew replaces what lies below.
+the tree (`scenario.workload.prefixes`) is held from its front: the first blocks on the device, the next in host memory,
+the next on disk, so each tier gives up ends. A block is in one tier at a time. What is found below moves up before it is
+used; what is computed anew replaces what lies below.
 
 The loop counts the blocks of each running request in full. ``shared`` is how many of these are the same blocks counted
 twice; `trim` gives up what no longer fits beside those in use. A segment that is used counts as in use as a whole.
@@ -222,7 +222,7 @@ class PrefixCache:
         use.blocks = blocks
 
     def _raise(self, segment: int, held: Held, wanted: int) -> None:
-        """Puts the first ``wanted`` blocks of a segment on the device, from the tiers below as far as they are there."""
+        """Puts the first ``wanted`` blocks of a segment on the device, from the tiers below where they lie there."""
         more = wanted - held.blocks[0]
         if not held.blocks[0]:
             self._count(segment, 0, 1)
@@ -299,8 +299,10 @@ class PrefixCache:
 
     def _offer_below(self, segment: int) -> None:
         """Ranks a segment anew in the tiers below the device, after a use."""
+        held = self.held[segment]
         for tier in range(1, len(self.kept)):
-            self._offer(segment, tier)
+            if held.blocks[tier]:
+                self._offer(segment, tier)
 
     def _end(self, tier: int) -> int:
         """Returns the segment whose end in a tier goes first; entries that are out of date are put right."""
