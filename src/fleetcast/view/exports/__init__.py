@@ -51,6 +51,7 @@ class Service:
         most: the model's own context, tokens; 0 = not known.
         batch, order, memory, route: policy tables.
         speculate: policy table of what is drafted, {} = nothing; its ``model`` is the drafter's repository.
+        balanced: experts are placed by how often they are chosen.
         profile: the engine's profile.
     """
 
@@ -83,6 +84,7 @@ class Service:
     memory: str
     route: str
     speculate: Mapping[str, Any]
+    balanced: bool = False
 
     @property
     def devices(self) -> int:
@@ -176,6 +178,7 @@ def services(state: Setting, plan: Plan) -> tuple[Service, ...]:
                 memory=str(tables[2]["kind"]),
                 route=route,
                 speculate=_drafts(state, pool, server),
+                balanced=pool.expert_placement == "balanced",
             )
         )
     return tuple(found)
