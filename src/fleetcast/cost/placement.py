@@ -23,7 +23,8 @@ Array = NDArray[np.float64]
 POINTS: Array = np.unique(np.round(2.0 ** (np.arange(0, 14 * 4 + 1) / 4)))
 """Token counts that are computed; between them rows per token and experts are read off over log tokens."""
 _LOGS: Array = np.log(POINTS)
-NODES = 48
+NODES = 24
+"""Of the integral over the largest count: 1 % off at worst, where one expert takes nearly all."""
 DECODE = (16, 64, 256)
 """Tokens of an iteration for which a note states the imbalance."""
 

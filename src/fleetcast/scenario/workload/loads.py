@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from fleetcast.scenario.workload.models import Model
 
 COLUMNS = ("layer", "expert", "load")
+DRAWN = 16
+"""Most layers for which a synthetic load draws which experts are popular; more stand for the same mean."""
 
 
 class Skew(Spec):
@@ -47,8 +49,8 @@ class ExpertLoad:
     """How often tokens choose each expert.
 
     Attributes:
-        chosen: float64[layers, experts], chance that a token chooses the expert; a row adds up to ``top_k``. One row
-            stands for all layers.
+        chosen: float64[layers, experts], chance that a token chooses the expert; a row adds up to ``top_k``. Fewer
+            rows than layers stand for as many layers each.
         top_k: experts a token chooses.
         source: what it is, for notes.
     """
@@ -95,7 +97,7 @@ def synthetic(zipf: float, layers: int, experts: int, top_k: int) -> ExpertLoad:
     import numpy as np
 
     chances = inclusion(np.arange(1.0, experts + 1) ** -zipf, top_k)
-    chosen = np.array([chances[rng(0, "expert load", str(i)).permutation(experts)] for i in range(layers)])
+    chosen = np.array([chances[rng(0, "expert load", str(i)).permutation(experts)] for i in range(min(layers, DRAWN))])
     return ExpertLoad(chosen[:1] if zipf == 0 else chosen, top_k, f"synthetic, Zipf exponent {zipf:g}")
 
 
@@ -184,7 +186,10 @@ def read_loads(file: Path, layers: int, experts: int, top_k: int, path: str = "w
         expert = _number(file, line, row, head, "expert", experts)
         mine = found.setdefault(int(layer), {})
         if int(expert) in mine:
-            raise SpecError(f"{file.name} line {line}, column expert", "stands twice", value=int(expert))
+            raise SpecError(
+                f"{file.name} line {line}, column expert", "stands twice in a layer", value=int(expert),
+                limit="a line per layer and expert", hint="Add the two loads up",
+            )  # fmt: skip
         mine[int(expert)] = _number(file, line, row, head, "load", None)
     if len(found) != (layers if "layer" in head else 1):
         raise SpecError(

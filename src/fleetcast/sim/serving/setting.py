@@ -63,7 +63,7 @@ class Setting:
     """A scenario resolved: tree, models, requests, grid. Caches what plans share; holds no result.
 
     Attributes:
-        load: how the model's router spreads tokens over experts; None = not said.
+        expert_load: how the model's router spreads tokens over experts; None = not said.
         overlaps: nano-batches that `search.overlap` has chosen, by layout.
     """
 
@@ -71,7 +71,7 @@ class Setting:
     tree: Tree
     model: Model
     requests: Requests
-    load: ExpertLoad | None = None
+    expert_load: ExpertLoad | None = None
     overlaps: dict[Any, Any] = field(default_factory=dict, repr=False)
     _servers: dict[Any, Server] = field(default_factory=dict, repr=False)
     _models: dict[str, Model] = field(default_factory=dict, repr=False)
@@ -172,9 +172,13 @@ class Setting:
         cost = step_cost(
             architecture, layout, precision, kv, group, profile, max_batch, room.blocks, clock_of(pool),
             self._kernels, nano_of(pool.overlap), queries=checked(speculation),
-            load=self.load if architecture is self.model else None,
+            load=self.expert_load if architecture is self.model else None,
             placement=str(pool.expert_placement or PLACEMENTS[0]),
         )  # fmt: skip
+        if self.expert_load is not None and architecture is not self.model:
+            cost = replace_fields(
+                cost, notes=(*cost.notes, f"expert load: the workload's, not used for {architecture.id}")
+            )
         if speculation is not None:
             cost = with_drafts(cost, speculation.process, drafters, speculation.drafting.pipelined)
             cost = replace_fields(cost, notes=(*cost.notes, *speculation.notes))
