@@ -240,7 +240,7 @@ def published(command: str) -> Record:
         system=5, claim="Zipf exponent that is as uneven as published routers on real text, largest",
         paper=Paper(value=max(g for *_, g in GINI.values()), unit="Gini", setting=SOURCE),
         ours=Ours(
-            value=round(max(found.values()), 3), unit="exponent",
+            value=round(max(found.values()), 3),
             spread=", ".join(f"{n} {z:.2f} (Gini {GINI[n][2]:g})" for n, z in found.items()),
             setting="by our inclusion probabilities; the paper's third figure is a lower bound",
         ),
