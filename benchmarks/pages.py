@@ -37,11 +37,23 @@ from fleetcast.scenario.fleet.spec import Fleet, FleetGroup
 from fleetcast.scenario.load import KINDS, Scenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, Objective, Slo
 from fleetcast.scenario.outcome import UNITS
-from fleetcast.scenario.plan import COUNTS, DTYPES, HANDOFFS, KV_DTYPES, LOWEST_CLOCK, OVERLAPS, ROLES, Pool, Stage
+from fleetcast.scenario.plan import (
+    COUNTS,
+    DTYPES,
+    HANDOFFS,
+    KV_DTYPES,
+    LOWEST_CLOCK,
+    OVERLAPS,
+    PLACEMENTS,
+    ROLES,
+    Pool,
+    Stage,
+)
 from fleetcast.scenario.workload.architectures import BUILDERS
 from fleetcast.scenario.workload.catalog import models
 from fleetcast.scenario.workload.exits import Exit, families
-from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving
+from fleetcast.scenario.workload.loads import Skew
+from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving, Sessions
 from fleetcast.search.advice.techniques import FORMATS, SHAPES, storage_of
 from fleetcast.search.tiers.family import runs, whole
 from fleetcast.sim.serving.drafting import profiles
@@ -53,8 +65,8 @@ _BLOCK = re.compile(r"<!-- table:([\w-]+) -->(.*?)<!-- /table -->", re.DOTALL)
 
 FORMS: Mapping[str, type[msgspec.Struct]] = {
     "": Scenario, "fleet": Fleet, "fleet.groups": FleetGroup, "workload": Serving, "workload.arrivals": Arrivals,
-    "workload.lengths": Lengths, "workload.exits": Exit, "slo": Slo, "objective": Objective, "plan": Pool,
-    "plan.cascade": Stage,
+    "workload.lengths": Lengths, "workload.sessions": Sessions, "workload.exits": Exit, "workload.expert_load": Skew, "slo": Slo,
+    "objective": Objective, "plan": Pool, "plan.cascade": Stage,
 }  # fmt: skip
 """What a scenario file is made of: the path of each table and the class that reads it."""
 
@@ -75,12 +87,14 @@ EXAMPLES: Mapping[str, str] = {
     "workload.lengths.prompt_p90": "2000", "workload.lengths.output_p90": "300",
     "workload.exits": '"ai-flow-ruyi-7b"', "workload.confidence": "0.8",
     "workload.sessions.turns": "5", "workload.sessions.think": '"60 s"', "workload.sessions.system": "600",
+    "workload.expert_load": "{ zipf = 0.8 }", "workload.expert_load.zipf": "0.8",
     "workload.exits.layers": "11", "workload.exits.quality": "0.37",
     "objective.minimize": '["cost", "latency"]', "objective.maximize": '"goodput"',
     "plan.role": '"all"', "plan.on": '"new"', "plan.model": '"llama-3.1-8b"', "plan.replicas": "2",
     "plan.tensor_parallel": "[2, 4, 8]", "plan.pipeline_parallel": "1", "plan.expert_parallel": "[1, 8]",
     "plan.attention_dp": "8", "plan.engine": '"vllm-0.6"', "plan.dtype": '["bf16", "fp8"]', "plan.kv_dtype": '"fp8"',
     "plan.activation_dtype": '"bf16"', "plan.clock": "[0.7, 1.0]",
+    "plan.expert_placement": '["contiguous", "balanced"]',
     "plan.batch": '{ kind = "chunked", chunk = 2048 }', "plan.order": '{ kind = "shortest_prompt" }',
     "plan.memory": '{ kind = "swap" }', "plan.overlap": '["none", "nano"]',
     "plan.cascade.on": '"cloud"', "plan.cascade.exit": "28", "plan.cascade.handoff": '"hidden"',
@@ -96,7 +110,7 @@ CHOICES: Mapping[str, Iterable[str]] = {
     "plan.cascade.handoff": HANDOFFS,
     "plan.role": ROLES, "plan.dtype": DTYPES, "plan.kv_dtype": KV_DTYPES, "plan.activation_dtype": DTYPES,
     "plan.batch": kinds(batch), "plan.order": kinds(order), "plan.memory": kinds(memory), "plan.engine": engines(),
-    "plan.overlap": OVERLAPS,
+    "plan.overlap": OVERLAPS, "plan.expert_placement": PLACEMENTS,
     "plan.speculate": kinds(speculate), "plan.prefix_cache": ("off", *kinds(evict)),
 }  # fmt: skip
 RANGES: Mapping[str, str] = {
@@ -125,6 +139,7 @@ DEFAULTS: Mapping[str, str] = {
     "workload.requests": "all", "fleet.power_limit": "the board's", "fleet.budget": "no breaker",
     "plan.cascade.after": "the stage before",
     "workload.exits": "no tiers", "workload.confidence": "one answer a query",
+    "workload.expert_load": "the kernels'", "plan.expert_placement": '`"contiguous"`',
 }  # fmt: skip
 """What an absent key means where the class says None."""
 
@@ -533,7 +548,8 @@ def _billions(count: float) -> str:
 TABLES: Mapping[str, Callable[[], str]] = {
     "scenario": lambda: keys(""), "fleet": lambda: keys("fleet"), "groups": lambda: keys("fleet.groups"),
     "workload": lambda: keys("workload"), "arrivals": lambda: keys("workload.arrivals"),
-    "lengths": lambda: keys("workload.lengths"), "exits": lambda: keys("workload.exits"),
+    "lengths": lambda: keys("workload.lengths"), "sessions": lambda: keys("workload.sessions"), "exits": lambda: keys("workload.exits"),
+    "expert-load": lambda: keys("workload.expert_load"),
     "cascade": lambda: keys("plan.cascade"), "slo": slo_keys, "objective": lambda: keys("objective"),
     "plan": lambda: keys("plan"), "devices": device_table, "device-sources": device_sources, "links": link_table,
     "grids": grid_table, "models": model_table, "architectures": architecture_table, "engines": engine_table,

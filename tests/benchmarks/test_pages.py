@@ -42,8 +42,12 @@ def scenario(key: str, value: str) -> dict:
     elif part == "workload.lengths":
         full = {"kind": "lognormal", "prompt": 1000, "output": 200, "prompt_p90": 2000, "output_p90": 300}
         table["workload"]["lengths"] = full | {rest: value}
+    elif part == "workload.sessions":
+        table["workload"]["sessions"] = {"turns": 2.0, "think": "9 s"} | {rest: value}
     elif part == "workload.exits":
         table["workload"]["exits"] = [{"layers": 11, "quality": 0.37} | {rest: value}]
+    elif part == "workload.expert_load":
+        table["workload"]["expert_load"] = {rest: value}
     elif part == "plan.cascade":
         table["plan"]["cascade"] = [{"on": "cloud", "exit": 28} | {rest: value}]
     elif part:
@@ -66,7 +70,8 @@ def test_the_example_of_a_key_is_accepted(key):
         ("fleet.groups.count", "0"), ("fleet.groups.count", "10_001"), ("plan.clock", "0.2"), ("plan.clock", "1.1"),
         ("plan.replicas", "0"), ("plan.tensor_parallel", "[0, 1]"), ("plan.attention_dp", "0"),
         ("workload.speed_up", "0"), ("workload.requests", "0"), ("workload.arrivals.concurrency", "0"),
-        ("workload.lengths.prompt", "-1"), ("slo.ttft_p99", '"-1 s"'), ("plan.role", '"drafts"'),
+        ("workload.lengths.prompt", "-1"), ("workload.expert_load.zipf", "3.1"),
+        ("slo.ttft_p99", '"-1 s"'), ("plan.role", '"drafts"'),
         ("plan.dtype", '"fp12"'), ("plan.kv_dtype", '"nvfp4"'), ("objective.minimize", '"goodput"'),
     ],
 )  # fmt: skip

@@ -16,7 +16,7 @@ from fleetcast.scenario.fleet.spec import Fleet, FleetGroup
 from fleetcast.scenario.load import load
 from fleetcast.scenario.objective import Objective, Slo
 from fleetcast.scenario.plan import Pool
-from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving
+from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving, Sessions
 from fleetcast.sim.serving.completing import complete
 from fleetcast.sim.serving.setting import setting
 
@@ -35,6 +35,7 @@ PARTS = {
     ("workload",): Serving,
     ("workload", "arrivals"): Arrivals,
     ("workload", "lengths"): Lengths,
+    ("workload", "sessions"): Sessions,
     ("slo",): Slo,
     ("objective",): Objective,
     ("plan",): Pool,
@@ -54,6 +55,8 @@ FINE = {
     **dict.fromkeys(("fleet.power_limit", "fleet.budget"), (1e300, 10**30)),
     "fleet.host_power": (0, 0.5, 1e300, 10**30),
     "workload.low_priority": (0, 0.5),
+    "workload.sessions": ({},),
+    "workload.sessions.system": (0,),
     "fleet.groups.0.name": ("nonsense", "5 bananas", "", "x" * 200, "1e999 s", "-5 s"),
     "workload.arrivals.rate": (0.5,),
     **{f"slo.{name}": (0.5, 1e300, 10**30) for name in Slo.__struct_fields__ if name != "quality"},

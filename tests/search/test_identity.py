@@ -39,6 +39,13 @@ CASES: dict[str, dict[str, Any]] = {
         "devices": "4x h100-sxm", "model": "mixtral-8x7b",
         "plan": {"batch": {"kind": "chunked", "chunk": [64, 2048], "max_batch": [16, 64]}, "replicas": 1},
     },
+    "experts of a skewed router, placed either way": {
+        "devices": "4x h100-sxm", "model": "mixtral-8x7b", "load": {"zipf": 1.2},
+        "plan": {
+            "batch": {"kind": "chunked", "chunk": [64, 2048], "max_batch": [16, 64]}, "replicas": 1,
+            "expert_parallel": [1, 4], "expert_placement": ["contiguous", "balanced"],
+        },
+    },
     "two groups": {
         "devices": "2x l40s + 2x a100-80g-sxm", "model": "llama-3.1-8b",
         "plan": {"batch": {"kind": "chunked", "chunk": [512], "max_batch": [16, 64, 256]}},
@@ -104,7 +111,7 @@ def made(case: str, traffic: Any, slo: dict[str, float] | None = None, goal: dic
         "workload": {
             "model": c["model"], "arrivals": {"kind": "poisson", "rate": "1 /s", "requests": 2},
             "lengths": {"kind": "fixed", "prompt": 8, "output": 8},
-        },
+        } | ({"expert_load": c["load"]} if "load" in c else {}),
         "slo": slo or {}, "objective": goal or {"minimize": "cost"}, "plan": c["plan"],
     }  # fmt: skip
     return replace(setting(load(table)), requests=continued(traffic) if c.get("shares") else traffic)

@@ -20,8 +20,10 @@ from fleetcast.cost import attention as att
 from fleetcast.cost.collectives import Fabric, nested_time
 from fleetcast.cost.gemm import Gemm, gemm_time
 from fleetcast.cost.moe import Experts, distinct_experts, experts_time
+from fleetcast.cost.placement import busiest_rank
 from fleetcast.cost.roofline import Coefficients, Silicon, Stream, peak, stream_time
 from fleetcast.scenario.workload.blocks import Attention, Block
+from fleetcast.scenario.workload.loads import ExpertLoad
 from fleetcast.scenario.workload.models import Layout, Model, rank_bytes
 from fleetcast.scenario.workload.precision import BITS, Precision
 from fleetcast.scenario.workload.tensors import Tensor
@@ -47,6 +49,8 @@ class Rank:
     """One device of a replica with all that its operators' times depend on.
 
     ``queries``: tokens a sequence's decode step checks at once; its attention reads the cache once for all of them.
+    ``load``: how the router spreads tokens over experts, None = the spread and skew of the kernels' fit; ``placement``
+    of the experts on ranks, see `cost.placement.placed`.
     """
 
     model: Model
@@ -60,6 +64,8 @@ class Rank:
     per_node: int
     kernels: Kernels = Kernels()
     queries: float = 1.0
+    load: ExpertLoad | None = None
+    placement: str = "contiguous"
 
     @cached_property
     def tp(self) -> int:
@@ -212,11 +218,18 @@ def _experts(rank: Rank, block: Block, tokens: Array) -> tuple[Array, Array, Arr
     native = dtype in rank.chip.peak
     c = rank.fitted.get("moe", dtype if native else dict(rank.kernels.stand_in).get(dtype, dtype), Experts)
     matrices = 3.0 if ffn.gated else 2.0
+    busy = None
+    if rank.load is None:
+        seen = distinct_experts(tokens, ffn.experts, ffn.top_k, c.spread) / ep
+    else:
+        rows, touched, seen = busiest_rank(rank.load, ep, rank.placement).at(tokens)
+        busy = rows, touched
     time = experts_time(
         tokens, model.hidden, ffn.width, ffn.experts, ffn.top_k, dtype, rank.chip, c,
-        expert_parallel=ep, tensor_parallel=etp, matrices=matrices,
+        expert_parallel=ep, tensor_parallel=etp, matrices=matrices, busy=busy,
     )  # fmt: skip
-    seen = distinct_experts(tokens, ffn.experts, ffn.top_k, c.spread) / ep
+    if busy is not None:
+        time = time.mean(axis=0)  # over the layers' loads: times a block's count, the sum of the layers' busiest ranks
     weights = seen * (matrices * model.hidden * ffn.width / etp * rank.precision.bytes_per_weight("experts"))
     dispatch = np.zeros_like(tokens)
     if layout.attention_dp > 1:

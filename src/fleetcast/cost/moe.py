@@ -7,6 +7,10 @@ touch ``E (1 - (1 - top_k/E)^(spread*T))`` in expectation (uniform choice for sp
 that prefer some experts touch fewer). Rows per expert are padded to the kernel's block. ``shuffle``
 is routing, permutation and the weighted sum: a pass over ``tokens * top_k`` rows of the hidden
 size, which kernels run for all tokens even when most of their experts live on other ranks.
+
+Where a scenario says how its router spreads tokens (`cost.placement`), rows and touched experts of
+the busiest rank come from there. ``spread`` and ``skew``, which were fitted to the skewed router of
+the measured tables, are then not used: nothing is counted twice.
 """
 
 from __future__ import annotations
@@ -93,6 +97,7 @@ def experts_time(
     expert_parallel: ArrayLike = 1.0,
     tensor_parallel: ArrayLike = 1.0,
     matrices: float = 3.0,
+    busy: tuple[ArrayLike, ArrayLike] | None = None,
 ) -> Array:
     """Returns seconds of one layer's routed experts on the busiest device of the group.
 
@@ -108,14 +113,20 @@ def experts_time(
         expert_parallel: ranks over which whole experts are spread.
         tensor_parallel: ranks over which each expert is cut.
         matrices: weight matrices per expert, 3 when gated.
+        busy: rows of the busiest rank and experts it touches, from a router's own distribution; the fitted spread and
+            skew, which stand for an unknown one, are then not used.
     """
     t, h, k = (np.asarray(x, dtype=np.float64) for x in (tokens, hidden, top_k))
     ranks = np.asarray(expert_parallel, dtype=np.float64)
     form = format_of(dtype)
     shard = np.asarray(width, dtype=np.float64) / np.asarray(tensor_parallel, dtype=np.float64)
     local = np.asarray(experts, dtype=np.float64) / ranks
-    touched = busiest(distinct_experts(t, experts, k, c.spread) / ranks, ranks, local)
-    rows = t * k / ranks * np.where(ranks > 1, 1.0 + c.skew, 1.0) + c.block * touched
+    if busy is None:
+        touched = busiest(distinct_experts(t, experts, k, c.spread) / ranks, ranks, local)
+        rows = t * k / ranks * np.where(ranks > 1, 1.0 + c.skew, 1.0)
+    else:
+        rows, touched = (np.asarray(x, dtype=np.float64) for x in busy)
+    rows = rows + c.block * touched
     compute = rows * (2.0 * matrices * h * shard / (peak(chip, dtype) * c.compute))
     weights = touched * (matrices * h * shard * form.weight)
     memory = (weights + rows * (2.0 * h + matrices * shard * 2.0)) / (chip.bandwidth * c.memory)

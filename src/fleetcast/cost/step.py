@@ -26,9 +26,11 @@ from fleetcast.cost.energy import (
 from fleetcast.cost.engine import Engine
 from fleetcast.cost.layers import Kernels, Rank, attention_terms, block_terms, launches
 from fleetcast.cost.overlap.nano import NOTE, Nano, optimal, overlapped, refuse
+from fleetcast.cost.placement import balance_notes
 from fleetcast.cost.roofline import Coefficients, coefficients_for
 from fleetcast.scenario.fleet.tree import Group
 from fleetcast.scenario.workload.blocks import Block
+from fleetcast.scenario.workload.loads import ExpertLoad
 from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.scenario.workload.precision import Precision
 
@@ -80,7 +82,7 @@ class StepCost:
 def step_cost(
     model: Model, layout: Layout, precision: Precision, kv_dtype: str, group: Group, engine: Engine,
     max_batch: int, kv_blocks: int, clock: float = 1.0, shared: dict[Any, Any] | None = None,
-    nano: Nano | None = None, queries: float = 1.0,
+    nano: Nano | None = None, queries: float = 1.0, load: ExpertLoad | None = None, placement: str = "contiguous",
 ) -> StepCost:  # fmt: skip
     """Returns what an iteration costs.
 
@@ -97,16 +99,19 @@ def step_cost(
         shared: keeps what depends on the layout alone, for callers that cost many batches of one layout.
         nano: nano-batches that overlap inside the device; the tables without are exactly those of None.
         queries: tokens that a decoding sequence checks at once.
+        load: how the router spreads tokens over experts; the tables without are exactly those of None.
+        placement: of the experts on expert-parallel ranks; means nothing without a load.
 
     Raises:
         Infeasible: nano-batches where what they do is not modelled.
     """
     choice = Kernels(layout.tensor_parallel in engine.nccl_ranks, tuple(sorted(engine.stand_in.items())))
-    key = (id(model), layout, precision, kv_dtype, id(group), clock, choice, queries)
+    key = (id(model), layout, precision, kv_dtype, id(group), clock, choice, queries, id(load), placement)
     shared = {} if shared is None else shared
-    if key not in shared:  # model and group are kept beside the result, so that no other object takes their ids
-        shared[key] = (model, group, _built(model, layout, precision, kv_dtype, group, clock, choice, queries))
-    choices, notes, spread = shared[key][2]
+    if key not in shared:  # what the key has the ids of is kept beside the result, so that nothing else takes them
+        rank = (model, layout, precision, kv_dtype, group, clock, choice, queries, load, placement)
+        shared[key] = (model, group, load, _built(*rank))
+    choices, notes, spread = shared[key][-1]
     kernels = choices[0]
     n = np.arange(max_batch + 1, dtype=np.float64)
     host = engine.host_on(group.device.id)
@@ -211,6 +216,8 @@ def _built(
     clock: float,
     choice: Kernels,
     queries: float,
+    load: ExpertLoad | None,
+    placement: str,
 ) -> tuple[list[dict[str, Any]], tuple[str, ...], float]:
     """Returns what `_build` finds at each clock the device may run at, notes, and the spread of the kernels' fit."""
     device = group.device
@@ -223,6 +230,7 @@ def _built(
         _build(Rank(
             model=model, layout=layout, precision=precision, kv_dtype=kv_dtype, chip=chip, fitted=fitted,
             inner=inner, outer=outer, per_node=group.node, kernels=choice, queries=queries,
+            load=load, placement=placement,
         ), group, rates)
         for chip, rates in clocks
     ]  # fmt: skip
@@ -233,6 +241,8 @@ def _built(
         notes += (
             "attention data parallelism of a dense model: engines offer it with experts or latent attention only",
         )
+    if load is not None:
+        notes += balance_notes(load, layout.expert_parallel, placement)
     timed = used_families(model) - {"stream", "draw"}  # small, and no time at all
     spread = max((p.spread for name, p in fitted.provenance.items() if name in timed), default=0.3)
     return found, notes, spread

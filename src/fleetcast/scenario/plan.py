@@ -22,6 +22,7 @@ PHASES = ("together", "split")
 DTYPES = ("fp32", "bf16", "fp16", "fp8", "fp8-weights", "int8", "int4", "mxfp4", "nvfp4")
 KV_DTYPES = ("auto", "fp32", "bf16", "fp16", "fp8", "int8", "int4")
 OVERLAPS = ("none", "nano")
+PLACEMENTS = ("contiguous", "balanced")
 DRAFTING = ("model", "acceptance", "drafter_correlation", "lookups", "pipelined")
 """What ``speculate`` says beside its policy: see `Drafting`."""
 TIERS = ("cpu", "ssd")
@@ -78,6 +79,8 @@ class Pool(Spec):
         pipeline_parallel: stages that split the layers.
         expert_parallel: ranks that split the experts (within tensor_parallel x attention_dp devices).
         attention_dp: ranks that hold whole attention and split the requests of a replica.
+        expert_placement: which rank holds which experts: "contiguous", in their order as engines do, or "balanced", by
+            how often each is chosen, which workload.expert_load says.
         engine: engine profile, or an engine with its version such as ``vllm-0.11.2``.
         dtype: of the weights; fp8, int8 and nvfp4 quantise activations too, fp8-weights, int4 and mxfp4 weights alone.
         kv_dtype: of the cache; "auto" = the engine profile's, else the checkpoint's.
@@ -99,6 +102,7 @@ class Pool(Spec):
     pipeline_parallel: int | tuple[int, ...] | None = None
     expert_parallel: int | tuple[int, ...] | None = None
     attention_dp: int | tuple[int, ...] | None = None
+    expert_placement: str | tuple[str, ...] | None = None
     engine: str | tuple[str, ...] | None = None
     dtype: str | tuple[str, ...] | None = None
     kv_dtype: str | tuple[str, ...] | None = None
@@ -205,6 +209,8 @@ def pool_label(pool: Pool) -> str:
             parts.append(f"{name}{one(value)}")
     if isinstance(pool.clock, float) and pool.clock < 1:
         parts.append(f"at {pool.clock:.0%} clock")
+    if pool.expert_placement == "balanced":
+        parts.append("balanced experts")
     if pool.drafters():
         parts.append(f"+{pool.drafters()} drafting")
     role = "" if pool.role == "all" else f"{pool.role} "
@@ -299,7 +305,10 @@ def _check_pool(pool: Pool, path: str) -> None:
     for name in ("engine", "on", "model"):
         if "" in as_tuple(getattr(pool, name)):
             raise SpecError(f"{path}.{name}", "is empty", value="", limit="a name", hint="Or leave it out")
-    for name, known in (("dtype", DTYPES), ("kv_dtype", KV_DTYPES), ("activation_dtype", DTYPES)):
+    for name, known in (
+        ("dtype", DTYPES), ("kv_dtype", KV_DTYPES), ("activation_dtype", DTYPES),
+        ("expert_placement", PLACEMENTS),
+    ):  # fmt: skip
         for value in as_tuple(getattr(pool, name)):
             if value not in known:
                 raise SpecError(

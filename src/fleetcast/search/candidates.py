@@ -353,7 +353,7 @@ def _paced(server: Server) -> Any:
     p = server.pool
     return (
         p.engine, p.dtype, p.kv_dtype, p.activation_dtype, p.clock, p.model, rule, least, server.cost.overlap,
-        frozen(p.speculate),
+        frozen(p.speculate), p.expert_placement,
     )  # fmt: skip
 
 

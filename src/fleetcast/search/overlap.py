@@ -291,6 +291,7 @@ def tuned(state: Setting, pool: Pool) -> Pool:
     budget = min(sizes(server.batch)[1], int(GRID[-1]))
     key = (
         pool.on, pool.model, server.layout, server.precision, server.kv_dtype, server.engine.id, pool.clock, budget,
+        pool.expert_placement,
         tuple(sorted(asked.items())),
     )  # fmt: skip
     if key not in state.overlaps:

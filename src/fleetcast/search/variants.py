@@ -32,6 +32,7 @@ def variants_of(template: Pool) -> Iterator[Table]:
             "dtype": as_tuple(template.dtype) or (None,),
             "kv_dtype": as_tuple(template.kv_dtype) or (None,),
             "clock": as_tuple(template.clock) or (None,),
+            "expert_placement": as_tuple(template.expert_placement) or (None,),
             "order": _tables(template.order, profile.order),
             "memory": _tables(template.memory, profile.memory),
             "overlap": _overlaps(template.overlap),

@@ -14,7 +14,7 @@ from fleetcast.base.units import Quantity
 from fleetcast.policy import batch, evict, memory, order, power, route, speculate
 from fleetcast.scenario.load import Scenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE
-from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES, OVERLAPS, PHASES
+from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES, OVERLAPS, PHASES, PLACEMENTS
 
 FAMILIES: dict[str, ModuleType] = {
     "batch": batch, "order": order, "memory": memory, "route": route, "power": power,
@@ -56,7 +56,7 @@ def _plan(parts: dict[str, Any]) -> dict[str, Any]:
     for name in COUNTS:
         pool[name] = pool[name] | _one_or_several({"type": "integer", "minimum": 1})
         pool[name].pop("default", None)
-    for name, known in (("dtype", DTYPES), ("kv_dtype", KV_DTYPES)):
+    for name, known in (("dtype", DTYPES), ("kv_dtype", KV_DTYPES), ("expert_placement", PLACEMENTS)):
         pool[name] = pool[name] | _one_or_several({"enum": list(known)})
     for name in ("batch", "order", "memory", "speculate"):
         pool[name] = {"description": pool[name].get("description", "")} | _policy(FAMILIES[name], several=True)

@@ -11,8 +11,7 @@ from fleetcast.base.errors import SpecError
 from fleetcast.scenario.workload.arrivals import traffic
 from fleetcast.scenario.workload.prefixes import prefix_tree, segments_within, shared_tokens
 from fleetcast.scenario.workload.requests import Requests, requests
-from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving
-from fleetcast.scenario.workload.sessions import Sessions
+from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving, Sessions
 
 
 def written(found: Requests, block: int) -> list[list[tuple[int, int]]]:

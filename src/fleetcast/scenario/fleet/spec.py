@@ -17,6 +17,7 @@ from fleetcast.scenario.fleet.devices import Device
 _TERM = re.compile(r"^(?:([-+]?\d+)\s*[xX×*]\s*)?(\S.*)$")
 _NAME = re.compile(r"^[\w .-]*$")
 _MOST_COPIES = 10_000
+_SLOWEST, _FASTEST = 1e6, 1e13  # of a disk
 _MOST_DEVICES = 10_000_000
 
 
@@ -161,6 +162,9 @@ def check(fleet: Fleet, path: str) -> None:
     if not 1.0 <= fleet.pue <= 10.0:
         limit = "1.0 (no overhead) to 10"
         raise SpecError(f"{path}.pue", "is out of range", value=fleet.pue, limit=limit)
+    if fleet.ssd is not None and not _SLOWEST <= fleet.ssd <= _FASTEST:
+        limit = f"{_SLOWEST:g} to {_FASTEST:g} B/s"
+        raise SpecError(f"{path}.ssd", "is out of range", value=fleet.ssd, limit=limit, hint='Write e.g. "6 GB/s"')
     for name, key in ((fleet.link, "link"), (fleet.network, "network")):
         if name:
             catalog.link(name, f"{path}.{key}")

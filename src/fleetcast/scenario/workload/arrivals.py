@@ -18,7 +18,7 @@ from fleetcast.base.errors import SpecError, closest
 from fleetcast.base.rng import rng
 from fleetcast.scenario.workload import sessions
 from fleetcast.scenario.workload.requests import LONGEST, Requests, requests
-from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving
+from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving, Sessions
 from fleetcast.scenario.workload.traces import read
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _refuse_idle(serving: Serving) -> None:
 
 
 def generate(
-    arrivals: Arrivals, lengths_: Lengths, sessions_: sessions.Sessions | None = None, *, seed: int = 0
+    arrivals: Arrivals, lengths_: Lengths, sessions_: Sessions | None = None, *, seed: int = 0
 ) -> Requests:
     """Returns synthetic requests.
 
@@ -158,7 +158,7 @@ def generate(
 
 
 def _conversations(
-    arrivals: Arrivals, lengths_: Lengths, sessions_: sessions.Sessions, count: int, seed: int
+    arrivals: Arrivals, lengths_: Lengths, sessions_: Sessions, count: int, seed: int
 ) -> Requests:
     """Returns conversations: they begin by the arrival process, at its rate over their mean number of turns."""
     arrival_times(arrivals, 1, seed)  # says what is wrong with the process before its rate is used

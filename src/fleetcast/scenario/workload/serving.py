@@ -9,7 +9,7 @@ import msgspec
 from fleetcast.base.spec import Spec
 from fleetcast.base.units import PerSecond, Seconds
 from fleetcast.scenario.workload.exits import Exit
-from fleetcast.scenario.workload.sessions import Sessions
+from fleetcast.scenario.workload.loads import Skew
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
@@ -62,6 +62,20 @@ class Lengths(Spec):
     output_p90: Positive | None = None
 
 
+class Sessions(Spec):
+    """What prompts have in common, where no trace says it.
+
+    Attributes:
+        turns: mean turns of a conversation, geometric; 1 = every request stands alone.
+        think: mean time from a turn's arrival to the next one's, exponential; needed with several turns.
+        system: leading tokens that all prompts share, part of ``lengths.prompt``.
+    """
+
+    turns: Annotated[float, msgspec.Meta(ge=1, le=1000)] = 1.0
+    think: Seconds | None = None
+    system: Annotated[int, msgspec.Meta(ge=0, le=100_000_000)] = 0
+
+
 class Serving(Spec):
     """Requests for one model.
 
@@ -77,6 +91,8 @@ class Serving(Spec):
         exits: depths at which a familial model answers, or the name of a published one; asks for tiers.
         confidence: how well an exit knows whether it is right, so that answers may be passed on: the chance that a
             right answer is more confident than a wrong one, or a CSV file of measured answers.
+        expert_load: how often a router chooses each expert: a CSV file of measured counts or shares, or a synthetic
+            skew, `{ zipf = 0.8 }`; left out = the skew that the kernels were measured with.
         low_priority: share of the servers whose load may be slowed first when power is short.
     """
 
@@ -90,4 +106,5 @@ class Serving(Spec):
     sessions: Sessions | None = None
     exits: str | tuple[Exit, ...] | None = None
     confidence: Certainty | str | None = None
+    expert_load: str | Skew | None = None
     low_priority: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0

@@ -9,38 +9,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import msgspec
 import numpy as np
 
 from fleetcast.base.errors import SpecError
 from fleetcast.base.rng import rng
-from fleetcast.base.spec import Spec
-from fleetcast.base.units import Seconds
-from fleetcast.scenario.workload.requests import LONGEST, Requests, requests
+from fleetcast.scenario.workload.requests import Requests, requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
+    from fleetcast.scenario.workload.serving import Sessions
+
 UNDER_WAY = 5.0
 """Conversations begin so many mean lengths before the first request that is kept: traffic starts as it goes on."""
-
-
-class Sessions(Spec):
-    """What prompts have in common, where no trace says it.
-
-    Attributes:
-        turns: mean turns of a conversation, geometric; 1 = every request stands alone.
-        think: mean time from a turn's arrival to the next one's, exponential; needed with several turns.
-        system: leading tokens that all prompts share, part of ``lengths.prompt``.
-    """
-
-    turns: Annotated[float, msgspec.Meta(ge=1, le=1000)] = 1.0
-    think: Seconds | None = None
-    system: Annotated[int, msgspec.Meta(ge=0, le=LONGEST)] = 0
 
 
 def check(sessions: Sessions, *, trace: bool, closed: bool, path: str = "workload.sessions") -> None:

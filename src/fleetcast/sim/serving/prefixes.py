@@ -2,8 +2,8 @@
 
 Blocks in use are those of the requests that run; what they leave behind stays until its place is wanted. A segment of
 the tree (`scenario.workload.prefixes`) is held from its front: the first blocks on the device, the next in host memory,
-the next on disk, so each tier gives up ends. A block is in one tier at a time. What is found below moves up before it is
-used; what is computed anew replaces what lies below.
+the next on disk, so each tier gives up ends. A block is in one tier at a time. What is found below moves up before use;
+what is computed anew replaces what lies below.
 
 The loop counts the blocks of each running request in full. ``shared`` is how many of these are the same blocks counted
 twice; `trim` gives up what no longer fits beside those in use. A segment that is used counts as in use as a whole.

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from fleetcast.base.errors import SpecError
+from fleetcast.base.errors import Infeasible, SpecError
 from fleetcast.base.spec import build
 from fleetcast.cost.drafted import with_drafts
 from fleetcast.cost.engine import Engine, engine
@@ -22,10 +22,11 @@ from fleetcast.policy import batch, evict, memory, order
 from fleetcast.scenario.fleet.signals import Signal, signal
 from fleetcast.scenario.fleet.tree import Group, Tree, resolve
 from fleetcast.scenario.load import Scenario
-from fleetcast.scenario.plan import TIERS, Pool, caching_of, clock_of, pool_label
+from fleetcast.scenario.plan import PLACEMENTS, TIERS, Pool, as_tuple, caching_of, clock_of, pool_label
 from fleetcast.scenario.workload import catalog
 from fleetcast.scenario.workload.arrivals import traffic
 from fleetcast.scenario.workload.exits import exits_of
+from fleetcast.scenario.workload.loads import ExpertLoad, expert_load_of
 from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.scenario.workload.precision import BITS, Precision, as_engine, quality_lost
 from fleetcast.scenario.workload.prefixes import PrefixTree, prefix_tree
@@ -67,6 +68,7 @@ class Setting:
     """A scenario resolved: tree, models, requests, grid. Caches what plans share; holds no result.
 
     Attributes:
+        expert_load: how the model's router spreads tokens over experts; None = not said.
         overlaps: nano-batches that `search.overlap` has chosen, by layout.
     """
 
@@ -74,6 +76,7 @@ class Setting:
     tree: Tree
     model: Model
     requests: Requests
+    expert_load: ExpertLoad | None = None
     overlaps: dict[Any, Any] = field(default_factory=dict, repr=False)
     _servers: dict[Any, Server] = field(default_factory=dict, repr=False)
     _models: dict[str, Model] = field(default_factory=dict, repr=False)
@@ -149,6 +152,7 @@ class Setting:
             pool.attention_dp, pool.engine, pool.dtype, pool.kv_dtype, pool.activation_dtype, pool.clock,
             frozen(pool.batch), frozen(pool.order),
             frozen(pool.memory), frozen(pool.speculate), frozen(pool.prefix_cache), nano_of(pool.overlap),
+            pool.expert_placement,
         )  # fmt: skip
         found = self._servers.get(key)
         if found is None:
@@ -162,6 +166,11 @@ class Setting:
         precision = activated(as_engine(str(pool.dtype), architecture.precision), pool.activation_dtype)
         if (wrong := architecture.misfit(layout)) is not None:
             raise wrong
+        if pool.expert_placement == "balanced" and layout.expert_parallel == 1:
+            raise Infeasible(
+                "balanced experts", need=2.0, have=1.0, unit="expert-parallel ranks",
+                hint='Raise expert_parallel, or leave expert_placement = "balanced" out',
+            )  # fmt: skip
         if architecture.encoder_decoder:
             raise SpecError(
                 "workload.model", "is an encoder-decoder model, which the serving world does not batch yet",
@@ -186,7 +195,13 @@ class Setting:
         cost = step_cost(
             architecture, layout, precision, kv, group, profile, max_batch, room.blocks, clock_of(pool),
             self._kernels, nano_of(pool.overlap), queries=checked(speculation),
+            load=self.expert_load if architecture is self.model else None,
+            placement=str(pool.expert_placement or PLACEMENTS[0]),
         )  # fmt: skip
+        if self.expert_load is not None and architecture is not self.model:
+            cost = replace_fields(
+                cost, notes=(*cost.notes, f"expert load: the workload's, not used for {architecture.id}")
+            )
         if speculation is not None:
             cost = with_drafts(cost, speculation.process, drafters, speculation.drafting.pipelined)
             cost = replace_fields(cost, notes=(*cost.notes, *speculation.notes))
@@ -252,10 +267,26 @@ def setting(scenario: Scenario) -> Setting:
     folder = Path(scenario.folder)
     model = model_at(scenario.workload.model, folder)
     _check_exits(scenario, model)
+    given = scenario.workload.expert_load
+    _check_placement(scenario)
     return Setting(
         scenario, resolve(scenario.fleet, folder), model,
         traffic(scenario.workload, seed=scenario.seed, folder=folder),
+        None if given is None else expert_load_of(given, model, folder),
     )  # fmt: skip
+
+
+def _check_placement(scenario: Scenario) -> None:
+    """Refuses a placement by popularity where nothing says which experts are popular."""
+    for pool in scenario.plan.pools:
+        if "balanced" in as_tuple(pool.expert_placement) and (
+            scenario.workload.expert_load is None or pool.model not in (None, scenario.workload.model)
+        ):
+            raise SpecError(
+                "plan.expert_placement", "needs to know how often each expert is chosen", value=pool.expert_placement,
+                limit="workload.expert_load, for the workload's own model",
+                hint='Add workload.expert_load, e.g. a file of counts or { zipf = 0.8 }, or place "contiguous"',
+            )  # fmt: skip
 
 
 def _check_exits(scenario: Scenario, model: Model) -> None:

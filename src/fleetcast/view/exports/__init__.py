@@ -52,6 +52,7 @@ class Service:
         batch, order, memory, route: policy tables.
         speculate: policy table of what is drafted, {} = nothing; its ``model`` is the drafter's repository.
         prefixes: table of the prefix cache, {} = the plan does not say.
+        balanced: experts are placed by how often they are chosen.
         profile: the engine's profile.
     """
 
@@ -85,6 +86,7 @@ class Service:
     route: str
     speculate: Mapping[str, Any]
     prefixes: Mapping[str, Any]
+    balanced: bool = False
 
     @property
     def devices(self) -> int:
@@ -179,6 +181,7 @@ def services(state: Setting, plan: Plan) -> tuple[Service, ...]:
                 route=route,
                 speculate=_drafts(state, pool, server),
                 prefixes=pool.prefix_cache if isinstance(pool.prefix_cache, dict) else {},
+                balanced=pool.expert_placement == "balanced",
             )
         )
     return tuple(found)

@@ -79,6 +79,7 @@ def flags(service: Service) -> Mapping[str, object]:
         "--dp-size": service.attention_dp if service.attention_dp > 1 else None,
         "--enable-dp-attention": service.attention_dp > 1,
         "--ep-size": service.expert if service.expert > 1 else None,
+        "--enable-eplb": service.balanced,
         "--dtype": _DTYPES.get(service.dtype),
         "--quantization": "fp8" if quantised(service) and service.dtype.startswith("fp8") else None,
         "--kv-cache-dtype": "fp8_e4m3" if service.kv_dtype == "fp8" else "auto",

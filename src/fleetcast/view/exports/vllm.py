@@ -133,6 +133,7 @@ def flags(service: Service) -> Mapping[str, object]:
         "--pipeline-parallel-size": service.pipeline if service.pipeline > 1 else None,
         "--data-parallel-size": service.attention_dp if service.attention_dp > 1 else None,
         "--enable-expert-parallel": service.expert > 1,
+        "--enable-eplb": service.balanced,
         "--distributed-executor-backend": ("mp" if is_native(service) else "ray") if spans else None,
         "--dtype": _DTYPES.get(service.dtype),
         "--quantization": "fp8" if quantised(service) and service.dtype.startswith("fp8") else None,
