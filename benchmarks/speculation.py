@@ -19,7 +19,7 @@ from benchmarks.records import Null, Ours, Paper, Record, cpu_seconds, main
 from fleetcast.cost.speculate import constant_tokens, rates_of, tokens_per_call, voted
 from fleetcast.policy.speculate import Fixed, Minions, View
 from fleetcast.scenario.load import load
-from fleetcast.scenario.plan import Drafting
+from fleetcast.scenario.drafts import Drafting
 from fleetcast.search.parallelism import search
 from fleetcast.sim.serving.completing import complete
 from fleetcast.sim.serving.drafting import process_of

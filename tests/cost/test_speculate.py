@@ -8,7 +8,7 @@ import pytest
 from fleetcast.cost import speculate
 from fleetcast.policy.speculate import Draft, Fixed, Minions, Ngram, Off, View
 from fleetcast.policy.speculate.minions import best_length, vote
-from fleetcast.scenario.plan import Drafting
+from fleetcast.scenario.drafts import Drafting
 from fleetcast.sim.serving.drafting import process_of, profiles
 
 CALLS = 200_000

@@ -195,7 +195,7 @@ def test_drafters_apart_take_devices_and_hide_behind_the_check() -> None:
     plan = complete(state, state.scenario.plan)
     together = state_of(apart | {"pipelined": False}, users=32, requests=64)
     server, other = (s.server(complete(s, s.scenario.plan).pools[0]) for s in (state, together))
-    assert plan.devices() == 7 and server.cost.devices == 4 and server.cost.drafters == 3
+    assert plan.devices() == 7 and server.takes == ((server.group, 4), (server.group, 3))
     outcome, shared = simulate(state, plan), simulate(together, complete(together, together.scenario.plan))
     assert outcome.metrics["devices"] == 7 and outcome.metrics["throughput"] > shared.metrics["throughput"]
     span = outcome.metrics["makespan"]

@@ -60,7 +60,7 @@ class StepCost:
         notes: what was transferred from other devices.
         overlap: how iterations are cut into nano-batches; None = not at all.
         rank: the device these are the costs of, for searches that look into a layer.
-        drafters: devices beside them that only draft.
+        apart: drafters have devices of their own, which are not among ``devices``.
     """
 
     tables: Mapping[str, Array]
@@ -74,7 +74,7 @@ class StepCost:
     notes: tuple[str, ...] = field(default=())
     overlap: Nano | None = None
     rank: Rank | None = field(default=None, repr=False, compare=False)
-    drafters: int = 0
+    apart: bool = False
 
 
 def step_cost(

@@ -6,54 +6,35 @@ The same type says what is already decided (a part), what shall be searched (a l
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import msgspec
 
 from fleetcast.base.errors import SpecError, closest
 from fleetcast.base.spec import Spec, convert, to_builtins
+from fleetcast.scenario.drafts import check_drafts, drafts_by_model
 
 Table = dict[str, Any]
 
-ROLES = ("all", "prefill", "decode")
+ROLES = ("all", "prefill", "decode", "draft")
 """What the replicas of a pool do; the kernel numbers them in this order."""
 PHASES = ("together", "split")
 DTYPES = ("fp32", "bf16", "fp16", "fp8", "fp8-weights", "int8", "int4", "mxfp4", "nvfp4")
 KV_DTYPES = ("auto", "fp32", "bf16", "fp16", "fp8", "int8", "int4")
 OVERLAPS = ("none", "nano")
-DRAFTING = ("model", "acceptance", "drafter_correlation", "lookups", "pipelined")
-"""What ``speculate`` says beside its policy: see `Drafting`."""
 LOWEST_CLOCK = 0.3
 """Least share of the top clock that the clock model covers."""
 HANDOFFS = ("text", "hidden", "cache")
 COUNTS = ("replicas", "tensor_parallel", "pipeline_parallel", "expert_parallel", "attention_dp")
 
 
-class Drafting(Spec):
-    """Who drafts tokens for speculation, and how good the drafts are.
-
-    Attributes:
-        model: of the drafter, by catalogue name or path. None for n-grams.
-        pipelined: each drafter runs on a device of its own, and drafts for half of the batch while the other half is
-            checked; else they run on the pool's devices, before each check.
-        acceptance: chance that a drafted token is accepted where those before it were; a list gives one per
-            position, a name a published profile; None = assumed.
-        drafter_correlation: of several drafters, from 0 = independent to 1 = copies of one another.
-        lookups: share of calls for which an n-gram lookup finds a draft.
-    """
-
-    model: str | None = None
-    acceptance: float | str | tuple[float, ...] | None = None
-    drafter_correlation: float = 0.5
-    lookups: float = 1.0
-    pipelined: bool = False
-
-
 class Pool(Spec):
     """Replicas that serve alike. A tuple means: search these values; None means: not decided.
 
     Attributes:
-        role: "all" = prefill and decode; "prefill" = up to the first token, then the cache moves to a "decode" pool.
+        role: "all" = prefill and decode; "prefill" = up to the first token, then the cache moves to a "decode" pool;
+            "draft" = drafts for the pools that speculate, each replica for one of theirs.
         on: name of the fleet's group it runs on; a search left without it tries every group.
         model: catalogue name or path, instead of the workload's.
         replicas: independent copies of the model.
@@ -70,7 +51,7 @@ class Pool(Spec):
         order: who is admitted next.
         memory: who is evicted when the cache is full, and how.
         overlap: "none", or "nano": nano-batches of one iteration that use compute, memory and network at once.
-        speculate: how many tokens are drafted before the model checks them, by whom; keys of `Drafting` beside it.
+        speculate: how many tokens are drafted before the model checks them, by whom: see `drafts.Drafting`.
     """
 
     role: str = "all"
@@ -149,8 +130,27 @@ class Plan(Spec):
     cascade: tuple[Stage, ...] = ()
     power: Table | tuple[Table | str, ...] | str | None = None
 
+    @property
+    def serving(self) -> tuple[Pool, ...]:
+        """The pools that serve requests."""
+        return tuple(pool for pool in self.pools if pool.role != "draft")
+
+    @property
+    def draft(self) -> Pool | None:
+        """The pool that drafts for them, if there is one."""
+        return next((pool for pool in self.pools if pool.role == "draft"), None)
+
     def spaces(self) -> tuple[tuple[Pool, ...], ...]:
-        """Returns the pools to search, one tuple per way of placing the phases."""
+        """Returns the pools to search, one tuple per way of placing the phases, with a draft pool and without.
+
+        A plan in which no model drafts leaves the draft pool out.
+        """
+        if self.draft is not None:
+            found = []
+            for pools in itertools.product(*(_with_and_without(pool) for pool in self.pools)):
+                needed = any(drafts_by_model(table) for pool in pools for table in as_tuple(pool.speculate))
+                found.append(tuple(pool for pool in pools if needed or pool.role != "draft"))
+            return tuple(found)
         ways = as_tuple(self.phases) or ("together",)
         prefill = replace(self.pools[0], role="prefill", speculate=None)  # nothing to draft before the first token
         split = (prefill, replace(self.pools[0], role="decode"))
@@ -174,6 +174,12 @@ class Plan(Spec):
             passed = [f" if below {s.threshold:g}" if s.threshold is not None else "" for s in self.cascade]
             return ", then ".join(s.label() + below for s, below in zip(self.cascade, passed, strict=True))
         return " + ".join(pool_label(pool) for pool in self.pools)
+
+
+def _with_and_without(pool: Pool) -> list[Pool]:
+    """Returns a pool with those values of ``speculate`` for which a model drafts, and with the others."""
+    parts = [tuple(t for t in as_tuple(pool.speculate) if drafts_by_model(t) == by) for by in (True, False)]
+    return [replace(pool, speculate=part if len(part) > 1 else part[0]) for part in parts if part] or [pool]
 
 
 def pool_label(pool: Pool) -> str:
@@ -226,6 +232,7 @@ def read_plan(table: Table, path: str = "plan") -> Plan:
     for pool, place in zip(plan.pools, places, strict=True):
         _check_pool(pool, place)
     _check_roles(plan, path)
+    check_drafts([to_builtins(pool) for pool in plan.pools], places, path)
     return plan
 
 
@@ -254,6 +261,11 @@ def _phases(asked: Any, pools: int, path: str) -> str | tuple[str, ...] | None:
 
 def _check_roles(plan: Plan, path: str) -> None:
     roles = {pool.role for pool in plan.pools}
+    if roles == {"draft"}:
+        raise SpecError(
+            f"{path}.pools", "only draft", value=["draft"], limit="a pool that serves requests",
+            hint="Add [[plan.pools]] with speculate for the model that is drafted for",
+        )  # fmt: skip
     for role, other in (("prefill", "decode"), ("decode", "prefill")):
         if role in roles and not roles & {other, "all"}:
             raise SpecError(
@@ -287,32 +299,6 @@ def _check_pool(pool: Pool, path: str) -> None:
                     f"{path}.{name}", "is unknown", value=value,
                     limit=f"one of {', '.join(known)}", hint=closest(value, known).capitalize(),
                 )  # fmt: skip
-
-
-def drafting_of(table: Any, path: str) -> tuple[Any, Drafting]:
-    """Returns what a ``speculate`` table says of the policy, and of who drafts.
-
-    Raises:
-        SpecError: an acceptance, correlation or share outside 0 to 1, or a model where none drafts.
-    """
-    if not isinstance(table, dict):
-        return table, Drafting()
-    found: Drafting = convert({k: v for k, v in table.items() if k in DRAFTING}, Drafting, path)
-    if isinstance(found.acceptance, tuple) and not found.acceptance:
-        raise SpecError(f"{path}.acceptance", "is empty", limit="one rate per position", hint="Or leave it out")
-    rates = found.acceptance if isinstance(found.acceptance, tuple) else (found.acceptance,)
-    for name, values in (
-        ("acceptance", rates), ("drafter_correlation", (found.drafter_correlation,)), ("lookups", (found.lookups,)),
-    ):  # fmt: skip
-        for value in values:
-            if isinstance(value, float | int) and not 0.0 <= value <= 1.0:
-                raise SpecError(f"{path}.{name}", "is out of range", value=value, limit="0 to 1")
-    kind = table.get("kind")
-    if kind in ("off", "ngram") and found.model is not None:
-        raise SpecError(
-            f"{path}.model", f"is not used by '{kind}'", value=found.model, hint='Leave it out, or use kind = "fixed"'
-        )
-    return {k: v for k, v in table.items() if k not in DRAFTING}, found
 
 
 def clock_of(pool: Pool) -> float:
