@@ -99,7 +99,7 @@ def check_drafts(pools: Sequence[Mapping[str, Any]], places: Sequence[str], path
             )  # fmt: skip
     for name in UNSPLIT:
         if draft.get(name, 1) != 1:
-            raise SpecError(f"{place}.{name}", "is not modelled in a draft pool", value=draft[name], limit=1)
+            raise SpecError(f"{place}.{name}", "is not modelled in a draft pool", value=draft[name], limit="1")
     asked = [
         (table, where) for pool, where in zip(pools, places, strict=True) for table in _several(pool.get("speculate"))
         if drafts_by_model(table)

@@ -62,6 +62,8 @@ def policy_name(table: Mapping[str, Any]) -> str:
     """Returns the batch policy in brief: ``chunked 2048, batch 256``; several pools are joined by ``+``."""
     names = []
     for pool in pools_of(table):
+        if pool.get("role") == "draft":
+            continue
         batch = pool.get("batch") or {}
         batch = {"kind": batch} if isinstance(batch, str) else batch
         parts = [str(batch.get("kind", "default"))]

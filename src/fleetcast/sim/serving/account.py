@@ -79,7 +79,9 @@ def work_done(cost: StepCost, report: Mapping[str, Any], output_tokens: int, req
         prefilled = sums[4] / scalars["ranks"]
         drafted = {
             "busy": float(np.asarray(report["hist_head"]) @ work["draft_time"]) / scalars["ranks"]
-            + prefilled * work["draft_prompt"] if cost.apart else 0.0,
+            + prefilled * work["draft_prompt"]
+            if cost.apart
+            else 0.0,
             "flops": (output_tokens - requests) / queries / scalars["ranks"] * work["draft_flops"]
             + prefilled * work.get("draft_prompt_flops", 0.0),
             "bytes": float(report["iterations"]) * work["draft_bytes"],

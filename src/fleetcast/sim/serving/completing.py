@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from fleetcast.base.errors import Infeasible, SpecError
@@ -103,16 +104,8 @@ def fill_draft(state: Setting, plan: Plan, path: str = "plan") -> Pool:
     Raises:
         SpecError: an open or listed choice that has no default, or a model that does not go with its target's.
     """
-    draft = plan.draft
-    assert draft is not None
-    tables = [(p, t) for p in plan.serving for t in as_tuple(p.speculate) if drafts_by_model(t)]
-    names = [t["model"] for _, t in tables if isinstance(t, dict) and "model" in t]
-    draft = replace(
-        draft, model=draft.model or str(names[0]), pipeline_parallel=1, expert_parallel=1, attention_dp=1
-    )  # fmt: skip
-    for target, _ in tables:
-        other = state.model_named(draft.model, f"{path}.model")
-        check_pair(draft.model, other, state.model_named(target.model), f"{path}.model")
+    assert plan.draft is not None
+    draft = named_draft(state, plan.serving, plan.draft, path)
     if draft.tensor_parallel is None:
         raise SpecError(
             f"{path}.tensor_parallel", "is missing", limit="a whole number from 1",
@@ -121,6 +114,26 @@ def fill_draft(state: Setting, plan: Plan, path: str = "plan") -> Pool:
     _single(draft, path)
     profile = engine(str(draft.engine or DEFAULT_ENGINE), f"{path}.engine")
     return decided_draft(state, replace(draft, engine=draft.engine or profile.id), path)
+
+
+def named_draft(state: Setting, serving: Sequence[Pool], draft: Pool, path: str = "plan") -> Pool:
+    """Returns a draft pool with its model and the degrees that it has no choice in.
+
+    Raises:
+        SpecError: models of several names, or one that does not go with its target's.
+    """
+    tables = [(p, t) for p in serving for t in as_tuple(p.speculate) if drafts_by_model(t)]
+    named = {n for _, t in tables if isinstance(t, dict) for n in as_tuple(t.get("model"))}
+    name = draft.model or min(named)
+    if len(named) > 1:
+        raise SpecError(
+            f"{path}.model", "is missing where speculate names several", value=sorted(named), limit="one draft model",
+            hint="Name it here, and plan each model by itself",
+        )  # fmt: skip
+    for target, _ in tables:
+        other = state.model_named(name, f"{path}.model")
+        check_pair(name, other, state.model_named(target.model), f"{path}.model")
+    return replace(draft, model=name, pipeline_parallel=1, expert_parallel=1, attention_dp=1)
 
 
 def decided_draft(state: Setting, draft: Pool, path: str = "plan") -> Pool:
