@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import ceil
+from math import ceil, hypot
 
 import numpy as np
 
@@ -43,8 +43,9 @@ PREFILL = ("pre_base", "pre_pair", "pre_query", "pre_context")
 
 
 def with_drafts(
-    cost: StepCost, process: Process, drafter: StepCost | None, apart: Sequence[Link] | None = None
-) -> StepCost:
+    cost: StepCost, process: Process, drafter: StepCost | None, apart: Sequence[Link] | None = None,
+    doubted: float = 0.0,
+) -> StepCost:  # fmt: skip
     """Returns the cost of an iteration that checks drafts.
 
     Args:
@@ -52,6 +53,7 @@ def with_drafts(
         process: what is drafted and accepted.
         drafter: cost of one drafter, None where drafts cost nothing (n-grams).
         apart: links to the devices that drafters have to themselves; None = they share the target's.
+        doubted: standard deviation of log(time per token) that the acceptance leaves.
     """
     tables, scalars = dict(cost.tables), dict(cost.scalars)
     work = dict(cost.work) | {"queries": process.length + 1.0, "calls": process.tokens}
@@ -87,7 +89,8 @@ def with_drafts(
             cost, apart=apart is not None, notes=_joined(cost.notes, drafter.notes),
             spread=max(cost.spread, drafter.spread),
         )  # fmt: skip
-    return replace(cost, tables=tables, scalars=scalars, work=work)
+    doubt = cost.doubt[0], hypot(cost.doubt[1], doubted)  # a first token waits for no draft
+    return replace(cost, tables=tables, scalars=scalars, work=work, doubt=doubt)
 
 
 def exchange(process: Process, links: Sequence[Link], n: Array) -> Array:

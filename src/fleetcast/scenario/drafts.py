@@ -8,8 +8,10 @@ from typing import Any
 from fleetcast.base.errors import SpecError
 from fleetcast.base.spec import Spec, convert
 
-DRAFTING = ("model", "acceptance", "drafter_correlation", "lookups", "pipelined")
+DRAFTING = ("model", "acceptance", "acceptance_spread", "drafter_correlation", "lookups", "pipelined")
 """What ``speculate`` says beside its policy: see `Drafting`."""
+MOST_SPREAD = 0.5
+"""Most standard deviation that a rate from 0 to 1 can have."""
 UNDRAFTED = ("off", "ngram")
 """Kinds of ``speculate`` for which no model drafts."""
 SERVING = ("batch", "order", "memory", "overlap", "speculate")
@@ -28,12 +30,15 @@ class Drafting(Spec):
             check.
         acceptance: chance that a drafted token is accepted where those before it were; a list gives one per
             position, a name a published profile; None = assumed.
+        acceptance_spread: standard deviation of how far the acceptance may be off, which widens intervals; None = that
+            of published profiles among each other where one is named or the rate is assumed, else 0.02.
         drafter_correlation: of several drafters, from 0 = independent to 1 = copies of one another.
         lookups: share of calls for which an n-gram lookup finds a draft.
     """
 
     model: str | None = None
     acceptance: float | str | tuple[float, ...] | None = None
+    acceptance_spread: float | None = None
     drafter_correlation: float = 0.5
     lookups: float = 1.0
     pipelined: bool = False
@@ -62,6 +67,9 @@ def drafting_of(table: Any, path: str) -> tuple[Any, Drafting]:
         for value in values:
             if isinstance(value, float | int) and not 0.0 <= value <= 1.0:
                 raise SpecError(f"{path}.{name}", "is out of range", value=value, limit="0 to 1")
+    spread = found.acceptance_spread
+    if spread is not None and not 0.0 <= spread <= MOST_SPREAD:
+        raise SpecError(f"{path}.acceptance_spread", "is out of range", value=spread, limit=f"0 to {MOST_SPREAD:g}")
     kind = table.get("kind")
     if kind in UNDRAFTED and found.model is not None:
         raise SpecError(

@@ -22,7 +22,7 @@ from fleetcast.base.errors import Infeasible, SpecError, closest
 from fleetcast.base.rng import rng
 from fleetcast.base.spec import build, describe, to_builtins
 from fleetcast.cost.memory import Memory
-from fleetcast.cost.speculate import Floats, Process, chain, rates_of, voted
+from fleetcast.cost.speculate import Floats, Process, chain, doubt, rates_of, voted
 from fleetcast.cost.step import StepCost
 from fleetcast.policy import speculate as family
 from fleetcast.scenario.drafts import DRAFTING, Drafting, drafting_of
@@ -35,6 +35,8 @@ from fleetcast.scenario.workload.requests import Requests
 
 ASSUMED = 0.7
 """Acceptance where a plan names none."""
+JUDGED = 0.02
+"""Standard deviation of an acceptance that a plan states: what about 500 judged drafts leave of one near 0.7."""
 MEMORY = 1_000_000
 """Tokens that a policy is said to have seen judged, when it is asked what it does in the long run."""
 ELSEWHERE = Pool(role="draft")
@@ -53,6 +55,7 @@ class Speculation:
         process: what calls yield.
         seed: of the draws.
         notes: what was taken as given.
+        doubt: standard deviation of log(time per token) that the acceptance leaves.
         drafter: model, layout and precision of one drafter on the target's devices; None where it has its own, and
             for n-grams.
     """
@@ -62,6 +65,7 @@ class Speculation:
     process: Process
     seed: int
     notes: tuple[str, ...] = ()
+    doubt: float = 0.0
     drafter: tuple[Model, Layout, Precision] | None = None
 
     @property
@@ -197,12 +201,17 @@ def speculation_of(
         json.dumps(describe(policy)), acceptance, drafting.drafter_correlation, drafting.lookups
     )  # fmt: skip
     notes = [note] if note else []
+    spread = spread_of(drafting)
+    doubted = doubt(process, lambda by, length: _rates(acceptance, length, process.drafters, drafting, by), spread)
+    notes.append(
+        f"intervals: the acceptance may be off by {spread:.2g} (acceptance_spread): {doubted:.1%} of a token's time"
+    )
     if process.drafters > 1:
         notes.append(
             f"{process.drafters} drafters that err alike in {drafting.drafter_correlation:.0%} of positions "
             "(drafter_correlation), otherwise on their own"
         )
-    return Speculation(policy, drafting, process, seed, tuple(notes), drafter)
+    return Speculation(policy, drafting, process, seed, tuple(notes), doubted, drafter)
 
 
 def draft_pool(pool: Pool, speculation: Speculation, draft: Pool | None, kv: str) -> Pool | None:
@@ -236,8 +245,7 @@ def process_of(policy: Any, acceptance: float | tuple[float, ...], drafting: Dra
     first = policy.draft(family.View(1, found=None))
 
     def rates(length: int) -> Floats:
-        alone = rates_of(acceptance, length)
-        return alone if first.drafters == 1 else voted(alone, first.drafters, drafting.drafter_correlation)
+        return _rates(acceptance, length, first.drafters, drafting)
 
     def follow(seen: float) -> Callable[[int, int, int], int]:
         right = round(seen * MEMORY)
@@ -253,6 +261,23 @@ def process_of(policy: Any, acceptance: float | tuple[float, ...], drafting: Dra
             break
         seen = now
     return found
+
+
+def _rates(
+    acceptance: float | tuple[float, ...], length: int, drafters: int, drafting: Drafting, by: float = 0.0
+) -> Floats:
+    """Returns the acceptance per position of what is checked, where that of one drafter is higher ``by`` so much."""
+    alone = np.clip(rates_of(acceptance, length) + by, 0.0, 1.0)
+    return alone if drafters == 1 else voted(alone, drafters, drafting.drafter_correlation)
+
+
+def spread_of(drafting: Drafting) -> float:
+    """Returns the standard deviation of an acceptance: as stated, else by where the acceptance is from."""
+    if drafting.acceptance_spread is not None:
+        return drafting.acceptance_spread
+    if drafting.acceptance is None or isinstance(drafting.acceptance, str):
+        return float(np.std([np.mean(row["rates"]) for row in profiles().values()], ddof=1))
+    return JUDGED
 
 
 def _seen(process: Process, rates: Callable[[int], Floats]) -> float:

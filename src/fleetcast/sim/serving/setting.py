@@ -222,7 +222,8 @@ class Setting:
                 drafter = step_cost(
                     *speculation.drafter, kv, group, profile, max_batch, room.blocks, clock_of(pool), self._kernels
                 )
-            cost = with_drafts(cost, speculation.process, drafter, None if drafters is None else drafters.links)
+            links = None if drafters is None else drafters.links
+            cost = with_drafts(cost, speculation.process, drafter, links, speculation.doubt)
             cost = replace_fields(cost, notes=(*cost.notes, *speculation.notes))
         if told := _quantised(str(pool.dtype), kv, precision, architecture.precision):
             cost = replace_fields(cost, notes=(*cost.notes, *told))
