@@ -81,7 +81,7 @@ CASES: dict[str, dict[str, Any]] = {
                 {"on": "l40s", "replicas": [1, 2], "tensor_parallel": [1, 2], "pipeline_parallel": 1,
                  "batch": {"kind": "chunked", "chunk": [64, 2048], "max_batch": [2, 64]},
                  "speculate": ["off", {"kind": "fixed", "length": [2, 5], "acceptance": [0.8, 0.6]},
-                               {"kind": "minions", "drafters": 2}]},
+                               {"kind": "minions", "drafters": 2}, {"kind": "fixed", "pipelined": False}]},
                 {"role": "draft", "model": "llama-3.2-1b", "dtype": ["bf16", "int4"], "clock": [0.7, 1.0]},
             ],
         },

@@ -236,14 +236,21 @@ def test_each_lane_has_its_drafters_and_their_memory_binds_where_it_is_the_small
 
 def test_a_search_weighs_a_pool_on_each_group_and_none_at_all() -> None:
     pools = (
-        TARGET | {"speculate": ["off", FIXED], "batch": {"kind": "chunked", "chunk": 2048, "max_batch": 64}},
+        TARGET
+        | {
+            "speculate": ["off", FIXED, FIXED | {"pipelined": False}],
+            "batch": {"kind": "chunked", "chunk": 2048, "max_batch": 64},
+        },
         {"role": "draft", "model": "llama-3.2-1b", "tensor_parallel": [1, 2]},
     )
     state = state_of(*pools, objective={"minimize": "latency"})
     ranking = search(state, top=None)
-    labels = {read_plan(dict(o.plan)).label() for o in ranking.plans}
-    assert labels == {
-        "1x TP4 on big", *(f"1x TP4 on big + draft 1x TP{t} on {g}" for t in (1, 2) for g in ("big", "small"))
+    labels = [f"{read_plan(dict(o.plan)).label()}, {drafts_brief(o.plan)}" for o in ranking.plans]
+    said = "fixed 4 by llama-3.2-1b at 0.7"
+    assert len(labels) == 6 and set(labels) == {
+        "1x TP4 on big, off", f"1x TP4 on big, {said}", *(
+            f"1x TP4 on big + draft 1x TP{t} on {g}, {said}, apart" for t in (1, 2) for g in ("big", "small")
+        )
     }  # fmt: skip
     for outcome in ranking.plans:  # each is what it is when it is decided
         plan = read_plan(dict(outcome.plan))
@@ -314,6 +321,7 @@ SAID = TARGET | {"speculate": FIXED}
             (TARGET | {"speculate": FIXED | {"pipelined": True}}, DRAFT), SpecError,
             r"pools\[0\]\.speculate\.pipelined: stands beside a draft pool",
         ),
+        ((TARGET | {"speculate": FIXED | {"pipelined": False}}, DRAFT), SpecError, "has no pool to draft for"),
         ((SAID | {"pipeline_parallel": 2}, DRAFT), Infeasible, "pipeline stages beside drafts"),
     ],
     ids=lambda x: str(x)[-70:],

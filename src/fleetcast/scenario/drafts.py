@@ -25,9 +25,9 @@ class Drafting(Spec):
 
     Attributes:
         model: of the drafter, by catalogue name or path. None for n-grams.
-        pipelined: each drafter runs on a device of its own in the same group, and drafts for half of the batch while
-            the other half is checked: short for a draft pool there. Else they run on the pool's devices, before each
-            check.
+        pipelined: true = each drafter has a device of its own in the same group, and drafts for half of the batch while
+            the other half is checked: short for a draft pool there; false = they run on the pool's devices, before
+            each check; None = in the plan's draft pool where there is one, else as false.
         acceptance: chance that a drafted token is accepted where those before it were; a list gives one per
             position, a name a published profile; None = assumed.
         acceptance_spread: standard deviation of how far the acceptance may be off, which widens intervals; None = that
@@ -41,12 +41,17 @@ class Drafting(Spec):
     acceptance_spread: float | None = None
     drafter_correlation: float = 0.5
     lookups: float = 1.0
-    pipelined: bool = False
+    pipelined: bool | None = None
 
 
 def drafts_by_model(table: Any) -> bool:
     """Whether a model drafts under one value of ``speculate``."""
     return table is not None and (table.get("kind") if isinstance(table, dict) else table) not in UNDRAFTED
+
+
+def drafts_elsewhere(table: Any) -> bool:
+    """Whether the model that drafts under one value of ``speculate`` runs in the draft pool, where a plan has one."""
+    return drafts_by_model(table) and not (isinstance(table, dict) and table.get("pipelined") is False)
 
 
 def drafting_of(table: Any, path: str) -> tuple[Any, Drafting]:
@@ -110,7 +115,7 @@ def check_drafts(pools: Sequence[Mapping[str, Any]], places: Sequence[str], path
             raise SpecError(f"{place}.{name}", "is not modelled in a draft pool", value=draft[name], limit="1")
     asked = [
         (table, where) for pool, where in zip(pools, places, strict=True) for table in _several(pool.get("speculate"))
-        if drafts_by_model(table)
+        if drafts_elsewhere(table)
     ]  # fmt: skip
     if not asked:
         raise SpecError(

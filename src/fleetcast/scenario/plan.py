@@ -13,7 +13,7 @@ import msgspec
 
 from fleetcast.base.errors import SpecError, closest
 from fleetcast.base.spec import Spec, convert, to_builtins
-from fleetcast.scenario.drafts import check_drafts, drafts_by_model
+from fleetcast.scenario.drafts import check_drafts, drafts_by_model, drafts_elsewhere
 
 Table = dict[str, Any]
 
@@ -147,8 +147,8 @@ class Plan(Spec):
         """
         if self.draft is not None:
             found = []
-            for pools in itertools.product(*(_with_and_without(pool) for pool in self.pools)):
-                needed = any(drafts_by_model(table) for pool in pools for table in as_tuple(pool.speculate))
+            for pools in itertools.product(*(_with_and_without(pool, self.draft.model) for pool in self.pools)):
+                needed = any(drafts_elsewhere(table) for pool in pools for table in as_tuple(pool.speculate))
                 found.append(tuple(pool for pool in pools if needed or pool.role != "draft"))
             return tuple(found)
         ways = as_tuple(self.phases) or ("together",)
@@ -176,10 +176,17 @@ class Plan(Spec):
         return " + ".join(pool_label(pool) for pool in self.pools)
 
 
-def _with_and_without(pool: Pool) -> list[Pool]:
-    """Returns a pool with those values of ``speculate`` for which a model drafts, and with the others."""
-    parts = [tuple(t for t in as_tuple(pool.speculate) if drafts_by_model(t) == by) for by in (True, False)]
-    return [replace(pool, speculate=part if len(part) > 1 else part[0]) for part in parts if part] or [pool]
+def _with_and_without(pool: Pool, model: str | None) -> list[Pool]:
+    """Returns a pool with those values of ``speculate`` that take a draft pool, which holds ``model``, and the others.
+
+    Of the others, those that draft on the pool's own devices do so with the same model, unless they name one.
+    """
+    apart = [table for table in as_tuple(pool.speculate) if drafts_elsewhere(table)]
+    others = [table for table in as_tuple(pool.speculate) if not drafts_elsewhere(table)]
+    if model is not None:
+        others = [{"model": model} | table if drafts_by_model(table) else table for table in others]
+    parts = [part for part in (apart, others) if part]
+    return [replace(pool, speculate=tuple(part) if len(part) > 1 else part[0]) for part in parts] or [pool]
 
 
 def pool_label(pool: Pool) -> str:

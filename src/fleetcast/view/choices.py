@@ -55,7 +55,7 @@ def _drafts(value: Any, apart: bool) -> str:
     if "model" in value:
         count = int(value.get("drafters", 1))
         said += f" by {f'{count} x ' if count > 1 else ''}{value['model']}"
-        apart = apart or bool(value.get("pipelined"))
+        apart = bool(value.get("pipelined", apart))
     if isinstance(value.get("acceptance"), float):
         said += f" at {value['acceptance']:g}"
     return said + (", apart" if apart and "model" in value else "")

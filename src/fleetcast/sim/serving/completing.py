@@ -11,7 +11,7 @@ from fleetcast.cost.engine import Engine, engine
 from fleetcast.cost.memory import layout_memory
 from fleetcast.cost.overlap.nano import nano_of, table_of
 from fleetcast.policy import batch, power, route
-from fleetcast.scenario.drafts import drafts_by_model
+from fleetcast.scenario.drafts import drafts_elsewhere
 from fleetcast.scenario.fleet.tree import Group
 from fleetcast.scenario.plan import Plan, Pool, as_tuple, one, replace
 from fleetcast.scenario.workload.models import Model
@@ -122,7 +122,7 @@ def named_draft(state: Setting, serving: Sequence[Pool], draft: Pool, path: str 
     Raises:
         SpecError: models of several names, or one that does not go with its target's.
     """
-    tables = [(p, t) for p in serving for t in as_tuple(p.speculate) if drafts_by_model(t)]
+    tables = [(p, t) for p in serving for t in as_tuple(p.speculate) if drafts_elsewhere(t)]
     named = {n for _, t in tables if isinstance(t, dict) for n in as_tuple(t.get("model"))}
     name = draft.model or min(named)
     if len(named) > 1:

@@ -19,7 +19,7 @@ from fleetcast.cost.memory import Memory, layout_memory, misfit
 from fleetcast.cost.overlap.nano import nano_of
 from fleetcast.cost.step import StepCost, step_cost
 from fleetcast.policy import batch, memory, order
-from fleetcast.scenario.drafts import drafts_by_model
+from fleetcast.scenario.drafts import drafts_elsewhere
 from fleetcast.scenario.fleet.links import transfer_time
 from fleetcast.scenario.fleet.signals import Signal, signal
 from fleetcast.scenario.fleet.tree import Group, Tree, resolve
@@ -138,7 +138,7 @@ class Setting:
         Raises:
             Infeasible: the layout does not divide the model, or memory does not suffice.
         """
-        draft = draft if drafts_by_model(pool.speculate) else None
+        draft = draft if drafts_elsewhere(pool.speculate) else None
         key = _key(pool) if draft is None else (_key(pool), _key(draft))
         found = self._servers.get(key)
         if found is None:
