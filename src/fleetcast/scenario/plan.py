@@ -184,7 +184,7 @@ def _with_and_without(pool: Pool, model: str | None) -> list[Pool]:
     apart = [table for table in as_tuple(pool.speculate) if drafts_elsewhere(table)]
     others = [table for table in as_tuple(pool.speculate) if not drafts_elsewhere(table)]
     if model is not None:
-        others = [{"model": model} | table if drafts_by_model(table) else table for table in others]
+        others = [table | {"model": table.get("model", model)} if drafts_by_model(table) else table for table in others]
     parts = [part for part in (apart, others) if part]
     return [replace(pool, speculate=tuple(part) if len(part) > 1 else part[0]) for part in parts] or [pool]
 
