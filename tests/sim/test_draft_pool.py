@@ -138,7 +138,9 @@ def test_time_by_term_adds_up_and_the_wait_for_drafts_is_told() -> None:
     terms = outcome.breakdown["time"]
     assert sum(terms.values()) == pytest.approx(outcome.metrics["makespan"], rel=1e-6)
     drafters = next(row for row in outcome.resources if row["device"] == "l4")
-    assert 0 < drafters["busy"] < 1 and terms["draft"] > 0
+    assert 0 < drafters["drafting"] < 1 and terms["draft"] > 0
+    table, apart = outcome.resources
+    assert table["name"] == "replica 0" and apart["name"] == "drafters of replica 0" and "busy" not in apart
 
 
 @pytest.mark.parametrize("users", [3, 40])
@@ -149,7 +151,9 @@ def test_the_compiled_loop_and_the_stepwise_world_agree(users: int) -> None:
     np.testing.assert_allclose(fast.requests.e2e - fast.requests.ttft, slow.finish - slow.first, rtol=1e-9)
     stepped = simulate(state, plan, by_step=True)
     assert stepped.metrics["energy"] == pytest.approx(fast.metrics["energy"], rel=1e-9)
-    assert [r["busy"] for r in stepped.resources] == pytest.approx([r["busy"] for r in fast.resources], rel=1e-9)
+    for key in ("busy", "drafting"):
+        one, other = ([r[key] for r in outcome.resources if key in r] for outcome in (stepped, fast))
+        assert one == pytest.approx(other, rel=1e-9) and len(one) == 2
 
 
 def test_a_decode_pool_is_drafted_for_and_the_prefill_pool_is_not() -> None:

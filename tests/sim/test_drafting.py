@@ -8,11 +8,14 @@ import pytest
 
 from fleetcast.base.errors import Infeasible, SpecError
 from fleetcast.base.spec import build
+from fleetcast.cost.overlap.schedule import gain_spread
 from fleetcast.cost.speculate import constant_tokens
 from fleetcast.policy import route
+from fleetcast.scenario.drafts import Drafting
 from fleetcast.scenario.load import load
 from fleetcast.sim.serving import reference
 from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.drafting import spread_of
 from fleetcast.sim.serving.setting import Setting, setting
 from fleetcast.sim.serving.world import simulate
 
@@ -272,3 +275,13 @@ def test_drafts_are_charged_in_iterations_that_are_cut_into_nano_batches_too() -
         )
         assert shared["cut_base"][n] > plain["cut_base"][n] + 0.9 * shared["draft"][n]
         assert apart["cut_base"][n] > plain["cut_base"][n]
+
+
+def test_figures_that_the_documentation_states_are_those_of_the_code(root: Any) -> None:
+    said = (root / "docs/speculation.md").read_text(encoding="utf-8")
+    assumed, stated = spread_of(Drafting()), spread_of(Drafting(acceptance=0.7))
+    assert f"| {stated:.2g} for rates, {assumed:.2g} for a profile or none |" in said
+    assert stated == pytest.approx((0.7 * 0.3 / 500) ** 0.5, rel=0.05)  # 500 judged drafts, independent
+    assert f"differs by {gain_spread():.0%}".replace("%", " %") in " ".join(
+        (root / "docs/overlap.md").read_text(encoding="utf-8").split()
+    )

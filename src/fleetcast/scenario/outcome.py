@@ -53,7 +53,8 @@ class Outcome:
         slo: ``{"met": bool, "checks": [{metric, limit, value, met}]}``.
         plan: the complete plan's table.
         breakdown: ``{"time": {term: s}, "energy": {term: J}, "memory": {term: B}}``.
-        resources: one row per replica: name, devices, busy share, peak fill, requests.
+        resources: one row per replica: name, devices, busy share, peak fill, requests; and one for the drafters that a
+            replica has on devices of their own: name, devices, share of the time in which they draft.
         notes: what was defaulted or transferred, in sentences.
         provenance: seed, version, digests of the inputs.
         record: the event log, if it was asked for.

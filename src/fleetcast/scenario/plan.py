@@ -51,7 +51,7 @@ class Pool(Spec):
         order: who is admitted next.
         memory: who is evicted when the cache is full, and how.
         overlap: "none", or "nano": nano-batches of one iteration that use compute, memory and network at once.
-        speculate: how many tokens are drafted before the model checks them, by whom: see `drafts.Drafting`.
+        speculate: how many tokens are drafted before the model checks them, by whom; keys in Speculation.
     """
 
     role: str = "all"

@@ -230,10 +230,10 @@ def _outcome(
         + tuple(
             {
                 "name": f"drafters of {name}", "devices": d.devices, "device": d.group.device.id,
-                "busy": w["draft_busy"] / span if span > 0 else 0.0, "requests": int(c),
-                "peak_running": r["peak_running"], "kv_tokens": d.room.tokens * s.layout.attention_dp,
+                "drafting": w["draft_busy"] / span if span > 0 else 0.0,
+                "kv_tokens": d.room.tokens * s.layout.attention_dp,
             }
-            for name, s, r, c, w in zip(names, servers, reports, counts, work, strict=True)
+            for name, s, w in zip(names, servers, work, strict=True)
             if (d := s.drafters) is not None
         ),
         notes=tuple(notes),
