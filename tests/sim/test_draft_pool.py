@@ -23,6 +23,7 @@ from fleetcast.sim.serving.completing import complete
 from fleetcast.sim.serving.drafting import process_of
 from fleetcast.sim.serving.setting import Setting, setting
 from fleetcast.sim.serving.world import simulate
+from fleetcast.view.checks import remarks
 from fleetcast.view.choices import drafts_brief
 from fleetcast.view.exports import export
 from fleetcast.view.words import policy_name
@@ -268,6 +269,13 @@ def test_a_search_over_counts_keeps_only_those_that_match() -> None:
     assert {read_plan(dict(o.plan)).label() for o in ranking.plans} == {"2x TP4 on big + draft 2x TP1 on small"}
     none = search(state_of(TARGET | {"speculate": FIXED}, DRAFT | {"replicas": 3}), top=None)
     assert not none.plans and any("replicas of the draft pool" in row["constraint"] for row in none.rejected)
+    many = TARGET | {"speculate": FIXED | {"drafters": 5}}, DRAFT | {"on": "big", "dtype": ["bf16", "fp8"]}
+    for pools, why in (
+        ((TARGET | {"speculate": FIXED}, DRAFT | {"replicas": [3, 4]}), "replicas of the draft pool, one for each"),
+        (many, "devices of group 'big', drafters' among them, 9 of 8"),
+    ):
+        said = [r.text for r in remarks(state_of(*pools)) if r.level == "error"]
+        assert any("nothing fits; nearest is the drafters" in text and why in text for text in said), said
 
 
 def test_capacity_takes_the_draft_pool_along() -> None:

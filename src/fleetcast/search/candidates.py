@@ -18,7 +18,7 @@ from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.plan import Plan, Pool, Table, replace
 from fleetcast.scenario.workload.precision import as_engine
 from fleetcast.search.bounds import Floor, demand, floor_of
-from fleetcast.search.drafters import Taken, drafted, drafting, room_for, taken
+from fleetcast.search.drafters import Taken, crowded, drafted, drafting, taken
 from fleetcast.search.overlap import tuned
 from fleetcast.search.pace import SLACK, Pace, Traffic, least_attention, pace
 from fleetcast.search.space import Space, combine
@@ -187,7 +187,7 @@ def fit(state: Setting, space: Space) -> Fitted:
             pools = [replace(s.pool, replicas=n) for s, n in zip(found, fixed, strict=True) if isinstance(s, Server)]
             matched = drafted(state, [s for s in found if isinstance(s, Server)], pools)
             if isinstance(matched, Infeasible):
-                unmatched = unmatched or _rejection("the pool that drafts, beside its targets", matched)
+                unmatched = unmatched or _rejection("the drafters, beside their targets", matched)
                 continue
             complete, whole = matched
             serving = [row for row, pool in zip(rows, whole, strict=True) if pool.role != "draft"]
@@ -195,8 +195,10 @@ def fit(state: Setting, space: Space) -> Fitted:
             kinds = tuple(apart[space.rows["pool"][row]][v] for row, v in zip(rows, choice, strict=True))
             layout = layouts.setdefault((rows, kinds), len(layouts))
             made = Candidate(len(candidates), rows, layout, space.plan(whole), complete, floor)
-            if room_for(made.taken):
+            if (why := crowded(made.taken)) is None:
                 candidates.append(made)
+            else:
+                unmatched = unmatched or _rejection("the drafters, beside their targets", why)
     if unmatched is not None and not candidates:
         rejected.append(unmatched)
     every = _enumerated(space, usable, len(combinations))
@@ -243,7 +245,14 @@ def refusal(state: Setting, space: Space) -> tuple[str, Infeasible] | None:
             wrong = [*tried.values()] or list(space.misfits)
             return min(wrong, key=lambda found: found[1].need / max(found[1].have, 1e-9))
     every = np.ones(len(space.rows), dtype=bool)
-    return None if combine(space, every)[0] else _crowded(space, every)
+    if not combine(space, every)[0]:
+        return _crowded(space, every)
+    if any(template.role == "draft" for template in space.templates):
+        found = fit(state, space)
+        if not found.candidates:  # each fits alone, so the last that was rejected is what they are not together
+            why = dict(found.rejected[-1])
+            return why.pop("family"), Infeasible(**why)
+    return None
 
 
 def _crowded(space: Space, usable: NDArray[np.bool_]) -> tuple[str, Infeasible]:

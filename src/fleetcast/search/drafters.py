@@ -45,12 +45,15 @@ def taken(servers: Sequence[Server], pools: Sequence[Pool]) -> Taken:
     return [(group, n * one(pool.replicas)) for server, pool in both for group, n in server.takes]
 
 
-def room_for(devices: Taken) -> bool:
-    """Whether the groups hold so many devices."""
+def crowded(devices: Taken) -> Infeasible | None:
+    """Returns why the groups do not hold so many devices, None where they do."""
     count: Counter[str] = Counter()
     for group, n in devices:
         count[group.name] += n
-    return all(count[group.name] <= group.count for group, _ in devices)
+    over = next((group for group, _ in devices if count[group.name] > group.count), None)
+    if over is None:
+        return None
+    return Infeasible(f"devices of group '{over.name}', drafters' among them", need=count[over.name], have=over.count)
 
 
 def drafting(server: Server) -> Pool | None:

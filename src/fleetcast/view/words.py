@@ -326,9 +326,10 @@ def binding(outcome: Outcome) -> list[str]:
 TERMS = {
     "gemm": "matrix products", "attention": "attention", "elementwise": "element-wise kernels", "experts": "experts",
     "communication": "communication", "head": "output head", "pipeline": "transfers between stages",
-    "host": "host work", "swap": "swapping", "idle": "idle", "busy": "clocks up", "compute": "arithmetic",
-    "memory": "memory traffic", "link": "links", "facility": "cooling and losses", "weights": "weights",
-    "kv": "KV cache", "activations": "activations", "reserve": "engine reserve", "free": "free", "other": "other",
+    "host": "host work", "swap": "swapping", "draft": "drafting", "idle": "idle", "busy": "clocks up",
+    "compute": "arithmetic", "memory": "memory traffic", "link": "links", "facility": "cooling and losses",
+    "weights": "weights", "kv": "KV cache", "activations": "activations", "reserve": "engine reserve", "free": "free",
+    "other": "other",
 }  # fmt: skip
 
 
