@@ -65,7 +65,8 @@ _BLOCK = re.compile(r"<!-- table:([\w-]+) -->(.*?)<!-- /table -->", re.DOTALL)
 
 FORMS: Mapping[str, type[msgspec.Struct]] = {
     "": Scenario, "fleet": Fleet, "fleet.groups": FleetGroup, "workload": Serving, "workload.arrivals": Arrivals,
-    "workload.lengths": Lengths, "workload.sessions": Sessions, "workload.exits": Exit, "workload.expert_load": Skew, "slo": Slo,
+    "workload.lengths": Lengths, "workload.sessions": Sessions, "workload.exits": Exit, "workload.expert_load": Skew,
+    "slo": Slo,
     "objective": Objective, "plan": Pool, "plan.cascade": Stage,
 }  # fmt: skip
 """What a scenario file is made of: the path of each table and the class that reads it."""
@@ -548,7 +549,8 @@ def _billions(count: float) -> str:
 TABLES: Mapping[str, Callable[[], str]] = {
     "scenario": lambda: keys(""), "fleet": lambda: keys("fleet"), "groups": lambda: keys("fleet.groups"),
     "workload": lambda: keys("workload"), "arrivals": lambda: keys("workload.arrivals"),
-    "lengths": lambda: keys("workload.lengths"), "sessions": lambda: keys("workload.sessions"), "exits": lambda: keys("workload.exits"),
+    "lengths": lambda: keys("workload.lengths"), "sessions": lambda: keys("workload.sessions"),
+    "exits": lambda: keys("workload.exits"),
     "expert-load": lambda: keys("workload.expert_load"),
     "cascade": lambda: keys("plan.cascade"), "slo": slo_keys, "objective": lambda: keys("objective"),
     "plan": lambda: keys("plan"), "devices": device_table, "device-sources": device_sources, "links": link_table,

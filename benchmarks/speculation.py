@@ -16,10 +16,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its p
 import numpy as np
 
 from benchmarks.records import Null, Ours, Paper, Record, cpu_seconds, main
+from fleetcast.base.tables import lookup
 from fleetcast.cost.speculate import constant_tokens, rates_of, tokens_per_call, voted
 from fleetcast.policy.speculate import Fixed, Minions, View
+from fleetcast.scenario.drafts import Drafting
 from fleetcast.scenario.load import load
-from fleetcast.scenario.plan import Drafting
+from fleetcast.scenario.plan import read_plan
 from fleetcast.search.parallelism import search
 from fleetcast.sim.serving.completing import complete
 from fleetcast.sim.serving.drafting import process_of
@@ -171,6 +173,136 @@ def decoupled(command: str, users: tuple[int, ...]) -> Record:
     )  # fmt: skip
 
 
+def placed(users: int, where: str, length: int = 0) -> tuple[float, float]:
+    """Returns tokens/s and $ per million tokens of Llama-3.1-405B on eight H100 beside four L40S.
+
+    Args:
+        users: of the closed loop.
+        where: the drafter stands: "none", "own" (the target's devices), "h100" or "l40s" (a draft pool there).
+        length: tokens drafted.
+    """
+    state = beside(users, [] if where == "none" else [length], "h100" if where == "h100" else "l40s", where)
+    metrics = simulate(state, complete(state, state.scenario.plan)).metrics
+    return float(metrics["throughput"]), float(metrics["per_million_output_tokens"]["cost"])
+
+
+def beside(users: int, lengths: list[int], group: Any, where: str, goal: str = "throughput") -> Setting:
+    """Returns that setting, with one length to simulate or several to search."""
+    fixed = {"kind": "fixed", "acceptance": 0.7} | ({"pipelined": False} if where == "own" else {})
+    model = {"model": "llama-3.2-1b"}
+    target = {
+        "on": "h100",
+        "replicas": 1,
+        "tensor_parallel": 8,
+        "pipeline_parallel": 1,
+        "dtype": "fp8",
+        "batch": {"kind": "chunked", "chunk": 8192, "max_batch": 256},
+    }
+    pools: list[Any] = [target]
+    if where == "any":
+        pools = [
+            target
+            | {"speculate": ["off", fixed | {"length": lengths}, fixed | {"length": lengths, "pipelined": False}]},
+            {"role": "draft", "tensor_parallel": 1} | model,
+        ]
+    elif lengths:
+        pools = [target | {"speculate": fixed | {"length": lengths[0]} | model}]
+        if where != "own":
+            pools.append({"role": "draft", "on": group, "tensor_parallel": 1} | model)
+    return setting(load({
+        "fleet": {
+            "groups": [{"name": "h100", "devices": "9x h100-sxm"}, {"name": "l40s", "devices": "4x l40s"}],
+            "network": "ethernet-100g",
+        },
+        "workload": {
+            "model": "llama-3.1-405b",
+            "arrivals": {"kind": "closed", "concurrency": users, "requests": max(32, 3 * users)},
+            "lengths": {"kind": "fixed", "prompt": 1024, "output": 256},
+        },
+        "objective": {"maximize": goal} if goal == "throughput" else {"minimize": goal},
+        "plan": {"pools": pools},
+    }))  # fmt: skip
+
+
+def draft_pools(command: str, users: tuple[int, ...]) -> list[Record]:
+    """Returns the records of a drafter on a cheaper kind of device, on the target's own, on one more of its kind."""
+    start, lengths, paths = cpu_seconds(), (1, 2, 4, 6), ("own", "h100", "l40s")
+    fast: dict[int, dict[str, float]] = {}
+    cheap: dict[int, dict[str, float]] = {}
+    for n in users:
+        found = {("none", 0): placed(n, "none")} | {(w, k): placed(n, w, k) for w in paths for k in lengths}
+        fast[n] = {w: max(v[0] for key, v in found.items() if key[0] == w) for w in ("none", *paths)}
+        cheap[n] = {w: min(v[1] for key, v in found.items() if key[0] == w) for w in ("none", *paths)}
+    seconds = cpu_seconds() - start
+    given = (
+        "one 1B drafter, acceptance 0.7 assumed, best of 1, 2, 4, 6 tokens; Llama-3.1-405B in fp8, TP8, H100; L40S in "
+        "bf16, TP1, over 100 Gb Ethernet; prompt 1,024, output 256, closed loop"
+    )
+    pays = {n: fast[n]["l40s"] / fast[n]["none"] for n in users}
+    told = "; ".join(
+        f"{n} users: "
+        + ", ".join(
+            f"{said} {fast[n][w] / fast[n]['none']:.2f}x at {cheap[n][w] / cheap[n]['none']:.2f} of the cost"
+            for w, said in (("own", "own devices"), ("h100", "one H100 more"), ("l40s", "L40S"))
+        )
+        for n in users
+    )
+    first = min(users)
+    over = {n: cheap[n]["l40s"] / cheap[n]["own"] for n in users}
+    least = min(over, key=lambda n: over[n])
+    begun, right, chosen = cpu_seconds(), 0, []
+    for n in users:
+        for goal, path, best in (
+            ("throughput", "throughput", max(fast[n].values())),
+            ("cost", "per_million_output_tokens.cost", min(cheap[n].values())),
+        ):
+            found_ = search(beside(n, list(lengths), None, "any", goal), top=1).best
+            assert found_ is not None
+            right += abs(float(lookup(found_.metrics, path)) / best - 1.0) < 1e-9
+            chosen.append(f"{n} users, {goal}: {standing(found_.plan)}")
+    asked = 2 * len(users)
+    return [
+        Record(
+            system=45, claim="tokens/s with a 1B drafter on an L40S over no drafts, one user",
+            ours=Ours(value=round(pays[first], 3), unit="x", spread=told, setting=given),
+            null=Null(value=1.0, what="no drafts"),
+            bar="faster and no dearer a token for one user", holds=pays[first] > 1.0
+            and cheap[first]["l40s"] <= cheap[first]["none"], reproduced="other setting",
+            reason="a check of our own; simulated, and the acceptance is assumed", seconds=seconds, command=command,
+        ),
+        Record(
+            system=45, claim="cost of a token with the drafter on an L40S over on the target's own devices, least",
+            ours=Ours(
+                value=round(over[least], 3), unit="x",
+                spread=", ".join(f"{n} users: {x:.2f}x" for n, x in over.items()), setting=given,
+            ),
+            null=Null(value=1.0, what="on the target's own devices, one after the other"),
+            bar="below 1 at some load", holds=over[least] < 1.0, reproduced="no",
+            reason="eight H100 run the small model faster than one device does, and halves that take turns read "
+            "the target's weights twice: by this forecast a drafter is cheapest where the target is", seconds=seconds,
+            command=command,
+        ),
+        Record(
+            system=45, claim="where the planner puts the drafter under each load, times it picks the best",
+            ours=Ours(
+                value=right, unit=f"of {asked}", spread="; ".join(chosen), setting=f"searched together: {given}",
+            ),
+            null=Null(value=sum(c.endswith("none") for c in chosen), what="no drafts"),
+            bar="the best of all simulated, every time", holds=right == asked, reproduced="other setting",
+            reason="a check of our own: the paper plans nothing", seconds=cpu_seconds() - begun, command=command,
+        ),
+    ]  # fmt: skip
+
+
+def standing(table: Any) -> str:
+    """Returns where a plan's drafter stands, and how much it drafts."""
+    plan = read_plan(dict(table))
+    said = plan.serving[0].speculate
+    if not isinstance(said, dict) or said["kind"] == "off":
+        return "none"
+    return f"{said['length']} on {'own devices' if plan.draft is None else plan.draft.on}"
+
+
 def votes(command: str) -> Record:
     """Returns the record of what a majority vote adds to the tokens of a call."""
     start = cpu_seconds()
@@ -283,6 +415,7 @@ def records(quick: bool) -> list[Record]:
         planned(command, users),
         votes(command),
         decoupled(command, users[:1] if quick else few),
+        *draft_pools(command, (1, 16) if quick else (1, 4, 16, 64, 256)),
         adaptive(command, few[:1] if quick else few),
         mixed(5 if quick else 60, command),
     ]

@@ -1,11 +1,14 @@
 """Intervals: around the forecast, wider where less is known, never for time the server spends waiting."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from fleetcast.cost.intervals import features, half_width, intervals, residuals
+from fleetcast.cost.intervals import Z80, features, half_width, intervals, residuals
 from fleetcast.scenario.plan import Plan, Pool
 
 METRICS = {
@@ -15,9 +18,9 @@ METRICS = {
 }  # fmt: skip
 
 
-def cost(experts: float = 0.0, spread: float = 0.1) -> SimpleNamespace:
+def cost(experts: float = 0.0, spread: float = 0.1, doubt: tuple[float, float] = (0.0, 0.0)) -> SimpleNamespace:
     grid = np.ones(32)
-    return SimpleNamespace(tables={"experts": experts * grid, "dense": grid}, spread=spread)
+    return SimpleNamespace(tables={"experts": experts * grid, "dense": grid}, spread=spread, doubt=doubt)
 
 
 def width(pair: tuple[float, float]) -> float:
@@ -66,3 +69,17 @@ def test_weights_are_never_negative() -> None:
     for weights in residuals().values():
         assert half_width(weights, dict.fromkeys(weights, 1.0)) > 0
         assert all(w >= 0 for w in weights.values())
+
+
+@given(first=st.floats(0.0, 0.5), rest=st.floats(0.0, 0.5), more=st.floats(0.0, 0.5))
+def test_what_is_assumed_widens_and_never_shrinks(first: float, rest: float, more: float) -> None:
+    plain, some, wide = (
+        intervals(METRICS, [cost(), cost(doubt=doubt)], plan("vllm-1"), ["h100-sxm"])  # type: ignore[arg-type,list-item]
+        for doubt in ((0.0, 0.0), (first, rest), (first + more, rest + more))
+    )
+    for path, pair in plain.items():
+        assert width(pair) <= width(some[path]) * (1 + 1e-12) and width(some[path]) <= width(wide[path]) * (1 + 1e-12)
+    # independent: in squares, each of an 80 % interval
+    for metric, deviation in (("ttft", first), ("tpot", rest)):
+        halves = width(plain[f"{metric}.p99"]) / 2, Z80 * deviation
+        assert width(some[f"{metric}.p99"]) / 2 == pytest.approx(math.hypot(*halves))

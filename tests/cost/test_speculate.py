@@ -8,7 +8,7 @@ import pytest
 from fleetcast.cost import speculate
 from fleetcast.policy.speculate import Draft, Fixed, Minions, Ngram, Off, View
 from fleetcast.policy.speculate.minions import best_length, vote
-from fleetcast.scenario.plan import Drafting
+from fleetcast.scenario.drafts import Drafting
 from fleetcast.sim.serving.drafting import process_of, profiles
 
 CALLS = 200_000
@@ -165,3 +165,35 @@ def test_published_profiles_say_where_they_are_from() -> None:
     for name, row in profiles().items():
         assert row["status"] in ("verified", "recalled"), name
         assert row["source"] and row["pair"] and all(0 < rate < 1 for rate in row["rates"])
+
+
+@pytest.mark.parametrize("policy", [Fixed(length=4), Fixed(length=5, drafters=3), Minions(), Ngram(length=3)])
+def test_doubt_is_the_spread_that_drawn_acceptances_give(policy: Any) -> None:
+    drafting, mean, spread = Drafting(lookups=0.8), 0.65, 0.03
+    process = process_of(policy, mean, drafting)
+
+    def rates(by: float, length: int) -> Any:
+        alone = speculate.rates_of(mean + by, length)
+        return alone if process.drafters == 1 else speculate.voted(alone, process.drafters, 0.5)
+
+    drawn = np.random.default_rng(3).normal(mean, spread, 400)
+    logs = [-np.log(process_of(Fixed(length=1), x, drafting).tokens) for x in drawn]
+    one = process_of(Fixed(length=1), mean, drafting)
+    assert speculate.doubt(one, lambda by, n: speculate.rates_of(mean + by, n), spread) == pytest.approx(
+        float(np.std(logs)), rel=0.1
+    )
+    held = speculate.doubt(process, rates, spread)
+    logs = [-np.log(process_of(policy, x, drafting).tokens) for x in drawn]
+    if isinstance(policy, Minions):  # its lengths follow the rate, which moves tokens and work alike
+        assert 0 < held < float(np.std(logs)) * 1.2
+    else:
+        assert held == pytest.approx(float(np.std(logs)), rel=0.1)
+    assert speculate.doubt(process, rates, 0.0) == 0.0
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_doubt_at_a_certain_rate_has_the_slope_of_its_one_side(rate: float) -> None:
+    process = process_of(Fixed(length=4), rate, Drafting())
+    found = speculate.doubt(process, lambda by, n: np.clip(speculate.rates_of(rate, n) + by, 0.0, 1.0), 0.01)
+    # d(1 + a + a^2 + ...)/da is 1 at 0 and 1 + 2 + 3 + 4 at 1, of 1 and 5 tokens
+    assert found == pytest.approx(0.01 * {0.0: 1.0, 1.0: 10.0 / 5.0}[rate], rel=1e-3)

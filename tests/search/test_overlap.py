@@ -14,7 +14,7 @@ import pytest
 from fleetcast.base.errors import Infeasible, SpecError, Unsupported
 from fleetcast.cost.overlap.nano import Nano, layers_time, nano_of, table_of
 from fleetcast.cost.overlap.operators import COMPUTE, MEMORY, NETWORK, Batch, Operator, layer_operators
-from fleetcast.cost.overlap.schedule import Schedule, ScheduleError, chain, run
+from fleetcast.cost.overlap.schedule import Interference, Schedule, ScheduleError, chain, gain_spread, run
 from fleetcast.cost.step import GRID, WHOLE
 from fleetcast.scenario.load import load
 from fleetcast.scenario.plan import replace as with_choice
@@ -243,3 +243,25 @@ def test_simulate_leaves_the_timeline_of_a_cut_iteration(tmp_path: Path) -> None
     plain = state(**TP8, requests=50)
     written = write_outcome(tmp_path, plain.scenario, simulate(plain, complete(plain, plain.scenario.plan)))
     assert not [p for p in written if p.name.startswith("layers")]
+
+
+def test_the_spread_of_the_gain_is_that_of_the_profiled_pairs() -> None:
+    pairs = [(0.1, 0.2), (0.1, 0.3), (0.4, 0.233), (0.05, 0.1), (0.05, 0.1)]  # P - R at 0.1, 0.2, 0.4, 0.8, 0.9
+    relative = [abs(a - b) / math.sqrt(2) / ((a + b) / 2) for a, b in pairs]
+    assert gain_spread() == pytest.approx(math.sqrt(sum(r * r for r in relative) / 5), rel=1e-9)
+    assert 0.4 < gain_spread() < 0.6
+    assert gain_spread(Interference((0.0, 0.5, 1.0), (0.0, 0.7, 1.0), (0.0, 0.7, 1.0))) == 0.0
+
+
+def test_intervals_widen_with_the_gain_that_is_believed() -> None:
+    def width(overlap: Any, path: str) -> float:
+        s = state(**TP8, overlap=overlap)
+        low, high = simulate(s, complete(s, s.scenario.plan)).intervals[path]
+        return math.log(high / low)
+
+    for path in ("ttft.mean", "tpot.mean", "throughput"):
+        found = [width({"kind": "nano", "gain": g}, path) for g in (0.0, 0.5, 1.0)]
+        assert width("none", path) <= found[0] * (1 + 0.02) and found[0] < found[1] < found[2]
+    s = state(**TP8, overlap="nano")
+    outcome = simulate(s, complete(s, s.scenario.plan))
+    assert any(note.startswith("intervals: what sharing a device gains differs by 51%") for note in outcome.notes)

@@ -8,11 +8,14 @@ import pytest
 
 from fleetcast.base.errors import Infeasible, SpecError
 from fleetcast.base.spec import build
+from fleetcast.cost.overlap.schedule import gain_spread
 from fleetcast.cost.speculate import constant_tokens
 from fleetcast.policy import route
+from fleetcast.scenario.drafts import Drafting
 from fleetcast.scenario.load import load
 from fleetcast.sim.serving import reference
 from fleetcast.sim.serving.completing import complete
+from fleetcast.sim.serving.drafting import spread_of
 from fleetcast.sim.serving.setting import Setting, setting
 from fleetcast.sim.serving.world import simulate
 
@@ -195,7 +198,7 @@ def test_drafters_apart_take_devices_and_hide_behind_the_check() -> None:
     plan = complete(state, state.scenario.plan)
     together = state_of(apart | {"pipelined": False}, users=32, requests=64)
     server, other = (s.server(complete(s, s.scenario.plan).pools[0]) for s in (state, together))
-    assert plan.devices() == 7 and server.cost.devices == 4 and server.cost.drafters == 3
+    assert plan.devices() == 7 and server.takes == ((server.group, 4), (server.group, 3))
     outcome, shared = simulate(state, plan), simulate(together, complete(together, together.scenario.plan))
     assert outcome.metrics["devices"] == 7 and outcome.metrics["throughput"] > shared.metrics["throughput"]
     span = outcome.metrics["makespan"]
@@ -214,8 +217,9 @@ def test_drafters_apart_take_devices_and_hide_behind_the_check() -> None:
     assert check > drafts[0]
     want = min(2 * check, whole + drafts[1])
     assert table["base"][n] + table["dense"][5 * n] + table["head"][5 * n] == pytest.approx(want, rel=1e-3)
+    sent = 2 * 3.4e-6 + 3 * (2 * length + 1) * 4.0 / 450e9  # two messages of token ids, of three drafters, NVLink 4
     assert table["base"][1] == pytest.approx(
-        plain["base"][1] + length * (drafter["dense"][1] + drafter["head"][1] + drafter["base"][1]), rel=1e-9
+        plain["base"][1] + length * (drafter["dense"][1] + drafter["head"][1] + drafter["base"][1]) + sent, rel=1e-9
     )
 
 
@@ -224,3 +228,60 @@ def test_drafters_apart_need_devices_and_a_model() -> None:
         run(FIXED | {"pipelined": True, "drafters": 5})
     with pytest.raises(SpecError, match="no draft model to run"):
         run({"kind": "ngram", "pipelined": True})
+
+
+def half(outcome: Any, path: str) -> float:
+    low, high = outcome.intervals[path]
+    return float(np.log(high / low)) / 2
+
+
+def test_intervals_widen_with_the_doubt_of_the_acceptance_and_never_shrink() -> None:
+    plain, known = run(users=8), run(FIXED | {"acceptance_spread": 0.0}, users=8)
+    widths = [half(run(FIXED | {"acceptance_spread": s}, users=8), "tpot.mean") for s in (0.0, 0.02, 0.05, 0.2)]
+    assert widths == sorted(widths) and widths[0] < widths[1] < widths[3]
+    assert half(known, "tpot.mean") >= half(plain, "tpot.mean") * (1 - 1e-9)
+    stated, assumed, named = (
+        run({k: v for k, v in FIXED.items() if k != "acceptance"} | more, users=8)
+        for more in ({"acceptance": 0.7}, {}, {"acceptance": "distilgpt2-for-gpt2-large"})
+    )
+    assert half(stated, "tpot.mean") == widths[1] < half(assumed, "tpot.mean")
+    assert half(named, "tpot.mean") > widths[1]  # measured, but for another pair and task
+    assert half(assumed, "ttft.mean") == half(stated, "ttft.mean")  # a first token waits for no draft
+    for path in ("e2e.mean", "throughput", "cost", "energy"):
+        assert half(assumed, path) > half(stated, path) > half(known, path)
+    assert any("acceptance may be off by 0.02 (acceptance_spread): 3.8% of" in note for note in stated.notes)
+    with pytest.raises(SpecError, match=r"acceptance_spread: is out of range"):
+        run(FIXED | {"acceptance_spread": 0.6})
+
+
+def test_the_doubt_of_a_token_s_time_is_what_another_acceptance_makes_of_it() -> None:
+    low, mid, high = (run(FIXED | {"acceptance": a}, requests=100).metrics["tpot"]["mean"] for a in (0.65, 0.7, 0.75))
+    state = state_of(FIXED | {"acceptance_spread": 0.05})
+    doubt = state.server(complete(state, state.scenario.plan).pools[0]).cost.doubt
+    assert low > mid > high and doubt[0] == 0.0
+    assert np.log(low / high) / 2 == pytest.approx(doubt[1], rel=0.1)
+
+
+def test_drafts_are_charged_in_iterations_that_are_cut_into_nano_batches_too() -> None:
+    nano = {"kind": "nano", "splits": [0.5, 0.5], "least": 64}
+    cuts = []
+    for speculate in (None, FIXED, FIXED | {"pipelined": True}):
+        state = state_of(speculate, overlap=nano)
+        cuts.append(state.server(complete(state, state.scenario.plan).pools[0]).cost.tables)
+    plain, shared, apart = cuts
+    for n in (1, 32):
+        assert shared["cut_base"][n] - plain["cut_base"][n] == pytest.approx(
+            shared["base"][n] - plain["base"][n], abs=2e-4
+        )
+        assert shared["cut_base"][n] > plain["cut_base"][n] + 0.9 * shared["draft"][n]
+        assert apart["cut_base"][n] > plain["cut_base"][n]
+
+
+def test_figures_that_the_documentation_states_are_those_of_the_code(root: Any) -> None:
+    said = (root / "docs/speculation.md").read_text(encoding="utf-8")
+    assumed, stated = spread_of(Drafting()), spread_of(Drafting(acceptance=0.7))
+    assert f"| {stated:.2g} for rates, {assumed:.2g} for a profile or none |" in said
+    assert stated == pytest.approx((0.7 * 0.3 / 500) ** 0.5, rel=0.05)  # 500 judged drafts, independent
+    assert f"differs by {gain_spread():.0%}".replace("%", " %") in " ".join(
+        (root / "docs/overlap.md").read_text(encoding="utf-8").split()
+    )

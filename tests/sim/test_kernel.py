@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fleetcast.cost.drafted import with_drafts
 from fleetcast.policy import evict, memory, order, route, speculate
-from fleetcast.scenario.plan import Drafting
+from fleetcast.scenario.drafts import Drafting
 from fleetcast.sim.serving import reference, stepwise
 from fleetcast.sim.serving.drafting import Speculation, process_of
 from fleetcast.sim.serving.prefixes import Caching, Tier

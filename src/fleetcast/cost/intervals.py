@@ -5,6 +5,10 @@ an engine whose own kernels no table holds, a pair of engine and device that no 
 older than the tables' where experts take much of the step, a high request rate (clients and front ends matter), and
 a short time to first token (much of it is front end). The weights ship in ``coefficients/residuals.toml``, written by
 `benchmarks.accuracy_silicon`. Kernels transferred from another device widen it by what their fit left.
+
+Those servers neither drafted nor cut their iterations. What such a plan assumes beyond (how often drafts are accepted,
+what nano-batches gain from sharing a device) leaves a standard deviation of log(time) of its own, `StepCost.doubt`, by
+the delta method. The two are independent and add in squares, so an interval never shrinks.
 """
 
 from __future__ import annotations
@@ -89,7 +93,10 @@ def intervals(
     """
     found = features(metrics, costs, [str(pool.engine) for pool in plan.pools], devices)
     extra = Z80 * max(0.0, max(c.spread for c in costs) - USUAL)
-    width = {name: half_width(weights, found) + extra for name, weights in residuals().items()}
+    doubts = {"ttft": max(c.doubt[0] for c in costs), "tpot": max(c.doubt[1] for c in costs)}
+    width = {
+        name: hypot(half_width(weights, found) + extra, Z80 * doubts[name]) for name, weights in residuals().items()
+    }
     ttft, whole = metrics["ttft"]["mean"], max(metrics["e2e"]["mean"], 1e-12)
     first = min(1.0, ttft / whole)
     width["e2e"] = first * width["ttft"] + (1.0 - first) * width["tpot"]

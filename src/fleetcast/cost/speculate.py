@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import comb
+from math import comb, log
 from statistics import NormalDist
 from typing import Any
 
@@ -197,6 +197,28 @@ class Process:
         slope, spread = 1.0 / self.tokens, self.variance / self.tokens**3
         rest, wide = (mean - slope * last).mean(), (variance - spread * last).mean()
         return np.asarray(slope * m + rest), np.maximum(spread * m + wide, 0.0)
+
+
+def doubt(process: Process, rates: Callable[[float, int], Floats], spread: float) -> float:
+    """Returns the standard deviation of log(time per token) that an uncertain acceptance leaves: the delta method.
+
+    Time per token goes with calls per token, so it is ``spread`` x the slope of log(tokens per call). Lengths are held:
+    a policy that has chosen the best loses nothing to first order when the acceptance is slightly another (the
+    envelope theorem), and one that has not would choose otherwise only to do better.
+
+    Args:
+        process: of the policy.
+        rates: (shift, length) -> acceptance per position where each rate is so much higher, within 0 to 1.
+        spread: standard deviation of the acceptance, shared by all positions and requests.
+    """
+    step = 1e-4
+
+    def tokens(shift: float) -> float:
+        made = (np.cumprod(rates(shift, length)).sum() if length else 0.0 for length in process.lengths)
+        return 1.0 + process.found * float(sum(s * m for s, m in zip(process.share, made, strict=True)))
+
+    # the steeper side, since a rate of 0 or 1 has only one
+    return spread * max(abs(log(tokens(shift) / tokens(0.0))) for shift in (step, -step)) / step
 
 
 def chain(

@@ -25,7 +25,8 @@ from fleetcast.cost.energy import (
 )
 from fleetcast.cost.engine import Engine
 from fleetcast.cost.layers import Kernels, Rank, attention_terms, block_terms, launches
-from fleetcast.cost.overlap.nano import NOTE, Nano, optimal, overlapped, refuse
+from fleetcast.cost.overlap.nano import DOUBT, NOTE, Nano, doubt, optimal, overlapped, refuse
+from fleetcast.cost.overlap.schedule import gain_spread
 from fleetcast.cost.placement import balance_notes
 from fleetcast.cost.roofline import Coefficients, coefficients_for
 from fleetcast.scenario.fleet.tree import Group
@@ -62,7 +63,9 @@ class StepCost:
         notes: what was transferred from other devices.
         overlap: how iterations are cut into nano-batches; None = not at all.
         rank: the device these are the costs of, for searches that look into a layer.
-        drafters: devices beside them that only draft.
+        doubt: standard deviations of log(time to first token) and log(time per token) that what is assumed leaves: the
+            acceptance of drafts, what nano-batches gain from sharing a device.
+        apart: drafters have devices of their own, which are not among ``devices``.
     """
 
     tables: Mapping[str, Array]
@@ -76,7 +79,8 @@ class StepCost:
     notes: tuple[str, ...] = field(default=())
     overlap: Nano | None = None
     rank: Rank | None = field(default=None, repr=False, compare=False)
-    drafters: int = 0
+    apart: bool = False
+    doubt: tuple[float, float] = (0.0, 0.0)
 
 
 def step_cost(
@@ -129,15 +133,20 @@ def step_cost(
         "base": np.where(n > 0, attention["base"] + attention["state"] * n, 0.0),
         "slope": np.where(n > 0, slope, 0.0),
     }
+    doubted = 0.0
     if nano is not None:
         refuse(kernels["rank"], group.limit, group.device.power.max)
         # rounded up, which charges no less, so that batches of one layout share what the schedules take
         most, room = 1 << (max_batch - 1).bit_length(), 2 ** (np.ceil(8 * np.log2(kv_blocks * engine.block)) / 8)
         cut = (*key, nano, host.kernels, most, room)
         if cut not in shared:
-            shared[cut] = overlapped(kernels["rank"], nano, GRID, tables, attention, most, room, host.kernels)
-        tables |= {k: v if k == "dense" else v[: max_batch + 1] for k, v in shared[cut].items()}
-        notes = (*notes, NOTE)
+            shared[cut] = (
+                overlapped(kernels["rank"], nano, GRID, tables, attention, most, room, host.kernels),
+                doubt(kernels["rank"], nano, most, room, host.kernels),
+            )
+        found, doubted = shared[cut]
+        tables |= {k: v if k == "dense" else v[: max_batch + 1] for k, v in found.items()}
+        notes = (*notes, NOTE, DOUBT.format(spread=gain_spread(), doubt=doubted))
     block_bytes = engine.block * attention["kv_bytes"] / pp  # a stage holds its own layers' cache
     scalars = {
         "full_share": full_share, "window_share": 1.0 - full_share, "window": attention["window"],
@@ -157,7 +166,7 @@ def step_cost(
     return StepCost(
         tables=tables, scalars=scalars, parts=parts, work=kernels["work"] | {"block_bytes": block_bytes}, api=host.api,
         api_token=host.api_token, devices=layout.tensor_parallel * pp * layout.attention_dp, spread=spread, notes=notes,
-        overlap=nano, rank=kernels["rank"],
+        overlap=nano, rank=kernels["rank"], doubt=(doubted, doubted),
     )  # fmt: skip
 
 

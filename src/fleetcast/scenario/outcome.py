@@ -55,7 +55,8 @@ class Outcome:
         plan: the complete plan's table.
         breakdown: ``{"time": {term: s}, "energy": {term: J}, "memory": {term: B}}``, and with prefix caches
             ``{"prompts": {where: tokens}}``.
-        resources: one row per replica: name, devices, busy share, peak fill, requests.
+        resources: one row per replica: name, devices, busy share, peak fill, requests; and one for the drafters that a
+            replica has on devices of their own: name, devices, share of the time in which they draft.
         notes: what was defaulted or transferred, in sentences.
         provenance: seed, version, digests of the inputs.
         record: the event log, if it was asked for.

@@ -6,72 +6,36 @@ The same type says what is already decided (a part), what shall be searched (a l
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import msgspec
 
 from fleetcast.base.errors import SpecError, closest
 from fleetcast.base.spec import Spec, convert, to_builtins
-from fleetcast.base.units import Bytes
+from fleetcast.scenario.drafts import check_drafts, drafts_by_model, drafts_elsewhere
 
 Table = dict[str, Any]
 
-ROLES = ("all", "prefill", "decode")
+ROLES = ("all", "prefill", "decode", "draft")
 """What the replicas of a pool do; the kernel numbers them in this order."""
 PHASES = ("together", "split")
 DTYPES = ("fp32", "bf16", "fp16", "fp8", "fp8-weights", "int8", "int4", "mxfp4", "nvfp4")
 KV_DTYPES = ("auto", "fp32", "bf16", "fp16", "fp8", "int8", "int4")
 OVERLAPS = ("none", "nano")
 PLACEMENTS = ("contiguous", "balanced")
-DRAFTING = ("model", "acceptance", "drafter_correlation", "lookups", "pipelined")
-"""What ``speculate`` says beside its policy: see `Drafting`."""
-TIERS = ("cpu", "ssd")
-"""What ``prefix_cache`` says beside its policy: see `Tiers`."""
 LOWEST_CLOCK = 0.3
 """Least share of the top clock that the clock model covers."""
-MOST_CACHE = 1e15
-"""B: more host memory or disk per device is a slip of the pen."""
 HANDOFFS = ("text", "hidden", "cache")
 COUNTS = ("replicas", "tensor_parallel", "pipeline_parallel", "expert_parallel", "attention_dp")
-
-
-class Drafting(Spec):
-    """Who drafts tokens for speculation, and how good the drafts are.
-
-    Attributes:
-        model: of the drafter, by catalogue name or path. None for n-grams.
-        pipelined: each drafter runs on a device of its own, and drafts for half of the batch while the other half is
-            checked; else they run on the pool's devices, before each check.
-        acceptance: chance that a drafted token is accepted where those before it were; a list gives one per
-            position, a name a published profile; None = assumed.
-        drafter_correlation: of several drafters, from 0 = independent to 1 = copies of one another.
-        lookups: share of calls for which an n-gram lookup finds a draft.
-    """
-
-    model: str | None = None
-    acceptance: float | str | tuple[float, ...] | None = None
-    drafter_correlation: float = 0.5
-    lookups: float = 1.0
-    pipelined: bool = False
-
-
-class Tiers(Spec):
-    """Where cached prefixes go that the devices have no room for.
-
-    Attributes:
-        cpu: host memory for them, per device.
-        ssd: local disk for them, per device; ``fleet.ssd`` says how fast it is.
-    """
-
-    cpu: Bytes = 0.0
-    ssd: Bytes = 0.0
 
 
 class Pool(Spec):
     """Replicas that serve alike. A tuple means: search these values; None means: not decided.
 
     Attributes:
-        role: "all" = prefill and decode; "prefill" = up to the first token, then the cache moves to a "decode" pool.
+        role: "all" = prefill and decode; "prefill" = up to the first token, then the cache moves to a "decode" pool;
+            "draft" = drafts for the pools that speculate, each replica for one of theirs.
         on: name of the fleet's group it runs on; a search left without it tries every group.
         model: catalogue name or path, instead of the workload's.
         replicas: independent copies of the model.
@@ -90,7 +54,7 @@ class Pool(Spec):
         order: who is admitted next.
         memory: who is evicted when the cache is full, and how.
         overlap: "none", or "nano": nano-batches of one iteration that use compute, memory and network at once.
-        speculate: how many tokens are drafted before the model checks them, by whom; keys of `Drafting` beside it.
+        speculate: how many tokens are drafted before the model checks them, by whom; keys in Speculation.
         prefix_cache: "off", or which cached prefix is given up first; keys of `Tiers` beside it.
     """
 
@@ -172,8 +136,27 @@ class Plan(Spec):
     cascade: tuple[Stage, ...] = ()
     power: Table | tuple[Table | str, ...] | str | None = None
 
+    @property
+    def serving(self) -> tuple[Pool, ...]:
+        """The pools that serve requests."""
+        return tuple(pool for pool in self.pools if pool.role != "draft")
+
+    @property
+    def draft(self) -> Pool | None:
+        """The pool that drafts for them, if there is one."""
+        return next((pool for pool in self.pools if pool.role == "draft"), None)
+
     def spaces(self) -> tuple[tuple[Pool, ...], ...]:
-        """Returns the pools to search, one tuple per way of placing the phases."""
+        """Returns the pools to search, one tuple per way of placing the phases, with a draft pool and without.
+
+        A plan in which no model drafts leaves the draft pool out.
+        """
+        if self.draft is not None:
+            found = []
+            for pools in itertools.product(*(_with_and_without(pool, self.draft.model) for pool in self.pools)):
+                needed = any(drafts_elsewhere(table) for pool in pools for table in as_tuple(pool.speculate))
+                found.append(tuple(pool for pool in pools if needed or pool.role != "draft"))
+            return tuple(found)
         ways = as_tuple(self.phases) or ("together",)
         prefill = replace(self.pools[0], role="prefill", speculate=None)  # nothing to draft before the first token
         split = (prefill, replace(self.pools[0], role="decode", prefix_cache=None))  # it computes no prompts
@@ -197,6 +180,19 @@ class Plan(Spec):
             passed = [f" if below {s.threshold:g}" if s.threshold is not None else "" for s in self.cascade]
             return ", then ".join(s.label() + below for s, below in zip(self.cascade, passed, strict=True))
         return " + ".join(pool_label(pool) for pool in self.pools)
+
+
+def _with_and_without(pool: Pool, model: str | None) -> list[Pool]:
+    """Returns a pool with those values of ``speculate`` that take a draft pool, which holds ``model``, and the others.
+
+    Of the others, those that draft on the pool's own devices do so with the same model, unless they name one.
+    """
+    apart = [table for table in as_tuple(pool.speculate) if drafts_elsewhere(table)]
+    others = [table for table in as_tuple(pool.speculate) if not drafts_elsewhere(table)]
+    if model is not None:
+        others = [table | {"model": table.get("model", model)} if drafts_by_model(table) else table for table in others]
+    parts = [part for part in (apart, others) if part]
+    return [replace(pool, speculate=tuple(part) if len(part) > 1 else part[0]) for part in parts] or [pool]
 
 
 def pool_label(pool: Pool) -> str:
@@ -251,6 +247,7 @@ def read_plan(table: Table, path: str = "plan") -> Plan:
     for pool, place in zip(plan.pools, places, strict=True):
         _check_pool(pool, place)
     _check_roles(plan, path)
+    check_drafts([to_builtins(pool) for pool in plan.pools], places, path)
     return plan
 
 
@@ -279,6 +276,11 @@ def _phases(asked: Any, pools: int, path: str) -> str | tuple[str, ...] | None:
 
 def _check_roles(plan: Plan, path: str) -> None:
     roles = {pool.role for pool in plan.pools}
+    if roles == {"draft"}:
+        raise SpecError(
+            f"{path}.pools", "only draft", value=["draft"], limit="a pool that serves requests",
+            hint="Add [[plan.pools]] with speculate for the model that is drafted for",
+        )  # fmt: skip
     for role, other in (("prefill", "decode"), ("decode", "prefill")):
         if role in roles and not roles & {other, "all"}:
             raise SpecError(
@@ -315,56 +317,6 @@ def _check_pool(pool: Pool, path: str) -> None:
                     f"{path}.{name}", "is unknown", value=value,
                     limit=f"one of {', '.join(known)}", hint=closest(value, known).capitalize(),
                 )  # fmt: skip
-
-
-def drafting_of(table: Any, path: str) -> tuple[Any, Drafting]:
-    """Returns what a ``speculate`` table says of the policy, and of who drafts.
-
-    Raises:
-        SpecError: an acceptance, correlation or share outside 0 to 1, or a model where none drafts.
-    """
-    if not isinstance(table, dict):
-        return table, Drafting()
-    found: Drafting = convert({k: v for k, v in table.items() if k in DRAFTING}, Drafting, path)
-    if isinstance(found.acceptance, tuple) and not found.acceptance:
-        raise SpecError(f"{path}.acceptance", "is empty", limit="one rate per position", hint="Or leave it out")
-    rates = found.acceptance if isinstance(found.acceptance, tuple) else (found.acceptance,)
-    for name, values in (
-        ("acceptance", rates), ("drafter_correlation", (found.drafter_correlation,)), ("lookups", (found.lookups,)),
-    ):  # fmt: skip
-        for value in values:
-            if isinstance(value, float | int) and not 0.0 <= value <= 1.0:
-                raise SpecError(f"{path}.{name}", "is out of range", value=value, limit="0 to 1")
-    kind = table.get("kind")
-    if kind in ("off", "ngram") and found.model is not None:
-        raise SpecError(
-            f"{path}.model", f"is not used by '{kind}'", value=found.model, hint='Leave it out, or use kind = "fixed"'
-        )
-    return {k: v for k, v in table.items() if k not in DRAFTING}, found
-
-
-def caching_of(table: Any, path: str) -> tuple[Any, Tiers] | None:
-    """Returns what a ``prefix_cache`` table says of the policy, and of the tiers; None for "off" and where it is open.
-
-    Raises:
-        SpecError: a tier below 0, or tiers beside "off".
-    """
-    asked = {"kind": table} if isinstance(table, str) else table
-    if not isinstance(asked, dict):
-        return None if asked is None else (asked, Tiers())
-    found: Tiers = convert({k: v for k, v in asked.items() if k in TIERS}, Tiers, path)
-    for name in TIERS:
-        if not 0.0 <= getattr(found, name) <= MOST_CACHE:
-            raise SpecError(
-                f"{path}.{name}", "is out of range", value=getattr(found, name), limit=f"0 to {MOST_CACHE:g} B"
-            )
-    rest = {k: v for k, v in asked.items() if k not in TIERS}
-    if rest.get("kind") != "off":
-        return rest, found
-    if len(asked) > 1:
-        name = next(k for k in asked if k != "kind")
-        raise SpecError(f"{path}.{name}", "has nothing to say beside 'off'", value=asked[name], hint="Leave it out")
-    return None
 
 
 def clock_of(pool: Pool) -> float:

@@ -19,10 +19,12 @@ from fleetcast.scenario.plan import Plan, Pool, Table, replace
 from fleetcast.scenario.workload.precision import as_engine
 from fleetcast.scenario.workload.prefixes import shared_tokens
 from fleetcast.search.bounds import Floor, demand, floor_of
+from fleetcast.search.drafters import Taken, crowded, drafted, drafting, taken
 from fleetcast.search.overlap import tuned
 from fleetcast.search.pace import SLACK, Pace, Traffic, least_attention, pace
 from fleetcast.search.space import Space, combine
-from fleetcast.sim.serving.completing import fill
+from fleetcast.sim.serving.completing import decided_draft, fill
+from fleetcast.sim.serving.drafting import ELSEWHERE
 from fleetcast.sim.serving.setting import Server, Setting, frozen, kv_dtype_of
 
 SPEED_BATCH = 64
@@ -38,7 +40,7 @@ class Candidate:
         rows: layouts, one per pool.
         layout: number of what is all alike but for the batch policies: rows, engine, dtypes, clock, other policies.
         plan: with every pool complete.
-        servers: one per pool.
+        servers: one per pool that serves.
         floor: what it takes at least.
     """
 
@@ -53,6 +55,11 @@ class Candidate:
     def devices(self) -> int:
         """Devices it takes."""
         return self.plan.devices()
+
+    @cached_property
+    def taken(self) -> Taken:
+        """Devices it takes of each group."""
+        return taken(self.servers, self.plan.serving)
 
 
 def bound(state: Setting, c: Candidate, path: str, sign: int, floor: Floor | None = None) -> float:
@@ -69,7 +76,7 @@ def bound(state: Setting, c: Candidate, path: str, sign: int, floor: Floor | Non
         floor: sharper than the candidate's own.
     """
     floor = floor or c.floor
-    shares = [(s.group, p.devices()) for s, p in zip(c.servers, c.plan.pools, strict=True)]
+    shares = c.taken
     if path == "devices":
         return float(c.devices)
     if path == "makespan":
@@ -97,21 +104,21 @@ def same(a: Candidate, b: Candidate, outcome: Outcome) -> bool:
         return False
     limited, truncated = outcome.provenance["batch_limited"], outcome.provenance["budget_truncated"]
     tight = False
-    for one, other in zip(a.servers, b.servers, strict=True):
-        if one is other:
+    for mine, other in zip(a.servers, b.servers, strict=True):
+        if mine is other:
             continue
-        if not (hasattr(one.batch, "rule") and type(one.batch) is type(other.batch)):
+        if not (hasattr(mine.batch, "rule") and type(mine.batch) is type(other.batch)):
             return False
-        if _rest(one.pool) != _rest(other.pool):
+        if _rest(mine.pool) != _rest(other.pool) or drafting(mine) != drafting(other):
             return False
-        low, high = one.batch.rule(), other.batch.rule()
+        low, high = mine.batch.rule(), other.batch.rule()
         if low[2:] != high[2:] or low.max_batch > high.max_batch or low.budget > high.budget:
             return False
         if (limited and low.max_batch != high.max_batch) or (truncated and low.budget != high.budget):
             return False
         if len(a.servers) > 1 and min(low.max_batch, SPEED_BATCH) != min(high.max_batch, SPEED_BATCH):
             return False
-        tight |= _free(one) != _free(other)
+        tight |= _free(mine) != _free(other)
     if not tight:
         return True
     if any(s.pool.role != "all" for s in a.servers):
@@ -173,23 +180,30 @@ def fit(state: Setting, space: Space) -> Fitted:
     traffics: dict[int, Traffic] = {}
     apart = [_apart(variants) for variants in space.variants]
     layouts: dict[Any, int] = {}
+    unmatched: dict[str, Any] | None = None
     for rows in combinations:
         for choice in _choices(space, len(rows)):
             found = [servers[_shape(space, row)][v] for row, v in zip(rows, choice, strict=True)]
             if any(isinstance(s, Infeasible) for s in found):
                 continue
-            complete = tuple(s for s in found if isinstance(s, Server))
-            floor = _floor(_traffic(state, complete, traffics), space, rows, complete, paces, floors)
-            pools = [
-                replace(s.pool, replicas=int(space.rows["replicas"][row]))
-                for s, row in zip(complete, rows, strict=True)
-            ]
+            fixed = [space.replicas(row) for row in rows]
+            pools = [replace(s.pool, replicas=n) for s, n in zip(found, fixed, strict=True) if isinstance(s, Server)]
+            matched = drafted(state, [s for s in found if isinstance(s, Server)], pools)
+            if isinstance(matched, Infeasible):
+                unmatched = unmatched or _rejection("the drafters, beside their targets", matched)
+                continue
+            complete, whole = matched
+            serving = [row for row, pool in zip(rows, whole, strict=True) if pool.role != "draft"]
+            floor = _floor(_traffic(state, complete, traffics), space, serving, complete, paces, floors)
             kinds = tuple(apart[space.rows["pool"][row]][v] for row, v in zip(rows, choice, strict=True))
             layout = layouts.setdefault((rows, kinds), len(layouts))
-            plan = space.plan(pools)
-            if not _room_for_drafters(complete, pools):
-                continue
-            candidates.append(Candidate(len(candidates), rows, layout, plan, complete, floor))
+            made = Candidate(len(candidates), rows, layout, space.plan(whole), complete, floor)
+            if (why := crowded(made.taken)) is None:
+                candidates.append(made)
+            else:
+                unmatched = unmatched or _rejection("the drafters, beside their targets", why)
+    if unmatched is not None and not candidates:
+        rejected.append(unmatched)
     every = _enumerated(space, usable, len(combinations))
     return Fitted(tuple(candidates), tuple(rejected), every, (*space.lines, *how))
 
@@ -210,16 +224,6 @@ def fit_all(state: Setting, found: Sequence[Space]) -> Fitted:
     rejected = {(row["family"], row["constraint"]): row for part in reversed(parts) for row in part.rejected}
     lines = tuple(line for part in parts for line in part.lines)
     return Fitted(tuple(candidates), tuple(rejected.values()), sum(p.enumerated for p in parts), lines)
-
-
-def _room_for_drafters(servers: Sequence[Server], pools: Sequence[Pool]) -> bool:
-    """Whether the groups hold the devices of drafters too, which a layout does not count."""
-    if not any(pool.drafters() for pool in pools):
-        return True
-    taken: dict[str, int] = {}
-    for server, pool in zip(servers, pools, strict=True):
-        taken[server.group.name] = taken.get(server.group.name, 0) + pool.devices()
-    return all(taken[s.group.name] <= s.group.count for s in servers)
 
 
 def refusal(state: Setting, space: Space) -> tuple[str, Infeasible] | None:
@@ -244,7 +248,14 @@ def refusal(state: Setting, space: Space) -> tuple[str, Infeasible] | None:
             wrong = [*tried.values()] or list(space.misfits)
             return min(wrong, key=lambda found: found[1].need / max(found[1].have, 1e-9))
     every = np.ones(len(space.rows), dtype=bool)
-    return None if combine(space, every)[0] else _crowded(space, every)
+    if not combine(space, every)[0]:
+        return _crowded(space, every)
+    if any(template.role == "draft" for template in space.templates):
+        found = fit(state, space)
+        if not found.candidates:  # each fits alone, so the last that was rejected is what they are not together
+            why = dict(found.rejected[-1])
+            return why.pop("family"), Infeasible(**why)
+    return None
 
 
 def _crowded(space: Space, usable: NDArray[np.bool_]) -> tuple[str, Infeasible]:
@@ -286,7 +297,12 @@ def _served(state: Setting, space: Space, row: int) -> Iterator[Server | Infeasi
             yield known
             continue
         try:
-            server = state.server(_decided(state, space.pool(row, variant)))
+            pool = space.pool(row, variant)
+            draft = next((t for t in space.templates if t.role == "draft"), None)
+            if pool.role == "draft":
+                server = state.server(decided_draft(state, pool))
+            else:
+                server = state.server(_decided(state, pool, draft), ELSEWHERE if draft is not None else None)
             if (cut := server.model.misfit(server.layout, server.precision)) is not None:
                 raise cut  # a measured plan may say so and be simulated; none is proposed that engines refuse to load
             yield server
@@ -295,17 +311,17 @@ def _served(state: Setting, space: Space, row: int) -> Iterator[Server | Infeasi
             yield why
 
 
-def _decided(state: Setting, pool: Pool) -> Pool:
+def _decided(state: Setting, pool: Pool, draft: Pool | None) -> Pool:
     """The pool with every choice made, the cache's dtype too."""
-    done = fill(state, replace(pool, overlap=None))
+    done = fill(state, replace(pool, overlap=None), draft=draft)
     precision = as_engine(str(done.dtype), state.model_named(done.model).precision)
     done = replace(done, kv_dtype=kv_dtype_of(str(done.kv_dtype), engine(str(done.engine)), precision))
-    return tuned(state, replace(done, overlap=pool.overlap))
+    return tuned(state, replace(done, overlap=pool.overlap), ELSEWHERE if draft is not None else None)
 
 
 def _needs_more(variant: Table, least: Table) -> bool:
     """Whether ``variant`` differs from ``least`` only in a larger batch policy of the same kind."""
-    if any(variant[k] != least[k] for k in variant if k != "batch"):
+    if "batch" not in variant or any(variant[k] != least[k] for k in variant if k != "batch"):
         return False
     a, b = variant["batch"], least["batch"]
     return a.keys() == b.keys() and all(
@@ -353,7 +369,7 @@ def _paced(server: Server) -> Any:
     p = server.pool
     return (
         p.engine, p.dtype, p.kv_dtype, p.activation_dtype, p.clock, p.model, rule, least, server.cost.overlap,
-        frozen(p.speculate), p.expert_placement,
+        frozen(p.speculate), p.expert_placement, drafting(server),
     )  # fmt: skip
 
 

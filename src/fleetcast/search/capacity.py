@@ -178,10 +178,12 @@ def _with_fleet(scenario: Scenario, devices: str) -> Scenario:
     ((_, wanted),) = parse_devices(devices, "kinds", Path(scenario.folder))
     fleet = scenario.fleet
     price = {n: value for n, value in fleet.price.items() if _names(n, wanted)}
-    pools = tuple(msgspec.structs.replace(pool, on=None) for pool in scenario.plan.pools[:1])
+    plan = scenario.plan
+    kept = (plan.serving[0], plan.draft)
+    pools = tuple(msgspec.structs.replace(pool, on=None) for pool in plan.pools if pool in kept)
     return msgspec.structs.replace(
         scenario, fleet=msgspec.structs.replace(fleet, devices=devices, groups=(), link="", network="", price=price),
-        plan=Plan(pools=pools, route=scenario.plan.route),
+        plan=Plan(pools=pools, route=plan.route),
     )  # fmt: skip
 
 

@@ -20,13 +20,14 @@ from fleetcast.sim.serving.setting import Setting
 def heuristic(state: Setting) -> Plan:
     """Returns the heuristic plan, complete; on a mixed fleet one pool per group, of those where the model fits.
 
-    What ``[plan]`` decides beside the degrees (engine, dtype, batch, ...) is kept.
+    What ``[plan]`` decides beside the degrees (engine, dtype, batch, ...) is kept; a draft pool is left out.
 
     Raises:
         Infeasible: the model fits on no group.
         SpecError: ``[plan]`` lists values to search.
     """
-    template = state.scenario.plan.pools[0]
+    asked = state.scenario.plan
+    template = asked.serving[0] if asked.draft is None else replace(asked.serving[0], speculate=None)
     pools: list[Pool] = []
     refusal: Infeasible | None = None
     for group in (g for g in state.tree.groups if template.on in (None, g.name)):

@@ -91,13 +91,13 @@ def missed(
 
 def _devices(c: Candidate) -> Devices:
     count: Counter[str] = Counter()
-    for server, pool in zip(c.servers, c.plan.pools, strict=True):
-        count[server.group.name] += pool.devices()
+    for group, devices in c.taken:
+        count[group.name] += devices
     return tuple(count.items())
 
 
 def _row(near: _Near, on: Devices, every: bool) -> dict[str, Any]:
-    pools = near.candidate.plan.pools
+    pools = near.candidate.plan.serving
     return {
         "layout": near.candidate.plan.label(), "devices": near.candidate.devices, "on": dict(on),
         "batch": pools[0].batch if len(pools) == 1 else [pool.batch for pool in pools],

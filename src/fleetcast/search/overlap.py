@@ -268,7 +268,7 @@ def steady_batch(state: Setting, tokens: float, capacity: float) -> Batch:
     return Batch(decodes + fresh, decodes, decodes * reach, fresh / prompt, fresh * (prompt + 1.0) / 2.0, fresh)
 
 
-def tuned(state: Setting, pool: Pool) -> Pool:
+def tuned(state: Setting, pool: Pool, draft: Pool | None = None) -> Pool:
     """Returns ``pool`` with nano-batches chosen for its layout and the scenario's traffic, where it asks for any.
 
     A table that names its splits is kept as it is. Where the world would charge a full iteration no less for being cut,
@@ -277,6 +277,7 @@ def tuned(state: Setting, pool: Pool) -> Pool:
     Args:
         state: the scenario.
         pool: complete but for ``overlap``, which may be "nano" or a table without splits.
+        draft: what drafts for it, see `Setting.server`.
 
     Raises:
         Infeasible: the pool does not fit, or overlap is not modelled for it.
@@ -287,7 +288,7 @@ def tuned(state: Setting, pool: Pool) -> Pool:
     asked = dict(pool.overlap) if isinstance(pool.overlap, dict) else {"kind": "nano"}
     if "splits" in asked:
         return replace_pool(pool, overlap=table_of(nano))
-    server = state.server(replace_pool(pool, overlap=None))
+    server = state.server(replace_pool(pool, overlap=None), draft)
     budget = min(sizes(server.batch)[1], int(GRID[-1]))
     key = (
         pool.on, pool.model, server.layout, server.precision, server.kv_dtype, server.engine.id, pool.clock, budget,
@@ -299,7 +300,7 @@ def tuned(state: Setting, pool: Pool) -> Pool:
         batch = steady_batch(state, budget, server.room.tokens)
         scale = server.engine.host_on(server.group.device.id).kernels
         found = tune(server.cost.rank, batch, scale, nano.gain)
-        cut = state.server(replace_pool(pool, overlap=table_of(found))).cost
+        cut = state.server(replace_pool(pool, overlap=table_of(found)), draft).cost
         gains = charged(cut, batch) < charged(server.cost, batch)
         state.overlaps[key] = table_of(found) | asked if gains else None
     return replace_pool(pool, overlap=state.overlaps[key])
@@ -314,10 +315,11 @@ def charged(cost: StepCost, batch: Batch) -> float:
 
 
 def timelines(state: Setting) -> dict[int, Record]:
-    """Returns, by pool of a scenario's complete plan, the timeline of a full iteration where nano-batches run it."""
+    """Returns, by serving pool of a scenario's complete plan, the timeline of a full iteration under nano-batches."""
     found = {}
-    for i, pool in enumerate(state.scenario.plan.pools):
-        nano, server = nano_of(pool.overlap), state.server(pool)
+    plan = state.scenario.plan
+    for i, (pool, server) in enumerate(zip(plan.serving, state.servers(plan), strict=True)):
+        nano = nano_of(pool.overlap)
         if nano is not None and server.cost.rank is not None:
             batch = steady_batch(state, min(sizes(server.batch)[1], int(GRID[-1])), server.room.tokens)
             found[i] = timeline(server.cost.rank, nano, batch)

@@ -255,7 +255,7 @@ class Hunt:
     def _api(self, c: Candidate, part: Outcome) -> Floats:
         served = part.requests
         assert served is not None
-        replicas = [s for s, p in zip(c.servers, c.plan.pools, strict=True) for _ in range(int(p.replicas or 1))]  # type: ignore[arg-type]
+        replicas = [s for s, p in zip(c.servers, c.plan.serving, strict=True) for _ in range(int(p.replicas or 1))]  # type: ignore[arg-type]
         fixed = np.array([s.cost.api for s in replicas])[served.began]
         each = np.array([s.cost.api_token for s in replicas])[served.began]
         return np.asarray(fixed + each * self.state.requests.prompt[: len(fixed)], dtype=np.float64)
@@ -295,9 +295,7 @@ def _ranking(hunt: Hunt, fitted: Fitted, feasible: int, notes: Sequence[str]) ->
         "simulated": len(hunt.done),
     }  # fmt: skip
     identical = tuple(
-        tuple(
-            {"batch": p.batch} for t in sorted(twins.get(c.index, []), key=lambda t: t.index) for p in t.plan.pools[:1]
-        )
+        tuple({"batch": t.plan.serving[0].batch} for t in sorted(twins.get(c.index, []), key=lambda t: t.index))
         for c, _ in shown
     )
     return Ranking(

@@ -115,7 +115,7 @@ class Ranking:
 def label(outcome: Outcome) -> str:
     """Returns the short name of an outcome's plan, with its batch policy."""
     plan = read_plan(dict(outcome.plan))
-    batch = plan.pools[0].batch
+    batch = plan.serving[0].batch
     said = " ".join(str(v) for v in batch.values()) if isinstance(batch, dict) else ""
     return f"{plan.label()} {said}".strip()
 

@@ -11,6 +11,7 @@ What the space holds by default, per leaf group of the fleet:
   Attention-DP: where it saves something, i.e. experts or latent attention (MLA).
 - replicas: as many as fit, and every smaller number (from 64 on, numbers about 3 % apart). TP x attention-DP ranks
   that fit a node never straddle two.
+- a draft pool: TP and group as above, as many replicas as the other pools' drafters take.
 - batch: the engine's default policy and chunked prefill; chunk 512, 2048, 8192; max_batch 64, 256, 1024.
 - several groups: each alone, and every set of them at once with one layout per group that fills it, all pools under
   one variant.
@@ -34,7 +35,7 @@ from fleetcast.scenario.fleet.tree import Group
 from fleetcast.scenario.plan import Plan, Pool, Table, as_tuple, replace
 from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.search.variants import describe_space, variants_of
-from fleetcast.sim.serving.completing import check_power, route_of
+from fleetcast.sim.serving.completing import check_power, named_draft, route_of
 from fleetcast.sim.serving.setting import Setting
 
 EACH = 64
@@ -84,6 +85,11 @@ class Space:
             pipeline_parallel=pp, expert_parallel=ep, attention_dp=adp, **variant,
         )  # fmt: skip
 
+    def replicas(self, row: int) -> int | None:
+        """Returns the replicas of a layout; None where they follow from the other pools', of an open draft pool."""
+        template = self.templates[self.rows[row]["pool"]]
+        return None if template.role == "draft" and template.replicas is None else int(self.rows[row]["replicas"])
+
     def plan(self, pools: Iterable[Pool]) -> Plan:
         """Returns the plan of some pools."""
         return Plan(pools=tuple(pools), route=self.route)
@@ -122,13 +128,16 @@ def enumerate_space(state: Setting, templates: tuple[Pool, ...] | None = None) -
         SpecError: ``[plan]`` lists values that contradict each other, so that nothing is left.
     """
     templates, groups = templates or state.scenario.plan.pools, state.tree.groups
+    serving = [template for template in templates if template.role != "draft"]
+    templates = tuple(named_draft(state, serving, t) if t.role == "draft" else t for t in templates)
     found, misfits = [], []
     for index, template in enumerate(templates):
         model = state.model_named(template.model)
         for g, group in enumerate(groups):
             if template.on is not None and group.name != template.on:
                 continue
-            rows, wrong = layouts(model, group, template)
+            follows = template.role == "draft" and template.replicas is None
+            rows, wrong = layouts(model, group, replace(template, replicas=1) if follows else template)
             rows["pool"], rows["group"] = index, g
             found.append(rows)
             misfits += wrong if len(rows) or wrong else [_too_few(group, template)]

@@ -12,6 +12,7 @@ from fleetcast.base.spec import kinds
 from fleetcast.cost.engine import engine
 from fleetcast.cost.overlap.nano import nano_of
 from fleetcast.policy import batch as batch_family
+from fleetcast.scenario.drafts import UNSPLIT
 from fleetcast.scenario.fleet.tree import Group
 from fleetcast.scenario.plan import Pool, Table, as_tuple
 from fleetcast.sim.serving.setting import DEFAULT_ENGINE
@@ -25,13 +26,18 @@ BY_ROLE: dict[str, Table] = {"prefill": {"max_batch": [64], "chunk": [2048, 8192
 
 
 def variants_of(template: Pool) -> Iterator[Table]:
-    """Yields everything but the layout that a pool leaves open: engine, dtypes, policies, one value each."""
+    """Yields everything but the layout that a pool leaves open: engine, dtypes, policies, one value each.
+
+    A draft pool has no policies: it does what its targets' say.
+    """
     for name in as_tuple(template.engine) or (DEFAULT_ENGINE,):
         profile = engine(name)
         choices: dict[str, Sequence[Any]] = {
             "dtype": as_tuple(template.dtype) or (None,),
             "kv_dtype": as_tuple(template.kv_dtype) or (None,),
             "clock": as_tuple(template.clock) or (None,),
+        }
+        serving: dict[str, Sequence[Any]] = {
             "expert_placement": as_tuple(template.expert_placement) or (None,),
             "order": _tables(template.order, profile.order),
             "memory": _tables(template.memory, profile.memory),
@@ -40,6 +46,8 @@ def variants_of(template: Pool) -> Iterator[Table]:
             "prefix_cache": _expanded(template.prefix_cache),
             "batch": batches(template.batch, profile.batch, template.role),
         }
+        if template.role != "draft":
+            choices |= serving
         for values in itertools.product(*choices.values()):
             yield {"engine": name} | dict(zip(choices, values, strict=True))
 
@@ -137,20 +145,26 @@ def describe_space(
     lines = []
     for template, choices, count in zip(templates, variants, layouts, strict=True):
         where = template.on or ", ".join(f"{g.count} x {g.device.id}" for g in groups)
-        open_ = [short for name, short in DEGREES.items() if not isinstance(getattr(template, name), int)]
+        drafts = template.role == "draft"  # whose replicas follow from the others'
+        open_ = [
+            short for name, short in DEGREES.items()
+            if not isinstance(getattr(template, name), int) and not (drafts and name == "replicas")
+        ]  # fmt: skip
         what = "one layout on" if count == 1 else f"every {' x '.join(open_)} on 1 to all of"
         fixed = [
             f"{name} {_said(getattr(template, name))}"
             for name in template.__struct_fields__
-            if name not in ("role", "on", "batch") and getattr(template, name) is not None
+            if name not in ("role", "on", "batch", *(UNSPLIT if drafts else ())) and getattr(template, name) is not None
         ]
         given = f" ({'; '.join(fixed)})" if fixed else ""
-        tables = [v["batch"] for i, v in enumerate(choices) if v["batch"] not in [w["batch"] for w in choices[:i]]]
+        batches_ = [v.get("batch") for v in choices]
+        tables = [table for i, table in enumerate(batches_) if table is not None and table not in batches_[:i]]
         policies = "the batch policy" if len(tables) == 1 else f"{len(tables)} batch policies:"
-        others = len(choices) // len(tables)
+        told = f"; {policies} {_spread(tables)}" if tables else ""
+        others = len(choices) // max(1, len(tables))
         more = f", {others} variants of the other choices" if others > 1 else ""
         role = "" if template.role == "all" else f"{template.role}: "
-        lines.append(f"{role}{what} {where}{given}; {policies} {_spread(tables)}{more}")
+        lines.append(f"{role}{what} {where}{given}{told}{more}")
     return tuple(lines)
 
 

@@ -77,7 +77,7 @@ def check_grid(state: Setting) -> Iterator[Remark]:
 
 def check_weights(state: Setting) -> Iterator[Remark]:
     """The model's weights fit into the memory of some group of the fleet."""
-    pools = state.scenario.plan.pools
+    pools = state.scenario.plan.serving
     dtypes = {d for pool in pools for d in as_tuple(pool.dtype)} or {"auto"}
     try:
         need = min(state.model.weight_bytes(dtype=d) for d in dtypes)
@@ -151,7 +151,7 @@ def check_slo(state: Setting) -> Iterator[Remark]:
     per_token = [v for k, v in limits.items() if k.startswith("tpot")]
     if not per_token:
         return
-    dtypes = {d for pool in state.scenario.plan.pools for d in as_tuple(pool.dtype)} or {"auto"}
+    dtypes = {d for pool in state.scenario.plan.serving for d in as_tuple(pool.dtype)} or {"auto"}
     model = state.model
     try:
         bytes_ = min(as_engine(d, model.precision).bytes_per_weight("ffn") * model.active_params() for d in dtypes)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fleetcast.base.show import show
-from fleetcast.scenario.plan import TIERS
+from fleetcast.scenario.caches import TIERS
 from fleetcast.view.words import UNKNOWN, policy_brief, pools_of
 
 if TYPE_CHECKING:
@@ -17,9 +17,15 @@ def choice(key: str) -> Callable[[Mapping[str, Any]], str]:
     """Returns what names one choice of a plan's pools: ``swap``, or ``fifo + shortest_prompt`` where they differ."""
 
     def named(table: Mapping[str, Any]) -> str:
-        return " + ".join(dict.fromkeys(_kind(pool.get(key)) for pool in pools_of(table)))
+        pools = [pool for pool in pools_of(table) if not drafting(pool) or pool.get(key) is not None]
+        return " + ".join(dict.fromkeys(_kind(pool.get(key)) for pool in pools))
 
     return named
+
+
+def drafting(pool: Mapping[str, Any]) -> bool:
+    """Whether a pool's table is that of a draft pool, which has no policies."""
+    return pool.get("role") == "draft"
 
 
 def _kind(value: Any) -> str:
@@ -31,7 +37,7 @@ def _kind(value: Any) -> str:
 
 def overlap_brief(table: Mapping[str, Any]) -> str:
     """Returns ``none``, or how many nano-batches an iteration is cut into: ``2 nano-batches``."""
-    cuts = (pool.get("overlap") for pool in pools_of(table))
+    cuts = (pool.get("overlap") for pool in pools_of(table) if not drafting(pool))
     return " + ".join(
         dict.fromkeys(f"{len(c['splits'])} nano-batches" if isinstance(c, Mapping) else "none" for c in cuts)
     )
@@ -39,20 +45,22 @@ def overlap_brief(table: Mapping[str, Any]) -> str:
 
 def drafts_brief(table: Mapping[str, Any]) -> str:
     """Returns ``off``, or who drafts how much: ``fixed 4 by llama-3.2-1b``, ``minions by 3 x opt-125m, apart``."""
-    pools = [pool for pool in pools_of(table) if pool.get("role") != "prefill"]
-    return " + ".join(dict.fromkeys(_drafts(pool.get("speculate")) for pool in pools))
+    pools = [pool for pool in pools_of(table) if pool.get("role") not in ("prefill", "draft")]
+    apart = any(map(drafting, pools_of(table)))
+    return " + ".join(dict.fromkeys(_drafts(pool.get("speculate"), apart) for pool in pools))
 
 
-def _drafts(value: Any) -> str:
+def _drafts(value: Any, apart: bool) -> str:
     if not isinstance(value, Mapping):
         return "off" if value is None else str(value)
     said = " ".join(str(value[key]) for key in ("kind", "length") if key in value)
     if "model" in value:
         count = int(value.get("drafters", 1))
         said += f" by {f'{count} x ' if count > 1 else ''}{value['model']}"
+        apart = bool(value.get("pipelined", apart))
     if isinstance(value.get("acceptance"), float):
         said += f" at {value['acceptance']:g}"
-    return said + (", apart" if value.get("pipelined") else "")
+    return said + (", apart" if apart and "model" in value else "")
 
 
 def prefixes_brief(table: Mapping[str, Any]) -> str:

@@ -174,7 +174,7 @@ def needs_view(scenario: Scenario, needs: Sequence[Need], width: int) -> Rendera
             rows.append((need.kind, f"> {need.most}", words.UNKNOWN, need.constraint or _nearest(need)))
     parts: list[RenderableType] = [Text(words.question(scenario, goals=False, fleet=False), style="dim"), Text()]
     parts.append(rows_table(("Device", "Needed", "$/M tok", "Plan"), rows, right=(1, 2), width=width))
-    pool = scenario.plan.pools[0]
+    pool = scenario.plan.serving[0]
     if all(isinstance(n, int) for n in (pool.replicas, pool.tensor_parallel, pool.pipeline_parallel)):
         parts.append(Text("[plan] fixes the layout: leave replicas open to have other sizes tried", style="dim"))
     return Group(*parts)

@@ -63,6 +63,8 @@ def policy_name(table: Mapping[str, Any]) -> str:
     """Returns the batch policy in brief: ``chunked 2048, batch 256``; several pools are joined by ``+``."""
     names = []
     for pool in pools_of(table):
+        if pool.get("role") == "draft":
+            continue
         batch = pool.get("batch") or {}
         batch = {"kind": batch} if isinstance(batch, str) else batch
         parts = [str(batch.get("kind", "default"))]
@@ -338,9 +340,10 @@ PLACES = {"device": "on the devices", "cpu": "in host memory", "ssd": "on disk"}
 TERMS = {
     "gemm": "matrix products", "attention": "attention", "elementwise": "element-wise kernels", "experts": "experts",
     "communication": "communication", "head": "output head", "pipeline": "transfers between stages",
-    "host": "host work", "swap": "swapping", "idle": "idle", "busy": "clocks up", "compute": "arithmetic",
-    "memory": "memory traffic", "link": "links", "facility": "cooling and losses", "weights": "weights",
-    "kv": "KV cache", "activations": "activations", "reserve": "engine reserve", "free": "free", "other": "other",
+    "host": "host work", "swap": "swapping", "draft": "drafting", "idle": "idle", "busy": "clocks up",
+    "compute": "arithmetic", "memory": "memory traffic", "link": "links", "facility": "cooling and losses",
+    "weights": "weights", "kv": "KV cache", "activations": "activations", "reserve": "engine reserve", "free": "free",
+    "other": "other",
 }  # fmt: skip
 
 

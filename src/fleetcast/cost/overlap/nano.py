@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from fleetcast.base.errors import Infeasible, SpecError, closest
@@ -27,13 +28,17 @@ from fleetcast.base.spec import Spec, convert
 from fleetcast.cost.gemm import Gemm
 from fleetcast.cost.layers import Rank, kernel_format
 from fleetcast.cost.overlap.operators import Batch, layer_operators
-from fleetcast.cost.overlap.schedule import MEASURED, Interference, chain, run
+from fleetcast.cost.overlap.schedule import MEASURED, Interference, chain, gain_spread, run
 from fleetcast.scenario.plan import OVERLAPS
 
 Array = NDArray[np.float64]
 
 NOTE = (
     "nano-batches: NanoFlow's engine runs them, the plan's does not; how operators slow each other was profiled on A100"
+)
+DOUBT = (
+    "intervals: what sharing a device gains differs by {spread:.0%} from kernel to kernel, taken as its standard "
+    "deviation: {doubt:.1%} of a full iteration's time"
 )
 LAYERS = 4
 """Layers chained before a barrier: a schedule that is repeated, so a time that can be kept."""
@@ -191,6 +196,27 @@ def overlapped(
     dense = tables["dense"] - saved(rank, nano, grid, layers, scale)
     found = {"dense": np.where(nano.least <= grid, np.maximum(dense, 0.0), tables["dense"])}
     return found | {f"cut_{k}": v for k, v in exposed(rank, nano, attention, most, capacity, scale).items()}
+
+
+def doubt(rank: Rank, nano: Nano, most: int, capacity: float, scale: float) -> float:
+    """Returns the standard deviation of log(time) of a full iteration that the gain of sharing leaves.
+
+    By the delta method, as the secant to a gain that is lower by its own spread (`schedule.gain_spread`). Taken at
+    2,048 tokens, the larger of that with decode attention on half the cache and without; what an iteration holds beside
+    its layers is not doubted with them, so this is rather too much.
+
+    Args:
+        rank: the device.
+        nano: how iterations are cut.
+        most: sequences of a batch.
+        capacity: tokens that the cache holds.
+        scale: of the engine's kernels.
+    """
+    tokens = max(FULL, float(nano.least))
+    batches = [Batch(tokens), Batch(tokens, min(float(most), tokens / 2.0), capacity / 2.0)]
+    less = replace(nano, gain=nano.gain * max(0.0, 1.0 - gain_spread()))
+    now, then = (layers_time(rank, n, batches, scale) for n in (nano, less))
+    return float(np.abs(np.log(then / now)).max())
 
 
 def saved(rank: Rank, nano: Nano, grid: Array, layers: Array, scale: float) -> Array:

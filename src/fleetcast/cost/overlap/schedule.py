@@ -68,6 +68,20 @@ at R = 0.8 were verified in published summaries of the paper; the other points a
 verified. Network at 0.4 is the line between its neighbours."""
 
 
+def gain_spread(points: Interference = MEASURED) -> float:
+    """Returns the relative standard deviation of the gain of sharing, P - R, from kernel to kernel.
+
+    Of what was profiled there are two kernels at each share, decode attention and a collective. Half the square of the
+    difference of two draws is an unbiased estimate of their variance; over their mean, the root mean square over
+    the shares at which either gains.
+    """
+    share, *found = (np.array(column) for column in (points.share, points.memory, points.network))
+    a, b = (column - share for column in found)
+    here = a + b > 0.0
+    relative = np.abs(a - b)[here] / np.sqrt(2.0) / ((a + b)[here] / 2.0)
+    return float(np.sqrt(np.mean(relative**2)))
+
+
 @dataclass(frozen=True)
 class Schedule:
     """Operators of all nano-batches and layers, what each needs, the order of each stream, and the shares.

@@ -129,9 +129,7 @@ def _refuse_idle(serving: Serving) -> None:
         )  # fmt: skip
 
 
-def generate(
-    arrivals: Arrivals, lengths_: Lengths, sessions_: Sessions | None = None, *, seed: int = 0
-) -> Requests:
+def generate(arrivals: Arrivals, lengths_: Lengths, sessions_: Sessions | None = None, *, seed: int = 0) -> Requests:
     """Returns synthetic requests.
 
     Args:
@@ -157,9 +155,7 @@ def generate(
     return replace(found, ramp=arrivals.ramp or 0.0, think=arrivals.think or 0.0, notes=notes)
 
 
-def _conversations(
-    arrivals: Arrivals, lengths_: Lengths, sessions_: Sessions, count: int, seed: int
-) -> Requests:
+def _conversations(arrivals: Arrivals, lengths_: Lengths, sessions_: Sessions, count: int, seed: int) -> Requests:
     """Returns conversations: they begin by the arrival process, at its rate over their mean number of turns."""
     arrival_times(arrivals, 1, seed)  # says what is wrong with the process before its rate is used
     assert arrivals.rate is not None

@@ -10,11 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from fleetcast.cost.energy import Rates
 from fleetcast.cost.step import StepCost
 from fleetcast.scenario.fleet.signals import Signal, intensity
+from fleetcast.scenario.fleet.tree import Group
 from fleetcast.sim.serving.setting import Server
 
 JOULES_PER_KWH = 3.6e6
+DRAWING = ("busy", "flops", "bytes", "cache_bytes", "attention_flops")
+"""What a device's draw depends on, of `work_done`."""
 
 
 def time_terms(cost: StepCost, report: Mapping[str, Any]) -> dict[str, float]:
@@ -22,7 +26,8 @@ def time_terms(cost: StepCost, report: Mapping[str, Any]) -> dict[str, float]:
 
     With pipeline stages or attention-DP ranks the terms are those of one lane after the other, with nano-batches those
     of one operator after the other; "overlap" is what running them side by side saved, a negative number. Of decode
-    attention under nano-batches "attention" holds what it adds, so what is hidden of it is in neither.
+    attention under nano-batches "attention" holds what it adds, so what is hidden of it is in neither. "draft" is what
+    drafters on the same devices take, or the wait for those that have their own.
     """
     hist, rank, head = (np.asarray(report[k]) for k in ("hist", "hist_rank", "hist_head"))
     parts, sums = cost.parts, report["sums"]
@@ -38,7 +43,7 @@ def time_terms(cost: StepCost, report: Mapping[str, Any]) -> dict[str, float]:
         "gemm": gemm, "elementwise": stream, "experts": experts, "attention": float(sums[5]), "communication": comm,
         "head": head_time, "pipeline": hops, "host": float(sums[6]), "swap": float(sums[7]),
     }  # fmt: skip
-    if "draft" in cost.tables and not cost.drafters:
+    if "draft" in cost.tables:
         terms["attention"] -= float(sums[8])
         terms["draft"] = float(sums[8])
     rest = float(report["busy"]) - sum(terms.values())
@@ -50,6 +55,8 @@ def time_terms(cost: StepCost, report: Mapping[str, Any]) -> dict[str, float]:
 
 def work_done(cost: StepCost, report: Mapping[str, Any], output_tokens: int, requests: int) -> dict[str, float]:
     """Returns FLOP, bytes of memory, link traffic and busy seconds of one device of a replica.
+
+    What starts with ``draft_`` is of a device that drafts apart.
 
     Args:
         cost: of the replica.
@@ -67,17 +74,26 @@ def work_done(cost: StepCost, report: Mapping[str, Any], output_tokens: int, req
     weights = float(np.asarray(report["hist"]) @ work["weight_bytes"])
     weights += float(np.sum(report["hist_head"])) * work["head_bytes"]
     cache = (decode_context + sums[3]) * work["kv_bytes"] / scalars["ranks"]
+    drafted = dict.fromkeys(("busy", "flops", "bytes", "cache_bytes"), 0.0)
     if "draft_flops" in work:  # the drafter's passes: one sequence's FLOP a call, its weights an iteration
-        flops += (output_tokens - requests) / queries / scalars["ranks"] * work["draft_flops"]
-        weights += float(report["iterations"]) * work["draft_bytes"]
-        cache += decode_context / scalars["ranks"] * work["draft_kv"]
+        prefilled = sums[4] / scalars["ranks"]
+        drafted = {
+            "busy": float(np.asarray(report["hist_head"]) @ work["draft_time"]) / scalars["ranks"]
+            + prefilled * work["draft_prompt"]
+            if cost.apart
+            else 0.0,
+            "flops": (output_tokens - requests) / queries / scalars["ranks"] * work["draft_flops"]
+            + prefilled * work.get("draft_prompt_flops", 0.0),
+            "bytes": float(report["iterations"]) * work["draft_bytes"],
+            "cache_bytes": decode_context / scalars["ranks"] * work["draft_kv"],
+        }
+        if not cost.apart:
+            flops, weights, cache = flops + drafted["flops"], weights + drafted["bytes"], cache + drafted["cache_bytes"]
     return {
         "flops": float(flops), "attention_flops": float(attention), "bytes": weights / stages,
         "cache_bytes": float(cache) / stages, "link": float(tokens) * work["link_bytes_token"],
         "busy": max(0.0, float(report["busy"]) - float(sums[6]) - float(sums[7])),
-        "drafting": float(sums[8]) if cost.drafters else 0.0,
-        "drafted_bytes": float(report["iterations"]) * work["draft_bytes"] if cost.drafters else 0.0,
-    }  # fmt: skip
+    } | {f"draft_{name}": float(value) if cost.apart else 0.0 for name, value in drafted.items()}  # fmt: skip
 
 
 def of_optimal(servers: Sequence[Server], tokens: int, span: float) -> float:
@@ -108,35 +124,42 @@ def energy_terms(
     """
     terms = dict.fromkeys(("idle", "busy", "compute", "memory", "attention"), 0.0)
     for server, done in zip(servers, work, strict=True):
-        count, device = server.cost.devices, server.group.device
-        rates = server.cost.work["rates"]
-        above = {
-            "busy": max(0.0, rates.busy - device.power.idle) * done["busy"],
-            "compute": rates.product * done["flops"],
-            "memory": rates.weights * done["bytes"],
-            "attention": rates.attention * done["attention_flops"] + rates.cache * done["cache_bytes"],
-        }
-        room = max(0.0, min(rates.limit, server.group.limit) - device.power.idle) * done["busy"]
-        drawn = sum(above.values())
-        scale = min(1.0, room / drawn) if drawn > 0 else 1.0
-        terms["idle"] += device.power.idle * span * count
-        for name, joules in above.items():
-            terms[name] += joules * scale * count
-        if others := server.cost.drafters:
-            terms["idle"] += device.power.idle * span * others
-            terms["busy"] += max(0.0, rates.busy - device.power.idle) * done["drafting"] * others
-            terms["memory"] += rates.weights * done["drafted_bytes"] * others
+        parts = [("", server.group, server.cost)]
+        if server.drafters is not None:
+            parts.append(("draft_", server.drafters.group, server.drafters.cost))
+        for (name, group, cost), (_, count) in zip(parts, server.takes, strict=True):
+            _draw(terms, {k: done.get(f"{name}{k}", 0.0) for k in DRAWING}, group, cost.work["rates"], span, count)
     facility = (pue - 1.0) * sum(terms.values())
     return terms | ({"facility": facility} if facility else {})
+
+
+def _draw(
+    terms: dict[str, float], done: Mapping[str, float], group: Group, rates: Rates, span: float, count: int
+) -> None:
+    """Adds the joules of ``count`` devices of a group that each have ``done`` so much."""
+    idle = group.device.power.idle
+    above = {
+        "busy": max(0.0, rates.busy - idle) * done["busy"],
+        "compute": rates.product * done["flops"],
+        "memory": rates.weights * done["bytes"],
+        "attention": rates.attention * done["attention_flops"] + rates.cache * done["cache_bytes"],
+    }
+    room = max(0.0, min(rates.limit, group.limit) - idle) * done["busy"]
+    drawn = sum(above.values())
+    scale = min(1.0, room / drawn) if drawn > 0 else 1.0
+    terms["idle"] += idle * span * count
+    for name, joules in above.items():
+        terms[name] += joules * scale * count
 
 
 def money(servers: Sequence[Server], span: float) -> float | None:
     """Returns dollars for all allocated devices over ``span`` s, or None where a device has no price."""
     total = 0.0
     for server in servers:
-        if server.group.price is None:
-            return None
-        total += server.group.price * (server.cost.devices + server.cost.drafters) * span / 3600.0
+        for group, count in server.takes:
+            if group.price is None:
+                return None
+            total += group.price * count * span / 3600.0
     return total
 
 

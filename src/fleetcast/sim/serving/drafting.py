@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import resources
 from typing import Any
@@ -21,23 +21,26 @@ from numpy.typing import NDArray
 from fleetcast.base.errors import Infeasible, SpecError, closest
 from fleetcast.base.rng import rng
 from fleetcast.base.spec import build, describe, to_builtins
-from fleetcast.cost.engine import Engine
-from fleetcast.cost.memory import Memory, layout_memory
-from fleetcast.cost.speculate import Floats, Process, chain, rates_of, voted
-from fleetcast.cost.step import StepCost, step_cost
+from fleetcast.cost.memory import Memory
+from fleetcast.cost.speculate import Floats, Process, chain, doubt, rates_of, voted
+from fleetcast.cost.step import StepCost
 from fleetcast.policy import speculate as family
+from fleetcast.scenario.drafts import DRAFTING, Drafting, drafting_of
+from fleetcast.scenario.fleet.links import Link
 from fleetcast.scenario.fleet.tree import Group
-from fleetcast.scenario.plan import DRAFTING, Drafting, Pool, drafting_of
+from fleetcast.scenario.plan import Pool
 from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.scenario.workload.precision import Precision, as_engine
 from fleetcast.scenario.workload.requests import Requests
 
 ASSUMED = 0.7
 """Acceptance where a plan names none."""
+JUDGED = 0.02
+"""Standard deviation of an acceptance that a plan states: what about 500 judged drafts leave of one near 0.7."""
 MEMORY = 1_000_000
 """Tokens that a policy is said to have seen judged, when it is asked what it does in the long run."""
-
-
+ELSEWHERE = Pool(role="draft")
+"""Stands for a draft pool that is not chosen yet: a target beside it is costed without its drafters."""
 KEPT = 8
 """Columns of calls that are kept per process: a search asks for those of a trace and its parts, over and over."""
 
@@ -52,7 +55,9 @@ class Speculation:
         process: what calls yield.
         seed: of the draws.
         notes: what was taken as given.
-        drafter: model, layout and precision of one drafter; None for n-grams.
+        doubt: standard deviation of log(time per token) that the acceptance leaves.
+        drafter: model, layout and precision of one drafter on the target's devices; None where it has its own, and
+            for n-grams.
     """
 
     policy: Any
@@ -60,14 +65,13 @@ class Speculation:
     process: Process
     seed: int
     notes: tuple[str, ...] = ()
+    doubt: float = 0.0
     drafter: tuple[Model, Layout, Precision] | None = None
 
     @property
     def beside(self) -> list[tuple[Model, Layout, Precision]]:
         """The drafters that share the target's devices."""
-        if self.drafter is None or self.drafting.pipelined:
-            return []
-        return [self.drafter] * self.process.drafters
+        return [] if self.drafter is None else [self.drafter] * self.process.drafters
 
     def calls(self, requests: Requests) -> NDArray[np.int64]:
         """Returns the passes of each request that make its tokens: its prefill and its calls.
@@ -84,8 +88,39 @@ class Speculation:
         return drawn[key][1]
 
 
-def speculate_table(pool: Pool, path: str) -> dict[str, Any] | None:
+@dataclass(frozen=True)
+class Drafters:
+    """What drafts for one replica of a target on devices of its own.
+
+    Attributes:
+        pool: the draft pool, complete but for its replicas, which are those of the whole plan.
+        group: where it runs.
+        links: between it and the target.
+        count: draft replicas that this target's replica takes: one for each that votes, for each of its lanes.
+        room: memory of a draft replica's fullest device.
+        cost: of its passes.
+    """
+
+    pool: Pool
+    group: Group
+    links: tuple[Link, ...]
+    count: int
+    room: Memory
+    cost: StepCost
+
+    @property
+    def devices(self) -> int:
+        """Devices that draft for one replica of the target."""
+        return self.count * self.cost.devices
+
+
+def speculate_table(pool: Pool, path: str, draft: Pool | None = None) -> dict[str, Any] | None:
     """Returns a pool's ``speculate`` table, complete; None where it says nothing.
+
+    Args:
+        pool: that speculates.
+        path: of it, for errors.
+        draft: the plan's draft pool, whose model drafts.
 
     Raises:
         SpecError: unknown, out of range, or no draft model where one is needed.
@@ -106,14 +141,17 @@ def speculate_table(pool: Pool, path: str) -> dict[str, Any] | None:
             f"{path}.speculate.pipelined", "has no draft model to run on devices of its own", value=True,
             limit="a model beside it", hint="Leave it out",
         )  # fmt: skip
-    if drafting.model is None and type(policy) is not family.Ngram:
+    named = drafting.model or (draft.model if draft is not None else None)
+    if type(policy) is family.Ngram:
+        named = None
+    elif named is None:
         raise SpecError(
             f"{path}.speculate.model", "is missing", limit="a draft model with the target's vocabulary",
             hint='Add e.g. model = "llama-3.2-1b", or draft from the context with kind = "ngram"',
         )  # fmt: skip
     defaults = to_builtins(Drafting())
-    more = {k: v for k, v in to_builtins(drafting).items() if v is not None and v != defaults.get(k)}
-    return describe(policy) | more
+    more: dict[str, Any] = {k: v for k, v in to_builtins(drafting).items() if v is not None and v != defaults.get(k)}
+    return describe(policy) | ({} if named is None else {"model": named}) | more
 
 
 def checked(speculation: Speculation | None) -> float:
@@ -122,7 +160,7 @@ def checked(speculation: Speculation | None) -> float:
 
 
 def speculation_of(
-    pool: Pool, target: Model, named: Callable[[str, str], Model], seed: int, path: str = "plan"
+    pool: Pool, target: Model, named: Callable[[str, str], Model], seed: int, apart: bool = False, path: str = "plan"
 ) -> Speculation | None:
     """Returns what a pool drafts, None where it drafts nothing.
 
@@ -131,6 +169,7 @@ def speculation_of(
         target: model that checks.
         named: (name, path for errors) -> model.
         seed: of the scenario.
+        apart: drafters have devices of their own.
         path: prefix for errors.
 
     Raises:
@@ -153,56 +192,45 @@ def speculation_of(
     drafter = None
     if drafting.model is not None:
         model = named(drafting.model, f"{path}.speculate.model")
-        _check_pair(drafting.model, model, target, f"{path}.speculate.model")
-        split = Layout(tensor_parallel=1 if drafting.pipelined else int(pool.tensor_parallel or 1))  # type: ignore[arg-type]
+        check_pair(drafting.model, model, target, f"{path}.speculate.model")
+        split = Layout(tensor_parallel=int(pool.tensor_parallel or 1))  # type: ignore[arg-type]
         split = Layout() if model.misfit(split) is not None else split
-        drafter = model, split, as_engine("auto", model.precision)
+        drafter = None if apart or drafting.pipelined else (model, split, as_engine("auto", model.precision))
     acceptance, note = acceptance_of(drafting.acceptance, f"{path}.speculate.acceptance")
     process = _process(
         json.dumps(describe(policy)), acceptance, drafting.drafter_correlation, drafting.lookups
     )  # fmt: skip
     notes = [note] if note else []
+    spread = spread_of(drafting)
+    doubted = doubt(process, lambda by, length: _rates(acceptance, length, process.drafters, drafting, by), spread)
+    notes.append(
+        f"intervals: the acceptance may be off by {spread:.2g} (acceptance_spread): {doubted:.1%} of a token's time"
+    )
     if process.drafters > 1:
         notes.append(
             f"{process.drafters} drafters that err alike in {drafting.drafter_correlation:.0%} of positions "
             "(drafter_correlation), otherwise on their own"
         )
-    return Speculation(policy, drafting, process, seed, tuple(notes), drafter)
+    return Speculation(policy, drafting, process, seed, tuple(notes), doubted, drafter)
 
 
-def drafter_costs(
-    speculation: Speculation, group: Group, kv: str, profile: Engine, max_batch: int, budget: int, room: Memory,
-    clock: float, shared: dict[Any, Any],
-) -> tuple[StepCost, Memory]:  # fmt: skip
-    """Returns what a pass of one drafter costs, and the target's memory as far as a drafter's own device keeps up.
+def draft_pool(pool: Pool, speculation: Speculation, draft: Pool | None, kv: str) -> Pool | None:
+    """Returns the pool that drafts for a complete ``pool`` on devices of its own, None where there is none.
+
+    ``pipelined`` is short for one in the same group: a device for each drafter, the pool's engine, clock and cache.
 
     Args:
-        speculation: with a drafter.
-        group: devices.
-        kv: dtype of both caches.
-        profile: engine.
-        max_batch: most sequences of a lane.
-        budget: most tokens of an iteration.
-        room: of the target.
-        clock: share of the top clock.
-        shared: see `cost.step.step_cost`.
-
-    Raises:
-        Infeasible: a drafter does not fit on a device of its own.
+        pool: the target.
+        speculation: what it drafts.
+        draft: the plan's draft pool.
+        kv: dtype of the target's cache.
     """
-    assert speculation.drafter is not None
     if speculation.drafting.pipelined:
-        model, split, precision = speculation.drafter
-        own = layout_memory(model, group.device, split, precision, kv, profile, max_batch, budget)
-        if not own.fits:
-            raise Infeasible(
-                f"memory of a device for {model.id}, which drafts on it", need=own.weights + own.activations,
-                have=own.total - own.reserve, unit="B", hint="Choose a smaller drafter or max_batch",
-            )  # fmt: skip
-        blocks = min(room.blocks, own.blocks)
-        room = replace(room, blocks=blocks, tokens=blocks * profile.block)
-    cost = step_cost(*speculation.drafter, kv, group, profile, max_batch, room.blocks, clock, shared)
-    return cost, room
+        return Pool(
+            role="draft", on=pool.on, model=speculation.drafting.model, tensor_parallel=1, engine=pool.engine,
+            dtype="auto", kv_dtype=kv, clock=pool.clock,
+        )  # fmt: skip
+    return draft if speculation.drafting.model is not None and draft != ELSEWHERE else None
 
 
 @lru_cache(maxsize=1024)
@@ -217,8 +245,7 @@ def process_of(policy: Any, acceptance: float | tuple[float, ...], drafting: Dra
     first = policy.draft(family.View(1, found=None))
 
     def rates(length: int) -> Floats:
-        alone = rates_of(acceptance, length)
-        return alone if first.drafters == 1 else voted(alone, first.drafters, drafting.drafter_correlation)
+        return _rates(acceptance, length, first.drafters, drafting)
 
     def follow(seen: float) -> Callable[[int, int, int], int]:
         right = round(seen * MEMORY)
@@ -234,6 +261,23 @@ def process_of(policy: Any, acceptance: float | tuple[float, ...], drafting: Dra
             break
         seen = now
     return found
+
+
+def _rates(
+    acceptance: float | tuple[float, ...], length: int, drafters: int, drafting: Drafting, by: float = 0.0
+) -> Floats:
+    """Returns the acceptance per position of what is checked, where that of one drafter is higher ``by`` so much."""
+    alone = np.clip(rates_of(acceptance, length) + by, 0.0, 1.0)
+    return alone if drafters == 1 else voted(alone, drafters, drafting.drafter_correlation)
+
+
+def spread_of(drafting: Drafting) -> float:
+    """Returns the standard deviation of an acceptance: as stated, else by where the acceptance is from."""
+    if drafting.acceptance_spread is not None:
+        return drafting.acceptance_spread
+    if drafting.acceptance is None or isinstance(drafting.acceptance, str):
+        return float(np.std([np.mean(row["rates"]) for row in profiles().values()], ddof=1))
+    return JUDGED
 
 
 def _seen(process: Process, rates: Callable[[int], Floats]) -> float:
@@ -283,7 +327,8 @@ def profiles() -> dict[str, dict[str, Any]]:
     return tomllib.loads((resources.files("fleetcast.cost") / "acceptance.toml").read_text(encoding="utf-8"))
 
 
-def _check_pair(name: str | None, drafter: Model, target: Model, path: str) -> None:
+def check_pair(name: str | None, drafter: Model, target: Model, path: str) -> None:
+    """Refuses a drafter that is no smaller than its target, or has another vocabulary."""
     if drafter.params() >= target.params():
         raise SpecError(
             path, "is no smaller than the model it drafts for", value=name,

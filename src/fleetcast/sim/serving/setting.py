@@ -18,11 +18,13 @@ from fleetcast.cost.engine import Engine, engine
 from fleetcast.cost.memory import Memory, layout_memory, misfit
 from fleetcast.cost.overlap.nano import nano_of
 from fleetcast.cost.step import StepCost, step_cost
-from fleetcast.policy import batch, evict, memory, order
+from fleetcast.policy import batch, memory, order
+from fleetcast.scenario.drafts import drafts_elsewhere
+from fleetcast.scenario.fleet.links import transfer_time
 from fleetcast.scenario.fleet.signals import Signal, signal
 from fleetcast.scenario.fleet.tree import Group, Tree, resolve
 from fleetcast.scenario.load import Scenario
-from fleetcast.scenario.plan import PLACEMENTS, TIERS, Pool, as_tuple, caching_of, clock_of, pool_label
+from fleetcast.scenario.plan import PLACEMENTS, Plan, Pool, as_tuple, clock_of, pool_label, replace
 from fleetcast.scenario.workload import catalog
 from fleetcast.scenario.workload.arrivals import traffic
 from fleetcast.scenario.workload.exits import exits_of
@@ -31,21 +33,20 @@ from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.scenario.workload.precision import BITS, Precision, as_engine, quality_lost
 from fleetcast.scenario.workload.prefixes import PrefixTree, prefix_tree
 from fleetcast.scenario.workload.requests import Requests
-from fleetcast.sim.serving.drafting import Speculation, checked, drafter_costs, speculation_of
-from fleetcast.sim.serving.prefixes import Caching, PrefixCache, Tier
+from fleetcast.sim.serving.caching import caching_of
+from fleetcast.sim.serving.drafting import Drafters, Speculation, checked, draft_pool, speculation_of
+from fleetcast.sim.serving.prefixes import Caching, PrefixCache
 
 DEFAULT_ENGINE = "vllm-1"
 FAMILIES = {"batch": batch, "order": order, "memory": memory}
 """Policies a pool carries; the route lies above the pools."""
-METHODS = {
-    "batch": "compose", "order": "key", "memory": "victim", "route": "choose", "power": "cap", "evict": "rank",
-}  # fmt: skip
+METHODS = {"batch": "compose", "order": "key", "memory": "victim", "route": "choose", "power": "cap"}
 """The one decision method of each family."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """A complete pool, resolved: what its replicas run and what it costs them."""
+    """A complete pool, resolved: what its replicas run and what it costs them; of a draft pool without policies."""
 
     pool: Pool
     group: Group
@@ -60,7 +61,14 @@ class Server:
     room: Memory
     cost: StepCost
     speculation: Speculation | None = None
+    drafters: Drafters | None = None
     caching: Caching | None = None
+
+    @property
+    def takes(self) -> tuple[tuple[Group, int], ...]:
+        """The devices of a replica by group, then those that draft for it."""
+        own = ((self.group, self.cost.devices),)
+        return own if self.drafters is None else (*own, (self.drafters.group, self.drafters.devices))
 
 
 @dataclass
@@ -141,29 +149,71 @@ class Setting:
             )
         return self.tree.groups[0]
 
-    def server(self, pool: Pool) -> Server:
+    def servers(self, plan: Plan) -> list[Server]:
+        """Returns the servers of a complete plan's pools that serve, in their order."""
+        return [self.server(pool, plan.draft) for pool in plan.serving]
+
+    def server(self, pool: Pool, draft: Pool | None = None) -> Server:
         """Returns what a complete pool runs and costs, from the cache where it was asked for before.
+
+        Args:
+            pool: complete; a draft pool is taken alone, with room for one sequence.
+            draft: the plan's draft pool, complete, or `drafting.ELSEWHERE`.
 
         Raises:
             Infeasible: the layout does not divide the model, or memory does not suffice.
         """
-        key = (
-            pool.role, pool.on, pool.model, pool.tensor_parallel, pool.pipeline_parallel, pool.expert_parallel,
-            pool.attention_dp, pool.engine, pool.dtype, pool.kv_dtype, pool.activation_dtype, pool.clock,
-            frozen(pool.batch), frozen(pool.order),
-            frozen(pool.memory), frozen(pool.speculate), frozen(pool.prefix_cache), nano_of(pool.overlap),
-            pool.expert_placement,
-        )  # fmt: skip
+        draft = draft if drafts_elsewhere(pool.speculate) else None
+        key = _key(pool) if draft is None else (_key(pool), _key(draft))
         found = self._servers.get(key)
         if found is None:
-            found = self._servers[key] = self._serve(pool)
-        return found if found.pool == pool else _with_pool(found, pool)
+            found = self._servers[key] = self._alone(pool) if pool.role == "draft" else self._serve(pool, draft)
+        return found if found.pool == pool else replace_fields(found, pool=pool)
 
-    def _serve(self, pool: Pool) -> Server:
-        group, architecture = self.group_of(pool), self.model_named(pool.model)
-        profile = engine(str(pool.engine))
-        layout = layout_of(pool)
-        precision = activated(as_engine(str(pool.dtype), architecture.precision), pool.activation_dtype)
+    def _alone(self, pool: Pool) -> Server:
+        """What a draft replica needs at least, whomever it drafts for."""
+        made, group, profile, layout, precision, kv = self._resolved(pool)
+        drafters = self._drafters(pool, group, 1, 1, 1)
+        return Server(
+            pool, group, made, profile, layout, precision, kv, None, None, None, drafters.room, drafters.cost
+        )  # fmt: skip
+
+    def _resolved(self, pool: Pool) -> tuple[Model, Group, Engine, Layout, Precision, str]:
+        made, profile = self.model_named(pool.model), engine(str(pool.engine))
+        precision = activated(as_engine(str(pool.dtype), made.precision), pool.activation_dtype)
+        return (
+            made, self.group_of(pool), profile, layout_of(pool), precision,
+            kv_dtype_of(str(pool.kv_dtype), profile, precision),
+        )  # fmt: skip
+
+    def _drafters(self, pool: Pool, target: Group, count: int, max_batch: int, budget: int) -> Drafters:
+        """Returns what ``count`` replicas of a draft pool are and cost beside a replica on ``target``.
+
+        Raises:
+            Infeasible: one does not fit.
+        """
+        made, group, profile, layout, precision, kv = self._resolved(pool)
+        if (wrong := made.misfit(layout)) is not None:
+            raise wrong
+        room = layout_memory(made, group.device, layout, precision, kv, profile, max_batch, budget)
+        if not room.fits:
+            raise Infeasible(
+                f"memory of a device for {made.id}, which drafts on it", need=room.weights + room.activations,
+                have=room.total - room.reserve, unit="B", hint="Choose a smaller drafter or max_batch",
+            )  # fmt: skip
+        cost = step_cost(
+            made, layout, precision, kv, group, profile, max_batch, room.blocks, clock_of(pool), self._kernels
+        )
+        links = self.tree.path(target, group) or (self.tree.link_between(target, group),)
+        if target.name != group.name:
+            one = transfer_time(links, 0.0, 2.0)
+            over = ", ".join(link.id for link in links)
+            note = f"{made.id} on {group.name} drafts over {over}: token ids alone, {one * 1e6:.3g} us a round or more"
+            cost = replace_fields(cost, notes=(note, *cost.notes))
+        return Drafters(replace(pool, replicas=None), group, links, count, room, cost)
+
+    def _serve(self, pool: Pool, draft: Pool | None) -> Server:
+        architecture, group, profile, layout, precision, kv = self._resolved(pool)
         if (wrong := architecture.misfit(layout)) is not None:
             raise wrong
         if pool.expert_placement == "balanced" and layout.expert_parallel == 1:
@@ -176,19 +226,19 @@ class Setting:
                 "workload.model", "is an encoder-decoder model, which the serving world does not batch yet",
                 value=architecture.id, hint="Its memory and parameters are in the catalogue; simulate a decoder",
             )  # fmt: skip
-        kv = kv_dtype_of(str(pool.kv_dtype), profile, precision)
         policies = {name: policy_of(space, getattr(pool, name), f"plan.{name}") for name, space in FAMILIES.items()}
         max_batch, budget = sizes(policies["batch"])
-        speculation = speculation_of(pool, architecture, self.model_named, self.scenario.seed)
+        speculation = speculation_of(pool, architecture, self.model_named, self.scenario.seed, draft is not None)
         room = layout_memory(
             architecture, group.device, layout, precision, kv, profile, max_batch, budget,
             beside=speculation.beside if speculation is not None else (), checked=checked(speculation),
         )  # fmt: skip
         drafters = None
-        if speculation is not None and speculation.drafter is not None:
-            drafters, room = drafter_costs(
-                speculation, group, kv, profile, max_batch, budget, room, clock_of(pool), self._kernels
-            )  # fmt: skip
+        if speculation is not None and (other := draft_pool(pool, speculation, draft, kv)) is not None:
+            voters = speculation.process.drafters * layout.attention_dp
+            drafters = self._drafters(other, group, voters, max_batch, budget)
+            blocks = min(room.blocks, drafters.room.tokens // profile.block)
+            room = replace_fields(room, blocks=blocks, tokens=blocks * profile.block)
         longest = int(self.requests.prompt.max()) + 1 if pool.role == "prefill" else self.longest
         if (wrong := misfit(room, longest, pool_label(pool))) is not None:
             raise wrong
@@ -203,7 +253,13 @@ class Setting:
                 cost, notes=(*cost.notes, f"expert load: the workload's, not used for {architecture.id}")
             )
         if speculation is not None:
-            cost = with_drafts(cost, speculation.process, drafters, speculation.drafting.pipelined)
+            drafter = drafters.cost if drafters is not None else None
+            if speculation.drafter is not None:
+                drafter = step_cost(
+                    *speculation.drafter, kv, group, profile, max_batch, room.blocks, clock_of(pool), self._kernels
+                )
+            links = None if drafters is None else drafters.links
+            cost = with_drafts(cost, speculation.process, drafter, links, speculation.doubt)
             cost = replace_fields(cost, notes=(*cost.notes, *speculation.notes))
         if told := _quantised(str(pool.dtype), kv, precision, architecture.precision):
             cost = replace_fields(cost, notes=(*cost.notes, *told))
@@ -212,50 +268,9 @@ class Setting:
             cost = replace_fields(cost, notes=(*cost.notes, note))
         return Server(
             pool, group, architecture, profile, layout, precision, kv, policies["batch"], policies["order"],
-            policies["memory"], room, cost, speculation, self._caching(pool, policies["memory"], architecture, cost),
+            policies["memory"], room, cost, speculation, drafters,
+            caching_of(pool, policies["memory"], architecture, cost, self.tree.ssd),
         )  # fmt: skip
-
-    def _caching(self, pool: Pool, memory: Any, architecture: Model, cost: StepCost) -> Caching | None:
-        """Returns how a pool's lanes cache prefixes.
-
-        Raises:
-            SpecError: what it does not go with, or a tier whose speed is not known.
-        """
-        asked = caching_of(pool.prefix_cache, "plan.prefix_cache")
-        if asked is None:
-            return None
-        table, below = asked
-        path = "plan.prefix_cache"
-        policy = build(evict, table, path, TIERS)
-        if not callable(getattr(policy, METHODS["evict"], None)):
-            raise SpecError(
-                f"{path}.kind", "is no evict policy: it has no method rank", value=type(policy).__name__,
-                hint="See fleetcast.policy.evict for the protocol",
-            )  # fmt: skip
-        if (why := no_prefixes(pool.role, memory, architecture)) is not None:
-            raise SpecError(path, why, value=table, hint='Leave it out, or write "off"')
-        if below.ssd and self.tree.ssd is None:
-            raise SpecError(
-                f"{path}.ssd", "is a tier whose speed the fleet does not say", value=below.ssd,
-                limit="fleet.ssd, what a device's share of the disks reads", hint='Write e.g. [fleet] ssd = "6 GB/s"',
-            )  # fmt: skip
-        block, lanes = cost.work["block_bytes"], cost.scalars["stages"]
-        tiers = [Tier(int(below.cpu / block / lanes), cost.scalars["swap_block"])]
-        if below.ssd:
-            read = max(block / float(self.tree.ssd or 1.0), cost.scalars["swap_block"])
-            tiers.append(Tier(int(below.ssd / block / lanes), read))
-        return Caching(policy, tuple(tiers) if tiers[-1].blocks else ())
-
-
-def no_prefixes(role: str, memory: Any, architecture: Model) -> str | None:
-    """Returns why a pool cannot cache prefixes, or None."""
-    if role == "decode":
-        return "is not used by a decode pool: prompts are computed elsewhere"
-    if memory.swap:
-        return "does not go with swapping: a request's blocks move, those it shares cannot"
-    if any(block.recurrence is not None for block in architecture.blocks):
-        return f"cannot restore the state that {architecture.id} keeps per sequence"
-    return None
 
 
 def setting(scenario: Scenario) -> Setting:
@@ -377,10 +392,13 @@ def policy_of(space: ModuleType, table: Any, path: str) -> Any:
     return found
 
 
-def _with_pool(server: Server, pool: Pool) -> Server:
-    return Server(
-        pool, server.group, server.model, server.engine, server.layout, server.precision, server.kv_dtype,
-        server.batch, server.order, server.memory, server.room, server.cost, server.speculation, server.caching,
+def _key(pool: Pool) -> tuple[Any, ...]:
+    """What a pool's server depends on: all of it but the number of its replicas."""
+    return (
+        pool.role, pool.on, pool.model, pool.tensor_parallel, pool.pipeline_parallel, pool.expert_parallel,
+        pool.attention_dp, pool.engine, pool.dtype, pool.kv_dtype, pool.activation_dtype, pool.clock,
+        frozen(pool.batch), frozen(pool.order), frozen(pool.memory), frozen(pool.speculate),
+        frozen(pool.prefix_cache), nano_of(pool.overlap), pool.expert_placement,
     )  # fmt: skip
 
 

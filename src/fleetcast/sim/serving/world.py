@@ -46,7 +46,8 @@ def simulate(state: Setting, plan: Plan, *, record: bool = False, by_step: bool 
         record: keep the event record; changes no result.
         by_step: one iteration at a time instead of event to event; the same result to rounding.
     """
-    servers = [state.server(pool) for pool in plan.pools for _ in range(int(pool.replicas or 1))]  # type: ignore[arg-type]
+    pools = zip(state.servers(plan), plan.serving, strict=True)
+    servers = [server for server, pool in pools for _ in range(int(pool.replicas or 1))]  # type: ignore[arg-type]
     policy = build(routes, plan.route, "plan.route")
     requests = state.requests
     compiled = all(hasattr(s.batch, "rule") and _known(s) for s in servers)
@@ -169,7 +170,7 @@ def _outcome(
     dollars = account.money(servers, span)
     grams = account.carbon(energy, state.grid, start, end)
     prompt_tokens, output_tokens = state.tokens
-    devices = sum(s.cost.devices + s.cost.drafters for s in servers)
+    devices = sum(count for s in servers for _, count in s.takes)
     flops = sum((w["flops"] + w["attention_flops"]) * s.cost.devices for w, s in zip(work, servers, strict=True))
     peak = sum(s.cost.work["peak"] * s.cost.devices for s in servers)
     traffic = sum((w["bytes"] + w["cache_bytes"]) * s.cost.devices for w, s in zip(work, servers, strict=True))
@@ -214,13 +215,13 @@ def _outcome(
     elif any(s.caching is not None for s in servers):
         notes.append("prefix_cache finds nothing: the traffic does not say what its prompts share")
     if dollars is None:
-        free = ", ".join(sorted({s.group.device.id for s in servers if s.group.price is None}))
+        free = ", ".join(sorted({g.device.id for s in servers for g, _ in s.takes if g.price is None}))
         notes.append(f"{free} has no rental price: cost is unknown; set fleet.price")
     return Outcome(
         source="simulated",
         metrics=metrics,
         intervals=intervals(
-            metrics, [s.cost for s in servers], plan, sorted({s.group.device.id for s in servers}),
+            metrics, [s.cost for s in servers], plan, sorted({g.device.id for s in servers for g, _ in s.takes}),
             own_share(state, span, sum(r["busy"] for r in reports) / len(servers)),
         ),
         slo=judge(metrics, scenario.slo), plan=plan.table(),
@@ -228,12 +229,21 @@ def _outcome(
         | ({"prompts": prompts} if prompts else {}),
         resources=tuple(
             {
-                "name": name, "devices": s.cost.devices + s.cost.drafters, "device": s.group.device.id,
+                "name": name, "devices": s.cost.devices, "device": s.group.device.id,
                 "busy": r["busy"] / span if span > 0 else 0.0, "requests": int(c),
                 "peak_running": r["peak_running"],
                 "kv_tokens": s.room.tokens * s.layout.pipeline_parallel * s.layout.attention_dp,
             }
             for name, s, r, c in zip(names, servers, reports, counts, strict=True)
+        )
+        + tuple(
+            {
+                "name": f"drafters of {name}", "devices": d.devices, "device": d.group.device.id,
+                "drafting": w["draft_busy"] / span if span > 0 else 0.0,
+                "kv_tokens": d.room.tokens * s.layout.attention_dp,
+            }
+            for name, s, w in zip(names, servers, work, strict=True)
+            if (d := s.drafters) is not None
         ),
         notes=tuple(notes),
         provenance={
@@ -330,10 +340,10 @@ def goodput(served: Served, slo: Slo) -> int:
 
 
 def _names(plan: Plan) -> list[str]:
-    many = len(plan.pools) > 1
+    many = len(plan.serving) > 1
     return [
         (f"{pool.on or pool_label(pool)}/{i}" if many else f"replica {i}")
-        for pool in plan.pools
+        for pool in plan.serving
         for i in range(int(pool.replicas or 1))  # type: ignore[arg-type]
     ]
 

@@ -131,7 +131,13 @@ def export(state: Setting, plan: Plan, target: str) -> Export:
 def services(state: Setting, plan: Plan) -> tuple[Service, ...]:
     """Returns each pool of a complete plan as exporters read it."""
     found: list[Service] = []
-    servers = [state.server(pool) for pool in plan.pools]
+    servers = state.servers(plan)
+    if any(server.drafters is not None for server in servers):
+        raise Unsupported(
+            "no engine that commands are written for takes drafts from other devices: its drafter runs on those of the "
+            "model that it drafts for",
+            "Plan without a draft pool and pipelined: speculate then shares the devices",
+        )
     if any(pool.overlap is not None for pool in plan.pools):
         raise Unsupported(
             "no engine that commands are written for runs nano-batches side by side", 'Plan with plan.overlap = "none"'
