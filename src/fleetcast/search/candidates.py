@@ -14,18 +14,16 @@ from numpy.typing import NDArray
 
 from fleetcast.base.errors import Infeasible
 from fleetcast.cost.engine import engine
-from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.plan import Plan, Pool, Table, replace
 from fleetcast.scenario.workload.precision import as_engine
-from fleetcast.search.bounds import Floor, demand, floor_of
+from fleetcast.search.beyond import Beyond
+from fleetcast.search.bounds import Floor, floor_of
 from fleetcast.search.overlap import tuned
 from fleetcast.search.pace import SLACK, Pace, Traffic, least_attention, pace
 from fleetcast.search.space import Space, combine
 from fleetcast.sim.serving.completing import fill
+from fleetcast.sim.serving.provision import limited
 from fleetcast.sim.serving.setting import Server, Setting, frozen, kv_dtype_of
-
-SPEED_BATCH = 64
-"""Replicas are weighed by their speed at this batch (`sim.serving.world.speeds`): smaller max_batch, other weights."""
 
 
 @dataclass(frozen=True)
@@ -85,66 +83,23 @@ def bound(state: Setting, c: Candidate, path: str, sign: int, floor: Floor | Non
     return sign * floor.metric(path)
 
 
-def same(a: Candidate, b: Candidate, outcome: Outcome) -> bool:
-    """Whether ``b`` provably has the outcome of ``a``, given that outcome.
-
-    They differ at most in how many requests may run and how many tokens an iteration may hold. A limit that never
-    held anything back under ``a`` does not do so when it is raised, so every decision is the same. Both reserve memory
-    for their largest iteration, so the cache differs too: `demand` must fit in either.
-    """
-    if a.rows != b.rows:
-        return False
-    limited, truncated = outcome.provenance["batch_limited"], outcome.provenance["budget_truncated"]
-    tight = False
-    for one, other in zip(a.servers, b.servers, strict=True):
-        if one is other:
-            continue
-        if not (hasattr(one.batch, "rule") and type(one.batch) is type(other.batch)):
-            return False
-        if _rest(one.pool) != _rest(other.pool):
-            return False
-        low, high = one.batch.rule(), other.batch.rule()
-        if low[2:] != high[2:] or low.max_batch > high.max_batch or low.budget > high.budget:
-            return False
-        if (limited and low.max_batch != high.max_batch) or (truncated and low.budget != high.budget):
-            return False
-        if len(a.servers) > 1 and min(low.max_batch, SPEED_BATCH) != min(high.max_batch, SPEED_BATCH):
-            return False
-        tight |= _free(one) != _free(other)
-    if not tight:
-        return True
-    if any(s.pool.role != "all" for s in a.servers):
-        return False  # a request stays in two replicas: `demand` does not tell for how long
-    if any(s.speculation is not None for s in (*a.servers, *b.servers)):
-        return False  # `demand` knows the tokens that are made, not those that are drafted beyond them
-    least = min(_free(s) for s in (*a.servers, *b.servers))
-    return _demand(a.floor.traffic, outcome, min(s.engine.block for s in a.servers)) <= least
-
-
-def _demand(traffic: Traffic, outcome: Outcome, block: int) -> int:
-    """`demand`, once per outcome, which is kept so that its id stays its own."""
-    key = id(outcome), block
-    if key not in traffic.demands:
-        traffic.demands[key] = outcome, demand(outcome, traffic.requests.prompt, block)
-    return traffic.demands[key][1]
-
-
-def _free(server: Server) -> int:
-    return int(server.cost.scalars["capacity"] - server.cost.scalars["watermark"])
-
-
-def _rest(pool: Pool) -> Pool:
-    return replace(pool, batch=None, replicas=None)
-
-
 @dataclass(frozen=True)
 class Fitted:
-    """The space after memory: candidates in order, and the families that cannot run."""
+    """The space after memory and budget.
+
+    Attributes:
+        candidates: what fits both, in order.
+        rejected: the families that cannot run, and what takes too much power or money.
+        enumerated: plans of the space.
+        lines: the space in sentences.
+        over: plans that fit in memory and take too much power or money.
+    """
 
     candidates: tuple[Candidate, ...]
     rejected: tuple[dict[str, Any], ...]
     enumerated: int
     lines: tuple[str, ...]
+    over: int = 0
 
 
 def fit(state: Setting, space: Space) -> Fitted:
@@ -161,7 +116,14 @@ def fit(state: Setting, space: Space) -> Fitted:
                 assert isinstance(first, Infeasible)
                 rejected.append(_rejection(space.family(row), first))
         usable[row] = any(isinstance(s, Server) for s in servers[shape])
-    combinations, how = combine(space, usable)
+    beyond = Beyond(state)
+
+    def fits(rows: tuple[int, ...], variant: int) -> bool:
+        found = [servers[_shape(space, row)][variant] for row in rows]
+        known = [s for s in found if isinstance(s, Server)]
+        return len(known) == len(rows) and beyond.why(known, _pools(space, rows, known)) is None
+
+    combinations, how = combine(space, usable, fits if limited(state.tree) else None)
     if not combinations and all((usable & (space.rows["pool"] == i)).any() for i in range(len(space.templates))):
         rejected.append(_rejection(*_crowded(space, usable)))
     candidates: list[Candidate] = []
@@ -176,19 +138,22 @@ def fit(state: Setting, space: Space) -> Fitted:
             if any(isinstance(s, Infeasible) for s in found):
                 continue
             complete = tuple(s for s in found if isinstance(s, Server))
+            pools = _pools(space, rows, complete)
+            if not _room_for_drafters(complete, pools) or beyond.refuses(complete, pools):
+                continue
             floor = _floor(traffic, space, rows, complete, paces, floors)
-            pools = [
-                replace(s.pool, replicas=int(space.rows["replicas"][row]))
-                for s, row in zip(complete, rows, strict=True)
-            ]
             kinds = tuple(apart[space.rows["pool"][row]][v] for row, v in zip(rows, choice, strict=True))
             layout = layouts.setdefault((rows, kinds), len(layouts))
-            plan = space.plan(pools)
-            if not _room_for_drafters(complete, pools):
-                continue
-            candidates.append(Candidate(len(candidates), rows, layout, plan, complete, floor))
+            candidates.append(Candidate(len(candidates), rows, layout, space.plan(pools), complete, floor))
     every = _enumerated(space, usable, len(combinations))
-    return Fitted(tuple(candidates), tuple(rejected), every, (*space.lines, *how))
+    rejected += [_rejection(*row) for row in beyond.rows()]
+    return Fitted(tuple(candidates), tuple(rejected), every, (*space.lines, *how), beyond.count)
+
+
+def _pools(space: Space, rows: Sequence[int], servers: Sequence[Server]) -> list[Pool]:
+    return [
+        replace(s.pool, replicas=int(space.rows["replicas"][row])) for s, row in zip(servers, rows, strict=True)
+    ]  # fmt: skip
 
 
 def fit_all(state: Setting, found: Sequence[Space]) -> Fitted:
@@ -206,7 +171,8 @@ def fit_all(state: Setting, found: Sequence[Space]) -> Fitted:
         layout += len(part.candidates)
     rejected = {(row["family"], row["constraint"]): row for part in reversed(parts) for row in part.rejected}
     lines = tuple(line for part in parts for line in part.lines)
-    return Fitted(tuple(candidates), tuple(rejected.values()), sum(p.enumerated for p in parts), lines)
+    enumerated, over = sum(p.enumerated for p in parts), sum(p.over for p in parts)
+    return Fitted(tuple(candidates), tuple(rejected.values()), enumerated, lines, over)
 
 
 def _room_for_drafters(servers: Sequence[Server], pools: Sequence[Pool]) -> bool:
@@ -241,7 +207,28 @@ def refusal(state: Setting, space: Space) -> tuple[str, Infeasible] | None:
             wrong = [*tried.values()] or list(space.misfits)
             return min(wrong, key=lambda found: found[1].need / max(found[1].have, 1e-9))
     every = np.ones(len(space.rows), dtype=bool)
-    return None if combine(space, every)[0] else _crowded(space, every)
+    combinations, _ = combine(space, every)
+    if not combinations:
+        return _crowded(space, every)
+    return _too_much(state, space, combinations) if limited(state.tree) else None
+
+
+def _too_much(
+    state: Setting, space: Space, combinations: Sequence[tuple[int, ...]]
+) -> tuple[str, Infeasible] | None:  # fmt: skip
+    """None where some plan stays within the fleet's budget, else the one that takes least and why it does not."""
+    beyond = Beyond(state)
+    served: dict[tuple[int, ...], list[Server | Infeasible]] = {}
+    for rows in combinations:
+        for row in rows:
+            if _shape(space, row) not in served:
+                served[_shape(space, row)] = list(_served(state, space, row))
+        for choice in _choices(space, len(rows)):
+            found = [served[_shape(space, row)][v] for row, v in zip(rows, choice, strict=True)]
+            fit = [s for s in found if isinstance(s, Server)]
+            if len(fit) == len(rows) and not beyond.refuses(fit, _pools(space, rows, fit)):
+                return None
+    return min(beyond.rows(), key=lambda row: row[1].need / row[1].have, default=None)
 
 
 def _crowded(space: Space, usable: NDArray[np.bool_]) -> tuple[str, Infeasible]:

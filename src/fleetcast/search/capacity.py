@@ -161,7 +161,8 @@ def _need(scenario: Scenario, kind: str, most: int) -> Need:
         )  # fmt: skip
         if ranking.best is not None:
             return Need(known, int(ranking.best.metrics["devices"]), size, ranking.best)
-        constraint = "" if ranking.counts["memory_feasible"] or slow else _why(ranking.rejected)
+        fits = ranking.counts["memory_feasible"] > ranking.counts["over_budget"]
+        constraint = "" if fits or slow else _why(ranking.rejected)
         nearest = ranking.misses[0] if ranking.misses else nearest
         slow += ranking.missed
         below, size = size, min(size * 2, most)
@@ -170,7 +171,7 @@ def _need(scenario: Scenario, kind: str, most: int) -> Need:
 
 
 def _why(rejected: Iterable[Any]) -> str:
-    rows = [r for r in rejected if r["unit"] in ("B", "tokens")]
+    rows = [r for r in rejected if r["unit"] in ("B", "tokens", "W", "$/h")]
     return f"{rows[-1]['family']}: {rows[-1]['constraint']}" if rows else ""
 
 

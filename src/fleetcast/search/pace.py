@@ -29,7 +29,7 @@ class Traffic:
 
     Attributes:
         requests: the columns.
-        demands: what `candidates.same` has worked out: by id of an outcome and block size, the outcome and its demand.
+        demands: what `alike.same` has worked out: by id of an outcome and block size, the outcome and its demand.
     """
 
     requests: Requests

@@ -2,7 +2,7 @@
 
 The result is that of simulating every plan that fits: the plans within the SLO up to the best of the ``top``-th layout,
 the frontier, and where nothing meets the SLO the nearest misses. What is spared: plans that provably miss a limit or
-are provably beaten (`bounds`), plans that provably do as another does (`candidates.same`). A plan is first tried on the
+are provably beaten (`bounds`), plans that provably do as another does (`alike.same`). A plan is first tried on the
 first sixteenth of the trace, then on the first quarter: a world is causal, so what has gone wrong there goes wrong in
 the full run too.
 
@@ -20,8 +20,9 @@ import numpy as np
 from fleetcast.base.errors import SpecError
 from fleetcast.scenario.objective import MINIMIZE
 from fleetcast.scenario.outcome import Outcome
+from fleetcast.search.alike import same
 from fleetcast.search.bounds import Floor, horizon_of, seen
-from fleetcast.search.candidates import Candidate, Fitted, bound, fit_all, same
+from fleetcast.search.candidates import Candidate, Fitted, bound, fit_all
 from fleetcast.search.missed import missed
 from fleetcast.search.pace import Floats
 from fleetcast.search.ranking import Axis, Ranking, undominated, values, worst_ratio
@@ -72,7 +73,7 @@ def search(
     hunt.run(candidates, progress)
     if misses and not hunt.met and not exhaustive:
         hunt.nearest(misses)
-    return _ranking(hunt, fitted, len(candidates), notes)
+    return _ranking(hunt, fitted, len(candidates) + fitted.over, notes)
 
 
 def objective(state: Setting) -> tuple[tuple[Axis, ...], tuple[Axis, ...], tuple[str, ...]]:
@@ -288,7 +289,8 @@ def _ranking(hunt: Hunt, fitted: Fitted, feasible: int, notes: Sequence[str]) ->
     firsts = list({c.layout: i for i, (c, _) in reversed(list(enumerate(met)))}.values())
     shown = met[: sorted(firsts)[hunt.top - 1] + 1] if hunt.top is not None and hunt.top <= len(firsts) else met
     counts = {
-        "enumerated": fitted.enumerated, "memory_feasible": feasible, "bounded": len(hunt.killed),
+        "enumerated": fitted.enumerated, "memory_feasible": feasible, "over_budget": fitted.over,
+        "bounded": len(hunt.killed),
         "cut_short": sum(level > 0 for _, _, level in hunt.killed), "deduplicated": len(hunt.copies),
         "simulated": len(hunt.done),
     }  # fmt: skip

@@ -28,8 +28,8 @@ class Ranking:
         misses: where nothing meets the SLO: the plans nearest to it, by their worst value / limit.
         rejected: families of layouts that cannot run: ``{family, constraint, need, have, unit}``.
         missed: layouts that fit but miss the SLO, from `missed.missed`: the limit each exceeds most, and by how much.
-        counts: enumerated, memory_feasible, bounded (of these cut_short: stopped after a part of the trace),
-            deduplicated, simulated.
+        counts: enumerated, memory_feasible, over_budget (of these: more power or money than the fleet allows),
+            bounded (cut_short: after a part of the trace), deduplicated, simulated.
         goals: what ranks ``plans``.
         axes: what the frontier trades: the goals, or the one goal and its natural rival.
         identical: per plan label and batch, other variants that provably have the same outcome.
@@ -84,10 +84,11 @@ class Ranking:
         """Returns the space in sentences, counts included."""
         c = self.counts
         plans = "plan" if c["enumerated"] == 1 else "plans"
+        over = f"{c['over_budget']:,} over the budget, " if c.get("over_budget") else ""
         part = f" ({c['cut_short']:,} after a part of the trace)" if c["cut_short"] else ""
         return [
             *self.space,
-            f"{c['enumerated']:,} {plans} enumerated, {c['memory_feasible']:,} fit in memory; of these "
+            f"{c['enumerated']:,} {plans} enumerated, {c['memory_feasible']:,} fit in memory; of these {over}"
             f"{c['bounded']:,} bounded away{part}, "
             f"{c['deduplicated']:,} the same as another, {c['simulated']:,} simulated",
         ]

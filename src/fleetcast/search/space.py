@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,7 @@ from fleetcast.base.errors import Infeasible, SpecError
 from fleetcast.scenario.fleet.tree import Group
 from fleetcast.scenario.plan import Plan, Pool, Table, as_tuple, replace
 from fleetcast.scenario.workload.models import Layout, Model
+from fleetcast.search.sizes import maximal
 from fleetcast.search.variants import describe_space, variants_of
 from fleetcast.sim.serving.completing import check_power, route_of
 from fleetcast.sim.serving.setting import Setting
@@ -62,6 +63,7 @@ class Space:
         variants: per template, the changes that decide everything but the layout.
         joined: variants of several pools go together (one template over several groups) or are all combined.
         route: the plan's route, complete.
+        power: the plan's power policy as it stands.
         misfits: layouts that the model forbids: (family, why).
         lines: the space in sentences.
     """
@@ -72,6 +74,7 @@ class Space:
     variants: tuple[tuple[Table, ...], ...]
     joined: bool
     route: Table
+    power: Any
     misfits: tuple[tuple[str, Infeasible], ...]
     lines: tuple[str, ...]
 
@@ -86,7 +89,7 @@ class Space:
 
     def plan(self, pools: Iterable[Pool]) -> Plan:
         """Returns the plan of some pools."""
-        return Plan(pools=tuple(pools), route=self.route)
+        return Plan(pools=tuple(pools), route=self.route, power=self.power)
 
     def devices(self) -> NDArray[np.int64]:
         """Returns the devices of each layout."""
@@ -145,7 +148,9 @@ def enumerate_space(state: Setting, templates: tuple[Pool, ...] | None = None) -
     counts = [int((rows["pool"] == i).sum()) for i in range(len(templates))]
     lines = describe_space(templates, groups, variants, counts)
     route = route_of(state, Plan(pools=templates, route=state.scenario.plan.route))
-    return Space(templates, groups, rows, variants, len(templates) == 1, route, tuple(misfits), lines)
+    return Space(
+        templates, groups, rows, variants, len(templates) == 1, route, state.scenario.plan.power, tuple(misfits), lines
+    )
 
 
 def _too_few(group: Group, template: Pool) -> tuple[str, Infeasible]:
@@ -209,11 +214,19 @@ def places(group: Group, span: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.asarray(np.where(span <= group.node, within, spare), dtype=np.int64)
 
 
-def combine(space: Space, usable: NDArray[np.bool_]) -> tuple[list[tuple[int, ...]], tuple[str, ...]]:
+def combine(
+    space: Space, usable: NDArray[np.bool_], fits: Callable[[tuple[int, ...], int], bool] | None = None
+) -> tuple[list[tuple[int, ...]], tuple[str, ...]]:
     """Returns the combinations of usable layouts, one tuple of rows per plan, and how they were chosen.
 
     One template: every layout alone, and for every set of at least two groups one filling layout each. Several
     templates: one layout per template, where the devices of each group suffice.
+
+    Args:
+        space: the layouts.
+        usable: which of them to combine.
+        fits: whether rows under a variant stay within the fleet's budget, where it has one: then the layouts of
+            several groups fill the budget, in every size that leaves no room for more.
     """
     r, index = space.rows, np.flatnonzero(usable)
     if len(space.templates) > 1:
@@ -234,7 +247,34 @@ def combine(space: Space, usable: NDArray[np.bool_]) -> tuple[list[tuple[int, ..
         sets = [[min(rows, key=lambda i: (int(devices[i]), int(r["pp"][i])))] for rows in sets]
         how = "several groups at once: on each the layout with the fewest devices per replica"
     joint = _product(sets) if _count(sets) <= JOINT else [tuple(rows[0] for rows in sets)]
+    if fits is not None:
+        how = how.replace("fills it", "fills the budget in every proportion")
+        joint = _budgeted(space, index, joint, fits)
     return alone + joint, (f"{how}: {len(joint)} combinations",)
+
+
+def _budgeted(
+    space: Space, index: NDArray[np.intp], joint: Sequence[tuple[int, ...]],
+    fits: Callable[[tuple[int, ...], int], bool],
+) -> list[tuple[int, ...]]:  # fmt: skip
+    """The combinations with every maximal number of replicas instead of all that the groups hold."""
+    names = ("group", "tp", "pp", "ep", "adp")
+    copies: dict[tuple[int, ...], dict[int, int]] = {}
+    for i in index:
+        shape = tuple(int(space.rows[name][i]) for name in names)
+        copies.setdefault(shape, {})[int(space.rows["replicas"][i])] = int(i)
+    found: dict[tuple[int, ...], None] = {}
+    for chosen in joint:
+        sizes = [copies[tuple(int(space.rows[name][i]) for name in names)] for i in chosen]
+        options = [sorted(rows) for rows in sizes]
+        for v in range(len(space.variants[0])):
+
+            def within(counts: tuple[int, ...], v: int = v, sizes: list[dict[int, int]] = sizes) -> bool:
+                return fits(tuple(rows[n] for rows, n in zip(sizes, counts, strict=True)), v)
+
+            for counts in maximal(options, within):
+                found[tuple(rows[n] for rows, n in zip(sizes, counts, strict=True))] = None
+    return list(found)
 
 
 def _count(sets: list[list[int]]) -> int:

@@ -288,7 +288,10 @@ def _amount(outcome: Outcome, path: str) -> str:
 
 def failure(ranking: Ranking) -> str:
     """Returns why a search has no best plan: nothing fits, or nothing is fast enough."""
-    return "No plan meets the SLO" if ranking.counts["memory_feasible"] else "No plan fits on this fleet"
+    counts = ranking.counts
+    if counts["memory_feasible"] > counts.get("over_budget", 0):
+        return "No plan meets the SLO"
+    return "No plan stays within the budget" if counts["memory_feasible"] else "No plan fits on this fleet"
 
 
 def worst(outcome: Outcome) -> Mapping[str, Any]:
@@ -335,7 +338,8 @@ def need(row: Mapping[str, Any]) -> str:
     unit, have, wanted = str(row.get("unit", "")), float(row["have"]), float(row["need"])
     if not unit and wanted < have:
         return f"{wanted:g} does not divide {have:g}"
-    return f"{show(wanted, unit if unit == 'B' else '')} of {show(have, unit)}"
+    said = show(wanted, unit if unit in ("B", "W", "$/h") else "").removesuffix(" $/h")
+    return f"{said} of {show(have, unit)}"
 
 
 def too_slow(missed: Sequence[Mapping[str, Any]], most: int = 6) -> list[tuple[str, str, str]]:

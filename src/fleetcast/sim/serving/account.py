@@ -12,6 +12,7 @@ import numpy as np
 
 from fleetcast.cost.step import StepCost
 from fleetcast.scenario.fleet.signals import Signal, intensity
+from fleetcast.sim.serving.provision import peak_of
 from fleetcast.sim.serving.setting import Server
 
 JOULES_PER_KWH = 3.6e6
@@ -97,8 +98,9 @@ def energy_terms(
 ) -> dict[str, float]:
     """Returns joules of all allocated devices over ``span`` s by term, the facility's share included.
 
-    Idle power is drawn all the time; what kernels draw above it is capped at the board's limit while they run. A lower
-    limit of the fleet has lengthened the times themselves (`cost.step`), so that little is left for it to cut here.
+    Idle power is drawn all the time; what kernels draw above it is capped at the most that the device draws at its
+    clock. A lower limit of the fleet has lengthened the times themselves (`cost.step`), so that little is left for it
+    to cut here.
 
     Args:
         servers: one per replica.
@@ -116,7 +118,7 @@ def energy_terms(
             "memory": rates.weights * done["bytes"],
             "attention": rates.attention * done["attention_flops"] + rates.cache * done["cache_bytes"],
         }
-        room = max(0.0, min(rates.limit, server.group.limit) - device.power.idle) * done["busy"]
+        room = max(0.0, peak_of(server) - device.power.idle) * done["busy"]
         drawn = sum(above.values())
         scale = min(1.0, room / drawn) if drawn > 0 else 1.0
         terms["idle"] += device.power.idle * span * count

@@ -15,6 +15,7 @@ from fleetcast.scenario.plan import Plan, Pool, as_tuple, replace
 from fleetcast.scenario.workload.models import Model
 from fleetcast.scenario.workload.precision import as_engine
 from fleetcast.sim.serving.drafting import speculate_table
+from fleetcast.sim.serving.provision import excess, limited, taken
 from fleetcast.sim.serving.setting import (
     DEFAULT_ENGINE,
     FAMILIES,
@@ -32,7 +33,8 @@ def complete(state: Setting, plan: Plan) -> Plan:
 
     Raises:
         SpecError: replicas, tensor_parallel or pipeline_parallel missing, or a list where one value is needed.
-        Infeasible: more devices than the fleet has, a layout that does not divide the model, or too little memory.
+        Infeasible: more devices than the fleet has, a layout that does not divide the model, too little memory, or
+            more power or money than the fleet allows.
     """
     if plan.phases is not None:
         raise SpecError(
@@ -54,10 +56,20 @@ def complete(state: Setting, plan: Plan) -> Plan:
         server = state.server(done)
         pools.append(replace(done, kv_dtype=server.kv_dtype, **_tables(server)))
     check_power(plan)
+    _check_limits(state, plan, pools)
     whole = Plan(pools=tuple(pools), route=route_of(state, plan), power=plan.power)
     if any(pool.role != "all" for pool in pools):
         _check_caches(state, pools)
     return whole
+
+
+def _check_limits(state: Setting, plan: Plan, pools: Sequence[Pool]) -> None:
+    """Raises Infeasible where the pools take more power or money than the fleet allows."""
+    if not limited(state.tree):
+        return
+    found = taken(state.tree, [(state.server(pool), pool) for pool in pools])
+    if (why := excess(state.tree, found, capped=plan.power is not None)) is not None:
+        raise why
 
 
 def route_of(state: Setting, plan: Plan) -> dict[str, Any]:
