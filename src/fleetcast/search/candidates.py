@@ -110,7 +110,7 @@ def fit(state: Setting, space: Space) -> Fitted:
     for row in range(len(space.rows)):
         shape = _shape(space, row)
         if shape not in servers:
-            servers[shape] = list(_served(state, space, row))
+            servers[shape] = list(servers_of(state, space, row))
             if all(isinstance(s, Infeasible) for s in servers[shape]):
                 first = servers[shape][0]
                 assert isinstance(first, Infeasible)
@@ -198,7 +198,7 @@ def refusal(state: Setting, space: Space) -> tuple[str, Infeasible] | None:
         for row in np.flatnonzero(space.rows["pool"] == template):
             if _shape(space, int(row)) in tried:
                 continue
-            served = list(_served(state, space, int(row)))
+            served = list(servers_of(state, space, int(row)))
             refused = [s for s in served if isinstance(s, Infeasible)]
             if len(refused) < len(served):
                 break
@@ -222,7 +222,7 @@ def _too_much(
     for rows in combinations:
         for row in rows:
             if _shape(space, row) not in served:
-                served[_shape(space, row)] = list(_served(state, space, row))
+                served[_shape(space, row)] = list(servers_of(state, space, row))
         for choice in _choices(space, len(rows)):
             found = [served[_shape(space, row)][v] for row, v in zip(rows, choice, strict=True)]
             fit = [s for s in found if isinstance(s, Server)]
@@ -257,7 +257,7 @@ def _apart(variants: Sequence[Table]) -> list[int]:
     return [seen.index(variant | {"batch": None}) for variant in variants]
 
 
-def _served(state: Setting, space: Space, row: int) -> Iterator[Server | Infeasible]:
+def servers_of(state: Setting, space: Space, row: int) -> Iterator[Server | Infeasible]:
     """Yields the server of each variant of a layout, or why it cannot run.
 
     Memory only falls with the batch: what does not fit with the smallest variant of a kind fits with none after it.

@@ -272,7 +272,7 @@ def _budgeted(
             def within(counts: tuple[int, ...], v: int = v, sizes: list[dict[int, int]] = sizes) -> bool:
                 return fits(tuple(rows[n] for rows, n in zip(sizes, counts, strict=True)), v)
 
-            for counts in maximal(options, within):
+            for counts in maximal(options, within)[0]:
                 found[tuple(rows[n] for rows, n in zip(sizes, counts, strict=True))] = None
     return list(found)
 
