@@ -41,7 +41,7 @@ MISSES = 3
 def search(
     state: Setting, *, top: int | None = 6, exhaustive: bool = False, goals: tuple[Axis, ...] = (),
     axes: tuple[Axis, ...] = (), parts: Sequence[float] = PARTS, shortest: int = SHORTEST, misses: int = MISSES,
-    above: int = 0, progress: Callable[[int, int], None] | None = None,
+    above: int = 0, weigh: bool = False, progress: Callable[[int, int], None] | None = None,
 ) -> Ranking:  # fmt: skip
     """Returns the ranked plans of a scenario.
 
@@ -56,6 +56,7 @@ def search(
         shortest: least requests of such a part.
         misses: how many nearest misses to find where nothing meets the SLO.
         above: leave out plans of so many devices or fewer.
+        weigh: say what each choice buys (`search.worth`), which may take more simulations.
         progress: told (plans settled, plans that fit) after each.
 
     Raises:
@@ -73,7 +74,13 @@ def search(
     hunt.run(candidates, progress)
     if misses and not hunt.met and not exhaustive:
         hunt.nearest(misses)
-    return _ranking(hunt, fitted, len(candidates) + fitted.over, notes)
+    ranking = _ranking(hunt, fitted, len(candidates) + fitted.over, notes)
+    if not weigh or ranking.best is None:
+        return ranking
+    from fleetcast.search.worth import worth
+
+    weighed, more = worth(hunt, candidates, ranking.best)
+    return replace(ranking, worth=weighed, counts={**ranking.counts, "weighed": more})
 
 
 def objective(state: Setting) -> tuple[tuple[Axis, ...], tuple[Axis, ...], tuple[str, ...]]:

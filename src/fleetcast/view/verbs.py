@@ -89,7 +89,7 @@ def plan(source: Source, *, seed: int | None = None, top: int | None = 6, progre
         return planner.plan(_resolved(scenario), top=top)
     from fleetcast.search import parallelism
 
-    return parallelism.search(_serving(scenario), top=top, progress=progress)
+    return parallelism.search(_serving(scenario), top=top, weigh=True, progress=progress)
 
 
 def simulate(source: Source, *, seed: int | None = None, record: bool = False) -> Outcome:

@@ -93,7 +93,9 @@ def question(scenario: Scenario, *, goals: bool = True, fleet: bool = True) -> s
     limits = " and ".join(f"{short(k)} within {number(v, k)}" for k, v in slo.items())
     under = f", {limits}" if limits else ", no limit on latency"
     asked = " and ".join(f"{'least' if sign > 0 else 'most'} {goal}" for goal, _, sign in scenario.objective.goals())
+    most = [show(v, unit) for v, unit in ((scenario.fleet.budget, "W"), (scenario.fleet.spend, "$/h")) if v is not None]
     on = f" on {scenario.fleet.devices or groups}" if fleet else ""
+    on += f", up to {' and '.join(most)}" if most else ""
     text = f"{scenario.name}: {workload.model} under {traffic}{on}{under}"
     return f"{text}; {asked}." if goals else f"{text}."
 
@@ -201,7 +203,7 @@ def why(best: Outcome, plans: Sequence[Outcome], objective: Objective) -> list[s
     if best.slo.get("met", True) and tempting:
         other = min(tempting, key=lambda o: sign * lookup(o.metrics, path))
         missed = worst(other)
-        less = _difference(lookup(other.metrics, path), mine)
+        less = difference(lookup(other.metrics, path), mine)
         sentences.append(
             f"{plan_name(other.plan)} ({policy_name(other.plan)}) has {less} {goal} but misses the SLO: "
             f"{limit_text(missed)}."
@@ -220,7 +222,7 @@ def _rivals(best: Outcome, rivals: Sequence[Outcome], goal: str) -> list[str]:
         within = f" within {percent(most)}" if most else ""
         sentences = [f"{who} the same {goal}{within}: choose among them by what else counts."]
     else:
-        more = _difference(lookup(rivals[0].metrics, path), mine)
+        more = difference(lookup(rivals[0].metrics, path), mine)
         sentences = [f"The next layout, {_unlike(rivals[0], best)}, has {more} {goal}."]
     unlike = [o for o in rivals if _ground(o) != _ground(best) and o not in near and _overlap(best, o, path)]
     if unlike:
@@ -308,6 +310,9 @@ def binding(outcome: Outcome) -> list[str]:
         verb = "Closest to its limit" if check["met"] else "Furthest beyond its limit"
         times = f"{_strain(check):.0%}" if _strain(check) < 2 else f"{_strain(check):.3g} times"
         sentences.append(f"{verb}: {limit_text(check)} ({times}).")
+    if limits := outcome.provenance.get("limits"):
+        parts = [f"{show(x['value'], x['unit'])} of {show(x['limit'], x['unit'])} ({_strain(x):.0%})" for x in limits]
+        sentences.append(f"Takes {' and '.join(parts)}.")
     terms = outcome.breakdown.get("time", {})
     busy = {k: v for k, v in terms.items() if v > 0 and k != "idle"}
     if busy:
@@ -338,7 +343,7 @@ def need(row: Mapping[str, Any]) -> str:
     unit, have, wanted = str(row.get("unit", "")), float(row["have"]), float(row["need"])
     if not unit and wanted < have:
         return f"{wanted:g} does not divide {have:g}"
-    said = show(wanted, unit if unit in ("B", "W", "$/h") else "").removesuffix(" $/h")
+    said = show(wanted, unit if unit in ("B", "W", "$/h") else "", 4 if unit == "W" else 3).removesuffix(" $/h")
     return f"{said} of {show(have, unit)}"
 
 
@@ -392,7 +397,8 @@ def percent(share: float) -> str:
     return f"{share:.0%}" if share == 0 or share >= 0.1 else f"{max(share, 0.001):.1%}"
 
 
-def _difference(other: float, mine: float) -> str:
+def difference(other: float, mine: float) -> str:
+    """Returns how much more or less a value is than ``mine``: ``12% more``."""
     if mine == 0:
         return "another"
     change = other / mine - 1

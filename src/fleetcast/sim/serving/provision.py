@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from fleetcast.base.errors import Infeasible
 from fleetcast.cost.energy import peak_draw
@@ -99,6 +100,12 @@ def _move(free: dict[int, int], room: int, width: int, used: int, sets: int) -> 
 def limited(tree: Tree) -> bool:
     """Whether the fleet limits what a plan may take."""
     return tree.budget is not None or tree.spend is not None
+
+
+def shares(tree: Tree, found: Taken) -> list[dict[str, Any]]:
+    """Returns what a plan takes of each of the fleet's limits: ``{what, value, limit, unit}``."""
+    rows = (("power", found.power, tree.budget, "W"), ("price", found.price, tree.spend, "$/h"))
+    return [{"what": w, "value": v, "limit": limit, "unit": u} for w, v, limit, u in rows if limit is not None]
 
 
 def excess(tree: Tree, found: Taken, *, capped: bool) -> Infeasible | None:

@@ -19,6 +19,7 @@ from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.outcome import Requests as Served
 from fleetcast.scenario.plan import ROLES, Plan, pool_label
 from fleetcast.sim.serving import account, kernel, reference
+from fleetcast.sim.serving.provision import limited, shares, taken
 from fleetcast.sim.serving.routing import (
     Run,
     assign,
@@ -232,9 +233,17 @@ def _outcome(
             "batch_limited": any(r["limited"] for r in reports),
             "budget_truncated": any(r["truncated"] for r in reports),
             "iterations": sum(r["iterations"] for r in reports),
+            **_limits(state, plan),
         },
         record=_record(reports, names, servers) if record else None, requests=served,
     )  # fmt: skip
+
+
+def _limits(state: Setting, plan: Plan) -> dict[str, Any]:
+    """What the plan takes of the fleet's budget and spend, where it has them."""
+    if not limited(state.tree):
+        return {}
+    return {"limits": shares(state.tree, taken(state.tree, [(state.server(pool), pool) for pool in plan.pools]))}
 
 
 def _decoded(servers: Sequence[Server], done: Run, requests: Any) -> Floats:
