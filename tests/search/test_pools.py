@@ -145,6 +145,7 @@ def test_sizing_equals_trying_every_size(fleet: dict[str, Any]) -> None:
         best, alone = brute(table, row.equal, 0.1)
         assert row.best is not None and row.best.factor == best
         assert {k: h.factor if h is not None else 0.0 for k, h in row.nulls.items()} == alone
+        assert row.together is not None and row.best.factor >= row.together.factor >= max(alone.values())
         assert row.null is not None and row.best.factor >= row.null.factor == max(alone.values())
         assert row.counts["full"] < row.counts["enumerated"]
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 import fleetcast
+from fleetcast.base.errors import SpecError
 from fleetcast.scenario.load import load
 from fleetcast.scenario.plan import read_plan
 from fleetcast.search.candidates import fit_all
@@ -21,6 +22,10 @@ CASES: dict[str, dict[str, Any]] = {
     "phases and kinds": {"plan": {"phases": ["together", "split"]}},
     "drafts and clocks": {"plan": {"speculate": ["off", DRAFTS], "clock": [0.7, 1.0]}, "goal": {"minimize": "energy"}},
     "dtypes": {"plan": {"dtype": ["bf16", "fp8"], "kv_dtype": ["bf16", "fp8"]}},
+    "spilling": {
+        "plan": {"phases": ["together", "split"], "route": {"kind": "split_phases", "spill": [0, 1500]}},
+        "goal": {"minimize": "latency"},
+    },
     "nano-batches": {"plan": {"overlap": ["none", "nano"]}, "goal": {"maximize": "throughput"}},
     "a budget": {"plan": {"phases": ["together", "split"]}, "fleet": {"budget": "1.6 kW"}},
     "latency": {"plan": {"phases": ["together", "split"], "clock": [0.7, 1.0]}, "goal": {"minimize": "latency"}},
@@ -73,6 +78,28 @@ def test_the_best_plan_that_chooses_otherwise_by_simulating_every_plan(
         assert w.other is not None
         assert (w.choice in of(w.other.plan)) != w.used
         assert values(w.other, ranking.goals) == min(values(o, ranking.goals) for o in others)
+
+
+def test_routes_go_with_the_ways_they_serve() -> None:
+    pool = {"tensor_parallel": 1, "pipeline_parallel": 1, "batch": BATCH}
+    table = state("phases and kinds").scenario.table()
+
+    def found(**plan: Any) -> list[tuple[int, Any]]:
+        here = setting(load(table | {"plan": pool | plan}))
+        return [(len(space.templates), space.route) for space in spaces(here)]
+
+    both, least = ["together", "split"], {"kind": "least_loaded"}
+    split = {"kind": "split_phases", "spill": 0.0, "layerwise": True}
+    assert found(phases=both) == [(1, least), (2, split)]
+    assert found(phases=both, route={"kind": "split_phases", "spill": [0, 9]}) == [
+        (1, least), (2, split), (2, split | {"spill": 9.0}),
+    ]  # fmt: skip
+    assert found(phases=both, route=["round_robin", "least_loaded"]) == [
+        (1, {"kind": "round_robin"}), (1, least), (2, split),
+    ]  # fmt: skip
+    for phases, route in (("together", "split_phases"), ("split", "round_robin")):
+        with pytest.raises(SpecError, match=r"plan\.route\.kind"):
+            found(phases=phases, route=route)
 
 
 def test_choices_that_nothing_decides_are_left_out() -> None:

@@ -5,7 +5,10 @@ import pytest
 import fleetcast
 from fleetcast.view import verbs
 
-PLANNED = ("quickstart", "mixture-of-experts", "mixed-fleet", "carbon", "split", "tiers", "overlap", "speculation")
+PLANNED = (
+    "quickstart", "mixture-of-experts", "mixed-fleet", "carbon", "split", "tiers", "overlap", "speculation",
+    "mixed-budget",
+)  # fmt: skip
 DECIDED = ("simulate", "phone", "closed-loop", "capacity", "pools", "policies", "two-nodes", "measured", "power")
 
 

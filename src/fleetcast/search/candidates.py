@@ -21,6 +21,7 @@ from fleetcast.search.bounds import Floor, floor_of
 from fleetcast.search.overlap import tuned
 from fleetcast.search.pace import SLACK, Pace, Traffic, least_attention, pace
 from fleetcast.search.space import Space, combine
+from fleetcast.search.variants import named
 from fleetcast.sim.serving.completing import fill
 from fleetcast.sim.serving.provision import limited
 from fleetcast.sim.serving.setting import Server, Setting, frozen, kv_dtype_of
@@ -170,7 +171,9 @@ def fit_all(state: Setting, found: Sequence[Space]) -> Fitted:
         rows += len(space.rows)
         layout += len(part.candidates)
     rejected = {(row["family"], row["constraint"]): row for part in reversed(parts) for row in part.rejected}
-    lines = tuple(line for part in parts for line in part.lines)
+    lines = tuple(dict.fromkeys(line for part in parts for line in part.lines))
+    if len(found) > len({tuple(pool.role for pool in space.templates) for space in found}):
+        lines = (*lines, f"routes: {', '.join(dict.fromkeys(named(space.route) for space in found))}")
     enumerated, over = sum(p.enumerated for p in parts), sum(p.over for p in parts)
     return Fitted(tuple(candidates), tuple(rejected.values()), enumerated, lines, over)
 

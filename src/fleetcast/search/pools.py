@@ -33,7 +33,7 @@ from fleetcast.search.capacity import FASTEST, bisect_rate, limited_and_timed
 from fleetcast.search.pace import Pace, Traffic, pace
 from fleetcast.search.parallelism import PARTS, SHORTEST, Hunt
 from fleetcast.search.sizes import Sizes, Won, maximal, race
-from fleetcast.search.space import MOST, Space, enumerate_space, places
+from fleetcast.search.space import MOST, Space, enumerate_space, places, ways
 from fleetcast.sim.serving.provision import Taken, excess, limited, taken
 from fleetcast.sim.serving.setting import Server, Setting
 
@@ -77,6 +77,11 @@ class Shape:
     def one_kind(self) -> str | None:
         """The group where both phases run together on it alone, else None."""
         return self.servers[0].group.name if len(self.servers) == 1 and self.servers[0].pool.role == "all" else None
+
+    @property
+    def split(self) -> bool:
+        """Whether some pool takes one phase alone."""
+        return any(s.pool.role != "all" for s in self.servers)
 
     @cached_property
     def speed(self) -> tuple[float, ...]:
@@ -127,6 +132,7 @@ class Equal:
     Attributes:
         equal: "power", "cost" or both.
         nulls: by kind, what it holds alone with its phases together; None = no load that was tried.
+        together: of pools that all take both phases, on one kind or several, the best.
         best: of everything; None = nothing holds any load.
         counts: shapes, enumerated sizes within the limits, full (no room for more), tried, bounded (of these tries:
             settled without simulating).
@@ -134,6 +140,7 @@ class Equal:
 
     equal: tuple[str, ...]
     nulls: dict[str, Held | None]
+    together: Held | None
     best: Held | None
     counts: dict[str, int]
 
@@ -146,6 +153,7 @@ class Equal:
         """Returns a row for JSON."""
         return {
             "equal": list(self.equal), "best": self.best.table() if self.best is not None else None,
+            "together": self.together.table() if self.together is not None else None,
             "nulls": {kind: held.table() if held is not None else None for kind, held in self.nulls.items()},
             "counts": dict(self.counts),
         }  # fmt: skip
@@ -237,8 +245,8 @@ def shapes(state: Setting) -> tuple[list[Shape], list[str]]:
         plan = Plan(pools=plan.pools, route=plan.route, phases=BOTH)
     found: list[Shape] = []
     lines: list[str] = []
-    for templates in plan.spaces():
-        space = enumerate_space(state, tuple(with_choice(t, replicas=1) for t in templates))
+    for templates, route in ways(plan):
+        space = enumerate_space(state, tuple(with_choice(t, replicas=1) for t in templates), route)
         asked = [as_tuple(t.replicas) for t in templates]
         found += _together(state, space, asked[0]) if space.joined else _apart(state, space, asked)
         lines += [line.replace("(replicas 1; ", "(").replace(" (replicas 1)", "") for line in space.lines]
@@ -312,13 +320,15 @@ def _equal(trial: _Trial, found: Sequence[Shape], equal: tuple[str, ...], tolera
     for kind in dict.fromkeys(s.one_kind for s in found if s.one_kind is not None):
         nulls[kind] = race([d for d in designs if d[0].one_kind == kind], trial.holds, bisect_rate(tolerance))
     start = max(nulls.values(), key=lambda won: won.held, default=None)
-    won = race([d for d in designs if d[0].one_kind is None], trial.holds, bisect_rate(tolerance), start)
+    mixed = [d for d in designs if d[0].one_kind is None and not d[0].split]
+    together = race(mixed, trial.holds, bisect_rate(tolerance), start) if mixed else start
+    won = race([d for d in designs if d[0].split], trial.holds, bisect_rate(tolerance), together)
     counts = {
         "shapes": len(found), "enumerated": enumerated, "full": len(designs), "tried": trial.tries - before[0],
         "bounded": trial.bounded - before[1],
     }  # fmt: skip
     held = {kind: trial.held(null, full) for kind, null in nulls.items()}
-    return Equal(equal, held, trial.held(won, full), counts)
+    return Equal(equal, held, trial.held(together, full) if together else None, trial.held(won, full), counts)
 
 
 class _Trial:

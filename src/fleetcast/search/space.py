@@ -34,7 +34,7 @@ from fleetcast.scenario.fleet.tree import Group
 from fleetcast.scenario.plan import Plan, Pool, Table, as_tuple, replace
 from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.search.sizes import maximal
-from fleetcast.search.variants import describe_space, variants_of
+from fleetcast.search.variants import describe_space, expand, variants_of
 from fleetcast.sim.serving.completing import check_power, route_of
 from fleetcast.sim.serving.setting import Setting
 
@@ -115,11 +115,39 @@ def spaces(state: Setting) -> list[Space]:
         SpecError: ``[plan]`` lists values that contradict each other, so that nothing is left.
     """
     check_power(state.scenario.plan)
-    return [enumerate_space(state, templates) for templates in state.scenario.plan.spaces()]
+    return [enumerate_space(state, templates, route) for templates, route in ways(state.scenario.plan)]
 
 
-def enumerate_space(state: Setting, templates: tuple[Pool, ...] | None = None) -> Space:
+def ways(plan: Plan) -> list[tuple[tuple[Pool, ...], Any]]:
+    """Returns the pools to search with a route above them, one pair per way of placing the phases and route to try.
+
+    A route goes with the ways that it can serve: `split_phases` needs roles, and roles need it or a policy of one's
+    own. A way that no route of several goes with, or of which the only route belongs to another way, takes its default.
+    """
+    asked = [{"kind": r} if isinstance(r, str) else r for r in as_tuple(plan.route)]
+    routes = [full for r in asked for full in (expand(r) if isinstance(r, dict) else (r,))]
+    spaces_ = plan.spaces()
+    found: list[tuple[tuple[Pool, ...], Any]] = []
+    for templates in spaces_:
+        split = any(pool.role != "all" for pool in templates)
+        fit = [r for r in routes if not isinstance(r, dict) or _goes_with(str(r.get("kind")), split)]
+        if len(routes) == 1 and len(spaces_) == 1:
+            fit = routes  # refused by name where it does not go
+        found += [(templates, route) for route in fit or (None,)]
+    return found
+
+
+def _goes_with(kind: str, split: bool) -> bool:
+    return ":" in kind or (kind == "split_phases") == split
+
+
+def enumerate_space(state: Setting, templates: tuple[Pool, ...] | None = None, route: Any = None) -> Space:
     """Returns the space of plans with some pools, by default the scenario's.
+
+    Args:
+        state: the scenario, resolved.
+        templates: the pools.
+        route: above them; None = the one for their roles.
 
     Raises:
         SpecError: ``[plan]`` lists values that contradict each other, so that nothing is left.
@@ -147,7 +175,7 @@ def enumerate_space(state: Setting, templates: tuple[Pool, ...] | None = None) -
         )  # fmt: skip
     counts = [int((rows["pool"] == i).sum()) for i in range(len(templates))]
     lines = describe_space(templates, groups, variants, counts)
-    route = route_of(state, Plan(pools=templates, route=state.scenario.plan.route))
+    route = route_of(state, Plan(pools=templates, route=route))
     return Space(
         templates, groups, rows, variants, len(templates) == 1, route, state.scenario.plan.power, tuple(misfits), lines
     )

@@ -18,7 +18,7 @@ from fleetcast.search.parallelism import Hunt
 from fleetcast.search.ranking import values
 from fleetcast.sim.serving.world import simulate
 
-SPLIT, DRAFTS, CLOCKS, NANO = "split phases", "drafts", "lower clocks", "nano-batches"
+SPLIT, SPILL, DRAFTS, CLOCKS, NANO = "split phases", "spilling", "drafts", "lower clocks", "nano-batches"
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ class Worth:
 def choices(c: Candidate) -> frozenset[str]:
     """Returns the choices that a plan makes: what it does beyond the plain way, its dtypes, its kinds of devices."""
     found: set[str] = set()
+    if isinstance(c.plan.route, dict) and c.plan.route.get("spill"):
+        found.add(SPILL)
     for server, pool in zip(c.servers, c.plan.pools, strict=True):
         kind = pool.speculate.get("kind") if isinstance(pool.speculate, dict) else pool.speculate
         made = {
@@ -71,7 +73,7 @@ def worth(hunt: Hunt, candidates: Sequence[Candidate], best: Outcome) -> tuple[t
     every = frozenset().union(*made.values()) - frozenset.intersection(*made.values())
     extra: dict[int, Outcome] = {}
     found = []
-    for choice in sorted(every, key=lambda name: (name not in (SPLIT, DRAFTS, CLOCKS, NANO), name)):
+    for choice in sorted(every, key=lambda name: (name not in (SPLIT, SPILL, DRAFTS, CLOCKS, NANO), name)):
         used = choice in mine
         if not used and choice.endswith((" weights", " cache")):
             continue  # what is without the one in use is with another

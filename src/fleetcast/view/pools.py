@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from fleetcast.search.pools import Equal, Held, Sizing
 
 HEADS = ("Equal", "Pools", "Requests/s", "Of null", "Power", "$/h")
-"""The last two columns go first where the terminal is narrow."""
 
 
 def sizing_view(scenario: Scenario, sizing: Sizing, width: int) -> RenderableType:
@@ -26,8 +25,8 @@ def sizing_view(scenario: Scenario, sizing: Sizing, width: int) -> RenderableTyp
     parts += [_verdict(scenario, row) for row in sizing.rows]
     parts += [Text(f"Doubtful: {note}.", style="bold yellow") for note in sizing.notes]
     rows = [cells for row in sizing.rows for cells in _rows(scenario, row)]
-    parts += [Text(), rows_table(HEADS, rows, right=(2, 3, 4, 5), width=width, drop=2)]
-    said = "Null: one kind, both phases together, as many replicas as the limits allow"
+    parts += [Text(), rows_table(HEADS, rows, right=(2, 3, 4, 5), width=width)]
+    said = "Null: one kind, both phases together, as many replicas as the limits and the fleet allow"
     parts += [Text(said, style="dim"), Text()]
     best = next((row.best for row in reversed(sizing.rows) if row.best is not None), None)
     if best is not None:
@@ -64,6 +63,10 @@ def _rows(scenario: Scenario, row: Equal) -> list[tuple[str, ...]]:
     null = row.null
     if row.best is not None and (null is None or row.best.outcome.plan != null.outcome.plan):
         found.append((" and ".join(row.equal), words.plan_name(row.best.outcome.plan), *_numbers(row.best, null)))
+    told = [held.outcome.plan for held in (row.best, null) if held is not None]
+    if row.together is not None and row.together.outcome.plan not in told:
+        name = words.plan_name(row.together.outcome.plan)
+        found.append(("", f"together: {name}", *_numbers(row.together, null)))
     kinds = sorted(row.nulls.items(), key=lambda item: -(item[1].factor if item[1] is not None else 0.0))
     for kind, held in kinds:
         name = f"null: {words.plan_name(held.outcome.plan)}" if held is not None else f"null: {kind} alone"

@@ -55,7 +55,7 @@ def pools_of(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def layout_of(table: Mapping[str, Any]) -> str:
     """Returns what plans have in common that differ in their batch policies alone."""
     pools = [{k: v for k, v in pool.items() if k not in ("batch", "route", "cascade")} for pool in pools_of(table)]
-    return repr([pools, table.get("cascade")])
+    return repr([pools, table.get("cascade"), table.get("route")])
 
 
 def policy_name(table: Mapping[str, Any]) -> str:

@@ -79,6 +79,11 @@ def route_of(state: Setting, plan: Plan) -> dict[str, Any]:
         SpecError: it needs a column the trace lacks, or does not go with the pools' roles.
     """
     split = any(pool.role != "all" for pool in plan.pools)
+    if isinstance(plan.route, tuple):
+        raise SpecError(
+            "plan.route", "is a list of values to search", value=list(plan.route), limit="one value for simulate",
+            hint="Use 'fleetcast plan'",
+        )  # fmt: skip
     default = "split_phases" if split else "least_loaded"
     chosen = policy_of(route, plan.route if plan.route is not None else default, "plan.route")
     check_route(state, chosen)
@@ -87,6 +92,12 @@ def route_of(state: Setting, plan: Plan) -> dict[str, Any]:
             "plan.route.kind", "does not tell prefill from decode pools", value=chosen.kind,
             limit="split_phases, or a policy of your own that reads view.role",
             hint="Leave the route out, or give every pool role = \"all\"",
+        )  # fmt: skip
+    if not split and getattr(chosen, "kind", "") == "split_phases":
+        raise SpecError(
+            "plan.route.kind", "splits phases, and every pool takes both", value=chosen.kind,
+            limit="pools with the roles prefill and decode",
+            hint='Give pools roles, write phases = "split" for a search, or leave the route out',
         )  # fmt: skip
     return describe(chosen)
 
