@@ -75,7 +75,7 @@ def search(
     if misses and not hunt.met and not exhaustive:
         hunt.nearest(misses)
     ranking = _ranking(hunt, fitted, len(candidates) + fitted.over, notes)
-    if not weigh or ranking.best is None:
+    if not weigh:
         return ranking
     from fleetcast.search.worth import worth
 

@@ -60,14 +60,16 @@ def choices(c: Candidate) -> frozenset[str]:
     return frozenset(found)
 
 
-def worth(hunt: Hunt, candidates: Sequence[Candidate], best: Outcome) -> tuple[tuple[Worth, ...], int]:
+def worth(hunt: Hunt, candidates: Sequence[Candidate], best: Outcome | None) -> tuple[tuple[Worth, ...], int]:
     """Returns what each choice buys that some plans make and others do not, and how many more plans were simulated.
 
     Args:
         hunt: the search, run.
         candidates: all that it settled.
-        best: the best plan's outcome.
+        best: the best plan's outcome; None = no plan meets the SLO, and no choice buys anything.
     """
+    if best is None:
+        return (), 0
     made = {c.index: choices(c) for c in candidates}
     mine = next(made[c.index] for c, outcome in hunt.done if outcome is best)
     every = frozenset().union(*made.values()) - frozenset.intersection(*made.values())
