@@ -120,7 +120,8 @@ DEFAULTS: Mapping[str, str] = {
     "plan.kv_dtype": '`"auto"`',
     "plan.activation_dtype": "follows dtype", "plan.clock": "`1.0`", "plan.on": "the only group",
     "workload.arrivals.ramp": "`0`", "workload.arrivals.think": "`0`", "workload.lengths.spread": "see right",
-    "workload.requests": "all", "fleet.power_limit": "the board's", "fleet.budget": "no breaker", "fleet.spend": "no limit",
+    "workload.requests": "all", "fleet.power_limit": "the board's", "fleet.budget": "no breaker",
+    "fleet.spend": "no limit",
     "plan.cascade.after": "the stage before",
     "workload.exits": "no tiers", "workload.confidence": "one answer a query",
 }  # fmt: skip

@@ -211,8 +211,11 @@ def test_nonsense_is_refused(table: Any, message: str) -> None:
         best_pools(table())
 
 
-def test_a_search_under_a_budget_offers_kinds_side_by_side_in_every_proportion() -> None:
-    """Without a budget the kinds are filled; with one every size that leaves no room for more is a plan."""
+@pytest.mark.parametrize("few", [True, False])
+def test_a_search_under_a_budget_offers_kinds_side_by_side(few: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a budget the kinds are filled; with one every size is a plan, of many those with no room for more."""
+    if not few:
+        monkeypatch.setattr("fleetcast.search.space.JOINT", 4)
     goal = load(scenario({"phases": "together"}, budget="1.75 kW").table() | {"objective": {"minimize": "latency"}})
     state = setting(goal)
     ranking = search(state, top=None, exhaustive=True)
@@ -221,7 +224,8 @@ def test_a_search_under_a_budget_offers_kinds_side_by_side_in_every_proportion()
     power = np.array([g.device.power.max for g in state.tree.groups])
     every = [s for s in itertools.product(range(1, 7), range(1, 4)) if np.dot(s, power) <= 1750]
     full = {s for s in every if not any(t != s and t[0] >= s[0] and t[1] >= s[1] for t in every)}
-    assert sizes and sizes <= full
+    assert sizes and sizes <= (set(every) if few else full)
+    assert len(sizes) > len(full) if few else len(sizes) <= len(full)
     pruned = search(state)
     assert pruned.best is not None and ranking.best is not None
     assert pruned.best.metrics == ranking.best.metrics

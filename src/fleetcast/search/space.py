@@ -254,7 +254,7 @@ def combine(
         space: the layouts.
         usable: which of them to combine.
         fits: whether rows under a variant stay within the fleet's budget, where it has one: then the layouts of
-            several groups fill the budget, in every size that leaves no room for more.
+            several groups come in every size within it, or where those may be many in those with no room for more.
     """
     r, index = space.rows, np.flatnonzero(usable)
     if len(space.templates) > 1:
@@ -276,33 +276,34 @@ def combine(
         how = "several groups at once: on each the layout with the fewest devices per replica"
     joint = _product(sets) if _count(sets) <= JOINT else [tuple(rows[0] for rows in sets)]
     if fits is not None:
-        how = how.replace("fills it", "fills the budget in every proportion")
-        joint = _budgeted(space, index, joint, fits)
+        joint, sizes = _budgeted(space, index, joint, fits)
+        how = how.replace("that fills it", sizes)
     return alone + joint, (f"{how}: {len(joint)} combinations",)
 
 
 def _budgeted(
     space: Space, index: NDArray[np.intp], joint: Sequence[tuple[int, ...]],
     fits: Callable[[tuple[int, ...], int], bool],
-) -> list[tuple[int, ...]]:  # fmt: skip
-    """The combinations with every maximal number of replicas instead of all that the groups hold."""
+) -> tuple[list[tuple[int, ...]], str]:  # fmt: skip
+    """The combinations in every size that fits, or where these may be many in those with no room for more; which."""
     names = ("group", "tp", "pp", "ep", "adp")
     copies: dict[tuple[int, ...], dict[int, int]] = {}
     for i in index:
         shape = tuple(int(space.rows[name][i]) for name in names)
         copies.setdefault(shape, {})[int(space.rows["replicas"][i])] = int(i)
+    layouts_ = [[copies[tuple(int(space.rows[name][i]) for name in names)] for i in chosen] for chosen in joint]
+    few = sum(math.prod(map(len, rows)) for rows in layouts_) <= JOINT
     found: dict[tuple[int, ...], None] = {}
-    for chosen in joint:
-        sizes = [copies[tuple(int(space.rows[name][i]) for name in names)] for i in chosen]
-        options = [sorted(rows) for rows in sizes]
+    for rows in layouts_:
+        options = [sorted(sizes) for sizes in rows]
         for v in range(len(space.variants[0])):
 
-            def within(counts: tuple[int, ...], v: int = v, sizes: list[dict[int, int]] = sizes) -> bool:
-                return fits(tuple(rows[n] for rows, n in zip(sizes, counts, strict=True)), v)
+            def within(counts: tuple[int, ...], v: int = v, rows: list[dict[int, int]] = rows) -> bool:
+                return fits(tuple(sizes[n] for sizes, n in zip(rows, counts, strict=True)), v)
 
-            for counts in maximal(options, within)[0]:
-                found[tuple(rows[n] for rows, n in zip(sizes, counts, strict=True))] = None
-    return list(found)
+            chosen = (c for c in itertools.product(*options) if within(c)) if few else maximal(options, within)[0]
+            found |= {tuple(sizes[n] for sizes, n in zip(rows, c, strict=True)): None for c in chosen}
+    return [*found], "in every size within the budget" if few else "in every size that leaves no room for more"
 
 
 def _count(sets: list[list[int]]) -> int:

@@ -14,7 +14,7 @@ from fleetcast.view.tables import bullets, rows_table
 
 if TYPE_CHECKING:
     from fleetcast.scenario.load import Scenario
-    from fleetcast.search.pools import Equal, Held, Sizing
+    from fleetcast.search.held import Equal, Held, Sizing
 
 HEADS = ("Equal", "Pools", "Requests/s", "Of null", "Power", "$/h")
 

@@ -14,6 +14,7 @@ from fleetcast.scenario.fleet.tree import resolve
 from fleetcast.scenario.load import Scenario, dump
 from fleetcast.view import figures, plots, words
 from fleetcast.view.accuracy import accuracy_rows, concerning, forecast_errors
+from fleetcast.view.missed import too_slow
 from fleetcast.view.release import release
 from fleetcast.view.svg import escape
 from fleetcast.view.worth import worth_lines
@@ -190,7 +191,7 @@ def _plans(ranking: Ranking) -> str:
 
 def _too_slow(ranking: Ranking) -> str:
     """Per number of devices with which nothing meets the SLO: the layout tried furthest, and its value."""
-    found = words.too_slow(ranking.missed)
+    found = too_slow(ranking.missed)
     if not found:
         return ""
     rows = "".join(_row(row, right=(2,)) for row in found)

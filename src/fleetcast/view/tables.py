@@ -14,6 +14,7 @@ from rich.text import Text
 from fleetcast.base.show import show
 from fleetcast.view import figures, words
 from fleetcast.view.choices import setup
+from fleetcast.view.missed import too_slow
 from fleetcast.view.plans import GAP, bare, layouts, plans_table, spaced
 from fleetcast.view.worth import worth_lines
 
@@ -290,7 +291,7 @@ def _limits_cell(key: str, limits: Mapping[str, Mapping[str, Any]]) -> Text:
 
 
 def _missed_table(missed: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
-    rows = words.too_slow(missed)
+    rows = too_slow(missed)
     if not rows:
         return []
     table = rows_table(("Too slow", "Layout", "Its value, of the limit"), rows, right=(2,))

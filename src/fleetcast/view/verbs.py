@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from fleetcast.scenario.plan import Plan
     from fleetcast.search.advice.advisor import Advice
     from fleetcast.search.capacity import Load, Need, Users
-    from fleetcast.search.pools import Sizing
+    from fleetcast.search.held import Sizing
     from fleetcast.search.ranking import Ranking
     from fleetcast.search.servers import Room
     from fleetcast.sim.serving.setting import Setting

@@ -299,7 +299,7 @@ def failure(ranking: Ranking) -> str:
 def worst(outcome: Outcome) -> Mapping[str, Any]:
     """Returns the check of the SLO with the largest share of its limit."""
     checks: Sequence[Mapping[str, Any]] = outcome.slo["checks"]
-    return max(checks, key=_strain)
+    return max(checks, key=strain)
 
 
 def binding(outcome: Outcome) -> list[str]:
@@ -308,10 +308,10 @@ def binding(outcome: Outcome) -> list[str]:
     if outcome.slo.get("checks"):
         check = worst(outcome)
         verb = "Closest to its limit" if check["met"] else "Furthest beyond its limit"
-        times = f"{_strain(check):.0%}" if _strain(check) < 2 else f"{_strain(check):.3g} times"
+        times = f"{strain(check):.0%}" if strain(check) < 2 else f"{strain(check):.3g} times"
         sentences.append(f"{verb}: {limit_text(check)} ({times}).")
     if limits := outcome.provenance.get("limits"):
-        parts = [f"{show(x['value'], x['unit'])} of {show(x['limit'], x['unit'])} ({_strain(x):.0%})" for x in limits]
+        parts = [f"{show(x['value'], x['unit'])} of {show(x['limit'], x['unit'])} ({strain(x):.0%})" for x in limits]
         sentences.append(f"Takes {' and '.join(parts)}.")
     terms = outcome.breakdown.get("time", {})
     busy = {k: v for k, v in terms.items() if v > 0 and k != "idle"}
@@ -347,43 +347,8 @@ def need(row: Mapping[str, Any]) -> str:
     return f"{said} of {show(have, unit)}"
 
 
-def too_slow(missed: Sequence[Mapping[str, Any]], most: int = 6) -> list[tuple[str, str, str]]:
-    """Returns, for each number of devices with which no layout meets the SLO, what misses and by how much.
-
-    A row is (devices, layout, limit): of several layouts the one that was tried furthest. Where there are more than
-    ``most`` rows, those furthest from the SLO share the last.
-
-    Args:
-        missed: of a `Ranking`.
-        most: rows.
-    """
-    sets: dict[tuple[tuple[str, int], ...], list[Mapping[str, Any]]] = {}
-    for row in missed:
-        if row["every_layout"]:
-            sets.setdefault(tuple(row["on"].items()), []).append(row)
-    near = sorted(sets, key=lambda on: min(map(_strain, sets[on])))
-    own = set(near if len(near) <= most else near[: most - 1])
-    rows = []
-    for on, layouts in sets.items():
-        if on in own:
-            more = f" and {len(layouts) - 1} more" if len(layouts) > 1 else ""
-            count = _devices(layouts[0]["devices"])
-            count = " + ".join(f"{n} {name}" for name, n in on) if len(on) > 1 else count
-            rows.append((count, f"{layouts[0]['layout']}{more}", limit_text(layouts[0])))
-    rest = [row for on in near if on not in own for row in sets[on]]
-    if rest:
-        numbers = sorted({row["devices"] for row in rest})
-        run = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
-        best = min(rest, key=_strain)
-        rows.append((f"{run} devices", f"{best['layout']} and {len(rest) - 1} more", limit_text(best)))
-    return rows
-
-
-def _devices(count: int) -> str:
-    return "1 device" if count == 1 else f"{count} devices"
-
-
-def _strain(check: Mapping[str, Any]) -> float:
+def strain(check: Mapping[str, Any]) -> float:
+    """Returns a value over its limit."""
     return float(check["value"]) / float(check["limit"])
 
 
