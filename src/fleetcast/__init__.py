@@ -12,12 +12,13 @@ from importlib import import_module
 from typing import Any
 
 __all__ = [
-    "advise", "check", "compare", "devices_needed", "load", "max_rate", "max_users", "measure", "plan",
+    "advise", "best_pools", "check", "compare", "devices_needed", "load", "max_rate", "max_users", "measure", "plan",
     "servers_under", "simulate",
 ]  # fmt: skip
 
 _HOMES = {
     "advise": "fleetcast.view.verbs",
+    "best_pools": "fleetcast.view.verbs",
     "check": "fleetcast.view.verbs",
     "compare": "fleetcast.view.compare",
     "devices_needed": "fleetcast.view.verbs",

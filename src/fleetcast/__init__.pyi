@@ -1,5 +1,6 @@
 from fleetcast.view.compare import compare as compare
 from fleetcast.view.verbs import advise as advise
+from fleetcast.view.verbs import best_pools as best_pools
 from fleetcast.view.verbs import check as check
 from fleetcast.view.verbs import devices_needed as devices_needed
 from fleetcast.view.verbs import load as load

@@ -52,7 +52,7 @@ FINE = {
     "fleet.price": ({},),
     "fleet.price.h100-sxm": (0, 0.5, 1e300, 10**30),
     "fleet.grid": (0, 0.5),
-    **dict.fromkeys(("fleet.power_limit", "fleet.budget"), (1e300, 10**30)),
+    **dict.fromkeys(("fleet.power_limit", "fleet.budget", "fleet.spend"), (1e300, 10**30)),
     "fleet.host_power": (0, 0.5, 1e300, 10**30),
     "workload.low_priority": (0, 0.5),
     "workload.sessions": ({},),

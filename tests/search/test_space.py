@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from fleetcast.base.errors import SpecError
 from fleetcast.scenario.load import load
 from fleetcast.search.candidates import fit
-from fleetcast.search.space import enumerate_space, places, spaces
+from fleetcast.search.layouts import places
+from fleetcast.search.space import enumerate_space, spaces
 from fleetcast.search.variants import CHUNKS, MAX_BATCHES, batches
 from fleetcast.sim.serving.completing import complete
 from fleetcast.sim.serving.setting import Setting, setting

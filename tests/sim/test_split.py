@@ -113,6 +113,9 @@ def test_decode_replicas_help_out_beyond_the_spill() -> None:
         ((PREFILL, DECODE), {"phases": "split"}, "plan.phases"),
         ((PREFILL | {"role": "drafts"}, DECODE), {}, "plan.pools[0].role"),
         ((PREFILL, DECODE), {"route": {"kind": "split_phases", "spill": -1}}, "plan.route.spill"),
+        ((PREFILL | {"role": "all"},), {"route": "split_phases"}, "plan.route.kind"),
+        ((PREFILL | {"role": "all"}, DECODE | {"role": "all"}), {"route": "split_phases"}, "plan.route.kind"),
+        ((PREFILL, DECODE), {"route": ["split_phases", {"kind": "split_phases", "spill": 100}]}, "plan.route"),
     ],
 )
 def test_nonsense_is_refused(pools: Any, plan: dict[str, Any], path: str) -> None:

@@ -383,3 +383,53 @@ def test_capacity_of_servers_prints_a_narrow_table_json_or_an_error(capsys, monk
     path.write_text(ROW.replace("9 kW", "2 kW"))
     assert cli.main(["capacity", str(path), "--of", "servers"]) == 2
     assert "fleet.budget: is below the idle power" in " ".join(capsys.readouterr().err.split())
+
+
+POOLS = """
+[fleet]
+devices = "6x l40s + 3x h100-sxm"
+budget = "1.5 kW"
+spend = "6 $/h"
+price = { "l40s" = 1.0, "h100-sxm" = 3.0 }
+[workload]
+model = "llama-3.1-8b"
+arrivals = { kind = "poisson", rate = "6 /s", requests = 200 }
+lengths = { kind = "fixed", prompt = 900, output = 60 }
+[slo]
+ttft_p99 = "1.5 s"
+[plan]
+tensor_parallel = 1
+pipeline_parallel = 1
+batch = { kind = "chunked", chunk = 2048, max_batch = 64 }
+"""
+
+
+def test_capacity_of_pools_prints_every_limit_its_nulls_and_the_space(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "90")
+    path = tmp_path / "pools.toml"
+    path.write_text(POOLS)
+    assert cli.main(["capacity", str(path), "--of", "pools"]) == 0
+    said = capsys.readouterr().out
+    assert all(len(line) <= 90 for line in said.splitlines())
+    words = " ".join(said.split())
+    for limit in ("power (1.5 kW)", "cost (6.00 $/h)", "power (1.5 kW) and cost (6.00 $/h)"):
+        assert f"At equal {limit}: " in words
+    assert words.count("null: ") == 6 and "1.00 x" in words
+    assert "sizes of" in words and "leave no room for more" in words and "settled by bounds" in words
+    assert cli.main(["capacity", str(path), "--of", "pools", "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert [row["equal"] for row in table["equal"]] == [["power"], ["cost"], ["power", "cost"]]
+    assert all(set(row["nulls"]) == {"l40s", "h100-sxm"} and row["best"]["plan"] for row in table["equal"])
+    path.write_text(POOLS.replace('ttft_p99 = "1.5 s"', 'ttft_p99 = "1 us"'))
+    assert cli.main(["capacity", str(path), "--of", "pools"]) == 1
+    assert "no pools hold any load that was tried" in " ".join(capsys.readouterr().out.split())
+    path.write_text(POOLS.replace('budget = "1.5 kW"', "").replace('spend = "6 $/h"', ""))
+    assert cli.main(["capacity", str(path), "--of", "pools"]) == 2
+    assert "fleet.budget: is missing" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_plan_over_its_budget_is_refused_with_both_sizes(capsys, tmp_path):
+    path = tmp_path / "over.toml"
+    path.write_text(POOLS.replace("[plan]", '[plan]\non = "l40s"\nreplicas = 6'))
+    assert cli.main(["simulate", str(path)]) == 1
+    assert "power of all servers needs 2.1 kW, have 1.5 kW" in " ".join(capsys.readouterr().err.split())

@@ -7,7 +7,7 @@ from fleetcast.view import verbs
 
 PLANNED = (
     "quickstart", "mixture-of-experts", "expert-load", "mixed-fleet", "carbon", "split", "tiers", "overlap",
-    "speculation", "draft-pool", "prefixes",
+    "speculation", "draft-pool", "prefixes", "mixed-budget",
 )  # fmt: skip
 DECIDED = ("simulate", "phone", "closed-loop", "capacity", "pools", "policies", "two-nodes", "measured", "power")
 

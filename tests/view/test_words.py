@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from fleetcast.view import words
+from fleetcast.view.missed import too_slow
 
 
 @pytest.mark.parametrize(
@@ -90,15 +91,15 @@ def test_too_slow_is_a_row_for_each_number_of_devices():
         missed_row("1x TP1", 1, 40.0), missed_row("2x TP1", 2, 9.0, at_least=False), missed_row("1x TP2", 2, 8.0),
         missed_row("3x TP1", 3, 2.5, every=False),
     ]  # fmt: skip
-    assert words.too_slow(missed) == [
+    assert too_slow(missed) == [
         ("1 device", "1x TP1", "TTFT p99 at least 40 s of 2 s"),
         ("2 devices", "2x TP1 and 1 more", "TTFT p99 9 s of 2 s"),
     ]
-    assert words.too_slow([]) == []
+    assert too_slow([]) == []
 
 
 def test_too_slow_folds_what_is_furthest_from_the_slo():
     missed = [missed_row(f"{n}x TP1", n, 200.0 / n) for n in range(1, 31)]
-    rows = words.too_slow(missed, most=4)
+    rows = too_slow(missed, most=4)
     assert [row[0] for row in rows] == ["28 devices", "29 devices", "30 devices", "1 to 27 devices"]
     assert rows[-1][1:] == ("27x TP1 and 26 more", "TTFT p99 at least 7.41 s of 2 s")

@@ -171,6 +171,21 @@ def downclock_rates(rates: Rates, share: float, curve: ClockCurve) -> Rates:
     )
 
 
+def peak_draw(rates: Rates, bandwidth: float) -> float:
+    """Returns W that a device draws at most at its clock; the board limit at the top clock.
+
+    Work that reads at full bandwidth draws M, for memory has a clock of its own, and beside it the busy floor B, or as
+    much arithmetic as `limited_time` lets through: ``max(B + M, p L + (1 - p) M)``, where arithmetic alone draws the
+    share p of the board limit L.
+
+    Args:
+        rates: the device at its clock.
+        bandwidth: B/s of its memory.
+    """
+    memory = min(rates.limit - rates.busy, max(rates.weights, rates.cache) * bandwidth)
+    return max(rates.busy + memory, rates.most + memory * (1.0 - rates.most / rates.limit))
+
+
 def capped_clock(limit: float, rates: Rates, curve: ClockCurve) -> float:
     """Returns the largest clock share at which arithmetic stays within ``limit`` watts, or the lowest."""
     return float(np.interp(limit / rates.limit, curve.power, curve.clock))

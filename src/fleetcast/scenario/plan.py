@@ -123,7 +123,7 @@ class Plan(Spec):
 
     Attributes:
         pools: replicas that serve alike; an open pool is searched.
-        route: which replica gets a request.
+        route: which replica gets a request; several: search, each where it goes with the pools' roles.
         phases: to search with one open pool: "together" = every replica prefills and decodes, "split" = a prefill and
             a decode pool made from it, or both as a list. Left out = together.
         cascade: the stages in which a familial model answers.
@@ -131,7 +131,7 @@ class Plan(Spec):
     """
 
     pools: tuple[Pool, ...] = (Pool(),)
-    route: Table | str | None = None
+    route: Table | tuple[Table | str, ...] | str | None = None
     phases: str | tuple[str, ...] | None = None
     cascade: tuple[Stage, ...] = ()
     power: Table | tuple[Table | str, ...] | str | None = None
@@ -171,7 +171,8 @@ class Plan(Spec):
         rows = [to_builtins(pool) for pool in self.pools]
         table: Table = rows[0] if len(rows) == 1 else {"pools": rows}
         stages = [to_builtins(stage) for stage in self.cascade] or None
-        rest = {"route": self.route, "phases": self.phases, "cascade": stages, "power": to_builtins(self.power)}
+        route, power = to_builtins(self.route), to_builtins(self.power)
+        rest = {"route": route, "phases": self.phases, "cascade": stages, "power": power}
         return table | {name: value for name, value in rest.items() if value is not None}
 
     def label(self) -> str:
@@ -226,6 +227,7 @@ def read_plan(table: Table, path: str = "plan") -> Plan:
     """
     table = dict(table)
     route, power = table.pop("route", None), table.pop("power", None)
+    route = tuple(route) if isinstance(route, list) else route
     phases = table.pop("phases", None)
     cascade = convert(table.pop("cascade", []), tuple[Stage, ...], f"{path}.cascade")
     pools = table.pop("pools", None)

@@ -14,21 +14,23 @@ from numpy.typing import NDArray
 
 from fleetcast.base.errors import Infeasible
 from fleetcast.cost.engine import engine
-from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.plan import Plan, Pool, Table, replace
 from fleetcast.scenario.workload.precision import as_engine
 from fleetcast.scenario.workload.prefixes import shared_tokens
-from fleetcast.search.bounds import Floor, demand, floor_of
+from fleetcast.search.beyond import Beyond
+from fleetcast.search.bounds import Floor, floor_of
 from fleetcast.search.drafters import Taken, crowded, drafted, drafting, taken
 from fleetcast.search.overlap import tuned
 from fleetcast.search.pace import SLACK, Pace, Traffic, least_attention, pace
 from fleetcast.search.space import Space, combine
+from fleetcast.search.variants import named
 from fleetcast.sim.serving.completing import decided_draft, fill
 from fleetcast.sim.serving.drafting import ELSEWHERE
-from fleetcast.sim.serving.setting import Server, Setting, frozen, kv_dtype_of
+from fleetcast.sim.serving.dtypes import kv_dtype_of
+from fleetcast.sim.serving.provision import limited
+from fleetcast.sim.serving.setting import Server, Setting, frozen
 
-SPEED_BATCH = 64
-"""Replicas are weighed by their speed at this batch (`sim.serving.world.speeds`): smaller max_batch, other weights."""
+BESIDE = "the drafters, beside their targets"
 
 
 @dataclass(frozen=True)
@@ -93,68 +95,25 @@ def bound(state: Setting, c: Candidate, path: str, sign: int, floor: Floor | Non
     return sign * floor.metric(path)
 
 
-def same(a: Candidate, b: Candidate, outcome: Outcome) -> bool:
-    """Whether ``b`` provably has the outcome of ``a``, given that outcome.
-
-    They differ at most in how many requests may run and how many tokens an iteration may hold. A limit that never
-    held anything back under ``a`` does not do so when it is raised, so every decision is the same. Both reserve memory
-    for their largest iteration, so the cache differs too: `demand` must fit in either.
-    """
-    if a.rows != b.rows:
-        return False
-    limited, truncated = outcome.provenance["batch_limited"], outcome.provenance["budget_truncated"]
-    tight = False
-    for mine, other in zip(a.servers, b.servers, strict=True):
-        if mine is other:
-            continue
-        if not (hasattr(mine.batch, "rule") and type(mine.batch) is type(other.batch)):
-            return False
-        if _rest(mine.pool) != _rest(other.pool) or drafting(mine) != drafting(other):
-            return False
-        low, high = mine.batch.rule(), other.batch.rule()
-        if low[2:] != high[2:] or low.max_batch > high.max_batch or low.budget > high.budget:
-            return False
-        if (limited and low.max_batch != high.max_batch) or (truncated and low.budget != high.budget):
-            return False
-        if len(a.servers) > 1 and min(low.max_batch, SPEED_BATCH) != min(high.max_batch, SPEED_BATCH):
-            return False
-        tight |= _free(mine) != _free(other)
-    if not tight:
-        return True
-    if any(s.pool.role != "all" for s in a.servers):
-        return False  # a request stays in two replicas: `demand` does not tell for how long
-    if any(s.caching is not None for s in (*a.servers, *b.servers)):
-        return False  # room for prefixes is room that is used, however little is in use
-    if any(s.speculation is not None for s in (*a.servers, *b.servers)):
-        return False  # `demand` knows the tokens that are made, not those that are drafted beyond them
-    least = min(_free(s) for s in (*a.servers, *b.servers))
-    return _demand(a.floor.traffic, outcome, min(s.engine.block for s in a.servers)) <= least
-
-
-def _demand(traffic: Traffic, outcome: Outcome, block: int) -> int:
-    """`demand`, once per outcome, which is kept so that its id stays its own."""
-    key = id(outcome), block
-    if key not in traffic.demands:
-        traffic.demands[key] = outcome, demand(outcome, traffic.requests.prompt, block)
-    return traffic.demands[key][1]
-
-
-def _free(server: Server) -> int:
-    return int(server.cost.scalars["capacity"] - server.cost.scalars["watermark"])
-
-
-def _rest(pool: Pool) -> Pool:
-    return replace(pool, batch=None, replicas=None)
-
-
 @dataclass(frozen=True)
 class Fitted:
-    """The space after memory: candidates in order, and the families that cannot run."""
+    """The space after memory and budget.
+
+    Attributes:
+        candidates: what fits both, in order.
+        rejected: the families that cannot run, and what takes too much power or money.
+        enumerated: plans of the space.
+        lines: the space in sentences.
+        over: plans that fit in memory and take too much power or money.
+        refused: what fits alone and not together, or not within the budget, and why.
+    """
 
     candidates: tuple[Candidate, ...]
     rejected: tuple[dict[str, Any], ...]
     enumerated: int
     lines: tuple[str, ...]
+    over: int = 0
+    refused: tuple[tuple[str, Infeasible], ...] = ()
 
 
 def fit(state: Setting, space: Space) -> Fitted:
@@ -165,13 +124,23 @@ def fit(state: Setting, space: Space) -> Fitted:
     for row in range(len(space.rows)):
         shape = _shape(space, row)
         if shape not in servers:
-            servers[shape] = list(_served(state, space, row))
+            servers[shape] = list(servers_of(state, space, row))
             if all(isinstance(s, Infeasible) for s in servers[shape]):
                 first = servers[shape][0]
                 assert isinstance(first, Infeasible)
                 rejected.append(_rejection(space.family(row), first))
         usable[row] = any(isinstance(s, Server) for s in servers[shape])
-    combinations, how = combine(space, usable)
+    beyond = Beyond(state)
+
+    def fits(rows: tuple[int, ...], variant: int) -> bool:
+        found = [servers[_shape(space, row)][variant] for row in rows]
+        known = [s for s in found if isinstance(s, Server)]
+        if len(known) < len(rows):
+            return False
+        pools = [replace(s.pool, replicas=space.replicas(row)) for s, row in zip(known, rows, strict=True)]
+        return beyond.why(known, pools) is None
+
+    combinations, how = combine(space, usable, fits if limited(state.tree) else None)
     if not combinations and all((usable & (space.rows["pool"] == i)).any() for i in range(len(space.templates))):
         rejected.append(_rejection(*_crowded(space, usable)))
     candidates: list[Candidate] = []
@@ -180,7 +149,7 @@ def fit(state: Setting, space: Space) -> Fitted:
     traffics: dict[int, Traffic] = {}
     apart = [_apart(variants) for variants in space.variants]
     layouts: dict[Any, int] = {}
-    unmatched: dict[str, Any] | None = None
+    refused: list[tuple[str, Infeasible]] = []
     for rows in combinations:
         for choice in _choices(space, len(rows)):
             found = [servers[_shape(space, row)][v] for row, v in zip(rows, choice, strict=True)]
@@ -190,22 +159,23 @@ def fit(state: Setting, space: Space) -> Fitted:
             pools = [replace(s.pool, replicas=n) for s, n in zip(found, fixed, strict=True) if isinstance(s, Server)]
             matched = drafted(state, [s for s in found if isinstance(s, Server)], pools)
             if isinstance(matched, Infeasible):
-                unmatched = unmatched or _rejection("the drafters, beside their targets", matched)
+                refused.append((BESIDE, matched))
                 continue
             complete, whole = matched
             serving = [row for row, pool in zip(rows, whole, strict=True) if pool.role != "draft"]
+            if (why := crowded(taken(complete, [p for p in whole if p.role != "draft"]))) is not None:
+                refused.append((BESIDE, why))
+                continue
+            if beyond.refuses(complete, whole):
+                continue
             floor = _floor(_traffic(state, complete, traffics), space, serving, complete, paces, floors)
             kinds = tuple(apart[space.rows["pool"][row]][v] for row, v in zip(rows, choice, strict=True))
             layout = layouts.setdefault((rows, kinds), len(layouts))
-            made = Candidate(len(candidates), rows, layout, space.plan(whole), complete, floor)
-            if (why := crowded(made.taken)) is None:
-                candidates.append(made)
-            else:
-                unmatched = unmatched or _rejection("the drafters, beside their targets", why)
-    if unmatched is not None and not candidates:
-        rejected.append(unmatched)
+            candidates.append(Candidate(len(candidates), rows, layout, space.plan(whole), complete, floor))
+    refused = [*([] if candidates else refused[:1]), *beyond.rows()]
+    rejected += [_rejection(*row) for row in refused]
     every = _enumerated(space, usable, len(combinations))
-    return Fitted(tuple(candidates), tuple(rejected), every, (*space.lines, *how))
+    return Fitted(tuple(candidates), tuple(rejected), every, (*space.lines, *how), beyond.count, tuple(refused))
 
 
 def fit_all(state: Setting, found: Sequence[Space]) -> Fitted:
@@ -222,8 +192,11 @@ def fit_all(state: Setting, found: Sequence[Space]) -> Fitted:
         rows += len(space.rows)
         layout += len(part.candidates)
     rejected = {(row["family"], row["constraint"]): row for part in reversed(parts) for row in part.rejected}
-    lines = tuple(line for part in parts for line in part.lines)
-    return Fitted(tuple(candidates), tuple(rejected.values()), sum(p.enumerated for p in parts), lines)
+    lines = tuple(dict.fromkeys(line for part in parts for line in part.lines))
+    if len(found) > len({tuple(pool.role for pool in space.templates) for space in found}):
+        lines = (*lines, f"routes: {', '.join(dict.fromkeys(named(space.route) for space in found))}")
+    enumerated, over = sum(p.enumerated for p in parts), sum(p.over for p in parts)
+    return Fitted(tuple(candidates), tuple(rejected.values()), enumerated, lines, over)
 
 
 def refusal(state: Setting, space: Space) -> tuple[str, Infeasible] | None:
@@ -239,7 +212,7 @@ def refusal(state: Setting, space: Space) -> tuple[str, Infeasible] | None:
         for row in np.flatnonzero(space.rows["pool"] == template):
             if _shape(space, int(row)) in tried:
                 continue
-            served = list(_served(state, space, int(row)))
+            served = list(servers_of(state, space, int(row)))
             refused = [s for s in served if isinstance(s, Infeasible)]
             if len(refused) < len(served):
                 break
@@ -248,13 +221,13 @@ def refusal(state: Setting, space: Space) -> tuple[str, Infeasible] | None:
             wrong = [*tried.values()] or list(space.misfits)
             return min(wrong, key=lambda found: found[1].need / max(found[1].have, 1e-9))
     every = np.ones(len(space.rows), dtype=bool)
-    if not combine(space, every)[0]:
+    combinations, _ = combine(space, every)
+    if not combinations:
         return _crowded(space, every)
-    if any(template.role == "draft" for template in space.templates):
+    if any(template.role == "draft" for template in space.templates) or limited(state.tree):
         found = fit(state, space)
-        if not found.candidates:  # each fits alone, so the last that was rejected is what they are not together
-            why = dict(found.rejected[-1])
-            return why.pop("family"), Infeasible(**why)
+        if not found.candidates:
+            return min(found.refused, key=lambda row: row[1].need / max(row[1].have, 1e-9), default=None)
     return None
 
 
@@ -284,7 +257,7 @@ def _apart(variants: Sequence[Table]) -> list[int]:
     return [seen.index(variant | {"batch": None}) for variant in variants]
 
 
-def _served(state: Setting, space: Space, row: int) -> Iterator[Server | Infeasible]:
+def servers_of(state: Setting, space: Space, row: int) -> Iterator[Server | Infeasible]:
     """Yields the server of each variant of a layout, or why it cannot run.
 
     Memory only falls with the batch: what does not fit with the smallest variant of a kind fits with none after it.

@@ -161,7 +161,8 @@ def _need(scenario: Scenario, kind: str, most: int) -> Need:
         )  # fmt: skip
         if ranking.best is not None:
             return Need(known, int(ranking.best.metrics["devices"]), size, ranking.best)
-        constraint = "" if ranking.counts["memory_feasible"] or slow else _why(ranking.rejected)
+        fits = ranking.counts["memory_feasible"] > ranking.counts["over_budget"]
+        constraint = "" if fits or slow else _why(ranking.rejected)
         nearest = ranking.misses[0] if ranking.misses else nearest
         slow += ranking.missed
         below, size = size, min(size * 2, most)
@@ -170,7 +171,7 @@ def _need(scenario: Scenario, kind: str, most: int) -> Need:
 
 
 def _why(rejected: Iterable[Any]) -> str:
-    rows = [r for r in rejected if r["unit"] in ("B", "tokens")]
+    rows = [r for r in rejected if r["unit"] in ("B", "tokens", "W", "$/h")]
     return f"{rows[-1]['family']}: {rows[-1]['constraint']}" if rows else ""
 
 
@@ -208,20 +209,38 @@ def max_rate(scenario: Scenario, *, tolerance: float = 0.02) -> Load:
     Raises:
         SpecError: no SLO, or a closed loop, whose rate follows from the answers.
     """
+    state = limited_and_timed(scenario)
+    trial = _Trial(state, state.requests.speed_up)
+    low, high = bisect_rate(tolerance)(trial)
+    factor = low or 0.0
+    return Load(factor, state.requests.rate * factor, trial.outcomes.get(factor), high, tolerance, tuple(trial.tried))
+
+
+def bisect_rate(tolerance: float) -> Callable[[Callable[[float], bool]], tuple[float | None, float | None]]:
+    """Returns the bisection of a load's factor, which begins at 1: by whether one is met, what `_bracket` says."""
+
+    def between(low: float, high: float) -> float | None:
+        return (low * high) ** 0.5 if high / low - 1 > tolerance else None
+
+    def run(met: Callable[[float], bool]) -> tuple[float | None, float | None]:
+        return _bracket(met, 1.0, lambda f, by: min(max(f * by, 1 / EXTREME), EXTREME), between)
+
+    return run
+
+
+def limited_and_timed(scenario: Scenario) -> Setting:
+    """Returns the scenario resolved, for questions about its rate.
+
+    Raises:
+        SpecError: no SLO, or a closed loop, whose rate follows from the answers.
+    """
     state = _limited(scenario)
     if state.requests.concurrency or state.requests.duration <= 0:
         raise SpecError(
             "workload.arrivals", "has no rate to vary", limit="a trace with times, or poisson, uniform, gamma",
             hint="A closed loop's rate follows from the answers: ask for its users (max_users)",
         )  # fmt: skip
-    trial = _Trial(state, state.requests.speed_up)
-
-    def between(low: float, high: float) -> float | None:
-        return (low * high) ** 0.5 if high / low - 1 > tolerance else None
-
-    low, high = _bracket(trial, 1.0, lambda f, by: min(max(f * by, 1 / EXTREME), EXTREME), between)
-    factor = low or 0.0
-    return Load(factor, state.requests.rate * factor, trial.outcomes.get(factor), high, tolerance, tuple(trial.tried))
+    return state
 
 
 def max_users(scenario: Scenario, *, tolerance: float = 0.02) -> Users:

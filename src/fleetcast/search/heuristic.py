@@ -12,7 +12,7 @@ from fleetcast.base.errors import Infeasible
 from fleetcast.scenario.plan import Plan, Pool, replace
 from fleetcast.scenario.workload.models import Layout
 from fleetcast.scenario.workload.precision import as_engine
-from fleetcast.search.space import places
+from fleetcast.search.layouts import places
 from fleetcast.sim.serving.completing import complete
 from fleetcast.sim.serving.setting import Setting
 

@@ -30,7 +30,7 @@ class Traffic:
     Attributes:
         requests: the columns.
         spared: prompt tokens that a prefix cache may spare each request at most; None = none.
-        demands: what `candidates.same` has worked out: by id of an outcome and block size, the outcome and its demand.
+        demands: what `alike.same` has worked out: by id of an outcome and block size, the outcome and its demand.
     """
 
     requests: Requests

@@ -2,7 +2,7 @@
 
 The result is that of simulating every plan that fits: the plans within the SLO up to the best of the ``top``-th layout,
 the frontier, and where nothing meets the SLO the nearest misses. What is spared: plans that provably miss a limit or
-are provably beaten (`bounds`), plans that provably do as another does (`candidates.same`). A plan is first tried on the
+are provably beaten (`bounds`), plans that provably do as another does (`alike.same`). A plan is first tried on the
 first sixteenth of the trace, then on the first quarter: a world is causal, so what has gone wrong there goes wrong in
 the full run too.
 
@@ -20,8 +20,9 @@ import numpy as np
 from fleetcast.base.errors import SpecError
 from fleetcast.scenario.objective import MINIMIZE
 from fleetcast.scenario.outcome import Outcome
+from fleetcast.search.alike import same
 from fleetcast.search.bounds import Floor, horizon_of, seen
-from fleetcast.search.candidates import Candidate, Fitted, bound, fit_all, same
+from fleetcast.search.candidates import Candidate, Fitted, bound, fit_all
 from fleetcast.search.missed import missed
 from fleetcast.search.pace import Floats
 from fleetcast.search.ranking import Axis, Ranking, undominated, values, worst_ratio
@@ -40,7 +41,7 @@ MISSES = 3
 def search(
     state: Setting, *, top: int | None = 6, exhaustive: bool = False, goals: tuple[Axis, ...] = (),
     axes: tuple[Axis, ...] = (), parts: Sequence[float] = PARTS, shortest: int = SHORTEST, misses: int = MISSES,
-    above: int = 0, progress: Callable[[int, int], None] | None = None,
+    above: int = 0, weigh: bool = False, progress: Callable[[int, int], None] | None = None,
 ) -> Ranking:  # fmt: skip
     """Returns the ranked plans of a scenario.
 
@@ -55,6 +56,7 @@ def search(
         shortest: least requests of such a part.
         misses: how many nearest misses to find where nothing meets the SLO.
         above: leave out plans of so many devices or fewer.
+        weigh: say what each choice buys (`search.worth`), which may take more simulations.
         progress: told (plans settled, plans that fit) after each.
 
     Raises:
@@ -74,7 +76,13 @@ def search(
     hunt.run(candidates, progress)
     if misses and not hunt.met and not exhaustive:
         hunt.nearest(misses)
-    return _ranking(hunt, fitted, len(candidates), notes)
+    ranking = _ranking(hunt, fitted, len(candidates) + fitted.over, notes)
+    if not weigh:
+        return ranking
+    from fleetcast.search.worth import worth
+
+    weighed, more = worth(hunt, candidates, ranking.best)
+    return replace(ranking, worth=weighed, counts={**ranking.counts, "weighed": more})
 
 
 def objective(state: Setting) -> tuple[tuple[Axis, ...], tuple[Axis, ...], tuple[str, ...]]:
@@ -290,7 +298,8 @@ def _ranking(hunt: Hunt, fitted: Fitted, feasible: int, notes: Sequence[str]) ->
     firsts = list({c.layout: i for i, (c, _) in reversed(list(enumerate(met)))}.values())
     shown = met[: sorted(firsts)[hunt.top - 1] + 1] if hunt.top is not None and hunt.top <= len(firsts) else met
     counts = {
-        "enumerated": fitted.enumerated, "memory_feasible": feasible, "bounded": len(hunt.killed),
+        "enumerated": fitted.enumerated, "memory_feasible": feasible, "over_budget": fitted.over,
+        "bounded": len(hunt.killed),
         "cut_short": sum(level > 0 for _, _, level in hunt.killed), "deduplicated": len(hunt.copies),
         "simulated": len(hunt.done),
     }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,6 +13,9 @@ from fleetcast.base.show import show
 from fleetcast.base.tables import lookup
 from fleetcast.scenario.outcome import UNITS, Outcome
 from fleetcast.scenario.plan import Plan, read_plan
+
+if TYPE_CHECKING:
+    from fleetcast.search.worth import Worth
 
 Axis = tuple[str, str, int]
 """(goal, metric path, sign): sign 1 = less is better, -1 = more is."""
@@ -28,11 +31,12 @@ class Ranking:
         misses: where nothing meets the SLO: the plans nearest to it, by their worst value / limit.
         rejected: families of layouts that cannot run: ``{family, constraint, need, have, unit}``.
         missed: layouts that fit but miss the SLO, from `missed.missed`: the limit each exceeds most, and by how much.
-        counts: enumerated, memory_feasible, bounded (of these cut_short: stopped after a part of the trace),
-            deduplicated, simulated.
+        counts: enumerated, memory_feasible, over_budget (of these: more power or money than the fleet allows),
+            bounded (cut_short: after a part of the trace), deduplicated, simulated; weighed: simulated for ``worth``.
         goals: what ranks ``plans``.
         axes: what the frontier trades: the goals, or the one goal and its natural rival.
         identical: per plan label and batch, other variants that provably have the same outcome.
+        worth: what each choice buys that the search weighed, where that was asked for.
         space: the space in sentences.
         notes: what was decided on the way.
     """
@@ -48,6 +52,7 @@ class Ranking:
     identical: tuple[tuple[Mapping[str, Any], ...], ...] = ()
     space: tuple[str, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    worth: tuple[Worth, ...] = ()
 
     @property
     def best(self) -> Outcome | None:
@@ -77,6 +82,7 @@ class Ranking:
             "goals": [goal for goal, _, _ in self.goals],
             "axes": [goal for goal, _, _ in self.axes],
             "space": list(self.space),
+            "worth": [row.table() for row in self.worth],
             "notes": list(dict.fromkeys((*self.notes, *(note for o in told for note in o.notes)))),
         }
 
@@ -84,12 +90,14 @@ class Ranking:
         """Returns the space in sentences, counts included."""
         c = self.counts
         plans = "plan" if c["enumerated"] == 1 else "plans"
+        over = f"{c['over_budget']:,} over the budget, " if c.get("over_budget") else ""
+        more = f", {c['weighed']:,} more to weigh the choices" if c.get("weighed") else ""
         part = f" ({c['cut_short']:,} after a part of the trace)" if c["cut_short"] else ""
         return [
             *self.space,
-            f"{c['enumerated']:,} {plans} enumerated, {c['memory_feasible']:,} fit in memory; of these "
+            f"{c['enumerated']:,} {plans} enumerated, {c['memory_feasible']:,} fit in memory; of these {over}"
             f"{c['bounded']:,} bounded away{part}, "
-            f"{c['deduplicated']:,} the same as another, {c['simulated']:,} simulated",
+            f"{c['deduplicated']:,} the same as another, {c['simulated']:,} simulated{more}",
         ]
 
     def __repr__(self) -> str:

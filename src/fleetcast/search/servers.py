@@ -140,6 +140,13 @@ def _row_of(state: Setting) -> tuple[Group, float]:
             "fleet.devices", "leaves the last server part empty", value=group.count,
             limit=f"a multiple of {group.node}, the devices of a server",
         )  # fmt: skip
+    idle = group.count * group.device.power.idle + group.nodes * tree.host_power
+    if tree.budget < idle:
+        raise SpecError(
+            "fleet.budget", "is below the idle power of the servers under it", value=show(tree.budget, "W"),
+            limit=f"from {show(idle, 'W')}, what they draw when nothing runs",
+            hint="Raise the budget, or put fewer servers under this breaker",
+        )  # fmt: skip
     return group, tree.budget
 
 

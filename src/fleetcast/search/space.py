@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,23 +33,16 @@ from numpy.typing import NDArray
 from fleetcast.base.errors import Infeasible, SpecError
 from fleetcast.scenario.fleet.tree import Group
 from fleetcast.scenario.plan import Plan, Pool, Table, as_tuple, replace
-from fleetcast.scenario.workload.models import Layout, Model
-from fleetcast.search.variants import describe_space, variants_of
+from fleetcast.search.layouts import Rows, family_name, layouts, too_few
+from fleetcast.search.sizes import maximal
+from fleetcast.search.variants import describe_space, expand, variants_of
 from fleetcast.sim.serving.completing import check_power, named_draft, route_of
 from fleetcast.sim.serving.setting import Setting
 
-EACH = 64
-"""Up to here every number of replicas is tried, beyond it numbers about 1 / 32 apart."""
 MOST = 200_000
 """Most plans that a space may hold."""
 JOINT = 512
 """Most layouts of several groups at once; above it only those with the fewest pipeline stages per TP are joined."""
-
-DEGREES = ("replicas", "tp", "pp", "ep", "adp")
-ROW = np.dtype([("pool", "i4"), ("group", "i4"), *((name, "i8") for name in DEGREES)])
-"""One layout: index of the pool and of the fleet's group, and the degrees."""
-
-Rows = NDArray[np.void]
 
 
 @dataclass(frozen=True)
@@ -63,6 +56,7 @@ class Space:
         variants: per template, the changes that decide everything but the layout.
         joined: variants of several pools go together (one template over several groups) or are all combined.
         route: the plan's route, complete.
+        power: the plan's power policy as it stands.
         misfits: layouts that the model forbids: (family, why).
         lines: the space in sentences.
     """
@@ -73,6 +67,7 @@ class Space:
     variants: tuple[tuple[Table, ...], ...]
     joined: bool
     route: Table
+    power: Any
     misfits: tuple[tuple[str, Infeasible], ...]
     lines: tuple[str, ...]
 
@@ -92,7 +87,7 @@ class Space:
 
     def plan(self, pools: Iterable[Pool]) -> Plan:
         """Returns the plan of some pools."""
-        return Plan(pools=tuple(pools), route=self.route)
+        return Plan(pools=tuple(pools), route=self.route, power=self.power)
 
     def devices(self) -> NDArray[np.int64]:
         """Returns the devices of each layout."""
@@ -105,12 +100,6 @@ class Space:
         return family_name(self.groups[group].name, tp, pp, ep, adp)
 
 
-def family_name(group: str, tp: int, pp: int, ep: int = 1, adp: int = 1) -> str:
-    """Returns e.g. ``TP4 PP2 EP8 on h100-sxm``."""
-    more = "".join(f" {name}{n}" for name, n in (("EP", ep), ("ADP", adp)) if n > 1)
-    return f"TP{tp} PP{pp}{more} on {group}"
-
-
 def spaces(state: Setting) -> list[Space]:
     """Returns the spaces that a scenario leaves open, one per way of placing the phases.
 
@@ -118,11 +107,39 @@ def spaces(state: Setting) -> list[Space]:
         SpecError: ``[plan]`` lists values that contradict each other, so that nothing is left.
     """
     check_power(state.scenario.plan)
-    return [enumerate_space(state, templates) for templates in state.scenario.plan.spaces()]
+    return [enumerate_space(state, templates, route) for templates, route in ways(state.scenario.plan)]
 
 
-def enumerate_space(state: Setting, templates: tuple[Pool, ...] | None = None) -> Space:
+def ways(plan: Plan) -> list[tuple[tuple[Pool, ...], Any]]:
+    """Returns the pools to search with a route above them, one pair per way of placing the phases and route to try.
+
+    A route goes with the ways that it can serve: `split_phases` needs roles, and roles need it or a policy of one's
+    own. A way that no route of several goes with, or of which the only route belongs to another way, takes its default.
+    """
+    asked = [{"kind": r} if isinstance(r, str) else r for r in as_tuple(plan.route)]
+    routes = [full for r in asked for full in (expand(r) if isinstance(r, dict) else (r,))]
+    spaces_ = plan.spaces()
+    found: list[tuple[tuple[Pool, ...], Any]] = []
+    for templates in spaces_:
+        split = any(pool.role != "all" for pool in templates)
+        fit = [r for r in routes if not isinstance(r, dict) or _goes_with(str(r.get("kind")), split)]
+        if len(routes) == 1 and len(spaces_) == 1:
+            fit = routes  # refused by name where it does not go
+        found += [(templates, route) for route in fit or (None,)]
+    return found
+
+
+def _goes_with(kind: str, split: bool) -> bool:
+    return ":" in kind or (kind == "split_phases") == split
+
+
+def enumerate_space(state: Setting, templates: tuple[Pool, ...] | None = None, route: Any = None) -> Space:
     """Returns the space of plans with some pools, by default the scenario's.
+
+    Args:
+        state: the scenario, resolved.
+        templates: the pools.
+        route: above them; None = the one for their roles.
 
     Raises:
         SpecError: ``[plan]`` lists values that contradict each other, so that nothing is left.
@@ -140,7 +157,7 @@ def enumerate_space(state: Setting, templates: tuple[Pool, ...] | None = None) -
             rows, wrong = layouts(model, group, replace(template, replicas=1) if follows else template)
             rows["pool"], rows["group"] = index, g
             found.append(rows)
-            misfits += wrong if len(rows) or wrong else [_too_few(group, template)]
+            misfits += wrong if len(rows) or wrong else [too_few(group, template)]
         if template.on is not None:
             state.tree.group(template.on, "plan.on")
     rows = np.concatenate(found)
@@ -153,76 +170,25 @@ def enumerate_space(state: Setting, templates: tuple[Pool, ...] | None = None) -
         )  # fmt: skip
     counts = [int((rows["pool"] == i).sum()) for i in range(len(templates))]
     lines = describe_space(templates, groups, variants, counts)
-    route = route_of(state, Plan(pools=templates, route=state.scenario.plan.route))
-    return Space(templates, groups, rows, variants, len(templates) == 1, route, tuple(misfits), lines)
+    route = route_of(state, Plan(pools=templates, route=route))
+    return Space(
+        templates, groups, rows, variants, len(templates) == 1, route, state.scenario.plan.power, tuple(misfits), lines
+    )
 
 
-def _too_few(group: Group, template: Pool) -> tuple[str, Infeasible]:
-    """Why there is no layout where the model forbids none: the least that ``[plan]`` asks for is more than there is."""
-    replicas, tp, pp, ep, adp = (
-        min(as_tuple(asked) or (1,))
-        for asked in (
-            template.replicas, template.tensor_parallel, template.pipeline_parallel, template.expert_parallel,
-            template.attention_dp,
-        )
-    )  # fmt: skip
-    why = Infeasible("devices", need=replicas * tp * pp * adp, have=group.count)
-    return family_name(group.name, tp, pp, ep, adp), why
-
-
-def layouts(model: Model, group: Group, template: Pool) -> tuple[Rows, list[tuple[str, Infeasible]]]:
-    """Returns every layout of a pool on a group as rows (``pool`` and ``group`` unset), and what the model forbids.
-
-    Args:
-        model: what the pool serves.
-        group: the devices.
-        template: fixed and listed degrees.
-    """
-    n = group.count
-    experts = max((block.ffn.experts for block in model.blocks), default=0)
-    latent = any(b.attention is not None and b.attention.kind == "mla" for b in model.blocks)
-    heads = max((b.attention.heads for b in model.blocks if b.attention is not None), default=1)
-    adp = _options(template.attention_dp, range(1, min(n, max(experts, 8)) + 1) if experts or latent else (1,))
-    tp = _options(template.tensor_parallel, range(1, min(n, heads) + 1))
-    ep = _options(template.expert_parallel, range(1, min(n, experts) + 1) if experts else (1,))
-    shapes = _cross({"tp": tp}, "adp", adp, lambda c: n // c["tp"])
-    shapes = _cross(shapes, "ep", ep, lambda c: c["tp"] * c["adp"])
-    keep = (shapes["tp"] * shapes["adp"]) % shapes["ep"] == 0
-    shapes = {name: column[keep] for name, column in shapes.items()}
-    good, misfits = _fitting(model, group, shapes)
-    shapes = {name: column[good] for name, column in shapes.items()}
-    pp = _options(template.pipeline_parallel, range(1, min(n, model.layers) + 1))
-    rows = _cross(shapes, "pp", pp, lambda c: places(group, c["tp"] * c["adp"]))
-
-    def most(c: dict[str, Any]) -> Any:
-        return places(group, c["tp"] * c["adp"]) // c["pp"]
-
-    shapes, rows = rows, _cross(rows, "replicas", _options(template.replicas, _spaced(n)), most)
-    if template.replicas is None:  # as many as fit, too, where the steps jump over that number
-        full = shapes | {"replicas": most(shapes)}
-        missed = ~np.isin(full["replicas"], _spaced(n)) & (full["replicas"] > 0)
-        rows = {name: np.concatenate([rows[name], full[name][missed]]) for name in rows}
-    table = np.zeros(len(rows["tp"]), dtype=ROW)
-    for name in DEGREES:
-        table[name] = rows[name]
-    return table, misfits
-
-
-def places(group: Group, span: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Returns how many sets of ``span`` ranks a group holds when a set that fits a node does not straddle two."""
-    whole, rest = divmod(group.count, group.node)
-    within = whole * (group.node // span) + rest // span
-    nodes = -(-span // group.node)
-    across = np.where(span % group.node == 0, whole // nodes, group.count // (nodes * group.node))
-    spare = np.where((across == 0) & (span <= group.count), 1, across)
-    return np.asarray(np.where(span <= group.node, within, spare), dtype=np.int64)
-
-
-def combine(space: Space, usable: NDArray[np.bool_]) -> tuple[list[tuple[int, ...]], tuple[str, ...]]:
+def combine(
+    space: Space, usable: NDArray[np.bool_], fits: Callable[[tuple[int, ...], int], bool] | None = None
+) -> tuple[list[tuple[int, ...]], tuple[str, ...]]:
     """Returns the combinations of usable layouts, one tuple of rows per plan, and how they were chosen.
 
     One template: every layout alone, and for every set of at least two groups one filling layout each. Several
     templates: one layout per template, where the devices of each group suffice.
+
+    Args:
+        space: the layouts.
+        usable: which of them to combine.
+        fits: whether rows under a variant stay within the fleet's budget, where it has one: then the layouts of
+            several groups come in every size within it, or where those may be many in those with no room for more.
     """
     r, index = space.rows, np.flatnonzero(usable)
     if len(space.templates) > 1:
@@ -243,7 +209,35 @@ def combine(space: Space, usable: NDArray[np.bool_]) -> tuple[list[tuple[int, ..
         sets = [[min(rows, key=lambda i: (int(devices[i]), int(r["pp"][i])))] for rows in sets]
         how = "several groups at once: on each the layout with the fewest devices per replica"
     joint = _product(sets) if _count(sets) <= JOINT else [tuple(rows[0] for rows in sets)]
+    if fits is not None:
+        joint, sizes = _budgeted(space, index, joint, fits)
+        how = how.replace("that fills it", sizes)
     return alone + joint, (f"{how}: {len(joint)} combinations",)
+
+
+def _budgeted(
+    space: Space, index: NDArray[np.intp], joint: Sequence[tuple[int, ...]],
+    fits: Callable[[tuple[int, ...], int], bool],
+) -> tuple[list[tuple[int, ...]], str]:  # fmt: skip
+    """The combinations in every size that fits, or where these may be many in those with no room for more; which."""
+    names = ("group", "tp", "pp", "ep", "adp")
+    copies: dict[tuple[int, ...], dict[int, int]] = {}
+    for i in index:
+        shape = tuple(int(space.rows[name][i]) for name in names)
+        copies.setdefault(shape, {})[int(space.rows["replicas"][i])] = int(i)
+    layouts_ = [[copies[tuple(int(space.rows[name][i]) for name in names)] for i in chosen] for chosen in joint]
+    few = sum(math.prod(map(len, rows)) for rows in layouts_) <= JOINT
+    found: dict[tuple[int, ...], None] = {}
+    for rows in layouts_:
+        options = [sorted(sizes) for sizes in rows]
+        for v in range(len(space.variants[0])):
+
+            def within(counts: tuple[int, ...], v: int = v, rows: list[dict[int, int]] = rows) -> bool:
+                return fits(tuple(sizes[n] for sizes, n in zip(rows, counts, strict=True)), v)
+
+            chosen = (c for c in itertools.product(*options) if within(c)) if few else maximal(options, within)[0]
+            found |= {tuple(sizes[n] for sizes, n in zip(rows, c, strict=True)): None for c in chosen}
+    return [*found], "in every size within the budget" if few else "in every size that leaves no room for more"
 
 
 def _count(sets: list[list[int]]) -> int:
@@ -291,48 +285,3 @@ def _filling(rows: Rows, index: NDArray[np.intp]) -> NDArray[np.intp]:
 def _fewest_stages(rows: Rows, among: list[int], i: int) -> bool:
     same = [j for j in among if all(rows[name][j] == rows[name][i] for name in ("tp", "ep", "adp"))]
     return bool(rows["pp"][i] == min(rows["pp"][j] for j in same))
-
-
-def _options(asked: int | tuple[int, ...] | None, default: Iterable[int]) -> NDArray[np.int64]:
-    return np.array(sorted(set(as_tuple(asked) or default)), dtype=np.int64)
-
-
-def _cross(columns: dict[str, Any], name: str, options: NDArray[np.int64], limit: Any) -> dict[str, Any]:
-    """Gives every row each option up to its limit: rows repeat, one column more."""
-    most = np.searchsorted(options, limit(columns), side="right")
-    first = np.repeat(np.cumsum(most) - most, most)
-    crossed = {key: np.repeat(column, most) for key, column in columns.items()}
-    return crossed | {name: options[np.arange(len(first)) - first]}
-
-
-def _spaced(n: int) -> list[int]:
-    """1 to ``EACH`` and on to n in steps of about a thirty-second, n among them."""
-    found = list(range(1, min(n, EACH) + 1))
-    while found[-1] < n:
-        found.append(min(n, found[-1] + max(1, found[-1] // 32)))
-    return found
-
-
-def _fitting(model: Model, group: Group, shapes: dict[str, Any]) -> tuple[list[int], list[tuple[str, Infeasible]]]:
-    good: list[int] = []
-    wrong: dict[tuple[str, str], tuple[list[int], Infeasible]] = {}
-    for i, (tp, adp, ep) in enumerate(zip(shapes["tp"], shapes["adp"], shapes["ep"], strict=True)):
-        why = model.misfit(Layout(tensor_parallel=int(tp), attention_dp=int(adp), expert_parallel=int(ep)))
-        if why is None:
-            good.append(i)
-            continue
-        # one line per constraint, not one per layout that breaks it
-        name, degree = "TP", int(tp)
-        if why.constraint == "expert width":
-            name, degree = "expert TP", int(tp * adp // ep)
-        elif why.constraint.startswith("expert"):
-            name, degree = "EP", int(ep)
-        values, _ = wrong.setdefault((name, why.constraint), ([], why))
-        if degree not in values:
-            values.append(degree)
-    return good, [(f"{_listed(name, values)} on {group.name}", why) for (name, _), (values, why) in wrong.items()]
-
-
-def _listed(name: str, values: list[int]) -> str:
-    shown = [f"{name}{v}" for v in sorted(values)]
-    return ", ".join(shown if len(shown) <= 9 else [*shown[:8], f"{len(shown) - 8} more"])

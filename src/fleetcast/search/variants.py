@@ -77,7 +77,7 @@ def batches(asked: Any, default: Table, role: str = "all") -> list[Table]:
             table.setdefault("chunk", BY_ROLE.get(role, {}).get("chunk", list(CHUNKS)))
         elif "max_tokens" in names and table["kind"] == default["kind"] and "max_tokens" in default:
             table.setdefault("max_tokens", default["max_tokens"])
-        found += [t for t in _expand(table) if t.get("chunk", 1 << 60) >= t.get("max_batch", 0)]
+        found += [t for t in expand(table) if t.get("chunk", 1 << 60) >= t.get("max_batch", 0)]
     if not found:
         raise SpecError(
             "plan.batch", "leaves nothing to search", value=asked, limit="chunk must be at least max_batch",
@@ -97,12 +97,12 @@ def _overlaps(asked: Any) -> list[Table | None]:
 
 
 def _tables(asked: Any, default: Table) -> list[Table]:
-    return _expanded(asked) if as_tuple(asked) else list(_expand(default))
+    return _expanded(asked) if as_tuple(asked) else list(expand(default))
 
 
 def _expanded(asked: Any) -> list[Any]:
     tables = [{"kind": t} if isinstance(t, str) else dict(t) for t in as_tuple(asked)]
-    return [full for table in tables for full in _expand(table)] or [None]
+    return [full for table in tables for full in expand(table)] or [None]
 
 
 def _speculations(asked: Any) -> list[Any]:
@@ -113,12 +113,12 @@ def _speculations(asked: Any) -> list[Any]:
             found.append({"kind": table})
             continue
         rest = {k: v for k, v in table.items() if k != "acceptance"}
-        found += [full | {k: table[k] for k in table.keys() - rest.keys()} for full in _expand(rest)]
+        found += [full | {k: table[k] for k in table.keys() - rest.keys()} for full in expand(rest)]
     return found or [None]
 
 
-def _expand(table: Table) -> Iterator[Table]:
-    """Yields ``{chunk = [512, 2048]}`` as one table per value."""
+def expand(table: Table) -> Iterator[Table]:
+    """Yields a policy's tables, one per combination of the values it lists, e.g. ``{chunk = [512, 2048]}`` as two."""
     values = [v if isinstance(v, list | tuple) else (v,) for v in table.values()]
     for chosen in itertools.product(*values):
         yield dict(zip(table, chosen, strict=True))
@@ -182,11 +182,12 @@ def _spread(tables: Sequence[Table]) -> str:
     return ", ".join(told)
 
 
-def _name(table: Table) -> str:
+def named(table: Table) -> str:
+    """Returns a policy's table in words: ``chunked chunk 512 max_batch 64``."""
     return " ".join(str(table["kind"]) if k == "kind" else f"{k} {_said(v)}" for k, v in table.items())
 
 
 def _said(value: Any) -> str:
     if isinstance(value, tuple | list):
         return ", ".join(map(_said, value))
-    return _name(value) if isinstance(value, dict) else str(value)
+    return named(value) if isinstance(value, dict) else str(value)

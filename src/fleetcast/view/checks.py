@@ -63,7 +63,7 @@ def _open(state: Setting) -> Iterator[Remark]:
         row = {"need": why.need, "have": why.have, "unit": why.unit}
         yield Remark(
             "error", "plan", f"nothing fits; nearest is {family}: {why.constraint}, {words.need(row)}",
-            "Add devices, or leave more of the plan open",
+            why.hint if why.unit in ("W", "$/h") else "Add devices, or leave more of the plan open",
         )  # fmt: skip
 
 

@@ -77,12 +77,21 @@ def _prefixes(value: Any) -> str:
     return ", ".join([kind, *below])
 
 
+def route_brief(table: Mapping[str, Any]) -> str:
+    """Returns what a route does beside the usual: ``spill 4096``, ``round_robin``."""
+    route = table.get("route")
+    if not isinstance(route, Mapping):
+        return UNKNOWN
+    usual = {"kind": ("least_loaded", "split_phases"), "spill": (0.0,), "layerwise": (True,)}
+    told = {k: f"{v:g}" if isinstance(v, float) else str(v) for k, v in route.items() if v not in usual.get(k, ())}
+    return " ".join(v if k == "kind" else f"{k} {v}" for k, v in told.items()) or UNKNOWN
+
+
 TOLD_APART: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "Batch": policy_brief, "Engine": choice("engine"), "Weights": choice("dtype"), "Cache": choice("kv_dtype"),
     "Activations": choice("activation_dtype"), "Order": choice("order"), "Memory": choice("memory"),
     "Overlap": overlap_brief,
-    "Drafts": drafts_brief,
-    "Prefixes": prefixes_brief,
+    "Drafts": drafts_brief, "Prefixes": prefixes_brief, "Route": route_brief,
 }  # fmt: skip
 """What tells plans of one name apart, by heading."""
 SETUP = {

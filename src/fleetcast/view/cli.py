@@ -159,18 +159,18 @@ def capacity(
     file: File,
     /,
     *,
-    of: Literal["rate", "devices", "servers"] = "rate",
+    of: Literal["rate", "devices", "servers", "pools"] = "rate",
     kinds: str = "",
     most: int = 256,
     common: Common = DEFAULTS,
 ) -> int:
-    """Find the highest load the fleet holds, the fewest devices that hold the load, or the servers a breaker carries.
+    """Find the highest load the fleet holds, the devices a load needs, or what a budget carries.
 
     Parameters
     ----------
     of:
         What to look for: within the SLO "rate" (of a closed loop: its users) or "devices"; "servers" under
-        fleet.budget, by power policy.
+        fleet.budget, by power policy; "pools" that hold most at equal power (fleet.budget) and cost (fleet.spend).
     kinds:
         With --of devices: which kinds of device, e.g. h100-sxm,l40s; default those of the fleet.
     most:
@@ -179,6 +179,8 @@ def capacity(
     scenario = terminal.load(file, common)
     if of == "servers":
         return _servers(scenario, common)
+    if of == "pools":
+        return _pools(scenario, common)
     if of == "devices":
         names = [name.strip() for name in kinds.split(",") if name.strip()]
         with terminal.progress("trying fleets", common):
@@ -229,6 +231,19 @@ def _servers(scenario: Scenario, common: Common) -> int:
 
     terminal.answer(common, room.table(), view)
     return 0 if any(held.servers for held in room.held) else 1
+
+
+def _pools(scenario: Scenario, common: Common) -> int:
+    with terminal.progress("racing pools", common) as step:
+        sizing = verbs.best_pools(scenario, progress=step)
+
+    def view(width: int) -> Any:
+        from fleetcast.view.pools import sizing_view
+
+        return sizing_view(scenario, sizing, width)
+
+    terminal.answer(common, sizing.table(), view)
+    return 0 if any(row.best is not None for row in sizing.rows) else 1
 
 
 def export(

@@ -14,8 +14,10 @@ from fleetcast.scenario.fleet.tree import resolve
 from fleetcast.scenario.load import Scenario, dump
 from fleetcast.view import figures, plots, words
 from fleetcast.view.accuracy import accuracy_rows, concerning, forecast_errors
+from fleetcast.view.missed import too_slow
 from fleetcast.view.release import release
 from fleetcast.view.svg import escape
+from fleetcast.view.worth import worth_lines
 
 if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
@@ -48,7 +50,10 @@ def plan_report(scenario: Scenario, ranking: Ranking, best: Outcome | None) -> s
     parts = [_title(scenario, _verdict(ranking), rest, "", feasible)]
     if shown is not None:
         parts.append(_tiles(shown))
-        reasons = words.why(shown, seen(ranking), scenario.objective) if feasible else words.binding(shown)
+        reasons = words.binding(shown)
+        if feasible:
+            why = words.why(shown, seen(ranking), scenario.objective)
+            reasons = [*why[:1], *worth_lines(ranking), *why[1:]]
         head = "Why this plan" if feasible else "What the nearest miss lacks"
         parts.append(_section(head, _list(reasons), card=False))
         parts.append(_frontier(scenario, ranking))
@@ -186,7 +191,7 @@ def _plans(ranking: Ranking) -> str:
 
 def _too_slow(ranking: Ranking) -> str:
     """Per number of devices with which nothing meets the SLO: the layout tried furthest, and its value."""
-    found = words.too_slow(ranking.missed)
+    found = too_slow(ranking.missed)
     if not found:
         return ""
     rows = "".join(_row(row, right=(2,)) for row in found)

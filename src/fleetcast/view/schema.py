@@ -66,7 +66,7 @@ def _plan(parts: dict[str, Any]) -> dict[str, Any]:
     nano = {"type": "object", "properties": {"kind": {"enum": list(OVERLAPS)}}, "required": ["kind"]}
     pool["overlap"] = pool["overlap"] | _one_or_several({"anyOf": [{"enum": list(OVERLAPS)}, nano]})
     chosen = {
-        "route": _policy(FAMILIES["route"], several=False), "power": _policy(FAMILIES["power"], several=True),
+        "route": _policy(FAMILIES["route"], several=True), "power": _policy(FAMILIES["power"], several=True),
         "phases": _one_or_several({"enum": list(PHASES)}),
     }  # fmt: skip
     pools = {"pools": {"type": "array", "items": {"$ref": "#/$defs/Pool"}, "minItems": 1}}

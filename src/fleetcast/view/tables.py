@@ -14,7 +14,9 @@ from rich.text import Text
 from fleetcast.base.show import show
 from fleetcast.view import figures, words
 from fleetcast.view.choices import setup
+from fleetcast.view.missed import too_slow
 from fleetcast.view.plans import GAP, bare, layouts, plans_table, spaced
+from fleetcast.view.worth import worth_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -88,7 +90,8 @@ def _ranked(scenario: Scenario, ranking: Ranking, best: Outcome, width: int) -> 
     parts.append(Text())
     why = words.why(best, [*ranking.plans, *ranking.misses], scenario.objective)
     trade = words.trade(ranking)
-    parts.append(bullets("Why", [*why[:1], *([trade] if trade and not several else []), *why[1:]]))
+    told = [*why[:1], *([trade] if trade and not several else []), *worth_lines(ranking), *why[1:]]
+    parts.append(bullets("Why", told))
     return parts
 
 
@@ -288,7 +291,7 @@ def _limits_cell(key: str, limits: Mapping[str, Mapping[str, Any]]) -> Text:
 
 
 def _missed_table(missed: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
-    rows = words.too_slow(missed)
+    rows = too_slow(missed)
     if not rows:
         return []
     table = rows_table(("Too slow", "Layout", "Its value, of the limit"), rows, right=(2,))

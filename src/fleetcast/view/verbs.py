@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fleetcast.scenario.plan import Plan
     from fleetcast.search.advice.advisor import Advice
     from fleetcast.search.capacity import Load, Need, Users
+    from fleetcast.search.held import Sizing
     from fleetcast.search.ranking import Ranking
     from fleetcast.search.servers import Room
     from fleetcast.sim.serving.setting import Setting
@@ -88,7 +89,7 @@ def plan(source: Source, *, seed: int | None = None, top: int | None = 6, progre
         return planner.plan(_resolved(scenario), top=top)
     from fleetcast.search import parallelism
 
-    return parallelism.search(_serving(scenario), top=top, progress=progress)
+    return parallelism.search(_serving(scenario), top=top, weigh=True, progress=progress)
 
 
 def simulate(source: Source, *, seed: int | None = None, record: bool = False) -> Outcome:
@@ -222,6 +223,27 @@ def servers_under(source: Source, *, seed: int | None = None, progress: Progress
     from fleetcast.search import servers
 
     return servers.servers_under(_serving(load(source, seed=seed)), progress)
+
+
+def best_pools(
+    source: Source, *, seed: int | None = None, tolerance: float = 0.02, progress: Progress | None = None
+) -> Sizing:
+    """Returns the pools that hold the most load at equal power and equal cost, beside each kind of device alone.
+
+    Args:
+        source: a Scenario or what `load` takes; ``fleet.budget`` and ``fleet.spend`` are what is equal.
+        seed: instead of the scenario's.
+        tolerance: relative width of the bracket at which to stop.
+        progress: called while races are run.
+
+    Raises:
+        SpecError: neither limit, no SLO, or a load without a rate.
+    """
+    from fleetcast.search import pools
+
+    scenario = load(source, seed=seed)
+    _serving(scenario)
+    return pools.best_pools(scenario, tolerance=tolerance, progress=progress)
 
 
 def check(source: Source, *, seed: int | None = None) -> list[Remark]:

@@ -56,7 +56,7 @@ def pools_of(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def layout_of(table: Mapping[str, Any]) -> str:
     """Returns what plans have in common that differ in their batch policies alone."""
     pools = [{k: v for k, v in pool.items() if k not in ("batch", "route", "cascade")} for pool in pools_of(table)]
-    return repr([pools, table.get("cascade")])
+    return repr([pools, table.get("cascade"), table.get("route")])
 
 
 def policy_name(table: Mapping[str, Any]) -> str:
@@ -96,7 +96,9 @@ def question(scenario: Scenario, *, goals: bool = True, fleet: bool = True) -> s
     limits = " and ".join(f"{short(k)} within {number(v, k)}" for k, v in slo.items())
     under = f", {limits}" if limits else ", no limit on latency"
     asked = " and ".join(f"{'least' if sign > 0 else 'most'} {goal}" for goal, _, sign in scenario.objective.goals())
+    most = [show(v, unit) for v, unit in ((scenario.fleet.budget, "W"), (scenario.fleet.spend, "$/h")) if v is not None]
     on = f" on {scenario.fleet.devices or groups}" if fleet else ""
+    on += f", up to {' and '.join(most)}" if most else ""
     text = f"{scenario.name}: {workload.model} under {traffic}{on}{under}"
     return f"{text}; {asked}." if goals else f"{text}."
 
@@ -204,7 +206,7 @@ def why(best: Outcome, plans: Sequence[Outcome], objective: Objective) -> list[s
     if best.slo.get("met", True) and tempting:
         other = min(tempting, key=lambda o: sign * lookup(o.metrics, path))
         missed = worst(other)
-        less = _difference(lookup(other.metrics, path), mine)
+        less = difference(lookup(other.metrics, path), mine)
         sentences.append(
             f"{plan_name(other.plan)} ({policy_name(other.plan)}) has {less} {goal} but misses the SLO: "
             f"{limit_text(missed)}."
@@ -223,7 +225,7 @@ def _rivals(best: Outcome, rivals: Sequence[Outcome], goal: str) -> list[str]:
         within = f" within {percent(most)}" if most else ""
         sentences = [f"{who} the same {goal}{within}: choose among them by what else counts."]
     else:
-        more = _difference(lookup(rivals[0].metrics, path), mine)
+        more = difference(lookup(rivals[0].metrics, path), mine)
         sentences = [f"The next layout, {_unlike(rivals[0], best)}, has {more} {goal}."]
     unlike = [o for o in rivals if _ground(o) != _ground(best) and o not in near and _overlap(best, o, path)]
     if unlike:
@@ -291,13 +293,16 @@ def _amount(outcome: Outcome, path: str) -> str:
 
 def failure(ranking: Ranking) -> str:
     """Returns why a search has no best plan: nothing fits, or nothing is fast enough."""
-    return "No plan meets the SLO" if ranking.counts["memory_feasible"] else "No plan fits on this fleet"
+    counts = ranking.counts
+    if counts["memory_feasible"] > counts.get("over_budget", 0):
+        return "No plan meets the SLO"
+    return "No plan stays within the budget" if counts["memory_feasible"] else "No plan fits on this fleet"
 
 
 def worst(outcome: Outcome) -> Mapping[str, Any]:
     """Returns the check of the SLO with the largest share of its limit."""
     checks: Sequence[Mapping[str, Any]] = outcome.slo["checks"]
-    return max(checks, key=_strain)
+    return max(checks, key=strain)
 
 
 def binding(outcome: Outcome) -> list[str]:
@@ -306,8 +311,11 @@ def binding(outcome: Outcome) -> list[str]:
     if outcome.slo.get("checks"):
         check = worst(outcome)
         verb = "Closest to its limit" if check["met"] else "Furthest beyond its limit"
-        times = f"{_strain(check):.0%}" if _strain(check) < 2 else f"{_strain(check):.3g} times"
+        times = f"{strain(check):.0%}" if strain(check) < 2 else f"{strain(check):.3g} times"
         sentences.append(f"{verb}: {limit_text(check)} ({times}).")
+    if limits := outcome.provenance.get("limits"):
+        parts = [f"{show(x['value'], x['unit'])} of {show(x['limit'], x['unit'])} ({strain(x):.0%})" for x in limits]
+        sentences.append(f"Takes {' and '.join(parts)}.")
     terms = outcome.breakdown.get("time", {})
     busy = {k: v for k, v in terms.items() if v > 0 and k != "idle"}
     if busy:
@@ -352,46 +360,12 @@ def need(row: Mapping[str, Any]) -> str:
     unit, have, wanted = str(row.get("unit", "")), float(row["have"]), float(row["need"])
     if not unit and wanted < have:
         return f"{wanted:g} does not divide {have:g}"
-    return f"{show(wanted, unit if unit == 'B' else '')} of {show(have, unit)}"
+    said = show(wanted, unit if unit in ("B", "W", "$/h") else "", 4 if unit == "W" else 3).removesuffix(" $/h")
+    return f"{said} of {show(have, unit)}"
 
 
-def too_slow(missed: Sequence[Mapping[str, Any]], most: int = 6) -> list[tuple[str, str, str]]:
-    """Returns, for each number of devices with which no layout meets the SLO, what misses and by how much.
-
-    A row is (devices, layout, limit): of several layouts the one that was tried furthest. Where there are more than
-    ``most`` rows, those furthest from the SLO share the last.
-
-    Args:
-        missed: of a `Ranking`.
-        most: rows.
-    """
-    sets: dict[tuple[tuple[str, int], ...], list[Mapping[str, Any]]] = {}
-    for row in missed:
-        if row["every_layout"]:
-            sets.setdefault(tuple(row["on"].items()), []).append(row)
-    near = sorted(sets, key=lambda on: min(map(_strain, sets[on])))
-    own = set(near if len(near) <= most else near[: most - 1])
-    rows = []
-    for on, layouts in sets.items():
-        if on in own:
-            more = f" and {len(layouts) - 1} more" if len(layouts) > 1 else ""
-            count = _devices(layouts[0]["devices"])
-            count = " + ".join(f"{n} {name}" for name, n in on) if len(on) > 1 else count
-            rows.append((count, f"{layouts[0]['layout']}{more}", limit_text(layouts[0])))
-    rest = [row for on in near if on not in own for row in sets[on]]
-    if rest:
-        numbers = sorted({row["devices"] for row in rest})
-        run = f"{numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else str(numbers[0])
-        best = min(rest, key=_strain)
-        rows.append((f"{run} devices", f"{best['layout']} and {len(rest) - 1} more", limit_text(best)))
-    return rows
-
-
-def _devices(count: int) -> str:
-    return "1 device" if count == 1 else f"{count} devices"
-
-
-def _strain(check: Mapping[str, Any]) -> float:
+def strain(check: Mapping[str, Any]) -> float:
+    """Returns a value over its limit."""
     return float(check["value"]) / float(check["limit"])
 
 
@@ -405,7 +379,8 @@ def percent(share: float) -> str:
     return f"{share:.0%}" if share == 0 or share >= 0.1 else f"{max(share, 0.001):.1%}"
 
 
-def _difference(other: float, mine: float) -> str:
+def difference(other: float, mine: float) -> str:
+    """Returns how much more or less a value is than ``mine``: ``12% more``."""
     if mine == 0:
         return "another"
     change = other / mine - 1

@@ -19,7 +19,7 @@ import msgspec
 from fleetcast.base.errors import SpecError, closest
 from fleetcast.base.files import read_text
 from fleetcast.base.spec import Spec, convert, read_toml
-from fleetcast.scenario.fleet.devices import ClockCurve, Device, Fitted
+from fleetcast.scenario.fleet.devices import ClockSweep, Device, Fitted
 from fleetcast.scenario.fleet.links import Link
 
 _FOLDER = Path(__file__).with_name("catalog")
@@ -46,7 +46,7 @@ class _Links(Spec):
 
 
 class _Curves(Spec):
-    curve: tuple[ClockCurve, ...]
+    curve: tuple[ClockSweep, ...]
 
 
 @cache
@@ -119,7 +119,7 @@ def link(name: str, path: str = "link") -> Link:
 
 
 @cache
-def curves() -> Mapping[str, ClockCurve]:
+def curves() -> Mapping[str, ClockSweep]:
     """Returns every clock curve of the catalogue by id."""
     rows = convert(_table("clocks.toml"), _Curves, "clocks").curve
     return MappingProxyType({row.id: row for row in rows})

@@ -27,7 +27,7 @@ class ClockPoint(Spec):
     rate: float
 
 
-class ClockCurve(Spec):
+class ClockSweep(Spec):
     """How busy power and the rate of compute-bound work follow the core clock.
 
     Measured on the device named in ``source``, or modelled; ``kind`` says which. Points ascend in
@@ -61,7 +61,7 @@ class Power(Spec):
     """Power of one device (W).
 
     ``idle``: an engine is loaded, no kernel runs. ``max``: the board's limit. ``curve``: id of a
-    `ClockCurve`, if there is one.
+    `ClockSweep`, if there is one.
     """
 
     idle: Watts

@@ -52,7 +52,9 @@ class Fleet(Spec):
         pue: facility power over IT power.
         grid: carbon intensity: a packaged grid, a CSV file, or a constant.
         power_limit: cap on each device's power; lowers its clock where it must.
-        budget: what the breaker above all servers allows; ``capacity --of servers`` asks how many fit under it.
+        budget: what the breaker above all servers allows: the most that a plan's servers may draw at once, unless
+            ``plan.power`` caps them; ``capacity --of servers`` asks how many fit under it then.
+        spend: the most that a plan's devices may cost an hour.
         host_power: of a server besides its devices, under the budget.
         ssd: what a device's share of the local disks reads, for prefix caches that reach down to them.
     """
@@ -66,6 +68,7 @@ class Fleet(Spec):
     grid: str | float = "world"
     power_limit: Watts | None = None
     budget: Watts | None = None
+    spend: DollarsPerHour | None = None
     host_power: Watts = 0.0
     ssd: BytesPerSecond | None = None
 

@@ -61,6 +61,7 @@ class Tree:
         grid: what `signals.signal` reads, relative to ``base``.
         notes: what `echo` says.
         budget: W that the breaker above all servers allows, None = nobody says.
+        spend: $/h that a plan's devices may cost, None = nobody says.
         host_power: W of a server besides its devices.
         ssd: B/s that a device's share of the local disks reads, None = nobody says.
     """
@@ -72,6 +73,7 @@ class Tree:
     notes: tuple[str, ...]
     base: Path | None = field(default=None, compare=False)
     budget: float | None = None
+    spend: float | None = None
     host_power: float = 0.0
     ssd: float | None = None
 
@@ -160,16 +162,18 @@ def resolve(fleet: Fleet, base: Path | None = None, path: str = "fleet") -> Tree
         walk.children(fleet.groups, fleet.network, (), path)
     prices = _prices(fleet, [leaf.device for leaf in walk.leaves], path, walk.notes)
     groups = tuple(_finish(leaf, fleet, prices, walk.notes, path) for leaf in walk.leaves)
-    _check_budget(fleet, groups, path)
+    _check_limits(fleet, groups, path)
     if fleet.budget is not None:
-        said = "plans are not held to it, 'fleetcast capacity FILE --of servers' is"
+        said = "the servers of a plan stay below it at their highest power, unless plan.power caps them"
         walk.notes.append(f"budget {show(fleet.budget, 'W')} of the breaker: {said}")
     if fleet.pue == 1.0:
         walk.notes.append("pue 1.0: energy and carbon of the devices alone, no cooling")
     if fleet.grid == "world":
         walk.notes.append("grid world: the world's yearly mean carbon intensity")
     notes = tuple(dict.fromkeys(walk.notes))
-    return Tree(groups, walk.joins, fleet.pue, fleet.grid, notes, base, fleet.budget, fleet.host_power, fleet.ssd)
+    return Tree(
+        groups, walk.joins, fleet.pue, fleet.grid, notes, base, fleet.budget, fleet.spend, fleet.host_power, fleet.ssd
+    )
 
 
 @dataclass(frozen=True)
@@ -314,13 +318,27 @@ def _finish(leaf: _Leaf, fleet: Fleet, prices: Mapping[str, float | None], notes
     return group
 
 
-def _check_budget(fleet: Fleet, groups: tuple[Group, ...], path: str) -> None:
-    idle = sum(g.count * g.device.power.idle + g.nodes * fleet.host_power for g in groups)
-    if fleet.budget is not None and fleet.budget < idle:
+def _check_limits(fleet: Fleet, groups: tuple[Group, ...], path: str) -> None:
+    """Refuses limits within which not one device can be had."""
+    least = min(g.device.power.idle for g in groups) + fleet.host_power
+    if fleet.budget is not None and fleet.budget < least:
         raise SpecError(
-            f"{path}.budget", "is below the idle power of the servers under it", value=show(fleet.budget, "W"),
-            limit=f"from {show(idle, 'W')}, what they draw when nothing runs",
-            hint="Raise the budget, or put fewer servers under this breaker",
+            f"{path}.budget", "is below the idle power of one server with one device", value=show(fleet.budget, "W"),
+            limit=f"from {show(least, 'W')}, what it draws when nothing runs", hint="Raise the budget",
+        )  # fmt: skip
+    if fleet.spend is None:
+        return
+    free = next((g.device.id for g in groups if g.price is None), None)
+    if free is not None:
+        raise SpecError(
+            f"{path}.spend", "needs prices", value=show(fleet.spend, "$/h"), limit=f"{free} has none",
+            hint=f'Add {path}.price = {{ "{free}" = "1.00 $/h" }}, or leave it out',
+        )  # fmt: skip
+    cheapest = min(groups, key=lambda g: g.price or 0.0)
+    if fleet.spend < (cheapest.price or 0.0):
+        raise SpecError(
+            f"{path}.spend", "is below the price of every device", value=show(fleet.spend, "$/h"),
+            limit=f"from {show(cheapest.price or 0.0, '$/h')}, one {cheapest.device.id}", hint="Raise it",
         )  # fmt: skip
 
 

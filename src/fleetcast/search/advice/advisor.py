@@ -27,7 +27,8 @@ from fleetcast.scenario.workload.requests import Requests
 from fleetcast.search.advice.techniques import FORMATS, SHAPES, Case, Change
 from fleetcast.search.tiers.parts import engine_for
 from fleetcast.sim.serving.completing import complete
-from fleetcast.sim.serving.setting import Setting, kv_dtype_of
+from fleetcast.sim.serving.dtypes import kv_dtype_of
+from fleetcast.sim.serving.setting import Setting
 from fleetcast.sim.serving.world import simulate
 
 PIECE = 512

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetcast.cost import energy
-from fleetcast.scenario.fleet.devices import ClockCurve
+from fleetcast.scenario.fleet.devices import ClockSweep
 from fleetcast.scenario.workload.requests import Requests
 
 Floats = NDArray[np.float64]
@@ -91,7 +91,7 @@ class Phases:
         return self.host + self.idle
 
 
-def bound_clocks(curve: ClockCurve, *, step_memory: float, step_compute: float) -> Clocks:
+def bound_clocks(curve: ClockSweep, *, step_memory: float, step_compute: float) -> Clocks:
     """Returns the stated model of two phases: a prompt follows a curve of compute-bound work, a step does in part.
 
     Args:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from fleetcast.cost.energy import Rates
 from fleetcast.cost.step import StepCost
 from fleetcast.scenario.fleet.signals import Signal, intensity
 from fleetcast.scenario.fleet.tree import Group
+from fleetcast.sim.serving.provision import peak_of
 from fleetcast.sim.serving.setting import Server
 
 JOULES_PER_KWH = 3.6e6
@@ -113,8 +113,9 @@ def energy_terms(
 ) -> dict[str, float]:
     """Returns joules of all allocated devices over ``span`` s by term, the facility's share included.
 
-    Idle power is drawn all the time; what kernels draw above it is capped at the board's limit while they run. A lower
-    limit of the fleet has lengthened the times themselves (`cost.step`), so that little is left for it to cut here.
+    Idle power is drawn all the time; what kernels draw above it is capped at the most that the device draws at its
+    clock. A lower limit of the fleet has lengthened the times themselves (`cost.step`), so that little is left for it
+    to cut here.
 
     Args:
         servers: one per replica.
@@ -128,23 +129,23 @@ def energy_terms(
         if server.drafters is not None:
             parts.append(("draft_", server.drafters.group, server.drafters.cost))
         for (name, group, cost), (_, count) in zip(parts, server.takes, strict=True):
-            _draw(terms, {k: done.get(f"{name}{k}", 0.0) for k in DRAWING}, group, cost.work["rates"], span, count)
+            _draw(terms, {k: done.get(f"{name}{k}", 0.0) for k in DRAWING}, group, cost, span, count)
     facility = (pue - 1.0) * sum(terms.values())
     return terms | ({"facility": facility} if facility else {})
 
 
 def _draw(
-    terms: dict[str, float], done: Mapping[str, float], group: Group, rates: Rates, span: float, count: int
+    terms: dict[str, float], done: Mapping[str, float], group: Group, cost: StepCost, span: float, count: int
 ) -> None:
     """Adds the joules of ``count`` devices of a group that each have ``done`` so much."""
-    idle = group.device.power.idle
+    idle, rates = group.device.power.idle, cost.work["rates"]
     above = {
         "busy": max(0.0, rates.busy - idle) * done["busy"],
         "compute": rates.product * done["flops"],
         "memory": rates.weights * done["bytes"],
         "attention": rates.attention * done["attention_flops"] + rates.cache * done["cache_bytes"],
     }
-    room = max(0.0, min(rates.limit, group.limit) - idle) * done["busy"]
+    room = max(0.0, peak_of(group, cost) - idle) * done["busy"]
     drawn = sum(above.values())
     scale = min(1.0, room / drawn) if drawn > 0 else 1.0
     terms["idle"] += idle * span * count

@@ -18,12 +18,14 @@ from fleetcast.scenario.workload.models import Model
 from fleetcast.scenario.workload.precision import as_engine
 from fleetcast.sim.serving.caching import caching_table
 from fleetcast.sim.serving.drafting import check_pair, speculate_table
+from fleetcast.sim.serving.dtypes import kv_dtype_of
+from fleetcast.sim.serving.provision import excess, limited
+from fleetcast.sim.serving.provision import taken as power_and_price
 from fleetcast.sim.serving.setting import (
     DEFAULT_ENGINE,
     FAMILIES,
     Server,
     Setting,
-    kv_dtype_of,
     layout_of,
     policy_of,
     sizes,
@@ -35,7 +37,8 @@ def complete(state: Setting, plan: Plan) -> Plan:
 
     Raises:
         SpecError: replicas, tensor_parallel or pipeline_parallel missing, or a list where one value is needed.
-        Infeasible: more devices than the fleet has, a layout that does not divide the model, or too little memory.
+        Infeasible: more devices than the fleet has, a layout that does not divide the model, too little memory, or
+            more power or money than the fleet allows.
     """
     if plan.phases is not None:
         raise SpecError(
@@ -64,6 +67,7 @@ def complete(state: Setting, plan: Plan) -> Plan:
         pools.insert(at, matched(draft, drafting, paths[at]))
     check_power(plan)
     whole = Plan(pools=tuple(pools), route=route_of(state, plan), power=plan.power)
+    _check_limits(state, whole)
     if any(pool.role != "all" for pool in whole.serving):
         _check_caches(state, whole)
     return whole
@@ -159,6 +163,15 @@ def _single(pool: Pool, path: str) -> None:
             )  # fmt: skip
 
 
+def _check_limits(state: Setting, plan: Plan) -> None:
+    """Raises Infeasible where a complete plan takes more power or money than the fleet allows."""
+    if not limited(state.tree):
+        return
+    found = power_and_price(state.tree, list(zip(state.servers(plan), plan.serving, strict=True)))
+    if (why := excess(state.tree, found, capped=plan.power is not None)) is not None:
+        raise why
+
+
 def route_of(state: Setting, plan: Plan) -> dict[str, Any]:
     """Returns the complete table of the plan's route policy, by default the one for its roles.
 
@@ -166,6 +179,11 @@ def route_of(state: Setting, plan: Plan) -> dict[str, Any]:
         SpecError: it needs a column the trace lacks, or does not go with the pools' roles.
     """
     split = any(pool.role != "all" for pool in plan.serving)
+    if isinstance(plan.route, tuple):
+        raise SpecError(
+            "plan.route", "is a list of values to search", value=list(plan.route), limit="one value for simulate",
+            hint="Use 'fleetcast plan'",
+        )  # fmt: skip
     default = "split_phases" if split else "least_loaded"
     chosen = policy_of(route, plan.route if plan.route is not None else default, "plan.route")
     check_route(state, chosen)
@@ -174,6 +192,12 @@ def route_of(state: Setting, plan: Plan) -> dict[str, Any]:
             "plan.route.kind", "does not tell prefill from decode pools", value=chosen.kind,
             limit="split_phases, or a policy of your own that reads view.role",
             hint="Leave the route out, or give every pool role = \"all\"",
+        )  # fmt: skip
+    if not split and getattr(chosen, "kind", "") == "split_phases":
+        raise SpecError(
+            "plan.route.kind", "splits phases, and every pool takes both", value=chosen.kind,
+            limit="pools with the roles prefill and decode",
+            hint='Give pools roles, write phases = "split" for a search, or leave the route out',
         )  # fmt: skip
     return describe(chosen)
 

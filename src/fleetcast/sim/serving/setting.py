@@ -9,8 +9,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import msgspec
-
 from fleetcast.base.errors import Infeasible, SpecError
 from fleetcast.base.spec import build
 from fleetcast.cost.drafted import with_drafts
@@ -30,11 +28,12 @@ from fleetcast.scenario.workload.arrivals import traffic
 from fleetcast.scenario.workload.exits import exits_of
 from fleetcast.scenario.workload.loads import ExpertLoad, expert_load_of
 from fleetcast.scenario.workload.models import Layout, Model
-from fleetcast.scenario.workload.precision import BITS, Precision, as_engine, quality_lost
+from fleetcast.scenario.workload.precision import Precision, as_engine
 from fleetcast.scenario.workload.prefixes import PrefixTree, prefix_tree
 from fleetcast.scenario.workload.requests import Requests
 from fleetcast.sim.serving.caching import caching_of
 from fleetcast.sim.serving.drafting import Drafters, Speculation, checked, draft_pool, speculation_of
+from fleetcast.sim.serving.dtypes import activated, kv_dtype_of, quantised
 from fleetcast.sim.serving.prefixes import Caching, PrefixCache
 
 DEFAULT_ENGINE = "vllm-1"
@@ -261,7 +260,7 @@ class Setting:
             links = None if drafters is None else drafters.links
             cost = with_drafts(cost, speculation.process, drafter, links, speculation.doubt)
             cost = replace_fields(cost, notes=(*cost.notes, *speculation.notes))
-        if told := _quantised(str(pool.dtype), kv, precision, architecture.precision):
+        if told := quantised(str(pool.dtype), kv, precision, architecture.precision):
             cost = replace_fields(cost, notes=(*cost.notes, *told))
         if (cut := architecture.misfit(layout, precision)) is not None:
             note = f"{architecture.id} with {pool_label(pool)}: {profile.name} refuses to load it ({cut})"
@@ -329,43 +328,6 @@ def layout_of(pool: Pool) -> Layout:
         tensor_parallel=int(pool.tensor_parallel or 1), pipeline_parallel=int(pool.pipeline_parallel or 1),  # type: ignore[arg-type]
         attention_dp=int(pool.attention_dp or 1), expert_parallel=int(pool.expert_parallel or 1),  # type: ignore[arg-type]
     )  # fmt: skip
-
-
-def activated(precision: Precision, asked: str | None) -> Precision:
-    """Returns the precision with the activations a plan asks for.
-
-    Raises:
-        SpecError: the weights as served cannot be multiplied in that format.
-    """
-    if asked is None or asked == precision.activations:
-        return precision
-    possible = dict.fromkeys((precision.activations, precision.rest))
-    if precision.weights in ("fp8", "int8", "nvfp4"):
-        possible[precision.weights] = None
-    if asked not in possible:
-        raise SpecError(
-            "plan.activation_dtype", f"does not go with {precision.weights} weights", value=asked,
-            limit=f"one of {', '.join(possible)}", hint="Choose another dtype for the weights, or leave it out",
-        )  # fmt: skip
-    return msgspec.structs.replace(precision, activations=asked)
-
-
-def _quantised(dtype: str, kv: str, served: Precision, checkpoint: Precision) -> tuple[str, ...]:
-    """Returns what narrower weights or a narrower cache than the checkpoint's cost in quality, in sentences."""
-    stored = as_engine("auto", checkpoint)
-    notes = []
-    if BITS[served.weights] < BITS[stored.weights]:
-        notes.append(f"weights in {dtype} instead of {stored.weights}: quality lost {quality_lost(dtype)}")
-    if BITS[kv] < BITS[checkpoint.kv or stored.rest]:
-        notes.append(f"cache in {kv} instead of {checkpoint.kv or stored.rest}: quality lost unknown")
-    return tuple(notes)
-
-
-def kv_dtype_of(asked: str, profile: Engine, precision: Precision) -> str:
-    """Returns the cache's dtype: the plan's, else the engine's, else the checkpoint's, else that of its activations."""
-    if asked != "auto":
-        return asked
-    return profile.kv_dtype or precision.kv or ("bf16" if precision.rest == "fp32" else precision.rest)
 
 
 def sizes(policy: Any) -> tuple[int, int]:

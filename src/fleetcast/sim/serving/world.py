@@ -20,6 +20,7 @@ from fleetcast.scenario.outcome import Requests as Served
 from fleetcast.scenario.plan import ROLES, Plan, pool_label
 from fleetcast.sim.serving import account, kernel, reference
 from fleetcast.sim.serving.prefixes import TIERS, counted
+from fleetcast.sim.serving.provision import limited, shares, taken
 from fleetcast.sim.serving.routing import (
     Run,
     assign,
@@ -251,6 +252,7 @@ def _outcome(
             "batch_limited": any(r["limited"] for r in reports),
             "budget_truncated": any(r["truncated"] for r in reports),
             "iterations": sum(r["iterations"] for r in reports),
+            **_limits(state, plan),
         },
         record=_record(reports, names, servers) if record else None, requests=served,
     )  # fmt: skip
@@ -266,6 +268,14 @@ def _prompts(servers: Sequence[Server], reports: Sequence[Any]) -> dict[str, flo
         for name, tokens in here.items():
             found[name] = found.get(name, 0.0) + tokens
     return found if any(found.values()) else {}
+
+
+def _limits(state: Setting, plan: Plan) -> dict[str, Any]:
+    """What the plan takes of the fleet's budget and spend, where it has them."""
+    if not limited(state.tree):
+        return {}
+    parts = list(zip(state.servers(plan), plan.serving, strict=True))
+    return {"limits": shares(state.tree, taken(state.tree, parts))}
 
 
 def _decoded(servers: Sequence[Server], done: Run, requests: Any) -> Floats:

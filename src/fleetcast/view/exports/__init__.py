@@ -201,35 +201,6 @@ def _drafts(state: Setting, pool: Pool, server: Server) -> Mapping[str, Any]:
     return dict(pool.speculate) | ({"model": repository(name, state.model_named(name).id)} if name else {})
 
 
-def refuse_drafts(service: Service, known: Sequence[str], engine: str) -> None:
-    """Refuses speculation that an engine has no setting for.
-
-    Raises:
-        Unsupported: always names what it has.
-    """
-    kind = service.speculate.get("kind", "off")
-    if kind not in ("off", *known):
-        raise Unsupported(
-            f"{engine} is not told here how to draft by '{kind}'",
-            f"Plan with plan.speculate.kind = {' or '.join(known)}" if known else 'Plan with speculate = "off"',
-        )
-    if int(service.speculate.get("drafters", 1)) > 1:
-        raise Unsupported(f"{engine} has no vote of several drafters", "Plan with plan.speculate.drafters = 1")
-
-
-def refuse_prefixes(service: Service, known: Sequence[str], engine: str) -> None:
-    """Refuses an eviction rule that an engine does not have.
-
-    Raises:
-        Unsupported: always names what it has.
-    """
-    kind = service.prefixes.get("kind", "off")
-    if kind not in ("off", *known):
-        raise Unsupported(
-            f"{engine} does not give up prefixes by '{kind}'", f"Plan with plan.prefix_cache = {' or '.join(known)}"
-        )
-
-
 def repository(asked: str, id: str) -> str:
     """Returns the checkpoint's repository: what the scenario names where it names one, else the catalogue's."""
     if "/" in asked and catalog.simplified(asked) in catalog.aliases():
@@ -352,19 +323,6 @@ def place(pools: Sequence[tuple[int, int]], node: int, nodes: int, group: str) -
             "Choose degrees that divide a host",
         )
     return found
-
-
-def refuse_batch(service: Service, known: Sequence[str], engine: str) -> None:
-    """Refuses a batch policy that ``engine`` does not have.
-
-    Raises:
-        Unsupported: always names the policies it has.
-    """
-    kind = str(service.batch["kind"])
-    if kind not in known:
-        raise Unsupported(
-            f"{engine} cannot batch as '{kind}' does", f"Plan with plan.batch.kind one of {', '.join(known)}"
-        )
 
 
 def hosts_note(services: Sequence[Service]) -> list[str]:

@@ -13,11 +13,9 @@ from fleetcast.view.exports import (
     context_notes,
     hosts_note,
     machines,
-    refuse_batch,
-    refuse_drafts,
-    refuse_prefixes,
     script,
 )  # fmt: skip
+from fleetcast.view.exports.refusals import refuse_batch, refuse_drafts, refuse_prefixes
 from fleetcast.view.exports.vllm import quantised
 
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}

@@ -19,11 +19,9 @@ from fleetcast.view.exports import (
     context_notes,
     hosts_note,
     machines,
-    refuse_batch,
-    refuse_drafts,
-    refuse_prefixes,
     script,
 )  # fmt: skip
+from fleetcast.view.exports.refusals import refuse_batch, refuse_drafts, refuse_prefixes
 
 _DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
 _ROUTES = {
