@@ -1,11 +1,12 @@
 """A scenario whose workload has exits: the best way to answer on its tiers, or the one that its plan decides.
 
-Answers of device, edge and cloud are means over the workload; the best of every shape (tiers and hand-offs) is ranked.
+In a closed loop, answers of device, edge and cloud are means over the workload. Where requests arrive by the clock, tiers
+have queues and answers have percentiles. The best of every shape (tiers and hand-offs) is ranked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from fleetcast.search.tiers.choice import Cascade, Problem, choose, evaluate, ho
 from fleetcast.search.tiers.family import whole
 from fleetcast.search.tiers.legs import Leg, from_split, from_text
 from fleetcast.search.tiers.parts import Costs, tiers_of
+from fleetcast.search.tiers.queues import QUEUED, Queues, choose_queued, queued
 from fleetcast.sim.serving.account import carbon
 from fleetcast.sim.serving.setting import Setting
 
@@ -32,6 +34,7 @@ MISSES = 3
 COLUMNS = {"latency": "e2e", "energy": "energy", "cost": "cost", "carbon": "energy", "bytes": "bytes"}
 """Which column of a cascade a goal orders by; carbon goes with energy, the grid's mean being one number."""
 LIMITS = {"e2e.mean": "e2e", "ttft.mean": "ttft", "error": "error"}
+"""Limits of means, and the columns that they limit."""
 
 
 class TierRanking(Ranking):
@@ -40,6 +43,12 @@ class TierRanking(Ranking):
     def lines(self) -> list[str]:
         """Returns the space in sentences, counts included."""
         c = self.counts
+        if "queued" in c:
+            return [
+                *self.space,
+                f"{c['enumerated']:,} cascades enumerated, {c['memory_feasible']:,} fit in memory; of these "
+                f"{c['bounded']:,} bounded away, {c['simulated']:,} simulated; the best of each way is ranked",
+            ]
         return [
             *self.space,
             f"{c['enumerated']:,} cascades enumerated, {c['memory_feasible']:,} fit in memory; of these "
@@ -56,6 +65,7 @@ class Question:
     exits: tuple[Exit, ...]
     costs: Costs
     problem: Problem
+    queues: Queues | None = None
 
     def outcome(self, cascade: Cascade) -> Outcome:
         """Returns a cascade as an outcome: means per answer."""
@@ -64,8 +74,8 @@ class Question:
         million = costs.output / 1e6
         dollars = values["cost"]
         metrics: dict[str, Any] = {
-            "quality": values["quality"], "error": values["error"], "e2e": {"mean": values["e2e"]},
-            "ttft": {"mean": values["ttft"]}, "energy": values["energy"], "cost": dollars, "carbon": grams,
+            "quality": values["quality"], "error": values["error"], "e2e": _statistics(values, "e2e"),
+            "ttft": _statistics(values, "ttft"), "energy": values["energy"], "cost": dollars, "carbon": grams,
             "bytes": values["bytes"],
             "per_million_output_tokens": {
                 "energy": values["energy"] / million, "carbon": grams / million, "cost": dollars / million,
@@ -102,7 +112,10 @@ class Question:
         free = [tier.name for tier in costs.tiers if tier.group.price is None]
         if free:
             found.append(f"{', '.join(free)}: no price, taken to cost nothing")
-        found.append("no queues: every tier has the load that it answers at once; radio energy is not counted")
+        if self.queues is None:
+            found.append("no queues: every tier has the load that it answers at once; radio energy is not counted")
+        else:
+            found += self.queues.notes()
         return tuple(dict.fromkeys([*found, *costs.notes]))
 
 
@@ -119,11 +132,16 @@ def question(state: Setting) -> Question:
         raise SpecError(
             "workload.model", "has an encoder: its layers are no trunk", value=state.model.id, limit="a decoder"
         )
+    queueing = not state.requests.concurrency
+    columns = {**dict(zip(QUEUED, QUEUED, strict=True)), "error": "error"} if queueing else LIMITS
     for name in scenario.slo.limits():
-        if name not in LIMITS:
+        if name not in columns:
+            told = "is not answered for exits" + ("" if queueing else ": in a closed loop, cascades are means")
             raise SpecError(
-                f"slo.{name.replace('.', '_')}", "is not answered for exits: cascades are means",
-                limit="ttft_mean, e2e_mean, quality", hint="Limit the mean instead",
+                f"slo.{name.replace('.', '_')}", told,
+                limit=", ".join([*(c.replace(".", "_") for c in columns if c != "error"), "quality"]),
+                hint="Leave it out" if queueing else
+                'Limit the mean, or let requests arrive by the clock: arrivals = { kind = "poisson", ... }',
             )  # fmt: skip
     costs = Costs(state, tiers_of(state))
     certainty = _judge(workload.confidence, exits, Path(scenario.folder))
@@ -131,10 +149,10 @@ def question(state: Setting) -> Question:
         book=costs, tiers=len(costs.tiers), exits=tuple(e.layers for e in exits), judge=certainty,
         goals=tuple(COLUMNS[goal] for goal, _, _ in _goals(state)),
         splits=tuple(range(1, exits[-1].layers)) if len(costs.tiers) > 1 else (),
-        limits={LIMITS[name]: limit for name, limit in scenario.slo.limits().items()},
+        limits={columns[name]: limit for name, limit in scenario.slo.limits().items()},
         longest=1 if isinstance(certainty, Certain) else ANSWERS,
     )  # fmt: skip
-    return Question(state, exits, costs, problem)
+    return Question(state, exits, costs, problem, Queues(costs, costs.tiers[0].copies) if queueing else None)
 
 
 def plan(state: Setting, *, top: int | None = 10) -> Ranking:
@@ -154,18 +172,22 @@ def plan(state: Setting, *, top: int | None = 10) -> Ranking:
             (outcome,) * met, (outcome,) * met, () if met else (outcome,), (), counts, goals, goals,
             space=("the plan decides the cascade",),
         )  # fmt: skip
-    found = choose(asked.problem)
+    place = asked.queues
+    found = choose(asked.problem) if place is None else choose_queued(asked.problem, place)
     best = [c for c in found.best if not _outdone(c, found.best)][:top]
     outcomes = tuple(asked.outcome(c) for c in best)
     misses: tuple[Outcome, ...] = ()
     if not best:
-        near = [asked.outcome(c) for c in choose(asked.problem, limits={}).best]
-        near += [asked.outcome(c) for c in choose(asked.problem, limits=_floor(asked)).best]
+        wider = ({}, _floor(asked))
+        close = (choose(asked.problem, limits=w) if place is None else choose_queued(asked.problem, place, limits=w)
+                 for w in wider)  # fmt: skip
+        near = [asked.outcome(c) for several in close for c in several.best]
         misses = tuple(sorted(near, key=lambda o: worst_ratio(o.slo))[:MISSES])
     spread = f", {ANSWERS} answers at most" if asked.problem.longest > 1 else ""
+    splits = f"{len(asked.problem.splits)} splits" if place is None else "answers to text"
     space = (
-        f"{len(asked.exits)} exits on {len(asked.costs.tiers)} tiers, "
-        f"{len(asked.problem.splits)} splits, {len(asked.problem.thresholds)} thresholds{spread}",
+        f"{len(asked.exits)} exits on {len(asked.costs.tiers)} tiers, {splits}, "
+        f"{len(asked.problem.thresholds)} thresholds{spread}",
     )
     return TierRanking(outcomes, outcomes[:1], misses, _rejected(asked), found.counts, goals, goals, space=space)
 
@@ -200,6 +222,8 @@ def decided(asked: Question) -> Cascade:
         path = f"plan.cascade[{i}]"
         _check(stage, stages, i, names, depths, path)
         tier = names.index(stage.on)
+        if asked.queues is not None:
+            _check_queued(stage, legs, tier, path)
         if stage.handoff == "text":
             leg = from_text(costs, tier, stage.exit)
         else:
@@ -222,7 +246,27 @@ def decided(asked: Question) -> Cascade:
             raise wrong
     thresholds = [s.threshold for s in stages[:-1] if s.threshold is not None]
     quality, reach = asked.problem.judge.cascade([depths.index(s.exit) for s in stages], [thresholds])
-    return evaluate(legs, thresholds, float(quality[0]), reach[0].tolist())
+    found = evaluate(legs, thresholds, float(quality[0]), reach[0].tolist())
+    return found if asked.queues is None else queued(asked.queues, found)
+
+
+def _check_queued(stage: Stage, before: Sequence[Leg], tier: int, path: str) -> None:
+    closed = 'arrivals = { kind = "closed", concurrency = 1, ... } has means of it'
+    if stage.handoff != "text":
+        raise SpecError(
+            f"{path}.handoff", "holds a request on two tiers at once, which is not simulated under arrivals by the clock",
+            value=stage.handoff, limit='"text"', hint=f"Send text; {closed}",
+        )  # fmt: skip
+    if before and tier <= before[-1].tier:
+        raise SpecError(
+            f"{path}.on", "is not further up than the stage before, which arrivals by the clock ask for",
+            value=stage.on, limit="each tier answers once, in the order of the groups", hint=f"Go up; {closed}",
+        )  # fmt: skip
+
+
+def _statistics(values: Mapping[str, float], metric: str) -> dict[str, float]:
+    found = {name.partition(".")[2]: values[name] for name in QUEUED if name.startswith(metric) and name in values}
+    return found or {"mean": values[metric]}
 
 
 def _check(
@@ -289,7 +333,7 @@ def _goals(state: Setting) -> tuple[Axis, ...]:
     for goal, _, _ in goals:
         if goal not in COLUMNS:
             raise Unsupported(
-                f"objective.maximize = '{goal}' is not answered for exits: there are no queues",
+                f"objective.maximize = '{goal}' is not answered for exits",
                 f"Minimise one of {', '.join(COLUMNS)}",
             )
     priced = any(group.price is not None for group in state.tree.groups)
