@@ -252,10 +252,11 @@ def queued_everything(lines: Lines, problem: Problem) -> Iterator[tuple[tuple[in
                     quality, shares = problem.judge.cascade(chain, [row])
                     reach = shares[0].tolist()
                     ttft, e2e = through(lines, tiers, depths, reach)
+                    pairs, sent = list(zip(reach, uses, strict=True)), 4 * (book.prompt + book.output)
                     values = {
-                        "energy": sum(r * (u.prefill_energy + u.decode_energy) for r, u in zip(reach, uses, strict=True)),
-                        "cost": sum(r * (u.prefill_cost + u.decode_cost) for r, u in zip(reach, uses, strict=True)),
-                        "bytes": sum(r * 4 * (book.prompt + book.output) for r, t in zip(reach, tiers, strict=True) if t),
+                        "energy": sum(r * (u.prefill_energy + u.decode_energy) for r, u in pairs),
+                        "cost": sum(r * (u.prefill_cost + u.decode_cost) for r, u in pairs),
+                        "bytes": sum(r * sent * (t > 0) for r, t in zip(reach, tiers, strict=True)),
                         "ttft": float(ttft.mean()), "e2e": float(e2e.mean()),
                     }  # fmt: skip
                     for name in QUEUED:
@@ -272,7 +273,7 @@ Best = dict[tuple[int, ...], tuple[float, ...]]
 
 
 def queued_compared(seed: int) -> tuple[Best, Best]:
-    """Returns, under load, the goals of the planner's best of every way over the tiers, and of the best of everything."""
+    """Returns, under load, the planner's best of every way over the tiers, and the best of everything."""
     book, problem = drawn(seed)
     lines, r = Lines(book, seed), random.Random(seed + 2 * 10**6)
     limits = {"error": problem.limits["error"]}

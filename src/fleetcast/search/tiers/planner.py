@@ -1,30 +1,32 @@
 """A scenario whose workload has exits: the best way to answer on its tiers, or the one that its plan decides.
 
-In a closed loop, answers of device, edge and cloud are means over the workload. Where requests arrive by the clock, tiers
-have queues and answers have percentiles. The best of every shape (tiers and hand-offs) is ranked.
+In a closed loop, answers of device, edge and cloud are means over the workload. Where requests arrive by the clock,
+tiers have queues and answers have percentiles. The best of every shape (tiers and hand-offs) is ranked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fleetcast.base.errors import Infeasible, SpecError, Unsupported, closest
+from fleetcast.base.errors import Infeasible, SpecError, Unsupported
 from fleetcast.cost.cascade import Binormal, Certain, Judge, Measured
 from fleetcast.scenario.objective import MINIMIZE, judge
 from fleetcast.scenario.outcome import Outcome
-from fleetcast.scenario.plan import HANDOFFS, Plan, Stage
+from fleetcast.scenario.plan import Plan, Stage
 from fleetcast.scenario.workload.exits import Exit, exits_of, read_answers
+from fleetcast.search.capacity import Users
 from fleetcast.search.ranking import Axis, Ranking, worst_ratio
 from fleetcast.search.tiers.choice import Cascade, Problem, choose, evaluate, holdings
 from fleetcast.search.tiers.family import whole
 from fleetcast.search.tiers.legs import Leg, from_split, from_text
 from fleetcast.search.tiers.parts import Costs, tiers_of
-from fleetcast.search.tiers.queues import QUEUED, Queues, choose_queued, queued
+from fleetcast.search.tiers.queues import QUEUED, Queues, choose_queued, meets, queued, users_held
+from fleetcast.search.tiers.stages import check_queued, check_stage
 from fleetcast.sim.serving.account import carbon
 from fleetcast.sim.serving.setting import Setting
 
@@ -178,7 +180,7 @@ def plan(state: Setting, *, top: int | None = 10) -> Ranking:
     outcomes = tuple(asked.outcome(c) for c in best)
     misses: tuple[Outcome, ...] = ()
     if not best:
-        wider = ({}, _floor(asked))
+        wider: tuple[dict[str, float], ...] = ({}, _floor(asked))
         close = (choose(asked.problem, limits=w) if place is None else choose_queued(asked.problem, place, limits=w)
                  for w in wider)  # fmt: skip
         near = [asked.outcome(c) for several in close for c in several.best]
@@ -208,6 +210,33 @@ def simulate(state: Setting) -> Outcome:
     return asked.outcome(decided(asked))
 
 
+def max_users(state: Setting, *, tolerance: float = 0.02) -> Users:
+    """Returns how many users the tiers carry within the SLO under the cascade that the plan decides, else the best one.
+
+    Raises:
+        SpecError: a closed loop, or no limit on a time.
+    """
+    asked = question(state)
+    if asked.queues is None:
+        raise SpecError(
+            "workload.arrivals.kind", "has no queues to fill where the workload has exits", value="closed",
+            limit="arrivals by the clock", hint='Write e.g. arrivals = { kind = "poisson", rate = "1 /s", ... }',
+        )  # fmt: skip
+    limits = asked.problem.limits
+    if not set(limits) & set(QUEUED):
+        raise SpecError("slo", "limits no time", hint="Set e.g. slo.e2e_p99: without one every load is held")
+    if state.scenario.plan.cascade:
+        cascade: Cascade | None = decided(asked)
+    else:
+        cascade = next(iter(choose_queued(asked.problem, asked.queues).best), None)
+    if cascade is None:
+        return Users(0, None, None, tolerance, ((asked.queues.users, False),))
+    users, tried = users_held(asked.costs, cascade, limits, tolerance=tolerance)
+    held = replace(asked, queues=Queues(asked.costs, users)).outcome(tried[users]) if users else None
+    found = tuple((u, meets(c, limits)) for u, c in tried.items())
+    return Users(users, held, min((u for u, met in found if not met), default=None), tolerance, found)
+
+
 def decided(asked: Question) -> Cascade:
     """Returns the cascade of the scenario's plan.
 
@@ -220,10 +249,10 @@ def decided(asked: Question) -> Cascade:
     legs: list[Leg] = []
     for i, stage in enumerate(stages):
         path = f"plan.cascade[{i}]"
-        _check(stage, stages, i, names, depths, path)
+        check_stage(stage, stages, i, names, depths, path)
         tier = names.index(stage.on)
         if asked.queues is not None:
-            _check_queued(stage, legs, tier, path)
+            check_queued(stage, legs, tier, path)
         if stage.handoff == "text":
             leg = from_text(costs, tier, stage.exit)
         else:
@@ -250,59 +279,9 @@ def decided(asked: Question) -> Cascade:
     return found if asked.queues is None else queued(asked.queues, found)
 
 
-def _check_queued(stage: Stage, before: Sequence[Leg], tier: int, path: str) -> None:
-    closed = 'arrivals = { kind = "closed", concurrency = 1, ... } has means of it'
-    if stage.handoff != "text":
-        raise SpecError(
-            f"{path}.handoff", "holds a request on two tiers at once, which is not simulated under arrivals by the clock",
-            value=stage.handoff, limit='"text"', hint=f"Send text; {closed}",
-        )  # fmt: skip
-    if before and tier <= before[-1].tier:
-        raise SpecError(
-            f"{path}.on", "is not further up than the stage before, which arrivals by the clock ask for",
-            value=stage.on, limit="each tier answers once, in the order of the groups", hint=f"Go up; {closed}",
-        )  # fmt: skip
-
-
 def _statistics(values: Mapping[str, float], metric: str) -> dict[str, float]:
     found = {name.partition(".")[2]: values[name] for name in QUEUED if name.startswith(metric) and name in values}
     return found or {"mean": values[metric]}
-
-
-def _check(
-    stage: Stage, stages: Sequence[Stage], i: int, names: Sequence[str], depths: Sequence[int], path: str
-) -> None:
-    for name, value in (("on", stage.on), ("after", stage.after)):
-        if value is not None and value not in names:
-            raise SpecError(
-                f"{path}.{name}", "is not a group of the fleet", value=value, limit=f"groups: {', '.join(names)}",
-                hint=closest(value, names).capitalize(),
-            )  # fmt: skip
-    if stage.exit not in depths:
-        deep = "is deeper than the model's exits" if stage.exit > depths[-1] else "is not an exit"
-        raise SpecError(f"{path}.exit", deep, value=stage.exit, limit=f"one of {', '.join(map(str, depths))}")
-    if i and stage.exit <= stages[i - 1].exit:
-        raise SpecError(
-            f"{path}.exit", "is not deeper than the stage before", value=stage.exit, limit=f"above {stages[i - 1].exit}"
-        )
-    if stage.handoff not in HANDOFFS:
-        raise SpecError(
-            f"{path}.handoff", "is unknown", value=stage.handoff, limit=f"one of {', '.join(HANDOFFS)}",
-            hint=closest(stage.handoff, HANDOFFS).capitalize(),
-        )  # fmt: skip
-    if stage.handoff != "text" and not 1 <= stage.split < stage.exit:
-        raise SpecError(f"{path}.split", "is out of range", value=stage.split, limit=f"1 to {stage.exit - 1}")
-    if stage.handoff != "text" and not i and stage.after is None:
-        raise SpecError(f"{path}.after", "is missing", hint=f"Name the tier of layers 1 to {stage.split}")
-    if stage.handoff == "text" and stage.split:
-        raise SpecError(
-            f"{path}.split", "needs hidden states", value=stage.split, limit='handoff = "hidden" or "cache"'
-        )
-    if (stage.threshold is None) != (i == len(stages) - 1):
-        problem = "passes answers on to nobody" if stage.threshold is not None else "is missing"
-        raise SpecError(f"{path}.threshold", problem, limit="every stage but the last has one")
-    if stage.threshold is not None and not 0.0 < stage.threshold < 1.0:
-        raise SpecError(f"{path}.threshold", "is out of range", value=stage.threshold, limit="above 0, below 1")
 
 
 def _reason(costs: Costs, tier: int, stage: Stage) -> Infeasible:

@@ -1,9 +1,9 @@
 """Cascades under requests that arrive by the clock: each tier serves what reaches it, and percentiles follow.
 
-A query's path is drawn: it reaches answer k where its number, uniform in (0, 1), is below the share that does. Every tier
-runs in the serving world on the requests that reach it, at the times at which they do: when the answer before is back and
-judged. So a tier that many devices share has the queue of all they pass on. The users are the devices of the first tier;
-each query is one user's, drawn at random.
+A query's path is drawn: it reaches answer k where its number, uniform in (0, 1), is below the share that does. Every
+tier runs in the serving world on the requests that reach it, at the times at which they do: when the answer before is
+back and judged. So a tier that many devices share has the queue of all they pass on. The users are the devices of the
+first tier; each query is one user's, drawn at random.
 
 Answers to text alone are simulated: a tier then runs one part, each tier stands once in a cascade, and tiers can be run
 one after the other. Hidden states or a cache would keep a request on two tiers at once.
@@ -38,6 +38,8 @@ Times = tuple[Floats, Floats]
 STATISTICS = {"mean": None, "p50": 50, "p90": 90, "p99": 99}
 QUEUED = tuple(f"{metric}.{statistic}" for metric in ("ttft", "e2e") for statistic in STATISTICS)
 """Limits that are held under load."""
+MOST = 2**14
+"""Users that are tried at most."""
 
 
 class Place(Protocol):
@@ -88,7 +90,7 @@ class Queues:
 
     @cached_property
     def draw(self) -> Floats:
-        """See `Place`; the numbers are spread evenly, so that a share p of n queries is p n to one."""
+        """See `Place`; the numbers are spread evenly: of n queries, p n to one are below p."""
         n = len(self.arrival)
         return np.asarray((rng(self.costs.state.scenario.seed, "confidence").permutation(n) + 0.5) / n)
 
@@ -97,8 +99,8 @@ class Queues:
         tiers, q = self.costs.tiers, self.requests
         upper = ", ".join(f"{t.copies} x {t.name}" for t in tiers[1:])
         return [
-            f"queues: {len(q):,} requests, {q.rate:.3g} /s in all, each of one of {self.users} x {tiers[0].name}, drawn "
-            "at random" + (f"; shared by all: {upper}, least loaded first" if upper else ""),
+            f"queues: {len(q):,} requests, {q.rate:.3g} /s in all, each of one of {self.users} x {tiers[0].name}, "
+            "drawn at random" + (f"; shared by all: {upper}, least loaded first" if upper else ""),
             "under arrivals by the clock answers are sent as text alone",
             "energy, cost and carbon are those of busy devices, at the load that they answer at once; radio energy is "
             "not counted",
@@ -130,7 +132,7 @@ class Queues:
         there = self.costs.links(0, tier)
         rest = transfer_time(there, 0.0, up=True)
         each = transfer_time(there, TEXT, up=True) - rest
-        return rest + each * prompt
+        return np.asarray(rest + each * prompt)
 
     def _over_links(self, tier: int, prompt: NDArray[np.int64], ttft: Floats, e2e: Floats) -> Times:
         back = self.costs.links(tier, 0)
@@ -250,30 +252,13 @@ def meets(cascade: Cascade, limits: Mapping[str, float]) -> bool:
     return all(cascade.values[name] <= limit for name, limit in limits.items())
 
 
-@dataclass(frozen=True)
-class Held:
-    """The most users whose queries a cascade answers within the limits, within a tolerance.
-
-    Attributes:
-        users: how many; 0 = not even one.
-        rate: of their queries, /s.
-        cascade: under them, None for 0.
-        tried: (users, met) in order.
-    """
-
-    users: int
-    rate: float
-    cascade: Cascade | None
-    tried: tuple[tuple[int, bool], ...]
-
-
 def users_held(
-    costs: Costs, cascade: Cascade, limits: Mapping[str, float], *, tolerance: float = 0.02, most: int = 2**16
-) -> Held:
-    """Returns the most users, each with a device and as many queries as one of the scenario's, that a cascade carries.
+    costs: Costs, cascade: Cascade, limits: Mapping[str, float], *, tolerance: float = 0.02, most: int = MOST
+) -> tuple[int, dict[int, Cascade]]:
+    """Returns the most users that a cascade carries, 0 = not even one, and the cascade under each number tried.
 
-    The users are doubled or halved until some are held and some are not, then bisected; the requests are the same, closer
-    together or further apart.
+    Each user has a device and as many queries as one of the scenario's. Users are doubled or halved until some are held
+    and some are not, then bisected; the requests are the same, closer together or further apart.
 
     Args:
         costs: of the scenario.
@@ -282,7 +267,6 @@ def users_held(
         tolerance: relative width of the bracket at which to stop.
         most: users that are tried.
     """
-    own = costs.tiers[0].copies
     tried: dict[int, Cascade] = {}
 
     def met(users: int) -> bool:
@@ -290,18 +274,13 @@ def users_held(
             tried[users] = queued(Queues(costs, users), cascade)
         return meets(tried[users], limits)
 
-    low, high = 0, own
+    low, high = 0, min(costs.tiers[0].copies, most)
     while high <= most and met(high):
         low, high = high, 2 * high
-    while low == 0 and high > 1 and not met(high // 2):
-        high //= 2
-    low = low or high // 2
-    while high - low > max(1, tolerance * low) and high <= most:
+    while low == 0 and high > 1:
+        half = high // 2
+        low, high = (half, high) if met(half) else (0, half)
+    while low and high - low > max(1.0, tolerance * low) and high <= most:
         middle = (low + high) // 2
         low, high = (middle, high) if met(middle) else (low, middle)
-    if low == 0:
-        return Held(0, 0.0, None, tuple((u, False) for u in tried))
-    rate = Queues(costs, low).requests.rate
-    return Held(low, rate, tried[low], tuple((u, meets(c, limits)) for u, c in tried.items()))
-
-
+    return low, tried
