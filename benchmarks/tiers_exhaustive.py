@@ -279,7 +279,9 @@ def queued_compared(seed: int) -> tuple[Best, Best]:
     limits = {"error": problem.limits["error"]}
     slow = [float(np.median(lines.alone(t, e)[1])) for t in range(book.tiers) for e in book.exits if _uses(book, t, e)]
     if slow and r.random() < 0.8:
-        limits[r.choice(QUEUED)] = r.choice(slow) * r.choice([1.0, 3.0, 30.0])
+        limits[r.choice(QUEUED)] = r.choice(slow) * r.choice(
+            [1.01, 3.0, 30.0]
+        )  # not on the edge: rounding decides there
     problem = replace(problem, limits=limits)
     found = {tuple(t for t, _, _ in c.shape): c.key(problem.goals) for c in choose_queued(problem, lines).best}
     best: Best = {}

@@ -25,7 +25,7 @@ from fleetcast.search.tiers.choice import Cascade, Problem, choose, evaluate, ho
 from fleetcast.search.tiers.family import whole
 from fleetcast.search.tiers.legs import Leg, from_split, from_text
 from fleetcast.search.tiers.parts import Costs, tiers_of
-from fleetcast.search.tiers.queues import QUEUED, Queues, choose_queued, meets, queued, users_held
+from fleetcast.search.tiers.queues import QUEUED, SPAN, Queues, choose_queued, meets, queued, users_held
 from fleetcast.search.tiers.stages import check_queued, check_stage
 from fleetcast.sim.serving.account import carbon
 from fleetcast.sim.serving.setting import Setting
@@ -232,7 +232,8 @@ def max_users(state: Setting, *, tolerance: float = 0.02) -> Users:
     if cascade is None:
         return Users(0, None, None, tolerance, ((asked.queues.users, False),))
     users, tried = users_held(asked.costs, cascade, limits, tolerance=tolerance)
-    held = replace(asked, queues=Queues(asked.costs, users)).outcome(tried[users]) if users else None
+    least = SPAN * max(limits[name] for name in limits if name in QUEUED)
+    held = replace(asked, queues=Queues(asked.costs, users, least)).outcome(tried[users]) if users else None
     found = tuple((u, meets(c, limits)) for u, c in tried.items())
     return Users(users, held, min((u for u, met in found if not met), default=None), tolerance, found)
 

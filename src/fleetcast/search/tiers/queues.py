@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetcast.base.rng import rng
+from fleetcast.base.show import show
 from fleetcast.scenario.fleet.links import transfer_time
 from fleetcast.scenario.plan import Plan
 from fleetcast.scenario.plan import replace as with_fields
@@ -30,7 +31,7 @@ from fleetcast.search.tiers.family import whole
 from fleetcast.search.tiers.legs import TEXT, Leg, from_text
 from fleetcast.search.tiers.parts import Costs
 from fleetcast.sim.serving.setting import Setting
-from fleetcast.sim.serving.world import simulate
+from fleetcast.sim.serving.world import serve
 
 Floats = NDArray[np.float64]
 Times = tuple[Floats, Floats]
@@ -40,6 +41,8 @@ QUEUED = tuple(f"{metric}.{statistic}" for metric in ("ttft", "e2e") for statist
 """Limits that are held under load."""
 MOST = 2**14
 """Users that are tried at most."""
+SPAN = 20.0
+"""Times the longest limit that requests must last where users are counted: too many must have the time to queue up."""
 
 
 class Place(Protocol):
@@ -71,17 +74,25 @@ class Queues:
     Attributes:
         costs: of its parts.
         users: devices of the first tier in use; more users than the scenario's send as many times as much.
+        least: s that the requests shall last; where they do not, they start over.
     """
 
     costs: Costs
     users: int
+    least: float = 0.0
     _worlds: dict[tuple[int, int], tuple[Setting, Plan]] = field(default_factory=dict, repr=False)
     _alone: dict[tuple[int, int], Times] = field(default_factory=dict, repr=False)
 
     @cached_property
     def requests(self) -> Requests:
         """The scenario's, drawn together where there are more users than it has."""
-        return self.costs.state.requests.speed_up(self.users / self.costs.tiers[0].copies)
+        q = self.costs.state.requests.speed_up(self.users / self.costs.tiers[0].copies)
+        if not 0 < q.duration < self.least:
+            return q
+        length = q.duration + 1.0 / q.rate
+        rounds = np.arange(np.ceil(self.least / length)).repeat(len(q))
+        rows = np.resize(np.arange(len(q)), len(rounds))
+        return Requests(q.arrival[rows] + length * rounds, q.prompt[rows], q.output[rows])
 
     @property
     def arrival(self) -> Floats:
@@ -99,8 +110,9 @@ class Queues:
         tiers, q = self.costs.tiers, self.requests
         upper = ", ".join(f"{t.copies} x {t.name}" for t in tiers[1:])
         return [
-            f"queues: {len(q):,} requests, {q.rate:.3g} /s in all, each of one of {self.users} x {tiers[0].name}, "
-            "drawn at random" + (f"; shared by all: {upper}, least loaded first" if upper else ""),
+            f"queues: {len(q):,} requests in {show(q.duration, 's')}, {q.rate:.3g} /s in all, each of one of "
+            f"{self.users} x {tiers[0].name}, drawn at random"
+            + (f"; shared by all: {upper}, least loaded first" if upper else ""),
             "under arrivals by the clock answers are sent as text alone",
             "energy, cost and carbon are those of busy devices, at the load that they answer at once; radio energy is "
             "not counted",
@@ -156,8 +168,7 @@ def replace_pool(plan: Plan, *, replicas: int, route: Mapping[str, str] | None =
 
 
 def _run(state: Setting, plan: Plan) -> Times:
-    served = simulate(state, plan).requests
-    assert served is not None
+    served, _, _ = serve(state, plan)
     return served.ttft, served.e2e
 
 
@@ -258,7 +269,8 @@ def users_held(
     """Returns the most users that a cascade carries, 0 = not even one, and the cascade under each number tried.
 
     Each user has a device and as many queries as one of the scenario's. Users are doubled or halved until some are held
-    and some are not, then bisected; the requests are the same, closer together or further apart.
+    and some are not, then bisected; the requests are the same, closer together or further apart, and start over until
+    they last `SPAN` times the longest limit.
 
     Args:
         costs: of the scenario.
@@ -268,10 +280,11 @@ def users_held(
         most: users that are tried.
     """
     tried: dict[int, Cascade] = {}
+    least = SPAN * max((limit for name, limit in limits.items() if name in QUEUED), default=0.0)
 
     def met(users: int) -> bool:
         if users not in tried:
-            tried[users] = queued(Queues(costs, users), cascade)
+            tried[users] = queued(Queues(costs, users, least), cascade)
         return meets(tried[users], limits)
 
     low, high = 0, min(costs.tiers[0].copies, most)
