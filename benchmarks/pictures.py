@@ -36,6 +36,7 @@ def draw() -> dict[str, str]:
         "tiers.svg": alone(tiers_users()),
         "speculation.svg": alone(drafts_users()),
         "overlap.svg": alone(nano_users()),
+        "splitting.svg": alone(split_load()),
     }
 
 
@@ -125,6 +126,27 @@ def nano_users() -> str:
     x, y = svg.Scale(0, 2000, 60, 600), svg.Scale(0.0, 5000.0, 262, 30)
     body = svg.axes(x, y, "", "", "users at once", "output tokens a second")
     return svg.figure(750, 310, body + curves(x, y, shown), "output tokens a second over users")
+
+
+def split_load() -> str:
+    """Draws the p99 of the time per token over the load: the example `split`, at best together and at best apart."""
+    table = fleetcast.load("split").table()
+    shown: dict[str, list[tuple[float, float]]] = {}
+    for name, phases in (("together", "together"), ("split", "split")):
+        plan = fleetcast.plan(table | {"plan": table["plan"] | {"phases": phases}}, top=1).plan
+        assert plan is not None, "the example has both"
+        shown[name] = []
+        for load in (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2):
+            faster = table["workload"] | {"speed_up": load}
+            found = fleetcast.simulate(table | {"workload": faster, "plan": plan.table()})
+            shown[name].append((load, found.metrics["tpot"]["p99"]))
+    x, y = svg.Scale(0.0, 1.2, 60, 600), svg.Scale(0.0, 0.1, 262, 30)
+    body = svg.axes(x, y, "", "s", "load, times the example's", "time per output token, p99")
+    body += [
+        svg.line(x.start, y(0.06), x.end, y(0.06), "limit"),
+        svg.text(x.start + 6, y(0.06) - 6, "limit", "limit-name"),
+    ]
+    return svg.figure(750, 310, body + curves(x, y, shown), "p99 of the time per token over the load")
 
 
 def curves(x: svg.Scale, y: svg.Scale, shown: Mapping[str, Sequence[tuple[float, float]]]) -> list[str]:
