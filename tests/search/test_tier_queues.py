@@ -173,6 +173,17 @@ def test_a_percentile_under_load_changes_the_plan():
     assert again.metrics["e2e"] == busy.best.metrics["e2e"]
 
 
+def test_what_is_planned_for_many_devices_is_what_is_simulated():
+    given = table(rate=1.0, count=300, phones=20, cloud=2, slo={"quality": 0.7, "e2e_p99": 3.0})
+    given |= {"objective": {"minimize": "cost"}}
+    best = planner.plan(setting(load(given | {"plan": {"dtype": "int4"}}))).best
+    assert {p["on"]: p["replicas"] for p in best.plan["pools"]} == {"phone": 20, "cloud": 2}
+    again = planner.simulate(setting(load(given | {"plan": dict(best.plan)})))
+    assert again.metrics == best.metrics and again.plan == best.plan
+    fewer = dict(best.plan) | {"pools": [p | {"replicas": 1} for p in best.plan["pools"]]}
+    assert planner.simulate(setting(load(given | {"plan": fewer}))).metrics["e2e"]["p99"] > 10
+
+
 def test_misses_are_shown_where_no_queue_is_short_enough():
     ranking = planner.plan(setting(load(table(rate=200.0, count=400, slo={"e2e_p99": 0.5}))))
     assert ranking.best is None and ranking.misses

@@ -164,6 +164,7 @@ def _of_users(scenario: Scenario, held: Users) -> tuple[Table, Text]:
     text = f" at once; the scenario has {own:,}" if own else " at once"
     if scenario.workload.exits is not None:
         text = ", each with a device and the queries of one in the scenario"
+        text += "; more were not tried" if held.users and held.missed is None else ""
     elif held.missed is None:
         text += "; more were not tried: there are no more requests"
     count = "1 user" if held.users == 1 else f"{held.users:,} users"

@@ -63,7 +63,7 @@ class Tier:
 
     Attributes:
         group: of the fleet.
-        pool: what it runs.
+        pool: what it runs; under arrivals by the clock one replica of it.
         at_once: requests that a replica answers together.
         copies: replicas that stand there under arrivals by the clock: those of the plan, else all that it has room for.
     """
@@ -236,10 +236,12 @@ def _tier(state: Setting, group: Group, pool: Pool) -> Tier:
     given = pool.replicas
     pool = with_fields(
         pool, on=group.name, engine=pool.engine or engine_for(group.device), batch=table,
-        replicas=pool.replicas or 1, tensor_parallel=pool.tensor_parallel or 1,
+        replicas=given or 1, tensor_parallel=pool.tensor_parallel or 1,
         pipeline_parallel=pool.pipeline_parallel or 1,
     )  # fmt: skip
     if pool.devices() > group.count:
         raise Infeasible(f"devices of group '{group.name}'", need=pool.devices(), have=group.count)
-    copies = int(given) if isinstance(given, int) else max(1, group.count // pool.devices())
-    return Tier(group, pool, at_once, copies)
+    if state.requests.concurrency:
+        return Tier(group, pool, at_once)
+    copies = pool.replicas if given else max(1, group.count // pool.devices())
+    return Tier(group, with_fields(pool, replicas=1), at_once, int(copies))  # type: ignore[arg-type]

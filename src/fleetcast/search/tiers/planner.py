@@ -17,7 +17,8 @@ from fleetcast.base.errors import Infeasible, SpecError, Unsupported
 from fleetcast.cost.cascade import Binormal, Certain, Judge, Measured
 from fleetcast.scenario.objective import MINIMIZE, judge
 from fleetcast.scenario.outcome import Outcome
-from fleetcast.scenario.plan import Plan, Stage
+from fleetcast.scenario.plan import Plan, Pool, Stage
+from fleetcast.scenario.plan import replace as with_fields
 from fleetcast.scenario.workload.exits import Exit, exits_of, read_answers
 from fleetcast.search.capacity import Users
 from fleetcast.search.ranking import Axis, Ranking, worst_ratio
@@ -85,7 +86,7 @@ class Question:
             "requests": len(state.requests), "devices": len(_tiers(cascade.legs)),
         }  # fmt: skip
         stages = _stages(cascade, [tier.name for tier in costs.tiers])
-        pools = tuple(costs.tiers[t].pool for t in _tiers(cascade.legs))
+        pools = tuple(self.pool(t) for t in _tiers(cascade.legs))
         return Outcome(
             source="simulated", metrics=metrics, intervals={}, slo=judge(metrics, state.scenario.slo),
             plan=Plan(pools=pools, cascade=stages).table(),
@@ -95,6 +96,13 @@ class Question:
             ),
             notes=self.notes(), provenance={"seed": state.scenario.seed, "requests": state.requests.digest()},
         )  # fmt: skip
+
+    def pool(self, tier: int) -> Pool:
+        """Returns what a tier runs, with all its replicas."""
+        found = self.costs.tiers[tier]
+        if self.queues is None:
+            return found.pool
+        return with_fields(found.pool, replicas=self.queues.copies(tier))
 
     def notes(self) -> tuple[str, ...]:
         """Returns what was taken as given."""

@@ -105,6 +105,10 @@ class Queues:
         n = len(self.arrival)
         return np.asarray((rng(self.costs.state.scenario.seed, "confidence").permutation(n) + 0.5) / n)
 
+    def copies(self, tier: int) -> int:
+        """Returns how many replicas a tier has."""
+        return self.users if tier == 0 else self.costs.tiers[tier].copies
+
     def notes(self) -> list[str]:
         """Returns what queues take as given, in sentences."""
         tiers, q = self.costs.tiers, self.requests
@@ -155,9 +159,8 @@ class Queues:
         """The tier's world and plan, looked up once; requests are put in as they come."""
         if (tier, exit) not in self._worlds:
             state, plan = self.costs.served(tier, whole(exit))
-            copies = self.users if tier == 0 else self.costs.tiers[tier].copies
             route = {"kind": "random" if tier == 0 else "least_loaded"}
-            self._worlds[tier, exit] = state, replace_pool(plan, replicas=copies, route=route)
+            self._worlds[tier, exit] = state, replace_pool(plan, replicas=self.copies(tier), route=route)
         return self._worlds[tier, exit]
 
 
