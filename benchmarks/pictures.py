@@ -7,6 +7,7 @@ can see the same figures with ``fleetcast plan mixed-fleet --report report.html`
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +33,10 @@ def draw() -> dict[str, str]:
         "plans.svg": alone(plots.draw_scatter(plane)),
         "timeline.svg": alone(plots.draw_timeline(timeline)),
         "power.svg": alone(power_day()),
+        "tiers.svg": alone(tiers_users()),
+        "speculation.svg": alone(drafts_users()),
+        "overlap.svg": alone(nano_users()),
+        "splitting.svg": alone(split_load()),
     }
 
 
@@ -63,6 +68,101 @@ def power_day() -> str:
         said = svg.tick_text(limit, "%")
         body += [svg.line(x.start, y(limit), x.end, y(limit), "limit"), svg.text(704, y(limit) + 4, said, "limit-name")]
     return svg.figure(750, 310, body, "power of a row over a day, uncapped and under POLCA")
+
+
+def tiers_users() -> str:
+    """Draws the p99 of an answer over the users of one cloud, by way over the tiers (a case of `benchmarks.tiers`)."""
+    from benchmarks import tiers, tiers_load
+    from fleetcast.search.tiers.queues import SPAN, Queues, choose_queued, queued
+
+    within = 12.0
+    asked = tiers_load.shared(tiers.INPUTS["flow"], "5g", 0.67, within)
+    assert asked.queues is not None
+    shown = {}
+    for cascade in choose_queued(asked.problem, asked.queues).best:
+        way = tiers_load.WAYS[tuple(t for t, _, _ in cascade.shape)]
+        loads = [round(100 * 2 ** (k / 2)) for k in range(15)]
+        shown[way] = [(u, queued(Queues(asked.costs, u, SPAN * within), cascade).values["e2e.p99"]) for u in loads]
+    x, y = svg.Scale(100, 20000, 60, 600, log=True), svg.Scale(0.0, 20.0, 262, 30)
+    body = svg.axes(x, y, "", "s", "users, a query a minute each", "time of an answer, p99")
+    body += [
+        svg.line(x.start, y(within), x.end, y(within), "limit"),
+        svg.text(x.start + 6, y(within) - 6, "limit", "limit-name"),
+    ]
+    return svg.figure(750, 310, body + curves(x, y, shown), "p99 of an answer over users, by way over the tiers")
+
+
+def drafts_users() -> str:
+    """Draws the tokens per second with drafts over those without, by users, as `benchmarks.speculation` has them."""
+    from benchmarks import speculation
+
+    loads = [2**k for k in range(9)]
+    plain = {n: speculation.rate(n) for n in loads}
+    shown = {
+        name: [(n, speculation.rate(n, table) / plain[n]) for n in loads]
+        for name, table in (("1B drafts", speculation.ONE_B), ("8B drafts", speculation.EIGHT_B))
+    }
+    x, y = svg.Scale(1, 256, 60, 600, log=True), svg.Scale(0.6, 2.2, 262, 30)
+    body = svg.axes(x, y, "", "", "users at once", "tokens a second, times those without drafts")
+    body += [
+        svg.line(x.start, y(1.0), x.end, y(1.0), "limit"),
+        svg.text(x.start + 6, y(1.0) - 6, "no drafts", "limit-name"),
+    ]
+    return svg.figure(750, 310, body + curves(x, y, shown), "what drafts gain, over users")
+
+
+def nano_users() -> str:
+    """Draws the tokens per second of the example ``overlap`` with and without nano-batches, by users."""
+    scenario = fleetcast.load("overlap").table()
+    shown: dict[str, list[tuple[float, float]]] = {}
+    for name, kind in (("one after the other", "none"), ("nano-batches", "nano")):
+        for users in (100, 200, 400, 700, 1000, 1500, 2000):
+            arrivals = scenario["workload"]["arrivals"] | {"concurrency": users, "requests": 2 * users}
+            plan = scenario["plan"] | {"tensor_parallel": 8, "replicas": 1, "overlap": [kind]}
+            table = scenario | {"workload": scenario["workload"] | {"arrivals": arrivals}, "plan": plan}
+            best = fleetcast.plan(table, top=1).best
+            assert best is not None, "the example has no limits"
+            shown.setdefault(name, []).append((users, best.metrics["throughput"]))
+    x, y = svg.Scale(0, 2000, 60, 600), svg.Scale(0.0, 5000.0, 262, 30)
+    body = svg.axes(x, y, "", "", "users at once", "output tokens a second")
+    return svg.figure(750, 310, body + curves(x, y, shown), "output tokens a second over users")
+
+
+def split_load() -> str:
+    """Draws the p99 of the time per token over the load: the example `split`, at best together and at best apart."""
+    table = fleetcast.load("split").table()
+    shown: dict[str, list[tuple[float, float]]] = {}
+    for name, phases in (("together", "together"), ("split", "split")):
+        plan = fleetcast.plan(table | {"plan": table["plan"] | {"phases": phases}}, top=1).plan
+        assert plan is not None, "the example has both"
+        shown[name] = []
+        for load in (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2):
+            faster = table["workload"] | {"speed_up": load}
+            found = fleetcast.simulate(table | {"workload": faster, "plan": plan.table()})
+            shown[name].append((load, found.metrics["tpot"]["p99"]))
+    x, y = svg.Scale(0.0, 1.2, 60, 600), svg.Scale(0.0, 0.1, 262, 30)
+    body = svg.axes(x, y, "", "s", "load, times the example's", "time per output token, p99")
+    body += [
+        svg.line(x.start, y(0.06), x.end, y(0.06), "limit"),
+        svg.text(x.start + 6, y(0.06) - 6, "limit", "limit-name"),
+    ]
+    return svg.figure(750, 310, body + curves(x, y, shown), "p99 of the time per token over the load")
+
+
+def curves(x: svg.Scale, y: svg.Scale, shown: Mapping[str, Sequence[tuple[float, float]]]) -> list[str]:
+    """Returns a line for each name, with a dot for every run; what lies above the paper ends at its edge."""
+    body, ends = [], []
+    for kind, (name, points) in enumerate(shown.items()):
+        inside = [p for p in points if p[1] <= y.high]
+        beyond = points[len(inside) : len(inside) + 1]
+        body.append(svg.path([(x(a), y(b)) for a, b in (*inside, *beyond)], f"series s{kind}"))
+        body += [svg.dot(x(a), y(b), 3, f"mark s{kind}") for a, b in inside]
+        ends.append((y(points[-1][1]) + 4, name))
+    last = 0.0
+    for end, name in sorted(ends):
+        last = max(end, last + 16)
+        body.append(svg.text(x.end + 8, last, name, "said"))
+    return body
 
 
 def alone(figure: str) -> str:

@@ -21,6 +21,7 @@ import numpy as np
 
 from benchmarks.records import ROOT, Null, Ours, Paper, Record, main, timer
 from benchmarks.tiers_exhaustive import compared, same
+from benchmarks.tiers_load import load_records
 from fleetcast.base.errors import Infeasible
 from fleetcast.base.show import show
 from fleetcast.cost.engine import engine
@@ -425,7 +426,8 @@ def name_of(dtype: str) -> str:
 def records(quick: bool) -> list[Record]:
     """Returns the records of systems 6, 12 and 19."""
     command = "python -m benchmarks.tiers" + (" --quick" if quick else "")
-    found = [*flow_records(quick, command), *advice_records(command), *autolife_records(command)]
+    loaded = load_records(INPUTS["flow"], quick, command)
+    found = [*flow_records(quick, command), *loaded, *advice_records(command), *autolife_records(command)]
     print(autolife_table())
     return found
 

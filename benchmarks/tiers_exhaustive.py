@@ -6,9 +6,11 @@ of confidence. Used by `benchmarks.tiers` and by `tests/search/test_tiers.py`.
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import random
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,6 +20,7 @@ from fleetcast.scenario.fleet.links import Link
 from fleetcast.search.tiers.choice import TIES, Problem, choose
 from fleetcast.search.tiers.family import Part, lower, upper, whole
 from fleetcast.search.tiers.parts import Use
+from fleetcast.search.tiers.queues import QUEUED, choose_queued
 
 Answer = tuple[int, set[tuple[int, Part]], int, float, float, float, float, float]
 """Tier, what lies where, exit it may go on from (0 = none), e2e, ttft (s), J, $, B."""
@@ -167,6 +170,131 @@ def everything(book: Table, problem: Problem) -> Iterator[tuple[bool, float, dic
     for length in range(1, longest + 1):
         for chain in itertools.combinations(exits, length):
             yield from grow(chain, [], set())
+
+
+class Lines:
+    """Queries that arrive by the clock at a random world's tiers, each a line served one at a time."""
+
+    def __init__(self, book: Table, seed: int) -> None:
+        draw = np.random.default_rng(seed)
+        self.book, n = book, 60
+        slow = [u.prefill + u.decode for t in range(book.tiers) for e in book.exits[:1] for u in _uses(book, t, e)]
+        gap = (max(slow) if slow else 1.0) * draw.choice([0.5, 2.0, 10.0])
+        self.arrival = np.cumsum(draw.exponential(gap, n))
+        self.draw = (draw.permutation(n) + 0.5) / n
+        self.size = draw.uniform(0.5, 1.5, n)
+
+    def alone(self, tier: int, exit: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns (ttft, e2e) of every query where no other is."""
+        use, links = self.book.use(tier, whole(exit)), self.there(tier) + self.back(tier)
+        return links + self.size * use.prefill, links + self.size * (use.prefill + use.decode)
+
+    def there(self, tier: int) -> float:
+        """Returns seconds of the prompt's way."""
+        return moved(self.book, 0, tier, 4 * self.book.prompt * (tier > 0))
+
+    def back(self, tier: int) -> float:
+        """Returns seconds of an answer's way home."""
+        return moved(self.book, tier, 0, 4 * (tier > 0))
+
+    def served(self, tier: int, exit: int, who: np.ndarray, when: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns (ttft, e2e) of some queries: Lindley's recursion in the order in which they reach the tier."""
+        first, last = (column[who] for column in self.alone(tier, exit))
+        work = last - self.there(tier) - self.back(tier)
+        wait, free = np.zeros(len(who)), -np.inf
+        for i in np.argsort(when, kind="stable"):
+            reaches = when[i] + self.there(tier)
+            wait[i] = max(0.0, free - reaches)
+            free = reaches + wait[i] + work[i]
+        return first + wait, last + wait
+
+
+def _uses(book: Table, tier: int, exit: int) -> list[Use]:
+    try:
+        return [book.use(tier, whole(exit))]
+    except Infeasible:
+        return []
+
+
+def through(
+    lines: Lines, tiers: Sequence[int], depths: Sequence[int], reach: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns (ttft, e2e) of every query under a cascade, one event after another over all tiers at once."""
+    n, last = len(lines.arrival), len(tiers) - 1
+    ttft, e2e = np.zeros(n), np.zeros(n)
+    free = dict.fromkeys(tiers, -np.inf)
+    coming = [(t + lines.there(tiers[0]), i, 0) for i, t in enumerate(lines.arrival.tolist())]
+    heapq.heapify(coming)
+    while coming:
+        reaches, i, k = heapq.heappop(coming)
+        use = lines.book.use(tiers[k], whole(depths[k]))
+        start = max(reaches, free[tiers[k]])
+        shown, free[tiers[k]] = start + lines.size[i] * use.prefill, start + lines.size[i] * (use.prefill + use.decode)
+        home = lines.back(tiers[k])
+        e2e[i] = free[tiers[k]] + home - lines.arrival[i]
+        ttft[i] = shown + home - lines.arrival[i] if k == last else e2e[i]
+        if k < last and lines.draw[i] < reach[k + 1]:
+            heapq.heappush(coming, (free[tiers[k]] + home + lines.there(tiers[k + 1]), i, k + 1))
+    return ttft, e2e
+
+
+def queued_everything(lines: Lines, problem: Problem) -> Iterator[tuple[tuple[int, ...], float, dict[str, float]]]:
+    """Yields (tiers, quality, metrics) of every cascade of answers to text, all thresholds, each run by itself."""
+    book = lines.book
+    for length in range(1, min(problem.longest, len(book.exits), book.tiers) + 1):
+        for chain in itertools.combinations(range(len(book.exits)), length):
+            depths = [book.exits[i] for i in chain]
+            for tiers in itertools.combinations(range(book.tiers), length):
+                uses = [use for t, e in zip(tiers, depths, strict=True) for use in _uses(book, t, e)]
+                if len(uses) < length:
+                    continue
+                for row in itertools.product(problem.thresholds, repeat=length - 1):
+                    quality, shares = problem.judge.cascade(chain, [row])
+                    reach = shares[0].tolist()
+                    ttft, e2e = through(lines, tiers, depths, reach)
+                    pairs, sent = list(zip(reach, uses, strict=True)), 4 * (book.prompt + book.output)
+                    values = {
+                        "energy": sum(r * (u.prefill_energy + u.decode_energy) for r, u in pairs),
+                        "cost": sum(r * (u.prefill_cost + u.decode_cost) for r, u in pairs),
+                        "bytes": sum(r * sent * (t > 0) for r, t in zip(reach, tiers, strict=True)),
+                        "ttft": float(ttft.mean()), "e2e": float(e2e.mean()),
+                    }  # fmt: skip
+                    for name in QUEUED:
+                        metric, _, statistic = name.partition(".")
+                        column = ttft if metric == "ttft" else e2e
+                        values[name] = values[metric] if statistic == "mean" else float(
+                            np.percentile(column, int(statistic[1:]))
+                        )  # fmt: skip
+                    yield tiers, float(quality[0]), values
+
+
+Best = dict[tuple[int, ...], tuple[float, ...]]
+"""Goals of the best cascade of each way over the tiers."""
+
+
+def queued_compared(seed: int) -> tuple[Best, Best]:
+    """Returns, under load, the planner's best of every way over the tiers, and the best of everything."""
+    book, problem = drawn(seed)
+    lines, r = Lines(book, seed), random.Random(seed + 2 * 10**6)
+    limits = {"error": problem.limits["error"]}
+    slow = [float(np.median(lines.alone(t, e)[1])) for t in range(book.tiers) for e in book.exits if _uses(book, t, e)]
+    if slow and r.random() < 0.8:
+        limits[r.choice(QUEUED)] = r.choice(slow) * r.choice(
+            [1.01, 3.0, 30.0]
+        )  # not on the edge: rounding decides there
+    problem = replace(problem, limits=limits)
+    found = {tuple(t for t, _, _ in c.shape): c.key(problem.goals) for c in choose_queued(problem, lines).best}
+    best: Best = {}
+    for tiers, quality, values in queued_everything(lines, problem):
+        if all(values[k] <= v for k, v in limits.items() if k != "error") and 1 - quality <= limits["error"]:
+            key = tuple(values[name] for name in (*problem.goals, *TIES))
+            best[tiers] = min(best.get(tiers, key), key)
+    return found, best
+
+
+def same_ways(ours: Best, best: Best) -> bool:
+    """Whether two bests are equal to rounding, way by way."""
+    return set(ours) == set(best) and all(same(ours[way], best[way]) for way in best)
 
 
 def drawn(seed: int) -> tuple[Table, Problem]:

@@ -15,6 +15,7 @@ from fleetcast.search.advice.advisor import advise
 from fleetcast.search.advice.techniques import FORMATS, SHAPES, Case, Change, storage_of
 from fleetcast.sim.serving.completing import complete
 from fleetcast.sim.serving.setting import setting
+from fleetcast.view import verbs
 from fleetcast.view.cli import main
 
 DEVICES = (
@@ -170,3 +171,13 @@ def test_the_command_answers_in_words_and_in_json(tmp_path, capsys):
     file.write_text(json.dumps(scenario("deepseek-v3", "a17-pro")))
     assert main(["advise", str(file)]) == 1
     assert "does not run on a17-pro" in capsys.readouterr().out
+
+
+def test_without_traffic_one_user_is_asked_about_and_said():
+    bare = {"fleet": {"devices": "1x snapdragon-8-gen-3"}, "workload": {"model": "llama-3.2-3b"}}
+    ours, stated = verbs.advise(bare)[0], verbs.advise(scenario("llama-3.2-3b", "snapdragon-8-gen-3"))[0]
+    assert ours.options == stated.options and not stated.notes
+    assert len(ours.notes) == 2 and "one user" in ours.notes[0] and "1,024 prompt and 256 output" in ours.notes[1]
+    longer = bare | {"workload": bare["workload"] | {"lengths": {"kind": "fixed", "prompt": 4096, "output": 256}}}
+    found = verbs.advise(longer)[0]
+    assert len(found.notes) == 1 and found.options[0].ttft > ours.options[0].ttft

@@ -213,7 +213,7 @@ def test_what_only_exits_give_a_meaning_is_refused_without_them(part, path):
 
 
 def test_worlds_that_know_no_exits_say_so():
-    with pytest.raises(FleetcastError, match="only plan, simulate, advise and check"):
+    with pytest.raises(FleetcastError, match="only plan, simulate, advise, check"):
         verbs.max_rate(FILE | {"slo": {"e2e_mean": 1.0}})
 
 

@@ -169,7 +169,7 @@ def capacity(
     Parameters
     ----------
     of:
-        What to look for: within the SLO "rate" (of a closed loop: its users) or "devices"; "servers" under
+        What to look for: within the SLO "rate" (of a closed loop, or of tiers: users) or "devices"; "servers" under
         fleet.budget, by power policy; "pools" that hold most at equal power (fleet.budget) and cost (fleet.spend).
     kinds:
         With --of devices: which kinds of device, e.g. h100-sxm,l40s; default those of the fleet.
@@ -189,7 +189,7 @@ def capacity(
         terminal.answer(common, table, lambda width: terminal.tables().needs_view(scenario, needs, width))
         return 0 if any(need.devices is not None for need in needs) else 1
     arrivals = scenario.workload.arrivals
-    closed = arrivals is not None and arrivals.kind == "closed"
+    closed = scenario.workload.exits is not None or (arrivals is not None and arrivals.kind == "closed")
     with terminal.progress("trying loads", common):
         held = verbs.max_users(scenario) if closed else verbs.max_rate(scenario)
     terminal.answer(common, held.table(), lambda width: terminal.tables().held_view(scenario, held, width))

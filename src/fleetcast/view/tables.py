@@ -138,6 +138,12 @@ def held_view(scenario: Scenario, held: Load | Users, width: int) -> RenderableT
     outcome = held.outcome
     if outcome is None:
         return Group(question, Text(), Text("No load that was tried meets the SLO.", style="bold red"), Text(), table)
+    if outcome.plan.get("cascade"):
+        from fleetcast.view.tiers import cascades_table
+
+        by = Text.assemble("by ", (words.plan_name(outcome.plan), "bold"))
+        binds = bullets("What binds", words.binding(outcome))
+        return Group(question, Text(), head, by, Text(), cascades_table([outcome], outcome), Text(), binds, table)
     parts: list[RenderableType] = [
         question, Text(), head,
         Text.assemble("by ", (words.plan_name(outcome.plan), "bold"), f", {words.policy_name(outcome.plan)}"),
@@ -159,7 +165,10 @@ def _of_users(scenario: Scenario, held: Users) -> tuple[Table, Text]:
     rows = [(f"{users:,}", "met" if met else "missed") for users, met in sorted(held.tried)]
     own = scenario.workload.arrivals.concurrency if scenario.workload.arrivals is not None else None
     text = f" at once; the scenario has {own:,}" if own else " at once"
-    if held.missed is None:
+    if scenario.workload.exits is not None:
+        text = ", each with a device and the queries of one in the scenario"
+        text += "; more were not tried" if held.users and held.missed is None else ""
+    elif held.missed is None:
         text += "; more were not tried: there are no more requests"
     count = "1 user" if held.users == 1 else f"{held.users:,} users"
     return rows_table(("Users", "SLO"), rows, right=(0,)), Text.assemble("Serves ", (count, "bold"), text)

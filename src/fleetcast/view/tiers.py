@@ -45,10 +45,13 @@ def cascades_view(scenario: Scenario, ranking: Ranking) -> RenderableType:
 
 
 def cascades_table(plans: Sequence[Outcome], best: Outcome | None) -> Table:
-    """Returns a row per cascade, all figures means per answer; the best one bold."""
+    """Returns a row per cascade, all figures means per answer but for percentiles under load; the best one bold."""
+    queued = "p99" in plans[0].metrics["e2e"]
+    times = ("TTFT p99", "E2E p50", "E2E p99") if queued else ("TTFT", "E2E")
+    shown = {head: bare(head.lower().replace(" ", ".") if queued else f"{head.lower()}.mean") for head in times}
     columns = {
-        "Answers": lambda o: words.plan_name(o.plan), "Right": bare("quality"), "TTFT": bare("ttft.mean"),
-        "E2E": bare("e2e.mean"), "Energy": bare("energy"), "Sent": bare("bytes"),
+        "Answers": lambda o: words.plan_name(o.plan), "Right": bare("quality"),
+        **shown, "Energy": bare("energy"), "Sent": bare("bytes"),
         "$ per 1,000": lambda o: words.show_money(1000 * o.metrics["cost"]), "SLO": slo_word,
     }  # fmt: skip
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0), header_style="dim")
@@ -83,4 +86,6 @@ def advice_view(found: Sequence[Advice], width: int) -> RenderableType:
         sources = dict.fromkeys(o.source for o in advice.options if o.source)
         parts += [Text(), bullets("Not possible, or of no use", sentences, dim=True)]
         parts.append(bullets("Sources", list(sources), dim=True))
+    if found and found[0].notes:
+        parts.append(bullets("Taken as given", found[0].notes, dim=True))
     return Group(*parts)

@@ -136,6 +136,8 @@ def max_rate(source: Source, *, seed: int | None = None, tolerance: float = 0.02
 def max_users(source: Source, *, seed: int | None = None, tolerance: float = 0.02) -> Users:
     """Returns the most users of a closed loop that the fleet serves within the SLO.
 
+    Where the workload has exits: the most users, each with a device of the first tier, that the tiers carry.
+
     Args:
         source: a Scenario or what `load` takes.
         seed: instead of the scenario's.
@@ -147,6 +149,10 @@ def max_users(source: Source, *, seed: int | None = None, tolerance: float = 0.0
     from fleetcast.search import capacity
 
     scenario = load(source, seed=seed)
+    if scenario.workload.exits is not None:
+        from fleetcast.search.tiers import planner
+
+        return planner.max_users(_resolved(scenario), tolerance=tolerance)
     _serving(scenario)
     return capacity.max_users(scenario, tolerance=tolerance)
 
@@ -197,15 +203,18 @@ def advise(source: Source, *, seed: int | None = None) -> list[Advice]:
     """Returns, for one device of each group of the fleet, by which techniques the scenario's model runs on it.
 
     Args:
-        source: a Scenario or what `load` takes; its model, its longest request and its devices are asked about.
+        source: a Scenario or what `load` takes; its model, its longest request and its devices are asked about. Without
+            traffic one user is asked about.
         seed: instead of the scenario's.
 
     Raises:
         SpecError: anything in the scenario that cannot be.
     """
     from fleetcast.search.advice.advisor import advise as ask
+    from fleetcast.search.advice.advisor import asked_of_one
 
-    return ask(_resolved(load(source, seed=seed)))
+    scenario, notes = asked_of_one(load(source, seed=seed))
+    return ask(_resolved(scenario), notes)
 
 
 def servers_under(source: Source, *, seed: int | None = None, progress: Progress | None = None) -> Room:
@@ -262,7 +271,7 @@ def _serving(scenario: Scenario) -> Setting:
     """The scenario resolved for the serving world alone, which knows no exits."""
     if scenario.workload.exits is not None:
         raise Unsupported(
-            "workload.exits: only plan, simulate, advise and check know the exits of a familial model",
+            "workload.exits: only plan, simulate, advise, check and capacity of users know exits",
             "Leave workload.exits out",
         )
     return _resolved(scenario)

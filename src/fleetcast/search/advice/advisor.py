@@ -19,11 +19,13 @@ from fleetcast.base.errors import FleetcastError, Infeasible, SpecError
 from fleetcast.cost.engine import Engine, engine
 from fleetcast.cost.memory import layout_memory
 from fleetcast.scenario.fleet.tree import Group
+from fleetcast.scenario.load import Scenario
 from fleetcast.scenario.objective import Slo
 from fleetcast.scenario.plan import Plan, Pool
 from fleetcast.scenario.workload.models import Layout, Model, rank_bytes
 from fleetcast.scenario.workload.precision import Precision, as_engine
 from fleetcast.scenario.workload.requests import Requests
+from fleetcast.scenario.workload.serving import Arrivals, Lengths
 from fleetcast.search.advice.techniques import FORMATS, SHAPES, Case, Change
 from fleetcast.search.tiers.parts import engine_for
 from fleetcast.sim.serving.completing import complete
@@ -35,6 +37,9 @@ PIECE = 512
 """Prompt tokens of an iteration."""
 VAST = 1e16
 """B: a memory in which everything fits, to time what is partly kept elsewhere."""
+ONE_USER = Arrivals(kind="closed", concurrency=1, requests=1)
+LENGTHS = Lengths(kind="fixed", prompt=1024, output=256)
+"""Of a request where the scenario says nothing: two pages in, a long paragraph out."""
 SPARE_LAYERS = 2
 """Layers of room that moving weights in needs: one in use, one arriving."""
 
@@ -82,13 +87,17 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Advice:
-    """What can be done with a model on a device; ``options`` as they change the model least first."""
+    """What can be done with a model on a device; ``options`` as they change the model least first.
+
+    ``notes`` say what was taken as given because the scenario does not say it.
+    """
 
     model: str
     device: str
     engine: str
     options: tuple[Option, ...]
     refused: tuple[Refusal, ...]
+    notes: tuple[str, ...] = ()
 
     def table(self) -> dict[str, Any]:
         """Returns everything for JSON."""
@@ -96,8 +105,28 @@ class Advice:
         return dict(fields)
 
 
-def advise(state: Setting) -> list[Advice]:
+def asked_of_one(scenario: Scenario) -> tuple[Scenario, tuple[str, ...]]:
+    """Returns a scenario with the traffic of one user where it has none, and what was assumed, in sentences."""
+    workload = scenario.workload
+    if workload.trace is not None or (workload.arrivals is not None and workload.lengths is not None):
+        return scenario, ()
+    notes = []
+    if workload.arrivals is None:
+        notes.append("workload.arrivals is not given: one user, who sends a request when the last has been answered")
+    if workload.lengths is None:
+        notes.append(f"workload.lengths is not given: {LENGTHS.prompt:,} prompt and {LENGTHS.output:,} output tokens")
+    changed = msgspec.structs.replace(
+        workload, arrivals=workload.arrivals or ONE_USER, lengths=workload.lengths or LENGTHS
+    )
+    return msgspec.structs.replace(scenario, workload=changed), tuple(notes)
+
+
+def advise(state: Setting, notes: tuple[str, ...] = ()) -> list[Advice]:
     """Returns advice for the scenario's model on one device of each group; ``[plan]`` may name the engine.
+
+    Args:
+        state: the scenario, resolved.
+        notes: what was assumed, see `asked_of_one`.
 
     Raises:
         SpecError: an encoder-decoder model, or an unknown engine.
@@ -105,7 +134,8 @@ def advise(state: Setting) -> list[Advice]:
     if state.model.encoder_decoder:
         raise SpecError("workload.model", "is an encoder-decoder model", value=state.model.id, limit="a decoder")
     named = next((p.engine for p in state.scenario.plan.pools if isinstance(p.engine, str)), None)
-    return [_advise(state, group, engine(named or engine_for(group.device))) for group in state.tree.groups]
+    found = [_advise(state, group, engine(named or engine_for(group.device))) for group in state.tree.groups]
+    return [replace(advice, notes=notes) for advice in found]
 
 
 def _advise(state: Setting, group: Group, profile: Engine) -> Advice:

@@ -103,11 +103,7 @@ def choose(problem: Problem, *, limits: Mapping[str, float] | None = None) -> Fo
     kept: dict[tuple[object, ...], Cascade] = {}
     for length in range(1, min(problem.longest, len(problem.exits)) + 1):
         for chain in combinations(range(len(problem.exits)), length):
-            grid = list(product(problem.thresholds, repeat=length - 1))
-            table = np.array(grid).reshape(len(grid), length - 1)
-            quality, reach = problem.judge.cascade(chain, table)
-            rows = np.flatnonzero(1.0 - quality <= within.get("error", 1.0))
-            rows = rows[undominated(reach[rows])] if len(rows) else rows
+            table, quality, reach, rows = enough(problem, chain, within)
             for legs, size, fits in ways(problem, [problem.exits[i] for i in chain]):
                 counts["enumerated"] += size * len(table)
                 counts["memory_feasible"] += fits * len(table)
@@ -118,6 +114,20 @@ def choose(problem: Problem, *, limits: Mapping[str, float] | None = None) -> Fo
                     if known is None or cascade.key(problem.goals) < known.key(problem.goals):
                         kept[cascade.shape] = cascade
     return Found(sorted(kept.values(), key=lambda c: c.key(problem.goals)), counts)
+
+
+def enough(
+    problem: Problem, chain: Sequence[int], limits: Mapping[str, float]
+) -> tuple[Floats, Floats, Floats, NDArray[np.intp]]:
+    """Returns thresholds [m, k - 1] of a chain of k exits, quality [m], reach [m, k], and which rows are worth a try.
+
+    Those have enough quality, and no other that has lets fewer queries through to every answer.
+    """
+    grid = list(product(problem.thresholds, repeat=len(chain) - 1))
+    table = np.array(grid).reshape(len(grid), len(chain) - 1)
+    quality, reach = problem.judge.cascade(chain, table)
+    rows = np.flatnonzero(1.0 - quality <= limits.get("error", 1.0))
+    return table, quality, reach, rows[undominated(reach[rows])] if len(rows) else rows
 
 
 def ways(problem: Problem, exits: Sequence[int]) -> Iterator[tuple[list[tuple[Leg, ...]], int, int]]:

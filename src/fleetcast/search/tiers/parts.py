@@ -2,7 +2,7 @@
 
 A tier answers ``at_once`` requests together (its pool's ``max_batch``): so many users send their next request as soon
 as the last was answered. A device has one; a cloud GPU shares its iterations, joules and dollars among many. Queues
-that form where requests come faster than they are answered are not in it.
+that form where requests come faster than they are answered are not in it, but in `queues`.
 """
 
 from __future__ import annotations
@@ -59,11 +59,19 @@ class Use:
 
 @dataclass(frozen=True)
 class Tier:
-    """One group of the fleet as a place to answer: its pool, and how many requests it answers at once."""
+    """One group of the fleet as a place to answer.
+
+    Attributes:
+        group: of the fleet.
+        pool: what it runs; under arrivals by the clock one replica of it.
+        at_once: requests that a replica answers together.
+        copies: replicas that stand there under arrivals by the clock: those of the plan, else all that it has room for.
+    """
 
     group: Group
     pool: Pool
     at_once: int
+    copies: int = 1
 
     @property
     def name(self) -> str:
@@ -127,6 +135,10 @@ class Costs:
         if isinstance(found, Infeasible):
             raise found
         return found
+
+    def served(self, tier: int, part: Part) -> tuple[Setting, Plan]:
+        """Returns the world of a part on a tier, with the scenario's requests, and the plan of its replica."""
+        return self._plan(tier, part, self.state.requests)
 
     def lacks(self, tier: int, parts: Iterable[Part]) -> Infeasible | None:
         """Returns why a tier cannot hold several parts at once, or None."""
@@ -221,11 +233,15 @@ def _tier(state: Setting, group: Group, pool: Pool) -> Tier:
     batch: Any = pool.batch
     table = {"kind": batch} if isinstance(batch, str) else dict(batch or {})
     at_once = int(table.setdefault("max_batch", 1))
+    given = pool.replicas
     pool = with_fields(
         pool, on=group.name, engine=pool.engine or engine_for(group.device), batch=table,
-        replicas=pool.replicas or 1, tensor_parallel=pool.tensor_parallel or 1,
+        replicas=given or 1, tensor_parallel=pool.tensor_parallel or 1,
         pipeline_parallel=pool.pipeline_parallel or 1,
     )  # fmt: skip
     if pool.devices() > group.count:
         raise Infeasible(f"devices of group '{group.name}'", need=pool.devices(), have=group.count)
-    return Tier(group, pool, at_once)
+    if state.requests.concurrency:
+        return Tier(group, pool, at_once)
+    copies = pool.replicas if given else max(1, group.count // pool.devices())
+    return Tier(group, with_fields(pool, replicas=1), at_once, int(copies))  # type: ignore[arg-type]

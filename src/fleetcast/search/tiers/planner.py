@@ -1,28 +1,33 @@
 """A scenario whose workload has exits: the best way to answer on its tiers, or the one that its plan decides.
 
-Answers of device, edge and cloud are means over the workload; the best of every shape (tiers and hand-offs) is ranked.
+In a closed loop, answers of device, edge and cloud are means over the workload. Where requests arrive by the clock,
+tiers have queues and answers have percentiles. The best of every shape (tiers and hand-offs) is ranked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fleetcast.base.errors import Infeasible, SpecError, Unsupported, closest
+from fleetcast.base.errors import Infeasible, SpecError, Unsupported
 from fleetcast.cost.cascade import Binormal, Certain, Judge, Measured
 from fleetcast.scenario.objective import MINIMIZE, judge
 from fleetcast.scenario.outcome import Outcome
-from fleetcast.scenario.plan import HANDOFFS, Plan, Stage
+from fleetcast.scenario.plan import Plan, Pool, Stage
+from fleetcast.scenario.plan import replace as with_fields
 from fleetcast.scenario.workload.exits import Exit, exits_of, read_answers
+from fleetcast.search.capacity import Users
 from fleetcast.search.ranking import Axis, Ranking, worst_ratio
 from fleetcast.search.tiers.choice import Cascade, Problem, choose, evaluate, holdings
 from fleetcast.search.tiers.family import whole
 from fleetcast.search.tiers.legs import Leg, from_split, from_text
 from fleetcast.search.tiers.parts import Costs, tiers_of
+from fleetcast.search.tiers.queues import QUEUED, SPAN, Queues, choose_queued, meets, queued, users_held
+from fleetcast.search.tiers.stages import check_queued, check_stage
 from fleetcast.sim.serving.account import carbon
 from fleetcast.sim.serving.setting import Setting
 
@@ -32,6 +37,7 @@ MISSES = 3
 COLUMNS = {"latency": "e2e", "energy": "energy", "cost": "cost", "carbon": "energy", "bytes": "bytes"}
 """Which column of a cascade a goal orders by; carbon goes with energy, the grid's mean being one number."""
 LIMITS = {"e2e.mean": "e2e", "ttft.mean": "ttft", "error": "error"}
+"""Limits of means, and the columns that they limit."""
 
 
 class TierRanking(Ranking):
@@ -40,6 +46,12 @@ class TierRanking(Ranking):
     def lines(self) -> list[str]:
         """Returns the space in sentences, counts included."""
         c = self.counts
+        if "queued" in c:
+            return [
+                *self.space,
+                f"{c['enumerated']:,} cascades enumerated, {c['memory_feasible']:,} fit in memory; of these "
+                f"{c['bounded']:,} bounded away, {c['simulated']:,} simulated; the best of each way is ranked",
+            ]
         return [
             *self.space,
             f"{c['enumerated']:,} cascades enumerated, {c['memory_feasible']:,} fit in memory; of these "
@@ -56,6 +68,7 @@ class Question:
     exits: tuple[Exit, ...]
     costs: Costs
     problem: Problem
+    queues: Queues | None = None
 
     def outcome(self, cascade: Cascade) -> Outcome:
         """Returns a cascade as an outcome: means per answer."""
@@ -64,8 +77,8 @@ class Question:
         million = costs.output / 1e6
         dollars = values["cost"]
         metrics: dict[str, Any] = {
-            "quality": values["quality"], "error": values["error"], "e2e": {"mean": values["e2e"]},
-            "ttft": {"mean": values["ttft"]}, "energy": values["energy"], "cost": dollars, "carbon": grams,
+            "quality": values["quality"], "error": values["error"], "e2e": _statistics(values, "e2e"),
+            "ttft": _statistics(values, "ttft"), "energy": values["energy"], "cost": dollars, "carbon": grams,
             "bytes": values["bytes"],
             "per_million_output_tokens": {
                 "energy": values["energy"] / million, "carbon": grams / million, "cost": dollars / million,
@@ -73,7 +86,7 @@ class Question:
             "requests": len(state.requests), "devices": len(_tiers(cascade.legs)),
         }  # fmt: skip
         stages = _stages(cascade, [tier.name for tier in costs.tiers])
-        pools = tuple(costs.tiers[t].pool for t in _tiers(cascade.legs))
+        pools = tuple(self.pool(t) for t in _tiers(cascade.legs))
         return Outcome(
             source="simulated", metrics=metrics, intervals={}, slo=judge(metrics, state.scenario.slo),
             plan=Plan(pools=pools, cascade=stages).table(),
@@ -83,6 +96,13 @@ class Question:
             ),
             notes=self.notes(), provenance={"seed": state.scenario.seed, "requests": state.requests.digest()},
         )  # fmt: skip
+
+    def pool(self, tier: int) -> Pool:
+        """Returns what a tier runs, with all its replicas."""
+        found = self.costs.tiers[tier]
+        if self.queues is None:
+            return found.pool
+        return with_fields(found.pool, replicas=self.queues.copies(tier))
 
     def notes(self) -> tuple[str, ...]:
         """Returns what was taken as given."""
@@ -102,7 +122,10 @@ class Question:
         free = [tier.name for tier in costs.tiers if tier.group.price is None]
         if free:
             found.append(f"{', '.join(free)}: no price, taken to cost nothing")
-        found.append("no queues: every tier has the load that it answers at once; radio energy is not counted")
+        if self.queues is None:
+            found.append("no queues: every tier has the load that it answers at once; radio energy is not counted")
+        else:
+            found += self.queues.notes()
         return tuple(dict.fromkeys([*found, *costs.notes]))
 
 
@@ -119,11 +142,16 @@ def question(state: Setting) -> Question:
         raise SpecError(
             "workload.model", "has an encoder: its layers are no trunk", value=state.model.id, limit="a decoder"
         )
+    queueing = not state.requests.concurrency
+    columns = {**dict(zip(QUEUED, QUEUED, strict=True)), "error": "error"} if queueing else LIMITS
     for name in scenario.slo.limits():
-        if name not in LIMITS:
+        if name not in columns:
+            told = "is not answered for exits" + ("" if queueing else ": in a closed loop, cascades are means")
             raise SpecError(
-                f"slo.{name.replace('.', '_')}", "is not answered for exits: cascades are means",
-                limit="ttft_mean, e2e_mean, quality", hint="Limit the mean instead",
+                f"slo.{name.replace('.', '_')}", told,
+                limit=", ".join([*(c.replace(".", "_") for c in columns if c != "error"), "quality"]),
+                hint="Leave it out" if queueing else
+                'Limit the mean, or let requests arrive by the clock: arrivals = { kind = "poisson", ... }',
             )  # fmt: skip
     costs = Costs(state, tiers_of(state))
     certainty = _judge(workload.confidence, exits, Path(scenario.folder))
@@ -131,10 +159,10 @@ def question(state: Setting) -> Question:
         book=costs, tiers=len(costs.tiers), exits=tuple(e.layers for e in exits), judge=certainty,
         goals=tuple(COLUMNS[goal] for goal, _, _ in _goals(state)),
         splits=tuple(range(1, exits[-1].layers)) if len(costs.tiers) > 1 else (),
-        limits={LIMITS[name]: limit for name, limit in scenario.slo.limits().items()},
+        limits={columns[name]: limit for name, limit in scenario.slo.limits().items()},
         longest=1 if isinstance(certainty, Certain) else ANSWERS,
     )  # fmt: skip
-    return Question(state, exits, costs, problem)
+    return Question(state, exits, costs, problem, Queues(costs, costs.tiers[0].copies) if queueing else None)
 
 
 def plan(state: Setting, *, top: int | None = 10) -> Ranking:
@@ -154,18 +182,22 @@ def plan(state: Setting, *, top: int | None = 10) -> Ranking:
             (outcome,) * met, (outcome,) * met, () if met else (outcome,), (), counts, goals, goals,
             space=("the plan decides the cascade",),
         )  # fmt: skip
-    found = choose(asked.problem)
+    place = asked.queues
+    found = choose(asked.problem) if place is None else choose_queued(asked.problem, place)
     best = [c for c in found.best if not _outdone(c, found.best)][:top]
     outcomes = tuple(asked.outcome(c) for c in best)
     misses: tuple[Outcome, ...] = ()
     if not best:
-        near = [asked.outcome(c) for c in choose(asked.problem, limits={}).best]
-        near += [asked.outcome(c) for c in choose(asked.problem, limits=_floor(asked)).best]
+        wider: tuple[dict[str, float], ...] = ({}, _floor(asked))
+        close = (choose(asked.problem, limits=w) if place is None else choose_queued(asked.problem, place, limits=w)
+                 for w in wider)  # fmt: skip
+        near = [asked.outcome(c) for several in close for c in several.best]
         misses = tuple(sorted(near, key=lambda o: worst_ratio(o.slo))[:MISSES])
     spread = f", {ANSWERS} answers at most" if asked.problem.longest > 1 else ""
+    splits = f"{len(asked.problem.splits)} splits" if place is None else "answers to text"
     space = (
-        f"{len(asked.exits)} exits on {len(asked.costs.tiers)} tiers, "
-        f"{len(asked.problem.splits)} splits, {len(asked.problem.thresholds)} thresholds{spread}",
+        f"{len(asked.exits)} exits on {len(asked.costs.tiers)} tiers, {splits}, "
+        f"{len(asked.problem.thresholds)} thresholds{spread}",
     )
     return TierRanking(outcomes, outcomes[:1], misses, _rejected(asked), found.counts, goals, goals, space=space)
 
@@ -186,6 +218,34 @@ def simulate(state: Setting) -> Outcome:
     return asked.outcome(decided(asked))
 
 
+def max_users(state: Setting, *, tolerance: float = 0.02) -> Users:
+    """Returns how many users the tiers carry within the SLO under the cascade that the plan decides, else the best one.
+
+    Raises:
+        SpecError: a closed loop, or no limit on a time.
+    """
+    asked = question(state)
+    if asked.queues is None:
+        raise SpecError(
+            "workload.arrivals.kind", "has no queues to fill where the workload has exits", value="closed",
+            limit="arrivals by the clock", hint='Write e.g. arrivals = { kind = "poisson", rate = "1 /s", ... }',
+        )  # fmt: skip
+    limits = asked.problem.limits
+    if not set(limits) & set(QUEUED):
+        raise SpecError("slo", "limits no time", hint="Set e.g. slo.e2e_p99: without one every load is held")
+    if state.scenario.plan.cascade:
+        cascade: Cascade | None = decided(asked)
+    else:
+        cascade = next(iter(choose_queued(asked.problem, asked.queues).best), None)
+    if cascade is None:
+        return Users(0, None, None, tolerance, ((asked.queues.users, False),))
+    users, tried = users_held(asked.costs, cascade, limits, tolerance=tolerance)
+    least = SPAN * max(limits[name] for name in limits if name in QUEUED)
+    held = replace(asked, queues=Queues(asked.costs, users, least)).outcome(tried[users]) if users else None
+    found = tuple((u, meets(c, limits)) for u, c in tried.items())
+    return Users(users, held, min((u for u, met in found if not met), default=None), tolerance, found)
+
+
 def decided(asked: Question) -> Cascade:
     """Returns the cascade of the scenario's plan.
 
@@ -198,8 +258,10 @@ def decided(asked: Question) -> Cascade:
     legs: list[Leg] = []
     for i, stage in enumerate(stages):
         path = f"plan.cascade[{i}]"
-        _check(stage, stages, i, names, depths, path)
+        check_stage(stage, stages, i, names, depths, path)
         tier = names.index(stage.on)
+        if asked.queues is not None:
+            check_queued(stage, legs, tier, path)
         if stage.handoff == "text":
             leg = from_text(costs, tier, stage.exit)
         else:
@@ -222,43 +284,13 @@ def decided(asked: Question) -> Cascade:
             raise wrong
     thresholds = [s.threshold for s in stages[:-1] if s.threshold is not None]
     quality, reach = asked.problem.judge.cascade([depths.index(s.exit) for s in stages], [thresholds])
-    return evaluate(legs, thresholds, float(quality[0]), reach[0].tolist())
+    found = evaluate(legs, thresholds, float(quality[0]), reach[0].tolist())
+    return found if asked.queues is None else queued(asked.queues, found)
 
 
-def _check(
-    stage: Stage, stages: Sequence[Stage], i: int, names: Sequence[str], depths: Sequence[int], path: str
-) -> None:
-    for name, value in (("on", stage.on), ("after", stage.after)):
-        if value is not None and value not in names:
-            raise SpecError(
-                f"{path}.{name}", "is not a group of the fleet", value=value, limit=f"groups: {', '.join(names)}",
-                hint=closest(value, names).capitalize(),
-            )  # fmt: skip
-    if stage.exit not in depths:
-        deep = "is deeper than the model's exits" if stage.exit > depths[-1] else "is not an exit"
-        raise SpecError(f"{path}.exit", deep, value=stage.exit, limit=f"one of {', '.join(map(str, depths))}")
-    if i and stage.exit <= stages[i - 1].exit:
-        raise SpecError(
-            f"{path}.exit", "is not deeper than the stage before", value=stage.exit, limit=f"above {stages[i - 1].exit}"
-        )
-    if stage.handoff not in HANDOFFS:
-        raise SpecError(
-            f"{path}.handoff", "is unknown", value=stage.handoff, limit=f"one of {', '.join(HANDOFFS)}",
-            hint=closest(stage.handoff, HANDOFFS).capitalize(),
-        )  # fmt: skip
-    if stage.handoff != "text" and not 1 <= stage.split < stage.exit:
-        raise SpecError(f"{path}.split", "is out of range", value=stage.split, limit=f"1 to {stage.exit - 1}")
-    if stage.handoff != "text" and not i and stage.after is None:
-        raise SpecError(f"{path}.after", "is missing", hint=f"Name the tier of layers 1 to {stage.split}")
-    if stage.handoff == "text" and stage.split:
-        raise SpecError(
-            f"{path}.split", "needs hidden states", value=stage.split, limit='handoff = "hidden" or "cache"'
-        )
-    if (stage.threshold is None) != (i == len(stages) - 1):
-        problem = "passes answers on to nobody" if stage.threshold is not None else "is missing"
-        raise SpecError(f"{path}.threshold", problem, limit="every stage but the last has one")
-    if stage.threshold is not None and not 0.0 < stage.threshold < 1.0:
-        raise SpecError(f"{path}.threshold", "is out of range", value=stage.threshold, limit="above 0, below 1")
+def _statistics(values: Mapping[str, float], metric: str) -> dict[str, float]:
+    found = {name.partition(".")[2]: values[name] for name in QUEUED if name.startswith(metric) and name in values}
+    return found or {"mean": values[metric]}
 
 
 def _reason(costs: Costs, tier: int, stage: Stage) -> Infeasible:
@@ -289,7 +321,7 @@ def _goals(state: Setting) -> tuple[Axis, ...]:
     for goal, _, _ in goals:
         if goal not in COLUMNS:
             raise Unsupported(
-                f"objective.maximize = '{goal}' is not answered for exits: there are no queues",
+                f"objective.maximize = '{goal}' is not answered for exits",
                 f"Minimise one of {', '.join(COLUMNS)}",
             )
     priced = any(group.price is not None for group in state.tree.groups)

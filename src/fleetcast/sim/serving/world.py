@@ -47,6 +47,15 @@ def simulate(state: Setting, plan: Plan, *, record: bool = False, by_step: bool 
         record: keep the event record; changes no result.
         by_step: one iteration at a time instead of event to event; the same result to rounding.
     """
+    served, done, servers = serve(state, plan, record=record, by_step=by_step)
+    start, end = float(done.arrival.min()), float((served.arrival + served.e2e).max())
+    return _outcome(state, plan, servers, served, done, start, end, record)
+
+
+def serve(
+    state: Setting, plan: Plan, *, record: bool = False, by_step: bool = False
+) -> tuple[Served, Run, list[Server]]:
+    """Returns when ``plan`` serves each request, what the loop counted, and the servers: `simulate` without account."""
     pools = zip(state.servers(plan), plan.serving, strict=True)
     servers = [server for server, pool in pools for _ in range(int(pool.replicas or 1))]  # type: ignore[arg-type]
     policy = build(routes, plan.route, "plan.route")
@@ -66,8 +75,7 @@ def simulate(state: Setting, plan: Plan, *, record: bool = False, by_step: bool 
         arrival=done.arrival, ttft=done.first - done.arrival + api, e2e=done.finish - done.arrival + api,
         output=requests.output, resource=done.where, began=done.began,
     )  # fmt: skip
-    start, end = float(done.arrival.min()), float((done.finish + api).max())
-    return _outcome(state, plan, servers, served, done, start, end, record)
+    return served, done, servers
 
 
 def _known(server: Server) -> bool:
