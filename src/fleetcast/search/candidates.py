@@ -22,6 +22,7 @@ from fleetcast.search.overlap import tuned
 from fleetcast.search.pace import SLACK, Pace, Traffic, least_attention, pace
 from fleetcast.search.space import Space, combine
 from fleetcast.sim.serving.completing import fill
+from fleetcast.sim.serving.failing import downtimes
 from fleetcast.sim.serving.setting import Server, Setting, frozen, kv_dtype_of
 
 SPEED_BATCH = 64
@@ -57,8 +58,8 @@ class Candidate:
 def bound(state: Setting, c: Candidate, path: str, sign: int, floor: Floor | None = None) -> float:
     """Returns a signed value (less is better) that a plan's metric ``path`` is not better than.
 
-    Money is devices x price x time; energy at least idle power x time (no model of ours draws less), carbon that at
-    the grid's cleanest; rates at most what comes out over the least span.
+    Money is devices x price x time, without what is taken away; energy likewise at least idle power x time (no model
+    of ours draws less), carbon that at the grid's cleanest; rates at most what comes out over the least span.
 
     Args:
         state: the scenario.
@@ -78,11 +79,44 @@ def bound(state: Setting, c: Candidate, path: str, sign: int, floor: Floor | Non
     if path == "goodput":
         return -floor.within(state.scenario.slo.per_request()) / floor.span
     if path == "cost":
-        return floor.span / 3600.0 * sum((g.price or 0.0) * n for g, n in shares)
+        return _rent(state, c, floor)
     if path in ("energy", "carbon"):
-        joules = floor.span * state.tree.pue * sum(g.device.power.idle * n for g, n in shares)
+        idle = sum(g.device.power.idle * n for g, n in shares)
+        away = sum(
+            s.group.device.power.idle * _each(s) * sum(b - a for a, b in gone) for s, gone in _gone(state, c, floor)
+        )
+        joules = (floor.span * idle - away) * state.tree.pue
         return joules * (min(state.grid.values) / 3.6e6 if path == "carbon" else 1.0) * SLACK
     return sign * floor.metric(path)
+
+
+def _rent(state: Setting, c: Candidate, floor: Floor) -> float:
+    """Dollars over the least span; no price is negative, so a longer one costs no less."""
+    start = float(floor.arrival[0])
+    dollars = sum(
+        s.group.prices.mean(start, start + floor.span) * p.devices() * floor.span / 3600.0
+        for s, p in zip(c.servers, c.plan.pools, strict=True) if s.group.prices is not None
+    )  # fmt: skip
+    for s, gone in _gone(state, c, floor):
+        if s.group.prices is not None:
+            dollars -= sum(s.group.prices.mean(a, b) * (b - a) for a, b in gone) * _each(s) / 3600.0
+    return dollars * SLACK
+
+
+def _gone(state: Setting, c: Candidate, floor: Floor) -> list[tuple[Server, Sequence[tuple[float, float]]]]:
+    """Per replica that may be taken away, when it is within the least span: its devices are known, so are the times."""
+    if all(s.group.outages is None or s.group.outages.billed for s in c.servers):
+        return []
+    replicas = [s for s, p in zip(c.servers, c.plan.pools, strict=True) for _ in range(int(p.replicas or 1))]  # type: ignore[arg-type]
+    start = float(floor.arrival[0])
+    return [
+        (s, down.within(start, start + floor.span))
+        for s, down in zip(replicas, downtimes(state, replicas), strict=True) if down is not None and not down.billed
+    ]  # fmt: skip
+
+
+def _each(server: Server) -> int:
+    return server.cost.devices + server.cost.drafters
 
 
 def same(a: Candidate, b: Candidate, outcome: Outcome) -> bool:
@@ -115,6 +149,8 @@ def same(a: Candidate, b: Candidate, outcome: Outcome) -> bool:
         return True
     if any(s.pool.role != "all" for s in a.servers):
         return False  # a request stays in two replicas: `demand` does not tell for how long
+    if any(s.group.outages is not None for s in a.servers):
+        return False  # a request that was lost has claimed cache elsewhere, too
     if any(s.speculation is not None for s in (*a.servers, *b.servers)):
         return False  # `demand` knows the tokens that are made, not those that are drafted beyond them
     least = min(_free(s) for s in (*a.servers, *b.servers))

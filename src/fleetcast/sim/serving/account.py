@@ -92,8 +92,12 @@ def of_optimal(servers: Sequence[Server], tokens: int, span: float) -> float:
     return tokens / span / most
 
 
+Gone = Sequence[Sequence[tuple[float, float]]]
+"""Per replica the times (start, end), s, at which its devices are not there: neither paid nor powered."""
+
+
 def energy_terms(
-    servers: Sequence[Server], work: Sequence[Mapping[str, float]], span: float, pue: float
+    servers: Sequence[Server], work: Sequence[Mapping[str, float]], span: float, pue: float, gone: Gone = ()
 ) -> dict[str, float]:
     """Returns joules of all allocated devices over ``span`` s by term, the facility's share included.
 
@@ -105,9 +109,11 @@ def energy_terms(
         work: of one device of each replica, from `work_done`.
         span: s from first arrival to last finish.
         pue: facility power over device power.
+        gone: outages within the span in which devices draw nothing; empty = none.
     """
     terms = dict.fromkeys(("idle", "busy", "compute", "memory", "attention"), 0.0)
-    for server, done in zip(servers, work, strict=True):
+    for server, done, away in zip(servers, work, gone or [()] * len(servers), strict=True):
+        there = span - sum(b - a for a, b in away)
         count, device = server.cost.devices, server.group.device
         rates = server.cost.work["rates"]
         above = {
@@ -119,24 +125,30 @@ def energy_terms(
         room = max(0.0, min(rates.limit, server.group.limit) - device.power.idle) * done["busy"]
         drawn = sum(above.values())
         scale = min(1.0, room / drawn) if drawn > 0 else 1.0
-        terms["idle"] += device.power.idle * span * count
+        terms["idle"] += device.power.idle * there * count
         for name, joules in above.items():
             terms[name] += joules * scale * count
         if others := server.cost.drafters:
-            terms["idle"] += device.power.idle * span * others
+            terms["idle"] += device.power.idle * there * others
             terms["busy"] += max(0.0, rates.busy - device.power.idle) * done["drafting"] * others
             terms["memory"] += rates.weights * done["drafted_bytes"] * others
     facility = (pue - 1.0) * sum(terms.values())
     return terms | ({"facility": facility} if facility else {})
 
 
-def money(servers: Sequence[Server], span: float) -> float | None:
-    """Returns dollars for all allocated devices over ``span`` s, or None where a device has no price."""
+def money(servers: Sequence[Server], start: float, end: float, gone: Gone = ()) -> float | None:
+    """Returns dollars for all allocated devices from ``start`` to ``end`` s, or None where a device has no price.
+
+    A price that changes is integrated over the time in which it is paid.
+    """
     total = 0.0
-    for server in servers:
-        if server.group.price is None:
+    for server, away in zip(servers, gone or [()] * len(servers), strict=True):
+        prices = server.group.prices
+        if prices is None:
             return None
-        total += server.group.price * (server.cost.devices + server.cost.drafters) * span / 3600.0
+        count = server.cost.devices + server.cost.drafters
+        total += prices.mean(start, end) * count * (end - start) / 3600.0
+        total -= sum(prices.mean(a, b) * (b - a) for a, b in away) * count / 3600.0
     return total
 
 

@@ -17,6 +17,20 @@ from fleetcast.scenario.workload.requests import Requests
 from fleetcast.sim.serving.setting import Server, Setting
 
 
+class Lost(NamedTuple):
+    """What replicas that failed had done in vain.
+
+    Attributes:
+        tokens: f8 per replica, tokens that it made beyond those of the requests that began and ended as `Run` says.
+        firsts: i8 per replica, prefills beyond those.
+        tries: i8[n], how often each request was started again.
+    """
+
+    tokens: NDArray[np.float64]
+    firsts: NDArray[np.int64]
+    tries: NDArray[np.int64]
+
+
 class Run(NamedTuple):
     """What a loop returns.
 
@@ -25,6 +39,7 @@ class Run(NamedTuple):
         where: i4[n], the replica that each request ended in.
         began: i4[n], the replica that made its first token.
         reports: of the replicas, see `kernel.Replica.report`.
+        lost: what failures cost, None where none can be.
     """
 
     arrival: NDArray[np.float64]
@@ -33,6 +48,7 @@ class Run(NamedTuple):
     where: NDArray[np.int32]
     began: NDArray[np.int32]
     reports: list[dict[str, Any]]
+    lost: Lost | None = None
 
 
 def split_roles(servers: Sequence[Server]) -> bool:

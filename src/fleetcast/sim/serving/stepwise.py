@@ -156,6 +156,24 @@ class Replica:
         self._begin()
         return done
 
+    def fail(self) -> list[tuple[Request, int]]:
+        """Everything here is lost, the iteration under way included; returns each request and the tokens it had made.
+
+        The work of that iteration has been counted as it began, so its tokens count as made, though none came out.
+        """
+        lost: dict[int, tuple[Request, int]] = {}
+        for lane in self.lanes:
+            for r in lane.waiting + lane.resumed + lane.partial + lane.running:
+                lost[r.id] = r, r.emitted + (r in lane.running and lane.decodes and not self.pending)
+            for r, q in lane.chosen:
+                lost[r.id] = r, r.emitted + (r.prefilled + q >= self.need(r))
+        for r, _ in lost.values():
+            r.emitted = r.prefilled = 0
+            r.admitted, r.swapped = -1, False
+        self.lanes = [Lane() for _ in self.lanes]
+        self.end, self.pending = float("inf"), False
+        return [lost[number] for number in sorted(lost)]
+
     def _settle(self) -> list[Request]:
         self.before, self.now = self.now, self.end
         done: list[Request] = []
@@ -170,7 +188,7 @@ class Replica:
                 if r.prefilled < self.need(r):
                     continue
                 lane.partial.remove(r)
-                r.first = self.now if r.emitted == 0 else r.first
+                r.first = self.now if r.first < 0 else r.first
                 r.emitted += 1
                 if r.leaves:
                     r.leaves = False

@@ -14,11 +14,12 @@ from fleetcast.base.spec import build
 from fleetcast.cost.intervals import intervals
 from fleetcast.policy import memory, order
 from fleetcast.policy import route as routes
+from fleetcast.scenario.fleet.failures import Downtime
 from fleetcast.scenario.objective import Slo, judge
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.outcome import Requests as Served
 from fleetcast.scenario.plan import ROLES, Plan, pool_label
-from fleetcast.sim.serving import account, kernel, reference
+from fleetcast.sim.serving import account, failing, kernel, reference
 from fleetcast.sim.serving.routing import (
     Run,
     assign,
@@ -56,7 +57,8 @@ def simulate(state: Setting, plan: Plan, *, record: bool = False, by_step: bool 
     if split_roles(servers) and type(policy) is not routes.SplitPhases:
         compiled = False
     run = _run_kernel if compiled else reference.run
-    done = run(state, servers, policy, record=record, by_step=by_step)
+    downs = failing.downtimes(state, servers)
+    done = run(state, servers, policy, record=record, by_step=by_step, downs=downs)
     api = np.array([s.cost.api for s in servers])[done.began]
     api = api + np.array([s.cost.api_token for s in servers])[done.began] * requests.prompt
     served = Served(
@@ -64,7 +66,7 @@ def simulate(state: Setting, plan: Plan, *, record: bool = False, by_step: bool 
         output=requests.output, resource=done.where, began=done.began,
     )  # fmt: skip
     start, end = float(done.arrival.min()), float((done.finish + api).max())
-    return _outcome(state, plan, servers, served, done, start, end, record)
+    return _outcome(state, plan, servers, served, done, start, end, record, downs)
 
 
 def _known(server: Server) -> bool:
@@ -74,13 +76,16 @@ def _known(server: Server) -> bool:
     )  # fmt: skip
 
 
-def _run_kernel(state: Setting, servers: Sequence[Server], policy: Any, *, record: bool, by_step: bool) -> Run:
+def _run_kernel(
+    state: Setting, servers: Sequence[Server], policy: Any, *, record: bool, by_step: bool,
+    downs: Sequence[Downtime | None] = (),
+) -> Run:  # fmt: skip
     """Runs the compiled loop."""
     requests = state.requests
     n = len(requests)
     shared = kernel.Requests(starts(state), requests.prompt, requests.output)
     moving = type(policy) is routes.SplitPhases
-    if moving:
+    if moving or downs:
         shared.moving()
     costs: dict[int, kernel.Costs] = {}
     for s in servers:
@@ -95,6 +100,8 @@ def _run_kernel(state: Setting, servers: Sequence[Server], policy: Any, *, recor
         for s in servers
     ]  # fmt: skip
     weights = speeds(servers)
+    if downs:
+        return failing.drive(state, policy, servers, replicas, weights.tolist(), downs, shared)
     where = began = np.zeros(n, dtype=np.int32)
     least = type(policy) is routes.LeastLoaded
     if len(replicas) > 1 and not least:
@@ -149,21 +156,27 @@ def _drive_policy(state: Setting, policy: Any, replicas: Sequence[Any], weights:
 
 def _outcome(
     state: Setting, plan: Plan, servers: Sequence[Server], served: Served, done: Run, start: float, end: float,
-    record: bool,
+    record: bool, downs: Sequence[Downtime | None] = (),
 ) -> Outcome:  # fmt: skip
     scenario, requests = state.scenario, state.requests
     span = end - start
     reports = done.reports
     counts = np.bincount(done.began, minlength=len(servers))
     # a request's first token is made where it began and the others where it ended
-    out_tokens = counts + np.bincount(done.where, weights=_decoded(servers, done, requests), minlength=len(servers))
+    decoded = np.bincount(done.where, weights=_decoded(servers, done, requests), minlength=len(servers))
+    out_tokens: Floats = counts + decoded
+    prefills: NDArray[np.int64] = counts
+    if done.lost is not None:
+        out_tokens, prefills = counts + decoded + done.lost.tokens, counts + done.lost.firsts
     work = [
         account.work_done(s.cost, r, int(o), int(n))
-        for s, r, o, n in zip(servers, reports, out_tokens, counts, strict=True)
+        for s, r, o, n in zip(servers, reports, out_tokens, prefills, strict=True)
     ]
-    joules = account.energy_terms(servers, work, span, state.tree.pue)
+    away = [down.within(start, end) if down is not None else [] for down in downs]
+    gone = [x if down is not None and not down.billed else [] for x, down in zip(away, downs, strict=True)]
+    joules = account.energy_terms(servers, work, span, state.tree.pue, gone)
     energy = sum(joules.values())
-    dollars = account.money(servers, span)
+    dollars = account.money(servers, start, end, gone)
     grams = account.carbon(energy, state.grid, start, end)
     prompt_tokens, output_tokens = state.tokens
     devices = sum(s.cost.devices + s.cost.drafters for s in servers)
@@ -190,7 +203,14 @@ def _outcome(
     for s, r in zip(servers, reports, strict=True):
         for term, seconds in account.time_terms(s.cost, r).items():
             times[term] = times.get(term, 0.0) + seconds
-    times["idle"] = max(0.0, span * len(servers) - sum(r["busy"] for r in reports))
+    down_time = [sum(b - a for a, b in x) for x in away]
+    times["idle"] = max(0.0, span * len(servers) - sum(r["busy"] for r in reports) - sum(down_time))
+    if done.lost is not None:
+        times["down"] = sum(down_time)
+        metrics |= {
+            "availability": 1.0 - sum(down_time) / (span * len(servers)), "failures": sum(map(len, away)),
+            "restarts": int(done.lost.tries.sum()), "restarted": int(np.count_nonzero(done.lost.tries)),
+        }  # fmt: skip
     names = _names(plan)
     tightest = min(servers, key=lambda s: s.room.kv / s.room.total)
     notes = [
@@ -199,6 +219,11 @@ def _outcome(
         *_unique(note for s in servers for note in s.cost.notes),
     ]
     notes += beyond_context(state, servers)
+    if done.lost is not None:
+        notes.append(
+            f"replicas are up {metrics['availability']:.1%} of their time: {metrics['failures']} failures, "
+            f"{metrics['restarted']} requests started again from their prompts; first tokens already sent stand"
+        )
     if any(s.cost.overlap is not None for s in servers):
         share = account.of_optimal(servers, prompt_tokens + output_tokens, span)
         notes.append(
@@ -224,7 +249,8 @@ def _outcome(
                 "peak_running": r["peak_running"],
                 "kv_tokens": s.room.tokens * s.layout.pipeline_parallel * s.layout.attention_dp,
             }
-            for name, s, r, c in zip(names, servers, reports, counts, strict=True)
+            | ({"up": 1.0 - down_time[i] / span} if downs else {})
+            for i, (name, s, r, c) in enumerate(zip(names, servers, reports, counts, strict=True))
         ),
         notes=tuple(notes),
         provenance={
