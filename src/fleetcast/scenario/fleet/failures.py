@@ -2,8 +2,8 @@
 
 Either an alternating renewal process (Barlow and Proschan, "Mathematical Theory of Reliability", 1965) whose up times
 are exponential with mean ``mtbf`` and whose down times all last ``repair``, or a list of outages from a file. A replica
-is down while any unit that it stands on is: with n units it is up a share ``(mtbf / (mtbf + repair))^n`` of the time. The
-times of a unit depend on the seed, its group and its number alone: every plan meets the same failures.
+is down while any unit that it stands on is: with n units it is up ``(mtbf / (mtbf + repair))^n`` of its time. The times
+of a unit depend on the seed, its group and its number alone: every plan meets the same failures.
 """
 
 from __future__ import annotations

@@ -161,13 +161,14 @@ def _outcome(
     scenario, requests = state.scenario, state.requests
     span = end - start
     reports = done.reports
-    counts = np.bincount(done.began, minlength=len(servers))
+    counts: NDArray[np.int64] = np.bincount(done.began, minlength=len(servers))
     # a request's first token is made where it began and the others where it ended
     decoded = np.bincount(done.where, weights=_decoded(servers, done, requests), minlength=len(servers))
-    out_tokens: Floats = counts + decoded
+    out_tokens: Floats = np.asarray(counts + decoded, dtype=np.float64)
     prefills: NDArray[np.int64] = counts
     if done.lost is not None:
-        out_tokens, prefills = counts + decoded + done.lost.tokens, counts + done.lost.firsts
+        out_tokens = out_tokens + done.lost.tokens
+        prefills = prefills + done.lost.firsts
     work = [
         account.work_done(s.cost, r, int(o), int(n))
         for s, r, o, n in zip(servers, reports, out_tokens, prefills, strict=True)
