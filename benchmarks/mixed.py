@@ -185,7 +185,7 @@ def spot(quick: bool) -> list[Record]:
             ours=Ours(
                 value=ratios[first], unit="x",
                 spread=f"{min(ratios.values()):.2f} to {max(ratios.values()):.2f} over mtbf {', '.join(ratios)}",
-                setting=f"{size:,} requests of chat; repair {given['repair']}; the SLO met under each of {many} seeds; "
+                setting=f"{size:,} requests of chat; repair {given['repair']}; SLO met under each of {many} seeds; "
                 f"prices 2.95 and 1.25 $/h; {said}",
             ),
             null=Null(value=1.0, what=f"{alone[1][0]} kept devices, the cheapest without spot"),
@@ -201,8 +201,8 @@ def spot(quick: bool) -> list[Record]:
                     f"mtbf {m}: {a:.2%} late with failures, {b:.2%} without, up {u:.1%}"
                     for m, (a, b, _, u) in shares.items()
                 ),
-                setting=f"{bare[1]} spot devices, the fewest that meet the SLO where none fails; mtbf {first}; the same "
-                f"requests with and without failures, mean of {many} seeds",
+                setting=f"{bare[1]} spot devices, the fewest that meet the SLO where none fails; mtbf {first}; the "
+                f"same requests with and without failures, mean of {many} seeds",
             ),
             null=Null(value=0.0, what="the same devices, never failing"),
             bar="failures make some requests late", holds=late_ > without, reproduced="other setting",

@@ -53,9 +53,9 @@ _RUN = re.compile(r"<!-- run:(fleetcast [^\n]+?) -->(.*?)<!-- /run -->", re.DOTA
 _BLOCK = re.compile(r"<!-- table:([\w-]+) -->(.*?)<!-- /table -->", re.DOTALL)
 
 FORMS: Mapping[str, type[msgspec.Struct]] = {
-    "": Scenario, "fleet": Fleet, "fleet.groups": FleetGroup, "fleet.failures": Failures, "workload": Serving, "workload.arrivals": Arrivals,
-    "workload.lengths": Lengths, "workload.exits": Exit, "slo": Slo, "objective": Objective, "plan": Pool,
-    "plan.cascade": Stage,
+    "": Scenario, "fleet": Fleet, "fleet.groups": FleetGroup, "fleet.failures": Failures, "workload": Serving,
+    "workload.arrivals": Arrivals, "workload.lengths": Lengths, "workload.exits": Exit, "slo": Slo,
+    "objective": Objective, "plan": Pool, "plan.cascade": Stage,
 }  # fmt: skip
 """What a scenario file is made of: the path of each table and the class that reads it."""
 
@@ -233,6 +233,8 @@ def _word(kind: Any) -> str:
     origin = typing.get_origin(kind)
     if origin is typing.Annotated:
         return _word(typing.get_args(kind)[0])
+    if origin is typing.Literal:
+        return "text"
     if origin is dict:
         quantity = _mark(typing.get_args(kind)[1], Quantity)
         named = " or names" if quantity and quantity.named else ""
@@ -300,6 +302,15 @@ def device_table() -> str:
         "network",
     )
     return table(heads, rows)
+
+
+def spot_table() -> str:
+    """Returns the devices that have a spot price, beside their price on demand, with source."""
+    rows = [
+        (f"`{d.id}`", show(d.spot_price, "$/h"), show(d.price, "$/h"), f"{d.spot_source}, {d.spot_date}")
+        for d in devices().values() if d.spot_price is not None and d.price is not None
+    ]  # fmt: skip
+    return table(("device", "spot", "on demand", "source of the spot price"), rows)
 
 
 def device_sources() -> str:
@@ -538,6 +549,7 @@ def _billions(count: float) -> str:
 
 TABLES: Mapping[str, Callable[[], str]] = {
     "scenario": lambda: keys(""), "fleet": lambda: keys("fleet"), "groups": lambda: keys("fleet.groups"),
+    "failures": lambda: keys("fleet.failures"), "spot-prices": spot_table,
     "workload": lambda: keys("workload"), "arrivals": lambda: keys("workload.arrivals"),
     "lengths": lambda: keys("workload.lengths"), "exits": lambda: keys("workload.exits"),
     "cascade": lambda: keys("plan.cascade"), "slo": slo_keys, "objective": lambda: keys("objective"),

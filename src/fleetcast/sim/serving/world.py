@@ -222,8 +222,8 @@ def _outcome(
     notes += beyond_context(state, servers)
     if done.lost is not None:
         notes.append(
-            f"replicas are up {metrics['availability']:.1%} of their time: {metrics['failures']} failures, "
-            f"{metrics['restarted']} requests started again from their prompts; first tokens already sent stand"
+            f"replicas are up {metrics['availability']:.1%} of their time; failures: {metrics['failures']}, requests "
+            f"started again from their prompts: {metrics['restarted']}; first tokens already sent stand"
         )
     if any(s.cost.overlap is not None for s in servers):
         share = account.of_optimal(servers, prompt_tokens + output_tokens, span)
