@@ -20,9 +20,9 @@ from fleetcast.scenario.workload.precision import as_engine
 from fleetcast.search.bounds import Floor, demand, floor_of
 from fleetcast.search.overlap import tuned
 from fleetcast.search.pace import SLACK, Pace, Traffic, least_attention, pace
+from fleetcast.search.rent import least_idle, least_rent
 from fleetcast.search.space import Space, combine
 from fleetcast.sim.serving.completing import fill
-from fleetcast.sim.serving.failing import downtimes
 from fleetcast.sim.serving.setting import Server, Setting, frozen, kv_dtype_of
 
 SPEED_BATCH = 64
@@ -69,7 +69,6 @@ def bound(state: Setting, c: Candidate, path: str, sign: int, floor: Floor | Non
         floor: sharper than the candidate's own.
     """
     floor = floor or c.floor
-    shares = [(s.group, p.devices()) for s, p in zip(c.servers, c.plan.pools, strict=True)]
     if path == "devices":
         return float(c.devices)
     if path == "makespan":
@@ -79,44 +78,12 @@ def bound(state: Setting, c: Candidate, path: str, sign: int, floor: Floor | Non
     if path == "goodput":
         return -floor.within(state.scenario.slo.per_request()) / floor.span
     if path == "cost":
-        return _rent(state, c, floor)
+        return least_rent(state, c.servers, c.plan.pools, float(floor.arrival[0]), floor.span)
     if path in ("energy", "carbon"):
-        idle = sum(g.device.power.idle * n for g, n in shares)
-        away = sum(
-            s.group.device.power.idle * _each(s) * sum(b - a for a, b in gone) for s, gone in _gone(state, c, floor)
-        )
-        joules = (floor.span * idle - away) * state.tree.pue
+        idle = least_idle(state, c.servers, c.plan.pools, float(floor.arrival[0]), floor.span)
+        joules = idle * state.tree.pue
         return joules * (min(state.grid.values) / 3.6e6 if path == "carbon" else 1.0) * SLACK
     return sign * floor.metric(path)
-
-
-def _rent(state: Setting, c: Candidate, floor: Floor) -> float:
-    """Dollars over the least span; no price is negative, so a longer one costs no less."""
-    start = float(floor.arrival[0])
-    dollars = sum(
-        s.group.prices.mean(start, start + floor.span) * p.devices() * floor.span / 3600.0
-        for s, p in zip(c.servers, c.plan.pools, strict=True) if s.group.prices is not None
-    )  # fmt: skip
-    for s, gone in _gone(state, c, floor):
-        if s.group.prices is not None:
-            dollars -= sum(s.group.prices.mean(a, b) * (b - a) for a, b in gone) * _each(s) / 3600.0
-    return dollars * SLACK
-
-
-def _gone(state: Setting, c: Candidate, floor: Floor) -> list[tuple[Server, Sequence[tuple[float, float]]]]:
-    """Per replica that may be taken away, when it is within the least span: its devices are known, so are the times."""
-    if all(s.group.outages is None or s.group.outages.billed for s in c.servers):
-        return []
-    replicas = [s for s, p in zip(c.servers, c.plan.pools, strict=True) for _ in range(int(p.replicas or 1))]  # type: ignore[arg-type]
-    start = float(floor.arrival[0])
-    return [
-        (s, down.within(start, start + floor.span))
-        for s, down in zip(replicas, downtimes(state, replicas), strict=True) if down is not None and not down.billed
-    ]  # fmt: skip
-
-
-def _each(server: Server) -> int:
-    return server.cost.devices + server.cost.drafters
 
 
 def same(a: Candidate, b: Candidate, outcome: Outcome) -> bool:
