@@ -32,6 +32,7 @@ from fleetcast.base.units import Quantity
 from fleetcast.cost.engine import Engine, Host, engines
 from fleetcast.policy import batch, evict, memory, order, power, route, speculate
 from fleetcast.scenario.fleet.catalog import devices, links
+from fleetcast.scenario.fleet.failures import SHORTEST, Failures
 from fleetcast.scenario.fleet.signals import grids
 from fleetcast.scenario.fleet.spec import Fleet, FleetGroup
 from fleetcast.scenario.load import KINDS, Scenario
@@ -64,9 +65,9 @@ _RUN = re.compile(r"<!-- run:(fleetcast [^\n]+?) -->(.*?)<!-- /run -->", re.DOTA
 _BLOCK = re.compile(r"<!-- table:([\w-]+) -->(.*?)<!-- /table -->", re.DOTALL)
 
 FORMS: Mapping[str, type[msgspec.Struct]] = {
-    "": Scenario, "fleet": Fleet, "fleet.groups": FleetGroup, "workload": Serving, "workload.arrivals": Arrivals,
-    "workload.lengths": Lengths, "workload.sessions": Sessions, "workload.exits": Exit, "workload.expert_load": Skew,
-    "slo": Slo,
+    "": Scenario, "fleet": Fleet, "fleet.groups": FleetGroup, "fleet.failures": Failures, "workload": Serving,
+    "workload.arrivals": Arrivals, "workload.lengths": Lengths, "workload.sessions": Sessions, "workload.exits": Exit,
+    "workload.expert_load": Skew, "slo": Slo,
     "objective": Objective, "plan": Pool, "plan.cascade": Stage,
 }  # fmt: skip
 """What a scenario file is made of: the path of each table and the class that reads it."""
@@ -78,7 +79,10 @@ EXAMPLES: Mapping[str, str] = {
     "fleet.power_limit": '"500 W"', "fleet.budget": '"200 kW"', "fleet.spend": '"500 $/h"',
     "fleet.host_power": '"1500 W"', "fleet.ssd": '"6 GB/s"',
     "fleet.groups.name": '"new"', "fleet.groups.count": "2", "fleet.groups.link": '"nvlink-4"',
-    "fleet.groups.devices": '"8x h100-sxm"',
+    "fleet.groups.devices": '"8x h100-sxm"', "fleet.groups.price": '"spot"',
+    "fleet.groups.failures": '{ mtbf = "2 h", repair = "5 min" }',
+    "fleet.failures.mtbf": '"200 h"', "fleet.failures.repair": '"10 min"', "fleet.failures.per": '"device"',
+    "fleet.failures.outages": '"outages.csv"', "fleet.failures.billed": "false",
     "workload.model": '"llama-3.1-70b"', "workload.kind": '"serving"', "workload.trace": '"azure-conv-2023"',
     "workload.speed_up": "2.0", "workload.low_priority": "0.5", "workload.requests": "2000",
     "workload.arrivals.kind": '"poisson"', "workload.arrivals.rate": '"4 /s"', "workload.arrivals.requests": "1000",
@@ -106,6 +110,7 @@ EXAMPLES: Mapping[str, str] = {
 """One value per key, as a file has it; a test loads each."""
 
 CHOICES: Mapping[str, Iterable[str]] = {
+    "fleet.failures.per": ("node", "device"),
     "workload.kind": KINDS[:1], "workload.arrivals.kind": ("poisson", "uniform", "gamma", "closed"),
     "workload.lengths.kind": ("fixed", "lognormal"), "objective.minimize": MINIMIZE, "objective.maximize": MAXIMIZE,
     "plan.cascade.handoff": HANDOFFS,
@@ -121,6 +126,8 @@ RANGES: Mapping[str, str] = {
     "fleet.budget": "from the idle power of one server",
     "fleet.spend": "from the price of one device",
     "fleet.groups.count": "1 to 10,000",
+    "fleet.failures.mtbf": f"from {SHORTEST:g} s",
+    "fleet.failures.repair": "above 0, up to mtbf",
     "fleet.grid": "0 to 100,000 g/kWh",
     "workload.arrivals.rate": "above 0",
     "plan.clock": f"{LOWEST_CLOCK} to 1",
@@ -129,6 +136,8 @@ RANGES: Mapping[str, str] = {
 DEFAULTS: Mapping[str, str] = {
     "name": "the file's name", "fleet.link": "the device's", "fleet.network": "the device's",
     "fleet.price": "the catalogue's", "fleet.groups.name": "its device", "fleet.groups.link": "the device's",
+    "fleet.groups.price": "the fleet's", "fleet.groups.failures": "the fleet's", "fleet.failures": "nothing fails",
+    "fleet.failures.mtbf": "required, or outages", "fleet.failures.repair": "required, or outages",
     "objective.minimize": '`"cost"`', "plan.dtype": "the checkpoint's", "plan.engine": f'`"{DEFAULT_ENGINE}"`',
     "plan.batch": "the engine's", "plan.order": "the engine's", "plan.memory": "the engine's",
     "plan.overlap": '`"none"`',
@@ -234,7 +243,7 @@ def _type(hint: Any) -> str:
     lists = [a for a in kinds_ if typing.get_origin(a) is tuple]
     quantity = next((q for a in kinds_ if (q := _mark(a, Quantity))), None)
     if quantity is not None:
-        return f"quantity, {quantity.unit}"
+        return f"quantity, {quantity.unit}" + (", a name or a file" if quantity.named else "")
     if lists and len(lists) == len(kinds_):
         inner = typing.get_args(lists[0])[0]
         return "tables" if isinstance(inner, type) and issubclass(inner, msgspec.Struct) else "list"
@@ -246,9 +255,12 @@ def _word(kind: Any) -> str:
     origin = typing.get_origin(kind)
     if origin is typing.Annotated:
         return _word(typing.get_args(kind)[0])
+    if origin is typing.Literal:
+        return "text"
     if origin is dict:
         quantity = _mark(typing.get_args(kind)[1], Quantity)
-        return f"table of quantities, {quantity.unit}" if quantity else "table"
+        named = " or names" if quantity and quantity.named else ""
+        return f"table of quantities{named}, {quantity.unit}" if quantity else "table"
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return "table"
     return {str: "text", int: "whole number", float: "number", bool: "true or false"}[kind]
@@ -312,6 +324,15 @@ def device_table() -> str:
         "network",
     )
     return table(heads, rows)
+
+
+def spot_table() -> str:
+    """Returns the devices that have a spot price, beside their price on demand, with source."""
+    rows = [
+        (f"`{d.id}`", show(d.spot_price, "$/h"), show(d.price, "$/h"), f"{d.spot_source}, {d.spot_date}")
+        for d in devices().values() if d.spot_price is not None and d.price is not None
+    ]  # fmt: skip
+    return table(("device", "spot", "on demand", "source of the spot price"), rows)
 
 
 def device_sources() -> str:
@@ -550,6 +571,7 @@ def _billions(count: float) -> str:
 
 TABLES: Mapping[str, Callable[[], str]] = {
     "scenario": lambda: keys(""), "fleet": lambda: keys("fleet"), "groups": lambda: keys("fleet.groups"),
+    "failures": lambda: keys("fleet.failures"), "spot-prices": spot_table,
     "workload": lambda: keys("workload"), "arrivals": lambda: keys("workload.arrivals"),
     "lengths": lambda: keys("workload.lengths"), "sessions": lambda: keys("workload.sessions"),
     "exits": lambda: keys("workload.exits"),

@@ -36,6 +36,8 @@ def scenario(key: str, value: str) -> dict:
     part, _, rest = key.rpartition(".")
     if part == "fleet.groups":
         table["fleet"] = {"groups": [{"devices": "8x h100-sxm"} | {rest: value}]}
+    elif part == "fleet.failures":
+        table["fleet"]["failures"] = ({} if rest == "outages" else {"mtbf": "1 h", "repair": "1 min"}) | {rest: value}
     elif part == "workload.arrivals":
         kinds = {"concurrency": {"kind": "closed"}, "cv": {"kind": "gamma", "rate": 1.0}}
         table["workload"]["arrivals"] = kinds.get(rest, {"kind": "poisson", "rate": 1.0}) | {rest: value}
@@ -58,15 +60,17 @@ def scenario(key: str, value: str) -> dict:
 
 
 @pytest.mark.parametrize("key", pages.EXAMPLES)
-def test_the_example_of_a_key_is_accepted(key):
+def test_the_example_of_a_key_is_accepted(key, tmp_path):
+    (tmp_path / "outages.csv").write_text("node,start_h,end_h\n0,1,2\n")
     made = load(scenario(key, pages.EXAMPLES[key]))
-    assert resolve(made.fleet).devices > 0
+    assert resolve(made.fleet, tmp_path).devices > 0
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
         ("seed", "-1"), ("fleet.pue", "0.9"), ("fleet.pue", "11"), ("fleet.power_limit", '"100 W"'),
+        ("fleet.failures.mtbf", "59"), ("fleet.failures.repair", "0"), ("fleet.failures.per", '"rack"'),
         ("fleet.groups.count", "0"), ("fleet.groups.count", "10_001"), ("plan.clock", "0.2"), ("plan.clock", "1.1"),
         ("plan.replicas", "0"), ("plan.tensor_parallel", "[0, 1]"), ("plan.attention_dp", "0"),
         ("workload.speed_up", "0"), ("workload.requests", "0"), ("workload.arrivals.concurrency", "0"),

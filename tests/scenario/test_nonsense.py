@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from fleetcast.base.errors import FleetcastError, SpecError
+from fleetcast.scenario.fleet.failures import Failures
 from fleetcast.scenario.fleet.spec import Fleet, FleetGroup
 from fleetcast.scenario.load import load
 from fleetcast.scenario.objective import Objective, Slo
@@ -32,6 +33,7 @@ BASE = {
 PARTS = {
     ("fleet",): Fleet,
     ("fleet", "groups", 0): FleetGroup,
+    ("fleet", "failures"): Failures,
     ("workload",): Serving,
     ("workload", "arrivals"): Arrivals,
     ("workload", "lengths"): Lengths,
@@ -50,7 +52,11 @@ NONSENSE = [*WRONG_TYPES, *TEXTS, *NUMBERS]
 FINE = {
     **dict.fromkeys(("fleet.link", "fleet.network", "fleet.groups.0.link"), ("",)),
     "fleet.price": ({},),
-    "fleet.price.h100-sxm": (0, 0.5, 1e300, 10**30),
+    **dict.fromkeys(("fleet.price.h100-sxm", "fleet.groups.0.price"), (0, 0.5, 1e300, 10**30)),
+    "fleet.failures.mtbf": (1e300, 10**30),
+    "fleet.failures.repair": (0.5,),
+    "fleet.failures.outages": ("",),
+    "fleet.failures.billed": (True,),
     "fleet.grid": (0, 0.5),
     **dict.fromkeys(("fleet.power_limit", "fleet.budget", "fleet.spend"), (1e300, 10**30)),
     "fleet.host_power": (0, 0.5, 1e300, 10**30),
@@ -70,6 +76,8 @@ def table_with(path, key, value):
     table = copy.deepcopy(BASE)
     if path == ("fleet", "groups", 0) or (path, key) == (("fleet",), "groups"):
         table["fleet"] = {"groups": [{} if key == "groups" else {"devices": "2x h100-sxm"}]}
+    if path == ("fleet", "failures"):
+        table["fleet"]["failures"] = {"mtbf": "1 h", "repair": "1 min"}
     place = table
     for step in path:
         place = place.setdefault(step, {}) if isinstance(place, dict) else place[step]
@@ -131,6 +139,40 @@ IDLE = {
     "p90 of fixed": ({"workload": {"lengths": FIXED | {"prompt_p90": 200}}}, "prompt_p90: contradicts kind = 'fixed'"),
     "price of an absent device": ({"fleet": {"price": {"l4": 1}}}, "price.l4.*does not have .got 1.0.; it has h100"),
     "a price twice": ({"fleet": {"price": {"h100-sxm": 1, "h100_sxm": 2}}}, "is a second price"),
+    "price of no name": ({"fleet": {"price": {"h100-sxm": "dear"}}}, "price.h100-sxm: is not a price .got 'dear'"),
+    "spot that is not sold": (
+        {"fleet": {"devices": "2x l40s", "price": {"l40s": "spot"}}}, "price.l40s: is not known for l40s .got 'spot'",
+    ),
+    "a price of two kinds": (
+        {"fleet": {"devices": "", "groups": [{"devices": "1x l4 + 1x l40s", "price": 1}]}},
+        r"groups\[0\].price: belongs to a group of devices of one kind",
+    ),
+    "failures over groups": (
+        {"fleet": {"devices": "", "groups": [{"failures": {}, "groups": [{"devices": "2x l4"}]}]}},
+        r"groups\[0\].failures: belongs to a group of devices",
+    ),
+    "failures of nothing": ({"fleet": {"failures": {}}}, "failures: has neither mtbf and repair nor outages"),
+    "failures twice": (
+        {"fleet": {"failures": {"mtbf": "1 h", "repair": "1 s", "outages": "x.csv"}}},
+        "outages: stands beside mtbf and repair .got 'x.csv'",
+    ),
+    "failures without repair": ({"fleet": {"failures": {"mtbf": "1 h"}}}, "failures.repair: is missing"),
+    "negative mtbf": (
+        {"fleet": {"failures": {"mtbf": "-1 h", "repair": "1 s"}}}, "failures.mtbf: is out of range .got '-1 h'",
+    ),
+    "mtbf of a moment": ({"fleet": {"failures": {"mtbf": "1 s", "repair": "1 s"}}}, "failures.mtbf: is too short"),
+    "repair longer than mtbf": (
+        {"fleet": {"failures": {"mtbf": "1 h", "repair": "2 h"}}}, "repair: is out of range .got 7200.*the mtbf of 1 h",
+    ),
+    "outages of no file": ({"fleet": {"failures": {"outages": "none.csv"}}}, "failures.outages: cannot be read"),
+    "failures of a closed loop": (
+        {"fleet": {"failures": {"mtbf": "1 h", "repair": "1 s"}}, "workload": {"arrivals": CLOSED}},
+        "arrivals.concurrency: is a closed loop, and group 'h100-sxm' fails",
+    ),
+    "failures of split phases": (
+        {"fleet": {"failures": {"mtbf": "1 h", "repair": "1 s"}}, "plan": {"phases": "split"}},
+        "plan.phases: may split prefill from decode",
+    ),
     "link beside groups": (
         {"fleet": {"devices": "", "groups": [{"devices": "2x l4"}], "link": "pcie-4"}}, "link: joins nothing beside",
     ),

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from fleetcast.sim.serving.setting import Setting, setting
 from fleetcast.sim.serving.world import simulate
 
 PATHS = [f"{m}.{s}" for m in ("ttft", "tpot", "e2e") for s in ("mean", "p50", "p90", "p99")]
+PRICES = str(Path(__file__).with_name("prices.csv"))
 CHUNKED = {"kind": "chunked", "chunk": [64, 512, 2048], "max_batch": [2, 16, 64]}
 CASES: dict[str, dict[str, Any]] = {
     "one node": {"devices": "4x l40s", "model": "llama-3.1-8b", "plan": {"batch": CHUNKED}},
@@ -114,13 +116,31 @@ CASES: dict[str, dict[str, Any]] = {
             "speculate": ["off", {"kind": "ngram", "length": 6, "acceptance": 0.5, "lookups": 0.4}],
         },
     },
+    "spot that fails beside on demand": {
+        "groups": [
+            {"name": "kept", "devices": "2x l40s"},
+            {"name": "spot", "devices": "2x l40s", "price": "0.40 $/h",
+             "failures": {"mtbf": "1 min", "repair": "10 s", "per": "device", "billed": False}},
+        ],
+        "model": "llama-3.1-8b", "plan": {"batch": {"kind": "chunked", "chunk": [64, 512], "max_batch": [2, 16, 64]}},
+    },
+    "servers that fail at prices that change": {
+        "groups": [
+            {"name": "old", "devices": "2x a100-80g-sxm", "price": PRICES,
+             "failures": {"mtbf": "2 min", "repair": "1 min"}},
+            {"name": "new", "devices": "1x h100-sxm", "failures": {"mtbf": "1 min", "repair": "5 s", "billed": False}},
+        ],
+        "model": "llama-3.1-8b", "plan": {"batch": CHUNKED, "route": {"kind": "round_robin"}},
+    },
 }  # fmt: skip
 
 
 def made(case: str, traffic: Any, slo: dict[str, float] | None = None, goal: dict[str, Any] | None = None) -> Setting:
     c = CASES[case]
+    unpriced = "l4" in c.get("devices", "").split()
+    fleet = {"groups": c["groups"]} if "groups" in c else {"devices": c["devices"]}
     table = {
-        "fleet": {"devices": c["devices"], "price": {"l4": "0.7 $/h"} if "l4" in c["devices"].split() else {}},
+        "fleet": fleet | ({"price": {"l4": "0.7 $/h"}} if unpriced else {}),
         "workload": {
             "model": c["model"], "arrivals": {"kind": "poisson", "rate": "1 /s", "requests": 2},
             "lengths": {"kind": "fixed", "prompt": 8, "output": 8},
@@ -139,13 +159,13 @@ def continued(traffic: Any) -> Any:
 
 
 @st.composite
-def traffics(draw: st.DrawFn) -> Any:
+def traffics(draw: st.DrawFn, closed: bool = True) -> Any:
     seed, n = draw(st.integers(0, 10**6)), draw(st.integers(1, 60))
     rate = draw(st.sampled_from([0.5, 5.0, 50.0, 1000.0]))
     rng = np.random.default_rng(seed)
     prompt = np.minimum(rng.lognormal(5.5, 1.5, n).astype(int) + 1, 6000)
     output = np.minimum(rng.lognormal(3.0, 1.2, n).astype(int) + 1, 800)
-    users = draw(st.sampled_from([0, 0, 0, 1, 7]))
+    users = draw(st.sampled_from([0, 0, 0, 1, 7])) if closed else 0
     arrival = None if users else np.cumsum(rng.exponential(1 / rate, n))
     return requests(arrival, prompt, output, concurrency=users)
 
@@ -217,7 +237,7 @@ def agree(quick: Ranking, full: Ranking, top: int | None) -> None:
 @settings(max_examples=5)
 @given(data=st.data())
 def test_pruned_equals_exhaustive(case: str, data: st.DataObject) -> None:
-    traffic = data.draw(traffics())
+    traffic = data.draw(traffics("groups" not in CASES[case]))
     goal = data.draw(st.sampled_from([
         {"minimize": "cost"}, {"minimize": "latency"}, {"minimize": "energy"}, {"maximize": "goodput"},
         {"minimize": ["cost", "carbon"], "maximize": "throughput"},
@@ -240,7 +260,7 @@ def test_pruned_equals_exhaustive(case: str, data: st.DataObject) -> None:
 @settings(max_examples=4)
 @given(data=st.data())
 def test_bounds_hold(case: str, data: st.DataObject) -> None:
-    traffic = data.draw(traffics())
+    traffic = data.draw(traffics("groups" not in CASES[case]))
     state = made(case, traffic, {"ttft_p90": 0.5, "tpot_p90": 0.03})
     if data.draw(st.booleans()):
         state = scrambled(state, data.draw(st.integers(0, 10**6)))

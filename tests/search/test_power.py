@@ -106,6 +106,10 @@ def test_a_breaker_too_small_for_the_row_says_how_many_fit() -> None:
         ({"fleet": {"budget": "3 kW"}}, r"fleet\.budget: is below the idle power of the servers.*3.28 kW"),
         ({"fleet": {"devices": "12x a100-80g-sxm"}}, r"fleet\.devices: leaves the last server part empty.*of 8"),
         ({"fleet": {"devices": "8x a100-80g-sxm + 8x h100-sxm"}}, "not one row of equal servers"),
+        (
+            {"fleet": {"failures": {"mtbf": "9 h", "repair": "1 h"}}},
+            r"fleet\.failures: is not read here.*must hold when all servers run",
+        ),
         ({"plan": {"tensor_parallel": 16}}, r"plan\.tensor_parallel: leaves replicas that do not fill a server"),
         ({"plan": {"replicas": 3}}, r"plan\.replicas: does not fill the row.*4 on 2 servers"),
         ({"plan": {"clock": 0.8}}, r"plan\.clock: stands beside a power policy"),

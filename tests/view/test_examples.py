@@ -7,7 +7,7 @@ from fleetcast.view import verbs
 
 PLANNED = (
     "quickstart", "mixture-of-experts", "expert-load", "mixed-fleet", "carbon", "split", "tiers", "overlap",
-    "speculation", "draft-pool", "prefixes", "mixed-budget",
+    "speculation", "draft-pool", "prefixes", "mixed-budget", "spot",
 )  # fmt: skip
 DECIDED = ("simulate", "phone", "closed-loop", "capacity", "pools", "policies", "two-nodes", "measured", "power")
 
@@ -57,3 +57,14 @@ def test_pools_of_two_groups():
 def test_a_phone_has_energy_and_no_price():
     metrics = fleetcast.simulate("phone").metrics
     assert metrics["energy"] > 0 and metrics["cost"] != metrics["cost"]
+
+
+def test_spot_devices_fail_and_still_save():
+    ranking = fleetcast.plan("spot", top=None)
+    best = ranking.best.metrics
+    assert best["failures"] > 0 and best["restarted"] > 0 and best["availability"] < 1
+    priced = {
+        tuple(r["name"].split("/")[0] for r in o.resources).count("kept"): o.metrics["cost"] for o in ranking.plans
+    }
+    assert min(priced) == 1 and priced[1] > best["cost"]
+    assert any(note.startswith("failures of spot") for note in ranking.table()["notes"])

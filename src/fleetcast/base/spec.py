@@ -98,6 +98,12 @@ def _prepare(data: object, hint: Any, path: str) -> Any:
         quantity = next((a for a in args[1:] if isinstance(a, Quantity)), None)
         if quantity is None:
             return _prepare(data, args[0], path)
+        if (
+            quantity.named
+            and isinstance(data, str)
+            and (data.endswith((".csv", ".csv.gz")) or not re.match(r"\s*[-+.\d]", data))
+        ):
+            return data
         number = parse(data, quantity.unit, path or "value")
         if not quantity.low <= number <= quantity.high:
             bound = f"{quantity.low:g} to {quantity.high:g} {quantity.unit}"

@@ -107,11 +107,12 @@ def _example(unit: str) -> str:
 
 @dataclass(frozen=True)
 class Quantity:
-    """Marks a Struct field as a quantity: its unit and its closed range."""
+    """Marks a Struct field as a quantity: its unit, its closed range, and whether it may be a name or a file too."""
 
     unit: str
     low: float = 0.0
     high: float = math.inf
+    named: bool = False
 
 
 Seconds = Annotated[float, Quantity("s")]
@@ -123,5 +124,6 @@ Joules = Annotated[float, Quantity("J")]
 Hertz = Annotated[float, Quantity("Hz")]
 Dollars = Annotated[float, Quantity("$")]
 DollarsPerHour = Annotated[float, Quantity("$/h")]
+Price = Annotated[float | str, Quantity("$/h", named=True)]
 PerSecond = Annotated[float, Quantity("/s")]
 GramsPerKWh = Annotated[float, Quantity("g/kWh")]

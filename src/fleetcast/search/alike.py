@@ -44,6 +44,8 @@ def same(a: Candidate, b: Candidate, outcome: Outcome) -> bool:
         return True
     if any(s.pool.role != "all" for s in a.servers):
         return False  # a request stays in two replicas: `demand` does not tell for how long
+    if any(s.group.outages is not None for s in a.servers):
+        return False  # a request that was lost has claimed cache elsewhere, too
     if any(s.caching is not None for s in (*a.servers, *b.servers)):
         return False  # room for prefixes is room that is used, however little is in use
     if any(s.speculation is not None for s in (*a.servers, *b.servers)):

@@ -22,6 +22,7 @@ from fleetcast.search.bounds import Floor, floor_of
 from fleetcast.search.drafters import Taken, crowded, drafted, drafting, taken
 from fleetcast.search.overlap import tuned
 from fleetcast.search.pace import SLACK, Pace, Traffic, least_attention, pace
+from fleetcast.search.rent import least_idle, least_rent
 from fleetcast.search.space import Space, combine
 from fleetcast.search.variants import named
 from fleetcast.sim.serving.completing import decided_draft, fill
@@ -67,8 +68,8 @@ class Candidate:
 def bound(state: Setting, c: Candidate, path: str, sign: int, floor: Floor | None = None) -> float:
     """Returns a signed value (less is better) that a plan's metric ``path`` is not better than.
 
-    Money is devices x price x time; energy at least idle power x time (no model of ours draws less), carbon that at
-    the grid's cleanest; rates at most what comes out over the least span.
+    Money is devices x price x time, without what is taken away; energy likewise at least idle power x time (no model
+    of ours draws less), carbon that at the grid's cleanest; rates at most what comes out over the least span.
 
     Args:
         state: the scenario.
@@ -78,7 +79,6 @@ def bound(state: Setting, c: Candidate, path: str, sign: int, floor: Floor | Non
         floor: sharper than the candidate's own.
     """
     floor = floor or c.floor
-    shares = c.taken
     if path == "devices":
         return float(c.devices)
     if path == "makespan":
@@ -88,9 +88,10 @@ def bound(state: Setting, c: Candidate, path: str, sign: int, floor: Floor | Non
     if path == "goodput":
         return -floor.within(state.scenario.slo.per_request()) / floor.span
     if path == "cost":
-        return floor.span / 3600.0 * sum((g.price or 0.0) * n for g, n in shares)
+        return least_rent(state, c.servers, c.plan.serving, float(floor.arrival[0]), floor.span)
     if path in ("energy", "carbon"):
-        joules = floor.span * state.tree.pue * sum(g.device.power.idle * n for g, n in shares)
+        idle = least_idle(state, c.servers, c.plan.serving, float(floor.arrival[0]), floor.span)
+        joules = idle * state.tree.pue
         return joules * (min(state.grid.values) / 3.6e6 if path == "carbon" else 1.0) * SLACK
     return sign * floor.metric(path)
 

@@ -135,6 +135,11 @@ def _row_of(state: Setting) -> tuple[Group, float]:
             limit="one group and one pool", hint="Ask for each row by itself",
         )  # fmt: skip
     group = tree.groups[0]
+    if group.outages is not None:
+        raise SpecError(
+            "fleet.failures", "is not read here", value=group.name, limit="servers that stay up",
+            hint="Leave it out: a breaker must hold when all servers run",
+        )  # fmt: skip
     if group.count % group.node:
         raise SpecError(
             "fleet.devices", "leaves the last server part empty", value=group.count,

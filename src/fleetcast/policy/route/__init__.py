@@ -38,12 +38,14 @@ class View:
         weight: its speed relative to the fastest.
         role: "all", "prefill" or "decode"; empty = all.
         waiting: prompt tokens of its requests that have no token yet; empty = not told.
+        number: which of the plan's replicas each is, where some are down and not in the view; empty = all are there.
     """
 
     load: Sequence[int]
     weight: Sequence[float]
     role: Sequence[str] = ()
     waiting: Sequence[int] = ()
+    number: Sequence[int] = ()
 
 
 class Policy(Protocol):

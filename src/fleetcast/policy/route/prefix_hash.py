@@ -31,4 +31,5 @@ class PrefixHash:
     def choose(self, arrival: Arrival, view: View, rng: np.random.Generator) -> int:
         """Returns the session's replica; a request without session is spread by its number."""
         name = arrival.session if arrival.session >= 0 else ~arrival.id & _MASK
-        return max(range(len(view.load)), key=lambda i: _mix(_mix(name) ^ i))
+        number = view.number or range(len(view.load))
+        return max(range(len(view.load)), key=lambda i: _mix(_mix(name) ^ number[i]))

@@ -95,6 +95,7 @@ class Device(Spec):
         units: SMs, compute units or cores.
         clock: the clock at which ``peak`` is stated (Hz).
         price: on demand, $/h for one device, or None where nobody rents it; with source and date.
+        spot_price: of capacity that the provider may take back, $/h, likewise.
         node: how many of them share ``link``; more are several nodes on ``network``.
         link: id of the link between the devices of a node.
         network: id of the link between nodes.
@@ -124,6 +125,9 @@ class Device(Spec):
     price: DollarsPerHour | None = None
     price_source: str = ""
     price_date: str = ""
+    spot_price: DollarsPerHour | None = None
+    spot_source: str = ""
+    spot_date: str = ""
     aliases: tuple[str, ...] = ()
     fitted: Fitted | None = None
 

@@ -1,4 +1,4 @@
-"""Signals that a fleet lives under: the carbon intensity of its grid over time.
+"""Signals that a fleet lives under: the carbon intensity of its grid and the price of its devices over time.
 
 A `Signal` is a step function of time: each value holds until the next time; after its span it
 begins again, so that a week of data serves a run of any length. Means over a span come from a
@@ -22,6 +22,7 @@ from pathlib import Path
 
 from fleetcast.base.errors import SpecError, closest
 from fleetcast.base.units import parse
+from fleetcast.scenario.fleet.devices import Device
 
 _FOLDER = Path(__file__).with_name("catalog") / "grids"
 _SERIES = ("pjm", "caiso")
@@ -32,7 +33,21 @@ _SOURCES = {
 }
 _DIRTIEST = 100_000.0
 """Carbon intensity that no grid reaches, g/kWh."""
+_PRICES = ("on-demand", "spot")
 _TIME_UNITS = {"time_s": 1.0, "time": 1.0, "seconds": 1.0, "time_h": 3600.0, "hour": 3600.0}
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What a file's values are: their unit, the name of their column and its other spellings."""
+
+    unit: str
+    column: str
+    spellings: tuple[str, ...]
+
+
+_INTENSITY = _Kind("g/kWh", "intensity", ("avg_ci", "g/kwh", "gco2/kwh"))
+_PRICE = _Kind("$/h", "price", ("$/h", "usd/h", "usd"))
 
 
 @dataclass(frozen=True)
@@ -40,9 +55,9 @@ class Signal:
     """A step function of time that repeats.
 
     Attributes:
-        times: when each value begins (s), ascending from 0. values: gCO2e/kWh.
+        times: when each value begins (s), ascending from 0. values: gCO2e/kWh, or $/h.
         span: length of one period (s); infinite for a constant.
-        sums: integral of the values from 0 to each time (s x g/kWh).
+        sums: integral of the values from 0 to each time (s x the values' unit).
         source: where it is from.
     """
 
@@ -62,6 +77,11 @@ class Signal:
         if len(self.values) == 1 or end <= start:
             return self.at(start)
         return (self._integral(end) - self._integral(start)) / (end - start)
+
+    @property
+    def average(self) -> float:
+        """The mean over one period."""
+        return self.mean(0.0, self.span)
 
     def _phase(self, time: float) -> float:
         return time % self.span if math.isfinite(self.span) else max(time, 0.0)
@@ -98,7 +118,7 @@ def signal(grid: str | float, base: Path | None = None, path: str = "fleet.grid"
         SpecError: unknown grid, negative or unreadable.
     """
     if isinstance(grid, str) and grid.endswith((".csv", ".csv.gz")):
-        return _file((base or Path()) / grid, path)
+        return _file((base or Path()) / grid, path, _INTENSITY)
     if not isinstance(grid, str) or re.match(r"\s*[-+.\d]", grid):
         return _constant(parse(grid, "g/kWh", path), path)
     key = _key(grid)
@@ -114,6 +134,45 @@ def signal(grid: str | float, base: Path | None = None, path: str = "fleet.grid"
             hint=closest(key, known).capitalize(),
         )  # fmt: skip
     return found
+
+
+def price(asked: str | float, device: Device, base: Path | None = None, path: str = "fleet.price") -> Signal:
+    """Returns the price ($/h) of one device over time.
+
+    Args:
+        asked: a number in $/h, ``"2.50 $/h"``, ``"spot"`` or ``"on-demand"`` (the catalogue's), or a CSV file (.csv,
+            .csv.gz) with a time column, as a grid's, and a price column.
+        device: what is priced.
+        base: folder that a relative file starts from.
+        path: where it stands, for errors.
+
+    Raises:
+        SpecError: unreadable, negative, or a price that the catalogue does not have.
+    """
+    if isinstance(asked, str) and asked.endswith((".csv", ".csv.gz")):
+        return _file((base or Path()) / asked, path, _PRICE)
+    if not isinstance(asked, str):
+        return constant(asked, "the scenario")
+    key = _key(asked)
+    if key not in _PRICES:
+        raise SpecError(
+            path, "is not a price", value=asked, limit=f'"2.50 $/h", {", ".join(_PRICES)}, or a CSV file',
+            hint=closest(key, _PRICES).capitalize(),
+        )  # fmt: skip
+    value, source, date = (
+        (device.spot_price, device.spot_source, device.spot_date) if key == "spot"
+        else (device.price, device.price_source, device.price_date)
+    )  # fmt: skip
+    if value is None:
+        raise SpecError(
+            path, f"is not known for {device.id}", value=asked, hint='Write a number, e.g. "1.00 $/h", or a CSV file'
+        )
+    return constant(value, f"{source}, {date}")
+
+
+def constant(value: float, source: str) -> Signal:
+    """Returns a price ($/h) that never changes."""
+    return _build(f"{value:g} $/h", [0.0], [value], math.inf, source)
 
 
 def grids() -> dict[str, Signal]:
@@ -141,7 +200,7 @@ def _packaged(name: str) -> Signal:
     file = _FOLDER / f"{name}.csv"
     text = file.read_text(encoding="utf-8")
     source = " ".join(line[1:].strip() for line in text.splitlines() if line.startswith("#"))
-    return _parse(name, text.splitlines(), file.name, source)
+    return _parse(name, text.splitlines(), file.name, source, _INTENSITY)
 
 
 @cache
@@ -159,24 +218,24 @@ def _key(name: str) -> str:
     return re.sub(r"[\s_]+", "-", name.strip().lower())
 
 
-def _file(file: Path, path: str) -> Signal:
+def _file(file: Path, path: str, kind: _Kind) -> Signal:
     try:
         if file.suffix == ".gz":
             with gzip.open(file, "rt", encoding="utf-8-sig") as lines:
-                return _parse(file.name, lines, str(file), str(file))
+                return _parse(file.name, lines, str(file), str(file), kind)
         with file.open(encoding="utf-8-sig", newline="") as lines:
-            return _parse(file.name, lines, str(file), str(file))
+            return _parse(file.name, lines, str(file), str(file), kind)
     except (OSError, EOFError, UnicodeDecodeError) as error:
         problem = f"cannot be read: {getattr(error, 'strerror', None) or error}"
         raise SpecError(path, problem, value=str(file), hint="Check the path") from None
 
 
-def _parse(name: str, lines: Iterable[str], file: str, source: str) -> Signal:
+def _parse(name: str, lines: Iterable[str], file: str, source: str, kind: _Kind) -> Signal:
     rows = csv.reader(_plain(lines))
     head = next(rows, None)
     if head is None:
-        raise SpecError(file, "is empty", limit="columns time_s,intensity")
-    when, what = _columns([cell.strip().lower() for cell in head], file)
+        raise SpecError(file, "is empty", limit=f"columns time_s,{kind.column}")
+    when, what = _columns([cell.strip().lower() for cell in head], file, kind)
     times: list[float] = []
     values: list[float] = []
     for number, row in enumerate(rows, 1):
@@ -184,13 +243,13 @@ def _parse(name: str, lines: Iterable[str], file: str, source: str) -> Signal:
         if len(row) <= max(when, what):
             raise SpecError(place, "is short", value=",".join(row), limit=f"{len(head)} columns")
         times.append(_time(row[when], head[when].strip().lower(), place))
-        values.append(parse(row[what], "g/kWh", place))
+        values.append(parse(row[what], kind.unit, place))
         if values[-1] < 0:
-            raise SpecError(place, "is negative", value=row[what], limit="at least 0 g/kWh")
+            raise SpecError(place, "is negative", value=row[what], limit=f"at least 0 {kind.unit}")
         if len(times) > 1 and times[-1] <= times[-2]:
             raise SpecError(place, "does not come after the row above", value=row[when], limit="times ascend")
     if not times:
-        raise SpecError(file, "has no rows", limit="at least one time and intensity")
+        raise SpecError(file, "has no rows", limit=f"at least one time and {kind.column}")
     if len(times) == 1:
         return _build(name, [0.0], values, math.inf, source)
     times = [time - times[0] for time in times]
@@ -201,13 +260,13 @@ def _plain(lines: Iterable[str]) -> Iterator[str]:
     return (line for line in lines if line.strip() and not line.startswith("#"))
 
 
-def _columns(head: list[str], file: str) -> tuple[int, int]:
+def _columns(head: list[str], file: str, kind: _Kind) -> tuple[int, int]:
     when = [i for i, cell in enumerate(head) if cell in _TIME_UNITS or cell.startswith(("time", "date"))]
-    what = [i for i, cell in enumerate(head) if "intensity" in cell or cell in ("avg_ci", "g/kwh", "gco2/kwh")]
+    what = [i for i, cell in enumerate(head) if kind.column in cell or cell in kind.spellings]
     if not when or not what:
         raise SpecError(
-            file, "has no time and intensity columns", value=",".join(head),
-            limit="time_s, time_h or timestamp; and intensity in g/kWh",
+            file, f"has no time and {kind.column} columns", value=",".join(head),
+            limit=f"time_s, time_h or timestamp; and {kind.column} in {kind.unit}",
         )  # fmt: skip
     return when[0], what[0]
 

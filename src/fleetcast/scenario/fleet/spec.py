@@ -10,9 +10,10 @@ import msgspec
 
 from fleetcast.base.errors import SpecError
 from fleetcast.base.spec import Spec, convert, read_toml
-from fleetcast.base.units import BytesPerSecond, DollarsPerHour, Watts
+from fleetcast.base.units import BytesPerSecond, DollarsPerHour, Price, Watts
 from fleetcast.scenario.fleet import catalog
 from fleetcast.scenario.fleet.devices import Device
+from fleetcast.scenario.fleet.failures import Failures
 
 _TERM = re.compile(r"^(?:([-+]?\d+)\s*[xX×*]\s*)?(\S.*)$")
 _NAME = re.compile(r"^[\w .-]*$")
@@ -30,6 +31,8 @@ class FleetGroup(Spec):
         link: joins what is in it: the devices of a node, or the groups below.
         devices: as in ``[fleet]``, but no fleet's file.
         groups: the groups below this one.
+        price: over the fleet's, for the one kind of device in it.
+        failures: over the fleet's.
     """
 
     name: str = ""
@@ -37,6 +40,8 @@ class FleetGroup(Spec):
     link: str = ""
     devices: str = ""
     groups: tuple[FleetGroup, ...] = ()
+    price: Price | None = None
+    failures: Failures | None = None
 
 
 class Fleet(Spec):
@@ -48,7 +53,9 @@ class Fleet(Spec):
         groups: instead of ``devices``: the tree written out.
         link: over the catalogue's link inside a node; only beside ``devices``.
         network: over its link between nodes; beside ``groups``, the link between these.
-        price: $/h per device, by device, over the catalogue's.
+        price: per device, by device, over the catalogue's: $/h, "spot" or "on-demand" (the catalogue's), or a CSV
+            file with columns time_h and price.
+        failures: how nodes or devices of every group fail and come back.
         pue: facility power over IT power.
         grid: carbon intensity: a packaged grid, a CSV file, or a constant.
         power_limit: cap on each device's power; lowers its clock where it must.
@@ -63,7 +70,8 @@ class Fleet(Spec):
     groups: tuple[FleetGroup, ...] = ()
     link: str = ""
     network: str = ""
-    price: dict[str, DollarsPerHour] = msgspec.field(default_factory=dict)
+    price: dict[str, Price] = msgspec.field(default_factory=dict)
+    failures: Failures | None = None
     pue: float = 1.0
     grid: str | float = "world"
     power_limit: Watts | None = None
@@ -190,5 +198,11 @@ def check_group(group: FleetGroup, path: str) -> None:
     if not 1 <= group.count <= _MOST_COPIES:
         limit = f"1 to {_MOST_COPIES:,} copies"
         raise SpecError(f"{path}.count", "is out of range", value=group.count, limit=limit)
+    for key in ("price", "failures"):
+        if getattr(group, key) is not None and (group.groups or (key == "price" and "+" in group.devices)):
+            raise SpecError(
+                f"{path}.{key}", "belongs to a group of devices of one kind", value=getattr(group, key),
+                limit="a group with devices, not with groups", hint=f"Write {key} in each group below",
+            )  # fmt: skip
     if group.link:
         catalog.link(group.link, f"{path}.link")

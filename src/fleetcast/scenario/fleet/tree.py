@@ -13,9 +13,10 @@ from pathlib import Path
 
 from fleetcast.base.errors import SpecError, closest
 from fleetcast.base.show import show
-from fleetcast.scenario.fleet import catalog, spec
+from fleetcast.scenario.fleet import catalog, failures, signals, spec
 from fleetcast.scenario.fleet.devices import Device
 from fleetcast.scenario.fleet.links import Link, slowest
+from fleetcast.scenario.fleet.signals import Signal
 from fleetcast.scenario.fleet.spec import Fleet, FleetGroup, parse_devices
 
 __all__ = ["Fleet", "FleetGroup", "Group", "Tree", "parse_devices", "resolve"]
@@ -30,8 +31,9 @@ class Group:
         count: how many devices.
         node: how many of them share ``link``; several nodes are joined by ``network``.
         path: names from below the root to this group.
-        price: $/h per device, or None where unknown.
+        prices: $/h per device over time, or None where unknown.
         limit: power cap of a device (W).
+        outages: when its nodes or devices are down, or None: they never are.
     """
 
     name: str
@@ -41,8 +43,14 @@ class Group:
     link: Link
     network: Link
     path: tuple[str, ...]
-    price: float | None
+    prices: Signal | None
     limit: float
+    outages: failures.Outages | None = None
+
+    @property
+    def price(self) -> float | None:
+        """$/h per device, the mean where it changes, or None where unknown."""
+        return self.prices.average if self.prices is not None else None
 
     @property
     def nodes(self) -> int:
@@ -160,8 +168,8 @@ def resolve(fleet: Fleet, base: Path | None = None, path: str = "fleet") -> Tree
         walk.terms(parse_devices(fleet.devices, f"{path}.devices", base), fleet.link, fleet.network, ())
     else:
         walk.children(fleet.groups, fleet.network, (), path)
-    prices = _prices(fleet, [leaf.device for leaf in walk.leaves], path, walk.notes)
-    groups = tuple(_finish(leaf, fleet, prices, walk.notes, path) for leaf in walk.leaves)
+    prices = _prices(fleet, walk.leaves, base, path, walk.notes)
+    groups = tuple(_finish(leaf, fleet, prices, base, walk.notes, path) for leaf in walk.leaves)
     _check_limits(fleet, groups, path)
     if fleet.budget is not None:
         said = "the servers of a plan stay below it at their highest power, unless plan.power caps them"
@@ -176,9 +184,12 @@ def resolve(fleet: Fleet, base: Path | None = None, path: str = "fleet") -> Tree
     )
 
 
+_NOTHING = FleetGroup()
+
+
 @dataclass(frozen=True)
 class _Leaf:
-    """A leaf on its way: ids of links may be "", the catalogue's to give."""
+    """A leaf on its way: ids of links may be "", the catalogue's to give; ``said`` is its group, at ``where``."""
 
     device: Device
     count: int
@@ -186,6 +197,8 @@ class _Leaf:
     link: str
     network: str
     path: tuple[str, ...]
+    said: FleetGroup = _NOTHING
+    where: str = ""
 
 
 class _Walk:
@@ -205,13 +218,16 @@ class _Walk:
             self.group(group, link, path, f"{where}.groups[{i}]", taken)
         self.join(link, path, first)
 
-    def terms(self, terms: list[tuple[int, Device]], link: str, network: str, path: tuple[str, ...]) -> None:
+    def terms(
+        self, terms: list[tuple[int, Device]], link: str, network: str, path: tuple[str, ...],
+        said: FleetGroup = _NOTHING, where: str = "",
+    ) -> None:  # fmt: skip
         """Adds the kinds of devices of one line below ``path``, which ``network`` joins."""
         first, taken = (len(self.leaves), len(self.joined)), set[str]()
         for count, device in terms:
             name = self.unique(device.id, taken)
             node = min(count, device.node)
-            self.leaves.append(_Leaf(device, count, node, link, network, (*path, name)))
+            self.leaves.append(_Leaf(device, count, node, link, network, (*path, name), said, where))
         self.join(network, path, first)
 
     def join(self, link: str, path: tuple[str, ...], first: tuple[int, int]) -> None:
@@ -245,13 +261,13 @@ class _Walk:
             node = min(count, device.node)
             if group.count > 1 and count % node == 0:  # all nodes alike: one leaf holds them
                 total = count * group.count
-                self.leaves.append(_Leaf(device, total, node, group.link, join, (*path, name)))
+                self.leaves.append(_Leaf(device, total, node, group.link, join, (*path, name), group, where))
                 return
             for copy in copies:
-                self.leaves.append(_Leaf(device, count, node, group.link, "", (*path, copy)))
+                self.leaves.append(_Leaf(device, count, node, group.link, "", (*path, copy), group, where))
         for copy in copies if len(terms) != 1 else ():
             if terms:
-                self.terms(terms, "", group.link, (*path, copy))
+                self.terms(terms, "", group.link, (*path, copy), group, where)
             else:
                 self.children(group.groups, group.link, (*path, copy), where)
 
@@ -266,31 +282,52 @@ class _Walk:
         return found
 
 
-def _prices(fleet: Fleet, devices: list[Device], path: str, notes: list[str]) -> dict[str, float | None]:
-    prices = {device.id: device.price for device in devices}
-    measured = {device.id: device for device in devices if device.fitted is not None}
-    given: set[str] = set()
+def _prices(
+    fleet: Fleet, leaves: list[_Leaf], base: Path | None, path: str, notes: list[str]
+) -> dict[str, Signal | None]:
+    devices = {leaf.device.id: leaf.device for leaf in leaves}
+    prices: dict[str, Signal | None] = {}
+    measured = {device.id: device for device in devices.values() if device.fitted is not None}
     for name, price in fleet.price.items():
         where = f"{path}.price.{name}"
         device = measured.get(name) or catalog.device(name, where)
-        if device.id not in prices:
-            limit = f"it has {', '.join(prices)}"
+        if device.id not in devices:
+            limit = f"it has {', '.join(devices)}"
             raise SpecError(where, "prices a device that the fleet does not have", value=price, limit=limit)
-        if device.id in given:
+        if device.id in prices:
             limit = f"one price for {device.id}"
             raise SpecError(where, "is a second price", value=price, limit=limit)
-        prices[device.id] = price
-        given.add(device.id)
-    for device in {d.id: d for d in devices if d.id not in given}.values():
+        prices[device.id] = signals.price(price, device, base, where)
+        _note_price(device.id, price, prices[device.id], notes)
+    asked = {leaf.device.id for leaf in leaves if leaf.said.price is None}
+    for device in (d for d in devices.values() if d.id not in prices):
         if device.price is None:
-            say = f"none known; give {path}.price to have costs"
+            prices[device.id], say = None, f"none known; give {path}.price to have costs"
         else:
+            prices[device.id] = signals.constant(device.price, f"{device.price_source}, {device.price_date}")
             say = f"{show(device.price, '$/h')}, {device.price_source}, {device.price_date}"
-        notes.append(f"price of {device.id}: {say}")
+        if device.id in asked:
+            notes.append(f"price of {device.id}: {say}")
     return prices
 
 
-def _finish(leaf: _Leaf, fleet: Fleet, prices: Mapping[str, float | None], notes: list[str], path: str) -> Group:
+def _note_price(what: str, asked: str | float, price: Signal | None, notes: list[str]) -> None:
+    """Notes a price that was looked up or that changes; one that the scenario states says itself."""
+    if price is None or not isinstance(asked, str):
+        return
+    if len(price.values) == 1:
+        notes.append(f"price of {what}: {show(price.values[0], '$/h')}, {price.source}")
+        return
+    low, high = show(min(price.values), "$/h"), show(max(price.values), "$/h")
+    notes.append(
+        f"price of {what}: {low} to {high}, {show(price.average, '$/h')} on average over the "
+        f"{failures.duration(price.span)} of {price.name}, which then begins again"
+    )
+
+
+def _finish(
+    leaf: _Leaf, fleet: Fleet, prices: Mapping[str, Signal | None], base: Path | None, notes: list[str], path: str
+) -> Group:
     device, name = leaf.device, "/".join(leaf.path)
     idle, top = device.power.idle, device.power.max
     limit = top if fleet.power_limit is None else min(fleet.power_limit, top)
@@ -308,7 +345,16 @@ def _finish(leaf: _Leaf, fleet: Fleet, prices: Mapping[str, float | None], notes
     link = catalog.link(leaf.link or device.link)
     network = catalog.link(leaf.network or device.network)
     price = prices[device.id]
-    group = Group(name, device, leaf.count, leaf.node, link, network, leaf.path, price, limit)
+    if leaf.said.price is not None:
+        price = signals.price(leaf.said.price, device, base, f"{leaf.where}.price")
+        _note_price(name, leaf.said.price, price, notes)
+    asked, where = leaf.said.failures, f"{leaf.where}.failures"
+    if asked is None:
+        asked, where = fleet.failures, f"{path}.failures"
+    outages = failures.outages(asked, name, leaf.count, leaf.node, base, where) if asked is not None else None
+    if outages is not None:
+        notes.append(failures.echo(outages))
+    group = Group(name, device, leaf.count, leaf.node, link, network, leaf.path, price, limit, outages)
     if group.nodes > 1:
         default = "" if leaf.network else "default "
         notes.append(

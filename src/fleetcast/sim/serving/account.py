@@ -108,8 +108,12 @@ def of_optimal(servers: Sequence[Server], tokens: int, span: float) -> float:
     return tokens / span / most
 
 
+Gone = Sequence[Sequence[tuple[float, float]]]
+"""Per replica the times (start, end), s, at which its devices are not there: neither paid nor powered."""
+
+
 def energy_terms(
-    servers: Sequence[Server], work: Sequence[Mapping[str, float]], span: float, pue: float
+    servers: Sequence[Server], work: Sequence[Mapping[str, float]], span: float, pue: float, gone: Gone = ()
 ) -> dict[str, float]:
     """Returns joules of all allocated devices over ``span`` s by term, the facility's share included.
 
@@ -122,14 +126,16 @@ def energy_terms(
         work: of one device of each replica, from `work_done`.
         span: s from first arrival to last finish.
         pue: facility power over device power.
+        gone: outages within the span in which devices draw nothing; empty = none.
     """
     terms = dict.fromkeys(("idle", "busy", "compute", "memory", "attention"), 0.0)
-    for server, done in zip(servers, work, strict=True):
+    for server, done, away in zip(servers, work, gone or [()] * len(servers), strict=True):
         parts = [("", server.group, server.cost)]
         if server.drafters is not None:
             parts.append(("draft_", server.drafters.group, server.drafters.cost))
         for (name, group, cost), (_, count) in zip(parts, server.takes, strict=True):
-            _draw(terms, {k: done.get(f"{name}{k}", 0.0) for k in DRAWING}, group, cost, span, count)
+            there = span - (sum(b - a for a, b in away) if group is server.group else 0.0)
+            _draw(terms, {k: done.get(f"{name}{k}", 0.0) for k in DRAWING}, group, cost, there, count)
     facility = (pue - 1.0) * sum(terms.values())
     return terms | ({"facility": facility} if facility else {})
 
@@ -137,7 +143,7 @@ def energy_terms(
 def _draw(
     terms: dict[str, float], done: Mapping[str, float], group: Group, cost: StepCost, span: float, count: int
 ) -> None:
-    """Adds the joules of ``count`` devices of a group that each have ``done`` so much."""
+    """Adds the joules of ``count`` devices of a group that were on for ``span`` s and each have ``done`` so much."""
     idle, rates = group.device.power.idle, cost.work["rates"]
     above = {
         "busy": max(0.0, rates.busy - idle) * done["busy"],
@@ -153,14 +159,19 @@ def _draw(
         terms[name] += joules * scale * count
 
 
-def money(servers: Sequence[Server], span: float) -> float | None:
-    """Returns dollars for all allocated devices over ``span`` s, or None where a device has no price."""
+def money(servers: Sequence[Server], start: float, end: float, gone: Gone = ()) -> float | None:
+    """Returns dollars for all allocated devices from ``start`` to ``end`` s, or None where a device has no price.
+
+    A price that changes is integrated over the time in which it is paid.
+    """
     total = 0.0
-    for server in servers:
+    for server, away in zip(servers, gone or [()] * len(servers), strict=True):
         for group, count in server.takes:
-            if group.price is None:
+            if group.prices is None:
                 return None
-            total += group.price * count * span / 3600.0
+            total += group.prices.mean(start, end) * count * (end - start) / 3600.0
+            if group is server.group:
+                total -= sum(group.prices.mean(a, b) * (b - a) for a, b in away) * count / 3600.0
     return total
 
 

@@ -533,6 +533,52 @@ class Replica:
             self._settle()
         self._begin()
 
+    def fail(self, t: cython.double) -> list:
+        """Everything here is lost at ``t``, at most ``end``; returns (request, passes it had made here), in order.
+
+        The iteration under way counts as done, but nothing comes out of it: no token, no finish. First tokens that came
+        out before stay in `Requests.first` until another attempt writes its own over them.
+        """
+        req: Requests = self.requests
+        lane: Lane
+        r: cython.longlong
+        k: cython.longlong
+        completed: cython.longlong = self.completed
+        here: set = set()
+        for lane in self.lanes:
+            here.update([key & 0xFFFFFFFF for key in list(lane.heap[: lane.n])])
+            here.update([key & 0xFFFFFFFF for key in list(lane.queue[: lane.queued])])
+            here.update(list(lane.ids[: lane.count]))
+            for r in (lane.part, lane.resumed, lane.head):
+                while r >= 0:
+                    here.add(r)
+                    r = req.following[r] if r != lane.part else -1
+        before = [(r, req.first[r], req.finish[r]) for r in sorted(here)]
+        if self.steps > 0:
+            k = _steps_within(self.v, self.s, t - self.now)
+            if k < self.steps:
+                self.steps = k
+                self.end = self.now + (k * self.v + self.s * (0.5 * k * (k - 1)))
+            self._settle()
+        made = {r: self.output[r] if req.finish[r] != finish else req.emitted[r] for r, _, finish in before}
+        for lane in self.lanes:
+            for key in list(lane.heap[: lane.n]):
+                r = key & 0xFFFFFFFF
+                made[r] = self.output[r] - ((key >> 32) - lane.it)
+        for r, first, finish in before:
+            req.first[r], req.finish[r] = first, finish
+            req.emitted[r] = 0
+            req.ends[r] = 0
+        waiting = len(req.arrival) if self.shortest else 0
+        caches = [lane.cache for lane in self.lanes]
+        for cache in caches:
+            if cache is not None:
+                cache.clear()
+        self.lanes = [Lane(self.max_batch, self.costs.page, waiting, cache) for cache in caches]
+        self.only = self.lanes[0]
+        self.load, self.awaiting, self.completed, self.steps, self.end = 0, 0, completed, 0, INF
+        return [(r, made[r]) for r, _, _ in before]
+
     def state(self) -> tuple[float, int]:
         """Returns (when the segment under way ends (s), requests waiting and running)."""
         return self.end, self.load

@@ -107,6 +107,13 @@ class PrefixCache:
         self.asked = self.dropped = 0
         self.failure: Exception | None = None
 
+    def clear(self) -> None:
+        """Forgets all that is held, in every tier; what was counted stays."""
+        self.held, self.uses = {}, {}
+        self.shared = self.idle = 0
+        self.kept = [0] * len(self.kept)
+        self.ends = [[] for _ in self.kept]
+
     # What the loop calls ----------------------------------------------------------------------------------------
 
     def find(self, request: int, tokens: int, ahead: dict[int, int] | None = None) -> Found:

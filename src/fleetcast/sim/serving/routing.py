@@ -14,7 +14,22 @@ from fleetcast.cost.step import GRID
 from fleetcast.policy import route as routes
 from fleetcast.scenario.workload.precision import BITS
 from fleetcast.scenario.workload.requests import Requests
+from fleetcast.sim.serving.prefixes import PrefixCache, counted
 from fleetcast.sim.serving.setting import Server, Setting
+
+
+class Lost(NamedTuple):
+    """What replicas that failed had done in vain.
+
+    Attributes:
+        tokens: f8 per replica, tokens that it made beyond those of the requests that began and ended as `Run` says.
+        firsts: i8 per replica, prefills beyond those.
+        tries: i8[n], how often each request was started again.
+    """
+
+    tokens: NDArray[np.float64]
+    firsts: NDArray[np.int64]
+    tries: NDArray[np.int64]
 
 
 class Run(NamedTuple):
@@ -25,6 +40,7 @@ class Run(NamedTuple):
         where: i4[n], the replica that each request ended in.
         began: i4[n], the replica that made its first token.
         reports: of the replicas, see `kernel.Replica.report`.
+        lost: what failures cost, None where none can be.
     """
 
     arrival: NDArray[np.float64]
@@ -33,6 +49,13 @@ class Run(NamedTuple):
     where: NDArray[np.int32]
     began: NDArray[np.int32]
     reports: list[dict[str, Any]]
+    lost: Lost | None = None
+
+
+def with_counts(run: Run, caches: Sequence[Sequence[PrefixCache]]) -> Run:
+    """Returns a run with what the prefix caches of each replica's lanes counted among its reports."""
+    reports = [r | {"prefixes": counted(lanes)} for r, lanes in zip(run.reports, caches, strict=True)]
+    return run._replace(reports=reports)
 
 
 def split_roles(servers: Sequence[Server]) -> bool:

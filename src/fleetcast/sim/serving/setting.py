@@ -18,6 +18,7 @@ from fleetcast.cost.overlap.nano import nano_of
 from fleetcast.cost.step import StepCost, step_cost
 from fleetcast.policy import batch, memory, order
 from fleetcast.scenario.drafts import drafts_elsewhere
+from fleetcast.scenario.fleet.failures import Downtime
 from fleetcast.scenario.fleet.links import transfer_time
 from fleetcast.scenario.fleet.signals import Signal, signal
 from fleetcast.scenario.fleet.tree import Group, Tree, resolve
@@ -77,6 +78,7 @@ class Setting:
     Attributes:
         expert_load: how the model's router spreads tokens over experts; None = not said.
         overlaps: nano-batches that `search.overlap` has chosen, by layout.
+        downtimes: when replicas are down, by group and the units that they stand on.
     """
 
     scenario: Scenario
@@ -85,6 +87,7 @@ class Setting:
     requests: Requests
     expert_load: ExpertLoad | None = None
     overlaps: dict[Any, Any] = field(default_factory=dict, repr=False)
+    downtimes: dict[Any, Downtime] = field(default_factory=dict, repr=False)
     _servers: dict[Any, Server] = field(default_factory=dict, repr=False)
     _models: dict[str, Model] = field(default_factory=dict, repr=False)
     _kernels: dict[Any, Any] = field(default_factory=dict, repr=False)
@@ -283,11 +286,32 @@ def setting(scenario: Scenario) -> Setting:
     _check_exits(scenario, model)
     given = scenario.workload.expert_load
     _check_placement(scenario)
-    return Setting(
+    found = Setting(
         scenario, resolve(scenario.fleet, folder), model,
         traffic(scenario.workload, seed=scenario.seed, folder=folder),
         None if given is None else expert_load_of(given, model, folder),
     )  # fmt: skip
+    _check_failures(found)
+    return found
+
+
+def _check_failures(state: Setting) -> None:
+    """Refuses replicas that fail where the world does not say what becomes of their requests."""
+    group = next((g for g in state.tree.groups if g.outages is not None), None)
+    if group is None:
+        return
+    for path, value, problem in (
+        ("workload.arrivals.concurrency", state.requests.concurrency or None, "is a closed loop"),
+        ("workload.exits", "exits" if state.scenario.workload.exits is not None else None, "has answers of tiers"),
+        ("plan.phases", state.scenario.plan.phases, "may split prefill from decode"),
+        ("plan.pools.role", next((p.role for p in state.scenario.plan.pools if p.role != "all"), None), "is split"),
+    ):
+        if value is not None:
+            raise SpecError(
+                path, f"{problem}, and group '{group.name}' fails", value=value,
+                limit="with failures: requests that arrive by the clock, replicas that prefill and decode",
+                hint="Leave it out, or leave out fleet.failures",
+            )  # fmt: skip
 
 
 def _check_placement(scenario: Scenario) -> None:

@@ -168,6 +168,27 @@ class Replica:
         self._begin()
         return done
 
+    def fail(self) -> list[tuple[Request, int]]:
+        """Everything here is lost, the iteration under way included; returns each request and the tokens it had made.
+
+        The work of that iteration has been counted as it began, so its tokens count as made, though none came out.
+        """
+        lost: dict[int, tuple[Request, int]] = {}
+        for lane in self.lanes:
+            for r in lane.waiting + lane.resumed + lane.partial + lane.running:
+                lost[r.id] = r, r.emitted + (r in lane.running and lane.decodes and not self.pending)
+            for r, q in lane.chosen:
+                lost[r.id] = r, r.emitted + (r.prefilled + q >= self.need(r))
+        for r, _ in lost.values():
+            r.emitted = r.prefilled = 0
+            r.admitted, r.swapped = -1, False
+        for lane in self.lanes:
+            if lane.cache is not None:
+                lane.cache.clear()
+        self.lanes = [Lane(cache=lane.cache) for lane in self.lanes]
+        self.end, self.pending = float("inf"), False
+        return [lost[number] for number in sorted(lost)]
+
     def _settle(self) -> list[Request]:
         self.before, self.now = self.now, self.end
         done: list[Request] = []
@@ -185,7 +206,7 @@ class Replica:
                 lane.partial.remove(r)
                 if lane.cache is not None:
                     lane.cache.store(r.id, self.need(r), self.now)
-                r.first = self.now if r.emitted == 0 else r.first
+                r.first = self.now if r.first < 0 else r.first
                 r.emitted += 1
                 if r.leaves:
                     r.leaves = False

@@ -14,12 +14,13 @@ from fleetcast.base.spec import build
 from fleetcast.cost.intervals import intervals
 from fleetcast.policy import memory, order
 from fleetcast.policy import route as routes
+from fleetcast.scenario.fleet.failures import Downtime
 from fleetcast.scenario.objective import Slo, judge
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.outcome import Requests as Served
 from fleetcast.scenario.plan import ROLES, Plan, pool_label
-from fleetcast.sim.serving import account, kernel, reference
-from fleetcast.sim.serving.prefixes import TIERS, counted
+from fleetcast.sim.serving import account, failing, kernel, reference
+from fleetcast.sim.serving.prefixes import TIERS
 from fleetcast.sim.serving.provision import limited, shares, taken
 from fleetcast.sim.serving.routing import (
     Run,
@@ -31,6 +32,7 @@ from fleetcast.sim.serving.routing import (
     split_roles,
     starts,
     transfers,
+    with_counts,
 )
 from fleetcast.sim.serving.setting import Server, Setting
 
@@ -49,7 +51,7 @@ def simulate(state: Setting, plan: Plan, *, record: bool = False, by_step: bool 
     """
     served, done, servers = serve(state, plan, record=record, by_step=by_step)
     start, end = float(done.arrival.min()), float((served.arrival + served.e2e).max())
-    return _outcome(state, plan, servers, served, done, start, end, record)
+    return _outcome(state, plan, servers, served, done, start, end, record, failing.downtimes(state, servers))
 
 
 def serve(
@@ -68,7 +70,8 @@ def serve(
     if split_roles(servers) and type(policy) is not routes.SplitPhases:
         compiled = False
     run = _run_kernel if compiled else reference.run
-    done = run(state, servers, policy, record=record, by_step=by_step)
+    downs = failing.downtimes(state, servers)
+    done = run(state, servers, policy, record=record, by_step=by_step, downs=downs)
     api = np.array([s.cost.api for s in servers])[done.began]
     api = api + np.array([s.cost.api_token for s in servers])[done.began] * requests.prompt
     served = Served(
@@ -85,13 +88,16 @@ def _known(server: Server) -> bool:
     )  # fmt: skip
 
 
-def _run_kernel(state: Setting, servers: Sequence[Server], policy: Any, *, record: bool, by_step: bool) -> Run:
+def _run_kernel(
+    state: Setting, servers: Sequence[Server], policy: Any, *, record: bool, by_step: bool,
+    downs: Sequence[Downtime | None] = (),
+) -> Run:  # fmt: skip
     """Runs the compiled loop."""
     requests = state.requests
     n = len(requests)
     shared = kernel.Requests(starts(state), requests.prompt, requests.output)
     moving = type(policy) is routes.SplitPhases
-    if moving:
+    if moving or downs:
         shared.moving()
     costs: dict[int, kernel.Costs] = {}
     for s in servers:
@@ -107,6 +113,8 @@ def _run_kernel(state: Setting, servers: Sequence[Server], policy: Any, *, recor
         for s, lanes in zip(servers, caches, strict=True)
     ]  # fmt: skip
     weights = speeds(servers)
+    if downs:
+        return with_counts(failing.drive(state, policy, servers, replicas, weights.tolist(), downs, shared), caches)
     where = began = np.zeros(n, dtype=np.int32)
     least = type(policy) is routes.LeastLoaded
     if len(replicas) > 1 and not least:
@@ -137,8 +145,8 @@ def _run_kernel(state: Setting, servers: Sequence[Server], policy: Any, *, recor
     else:
         where = _drive_policy(state, policy, replicas, weights)
     arrival, first, finish = (np.array(c, dtype=np.float64) for c in shared.times())
-    reports = [r.report() | {"prefixes": counted(lanes)} for r, lanes in zip(replicas, caches, strict=True)]
-    return Run(arrival, first, finish, where, began if moving else where, reports)
+    reports = [r.report() for r in replicas]
+    return with_counts(Run(arrival, first, finish, where, began if moving else where, reports), caches)
 
 
 def _drive_policy(state: Setting, policy: Any, replicas: Sequence[Any], weights: Floats) -> NDArray[np.int32]:
@@ -162,21 +170,28 @@ def _drive_policy(state: Setting, policy: Any, replicas: Sequence[Any], weights:
 
 def _outcome(
     state: Setting, plan: Plan, servers: Sequence[Server], served: Served, done: Run, start: float, end: float,
-    record: bool,
+    record: bool, downs: Sequence[Downtime | None] = (),
 ) -> Outcome:  # fmt: skip
     scenario, requests = state.scenario, state.requests
     span = end - start
     reports = done.reports
-    counts = np.bincount(done.began, minlength=len(servers))
+    counts: NDArray[np.int64] = np.bincount(done.began, minlength=len(servers))
     # a request's first token is made where it began and the others where it ended
-    out_tokens = counts + np.bincount(done.where, weights=_decoded(servers, done, requests), minlength=len(servers))
+    decoded = np.bincount(done.where, weights=_decoded(servers, done, requests), minlength=len(servers))
+    out_tokens: Floats = np.asarray(counts + decoded, dtype=np.float64)
+    prefills: NDArray[np.int64] = counts
+    if done.lost is not None:
+        out_tokens = out_tokens + done.lost.tokens
+        prefills = prefills + done.lost.firsts
     work = [
         account.work_done(s.cost, r, int(o), int(n))
-        for s, r, o, n in zip(servers, reports, out_tokens, counts, strict=True)
+        for s, r, o, n in zip(servers, reports, out_tokens, prefills, strict=True)
     ]
-    joules = account.energy_terms(servers, work, span, state.tree.pue)
+    away = [down.within(start, end) if down is not None else [] for down in downs]
+    gone = [x if down is not None and not down.billed else [] for x, down in zip(away, downs, strict=True)]
+    joules = account.energy_terms(servers, work, span, state.tree.pue, gone)
     energy = sum(joules.values())
-    dollars = account.money(servers, span)
+    dollars = account.money(servers, start, end, gone)
     grams = account.carbon(energy, state.grid, start, end)
     prompt_tokens, output_tokens = state.tokens
     devices = sum(count for s in servers for _, count in s.takes)
@@ -203,7 +218,14 @@ def _outcome(
     for s, r in zip(servers, reports, strict=True):
         for term, seconds in account.time_terms(s.cost, r).items():
             times[term] = times.get(term, 0.0) + seconds
-    times["idle"] = max(0.0, span * len(servers) - sum(r["busy"] for r in reports))
+    down_time = [sum(b - a for a, b in x) for x in away]
+    times["idle"] = max(0.0, span * len(servers) - sum(r["busy"] for r in reports) - sum(down_time))
+    if done.lost is not None:
+        times["down"] = sum(down_time)
+        metrics |= {
+            "availability": 1.0 - sum(down_time) / (span * len(servers)), "failures": sum(map(len, away)),
+            "restarts": int(done.lost.tries.sum()), "restarted": int(np.count_nonzero(done.lost.tries)),
+        }  # fmt: skip
     names = _names(plan)
     tightest = min(servers, key=lambda s: s.room.kv / s.room.total)
     notes = [
@@ -212,6 +234,11 @@ def _outcome(
         *_unique(note for s in servers for note in s.cost.notes),
     ]
     notes += beyond_context(state, servers)
+    if done.lost is not None:
+        notes.append(
+            f"replicas are up {metrics['availability']:.1%} of their time; failures: {metrics['failures']}, requests "
+            f"started again from their prompts: {metrics['restarted']}; first tokens already sent stand"
+        )
     if any(s.cost.overlap is not None for s in servers):
         share = account.of_optimal(servers, prompt_tokens + output_tokens, span)
         notes.append(
@@ -243,7 +270,8 @@ def _outcome(
                 "peak_running": r["peak_running"],
                 "kv_tokens": s.room.tokens * s.layout.pipeline_parallel * s.layout.attention_dp,
             }
-            for name, s, r, c in zip(names, servers, reports, counts, strict=True)
+            | ({"up": 1.0 - down_time[i] / span} if downs else {})
+            for i, (name, s, r, c) in enumerate(zip(names, servers, reports, counts, strict=True))
         )
         + tuple(
             {
