@@ -246,7 +246,7 @@ def test_replicas_are_placed_on_nodes() -> None:
     def server(tp: int, pp: int = 1, count: int = 16) -> Any:
         group = SimpleNamespace(name="g", count=count, node=8)
         layout = SimpleNamespace(tensor_parallel=tp, attention_dp=1, pipeline_parallel=pp)
-        return SimpleNamespace(group=group, layout=layout, cost=SimpleNamespace(drafters=0))
+        return SimpleNamespace(group=group, layout=layout, drafters=None)
 
     assert failing.placed([server(4)] * 4) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]]
     assert failing.placed([server(3)] * 4) == [[0, 1, 2], [3, 4, 5], [8, 9, 10], [11, 12, 13]]

@@ -14,6 +14,7 @@ from fleetcast.policy import evict, memory, order, route, speculate
 from fleetcast.scenario.drafts import Drafting
 from fleetcast.sim.serving import reference, stepwise
 from fleetcast.sim.serving.drafting import Speculation, process_of
+from fleetcast.sim.serving.lanes import Request
 from fleetcast.sim.serving.prefixes import Caching, Tier
 from fleetcast.sim.serving.world import _run_kernel
 from tests.sim.worlds import World, policies, step_cost, world
@@ -195,7 +196,7 @@ def test_pipeline_lanes_of_a_rank_swap_over_one_host_link_and_ranks_over_their_o
     place = build("swap in a pipeline", "chunked")
     replica = stepwise.Replica(place.servers[0])  # type: ignore[arg-type]
     for i, lane in enumerate(replica.lanes):
-        lane.running, lane.decodes = [stepwise.Request(i, 0.0, 50, 9, emitted=1)], True
+        lane.running, lane.decodes = [Request(i, 0.0, 50, 9, emitted=1)], True
     quiet = replica._duration()
     for lane, seconds in zip(replica.lanes, (0.1, 0.2, 0.3, 0.05), strict=True):
         lane.extra = seconds  # lane 0 of ranks 0 and 1, then lane 1 of ranks 0 and 1

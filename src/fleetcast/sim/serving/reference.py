@@ -15,6 +15,7 @@ import numpy as np
 from fleetcast.base.rng import rng
 from fleetcast.policy import route as routes
 from fleetcast.scenario.fleet.failures import Downtime
+from fleetcast.sim.serving.lanes import Request
 from fleetcast.sim.serving.routing import (
     Lost,
     Run,
@@ -28,7 +29,7 @@ from fleetcast.sim.serving.routing import (
     with_counts,
 )
 from fleetcast.sim.serving.setting import Server, Setting
-from fleetcast.sim.serving.stepwise import Replica, Request
+from fleetcast.sim.serving.stepwise import Replica
 
 
 def run(

@@ -23,16 +23,16 @@ from fleetcast.scenario.fleet.links import transfer_time
 from fleetcast.scenario.fleet.signals import Signal, signal
 from fleetcast.scenario.fleet.tree import Group, Tree, resolve
 from fleetcast.scenario.load import Scenario
-from fleetcast.scenario.plan import PLACEMENTS, Plan, Pool, as_tuple, clock_of, pool_label, replace
+from fleetcast.scenario.plan import PLACEMENTS, Plan, Pool, clock_of, pool_label, replace
 from fleetcast.scenario.workload import catalog
 from fleetcast.scenario.workload.arrivals import traffic
-from fleetcast.scenario.workload.exits import exits_of
 from fleetcast.scenario.workload.loads import ExpertLoad, expert_load_of
 from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.scenario.workload.precision import Precision, as_engine
 from fleetcast.scenario.workload.prefixes import PrefixTree, prefix_tree
 from fleetcast.scenario.workload.requests import Requests
 from fleetcast.sim.serving.caching import caching_of
+from fleetcast.sim.serving.contradictions import check_exits, check_failures, check_placement
 from fleetcast.sim.serving.drafting import Drafters, Speculation, checked, draft_pool, speculation_of
 from fleetcast.sim.serving.dtypes import activated, kv_dtype_of, quantised
 from fleetcast.sim.serving.prefixes import Caching, PrefixCache
@@ -283,67 +283,16 @@ def setting(scenario: Scenario) -> Setting:
     """
     folder = Path(scenario.folder)
     model = model_at(scenario.workload.model, folder)
-    _check_exits(scenario, model)
+    check_exits(scenario, model)
     given = scenario.workload.expert_load
-    _check_placement(scenario)
+    check_placement(scenario)
     found = Setting(
         scenario, resolve(scenario.fleet, folder), model,
         traffic(scenario.workload, seed=scenario.seed, folder=folder),
         None if given is None else expert_load_of(given, model, folder),
     )  # fmt: skip
-    _check_failures(found)
+    check_failures(scenario, found.tree, bool(found.requests.concurrency))
     return found
-
-
-def _check_failures(state: Setting) -> None:
-    """Refuses replicas that fail where the world does not say what becomes of their requests."""
-    group = next((g for g in state.tree.groups if g.outages is not None), None)
-    if group is None:
-        return
-    for path, value, problem in (
-        ("workload.arrivals.concurrency", state.requests.concurrency or None, "is a closed loop"),
-        ("workload.exits", "exits" if state.scenario.workload.exits is not None else None, "has answers of tiers"),
-        ("plan.phases", state.scenario.plan.phases, "may split prefill from decode"),
-        ("plan.pools.role", next((p.role for p in state.scenario.plan.pools if p.role != "all"), None), "is split"),
-    ):
-        if value is not None:
-            raise SpecError(
-                path, f"{problem}, and group '{group.name}' fails", value=value,
-                limit="with failures: requests that arrive by the clock, replicas that prefill and decode",
-                hint="Leave it out, or leave out fleet.failures",
-            )  # fmt: skip
-
-
-def _check_placement(scenario: Scenario) -> None:
-    """Refuses a placement by popularity where nothing says which experts are popular."""
-    for pool in scenario.plan.pools:
-        if "balanced" in as_tuple(pool.expert_placement) and (
-            scenario.workload.expert_load is None or pool.model not in (None, scenario.workload.model)
-        ):
-            raise SpecError(
-                "plan.expert_placement", "needs to know how often each expert is chosen", value=pool.expert_placement,
-                limit="workload.expert_load, for the workload's own model",
-                hint='Add workload.expert_load, e.g. a file of counts or { zipf = 0.8 }, or place "contiguous"',
-            )  # fmt: skip
-
-
-def _check_exits(scenario: Scenario, model: Model) -> None:
-    """Refuses exits that the model cannot have, and what only exits give a meaning where there are none."""
-    if scenario.workload.exits is not None:
-        exits_of(scenario.workload.exits, model)
-        return
-    goals = [goal for goal, _, _ in scenario.objective.goals()]
-    for path, value in (
-        ("slo.quality", scenario.slo.quality),
-        ("objective.minimize", "bytes" if "bytes" in goals else None),
-        ("workload.confidence", scenario.workload.confidence),
-        ("plan.cascade", [stage.label() for stage in scenario.plan.cascade] or None),
-    ):
-        if value is not None:
-            raise SpecError(
-                path, "is about a familial model, and the workload has no exits", value=value,
-                hint='Add workload.exits, e.g. "ai-flow-ruyi-7b", or leave it out',
-            )  # fmt: skip
 
 
 def layout_of(pool: Pool) -> Layout:
