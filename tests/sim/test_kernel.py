@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetcast.cost.drafted import with_drafts
-from fleetcast.policy import evict, memory, order, route, speculate
+from fleetcast.policy import batch, evict, memory, order, route, speculate
 from fleetcast.scenario.drafts import Drafting
+from fleetcast.scenario.workload.requests import requests
 from fleetcast.sim.serving import reference, stepwise
 from fleetcast.sim.serving.drafting import Speculation, process_of
 from fleetcast.sim.serving.lanes import Request
@@ -190,6 +191,28 @@ def test_the_loop_equals_the_reference_world(shape: str, kind: str) -> None:
         for name in ("iterations", "completed", "preemptions"):
             assert a[name] == b[name], name
         assert a["busy"] == pytest.approx(b["busy"], rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", range(1, 5))
+@pytest.mark.parametrize("shape", ["windows", "only windows", "drafts, windows"])
+def test_a_request_evicted_and_back_turns_its_window_once(shape: str, seed: int) -> None:
+    place = build(shape, "prefill_first", seed, count=80)
+    fast = run(place, by_step=False)
+    slow = reference.run(place, place.servers, routing(place), record=True, by_step=True)  # type: ignore[arg-type]
+    assert sum(r["preemptions"] for r in fast.reports) > 0
+    np.testing.assert_allclose(fast[2], slow[2], rtol=1e-9)
+
+
+def test_a_request_that_waited_for_a_place_says_that_the_batch_was_limited() -> None:
+    found = requests([0.0, 0.05], [50, 50], [40, 40])
+    place = world(0, 2, 1.0, batch.Chunked(chunk=256, max_batch=1), cost=step_cost())
+    place.requests = found
+    assert run(place, by_step=False).reports[0]["limited"], (
+        "nobody looked while it waited: the segment ended in a finish"
+    )
+    place = world(0, 2, 1.0, batch.Chunked(chunk=256, max_batch=2), cost=step_cost())
+    place.requests = found
+    assert not run(place, by_step=False).reports[0]["limited"]
 
 
 def test_pipeline_lanes_of_a_rank_swap_over_one_host_link_and_ranks_over_their_own() -> None:

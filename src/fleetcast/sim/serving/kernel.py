@@ -714,6 +714,7 @@ class Replica:
         r: cython.longlong
         key: cython.longlong
         ctx: cython.longlong
+        twice: cython.bint
         i: cython.Py_ssize_t
         n: cython.longlong = lane.decodes
         if lane.cache is not None:
@@ -728,10 +729,15 @@ class Replica:
             if c.window_share > 0.0:
                 self.sums[1] += k * lane.windowed + half * lane.growing * c.growth
                 lane.windowed += k * lane.growing * c.growth
+                key = -1
                 while lane.turning > 0 and (lane.turns[0] >> 32) <= lane.it:
-                    r = lane.turns[0] & 0xFFFFFFFF
+                    twice = lane.turns[0] == key  # evicted and back with one iteration missed: it turns when it would have
+                    key = lane.turns[0]
+                    r = key & 0xFFFFFFFF
                     _heap_pop(lane.turns, lane.turning)
                     lane.turning -= 1
+                    if twice:
+                        continue
                     ctx = self._reach(r, self.output[r] - (req.ends[r] - lane.it))
                     if req.ends[r] >= lane.it and c.edge <= ctx < c.edge + c.growth:
                         lane.growing -= 1
@@ -857,7 +863,7 @@ class Replica:
             if self.requests.ends[r] >= lane.it and c.edge <= ctx < c.edge + c.growth:
                 kept.append(lane.turns[i])
         lane.turning = 0
-        for key in sorted(kept):
+        for key in sorted(set(kept)):
             lane.turns[lane.turning] = key
             lane.turning += 1
 
