@@ -731,7 +731,7 @@ class Replica:
                 lane.windowed += k * lane.growing * c.growth
                 key = -1
                 while lane.turning > 0 and (lane.turns[0] >> 32) <= lane.it:
-                    twice = lane.turns[0] == key  # evicted and back with one iteration missed: it turns when it would have
+                    twice = lane.turns[0] == key  # evicted, and back after one iteration: it turns when it would have
                     key = lane.turns[0]
                     r = key & 0xFFFFFFFF
                     _heap_pop(lane.turns, lane.turning)
