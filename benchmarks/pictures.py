@@ -37,6 +37,7 @@ def draw() -> dict[str, str]:
         "speculation.svg": alone(drafts_users()),
         "overlap.svg": alone(nano_users()),
         "splitting.svg": alone(split_load()),
+        "prefixes.svg": alone(prefixes_memory()),
     }
 
 
@@ -147,6 +148,22 @@ def split_load() -> str:
         svg.text(x.start + 6, y(0.06) - 6, "limit", "limit-name"),
     ]
     return svg.figure(750, 310, body + curves(x, y, shown), "p99 of the time per token over the load")
+
+
+def prefixes_memory() -> str:
+    """Draws the share of prompt tokens that the example `prefixes` finds, by host memory and rule of eviction."""
+    table = fleetcast.load("prefixes").table()
+    shown: dict[str, list[tuple[float, float]]] = {}
+    for rule in ("belady", "lru", "lfu"):
+        for cpu in (0, 5, 10, 20, 30, 40, 50, 60):
+            plan = table["plan"] | {"prefix_cache": {"kind": rule, "cpu": f"{cpu} GB"}}
+            found = fleetcast.simulate(table | {"plan": plan})
+            shown.setdefault("belady (looks ahead)" if rule == "belady" else rule, []).append(
+                (cpu, found.metrics["cached"])
+            )
+    x, y = svg.Scale(0.0, 60.0, 60, 600), svg.Scale(0.0, 1.0, 262, 30)
+    body = svg.axes(x, y, "GB", "%", "host memory per device", "prompt tokens found")
+    return svg.figure(750, 310, body + curves(x, y, shown), "prompt tokens found over host memory, by rule")
 
 
 def curves(x: svg.Scale, y: svg.Scale, shown: Mapping[str, Sequence[tuple[float, float]]]) -> list[str]:

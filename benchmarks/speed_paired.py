@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its path as well
 
-from benchmarks.records import ROOT, Null, Ours, Paper, Record, cpu_seconds, main
+from benchmarks.records import ROOT, Null, Ours, Paper, Record, cpu_seconds, main, skipped
 
 BASE = "58c987d"
 """The commit at which the spine was complete: everything before the serving papers."""
@@ -96,8 +96,7 @@ def records(quick: bool) -> list[Record]:
         try:
             then = built(against, Path(place))
         except OSError as error:
-            return [Record(system=5, claim=claim, bar=bar, reproduced="no", reason="nothing was measured",
-                           skipped=str(error), seconds=cpu_seconds() - start, command=command)]  # fmt: skip
+            return [skipped(system=5, claim=claim, bar=bar, why=str(error), command=command)]
         now = ROOT / "src"
         found = [(once(then, count), once(now, count)) for _ in range(pairs)]
         shutil.rmtree(then, ignore_errors=True)

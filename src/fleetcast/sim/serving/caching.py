@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from fleetcast.base.errors import SpecError
-from fleetcast.base.spec import build, describe
+from fleetcast.base.errors import SpecError, closest
+from fleetcast.base.spec import build, describe, kinds
 from fleetcast.cost.step import StepCost
 from fleetcast.policy import evict
 from fleetcast.scenario.caches import TIERS, tiers_of
@@ -36,6 +36,12 @@ def caching_table(
     found = tiers_of(pool.prefix_cache, f"{path}.prefix_cache")
     if found is None:
         return {"kind": "off"}
+    kind, known = found[0].get("kind") if isinstance(found[0], dict) else None, ("off", *kinds(evict))
+    if isinstance(kind, str) and ":" not in kind and kind not in known:
+        raise SpecError(
+            f"{path}.prefix_cache.kind", "is unknown", value=kind, limit=f"one of {', '.join(known)}, or 'module:Class'",
+            hint=closest(kind, known).capitalize(),
+        )  # fmt: skip
     policy = build(evict, found[0], f"{path}.prefix_cache", TIERS)
     return describe(policy) | {name: size for name in TIERS if (size := getattr(found[1], name))}
 
