@@ -39,8 +39,8 @@ def caching_table(
     kind, known = found[0].get("kind") if isinstance(found[0], dict) else None, ("off", *kinds(evict))
     if isinstance(kind, str) and ":" not in kind and kind not in known:
         raise SpecError(
-            f"{path}.prefix_cache.kind", "is unknown", value=kind, limit=f"one of {', '.join(known)}, or 'module:Class'",
-            hint=closest(kind, known).capitalize(),
+            f"{path}.prefix_cache.kind", "is unknown", value=kind,
+            limit=f"one of {', '.join(known)}, or 'module:Class'", hint=closest(kind, known).capitalize(),
         )  # fmt: skip
     policy = build(evict, found[0], f"{path}.prefix_cache", TIERS)
     return describe(policy) | {name: size for name in TIERS if (size := getattr(found[1], name))}
