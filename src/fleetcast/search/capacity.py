@@ -22,7 +22,8 @@ from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.plan import Plan, read_plan
 from fleetcast.scenario.workload.requests import Requests
 from fleetcast.search.candidates import fit_all
-from fleetcast.search.parallelism import MISSES, PARTS, SHORTEST, Hunt, search
+from fleetcast.search.hunt import PARTS, SHORTEST, Hunt
+from fleetcast.search.parallelism import MISSES, search
 from fleetcast.search.ranking import Axis, worst_ratio
 from fleetcast.search.space import spaces
 from fleetcast.sim.serving.completing import complete

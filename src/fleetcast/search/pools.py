@@ -33,9 +33,9 @@ from fleetcast.search.bounds import Floor, floor_of
 from fleetcast.search.candidates import Candidate, kept_apart, servers_of
 from fleetcast.search.capacity import FASTEST, bisect_rate, limited_and_timed
 from fleetcast.search.held import Equal, Held, Sizing
+from fleetcast.search.hunt import PARTS, SHORTEST, Hunt
 from fleetcast.search.layouts import places
 from fleetcast.search.pace import Pace, Traffic, pace
-from fleetcast.search.parallelism import PARTS, SHORTEST, Hunt
 from fleetcast.search.sizes import Sizes, Won, maximal, race
 from fleetcast.search.space import MOST, Space, enumerate_space, ways
 from fleetcast.sim.serving.provision import Taken, excess, limited, taken

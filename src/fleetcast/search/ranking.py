@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,11 +14,29 @@ from fleetcast.base.tables import lookup
 from fleetcast.scenario.outcome import UNITS, Outcome
 from fleetcast.scenario.plan import Plan, read_plan
 
-if TYPE_CHECKING:
-    from fleetcast.search.worth import Worth
-
 Axis = tuple[str, str, int]
 """(goal, metric path, sign): sign 1 = less is better, -1 = more is."""
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What one choice buys.
+
+    Attributes:
+        choice: e.g. "drafts", "fp8 weights", or a kind of device.
+        used: whether the best plan makes it.
+        other: the best plan within the SLO that does not (of a choice that the best plan does not make: that does);
+            None = there is none.
+    """
+
+    choice: str
+    used: bool
+    other: Outcome | None
+
+    def table(self) -> dict[str, Any]:
+        """Returns a row for JSON."""
+        other = None if self.other is None else {"plan": self.other.plan, "metrics": self.other.metrics}
+        return {"choice": self.choice, "used": self.used, "other": other}
 
 
 @dataclass(frozen=True)

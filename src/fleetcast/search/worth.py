@@ -9,38 +9,15 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.search.candidates import Candidate, bound
-from fleetcast.search.parallelism import Hunt
-from fleetcast.search.ranking import values
+from fleetcast.search.hunt import Hunt
+from fleetcast.search.ranking import Worth, values
 from fleetcast.sim.serving.world import simulate
 
 SPLIT, SPILL, DRAFTS, CLOCKS, NANO = "split phases", "spilling", "drafts", "lower clocks", "nano-batches"
 PREFIXES, TIERS, BALANCED = "a prefix cache", "tiers below the devices", "balanced experts"
-
-
-@dataclass(frozen=True)
-class Worth:
-    """What one choice buys.
-
-    Attributes:
-        choice: e.g. "drafts", "fp8 weights", or a kind of device.
-        used: whether the best plan makes it.
-        other: the best plan within the SLO that does not (of a choice that the best plan does not make: that does);
-            None = there is none.
-    """
-
-    choice: str
-    used: bool
-    other: Outcome | None
-
-    def table(self) -> dict[str, Any]:
-        """Returns a row for JSON."""
-        other = None if self.other is None else {"plan": self.other.plan, "metrics": self.other.metrics}
-        return {"choice": self.choice, "used": self.used, "other": other}
 
 
 def choices(c: Candidate) -> frozenset[str]:

@@ -9,8 +9,7 @@ from fleetcast.view.words import GOAL_METRIC, TIE, apart, difference, plan_name
 
 if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
-    from fleetcast.search.ranking import Ranking
-    from fleetcast.search.worth import Worth
+    from fleetcast.search.ranking import Ranking, Worth
 
 
 def worth_lines(ranking: Ranking) -> list[str]:
