@@ -165,8 +165,8 @@ def _conversations(arrivals: Arrivals, lengths_: Lengths, sessions_: Sessions, c
 
     found = sessions.converse(sessions_, count, arrivals.rate, seed, starts, lambda n: lengths(lengths_, n, seed))
     note = (
-        f"conversations of {sessions_.turns:g} turns on average, {sessions_.think:g} s apart: a prompt repeats all "
-        f"that was said, {found.prompt.mean():,.0f} tokens on average"
+        f"synthetic conversations of {sessions_.turns:g} turns on average, {sessions_.think:g} s apart: a prompt "
+        f"repeats all that was said, {found.prompt.mean():,.0f} tokens on average"
     )
     return replace(found, notes=(*found.notes, note))
 
