@@ -186,7 +186,7 @@ def measured() -> Record:
         system=5, claim=claim, paper=Paper(setting="silicon rows of Llama-3.1-8B in FP8 on one H200"),
         ours=Ours(
             value=tpot[True], unit="%",
-            spread=f"worst {worst:.0f} %; TTFT {ttft[True]:+.0f} % in the median, without a cache {ttft[False]:+.0f} %: "
+            spread=f"worst {worst:.0f} %; median TTFT {ttft[True]:+.0f} %, without a cache {ttft[False]:+.0f} %: "
             "some prompts were computed",
             setting=f"{len(found[True])} rows, shipped constants, nominal lengths, one prompt for all",
         ),
