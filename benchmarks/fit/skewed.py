@@ -106,7 +106,10 @@ def fit_balanced(frame: pd.DataFrame, dtype: str, chip: Chip, most: int = 3000) 
     weight = np.where(frame["moe_ep_size"] == 1, 2.0, 1.0)
     found = []
     for sharp in (1, 2, 4):
-        trial = lambda x, sharp=sharp: predict(frame, dtype, chip, Experts(sharp=sharp, **x), load)  # noqa: E731
+
+        def trial(x: dict[str, Any], sharp: int = sharp) -> Any:
+            return predict(frame, dtype, chip, Experts(sharp=sharp, **x), load)
+
         c = Experts(sharp=sharp, **fit(trial, RANGE, time, weight))
         found.append((error(predict(frame, dtype, chip, c, load), time)["median"], c))
     return min(found, key=lambda pair: pair[0])[1]
