@@ -27,13 +27,13 @@ POLICIES = {
 
 
 class ByHand:
-    """A user's policy without a rule: decodes, and begins the first prompt that fits, whole."""
+    """A user's policy without a rule: decodes, and begins the shortest prompt that fits, whole, out of turn."""
 
     kind = "by_hand"
 
     def compose(self, view):
         chosen = [(i.id, i.tokens) for i in view.partial] or [
-            (i.id, i.tokens) for i in view.waiting[:1] if i.blocks <= view.free
+            (i.id, i.tokens) for i in sorted(view.waiting, key=lambda i: i.tokens)[:1] if i.blocks <= view.free
         ]
         return Batch(tuple(chosen), decode=True)
 
@@ -147,6 +147,14 @@ def test_prefilled_tokens_are_the_prompts_and_what_eviction_made_again():
     assert roomy.preemptions == 0
     assert sum(i.prefill_tokens for i in roomy.iterations) == sum(len(p) for p, _ in asked)
     assert max(i.decodes + i.prefill_tokens for i in roomy.iterations) <= 24
+
+
+def test_a_request_that_only_fits_without_the_watermark_runs_alone():
+    e = engine(POLICIES["chunked"], 10, watermark=3)
+    large, small = e.submit([1] * 150, 10), e.submit([2] * 5, 3)
+    e.run()
+    assert (large.output, small.output) == (alone([1] * 150, 10, 50), alone([2] * 5, 3, 50))
+    assert small.first > large.end
 
 
 class Wrong:
