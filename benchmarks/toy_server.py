@@ -74,6 +74,8 @@ class Toy:
         fault = self.fault(asked)
         if fault.isdigit():
             return await _plain(writer, int(fault), {"error": {"message": f"toy fault {fault}"}})
+        if fault == "no model":
+            return await _plain(writer, 404, {"error": {"message": "The model does not exist"}})
         if fault == "no stream":
             return await _plain(writer, 200, {"choices": [{"text": "all at once"}]})
         self.now += 1
@@ -117,7 +119,8 @@ class Toy:
 
 
 FAULTS = (
-    "cut", "hang", "error", "garbage", "empty", "quiet end", "no usage", "dribble", "no stream", "401", "429", "503",
+    "cut", "hang", "error", "garbage", "empty", "quiet end", "no usage", "dribble", "no stream", "no model",
+    "401", "404", "429", "503",
 )  # fmt: skip
 """What `Toy.fault` may say; a number is an HTTP status."""
 
