@@ -82,8 +82,16 @@ def compare_view(
         inside = "" if row.covered is None else "yes" if row.covered else "no"
         rows.append((
             heading(row.metric), words.number(row.before, row.metric), words.number(row.after, row.metric),
-            "" if apart is None else f"{apart:+.1%}", words.interval_text(before, row.metric), inside,
+            "" if apart is None else f"{apart:+.1%}", _range(before, row.metric), inside,
         ))  # fmt: skip
     heads = ("", first, second, "Off by" if measured else "Change", "80 % interval", "Inside")
     table = rows_table(heads, rows, right=(1, 2, 3, 4))
     return Group(table, Text(), bullets("What it means", remarks))
+
+
+def _range(outcome: Outcome, path: str) -> str:
+    """The 80 % interval of a metric with its unit once: ``13.8 to 46.7 ms``."""
+    low, _, high = words.interval_text(outcome, path).partition(" to ")
+    if low.partition(" ")[2] == high.partition(" ")[2]:
+        low = low.partition(" ")[0]
+    return f"{low} to {high}" if high else ""
