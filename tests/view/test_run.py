@@ -38,6 +38,11 @@ pipeline_parallel = 1
 """
 
 
+@pytest.fixture(autouse=True)
+def wide(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "300")
+
+
 @pytest.fixture
 def file(tmp_path, monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
@@ -108,6 +113,12 @@ def test_json_and_failures_and_their_exit_code(file, capsys):
 def test_bad_input_exits_with_2(file, capsys, words, said):
     assert main(["run", str(file), *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_without_httpx_the_extra_is_named(file, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    assert main(["run", str(file), "--url", "http://127.0.0.1:9"]) == 2
+    assert "pip install 'fleetcast[run]'" in capsys.readouterr().err
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_run(file, tmp_path, capsys):

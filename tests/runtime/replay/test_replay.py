@@ -162,6 +162,13 @@ def test_slow_writers_and_servers_that_do_not_count(fault):
     assert done.outcome.metrics["failed"] == 0
 
 
+def test_a_sender_that_is_too_slow_says_so():
+    with serving(Toy(first=0.05, gap=0.001)) as url:
+        slow = run(url, progress=lambda *_: time.sleep(0.05)).outcome
+    assert slow.provenance["lag"] > 0.005
+    assert any("a part of what it measured" in note for note in slow.notes)
+
+
 def closed_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))

@@ -92,7 +92,7 @@ def replay(
     provenance = {
         "seed": seed, "requests": requests.digest(), "url": run.server.url, "model": run.server.model,
         "started": run.started, "speed": speed, "warmup": warmup, "prompts": "text" if server.text else "tokens",
-        "interrupted": interrupted,
+        "interrupted": interrupted, "lag": sum(run.lags) / len(run.lags) if run.lags else 0.0,
     }  # fmt: skip
     found = account.outcome(requests, answers, slo, plan, run.server, run.prompts, provenance)
     return Replay(found, tuple(account.row(a, requests) for a in answers), interrupted)
@@ -107,6 +107,7 @@ class _Run:
     ) -> None:  # fmt: skip
         self.requests, self.server, self.prompts, self.seed = requests, server, prompts, seed
         self.answers: list[Answer] = []
+        self.lags: list[float] = []
         self.started = ""
         self._progress, self._done, self._start = progress, 0, 0.0
         self._http: Any = None
@@ -121,10 +122,17 @@ class _Run:
             await self._warm(warmup)
             self.started = datetime.now(UTC).isoformat(timespec="seconds")
             self._start = time.perf_counter()
-            if self.requests.concurrency:
-                await pace.by_users(self.requests, self._send, self.answers, self._clock, self.seed)
-            else:
-                await pace.by_clock(self.requests, self._send, self.answers, self._clock)
+            watching = asyncio.create_task(pace.watch(self.lags, self._clock))
+            try:
+                await self._pace()
+            finally:
+                watching.cancel()
+
+    async def _pace(self) -> None:
+        if self.requests.concurrency:
+            await pace.by_users(self.requests, self._send, self.answers, self._clock, self.seed)
+        else:
+            await pace.by_clock(self.requests, self._send, self.answers, self._clock)
 
     def settled(self) -> list[Answer]:
         """Returns an answer per request, in order; of those never sent, one that says so."""

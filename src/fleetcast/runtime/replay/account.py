@@ -23,7 +23,7 @@ COLUMNS = (
     "request", "due_s", "sent_s", "ttft_s", "e2e_s", "prompt_tokens", "output_tokens", "events", "status", "detail",
 )  # fmt: skip
 LATE = 0.1
-"""Share of the mean TTFT above which the sender's own lateness is worth a warning."""
+"""Share of the mean TTFT above which the sender's own lateness, in sending or in reading, is worth a warning."""
 
 
 def row(answer: Answer, requests: Requests) -> tuple[Any, ...]:
@@ -47,7 +47,7 @@ def outcome(
         plan: what the scenario says about the plan; nothing here checks that the server runs it.
         server: who answered.
         prompts: what was sent.
-        provenance: where it comes from.
+        provenance: where it comes from, and ``lag``, s that the sender was late on average.
 
     Raises:
         Unsupported: no request was answered.
@@ -84,13 +84,13 @@ def outcome(
         verdict["met"] = False
     return Outcome(
         source="measured", metrics=metrics, intervals={}, slo=verdict, plan=plan,
-        notes=(*requests.notes, *_notes(requests, good, failed, stopped, prompts)),
+        notes=(*requests.notes, *_notes(requests, good, failed, stopped, prompts, float(provenance["lag"]))),
         provenance=dict(provenance) | {"failed": dict(failed), "stopped": stopped}, requests=served,
     )  # fmt: skip
 
 
 def _notes(
-    requests: Requests, good: Sequence[Answer], failed: Mapping[str, int], stopped: int, prompts: Prompts
+    requests: Requests, good: Sequence[Answer], failed: Mapping[str, int], stopped: int, prompts: Prompts, lag: float
 ) -> list[str]:
     """What a reader of the figures must know, in sentences."""
     notes = []
@@ -103,7 +103,9 @@ def _notes(
     late = np.array([a.sent - a.due for a in good])
     ttft = float(np.mean([a.first - a.sent for a in good]))
     text = f"requests left {show(float(late.mean()), 's')} after their time on average, at most {show(late.max(), 's')}"
-    notes.append(text + (": the sender was too slow for this load" if late.mean() > LATE * ttft else ""))
+    text += f"; answers were read {show(lag, 's')} late on average"
+    slow = max(float(late.mean()), lag) > LATE * ttft
+    notes.append(text + (": the sender was too slow for this load, and is a part of what it measured" if slow else ""))
     told = sum(a.output != a.chunks for a in good)
     if told:
         notes.append(

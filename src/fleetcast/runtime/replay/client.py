@@ -178,7 +178,7 @@ async def models(http: Any, server: Server) -> list[str]:
     try:
         response = await http.get(f"{server.url}/models", timeout=_CONNECT)
         rows = msgspec.json.decode(response.content)["data"] if response.status_code == 200 else []
-        return [row["id"] for row in rows if isinstance(row["id"], str)]
+        return [row["id"] for row in rows if isinstance(row["id"], str) and row["id"].isprintable()]
     except (httpx.HTTPError, msgspec.DecodeError, KeyError, TypeError):
         return []
 

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable
 from fleetcast.runtime.replay.stream import Answer
 from fleetcast.scenario.workload.requests import Requests
 
+BEAT = 0.02
+"""s between two looks at how late the sender is."""
 Send = Callable[[Answer], Awaitable[object]]
 """Sends the request of an answer and fills it in."""
 
@@ -63,6 +65,19 @@ async def by_users(
     async with asyncio.TaskGroup() as group:
         for first in range(min(requests.concurrency, len(requests))):
             group.create_task(user(first))
+
+
+async def watch(lags: list[float], clock: Callable[[], float]) -> None:
+    """Notes how late this process comes to what is due, until it is cancelled: so late it reads answers, too.
+
+    Args:
+        lags: s, one is added each `BEAT`.
+        clock: s since the start.
+    """
+    while True:
+        due = clock() + BEAT
+        await asyncio.sleep(BEAT)
+        lags.append(clock() - due)
 
 
 async def _run(send: Send, answer: Answer) -> None:
