@@ -164,8 +164,10 @@ def test_slow_writers_and_servers_that_do_not_count(fault):
 
 def test_a_sender_that_is_too_slow_says_so():
     with serving(Toy(first=0.05, gap=0.001)) as url:
-        slow = run(url, progress=lambda *_: time.sleep(0.05)).outcome
+        done = run(url, progress=lambda *_: time.sleep(0.05))
+    slow = done.outcome
     assert slow.provenance["lag"] > 0.005
+    assert max(row[2] - row[1] for row in done.rows) > 0.02, "sent is when it left, not when it should have"
     assert any("a part of what it measured" in note for note in slow.notes)
 
 
