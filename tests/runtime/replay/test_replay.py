@@ -61,8 +61,8 @@ def test_arrivals_keep_the_clock_and_speed_scales_it():
         slow = run(url, traffic(11, 0.05)).outcome
         fast = run(url, traffic(11, 0.05), speed=5.0).outcome
     for found, gap in ((slow, 0.05), (fast, 0.01)):
-        sent = found.requests.arrival - found.requests.arrival[0]
-        assert (sent >= np.arange(11) * gap - sent[0] - 0.02).all()
+        sent = found.requests.arrival
+        assert (sent >= np.arange(11) * gap - 0.001).all(), "never early"
         assert sent[-1] < 10 * gap + 2 * SLACK
     assert any("5 times as fast" in note for note in fast.notes)
     assert fast.provenance["requests"] != slow.provenance["requests"] == traffic(11, 0.05).digest()
@@ -101,7 +101,7 @@ def test_users_start_over_the_ramp_and_pause_as_simulated():
     with serving(Toy(first=0.0)) as url:
         done = run(url, q, seed=4)
     sent, e2e = ([row[k] for row in done.rows] for k in (2, 4))
-    assert sent[1] - sent[0] >= 0.095
+    assert sent[1] >= 0.099
     thought = q.thought(4)
     ends = [s + e for s, e in zip(sent, e2e, strict=True)]
     for i in range(2, 6):  # it followed some earlier answer by its own pause
