@@ -13,7 +13,7 @@ from typing import Any
 
 __all__ = [
     "advise", "best_pools", "check", "compare", "devices_needed", "load", "max_rate", "max_users", "measure", "plan",
-    "servers_under", "simulate",
+    "run", "servers_under", "simulate",
 ]  # fmt: skip
 
 _HOMES = {
@@ -27,6 +27,7 @@ _HOMES = {
     "max_users": "fleetcast.view.verbs",
     "measure": "fleetcast.view.verbs",
     "plan": "fleetcast.view.verbs",
+    "run": "fleetcast.view.verbs",
     "servers_under": "fleetcast.view.verbs",
     "simulate": "fleetcast.view.verbs",
 }

@@ -8,6 +8,7 @@ from fleetcast.view.verbs import max_rate as max_rate
 from fleetcast.view.verbs import max_users as max_users
 from fleetcast.view.verbs import measure as measure
 from fleetcast.view.verbs import plan as plan
+from fleetcast.view.verbs import run as run
 from fleetcast.view.verbs import servers_under as servers_under
 from fleetcast.view.verbs import simulate as simulate
 

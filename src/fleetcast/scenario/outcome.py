@@ -18,7 +18,7 @@ UNITS = {
     "ttft": "s", "tpot": "s", "e2e": "s", "throughput": "tokens/s", "goodput": "requests/s", "energy": "J",
     "cost": "$", "carbon": "g", "mfu": "", "mbu": "", "makespan": "s", "requests": "", "output_tokens": "",
     "prompt_tokens": "", "preemptions": "", "devices": "", "power": "W", "bytes": "B", "quality": "", "error": "",
-    "cached": "", "availability": "", "failures": "", "restarts": "", "restarted": "",
+    "cached": "", "failed": "", "availability": "", "failures": "", "restarts": "", "restarted": "",
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The command line: plan, simulate, advise, check, capacity, measure, export, catalog, examples, schema.
+"""The command line: plan, simulate, run, compare, advise, check, capacity, measure, export, catalog, examples, schema.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 ok, 1 infeasible, 2 bad input.
 """
@@ -60,7 +60,7 @@ def app() -> App:
         name="fleetcast", version=release, version_flags=["--version"], suppress_keyboard_interrupt=False,
         help="Forecast, plan and run AI workloads on any fleet, from phones to GPU clusters.",
     )  # fmt: skip
-    for command in (plan, simulate, advise, check, capacity, measure, export, catalog, examples, schema):
+    for command in (plan, simulate, run, compare, advise, check, capacity, measure, export, catalog, examples, schema):
         made.command(command)
     return made
 
@@ -127,6 +127,84 @@ def simulate(file: File, /, *, common: Common = DEFAULTS) -> int:
 
         if note := left_out(outcome.record):
             console.print(f"trace.json.gz holds {note}", style="dim")
+    return 0
+
+
+def run(
+    file: File,
+    /,
+    *,
+    url: str,
+    model: str = "",
+    speed: float = 1.0,
+    warmup: int = 3,
+    timeout: float = 600.0,
+    prompts: Literal["tokens", "text"] = "tokens",
+    ignore_eos: Annotated[bool, Parameter(negative=())] = False,
+    return_token_ids: Annotated[bool, Parameter(negative=())] = False,
+    key_env: str = "",
+    common: Common = DEFAULTS,
+) -> int:
+    """Replay the scenario's requests against a server that runs, and measure its answers.
+
+    Parameters
+    ----------
+    url:
+        Where the server is, e.g. http://127.0.0.1:8000; it must stream OpenAI's /v1/completions.
+    model:
+        Name to ask for; default the only one served, or the scenario's.
+    speed:
+        2 = requests come twice as fast.
+    warmup:
+        Requests sent before, which do not count.
+    timeout:
+        Seconds for a whole answer.
+    prompts:
+        "text" for servers that take no token ids.
+    ignore_eos:
+        Ask for answers of the full length (vLLM, SGLang, llama.cpp).
+    return_token_ids:
+        Ask for the tokens of answers, so that later turns repeat them (vLLM).
+    key_env:
+        Environment variable with the key; default OPENAI_API_KEY.
+    """
+    from fleetcast.view import measured
+
+    scenario = terminal.load(file, common)
+    if common.out is not None:
+        measured.check_folder(common.out)
+    with terminal.progress("requests", common) as step:
+        done = verbs.replay(
+            scenario, url, model=model, speed=speed, warmup=warmup, timeout=timeout, text=prompts == "text",
+            ignore_eos=ignore_eos, return_token_ids=return_token_ids, key_env=key_env, progress=step,
+        )  # fmt: skip
+    written = measured.write_run(common.out, done) if common.out is not None else []
+    if common.json:
+        terminal.print_json(done.outcome.table())
+    else:
+        console = terminal.screen()
+        console.print(measured.measured_view(scenario, done.outcome))
+        terminal.say_written(console, written)
+    if done.interrupted:
+        return INTERRUPTED
+    return 1 if done.outcome.metrics["failed"] else 0
+
+
+def compare(forecast: Path, measured: Path, /, *, common: Common = DEFAULTS) -> int:
+    """Say how far a forecast was off: two outcome.json files, of simulate and of run (or of two simulations)."""
+    from fleetcast.view import compare as apart
+
+    before, after = apart.read_outcome(forecast), apart.read_outcome(measured)
+    found = apart.compare(before, after)
+    told = apart.remarks(before, after, found)
+    table = {"differences": [row.table() for row in found], "remarks": told}
+
+    def view(_: int) -> Any:
+        from fleetcast.view.measured import compare_view
+
+        return compare_view(before, after, found, told)
+
+    terminal.answer(common, table, view)
     return 0
 
 

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from fleetcast.base.errors import SpecError
+from fleetcast.base.files import read_text
 from fleetcast.scenario.outcome import Outcome
+from fleetcast.view.words import TERMS, short
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,15 @@ class Difference:
     relative: float | None
     covered: bool | None
 
+    @property
+    def error(self) -> float | None:
+        """How far ``before``, as a forecast, is off ``after``, as what was measured: before / after - 1."""
+        return self.before / self.after - 1 if self.after else None
+
+    def table(self) -> dict[str, Any]:
+        """Returns a row for JSON."""
+        return asdict(self) | {"error": self.error}
+
 
 def compare(before: Outcome, after: Outcome) -> tuple[Difference, ...]:
     """Returns every metric that both outcomes have, in the order of the first."""
@@ -40,6 +54,67 @@ def compare(before: Outcome, after: Outcome) -> tuple[Difference, ...]:
         covered = None if interval is None else interval[0] <= other <= interval[1]
         found.append(Difference(path, value, other, other / value - 1 if value else None, covered))
     return tuple(found)
+
+
+def remarks(before: Outcome, after: Outcome, found: Sequence[Difference]) -> list[str]:
+    """Returns in sentences what the differences mean: how many intervals hold, what dominates, what is not alike."""
+    told = []
+    judged = [d for d in found if d.covered is not None]
+    if judged:
+        inside = sum(bool(d.covered) for d in judged)
+        told.append(f"{inside} of {len(judged)} values lie within the forecast's 80 % intervals.")
+    times = {k: v for k, v in before.breakdown.get("time", {}).items() if k not in ("idle", "down") and v and v > 0}
+    if times:
+        name, most = max(times.items(), key=lambda item: item[1])
+        share = most / sum(times.values())
+        told.append(f"Of the forecast's busy time {share:.0%} is {TERMS.get(name, name)}: look there first.")
+    ours, theirs = (o.provenance.get("requests") for o in (before, after))
+    if ours and theirs and ours != theirs:
+        told.append("The two had different requests: what differs is not the forecast's error alone.")
+    if after.provenance.get("interrupted"):
+        told.append("The second was stopped before its end: its counts are of a part of the requests.")
+    if failed := after.metrics.get("failed"):
+        told.append(f"{int(failed):,} requests of the second failed and are in none of its latencies.")
+    return told
+
+
+def read_outcome(path: str | Path) -> Outcome:
+    """Returns the outcome of an outcome.json, as ``simulate`` and ``run`` write it with --out or --json.
+
+    Raises:
+        SpecError: not a file, not JSON, or JSON of something else.
+    """
+    what = 'an outcome.json of "fleetcast simulate" or "fleetcast run"'
+    try:
+        table = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise SpecError(str(path), f"is not JSON: {error}", limit=what, hint="Write one: --out FOLDER") from None
+    if isinstance(table, dict) and "frontier" in table:
+        hint = 'Simulate its plan: "fleetcast simulate FOLDER/plan.toml --out FOLDER"'
+        raise SpecError(str(path), "holds a ranking of plans, not one outcome", limit=what, hint=hint)
+    parts: Mapping[str, Any] = table if isinstance(table, dict) else {}
+    tables = [parts.get(name, {}) for name in ("metrics", "intervals", "slo", "plan", "breakdown", "provenance")]
+    metrics, intervals, slo, plan, breakdown, provenance = tables
+    rows = intervals.values() if isinstance(intervals, dict) else ()
+    good = (
+        parts.get("source") in ("simulated", "measured")
+        and all(isinstance(part, dict) for part in (*tables, *(breakdown.values() if breakdown else ())))
+        and metrics
+        and all(isinstance(row, list) and len(row) == 2 for row in rows)
+    )
+    if not good:
+        raise SpecError(str(path), "is no outcome", limit=what, hint="Write one: --out FOLDER")
+    known = {k: (v[0], v[1]) for k, v in intervals.items() if all(isinstance(x, int | float) for x in v)}
+    return Outcome(
+        source=parts["source"], metrics=metrics, intervals=known, slo=slo, plan=plan, breakdown=breakdown,
+        notes=tuple(map(str, parts.get("notes") or ())), provenance=provenance,
+    )  # fmt: skip
+
+
+def heading(metric: str) -> str:
+    """Returns a metric's name for people."""
+    name = short(metric).replace("_", " ")
+    return name if "." in metric else name.capitalize()
 
 
 def _flat(metrics: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -98,22 +98,13 @@ def _ranked(scenario: Scenario, ranking: Ranking, best: Outcome, width: int) -> 
 def outcome_view(scenario: Scenario, outcome: Outcome, width: int) -> RenderableType:
     """Returns one outcome: latencies, the rest of the metrics, where time and energy went, notes."""
     head = Text.assemble((words.plan_name(outcome.plan), "bold"), f", {words.policy_name(outcome.plan)}")
-    latency = Table(
-        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0), header_style="dim"
-    )
-    for name in ("", "mean", "p50", "p90", "p99", "p99, 80 % interval", "limit"):
-        latency.add_column(name, justify="right" if name else "left", no_wrap=True)
-    limits = {c["metric"]: c for c in outcome.slo.get("checks", ())}
-    for key in ("ttft", "tpot", "e2e"):
-        cells = [bare(f"{key}.{s}")(outcome) for s in ("mean", "p50", "p90", "p99")]
-        latency.add_row(key.upper(), *cells, words.interval_text(outcome, f"{key}.p99"), _limits_cell(key, limits))
     parts: list[RenderableType] = [
         Text(words.question(scenario, goals=False), style="dim"),
         Text(),
         head,
         Text(setup(scenario, outcome.plan), style="dim"),
         Text(),
-        latency,
+        latency_table(outcome),
         Text(),
     ]
     parts += [_pairs(outcome, width), Text()]
@@ -127,6 +118,23 @@ def outcome_view(scenario: Scenario, outcome: Outcome, width: int) -> Renderable
     if outcome.notes:
         parts.append(bullets("Taken as given", outcome.notes, dim=True))
     return Group(*parts)
+
+
+def latency_table(outcome: Outcome) -> Table:
+    """Returns TTFT, TPOT and E2E: mean, percentiles, the interval of the last where it has one, the limits."""
+    latency = Table(
+        box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0), header_style="dim"
+    )
+    sure = [words.interval_text(outcome, f"{key}.p99") for key in ("ttft", "tpot", "e2e")]
+    intervals = ("p99, 80 % interval",) if any(sure) else ()
+    for name in ("", "mean", "p50", "p90", "p99", *intervals, "limit"):
+        latency.add_column(name, justify="right" if name else "left", no_wrap=True)
+    limits = {c["metric"]: c for c in outcome.slo.get("checks", ())}
+    for key, interval in zip(("ttft", "tpot", "e2e"), sure, strict=True):
+        cells = [bare(f"{key}.{s}")(outcome) for s in ("mean", "p50", "p90", "p99")]
+        shown = (interval,) if intervals else ()
+        latency.add_row(key.upper(), *cells, *shown, _limits_cell(key, limits))
+    return latency
 
 
 def held_view(scenario: Scenario, held: Load | Users, width: int) -> RenderableType:

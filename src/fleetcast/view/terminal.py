@@ -31,7 +31,7 @@ class Common:
     json: Annotated[bool, Parameter(negative=())] = False
     "Print one JSON object instead of tables."
     out: Path | None = None
-    "plan, simulate: folder for plan.toml, report.html, outcome.json; others: file for what would be printed."
+    "plan, simulate, run: folder for outcome.json and what goes with it; others: file for what would be printed."
     seed: int | None = None
     "Seed of every random stream, instead of the scenario's."
 

@@ -17,6 +17,7 @@ from fleetcast.scenario.load import Scenario
 
 if TYPE_CHECKING:
     from fleetcast.runtime.measure import Profile
+    from fleetcast.runtime.replay import Replay
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.scenario.plan import Plan
     from fleetcast.search.advice.advisor import Advice
@@ -197,6 +198,67 @@ def measure(device: str = "cpu", *, progress: Progress | None = None) -> Profile
     from fleetcast.runtime.measure import measure as run
 
     return run(device, progress=progress)
+
+
+def run(source: Source, url: str, **settings: Any) -> Outcome:
+    """Returns what a server that runs at ``url`` makes of the scenario's requests: measured, not simulated.
+
+    Args:
+        source: a Scenario or what `load` takes; its traffic is replayed, its SLO judged. Fleet and plan are not read.
+        url: of a server that streams OpenAI's ``/v1/completions``, e.g. "http://127.0.0.1:8000".
+        settings: the other arguments of `replay`.
+
+    Raises:
+        SpecError: the server cannot be measured, or anything in the scenario that cannot be.
+        MissingExtra: httpx is absent.
+        Unsupported: no request was answered.
+    """
+    return replay(source, url, **settings).outcome
+
+
+def replay(
+    source: Source, url: str, *, model: str = "", speed: float = 1.0, warmup: int = 3, timeout: float = 600.0,
+    text: bool = False, ignore_eos: bool = False, return_token_ids: bool = False, key_env: str = "",
+    seed: int | None = None, progress: Progress | None = None,
+) -> Replay:  # fmt: skip
+    """Returns a run's outcome and, of each request, what became of it.
+
+    Args:
+        source: a Scenario or what `load` takes.
+        url: of the server.
+        model: what to ask for; "" = the only one served, or the scenario's.
+        speed: 2 = requests come twice as fast.
+        warmup: requests sent before, which do not count.
+        timeout: s for a whole answer.
+        text: send prompts as text, for servers that take no token ids.
+        ignore_eos: ask for answers of the full length; not every server knows it.
+        return_token_ids: ask for the tokens of answers, so that later turns repeat them; not every server knows it.
+        key_env: environment variable with the key; "" = OPENAI_API_KEY, which may be unset.
+        seed: instead of the scenario's.
+        progress: called as requests are settled.
+
+    Raises:
+        SpecError: the server cannot be measured, or anything in the scenario that cannot be.
+        MissingExtra: httpx is absent.
+        Unsupported: no request was answered, or a scenario with exits.
+    """
+    from fleetcast.runtime import replay as real
+    from fleetcast.scenario.workload.arrivals import traffic
+
+    scenario = load(source, seed=seed)
+    if scenario.workload.exits is not None or scenario.slo.quality is not None:
+        raise Unsupported(
+            "workload.exits, slo.quality: a server's answers are timed, not judged", "Leave exits and quality out"
+        )
+    fields = {"ignore_eos": ignore_eos, "return_token_ids": return_token_ids}
+    server = real.Server(
+        real.address(url), model, real.key_of(key_env), timeout, text, {k: v for k, v in fields.items() if v}
+    )
+    requests = traffic(scenario.workload, seed=scenario.seed, folder=scenario.folder)
+    return real.replay(
+        requests, server, slo=scenario.slo, plan=scenario.plan.table(), model=scenario.workload.model, speed=speed,
+        warmup=warmup, seed=scenario.seed, progress=progress,
+    )  # fmt: skip
 
 
 def advise(source: Source, *, seed: int | None = None) -> list[Advice]:

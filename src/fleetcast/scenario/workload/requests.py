@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fleetcast.base.errors import SpecError
+from fleetcast.base.rng import rng
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -83,6 +84,23 @@ class Requests:
         if not (factor > 0 and np.isfinite(factor)):
             raise ValueError(f"speed_up must be above 0, not {factor}")
         return self if factor == 1 else replace(self, arrival=self.arrival / factor)
+
+    def starts(self) -> NDArray[np.float64]:
+        """Returns when each request comes, s: its arrival; of a closed loop, the users' first ones over its ramp."""
+        times = self.arrival.copy()
+        users = min(self.concurrency, len(self))
+        if users:
+            times[:users] = self.ramp / users * np.arange(users)
+        return times
+
+    def thought(self, seed: int) -> NDArray[np.float64]:
+        """Returns how long (s) the user of a closed loop thinks before each request; exponential, 0 without ``think``.
+
+        Each entry depends on its own request alone, so a part of the requests behaves as it does in the whole.
+        """
+        if not self.think:
+            return np.zeros(len(self))
+        return rng(seed, "think").exponential(self.think, len(self))
 
     def digest(self) -> str:
         """Returns 16 hexadecimal digits of the columns; name and notes do not count."""

@@ -24,7 +24,6 @@ from fleetcast.sim.serving.routing import (
     pauses,
     speeds,
     split_roles,
-    starts,
     transfers,
     with_counts,
 )
@@ -41,7 +40,7 @@ def run(
     q = state.requests
     items = [
         Request(i, a, p, o)
-        for i, (a, p, o) in enumerate(zip(starts(state).tolist(), q.prompt.tolist(), q.output.tolist(), strict=True))
+        for i, (a, p, o) in enumerate(zip(q.starts().tolist(), q.prompt.tolist(), q.output.tolist(), strict=True))
     ]
     caches = [state.caches(s) for s in servers]
     replicas = [Replica(s, passes_of(s, q).tolist(), lanes) for s, lanes in zip(servers, caches, strict=True)]

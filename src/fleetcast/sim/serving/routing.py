@@ -102,16 +102,6 @@ def speeds(servers: Sequence[Server]) -> NDArray[np.float64]:
     return np.asarray(found / found.max())
 
 
-def starts(state: Setting) -> NDArray[np.float64]:
-    """Returns the arrivals (s) to run with: those of the trace, or a closed loop's users starting over its ramp."""
-    q = state.requests
-    arrival = q.arrival.copy()
-    users = min(q.concurrency, len(q))
-    if users:
-        arrival[:users] = q.ramp / users * np.arange(users)
-    return arrival
-
-
 def pauses(state: Setting, servers: Sequence[Server]) -> NDArray[np.float64]:
     """Returns how long (s) after an answer each request of a closed loop reaches the engine.
 
@@ -120,9 +110,7 @@ def pauses(state: Setting, servers: Sequence[Server]) -> NDArray[np.float64]:
     """
     q = state.requests
     api = np.mean([s.cost.api + s.cost.api_token * q.prompt for s in servers], axis=0)
-    if q.think:
-        api = api + rng(state.scenario.seed, "think").exponential(q.think, len(q))
-    return np.asarray(api)
+    return np.asarray(api + q.thought(state.scenario.seed))
 
 
 def assign(policy: Any, state: Setting, weights: NDArray[np.float64]) -> NDArray[np.int32]:

@@ -15,12 +15,12 @@ from fleetcast.cost.intervals import intervals
 from fleetcast.policy import memory, order
 from fleetcast.policy import route as routes
 from fleetcast.scenario.fleet.failures import Downtime
+from fleetcast.scenario.latencies import goodput, latency
 from fleetcast.scenario.objective import judge
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.outcome import Requests as Served
 from fleetcast.scenario.plan import ROLES, Plan, pool_label
 from fleetcast.sim.serving import account, failing, kernel, reference
-from fleetcast.sim.serving.latencies import goodput, latency
 from fleetcast.sim.serving.prefixes import TIERS
 from fleetcast.sim.serving.provision import limited, shares, taken
 from fleetcast.sim.serving.routing import (
@@ -31,7 +31,6 @@ from fleetcast.sim.serving.routing import (
     pauses,
     speeds,
     split_roles,
-    starts,
     transfers,
     with_counts,
 )
@@ -96,7 +95,7 @@ def _run_kernel(
     """Runs the compiled loop."""
     requests = state.requests
     n = len(requests)
-    shared = kernel.Requests(starts(state), requests.prompt, requests.output)
+    shared = kernel.Requests(requests.starts(), requests.prompt, requests.output)
     moving = type(policy) is routes.SplitPhases
     if moving or downs:
         shared.moving()

@@ -1,4 +1,4 @@
-"""Latencies of served requests: means, percentiles, and how many met every limit."""
+"""Latencies of answered requests, simulated or measured: means, percentiles, and how many met every limit."""
 
 from __future__ import annotations
 

@@ -1,0 +1,97 @@
+"""What a run against a server shows and leaves behind, and how a forecast compares with it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from fleetcast.base.files import check_writable, write_atomic
+from fleetcast.runtime.replay.account import COLUMNS
+from fleetcast.view import words
+from fleetcast.view.compare import Difference, heading
+from fleetcast.view.outputs import to_json
+from fleetcast.view.tables import bullets, latency_table, rows_table
+
+if TYPE_CHECKING:
+    from fleetcast.runtime.replay import Replay
+    from fleetcast.scenario.load import Scenario
+    from fleetcast.scenario.outcome import Outcome
+
+_TABLE, _COLUMNS = "outcome.json", "requests.csv"
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses, before a run, a folder that its files could not be written to.
+
+    Raises:
+        SpecError: it cannot be made or written.
+    """
+    for name in (_TABLE, _COLUMNS):
+        check_writable(folder / name)
+
+
+def write_run(folder: Path, done: Replay) -> list[Path]:
+    """Writes a run's outcome.json, and requests.csv with a row per request, failed ones too; returns their paths."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    rows.writerows(done.rows)
+    return [
+        write_atomic(folder / _TABLE, to_json(done.outcome.table())),
+        write_atomic(folder / _COLUMNS, text.getvalue()),
+    ]
+
+
+def measured_view(scenario: Scenario, outcome: Outcome) -> RenderableType:
+    """Returns what was measured: whom it was asked of, latencies, rates, what failed, notes."""
+    known = outcome.provenance
+    metrics, failed = outcome.metrics, int(outcome.metrics["failed"])
+    rows = [("throughput", "Throughput"), ("goodput", "Goodput"), ("makespan", "Time span")]
+    rates = "   ".join(f"{name} {words.metric(outcome, path)}" for path, name in rows)
+    count = f"{int(metrics['requests']):,} requests answered, {int(metrics['output_tokens']):,} tokens"
+    if "cached" in metrics:
+        rates += f"   From the prefix cache {words.metric(outcome, 'cached')}"
+    reasons = ", ".join(f"{n} {status}" for status, n in known["failed"].items())
+    parts: list[RenderableType] = [
+        Text(words.question(scenario, goals=False, fleet=False), style="dim"), Text(),
+        Text.assemble("Measured: ", (str(known["model"]), "bold"), f" at {known['url']}"),
+        Text(count), *([Text(f"{failed:,} failed: {reasons}", style="bold red")] if failed else []),
+        *([Text(f"Stopped before {known['stopped']:,} others", style="bold red")] if known["interrupted"] else []),
+        Text(), latency_table(outcome), Text(), Text(rates), Text(),
+    ]  # fmt: skip
+    if outcome.notes:
+        parts.append(bullets("To know", outcome.notes, dim=True))
+    return Group(*parts)
+
+
+def compare_view(
+    before: Outcome, after: Outcome, found: Sequence[Difference], remarks: Sequence[str]
+) -> RenderableType:
+    """Returns a row per metric: both values, how far apart, and whether the forecast's interval holds the second."""
+    measured = after.source == "measured"
+    first, second = ("Forecast", "Measured") if measured else ("First", "Second")
+    rows = []
+    for row in found:
+        apart = row.error if measured else row.relative
+        inside = "" if row.covered is None else "yes" if row.covered else "no"
+        rows.append((
+            heading(row.metric), words.number(row.before, row.metric), words.number(row.after, row.metric),
+            "" if apart is None else f"{apart:+.1%}", _range(before, row.metric), inside,
+        ))  # fmt: skip
+    heads = ("", first, second, "Off by" if measured else "Change", "80 % interval", "Inside")
+    table = rows_table(heads, rows, right=(1, 2, 3, 4))
+    return Group(table, Text(), bullets("What it means", remarks))
+
+
+def _range(outcome: Outcome, path: str) -> str:
+    """The 80 % interval of a metric with its unit once: ``13.8 to 46.7 ms``."""
+    low, _, high = words.interval_text(outcome, path).partition(" to ")
+    if low.partition(" ")[2] == high.partition(" ")[2]:
+        low = low.partition(" ")[0]
+    return f"{low} to {high}" if high else ""
