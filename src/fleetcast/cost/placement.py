@@ -92,13 +92,6 @@ def busiest_rank(load: ExpertLoad, ranks: int, placement: str = "contiguous") ->
     return Busiest(rows / POINTS, touched, read.mean(axis=0), load.top_k / ranks)
 
 
-def busiest_expert(chosen: Array, tokens: Array) -> Array:
-    """Returns the expected rows of a layer's busiest expert, float64[n], for tokens from 1."""
-    t = tokens[:, None]
-    second, third = _moments(chosen)
-    return _largest(t * chosen, t * second, t * third, tokens)
-
-
 def busiest_of(chosen: Array, ranks: int, where: NDArray[np.int64], tokens: Array) -> tuple[Array, Array, Array]:
     """Returns, for one layer, expectations of what a rank has to do.
 
