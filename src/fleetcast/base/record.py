@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+ITERATIONS = ("decode", "prefill", "mixed")
+"""Kinds of a serving engine's iterations, simulated or run."""
+
+
 @dataclass(frozen=True)
 class Record:
     """Columns of equal length n, rows in the order they were logged.

@@ -11,8 +11,6 @@ from fleetcast.base.errors import Infeasible, PolicyError, SpecError, Unsupporte
 from fleetcast.policy import batch, memory, order
 from fleetcast.policy.batch import Batch
 from fleetcast.runtime.llm import Engine, Sampling
-from fleetcast.runtime.llm.engine import WHATS
-from fleetcast.sim.serving import world as simulated
 from fleetcast.sim.serving.lanes import Request as Simulated
 from fleetcast.sim.serving.stepwise import Replica
 from tests.runtime.llm.echo import Echo, alone, logits_of
@@ -99,10 +97,6 @@ def test_iterations_are_those_of_the_simulated_world(kind, ranking, watermark):
     assert (e.preemptions, e.admissions) == (replica.preemptions, replica.admissions)
     assert e.preemptions > 0 or EVERY[kind] in (POLICIES["orca"], POLICIES["static"]), "the case must evict"
     assert replica.completed == len(asked)
-
-
-def test_kinds_of_iteration_are_named_as_in_the_simulated_world():
-    assert WHATS == simulated.WHATS
 
 
 @given(

@@ -17,15 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetcast.base.errors import Infeasible, PolicyError, SpecError, Unsupported
-from fleetcast.base.record import Record
+from fleetcast.base.record import ITERATIONS, Record
 from fleetcast.policy import batch as batches
 from fleetcast.policy import memory as memories
 from fleetcast.policy import order as orders
 from fleetcast.runtime.llm.paging import Blocks, blocks_of
 from fleetcast.runtime.llm.sampling import Choice, Sampler, Sampling
-
-WHATS = ("decode", "prefill", "mixed")
-"""Kinds of iteration, as the simulated serving world names them."""
 
 
 class Piece(NamedTuple):
@@ -262,7 +259,7 @@ class Engine:
             items=np.array([i.decodes + i.prefills for i in rows], np.int64),
             level=np.array([i.blocks / self.blocks.count for i in rows], np.float64),
             resources=("engine",),
-            whats=WHATS,
+            whats=ITERATIONS,
         )
 
     def _claim(self, r: Request) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fleetcast.base.record import Record
+from fleetcast.base.record import ITERATIONS, Record
 from fleetcast.base.rng import rng
 from fleetcast.base.spec import build
 from fleetcast.cost.intervals import intervals
@@ -36,7 +36,6 @@ from fleetcast.sim.serving.routing import (
 )
 from fleetcast.sim.serving.setting import Server, Setting
 
-WHATS = ("decode", "prefill", "mixed")
 Floats = NDArray[np.float64]
 
 
@@ -381,5 +380,5 @@ def _record(reports: Sequence[dict[str, Any]], names: Sequence[str], servers: Se
     time, duration, resource, what, count, items, level = arrays
     return Record(
         time=time, duration=duration, resource=resource, what=what, count=count, items=items, level=level,
-        resources=tuple(names), whats=WHATS,
+        resources=tuple(names), whats=ITERATIONS,
     )  # fmt: skip
