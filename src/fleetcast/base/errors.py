@@ -80,10 +80,15 @@ class MissingExtra(FleetcastError):
         super().__init__(f"{package} is not installed; run: pip install 'fleetcast[{extra}]'")
 
 
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Returns the known word closest to ``word``, or "" where none is near."""
+    return next(iter(difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)), "")
+
+
 def closest(word: str, known: Iterable[str]) -> str:
-    """Returns "did you mean 'x'?" for the known word closest to ``word``, or ""."""
-    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"did you mean '{match[0]}'?" if match else ""
+    """Returns "Did you mean 'x'?" for the known word closest to ``word``, or ""."""
+    near = nearest(word, known)
+    return f"Did you mean '{near}'?" if near else ""
 
 
 def _short(value: object) -> str:

@@ -142,7 +142,7 @@ def _refuse_unknown(data: Mapping[str, Any], known: Collection[str], path: str) 
             near = closest(str(key), known)
             raise SpecError(
                 f"{path}.{key}".lstrip("."), "is not a key here",
-                limit=f"known keys: {', '.join(known)}" if known else "it takes none", hint=near.capitalize(),
+                limit=f"known keys: {', '.join(known)}" if known else "it takes none", hint=near,
             )  # fmt: skip
 
 
@@ -253,7 +253,7 @@ def _find(namespace: ModuleType, kind: str, path: str) -> type:
         return found
     raise SpecError(
         f"{path}.kind", "is unknown", value=kind,
-        limit=f"one of {', '.join(known)}, or 'module:Class'", hint=closest(kind, known).capitalize(),
+        limit=f"one of {', '.join(known)}, or 'module:Class'", hint=closest(kind, known),
     )  # fmt: skip
 
 

@@ -147,5 +147,5 @@ def engine(name: str, path: str = "plan.engine") -> Engine:
                 return msgspec.structs.replace(profile, overlap=False) if old else profile
     raise SpecError(
         path, "is unknown", value=name, limit=f"one of {', '.join(known)}, or an engine with its version",
-        hint=closest(wanted, known).capitalize(),
+        hint=closest(wanted, known),
     )  # fmt: skip

@@ -110,7 +110,7 @@ def _convert(table: Any, name: str, folder: Path, seed: int | None) -> Scenario:
                 str(key),
                 "is not a part of a scenario",
                 limit=f"parts: {', '.join(PARTS)}",
-                hint=near.capitalize(),
+                hint=near,
             )
     parts = {key: table.get(key, {}) for key in ("fleet", "workload", "slo", "objective", "plan")}
     for key, value in parts.items():
@@ -146,7 +146,7 @@ def _check_kind(workload: dict[str, Any]) -> None:
     if kind not in KINDS:
         raise SpecError(
             "workload.kind", "is unknown", value=kind, limit=f"one of {', '.join(KINDS)}",
-            hint=closest(str(kind), KINDS).capitalize(),
+            hint=closest(str(kind), KINDS),
         )  # fmt: skip
     if kind != "serving":
         raise Unsupported(

@@ -99,7 +99,7 @@ class Objective(Spec):
                     where = f"'{goal}' belongs under {other}" if goal in (MINIMIZE | MAXIMIZE) else ""
                     raise SpecError(
                         f"objective.{key}", "is unknown", value=goal, limit=f"one of {', '.join(known)}",
-                        hint=where or closest(goal, known).capitalize(),
+                        hint=where or closest(goal, known),
                     )  # fmt: skip
                 found.append((goal, known[goal], sign))
         return tuple(found) or (("cost", "cost", 1),)

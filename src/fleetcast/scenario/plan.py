@@ -236,7 +236,7 @@ def read_plan(table: Table, path: str = "plan") -> Plan:
         near = closest(key, ["pools", "route", "phases", "cascade", "power"])
         raise SpecError(
             f"{path}.{key}", "stands beside plan.pools", limit="use flat keys or [[plan.pools]], not both",
-            hint=near.capitalize() or "Move the key into each [[plan.pools]] table",
+            hint=near or "Move the key into each [[plan.pools]] table",
         )  # fmt: skip
     if pools is None:
         rows, places = [table], [path]
@@ -266,7 +266,7 @@ def _phases(asked: Any, pools: int, path: str) -> str | tuple[str, ...] | None:
         if way not in PHASES:
             raise SpecError(
                 f"{path}.phases", "is unknown", value=way, limit=f"one of {', '.join(PHASES)}, or a list of them",
-                hint=closest(str(way), PHASES).capitalize(),
+                hint=closest(str(way), PHASES),
             )  # fmt: skip
     if pools > 1:
         raise SpecError(
@@ -317,7 +317,7 @@ def _check_pool(pool: Pool, path: str) -> None:
             if value not in known:
                 raise SpecError(
                     f"{path}.{name}", "is unknown", value=value,
-                    limit=f"one of {', '.join(known)}", hint=closest(value, known).capitalize(),
+                    limit=f"one of {', '.join(known)}", hint=closest(value, known),
                 )  # fmt: skip
 
 

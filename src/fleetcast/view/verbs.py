@@ -372,5 +372,5 @@ def example(name: str) -> Path:
         return known[name]
     raise SpecError(
         name, "is neither a file nor an example", limit=f"examples: {', '.join(known)}",
-        hint=closest(name, known).capitalize() or "Check the path",
+        hint=closest(name, known) or "Check the path",
     )  # fmt: skip

@@ -90,7 +90,7 @@ def nano_of(value: Any, path: str = "plan.overlap") -> Nano | None:
     if kind not in OVERLAPS:
         raise SpecError(
             f"{path}.kind" if isinstance(value, Mapping) else path, "is unknown", value=kind,
-            limit=f"one of {', '.join(OVERLAPS)}", hint=closest(str(kind), OVERLAPS).capitalize(),
+            limit=f"one of {', '.join(OVERLAPS)}", hint=closest(str(kind), OVERLAPS),
         )  # fmt: skip
     if kind == "none":
         if table:

@@ -199,7 +199,7 @@ def chosen(wanted: str, served: list[str], url: str, scenario: str) -> str:
     raise SpecError(
         "model", f"is not served at {url}" if wanted else f"is to be chosen: {url} serves several",
         value=wanted or None, limit=f"one of {shown}",
-        hint=(closest(wanted, served).capitalize() if wanted else "") or "Name one: --model NAME",
+        hint=(closest(wanted, served) if wanted else "") or "Name one: --model NAME",
     )  # fmt: skip
 
 

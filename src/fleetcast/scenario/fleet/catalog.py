@@ -170,5 +170,5 @@ def _unknown(name: str, path: str, what: str, rows: Iterable[Device | Link]) -> 
     near = closest(spelled, names)
     return SpecError(
         path, f"is not a {what} of the catalogue", value=name,
-        limit=f"see them with: fleetcast catalog {what}s", hint=near.capitalize(),
+        limit=f"see them with: fleetcast catalog {what}s", hint=near,
     )  # fmt: skip

@@ -131,7 +131,7 @@ def signal(grid: str | float, base: Path | None = None, path: str = "fleet.grid"
         raise SpecError(
             path, "is not a packaged grid", value=grid,
             limit='a grid such as PJM or germany, a CSV file, or "400 g/kWh"',
-            hint=closest(key, known).capitalize(),
+            hint=closest(key, known),
         )  # fmt: skip
     return found
 
@@ -157,7 +157,7 @@ def price(asked: str | float, device: Device, base: Path | None = None, path: st
     if key not in _PRICES:
         raise SpecError(
             path, "is not a price", value=asked, limit=f'"2.50 $/h", {", ".join(_PRICES)}, or a CSV file',
-            hint=closest(key, _PRICES).capitalize(),
+            hint=closest(key, _PRICES),
         )  # fmt: skip
     value, source, date = (
         (device.spot_price, device.spot_source, device.spot_date) if key == "spot"

@@ -119,7 +119,7 @@ class Tree:
                 )  # fmt: skip
             raise SpecError(
                 path, "is not a group of the fleet", value=name,
-                limit=f"groups: {', '.join(names[:12])}", hint=closest(name, names).capitalize(),
+                limit=f"groups: {', '.join(names[:12])}", hint=closest(name, names),
             )  # fmt: skip
         return self.groups[names.index(name)]
 

@@ -181,7 +181,7 @@ def arrival_times(arrivals: Arrivals, count: int, seed: int) -> NDArray[np.float
     if arrivals.kind not in _KINDS:
         raise SpecError(
             f"{path}.kind", "is unknown", value=arrivals.kind, limit=f"one of {', '.join(_KINDS)}",
-            hint=closest(arrivals.kind, _KINDS).capitalize(),
+            hint=closest(arrivals.kind, _KINDS),
         )  # fmt: skip
     closed = arrivals.kind == "closed"
     for name, owners in _OWNERS.items():
@@ -230,7 +230,7 @@ def lengths(spec: Lengths, count: int, seed: int, users: int = 0) -> tuple[NDArr
     if spec.kind not in kinds:
         raise SpecError(
             "workload.lengths.kind", "is unknown", value=spec.kind, limit="fixed or lognormal",
-            hint=closest(spec.kind, kinds).capitalize(),
+            hint=closest(spec.kind, kinds),
         )  # fmt: skip
     if spec.spread is not None and spec.kind != "fixed":
         raise SpecError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from fleetcast.base.errors import SpecError, closest
+from fleetcast.base.errors import SpecError, nearest
 from fleetcast.scenario.workload.requests import Requests, requests
 
 if TYPE_CHECKING:
@@ -177,10 +177,8 @@ def _wanted(format_: Format) -> dict[str, str]:
 def _near(missing: str, present: Sequence[str]) -> str:
     """A hint where a present column is nearly the missing one."""
     by_lower = {p.strip().lower(): p for p in present}
-    if closest(missing.lower(), by_lower):
-        found = re.search(r"'(.*)'", closest(missing.lower(), by_lower))
-        return f"Did you mean {missing} by '{by_lower[found[1]] if found else ''}'?"
-    return ""
+    near = nearest(missing.lower(), by_lower)
+    return f"Did you mean {missing} by '{by_lower[near]}'?" if near else ""
 
 
 def _is_number(text: str) -> bool:

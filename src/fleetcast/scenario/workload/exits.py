@@ -79,7 +79,7 @@ def exits_of(given: str | Sequence[Exit], model: Model, path: str = "workload.ex
             raise SpecError(
                 path, "is not a familial model of the catalogue", value=given,
                 limit=f"one of {', '.join(known)}, or a list of {{ layers, quality }}",
-                hint=closest(given, known).capitalize(),
+                hint=closest(given, known),
             )  # fmt: skip
         if known[given].trunk != model.id:
             raise SpecError(

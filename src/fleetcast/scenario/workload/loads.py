@@ -170,7 +170,7 @@ def read_loads(file: Path, layers: int, experts: int, top_k: int, path: str = "w
         if name not in COLUMNS:
             raise SpecError(
                 path, f"has a column {name!r}", value=file.name, limit=f"columns {', '.join(COLUMNS)}",
-                hint=closest(name, COLUMNS).capitalize() or "Put the line layer,expert,load first",
+                hint=closest(name, COLUMNS) or "Put the line layer,expert,load first",
             )  # fmt: skip
     for name in COLUMNS[1:]:
         if name not in head:

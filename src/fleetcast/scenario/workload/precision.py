@@ -133,7 +133,7 @@ def as_engine(dtype: str, checkpoint: Precision, path: str = "plan.dtype") -> Pr
             "is unknown",
             value=dtype,
             limit=f"one of {', '.join(DTYPES)}",
-            hint=closest(dtype, DTYPES).capitalize(),
+            hint=closest(dtype, DTYPES),
         )
     rest = "fp16" if checkpoint.rest == "fp32" else checkpoint.rest
     if dtype == "auto":

@@ -118,7 +118,7 @@ def read(source: str | Path, folder: str | Path = ".") -> Requests:
         return read_file(Path(str(place / packaged.file)), name=name)
     path = Path(folder) / Path(source).expanduser()
     if not path.exists() and not path.suffix:
-        hint = closest(name, traces()).capitalize() or "'fleetcast catalog traces' lists them"
+        hint = closest(name, traces()) or "'fleetcast catalog traces' lists them"
         limit = "a packaged trace or a file"
         raise SpecError("workload.trace", "is unknown", value=name, limit=limit, hint=hint)
     return read_file(path, name=name)

@@ -21,7 +21,7 @@ def check_stage(
         if value is not None and value not in names:
             raise SpecError(
                 f"{path}.{name}", "is not a group of the fleet", value=value, limit=f"groups: {', '.join(names)}",
-                hint=closest(value, names).capitalize(),
+                hint=closest(value, names),
             )  # fmt: skip
     if stage.exit not in depths:
         deep = "is deeper than the model's exits" if stage.exit > depths[-1] else "is not an exit"
@@ -33,7 +33,7 @@ def check_stage(
     if stage.handoff not in HANDOFFS:
         raise SpecError(
             f"{path}.handoff", "is unknown", value=stage.handoff, limit=f"one of {', '.join(HANDOFFS)}",
-            hint=closest(stage.handoff, HANDOFFS).capitalize(),
+            hint=closest(stage.handoff, HANDOFFS),
         )  # fmt: skip
     if stage.handoff != "text" and not 1 <= stage.split < stage.exit:
         raise SpecError(f"{path}.split", "is out of range", value=stage.split, limit=f"1 to {stage.exit - 1}")

@@ -40,7 +40,7 @@ def caching_table(
     if isinstance(kind, str) and ":" not in kind and kind not in known:
         raise SpecError(
             f"{path}.prefix_cache.kind", "is unknown", value=kind,
-            limit=f"one of {', '.join(known)}, or 'module:Class'", hint=closest(kind, known).capitalize(),
+            limit=f"one of {', '.join(known)}, or 'module:Class'", hint=closest(kind, known),
         )  # fmt: skip
     policy = build(evict, found[0], f"{path}.prefix_cache", TIERS)
     return describe(policy) | {name: size for name in TIERS if (size := getattr(found[1], name))}

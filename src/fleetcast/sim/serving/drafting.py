@@ -315,7 +315,7 @@ def acceptance_of(asked: float | str | tuple[float, ...] | None, path: str) -> t
     if asked not in known:
         raise SpecError(
             path, "is no known profile", value=asked, limit=f"a rate, a list of rates, or one of {', '.join(known)}",
-            hint=closest(asked, known).capitalize(),
+            hint=closest(asked, known),
         )  # fmt: skip
     row = known[asked]
     return tuple(row["rates"]), f"acceptance {asked}: {row['source']} ({row['status']})"

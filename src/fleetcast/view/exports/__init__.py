@@ -118,7 +118,7 @@ def export(state: Setting, plan: Plan, target: str) -> Export:
     if target not in TARGETS:
         raise SpecError(
             "--to", "is unknown", value=target, limit=f"one of {', '.join(TARGETS)}",
-            hint=closest(target, TARGETS).capitalize(),
+            hint=closest(target, TARGETS),
         )  # fmt: skip
     from fleetcast.view.exports import kubernetes, sglang, vllm
 

@@ -137,7 +137,7 @@ def _architecture(table: Mapping[str, Any], path: str) -> str:
     if isinstance(named, list | tuple) and named and isinstance(named[0], str):
         if named[0] in BUILDERS:
             return named[0]
-        hint = closest(named[0], BUILDERS).capitalize()
+        hint = closest(named[0], BUILDERS)
         raise Unsupported(f"{path}: architecture {named[0][:80]!r} has no builder; known: {known}", hint)
     if named:
         raise SpecError(f"{path}.architectures", "must list names", value=named, hint=HINT)

@@ -121,7 +121,7 @@ def model(name: str, path: str = "model") -> Model:
         "is not in the catalogue and no config.json is there",
         value=name,
         limit="a catalogue id, a Hugging Face name in it, or the path of a config.json",
-        hint=(near.capitalize() + " " if near else "") + "'fleetcast catalog models' lists all",
+        hint=(near + " " if near else "") + "'fleetcast catalog models' lists all",
     )
 
 
