@@ -84,8 +84,8 @@ def test_prompts_pieces_and_decode_steps_of_several_requests_in_one_pass(model):
 def test_what_another_request_left_in_a_block_is_not_seen(model):
     table, values, folder = model
     t, tokens = transformer(folder, blocks=4), prompt(3, 20)
-    t.keys.fill_(float("nan"))
-    t.values.fill_(float("nan"))
+    t.cache.keys.fill_(float("nan"))
+    t.cache.values.fill_(float("nan"))
     t.forward([Piece(tokens[:19], 0, [2, 0], False)])
     t.forward([Piece([1], 0, [3], False)])
     found = t.forward([Piece(tokens[19:], 19, [2, 0], True), Piece([2], 1, [3], True)])
@@ -140,11 +140,11 @@ def test_bf16_is_close_and_fp32_of_a_bf16_checkpoint_is_exact(tmp_path):
         return t, t.forward([Piece(tokens, 0, held, True)])[0]
 
     half, rough = last("auto")
-    assert half.keys.dtype == half.embedding.dtype == torch.bfloat16
+    assert half.cache.keys.dtype == half.embedding.dtype == torch.bfloat16
     error = np.linalg.norm(rough - expected) / np.linalg.norm(expected)
     assert 1e-4 < error < 0.05
     wide, exact = last("fp32")
-    assert wide.keys.dtype == torch.float32
+    assert wide.cache.keys.dtype == torch.float32
     assert np.abs(exact - expected).max() < 1e-4
 
 
@@ -257,7 +257,9 @@ def test_the_cache_takes_the_bytes_that_the_planner_counts(tmp_path):
     for name in tiny.CONFIGS:
         table = tiny.config(name)
         t = transformer(tiny.write(tmp_path / name, table, tiny.tensors(table)), blocks=10)
-        held = t.keys.numel() * t.keys.element_size() + t.values.numel() * t.values.element_size()
+        held = (
+            t.cache.keys.numel() * t.cache.keys.element_size() + t.cache.values.numel() * t.cache.values.element_size()
+        )
         assert held == 10 * BLOCK * from_config(table).kv_bytes_per_token(4.0)
         assert read_shape(table).context == 512
 

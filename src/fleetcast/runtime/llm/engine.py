@@ -32,13 +32,13 @@ class Piece(NamedTuple):
         tokens: their ids.
         start: position of the first; all before it are cached.
         table: the sequence's cache blocks, enough for the last of them.
-        emit: whether logits after the last token are wanted.
+        emit: after how many of the last tokens logits are wanted.
     """
 
     tokens: Sequence[int]
     start: int
     table: Sequence[int]
-    emit: bool
+    emit: int
 
 
 class Model(Protocol):
@@ -48,7 +48,7 @@ class Model(Protocol):
     context: int
 
     def forward(self, pieces: Sequence[Piece]) -> NDArray[np.float32]:
-        """Returns the logits (pieces that emit, vocabulary) and caches every token's keys and values."""
+        """Returns the logits (tokens that emit, vocabulary) and caches every token's keys and values."""
         ...
 
 
@@ -228,10 +228,10 @@ class Engine:
         claimed = self._claimed()
         for r in [*decoding, *self.partial]:
             self._extend(r)
-        pieces = [Piece(r.tokens[-1:], len(r.tokens) - 1, r.table, True) for r in decoding]
+        pieces = [Piece(r.tokens[-1:], len(r.tokens) - 1, r.table, 1) for r in decoding]
         for r, n in chosen:
             done = r.prefilled
-            pieces.append(Piece(r.tokens[done : done + n], done, r.table, done + n == len(r.tokens)))
+            pieces.append(Piece(r.tokens[done : done + n], done, r.table, int(done + n == len(r.tokens))))
         logits = self.model.forward(pieces)
         emitting = [*decoding, *(r for r, n in chosen if r.prefilled + n == len(r.tokens))]
         picked = [(r, r.sampler.choose(row)) for r, row in zip(emitting, logits, strict=True)]

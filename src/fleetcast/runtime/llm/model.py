@@ -1,7 +1,6 @@
 """The forward pass of the Llama family over a paged KV cache, on torch.
 
-Pieces of any number of sequences go through every matrix together; only attention knows them apart. Decode steps, one
-token each, share one attention call, padded to the longest; every piece of a prompt has its own.
+Pieces of any number of sequences go through every matrix together; only attention knows them apart.
 """
 
 from __future__ import annotations
@@ -14,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetcast.base.errors import MissingExtra
+from fleetcast.runtime.llm.attention import attend, groups_of, slots_of
+from fleetcast.runtime.llm.cache import Cache
 from fleetcast.runtime.llm.engine import Piece
+from fleetcast.runtime.llm.linear import Linear, joined
 from fleetcast.runtime.llm.paging import BLOCK
 from fleetcast.runtime.llm.shape import Shape
 
@@ -28,40 +30,16 @@ Tensor = Any
 
 
 @dataclass(frozen=True)
-class _Linear:
-    weight: Tensor
-    bias: Tensor | None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return functional.linear(x, self.weight, self.bias)
-
-
-@dataclass(frozen=True)
 class _Layer:
     attention_norm: Tensor
     ffn_norm: Tensor
-    qkv: _Linear
-    out: _Linear
-    gate_up: _Linear
-    down: _Linear
+    qkv: Linear
+    out: Linear
+    gate_up: Linear
+    down: Linear
     q_norm: Tensor | None
     k_norm: Tensor | None
     window: int
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Sequences that attend in one call.
-
-    Attributes:
-        rows: (n, q) rows of the pass that ask.
-        slots: (n, k) cache slots that they read; a sequence shorter than k repeats its own first.
-        masks: (n, 1, q, k) what each row sees, by window.
-    """
-
-    rows: Tensor
-    slots: Tensor
-    masks: Mapping[int, Tensor]
 
 
 class Transformer:
@@ -80,12 +58,11 @@ class Transformer:
         self.norm = weights["model.norm.weight"]
         self.layers = [_layer(weights, i, window) for i, window in enumerate(shape.windows)]
         self.frequencies = torch.tensor(shape.frequencies, dtype=torch.float32)
-        size = (len(self.layers), blocks * BLOCK, shape.kv_heads, shape.head_dim)
-        self.keys = torch.zeros(size, dtype=self.embedding.dtype)
-        self.values = torch.zeros(size, dtype=self.embedding.dtype)
+        slots = blocks * BLOCK
+        self.cache = Cache(len(self.layers), slots, shape.kv_heads, shape.head_dim, self.embedding.dtype)
 
     def forward(self, pieces: Sequence[Piece]) -> NDArray[np.float32]:
-        """Returns the logits (pieces that emit, vocabulary) and caches every token's keys and values."""
+        """Returns the logits (tokens that emit, vocabulary) and caches every token's keys and values."""
         with torch.inference_mode():
             found = self._forward(pieces)
         return np.asarray(found.float().numpy(), dtype=np.float32)
@@ -94,8 +71,8 @@ class Transformer:
         s = self.shape
         ids = torch.tensor([token for p in pieces for token in p.tokens])
         positions = torch.cat([torch.arange(p.start, p.start + len(p.tokens)) for p in pieces])
-        written = torch.cat([_slots(p)[p.start :] for p in pieces])
-        groups = _groups(pieces, set(s.windows))
+        written = torch.cat([slots_of(p)[p.start :] for p in pieces])
+        groups = groups_of(pieces, set(s.windows))
         angles = positions[:, None] * self.frequencies
         x = self.embedding[ids]
         cos, sin = (f(torch.cat([angles, angles], dim=1))[:, None].to(x.dtype) for f in (torch.cos, torch.sin))
@@ -105,64 +82,24 @@ class Transformer:
             q, k, v = (part.unflatten(1, (-1, s.head_dim)) for part in (q, k, v))
             if layer.q_norm is not None:
                 q, k = _rms(q, layer.q_norm, s.epsilon), _rms(k, layer.k_norm, s.epsilon)
-            self.keys[i, written] = _rotate(k, cos, sin)
-            self.values[i, written] = v
-            mixed = self._attend(i, _rotate(q, cos, sin), groups, layer.window)
+            self.cache.write(i, written, _rotate(k, cos, sin), v)
+            mixed = attend(_rotate(q, cos, sin), self.cache, i, groups, layer.window)
             x = x + layer.out(mixed.flatten(1))
             gate, up = layer.gate_up(_rms(x, layer.ffn_norm, s.epsilon)).chunk(2, dim=1)
             x = x + layer.down(functional.silu(gate) * up)
-        ends = np.cumsum([len(p.tokens) for p in pieces]) - 1
-        last = torch.tensor([int(end) for end, p in zip(ends, pieces, strict=True) if p.emit], dtype=torch.int64)
+        ends = np.cumsum([len(p.tokens) for p in pieces]).tolist()
+        last = torch.tensor([i for end, p in zip(ends, pieces, strict=True) for i in range(end - p.emit, end)]).long()
         return functional.linear(_rms(x[last], self.norm, s.epsilon), self.head)
-
-    def _attend(self, layer: int, q: Tensor, groups: Sequence[_Group], window: int) -> Tensor:
-        """Returns (tokens, heads, head_dim) for the queries ``q`` of that shape."""
-        out = torch.empty_like(q)
-        for group in groups:
-            found = functional.scaled_dot_product_attention(
-                q[group.rows].transpose(1, 2), self.keys[layer, group.slots].transpose(1, 2),
-                self.values[layer, group.slots].transpose(1, 2), attn_mask=group.masks[window], enable_gqa=True,
-            )  # fmt: skip
-            out[group.rows] = found.transpose(1, 2)
-        return out
-
-
-def _slots(p: Piece) -> Tensor:
-    """Returns the cache slots of a sequence up to the piece's last token, by position."""
-    position = torch.arange(p.start + len(p.tokens))
-    return torch.tensor(p.table)[position // BLOCK] * BLOCK + position % BLOCK
-
-
-def _groups(pieces: Sequence[Piece], windows: set[int]) -> list[_Group]:
-    begins = np.cumsum([0, *(len(p.tokens) for p in pieces)])
-    steps = [i for i, p in enumerate(pieces) if len(p.tokens) == 1]
-    members = [steps] if steps else []
-    members += [[i] for i, p in enumerate(pieces) if len(p.tokens) > 1]
-    return [_group([pieces[i] for i in those], [int(begins[i]) for i in those], windows) for those in members]
-
-
-def _group(pieces: Sequence[Piece], begins: Sequence[int], windows: set[int]) -> _Group:
-    asking = len(pieces[0].tokens)
-    each = [_slots(p) for p in pieces]
-    longest = max(len(slots) for slots in each)
-    slots = torch.stack([torch.cat([x, x[:1].expand(longest - len(x))]) for x in each])
-    at = torch.tensor([p.start for p in pieces])[:, None, None, None] + torch.arange(asking)[:, None]
-    place = torch.arange(longest)
-    masks = {w: (place <= at) & (place > at - w) if w else place <= at for w in windows}
-    return _Group(torch.tensor(begins)[:, None] + torch.arange(asking), slots, masks)
 
 
 def _layer(weights: Mapping[str, Tensor], number: int, window: int) -> _Layer:
     at = f"model.layers.{number}."
 
-    def linear(*names: str) -> _Linear:
-        """Several projections of one input, as one."""
-        matrices = [weights[f"{at}{name}_proj.weight"] for name in names]
-        biases = [weights.get(f"{at}{name}_proj.bias") for name in names]
-        if all(b is None for b in biases):
-            return _Linear(torch.cat(matrices), None)
-        filled = [m.new_zeros(len(m)) if b is None else b for m, b in zip(matrices, biases, strict=True)]
-        return _Linear(torch.cat(matrices), torch.cat(filled))
+    def linear(*names: str) -> Linear:
+        return joined(
+            [weights[f"{at}{name}_proj.weight"] for name in names],
+            [weights.get(f"{at}{name}_proj.bias") for name in names],
+        )
 
     return _Layer(
         attention_norm=weights[f"{at}input_layernorm.weight"],
