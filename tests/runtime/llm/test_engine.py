@@ -123,10 +123,10 @@ def test_blocks_and_tokens_are_conserved_under_random_load(seed, kind, blocks, g
 
 
 def check_books(e):
-    held = [block for r in e.running + e.partial for block in r.table]
+    held = [block for r in e.schedule.running + e.schedule.partial for block in r.table]
     assert len(held) == len(set(held)) == e.blocks.used
     assert e.blocks.used + e.blocks.free == e.blocks.count
-    assert not [r for r in e.waiting + e.resumed if r.table]
+    assert not [r for r in e.schedule.waiting + e.schedule.resumed if r.table]
 
 
 def test_prefilled_tokens_are_the_prompts_and_what_eviction_made_again():
@@ -206,7 +206,7 @@ def test_a_decision_that_cannot_be_is_refused_and_changes_nothing(spoil, call):
 
 
 def lines(e):
-    return e.waiting, e.resumed, e.partial, e.running
+    return e.schedule.waiting, e.schedule.resumed, e.schedule.partial, e.schedule.running
 
 
 def test_a_policy_that_runs_nothing_is_named():
