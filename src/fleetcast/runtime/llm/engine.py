@@ -14,6 +14,7 @@ import numpy as np
 from fleetcast.base.errors import Infeasible, PolicyError, SpecError
 from fleetcast.base.record import ITERATIONS, Record
 from fleetcast.policy import batch as batches
+from fleetcast.policy import evict
 from fleetcast.policy import memory as memories
 from fleetcast.policy import order as orders
 from fleetcast.runtime.llm.paging import Blocks, blocks_of
@@ -32,22 +33,24 @@ class Engine:
         order: ranks waiting requests.
         memory: chooses whom to evict when the cache is full; its cache is computed again.
         watermark: blocks that admission leaves free.
+        prefix_cache: keeps the blocks of past contexts, and says which go first; None = none are kept.
         seed: of requests that bring none.
         clock: seconds; the real one unless a test brings its own.
 
     Raises:
         SpecError: blocks or watermark out of range.
-        Unsupported: a memory policy that swaps.
+        Unsupported: a memory policy that swaps, a prefix cache that knows the future.
     """
 
     def __init__(
         self, model: Model, *, blocks: int, batch: batches.Policy | None = None, order: orders.Policy | None = None,
-        memory: memories.Policy | None = None, watermark: int = 0, seed: int = 0,
+        memory: memories.Policy | None = None, watermark: int = 0, prefix_cache: evict.Policy | None = None,
+        seed: int = 0,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:  # fmt: skip
         self.schedule = Schedule(
             blocks, batch if batch is not None else batches.Chunked(), order if order is not None else orders.Fifo(),
-            memory if memory is not None else memories.Recompute(), watermark,
+            memory if memory is not None else memories.Recompute(), watermark, prefix_cache,
         )  # fmt: skip
         self.model, self.seed, self.clock = model, seed, clock
         self.iterations: list[Iteration] = []
@@ -76,7 +79,7 @@ class Engine:
 
     def submit(
         self, prompt: Sequence[int], max_tokens: int, sampling: Sampling | None = None,
-        on_token: Callable[[Token], None] | None = None,
+        on_token: Callable[[Token], None] | None = None, salt: str = "",
     ) -> Request:  # fmt: skip
         """Returns the request, now waiting.
 
@@ -85,6 +88,7 @@ class Engine:
             max_tokens: most tokens to come out.
             sampling: how they are chosen; None = greedy.
             on_token: called with each token, after the iteration that made it.
+            salt: the prefix cache shares nothing between requests of different salts.
 
         Raises:
             SpecError: no prompt, an id outside the vocabulary, no tokens wanted, or more than the model's context.
@@ -111,7 +115,7 @@ class Engine:
         now, number = self.clock(), self.submitted
         request = Request(
             number, now, len(tokens), max_tokens, tokens, Sampler(sampling or Sampling(), self.seed, number), on_token,
-            self.schedule.order.key(now, len(tokens)),
+            self.schedule.order.key(now, len(tokens)), salt,
         )  # fmt: skip
         self.submitted += 1
         self.schedule.enter(request)
@@ -137,7 +141,7 @@ class Engine:
         """
         self._deliver()
         begun = self.clock()
-        chosen, decoding = self.schedule.compose()
+        chosen, decoding, cached = self.schedule.compose(begun)
         if not chosen and not decoding:
             return None
         claimed = self.schedule.claimed()
@@ -154,9 +158,11 @@ class Engine:
         now = self.clock()
         for r, n in chosen:
             r.prefilled += n
+            if r.prefilled == len(r.tokens):
+                self.schedule.decode(r, now)
         for r, choice in picked:
             self._emit(r, choice, now)
-        found = Iteration(begun, now - begun, len(decoding), len(chosen), sum(n for _, n in chosen), claimed)
+        found = Iteration(begun, now - begun, len(decoding), len(chosen), sum(n for _, n in chosen), claimed, cached)
         self.iterations.append(found)
         self._deliver()
         return found
@@ -186,11 +192,9 @@ class Engine:
             r.finish = "stop"
         elif r.emitted >= r.limit:
             r.finish = "length"
-        if r in self.schedule.partial:
-            self.schedule.decode(r)
         if r.finish:
             r.end = now
-            self.schedule.leave(r)
+            self.schedule.leave(r, now)
         if r.on_token is not None:
             self._undelivered.append((r.on_token, Token(r.id, choice, r.finish)))
 

@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fleetcast.runtime.llm.paging import Node
 from fleetcast.runtime.llm.sampling import Choice, Sampler
 
 
@@ -55,7 +56,9 @@ class Token:
 class Request:
     """A request on its way. ``tokens`` are the prompt and what has come out so far.
 
-    Times are the engine's clock, s; below 0 = not yet.
+    ``cached`` prompt tokens were found in the prefix cache when the request first entered; it shares blocks only with
+    requests of the same ``salt``. ``nodes`` are the first blocks of its ``table`` where the prefix cache holds them
+    too. Times are the engine's clock, s; below 0 = not yet.
     """
 
     id: int
@@ -66,9 +69,12 @@ class Request:
     sampler: Sampler
     on_token: Callable[[Token], None] | None
     key: float
+    salt: str = ""
     prefilled: int = 0
+    cached: int = 0
     admitted: int = -1
     table: list[int] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
     finish: str = ""
     first: float = -1.0
@@ -86,7 +92,10 @@ class Request:
 
 
 class Iteration(NamedTuple):
-    """What one iteration was: start and duration (s), decode steps, prompts, their tokens, blocks claimed."""
+    """What one iteration was: start and duration (s), decode steps, prompts, their tokens, blocks claimed.
+
+    ``cached`` tokens were found for the requests that entered, instead of being computed.
+    """
 
     time: float
     duration: float
@@ -94,3 +103,4 @@ class Iteration(NamedTuple):
     prefills: int
     prefill_tokens: int
     blocks: int
+    cached: int = 0
