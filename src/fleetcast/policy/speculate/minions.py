@@ -15,11 +15,13 @@ drafters by past acceptance; here the weights are the caller's, equal in forecas
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from msgspec import Meta
 
 from fleetcast.policy.speculate import Draft, View
+
+T = TypeVar("T", bound=Hashable)
 
 
 class Minions:
@@ -67,7 +69,7 @@ def best_length(rate: float, cost: float, most: int) -> int:
     return best
 
 
-def vote(paths: Sequence[Sequence[Hashable]], weights: Sequence[float]) -> list[Hashable]:
+def vote(paths: Sequence[Sequence[T]], weights: Sequence[float]) -> list[T]:
     """Returns the path of drafted tokens that the drafters vote for.
 
     At each node the heaviest child wins; of equals the one whose first drafter stands first.
@@ -76,13 +78,13 @@ def vote(paths: Sequence[Sequence[Hashable]], weights: Sequence[float]) -> list[
         paths: per drafter its tokens.
         weights: of the drafters, above 0.
     """
-    found: list[Hashable] = []
+    found: list[T] = []
     voters = list(range(len(paths)))
     while True:
         voters = [i for i in voters if len(paths[i]) > len(found)]
         if not voters:
             return found
-        weight: dict[Hashable, float] = {}
+        weight: dict[T, float] = {}
         for i in voters:
             token = paths[i][len(found)]
             weight[token] = weight.get(token, 0.0) + weights[i]

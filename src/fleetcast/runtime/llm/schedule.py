@@ -92,11 +92,17 @@ class Schedule:
         """Gives a request the blocks that it counts for."""
         r.table += self.blocks.take(self.claim(r) - len(r.table))
 
+    def shrink(self, r: Request) -> None:
+        """Takes back the blocks that a request no longer counts for: those of drafts that were rejected."""
+        keep = max(self.claim(r), len(r.nodes))
+        self.blocks.give(r.table[keep:])
+        del r.table[keep:]
+
     def claim(self, r: Request) -> int:
         """Returns the blocks a request counts for: those of its whole length where the rule reserves."""
         if self.rule is not None and self.rule.reserve:
             return blocks_of(r.prompt + r.limit)
-        return blocks_of(len(r.tokens))
+        return blocks_of(len(r.tokens) + r.ahead)
 
     def claimed(self) -> int:
         """Returns the blocks that those who run count for together, each once."""
@@ -123,6 +129,7 @@ class Schedule:
                 batches.Item(r.id, len(r.tokens) - BLOCK * len(nodes), more) for r, nodes, more in self._found(queue)
             ),
             free=room,
+            drafted=sum(r.ahead for r in self.running),
         )
         decision = self.batch.compose(view)
         chosen = self._checked(decision, queue)
@@ -195,7 +202,7 @@ class Schedule:
                 r = self.running.pop(place)
                 computed = len(r.tokens) - 1
             self._release(r, computed, now)
-            r.prefilled = 0
+            r.prefilled = r.ahead = 0
             self.resumed.insert(0, r)
             self.preemptions += 1
         return self.preemptions > before
