@@ -68,7 +68,8 @@ class Token:
 class Request:
     """A request on its way. ``tokens`` are the prompt and what has come out so far.
 
-    Times are the engine's clock, s; below 0 = not yet.
+    ``finish`` is "" while it is here, then as `Token` says, or "cancelled". Times are the engine's clock, s; below 0 =
+    not yet.
     """
 
     id: int
@@ -200,6 +201,25 @@ class Engine:
         self.waiting.append(request)
         self.waiting.sort(key=lambda r: (r.key, r.id))
         return request
+
+    def cancel(self, request: Request) -> bool:
+        """Ends a request wherever it is and frees its blocks; its tokens that are not handed on yet are dropped.
+
+        May be called between steps and by an ``on_token``, that of the request itself included.
+
+        Returns:
+            Whether it was still here; its ``finish`` is then "cancelled".
+        """
+        for place in (self.waiting, self.resumed, self.partial, self.running):
+            if request in place:
+                place.remove(request)
+                break
+        else:
+            return False
+        self._release(request)
+        request.finish, request.end = "cancelled", self.clock()
+        self._undelivered = deque(late for late in self._undelivered if late[1].request != request.id)
+        return True
 
     def run(self) -> None:
         """Steps until nothing is left.
