@@ -117,6 +117,21 @@ class Engine:
         self.schedule.enter(request)
         return request
 
+    def cancel(self, request: Request) -> bool:
+        """Ends a request wherever it is and frees its blocks; its tokens that are not handed on yet are dropped.
+
+        May be called between steps and by an ``on_token``, that of the request itself included.
+
+        Returns:
+            Whether it was still here; its ``finish`` is then "cancelled".
+        """
+        if not self.schedule.holds(request):
+            return False
+        self.schedule.leave(request)
+        request.finish, request.end = "cancelled", self.clock()
+        self._undelivered = deque(late for late in self._undelivered if late[1].request != request.id)
+        return True
+
     def run(self) -> None:
         """Steps until nothing is left.
 

@@ -55,7 +55,8 @@ class Token:
 class Request:
     """A request on its way. ``tokens`` are the prompt and what has come out so far.
 
-    Times are the engine's clock, s; below 0 = not yet.
+    ``finish`` is "" while it is here, then as `Token` says, or "cancelled". Times are the engine's clock, s; below 0 =
+    not yet.
     """
 
     id: int

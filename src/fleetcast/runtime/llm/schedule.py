@@ -61,6 +61,10 @@ class Schedule:
         self.waiting.append(r)
         self.waiting.sort(key=lambda r: (r.key, r.id))
 
+    def holds(self, r: Request) -> bool:
+        """Whether a request stands in one of the lines."""
+        return any(r in line for line in (self.running, self.partial, self.resumed, self.waiting))
+
     def leave(self, r: Request) -> None:
         """A request goes, from whatever line it stands in, and its blocks are free."""
         next(line for line in (self.running, self.partial, self.resumed, self.waiting) if r in line).remove(r)
