@@ -389,7 +389,7 @@ def test_cancelling_in_any_state_frees_its_blocks_and_changes_nothing_for_the_ot
             assert victim.finish == "cancelled"
             states.add(name)
             gone.append(victim)
-        assert e.blocks.used == sum(len(r.table) for r in [*e.partial, *e.running])
+        assert e.blocks.used == sum(len(r.table) for r in [*e.schedule.partial, *e.schedule.running])
     assert e.blocks.used == 0
     assert {"waiting", "running"} & states
     for r, (prompt, limit) in zip(made, asked, strict=True):
