@@ -378,7 +378,7 @@ def test_cancelling_in_any_state_frees_its_blocks_and_changes_nothing_for_the_ot
     places = ("waiting", "resumed", "partial", "running")
     while e.load:
         e.step()
-        here = [(name, r) for name in places for r in getattr(e, name)]
+        here = [(name, r) for name in places for r in getattr(e.schedule, name)]
         if here and draw.random() < 0.3:
             name, victim = here[draw.integers(len(here))]
             held = len(victim.table)
@@ -404,8 +404,8 @@ def test_every_state_can_be_cancelled():
     while len(seen) < 4:
         e.step()
         for name in ("waiting", "resumed", "partial", "running"):
-            if name not in seen and getattr(e, name):
-                seen[name] = getattr(e, name)[-1]
+            if name not in seen and getattr(e.schedule, name):
+                seen[name] = getattr(e.schedule, name)[-1]
                 assert e.cancel(seen[name])
     e.run()
     assert e.blocks.used == 0
