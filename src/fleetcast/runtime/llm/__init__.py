@@ -1,7 +1,8 @@
 """The engine: runs models of the Llama family on torch, batched by the very policies that are simulated.
 
-`engine` decides and keeps account, `sampling` chooses tokens, `paging` deals cache blocks; none of them needs torch.
-`shape` reads a config.json, `weights` the safetensors beside it, `model` is the forward pass.
+`schedule` decides who runs, `engine` runs them and keeps account, `sampling` chooses tokens, `paging` deals cache
+blocks; none of them needs torch. `shape` reads a config.json, `weights` the safetensors beside it, `model` is the
+forward pass.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fleetcast.runtime.llm.engine import Engine, Request, Token
+from fleetcast.runtime.llm.engine import Engine
+from fleetcast.runtime.llm.requests import Request, Token
 from fleetcast.runtime.llm.sampling import Choice, Sampling
 from fleetcast.runtime.llm.shape import read_shape
 
