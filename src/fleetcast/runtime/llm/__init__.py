@@ -15,7 +15,7 @@ from fleetcast.runtime.llm.requests import Request, Token
 from fleetcast.runtime.llm.sampling import Choice, Sampling
 from fleetcast.runtime.llm.shape import read_shape
 
-__all__ = ["Choice", "Engine", "Request", "Sampling", "Token", "open_engine"]
+__all__ = ["Choice", "Engine", "Request", "Sampling", "Token", "open_engine", "torch_threads"]
 
 
 def open_engine(folder: str | Path, *, blocks: int, dtype: str = "auto", **settings: Any) -> Engine:
@@ -37,3 +37,12 @@ def open_engine(folder: str | Path, *, blocks: int, dtype: str = "auto", **setti
 
     shape = read_shape(folder)
     return Engine(Transformer(shape, read_weights(folder, shape, dtype), blocks), blocks=blocks, **settings)
+
+
+def torch_threads(count: int | None = None) -> int:
+    """Returns how many threads torch's products use, after setting them where a count is given."""
+    import torch
+
+    if count is not None:
+        torch.set_num_threads(count)
+    return int(torch.get_num_threads())

@@ -136,6 +136,21 @@ class Engine:
         self.schedule.enter(request)
         return request
 
+    def cancel(self, request: Request) -> bool:
+        """Ends a request wherever it is and frees its blocks; its tokens that are not handed on yet are dropped.
+
+        May be called between steps and by an ``on_token``, that of the request itself included.
+
+        Returns:
+            Whether it was still here; its ``finish`` is then "cancelled".
+        """
+        if not self.schedule.holds(request):
+            return False
+        request.finish, request.end = "cancelled", self.clock()
+        self._leave(request, request.end)
+        self._undelivered = deque(late for late in self._undelivered if late[1].request != request.id)
+        return True
+
     def run(self) -> None:
         """Steps until nothing is left.
 
@@ -243,11 +258,14 @@ class Engine:
             r.finish = "length"
         if r.finish:
             r.end = now
-            self.schedule.leave(r, now)
-            if self.speculation is not None:
-                self.speculation.forget(r.id)
+            self._leave(r, now)
         if r.on_token is not None:
             self._undelivered.append((r.on_token, Token(r.id, choice, r.finish)))
+
+    def _leave(self, r: Request, now: float) -> None:
+        self.schedule.leave(r, now)
+        if self.speculation is not None:
+            self.speculation.forget(r.id)
 
     def _deliver(self) -> None:
         """Hands tokens to whom they are for; what a callback's error leaves over is handed on at the next step."""

@@ -67,10 +67,10 @@ class Drafts:
 class Request:
     """A request on its way. ``tokens`` are the prompt and what has come out so far.
 
-    ``cached`` prompt tokens were found in the prefix cache when the request first entered; it shares blocks only with
-    requests of the same ``salt``. ``nodes`` are the first blocks of its ``table`` where the prefix cache holds them
-    too. ``ahead`` is how many drafted tokens its next decode step may check. Times are the engine's clock, s; below 0 =
-    not yet.
+    ``finish`` is "" while it is here, then as `Token` says, or "cancelled". ``cached`` prompt tokens were found in the
+    prefix cache when the request first entered; it shares blocks only with requests of the same ``salt``. ``nodes`` are
+    the first blocks of its ``table`` where the prefix cache holds them too. ``ahead`` is how many drafted tokens its
+    next decode step may check. Times are the engine's clock, s; below 0 = not yet.
     """
 
     id: int

@@ -75,6 +75,10 @@ class Schedule:
         self.waiting.append(r)
         self.waiting.sort(key=lambda r: (r.key, r.id))
 
+    def holds(self, r: Request) -> bool:
+        """Whether a request stands in one of the lines."""
+        return any(r in line for line in (self.running, self.partial, self.resumed, self.waiting))
+
     def leave(self, r: Request, now: float) -> None:
         """A request goes, from whatever line it stands in; its blocks are free, or kept by the prefix cache."""
         computed = len(r.tokens) - 1 if r in self.running else r.prefilled
