@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from fleetcast.base.errors import PolicyError
 from fleetcast.base.record import Record
-from fleetcast.runtime.llm.engine import Engine, Model, Piece, Request
+from fleetcast.runtime.llm.engine import Engine
 from fleetcast.runtime.llm.paging import BLOCK
+from fleetcast.runtime.llm.requests import Model, Piece, Request
 from fleetcast.runtime.replay import MOST_WARM, WARM, Replay, account, check, settled, sped
 from fleetcast.runtime.replay.prompts import Prompts, unlike
 from fleetcast.runtime.replay.stream import Answer
@@ -63,8 +64,8 @@ def shape_of(pieces: Sequence[Piece]) -> tuple[int, int, int, int, int, int, int
     for p in pieces:
         n = len(p.tokens)
         emitted += p.emit
-        if n == 1 and p.start:
-            decodes, context = decodes + 1, context + p.start + 1
+        if p.start and (n == 1 or p.emit == n):  # a verified draft emits after each of its tokens
+            decodes, context = decodes + 1, context + p.start + n
         else:
             prompts, tokens, read = prompts + 1, tokens + n, read + p.start + n
             pairs += n * p.start + n * (n + 1) // 2
@@ -168,8 +169,8 @@ class _Run:
                 self._wait(self._due[0][0] - now)
             elif engine.step() is None:
                 if not self._due:
-                    text = f"{type(engine.batch).__name__}.compose runs nothing, with {engine.load} requests waiting"
-                    raise PolicyError(text)
+                    kind = type(engine.schedule.batch).__name__
+                    raise PolicyError(f"{kind}.compose runs nothing, with {engine.load} requests waiting")
                 self._wait(self._due[0][0] - now)
 
     def _wait(self, seconds: float) -> None:

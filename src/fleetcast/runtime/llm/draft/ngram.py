@@ -30,15 +30,18 @@ class NgramModel:
         self.order = max(map(len, self.table), default=0)
 
     @classmethod
-    def trained(cls, tokens: Sequence[int] | NDArray[np.integer[Any]], order: int, vocab: int) -> NgramModel:
+    def trained(
+        cls, tokens: Sequence[int] | NDArray[np.integer[Any]], order: int, vocab: int, *, times: int = 2
+    ) -> NgramModel:
         """Returns the model of a text.
 
-        A context is kept where it was seen twice and says something else than the shorter one that it ends with.
+        A context is kept where it was often enough and says something else than the shorter one that it ends with.
 
         Args:
             tokens: of the text.
             order: tokens of the longest context.
             vocab: of the tokens.
+            times: that a context must have been followed by its likeliest token.
 
         Raises:
             SpecError: an order below 0, or fewer than two tokens more than it.
@@ -54,12 +57,12 @@ class NgramModel:
             if n:
                 pairs = code[n:] * vocab + text[: len(text) - n]  # the context of n - 1 and the token before it
                 code[n:] = np.unique(pairs, return_inverse=True)[1]
-            said, first, times = np.unique(code[n:] * vocab + text[n:], return_index=True, return_counts=True)
-            ranked = np.lexsort((said, -times, said // vocab))
+            said, first, counts = np.unique(code[n:] * vocab + text[n:], return_index=True, return_counts=True)
+            ranked = np.lexsort((said, -counts, said // vocab))
             best = ranked[np.unique((said // vocab)[ranked], return_index=True)[1]]
-            for place, count in zip((first[best] + n).tolist(), times[best].tolist(), strict=True):
+            for place, count in zip((first[best] + n).tolist(), counts[best].tolist(), strict=True):
                 context, token = tuple(text[place - n : place].tolist()), int(text[place])
-                if n == 0 or (count > 1 and found.next(context[1:]) != token):
+                if n == 0 or (count >= times and found.next(context[1:]) != token):
                     table[context] = token
             found = cls(table, vocab)
         return found

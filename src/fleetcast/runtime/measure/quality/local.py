@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetcast.base.errors import MissingExtra, SpecError
-from fleetcast.runtime.llm.engine import Model, Piece
 from fleetcast.runtime.llm.paging import blocks_of
+from fleetcast.runtime.llm.requests import Model, Piece
 from fleetcast.runtime.measure.quality.orders import Ask
 from fleetcast.runtime.measure.quality.score import Scored
 
@@ -197,6 +197,8 @@ def _held(thing: object, seen: set[int]) -> int:
     if isinstance(thing, list | tuple | set | frozenset):
         return sum(_held(value, seen) for value in thing)
     slots = [getattr(thing, name, None) for name in getattr(type(thing), "__slots__", ())]
-    return sum(_held(value, seen) for value in (*vars(thing).values(), *slots)) if hasattr(thing, "__dict__") else sum(
-        _held(value, seen) for value in slots
+    return (
+        sum(_held(value, seen) for value in (*vars(thing).values(), *slots))
+        if hasattr(thing, "__dict__")
+        else sum(_held(value, seen) for value in slots)
     )
