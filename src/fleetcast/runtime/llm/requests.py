@@ -61,6 +61,7 @@ class Drafts:
     accepted: int = 0
     tried: int = 0
     right: int = 0
+    idle: int = 0
 
 
 @dataclass(eq=False)

@@ -88,7 +88,9 @@ class Speculation:
             if r.id not in self._asked:
                 found = self.drafter.offers(r.id, r.tokens)
                 d = r.drafts
-                said = self.policy.draft(family.View(batch, d.length, d.proposed, d.accepted, d.tried, d.right, found))
+                said = self.policy.draft(
+                    family.View(batch, d.length, d.proposed, d.accepted, d.tried, d.right, found, d.idle)
+                )
                 self._check(said)
                 d.length = said.length
                 r.ahead = min(said.length, r.limit - r.emitted - 1)
@@ -128,6 +130,7 @@ class Speculation:
         self.accepted += right
         d = r.drafts
         d.proposed, d.accepted, d.tried, d.right = len(draft), right, d.tried + judged, d.right + right
+        d.idle = 0 if draft else d.idle + 1
         r.ahead = 0
         self._asked.pop(r.id, None)
         return right
