@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fleetcast.runtime.llm.engine import Engine, Request, Token
+from fleetcast.runtime.llm.families import read_shape
 from fleetcast.runtime.llm.sampling import Choice, Sampling
-from fleetcast.runtime.llm.shape import read_shape
 
 __all__ = ["Choice", "Engine", "Request", "Sampling", "Token", "open_engine"]
 
@@ -31,7 +31,7 @@ def open_engine(folder: str | Path, *, blocks: int, dtype: str = "auto", **setti
         MissingExtra: torch or safetensors is not installed.
     """
     from fleetcast.runtime.llm.model import Transformer
-    from fleetcast.runtime.llm.weights import read_weights
+    from fleetcast.runtime.llm.weights import Checkpoint
 
     shape = read_shape(folder)
-    return Engine(Transformer(shape, read_weights(folder, shape, dtype), blocks), blocks=blocks, **settings)
+    return Engine(Transformer(shape, Checkpoint(folder, shape, dtype), blocks), blocks=blocks, **settings)
