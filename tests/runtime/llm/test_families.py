@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from fleetcast.runtime.llm import open_engine
-from fleetcast.runtime.llm.engine import Piece
-from fleetcast.runtime.llm.families import FAMILIES
 from fleetcast.runtime.llm.paging import blocks_of
+from fleetcast.runtime.llm.requests import Piece
+from fleetcast.runtime.llm.shape import FAMILIES
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("safetensors", reason="safetensors is not installed")

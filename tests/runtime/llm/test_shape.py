@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from fleetcast.base.errors import FleetcastError, MissingExtra, SpecError, Unsupported
-from fleetcast.runtime.llm.families import FAMILIES, read_shape
+from fleetcast.runtime.llm.shape import FAMILIES, read_shape
 from fleetcast.scenario.workload.architectures import from_config
 
 TINY = {
@@ -25,12 +25,12 @@ LLAMA3 = {
 def test_the_tensors_add_up_to_the_catalogue_readers_parameters(family, more):
     config = TINY | {"architectures": [family]} | more
     shape = read_shape(config)
-    listed, parts = list(shape.tensors()), list(shape.parts())
+    listed, parts = list(shape.checkpoint()), list(shape.parts())
     assert len({stored.name for stored in listed}) == len(listed)
     assert len({name for name, _ in parts}) == len(parts)
     assert sorted(part for stored in listed for part, _ in stored.parts) == sorted(name for name, _ in parts)
     counted = from_config(config).params()
-    assert sum(math.prod(stored.size) for stored in listed) == counted
+    assert sum(math.prod(size) for _, size in shape.tensors()) == counted
     assert sum(math.prod(size) for _, size in parts) == counted
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from tests.runtime.llm.definition import logits
 
-CONFIGS = {
+LLAMA = {
     "llama3": {
         "architectures": ["LlamaForCausalLM"], "rope_theta": 10_000.0,
         "rope_scaling": {
@@ -26,7 +26,10 @@ CONFIGS = {
         "architectures": ["Qwen2ForCausalLM"], "use_sliding_window": True, "sliding_window": 7, "max_window_layers": 2,
     },
     "qwen3": {"architectures": ["Qwen3ForCausalLM"], "head_dim": 12, "tie_word_embeddings": True},
-    "multi-query": {"architectures": ["LlamaForCausalLM"], "num_key_value_heads": 1, "hidden_act": "gelu"},
+    "multi-query": {"architectures": ["LlamaForCausalLM"], "num_key_value_heads": 1},
+}  # fmt: skip
+CONFIGS = LLAMA | {
+    "llama-gelu": {"architectures": ["LlamaForCausalLM"], "hidden_act": "gelu"},
     "yarn": {
         "architectures": ["Qwen3ForCausalLM"], "head_dim": 12,
         "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 8.0},

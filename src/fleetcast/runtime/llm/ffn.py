@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any, Final
 
 from fleetcast.base.errors import MissingExtra
+from fleetcast.runtime.llm.families.decoder import Activation, Experts
 from fleetcast.runtime.llm.linear import Linear
-from fleetcast.runtime.llm.shape import Activation, Experts
 
 try:
     import torch

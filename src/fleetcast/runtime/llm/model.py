@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from fleetcast.base.errors import MissingExtra
 from fleetcast.runtime.llm.attention import Group, attend, groups_of, slots_of
 from fleetcast.runtime.llm.cache import Cache
-from fleetcast.runtime.llm.engine import Piece
 from fleetcast.runtime.llm.ffn import Ffn, Gated, Mixture, Ungated
 from fleetcast.runtime.llm.linear import Linear, joined
 from fleetcast.runtime.llm.norm import Norm, read_norm
 from fleetcast.runtime.llm.paging import BLOCK
+from fleetcast.runtime.llm.requests import Piece
 from fleetcast.runtime.llm.rope import Rope
 from fleetcast.runtime.llm.shape import Shape
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleetcast.base.errors import MissingExtra
-from fleetcast.runtime.llm import shape
+from fleetcast.runtime.llm.families import decoder
 
 try:
     import torch
@@ -46,7 +46,7 @@ class LayerNorm:
         return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.epsilon)
 
 
-def read_norm(kind: shape.Norm, epsilon: float, tensor: Callable[[str], Tensor], name: str) -> Norm:
+def read_norm(kind: decoder.Norm, epsilon: float, tensor: Callable[[str], Tensor], name: str) -> Norm:
     """Returns the norm of that name; ``tensor`` gives weights by name."""
     weight = tensor(f"{name}.weight")
     if kind == "layer":

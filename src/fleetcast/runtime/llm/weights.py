@@ -1,4 +1,7 @@
-"""Weights from a Hugging Face folder: safetensors only, every tensor checked against the config before it is used."""
+"""Weights from a Hugging Face folder, or random ones in their place.
+
+Safetensors only; every tensor is checked against the config before any is used.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from zlib import crc32
 
 from fleetcast.base.errors import MissingExtra, SpecError
 from fleetcast.base.files import read_text
@@ -25,76 +29,14 @@ except ImportError:
 DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """The dtypes that weights are held and multiplied in."""
 
+POOL: Final = 1_048_573
+"""Numbers that fake weights are dealt from, over and over; a prime, so that no two rows of a matrix begin alike."""
+
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _INDEX_LIMIT: Final = 64 << 20
 _STORED: Final = ("F32", "BF16", "F16")
 _PICKLES: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _HINT: Final = "Take config.json and all safetensors files from the same repository"
-
-
-class Checkpoint:
-    """The tensors of a folder, by the engine's names: checked at once, read when they are asked for.
-
-    Args:
-        folder: holds ``model.safetensors``, or an index and its shards. Files of pickled tensors are never opened.
-        shape: says which tensors there must be.
-        dtype: "fp32", "bf16", or "auto": as stored, float16 as "bf16".
-        device: of torch.
-
-    Raises:
-        SpecError: an unknown dtype; no safetensors; a file that is absent or damaged; a tensor that is missing, one too
-            many, of another shape, or of a dtype that is not a float of 16 or 32 bits.
-    """
-
-    def __init__(self, folder: str | Path, shape: Shape, dtype: str = "auto", device: Any = "cpu") -> None:
-        self.dtype, self.device = dtype_of(dtype, shape), device
-        wanted = {stored.name: stored for stored in shape.tensors()}
-        self._places: dict[str, _Place] = {}
-        for path, listed in _files(Path(folder)):
-            with _reading(path):
-                self._check(path, listed, shape, wanted)
-        missing = [name for name, stored in wanted.items() if stored.parts[0][0] not in self._places]
-        if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise SpecError(f"{folder}, tensor {missing[0]}{more}", "is missing", limit="one of each", hint=_HINT)
-
-    def tensor(self, part: str) -> Any:
-        """Returns a tensor of ``Shape.parts``, (outputs, inputs), in the dtype and on the device asked for.
-
-        Raises:
-            SpecError: the file can no longer be read.
-        """
-        place = self._places[part]
-        with _reading(place.path):
-            view = place.file.get_slice(place.name)
-            mine = slice(place.begin, place.begin + place.outputs)
-            found = view[:, mine].t() if place.transposed else view[mine]
-            # copied, since products round by where in memory a matrix begins: in a file, anywhere
-            return torch.empty(found.shape, dtype=self.dtype, device=self.device).copy_(found)
-
-    def _check(self, path: Path, listed: Sequence[str] | None, shape: Shape, wanted: Mapping[str, Stored]) -> None:
-        file = safetensors.safe_open(path, framework="pt")
-        names = set(file.keys())
-        for name in sorted(names if listed is None else listed):
-            where, plain = f"{path}, tensor {name}", shape.naming.plain(name)
-            if name not in names:
-                raise SpecError(where, "is missing", limit="the index lists it there", hint=_HINT)
-            if shape.naming.is_spare(plain) or (shape.tied and plain == f"{shape.naming.tables['head']}.weight"):
-                continue
-            if plain not in wanted:
-                limit = f"the {len(wanted)} tensors that config.json implies"
-                raise SpecError(where, "is not part of the model", limit=limit, hint=_HINT)
-            stored, view = wanted[plain], file.get_slice(name)
-            if tuple(view.get_shape()) != stored.size:
-                limit = f"{stored.size} as config.json implies"
-                raise SpecError(where, "has another shape", value=tuple(view.get_shape()), limit=limit)
-            if view.get_dtype() not in _STORED:
-                limit = f"one of {', '.join(_STORED)}"
-                raise SpecError(where, "has a dtype that is not run", value=view.get_dtype(), limit=limit)
-            begin = 0
-            for part, outputs in stored.parts:
-                self._places[part] = _Place(path, file, name, begin, outputs, stored.transposed)
-                begin += outputs
 
 
 class _Place(NamedTuple):
@@ -106,6 +48,135 @@ class _Place(NamedTuple):
     begin: int
     outputs: int
     transposed: bool
+
+
+class Checkpoint:
+    """The tensors of a checkpoint by the engine's names, each read when it is asked for.
+
+    Args:
+        places: where each part lies.
+        dtype: of torch, that tensors come in.
+        device: of torch, that they come on.
+    """
+
+    def __init__(self, places: Mapping[str, _Place], dtype: Any, device: Any) -> None:
+        self.places, self.dtype, self.device = places, dtype, device
+
+    def tensor(self, part: str) -> Any:
+        """Returns a tensor of ``Shape.parts``, (outputs, inputs).
+
+        Raises:
+            SpecError: the file can no longer be read.
+        """
+        place = self.places[part]
+        with _reading(place.path):
+            view = place.file.get_slice(place.name)
+            mine = slice(place.begin, place.begin + place.outputs)
+            found = view[:, mine].t() if place.transposed else view[mine]
+            # copied, since products round by where in memory a matrix begins: in a file, anywhere
+            return torch.empty(found.shape, dtype=self.dtype, device=self.device).copy_(found)
+
+
+def read_weights(folder: str | Path, shape: Shape, dtype: str = "auto", device: Any = "cpu") -> Checkpoint:
+    """Returns the tensors of a folder, all of them checked against the config.
+
+    Args:
+        folder: holds ``model.safetensors``, or an index and its shards. Files of pickled tensors are never opened.
+        shape: says which tensors there must be.
+        dtype: "fp32", "bf16", or "auto": as stored, float16 as "bf16".
+        device: of torch.
+
+    Raises:
+        SpecError: an unknown dtype; no safetensors; a file that is absent or damaged; a tensor that is missing, one too
+            many, of another shape, or of a dtype that is not a float of 16 or 32 bits.
+    """
+    target = dtype_of(dtype, shape)
+    wanted = {stored.name: stored for stored in shape.checkpoint()}
+    places: dict[str, _Place] = {}
+    for path, listed in _files(Path(folder)):
+        with _reading(path):
+            places |= _places(path, listed, shape, wanted)
+    missing = [name for name, stored in wanted.items() if stored.parts[0][0] not in places]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise SpecError(f"{folder}, tensor {missing[0]}{more}", "is missing", limit="one of each", hint=_HINT)
+    return Checkpoint(places, target, device)
+
+
+def _places(path: Path, listed: Sequence[str] | None, shape: Shape, wanted: Mapping[str, Stored]) -> dict[str, _Place]:
+    """Returns where in one file the parts lie that it holds, checked against what is wanted."""
+    file = safetensors.safe_open(path, framework="pt")
+    names = set(file.keys())
+    found = {}
+    for name in sorted(names if listed is None else listed):
+        where, plain = f"{path}, tensor {name}", shape.naming.plain(name)
+        if name not in names:
+            raise SpecError(where, "is missing", limit="the index lists it there", hint=_HINT)
+        if shape.naming.is_spare(plain) or (shape.tied and plain == f"{shape.naming.tables['head']}.weight"):
+            continue
+        if plain not in wanted:
+            limit = f"the {len(wanted)} tensors that config.json implies"
+            raise SpecError(where, "is not part of the model", limit=limit, hint=_HINT)
+        stored, view = wanted[plain], file.get_slice(name)
+        if tuple(view.get_shape()) != stored.size:
+            limit = f"{stored.size} as config.json implies"
+            raise SpecError(where, "has another shape", value=tuple(view.get_shape()), limit=limit)
+        if view.get_dtype() not in _STORED:
+            limit = f"one of {', '.join(_STORED)}"
+            raise SpecError(where, "has a dtype that is not run", value=view.get_dtype(), limit=limit)
+        begin = 0
+        for part, outputs in stored.parts:
+            found[part] = _Place(path, file, name, begin, outputs, stored.transposed)
+            begin += outputs
+    return found
+
+
+class Fake:
+    """Random weights in the place of a checkpoint's: as large, as slow, and of a scale at which nothing overflows.
+
+    Matrices have variance 1 / inputs, so that activations keep theirs (LeCun et al., "Efficient BackProp", 1998); norms
+    do nothing and biases are 0. They are dealt from one pool of normal draws, at the speed of memory.
+
+    Args:
+        shape: says which tensors there are.
+        dtype: of torch.
+        device: of torch.
+        seed: equal seeds give equal weights.
+    """
+
+    def __init__(self, shape: Shape, dtype: Any, device: Any, seed: int) -> None:
+        self.dtype, self.device, self.seed = dtype, device, seed
+        self.sizes = dict(shape.parts())
+        self.unit = 0.0 if shape.norm == "rms+1" else 1.0
+        self.pool = torch.randn(POOL, generator=torch.Generator().manual_seed(seed))
+        self.scaled: dict[int, Any] = {}
+
+    def tensor(self, part: str) -> Any:
+        """Returns a tensor of ``Shape.parts``, (outputs, inputs)."""
+        size = self.sizes[part]
+        if len(size) == 1:
+            fill = 0.0 if part.endswith(".bias") else self.unit
+            return torch.full(size, fill, dtype=self.dtype, device=self.device)
+        inputs = size[-1]
+        if inputs not in self.scaled:
+            self.scaled[inputs] = (self.pool * inputs**-0.5).to(device=self.device, dtype=self.dtype)
+        pool = self.scaled[inputs]
+        found = torch.empty(size, dtype=self.dtype, device=self.device)
+        flat, at, begin = found.view(-1), 0, crc32(f"{self.seed} {part}".encode()) % POOL
+        while at < len(flat):
+            dealt = pool[begin : begin + len(flat) - at]
+            flat[at : at + len(dealt)] = dealt
+            at, begin = at + len(dealt), 0
+        return found
+
+
+def fake_weights(shape: Shape, dtype: str = "auto", seed: int = 0, device: Any = "cpu") -> Fake:
+    """Returns random weights; the arguments are as `read_weights` and `Fake` take them.
+
+    Raises:
+        SpecError: an unknown dtype.
+    """
+    return Fake(shape, dtype_of(dtype, shape), device, seed)
 
 
 @contextmanager
@@ -126,6 +197,19 @@ def dtype_of(dtype: str, shape: Shape) -> Any:
     if name not in DTYPES:
         raise SpecError("dtype", "cannot be run", value=dtype, limit=f"one of auto, {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def device_of(name: str) -> Any:
+    """Returns torch's device for "cpu", "cuda" or "auto", which is CUDA where there is such a device.
+
+    Raises:
+        SpecError: another name, or a CUDA device that is not there.
+    """
+    there = torch.cuda.is_available()
+    if name not in ("auto", "cpu", "cuda") or (name == "cuda" and not there):
+        limit = "one of auto, cpu, cuda" if there else "one of auto, cpu: torch finds no CUDA device"
+        raise SpecError("device", "cannot be run on", value=name, limit=limit)
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and there) else "cpu")
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, Sequence[str] | None]]:

@@ -9,9 +9,9 @@ from dataclasses import replace
 from typing import Final
 
 from fleetcast.base.errors import Unsupported
+from fleetcast.runtime.llm.families.decoder import Shape, shaped
 from fleetcast.runtime.llm.naming import Naming
 from fleetcast.runtime.llm.rope import Rope
-from fleetcast.runtime.llm.shape import Shape, shaped
 from fleetcast.scenario.workload.architectures.fields import Fields
 from fleetcast.scenario.workload.models import Model
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from fleetcast.runtime.llm.families.decoder import Shape, shaped
 from fleetcast.runtime.llm.naming import Naming
-from fleetcast.runtime.llm.shape import Shape, shaped
 from fleetcast.scenario.workload.architectures.fields import Fields
 from fleetcast.scenario.workload.models import Model
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from fleetcast.runtime.llm.families.decoder import Shape, head_dim, shaped
 from fleetcast.runtime.llm.families.llama import ATTENTION, NORMS, TABLES
 from fleetcast.runtime.llm.naming import Naming
 from fleetcast.runtime.llm.rope import read_rope, theta_table
-from fleetcast.runtime.llm.shape import Shape, head_dim, shaped
 from fleetcast.scenario.workload.architectures.fields import Fields
 from fleetcast.scenario.workload.models import Model
 
