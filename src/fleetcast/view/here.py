@@ -6,15 +6,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleetcast.base.errors import Unsupported
+import msgspec
+
+from fleetcast.base.errors import SpecError, Unsupported
 from fleetcast.runtime.llm.launch import Launched, check_context, launch, refuse
 from fleetcast.runtime.llm.paging import BLOCK
 from fleetcast.runtime.measure.machine import this_machine
 from fleetcast.scenario import plan as plans
 from fleetcast.scenario.load import Scenario
-from fleetcast.view.verbs import completed
+from fleetcast.view.verbs import Progress, Source, completed, load
 
 if TYPE_CHECKING:
+    from fleetcast.runtime.replay import Replay
     from fleetcast.scenario.plan import Plan, Pool
     from fleetcast.sim.serving.setting import Setting
 
@@ -68,6 +71,52 @@ def start(scenario: Scenario, *, threads: int | None = None) -> Started:
     return Started(setting, done, replace(found, notes=(*notes, *server.cost.notes)))
 
 
+def run(
+    source: Source, *, speed: float = 1.0, warmup: int = 3, threads: int | None = None, seed: int | None = None,
+    progress: Progress | None = None,
+) -> Replay:  # fmt: skip
+    """Returns what becomes of the scenario's requests when its plan runs on this machine.
+
+    Args:
+        source: a Scenario or what `load` takes.
+        speed: 2 = requests come twice as fast.
+        warmup: requests before, which do not count.
+        threads: of the engine's products; None = the processor's cores.
+        seed: instead of the scenario's.
+        progress: called as requests are settled.
+
+    Raises:
+        SpecError: as `start`, or a setting out of range.
+        Unsupported: what the engine cannot run, with the reason.
+        Infeasible: it does not fit.
+        MissingExtra: torch or safetensors is not installed.
+    """
+    from fleetcast.runtime.replay.local import replay_here
+
+    scenario = load(source, seed=seed)
+    begun = start(scenario, threads=threads)
+    launched = begun.launched
+    known = {
+        "device": this_machine().id, "dtype": launched.dtype, "threads": launched.threads,
+        "weights": "read" if launched.real else "random",
+    }  # fmt: skip
+    done = replay_here(
+        begun.setting.requests, launched.engine, slo=scenario.slo, plan=begun.plan.table(),
+        model=scenario.workload.model, speed=speed, warmup=warmup, seed=scenario.seed, known=known, progress=progress,
+    )  # fmt: skip
+    return replace(done, outcome=replace(done.outcome, notes=(*done.outcome.notes, *launched.notes)))
+
+
+def for_servers_only(**settings: object) -> None:
+    """Raises SpecError where a setting that only a server understands is given without one."""
+    for name, value in settings.items():
+        if value:
+            raise SpecError(
+                "url", f"is missing, and --{name.replace('_', '-')} is for a server", limit="http://HOST:PORT",
+                hint="Add --url, or leave it out: the engine here needs neither",
+            )  # fmt: skip
+
+
 def opened(scenario: Scenario) -> Pool:
     """Returns the scenario's pool with what a run needs where the plan leaves it open: one replica, this engine."""
     pool = scenario.plan.pools[0]
@@ -89,6 +138,4 @@ def _stored(scenario: Scenario) -> str:
 
 def replace_pool(plan: Plan, pool: Pool) -> Plan:
     """Returns the plan with another pool."""
-    import msgspec
-
     return msgspec.structs.replace(plan, pools=(pool,))
