@@ -135,7 +135,7 @@ def run(
     file: File,
     /,
     *,
-    url: str,
+    url: str = "",
     model: str = "",
     speed: float = 1.0,
     warmup: int = 3,
@@ -146,12 +146,13 @@ def run(
     key_env: str = "",
     common: Common = DEFAULTS,
 ) -> int:
-    """Replay the scenario's requests against a server that runs, and measure its answers.
+    """Run the scenario's plan on this machine, or replay its requests against a server, and measure the answers.
 
     Parameters
     ----------
     url:
-        Where the server is, e.g. http://127.0.0.1:8000; it must stream OpenAI's /v1/completions.
+        Where a server is, e.g. http://127.0.0.1:8000; it must stream OpenAI's /v1/completions. Left out, Fleetcast's
+        own engine runs the model here.
     model:
         Name to ask for; default the only one served, or the scenario's.
     speed:
@@ -169,17 +170,24 @@ def run(
     key_env:
         Environment variable with the key; default OPENAI_API_KEY.
     """
-    from fleetcast.view import measured
+    from fleetcast.view import here, measured
 
     scenario = terminal.load(file, common)
     if common.out is not None:
         measured.check_folder(common.out)
     with terminal.progress("requests", common) as step:
-        done = verbs.replay(
-            scenario, url, model=model, speed=speed, warmup=warmup, timeout=timeout, text=prompts == "text",
-            ignore_eos=ignore_eos, return_token_ids=return_token_ids, key_env=key_env, progress=step,
-        )  # fmt: skip
-    written = measured.write_run(common.out, done) if common.out is not None else []
+        if url:
+            done = verbs.replay(
+                scenario, url, model=model, speed=speed, warmup=warmup, timeout=timeout, text=prompts == "text",
+                ignore_eos=ignore_eos, return_token_ids=return_token_ids, key_env=key_env, progress=step,
+            )  # fmt: skip
+        else:
+            here.for_servers_only(
+                model=model, prompts=prompts == "text", ignore_eos=ignore_eos, return_token_ids=return_token_ids,
+                key_env=key_env,
+            )  # fmt: skip
+            done = here.run(scenario, speed=speed, warmup=warmup, progress=step)
+    written = measured.write_run(common.out, scenario, done) if common.out is not None else []
     if common.json:
         terminal.print_json(done.outcome.table())
     else:
