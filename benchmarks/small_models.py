@@ -40,15 +40,15 @@ MODELS: Final[dict[str, dict[str, Any]]] = {
     },
     "small": {
         "shape": {"hidden": 128, "layers": 4, "heads": 4, "kv_heads": 2, "width": 384},
-        "steps": 300, "batch": 16, "length": 128,
+        "steps": 200, "batch": 16, "length": 128,
     },
     "medium": {
         "shape": {"hidden": 256, "layers": 6, "heads": 8, "kv_heads": 4, "width": 704},
-        "steps": 600, "batch": 16, "length": 128,
+        "steps": 400, "batch": 16, "length": 128,
     },
     "words": {
         "shape": {"hidden": 128, "layers": 4, "heads": 4, "kv_heads": 2, "width": 384, "vocab": 1024, "tied": True},
-        "steps": 300, "batch": 16, "length": 64,
+        "steps": 200, "batch": 16, "length": 64,
     },
 }  # fmt: skip
 """By name: a shape and how it is trained. A vocabulary above the bytes' is byte-level BPE learnt on the same text."""
@@ -100,7 +100,9 @@ def trained(name: str = "small", domain: str = "mixed", **changes: Any) -> Path:
     shape = recipe.pop("shape")
     shape = shape | {key: value for key, value in changes.items() if key not in TRAINING}
     recipe |= {key: value for key, value in changes.items() if key in TRAINING}
-    sources = [ROOT / f"src/fleetcast/runtime/training/{part}.py" for part in ("forward", "lm", "tokens", "folder")]
+    sources = [
+        ROOT / f"src/fleetcast/runtime/training/{part}.py" for part in ("forward", "lm", "muon", "tokens", "folder")
+    ]
     depends = [json.dumps([domain, shape, recipe], sort_keys=True), *text(domain), *(p.read_text() for p in sources)]
     mark = hashlib.sha256("\0".join(depends).encode()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / "fleetcast-small-models" / f"{name}-{domain}-{mark}"

@@ -15,7 +15,7 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError
-from fleetcast.view import terminal, verbs
+from fleetcast.view import measuring, terminal, verbs
 from fleetcast.view.release import release
 from fleetcast.view.terminal import DEFAULTS, STDIN, Common, File
 
@@ -60,8 +60,9 @@ def app() -> App:
         name="fleetcast", version=release, version_flags=["--version"], suppress_keyboard_interrupt=False,
         help="Forecast, plan and run AI workloads on any fleet, from phones to GPU clusters.",
     )  # fmt: skip
-    for command in (plan, simulate, run, compare, advise, check, capacity, measure, export, catalog, examples, schema):
+    for command in (plan, simulate, run, compare, advise, check, capacity, export, catalog, examples, schema):
         made.command(command)
+    made.command(measuring.app())
     return made
 
 
@@ -280,30 +281,6 @@ def capacity(
         held = verbs.max_users(scenario) if closed else verbs.max_rate(scenario)
     terminal.answer(common, held.table(), lambda width: terminal.tables().held_view(scenario, held, width))
     return 0 if held.outcome is not None else 1
-
-
-def measure(device: str = "cpu", /, *, common: Common = DEFAULTS) -> int:
-    """Measure this machine: ten probes give a device profile, which --out writes and scenarios name.
-
-    Parameters
-    ----------
-    device:
-        What to measure: "cpu".
-    """
-    from fleetcast.base.files import check_writable, write_atomic
-
-    if common.out is not None:
-        check_writable(common.out)
-    with terminal.progress("measuring", common) as step:
-        profile = verbs.measure(device, progress=step)
-    written = [write_atomic(common.out, profile.toml())] if common.out is not None else []
-    if common.json:
-        terminal.print_json(profile.table())
-        return 0
-    console = terminal.screen()
-    console.print(terminal.tables().profile_view(profile, common.out))
-    terminal.say_written(console, written)
-    return 0
 
 
 def _servers(scenario: Scenario, common: Common) -> int:

@@ -110,7 +110,7 @@ def profile(machine: Machine, readings: Readings) -> Profile:
         wide = exp(Z80 * core.device.noise)
         peak["bf16"], intervals["peak.bf16"] = half, (half / wide, half * wide)
     bandwidth = copy / cost["far"]
-    watts, source = _power(machine.cores)
+    watts, source = assumed_power(machine.cores)
     device = {
         "id": machine.id, "name": machine.name, "vendor": machine.vendor, "kind": "cpu", "architecture": "cpu",
         "memory": machine.memory, "bandwidth": bandwidth, "peak": peak, "l2": machine.last, "units": machine.cores,
@@ -169,7 +169,7 @@ def _attended(width: int, peak: float, weight: float) -> float:
     return multiply / (multiply + weight)
 
 
-def _power(cores: int) -> tuple[tuple[float, float], str]:
+def assumed_power(cores: int) -> tuple[tuple[float, float], str]:
     """Returns (idle, max) watts: the catalogue's processors, scaled by cores."""
     known = [row for row in devices().values() if row.kind == "cpu" and row.units >= 16]
     idle, top = (sum(getattr(row.power, end) / row.units for row in known) / len(known) for end in ("idle", "max"))

@@ -1,4 +1,4 @@
-"""Trains a small language model: AdamW under a cosine, windows drawn from one stream of tokens.
+"""Trains a small language model: Muon and AdamW under a cosine, windows drawn from one stream of tokens.
 
 With a number of steps and one thread, equal arguments give equal weights, bit for bit.
 """
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fleetcast.base.errors import MissingExtra, SpecError
 from fleetcast.runtime.llm.shape import Shape
 from fleetcast.runtime.training.forward import forward
+from fleetcast.runtime.training.muon import Optimiser
 
 try:
     import torch
@@ -28,8 +29,8 @@ Tensor = Any
 Tokens = NDArray[np.integer[Any]]
 Loss = Callable[[Shape, Mapping[str, Tensor], Tensor, Tensor], Tensor]
 """Of a shape, its weights, inputs and targets, both (batch, length): the number to lower."""
-WARMUP, FLOOR, DECAY, CLIP = 0.05, 0.1, 0.1, 1.0
-"""Share of the steps in which the rate rises; the rate's last value by its highest; weight decay; gradient norm."""
+WARMUP, FLOOR, CLIP = 0.05, 0.1, 1.0
+"""Share of the steps in which the rate rises; the rate's last value by its highest; gradient norm."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def train(
     seconds: float = 0.0,
     batch: int = 16,
     length: int = 128,
-    rate: float = 5e-3,
+    rate: float = 1e-2,
     seed: int = 0,
     held: Tokens | None = None,
     weights: Mapping[str, Tensor] | None = None,
@@ -116,7 +117,7 @@ def train(
         seconds: to train for, which makes the result depend on the machine's speed.
         batch: windows a step.
         length: tokens of a window.
-        rate: highest learning rate.
+        rate: highest learning rate, AdamW's; Muon's steps follow it (`muon.SIZE`).
         seed: of first weights and windows.
         held: tokens to score the result on; without them the last tenth of ``tokens`` is kept back.
         weights: to go on from, by name; they stay as they are.
@@ -137,24 +138,17 @@ def train(
     begun, made, losses = time.perf_counter(), 0, []
     found = {name: value.detach().float().clone() for name, value in (weights or initial(shape, seed)).items()}
     leaves = [value.requires_grad_() for value in found.values()]
-    groups = [
-        {"params": [w for w in leaves if w.ndim > 1], "weight_decay": DECAY},
-        {"params": [w for w in leaves if w.ndim == 1], "weight_decay": 0.0},
-    ]
-    optimiser = torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.95), fused=True)
+    optimiser = Optimiser(found)
     draw = np.random.default_rng(seed)
     data = torch.from_numpy(stream.astype(np.int64))
     while (done := made / steps if steps else (time.perf_counter() - begun) / seconds) < 1:
         factor = min(1.0, max(done, 1e-3) / WARMUP) * (FLOOR + (1 - FLOOR) * (1 + cos(pi * done)) / 2)
-        for group in optimiser.param_groups:
-            group["lr"] = rate * factor
         starts = torch.from_numpy(draw.integers(0, len(stream) - length, batch))
         windows = data[starts[:, None] + torch.arange(length + 1)]
         value = loss(shape, found, windows[:, :-1], windows[:, 1:])
-        optimiser.zero_grad()
         value.backward()
         torch.nn.utils.clip_grad_norm_(leaves, CLIP)
-        optimiser.step()
+        optimiser.step(rate * factor)
         made += 1
         losses.append(float(value.detach()))
         if progress is not None:
