@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from fleetcast.base.errors import PolicyError
 from fleetcast.base.record import Record
-from fleetcast.runtime.llm.engine import Engine, Model, Piece, Request
+from fleetcast.runtime.llm.engine import Engine
 from fleetcast.runtime.llm.paging import BLOCK
+from fleetcast.runtime.llm.requests import Model, Piece, Request
 from fleetcast.runtime.replay import MOST_WARM, WARM, Replay, account, check, settled, sped
 from fleetcast.runtime.replay.prompts import Prompts, unlike
 from fleetcast.runtime.replay.stream import Answer
@@ -176,8 +177,8 @@ class _Run:
                 self._wait(self._due[0][0] - now)
             elif engine.step() is None:
                 if not self._due:
-                    text = f"{type(engine.schedule.batch).__name__}.compose runs nothing, with {engine.load} requests waiting"
-                    raise PolicyError(text)
+                    kind = type(engine.schedule.batch).__name__
+                    raise PolicyError(f"{kind}.compose runs nothing, with {engine.load} requests waiting")
                 self._wait(self._due[0][0] - now)
             else:
                 self._laps.append((begun, engine.clock()))
