@@ -61,7 +61,8 @@ class Engine(Spec):
         block: tokens per KV block.
         watermark: share of KV blocks kept free at admission.
         prefix_cache: which cached prefix it gives up first by default; "" = it caches none unless told to.
-        kv_dtype: cache dtype where the plan says "auto"; "" = the checkpoint's own.
+        kv_dtype: cache dtype where the plan says "auto"; "" = the checkpoint's own, "rest" = that of what is not
+            quantised.
         hybrid_kv: layers with a window keep only the window.
         overlap: the host works while the device computes; an arrival waits for one iteration more.
         overlap_since: version from which that is the default; named with an older one, the profile has no overlap.

@@ -15,7 +15,7 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError
-from fleetcast.view import terminal, verbs
+from fleetcast.view import measuring, terminal, verbs
 from fleetcast.view.release import release
 from fleetcast.view.terminal import DEFAULTS, STDIN, Common, File
 
@@ -60,8 +60,9 @@ def app() -> App:
         name="fleetcast", version=release, version_flags=["--version"], suppress_keyboard_interrupt=False,
         help="Forecast, plan and run AI workloads on any fleet, from phones to GPU clusters.",
     )  # fmt: skip
-    for command in (plan, simulate, run, compare, advise, check, capacity, measure, export, catalog, examples, schema):
+    for command in (plan, simulate, run, compare, advise, check, capacity, export, catalog, examples, schema):
         made.command(command)
+    made.command(measuring.app())
     return made
 
 
@@ -134,7 +135,7 @@ def run(
     file: File,
     /,
     *,
-    url: str,
+    url: str = "",
     model: str = "",
     speed: float = 1.0,
     warmup: int = 3,
@@ -145,12 +146,13 @@ def run(
     key_env: str = "",
     common: Common = DEFAULTS,
 ) -> int:
-    """Replay the scenario's requests against a server that runs, and measure its answers.
+    """Run the scenario's plan on this machine, or replay its requests against a server, and measure the answers.
 
     Parameters
     ----------
     url:
-        Where the server is, e.g. http://127.0.0.1:8000; it must stream OpenAI's /v1/completions.
+        Where a server is, e.g. http://127.0.0.1:8000; it must stream OpenAI's /v1/completions. Left out, Fleetcast's
+        own engine runs the model here.
     model:
         Name to ask for; default the only one served, or the scenario's.
     speed:
@@ -168,17 +170,24 @@ def run(
     key_env:
         Environment variable with the key; default OPENAI_API_KEY.
     """
-    from fleetcast.view import measured
+    from fleetcast.view import here, measured
 
     scenario = terminal.load(file, common)
     if common.out is not None:
         measured.check_folder(common.out)
     with terminal.progress("requests", common) as step:
-        done = verbs.replay(
-            scenario, url, model=model, speed=speed, warmup=warmup, timeout=timeout, text=prompts == "text",
-            ignore_eos=ignore_eos, return_token_ids=return_token_ids, key_env=key_env, progress=step,
-        )  # fmt: skip
-    written = measured.write_run(common.out, done) if common.out is not None else []
+        if url:
+            done = verbs.replay(
+                scenario, url, model=model, speed=speed, warmup=warmup, timeout=timeout, text=prompts == "text",
+                ignore_eos=ignore_eos, return_token_ids=return_token_ids, key_env=key_env, progress=step,
+            )  # fmt: skip
+        else:
+            here.for_servers_only(
+                model=model, prompts=prompts == "text", ignore_eos=ignore_eos, return_token_ids=return_token_ids,
+                key_env=key_env,
+            )  # fmt: skip
+            done = here.run(scenario, speed=speed, warmup=warmup, progress=step)
+    written = measured.write_run(common.out, scenario, done) if common.out is not None else []
     if common.json:
         terminal.print_json(done.outcome.table())
     else:
@@ -272,30 +281,6 @@ def capacity(
         held = verbs.max_users(scenario) if closed else verbs.max_rate(scenario)
     terminal.answer(common, held.table(), lambda width: terminal.tables().held_view(scenario, held, width))
     return 0 if held.outcome is not None else 1
-
-
-def measure(device: str = "cpu", /, *, common: Common = DEFAULTS) -> int:
-    """Measure this machine: ten probes give a device profile, which --out writes and scenarios name.
-
-    Parameters
-    ----------
-    device:
-        What to measure: "cpu".
-    """
-    from fleetcast.base.files import check_writable, write_atomic
-
-    if common.out is not None:
-        check_writable(common.out)
-    with terminal.progress("measuring", common) as step:
-        profile = verbs.measure(device, progress=step)
-    written = [write_atomic(common.out, profile.toml())] if common.out is not None else []
-    if common.json:
-        terminal.print_json(profile.table())
-        return 0
-    console = terminal.screen()
-    console.print(terminal.tables().profile_view(profile, common.out))
-    terminal.say_written(console, written)
-    return 0
 
 
 def _servers(scenario: Scenario, common: Common) -> int:

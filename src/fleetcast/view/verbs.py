@@ -200,19 +200,26 @@ def measure(device: str = "cpu", *, progress: Progress | None = None) -> Profile
     return run(device, progress=progress)
 
 
-def run(source: Source, url: str, **settings: Any) -> Outcome:
-    """Returns what a server that runs at ``url`` makes of the scenario's requests: measured, not simulated.
+def run(source: Source, url: str = "", **settings: Any) -> Outcome:
+    """Returns what this machine, or a server at ``url``, makes of the scenario's requests: measured, not simulated.
 
     Args:
-        source: a Scenario or what `load` takes; its traffic is replayed, its SLO judged. Fleet and plan are not read.
-        url: of a server that streams OpenAI's ``/v1/completions``, e.g. "http://127.0.0.1:8000".
-        settings: the other arguments of `replay`.
+        source: a Scenario or what `load` takes; its traffic is replayed, its SLO judged. Here its plan is run; of a
+            server fleet and plan are not read.
+        url: of a server that streams OpenAI's ``/v1/completions``, e.g. "http://127.0.0.1:8000"; "" = run the model
+            here.
+        settings: the other arguments of `replay`, or without a URL of `view.here.run`.
 
     Raises:
         SpecError: the server cannot be measured, or anything in the scenario that cannot be.
-        MissingExtra: httpx is absent.
-        Unsupported: no request was answered.
+        MissingExtra: torch, or for a server httpx, is absent.
+        Unsupported: no request was answered, or what the engine cannot run.
+        Infeasible: the plan does not fit.
     """
+    if not url:
+        from fleetcast.view import here
+
+        return here.run(source, **settings).outcome
     return replay(source, url, **settings).outcome
 
 

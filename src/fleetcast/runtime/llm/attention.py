@@ -13,8 +13,8 @@ import numpy as np
 
 from fleetcast.base.errors import MissingExtra
 from fleetcast.runtime.llm.cache import Cache
-from fleetcast.runtime.llm.engine import Piece
 from fleetcast.runtime.llm.paging import BLOCK
+from fleetcast.runtime.llm.requests import Piece
 
 try:
     import torch

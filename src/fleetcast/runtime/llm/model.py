@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from fleetcast.base.errors import MissingExtra
 from fleetcast.runtime.llm.attention import attend, groups_of, slots_of
 from fleetcast.runtime.llm.cache import Cache
-from fleetcast.runtime.llm.engine import Piece
 from fleetcast.runtime.llm.linear import Linear, joined
 from fleetcast.runtime.llm.paging import BLOCK
+from fleetcast.runtime.llm.requests import Piece
 from fleetcast.runtime.llm.shape import Shape
 
 try:

@@ -76,6 +76,22 @@ def read_weights(folder: str | Path, shape: Shape, dtype: str = "auto") -> dict[
     return found
 
 
+def fake_weights(shape: Shape, dtype: str = "auto", seed: int = 0) -> dict[str, Any]:
+    """Returns random tensors in the place of a checkpoint's: as large, and as slow.
+
+    Args:
+        shape: says which tensors there are.
+        dtype: as `read_weights` takes it.
+        seed: equal seeds give equal weights.
+    """
+    target, draw = _target(dtype, shape), torch.Generator().manual_seed(seed)
+    found = {}
+    for name, size in shape.tensors():
+        tensor = torch.ones(size) if "norm" in name else torch.randn(size, generator=draw) * size[-1] ** -0.5
+        found[name] = tensor.to(target)
+    return found
+
+
 def _target(dtype: str, shape: Shape) -> Any:
     name = ("fp32" if shape.stored == "fp32" else "bf16") if dtype == "auto" else dtype
     if name not in DTYPES:

@@ -17,11 +17,11 @@ from fleetcast.base.spec import dump_toml
 from fleetcast.cost.gemm import Gemm, gemm_time
 from fleetcast.cost.roofline import Chip, format_of, peak
 from fleetcast.cost.step import SAMPLING_LAUNCH
-from fleetcast.runtime.measure.fitting import Case, Sizes, features, fit, held_out
+from fleetcast.runtime.measure.fitting import KNOTS, Case, Sizes, features, fit, hats, held_out
 from fleetcast.runtime.measure.machine import Machine
 from fleetcast.runtime.measure.passes import Timed
 from fleetcast.runtime.measure.profile import device_of, rounded
-from fleetcast.runtime.measure.roofs import Products, gemm_coefficients
+from fleetcast.runtime.measure.products import Products, gemm_coefficients
 
 Array = NDArray[np.float64]
 ENGINE = "fleetcast"
@@ -104,7 +104,7 @@ def engine_profile(machine: Machine, said: Mapping[str, Any], load: float = 0.0)
     cases = [case_of(row, chip, gemm) for row in said["cases"]]
     known, errors = fit(cases), held_out(cases)
     spread = max(float(e.std()) for e in errors.values())
-    tables: dict[str, dict[str, Any]] = {"gemm": gemm}
+    tables: dict[str, dict[str, Any]] = {"gemm": {d: corrected(row, known[d]) for d, row in gemm.items()}}
     for dtype in errors:
         for family, row in kernels(known[dtype], chip).items():
             tables.setdefault(family, {})[dtype] = row
@@ -147,9 +147,9 @@ def case_of(row: Mapping[str, Any], chip: Chip, gemm: Mapping[str, Mapping[str, 
     """
     timed = [Timed(**t) for t in row["timed"]]
     size, dtype = sizes_of(row["config"]), str(row["dtype"])
-    products = products_time(size, timed, dtype, chip, Gemm(**gemm[dtype]))
+    products, fixed = products_time(size, timed, dtype, chip, Gemm(**gemm[dtype]))
     parts = features(size, timed, format_of(dtype).weight)
-    return Case(str(row["model"]), dtype, np.array([t.seconds for t in timed]), products, parts)
+    return Case(str(row["model"]), dtype, np.array([t.seconds for t in timed]), products, fixed, parts)
 
 
 def sizes_of(config: Mapping[str, Any]) -> Sizes:
@@ -161,8 +161,8 @@ def sizes_of(config: Mapping[str, Any]) -> Sizes:
     )  # fmt: skip
 
 
-def products_time(size: Sizes, timed: Sequence[Timed], dtype: str, chip: Chip, c: Gemm) -> Array:
-    """Returns (n,) s of all matrix products of the iterations."""
+def products_time(size: Sizes, timed: Sequence[Timed], dtype: str, chip: Chip, c: Gemm) -> tuple[Array, Array]:
+    """Returns (n, knots) s of all matrix products of the iterations, by the knots of `fitting`, and (n,) s of launches."""
     tokens = np.array([t.decodes + t.piece for t in timed], dtype=np.float64)
     emits = np.array([t.emits for t in timed], dtype=np.float64)
     wide, kv = size.heads * size.head_dim, size.kv_heads * size.head_dim
@@ -171,10 +171,16 @@ def products_time(size: Sizes, timed: Sequence[Timed], dtype: str, chip: Chip, c
     )  # fmt: skip
     weights = size.layers * sum(n * k for n, k in matrices) + size.vocab * size.hidden
     resident = c.resident(weights * format_of(dtype).weight)
-    layer = sum(gemm_time(tokens, n, k, dtype, chip, c, resident=resident) for n, k in matrices)
-    return np.asarray(
-        size.layers * layer + gemm_time(emits, size.vocab, size.hidden, dtype, chip, c, resident=resident)
-    )
+    layer = sum(gemm_time(tokens, n, k, dtype, chip, c, resident=resident) - c.launch for n, k in matrices)
+    head = gemm_time(emits, size.vocab, size.hidden, dtype, chip, c, resident=resident) - c.launch
+    found = size.layers * hats(tokens) * np.asarray(layer)[:, None] + hats(emits) * np.asarray(head)[:, None]
+    return found, np.full(len(timed), c.launch * (4.0 * size.layers + 1.0))
+
+
+def corrected(row: Mapping[str, Any], found: Mapping[str, float]) -> dict[str, Any]:
+    """Returns a format's product coefficients with what the engine's products take in place."""
+    scale = hats(np.array(row["rows"])) @ [found[f"g{k}"] for k in range(len(KNOTS))]
+    return dict(row) | {name: (scale * row[name]).tolist() for name in ("passes", "kept")}
 
 
 def kernels(found: Mapping[str, float], chip: Chip) -> dict[str, dict[str, Any]]:

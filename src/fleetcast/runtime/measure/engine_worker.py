@@ -18,8 +18,10 @@ from fleetcast.runtime.llm.linear import Linear, joined
 from fleetcast.runtime.llm.model import Transformer
 from fleetcast.runtime.llm.shape import read_shape
 from fleetcast.runtime.measure.machine import this_machine
-from fleetcast.runtime.measure.passes import LOADS, MODELS, Clock, Load, blocks_for, time_iterations
-from fleetcast.runtime.measure.roofs import KEPT, ROWS, SHAPES, time_cache, time_products, time_streams
+from fleetcast.runtime.llm.weights import fake_weights
+from fleetcast.runtime.measure.passes import LOADS, MODELS, Budget, Clock, Load, blocks_for, time_iterations
+from fleetcast.runtime.measure.products import KEPT, ROWS, SHAPES
+from fleetcast.runtime.measure.roofs import time_cache, time_products, time_streams
 
 try:
     import torch
@@ -96,22 +98,18 @@ def maker(name: str) -> Callable[[Any], Linear]:
     return lambda weight: joined([weight.to(dtype)], [None])
 
 
-def engine_of(config: Mapping[str, Any], dtype: str, blocks: int, seed: int = 0) -> Engine:
+def engine_of(config: Mapping[str, Any], dtype: str, blocks: int, batch: Budget, seed: int = 0) -> Engine:
     """Returns an engine with a model of random weights.
 
     Args:
         config: its config.json.
         dtype: a key of `ACTIVATIONS`.
         blocks: of the cache.
+        batch: its batch policy.
         seed: of the weights.
     """
-    shape, random = read_shape(config), torch.Generator().manual_seed(seed)
-    weights = {
-        name: (torch.ones(size) if "norm" in name else torch.randn(size, generator=random) * size[-1] ** -0.5)
-        for name, size in shape.tensors()
-    }  # fmt: skip
-    held = {name: tensor.to(ACTIVATIONS[dtype]) for name, tensor in weights.items()}
-    return Engine(Transformer(shape, held, blocks), blocks=blocks)
+    shape = read_shape(config)
+    return Engine(Transformer(shape, fake_weights(shape, dtype, seed), blocks), blocks=blocks, batch=batch)
 
 
 def timed(
@@ -119,8 +117,9 @@ def timed(
     rounds: int = ROUNDS,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Returns the iterations of one model, as tables."""
-    engine = engine_of(config, dtype, blocks_for(loads))
-    return [asdict(t) for t in time_iterations(engine, loads, repeats=rounds, clock=clock, progress=progress)]
+    budget = Budget()
+    engine = engine_of(config, dtype, blocks_for(loads), budget)
+    return [asdict(t) for t in time_iterations(engine, budget, loads, repeats=rounds, clock=clock, progress=progress)]
 
 
 if __name__ == "__main__":

@@ -7,9 +7,10 @@ An iteration takes
     + layers (passes over activations)              a fixed time each, and by tokens and widths
     + decode: base + each n + read X + multiply X   per layer, X tokens of context
     + prefill: base + pairs + tokens passed over    per layer and piece
-    + products                                      forecast from their own measurement, which is kept as it is
+    + products                                      forecast from their own measurement, times g(rows)
 
-All coefficients are at least 0 and found together, by least squares on relative errors (Lawson and Hanson, "Solving
+``g`` is near 1: what an engine's products take in place, over what they took alone. It is linear in log(rows) between
+``KNOTS`` and held to 1 by as much as a reading with an error of ``TRUST`` would. All coefficients are at least 0 and found together, by least squares on relative errors (Lawson and Hanson, "Solving
 Least Squares Problems", 1974, chapter 23). Formats share the host's constants; all else is each format's own.
 """
 
@@ -29,6 +30,9 @@ Array = NDArray[np.float64]
 HOST = ("step", "seq", "token")
 OWN = ("launch", "stream", "logit", "decode", "each", "read", "multiply", "piece", "pair", "passed")
 """What a format's iterations consist of beside the host's part."""
+KNOTS = (1.0, 4.0, 16.0, 64.0, 256.0)
+TRUST, NOISE = 0.15, 0.07
+"""Standard deviations, relative: of products in place from products alone, and of an iteration from its forecast."""
 LAUNCHES = 5
 """Passes over activations that `cost.layers.block_terms` charges a layer."""
 
@@ -82,7 +86,8 @@ class Case:
         model: its name.
         dtype: the format.
         seconds: (n,) s.
-        products: (n,) s of all their matrix products, as forecast.
+        products: (n, len(KNOTS)) s of all their matrix products as forecast, by the knots that their rows lie between.
+        fixed: (n,) s of that which no knot scales.
         parts: what else they contain, from `features`.
     """
 
@@ -90,24 +95,35 @@ class Case:
     dtype: str
     seconds: Array
     products: Array
+    fixed: Array
     parts: Mapping[str, Array]
 
 
+def hats(rows: Array) -> Array:
+    """Returns (n, len(KNOTS)): how much of each knot ``rows`` (n,) take, summing to 1; all of the end ones beyond."""
+    place = np.interp(np.log(np.maximum(rows, 1.0)), np.log(KNOTS), np.arange(len(KNOTS)))
+    return np.maximum(0.0, 1.0 - np.abs(place[:, None] - np.arange(len(KNOTS))))
+
+
 def fit(cases: Sequence[Case]) -> dict[str, dict[str, float]]:
-    """Returns the coefficients: of "host", and of each format, s per unit of each part."""
+    """Returns the coefficients: of "host", and of each format, s per unit of each part, and g at "g0", "g1", ..."""
     dtypes = list(dict.fromkeys(case.dtype for case in cases))
-    columns = [("host", name) for name in HOST] + [(d, name) for d in dtypes for name in OWN]
+    inner = [f"g{k}" for k in range(len(KNOTS))]
+    columns = [("host", name) for name in HOST] + [(d, name) for d in dtypes for name in (*OWN, *inner)]
     blocks = []
     for case in cases:
         block = np.zeros((len(case.seconds), len(columns)))
         for j, (whose, name) in enumerate(columns):
             if whose in ("host", case.dtype):
-                block[:, j] = case.parts[name] / case.seconds
+                amount = case.products[:, inner.index(name)] if name in inner else case.parts[name]
+                block[:, j] = amount / case.seconds
         blocks.append(block)
-    matrix = np.vstack(blocks)
+    trusted = np.array([float(name in inner) for _, name in columns]) * (NOISE / TRUST)
+    believed = np.diag(trusted)[trusted > 0]
+    matrix = np.vstack([*blocks, believed])
     scale = np.linalg.norm(matrix, axis=0)
     scale = np.where(scale > 0, scale, 1.0)
-    left = np.concatenate([1.0 - case.products / case.seconds for case in cases])
+    left = np.concatenate([*(1.0 - case.fixed / case.seconds for case in cases), trusted[trusted > 0]])
     found = least_squares(matrix / scale, left) / scale
     result: dict[str, dict[str, float]] = {}
     for (whose, name), value in zip(columns, found.tolist(), strict=True):
@@ -117,8 +133,9 @@ def fit(cases: Sequence[Case]) -> dict[str, dict[str, float]]:
 
 def forecast(case: Case, found: Mapping[str, Mapping[str, float]]) -> Array:
     """Returns s of a case's iterations by fitted coefficients."""
-    rest = sum(found["host"][name] * case.parts[name] for name in HOST)
-    return np.asarray(case.products + rest + sum(found[case.dtype][name] * case.parts[name] for name in OWN))
+    own, rest = found[case.dtype], sum(found["host"][name] * case.parts[name] for name in HOST)
+    products = case.products @ [own[f"g{k}"] for k in range(len(KNOTS))]
+    return np.asarray(case.fixed + products + rest + sum(own[name] * case.parts[name] for name in OWN))
 
 
 def held_out(cases: Sequence[Case]) -> dict[str, Array]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fleetcast.policy.batch import Chunked
+from fleetcast.policy.batch import Batch, Rule, View, fill
 from fleetcast.runtime.llm.engine import Engine
 from fleetcast.runtime.llm.paging import blocks_of
 
@@ -35,10 +35,11 @@ def config(
 
 
 MODELS: Mapping[str, Mapping[str, Any]] = {
-    "narrow": config(64, 2, 2, 32, 128, 6, 256),
-    "heads": config(128, 8, 8, 64, 128, 6, 512),
-    "grouped": config(256, 8, 2, 64, 512, 4, 8192),
-    "wide": config(768, 12, 4, 64, 2048, 3, 4096),
+    "narrow": config(64, 2, 2, 32, 128, 12, 256),
+    "heads": config(128, 8, 8, 64, 128, 4, 512),
+    "grouped": config(256, 8, 2, 64, 512, 6, 8192),
+    "square": config(512, 8, 8, 64, 1408, 8, 1024),
+    "wide": config(768, 12, 4, 64, 2048, 2, 4096),
 }
 """Models that costs are measured on; synthetic, random weights."""
 
@@ -70,7 +71,8 @@ LONG: Sequence[Load] = (
 )  # fmt: skip
 """Those that are timed on models that attend much beside what they multiply."""
 LOADS: Mapping[str, Sequence[Load]] = {
-    "narrow": (*SHORT, *LONG), "heads": (*SHORT, *LONG), "grouped": (*SHORT, *LONG), "wide": (*SHORT, Load(4, 256)),
+    "narrow": (*SHORT, *LONG), "heads": (*SHORT, *LONG), "grouped": (*SHORT, *LONG), "square": (*SHORT, Load(4, 256)),
+    "wide": (*SHORT, Load(4, 256)),
 }  # fmt: skip
 
 
@@ -95,14 +97,28 @@ class Timed:
     seconds: float
 
 
+class Budget:
+    """A batch policy whose token budget may change from one iteration to the next; decodes first."""
+
+    kind, mixed = "budget", True
+
+    def __init__(self) -> None:
+        self.chunk = 1 << 16
+
+    def compose(self, view: View) -> Batch:
+        """Returns the next iteration."""
+        return fill(Rule(256, self.chunk, mixed=True, split=True, refill=True, reserve=False), view)
+
+
 def time_iterations(
-    engine: Engine, loads: Sequence[Load], *, repeats: int = 3, steps: int = 5, clock: Clock = time.perf_counter,
+    engine: Engine, budget: Budget, loads: Sequence[Load], *, repeats: int = 3, steps: int = 5, clock: Clock = time.perf_counter,
     progress: Callable[[], None] | None = None,
 ) -> list[Timed]:  # fmt: skip
     """Returns the least time of each iteration in ``loads``.
 
     Args:
-        engine: without requests, its batch policy `chunked`; blocks must hold every load.
+        engine: without requests; blocks must hold every load.
+        budget: its batch policy.
         loads: what to time.
         repeats: how often each is set up.
         steps: iterations that are read each time where only decodes run.
@@ -112,7 +128,7 @@ def time_iterations(
     best: dict[int, Timed] = {}
     for _ in range(repeats):
         for i, load in enumerate(loads):
-            for found in _readings(engine, load, steps, clock):
+            for found in _readings(engine, budget, load, steps, clock):
                 if i not in best or found.seconds < best[i].seconds:
                     best[i] = found
         if progress is not None:
@@ -120,25 +136,22 @@ def time_iterations(
     return [best[i] for i in range(len(loads))]
 
 
-def _readings(engine: Engine, load: Load, steps: int, clock: Clock) -> Iterator[Timed]:
-    """Yields readings of one load: sets it up with requests of its own, and ends them afterwards."""
+def _readings(engine: Engine, budget: Budget, load: Load, steps: int, clock: Clock) -> Iterator[Timed]:
+    """Yields readings of one load: sets it up with requests of its own, and runs them to their end afterwards."""
     random = _tokens(engine.model.vocab)
-    engine.batch = Chunked(chunk=1 << 16, max_batch=256)
     rounds = 1 if load.piece else steps
-    for _ in range(load.decodes):
-        engine.submit(random(max(1, load.context - 1)), rounds + 3)
-    if load.decodes:
+    decoding = [engine.submit(random(max(1, load.context - 1)), rounds + 3) for _ in range(load.decodes)]
+    if decoding:
         engine.step()
         engine.step()  # the first of its kind may set things up
     if load.piece:
-        total = load.cached + load.piece
-        engine.submit(random(total), 1)
+        engine.submit(random(load.cached + load.piece), 1)
         if load.cached:
-            engine.batch = Chunked(chunk=load.cached + load.decodes, max_batch=256)
+            budget.chunk = load.cached + load.decodes
             engine.step()
-    engine.batch = Chunked(chunk=1 << 16, max_batch=256)
+            budget.chunk = 1 << 16
     for turn in range(rounds):
-        attended = sum(len(r.tokens) for r in engine.running)
+        attended = sum(len(r.tokens) for r in decoding)
         begin = clock()
         engine.step()
         seconds = clock() - begin

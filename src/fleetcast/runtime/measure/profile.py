@@ -127,7 +127,7 @@ def device_of(machine: Machine, bandwidth: float, peak: Mapping[str, float]) -> 
         bandwidth: of all cores together, B/s.
         peak: FLOP/s of all cores together by format.
     """
-    watts, source = _power(machine.cores)
+    watts, source = assumed_power(machine.cores)
     return {
         "id": machine.id, "name": machine.name, "vendor": machine.vendor, "kind": "cpu", "architecture": "cpu",
         "memory": machine.memory, "bandwidth": bandwidth, "peak": dict(peak), "l2": machine.last,
@@ -182,7 +182,7 @@ def _attended(width: int, peak: float, weight: float) -> float:
     return multiply / (multiply + weight)
 
 
-def _power(cores: int) -> tuple[tuple[float, float], str]:
+def assumed_power(cores: int) -> tuple[tuple[float, float], str]:
     """Returns (idle, max) watts: the catalogue's processors, scaled by cores."""
     known = [row for row in devices().values() if row.kind == "cpu" and row.units >= 16]
     idle, top = (sum(getattr(row.power, end) / row.units for row in known) / len(known) for end in ("idle", "max"))

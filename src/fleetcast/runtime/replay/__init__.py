@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -39,11 +39,13 @@ class Replay:
         outcome: of the requests that were answered.
         rows: per request of the traffic its `account.COLUMNS`, failed ones too.
         interrupted: whether it was stopped before its end.
+        steps: what each of an engine's own iterations was, see `local.STEPS`; None of a server's.
     """
 
     outcome: Outcome
     rows: tuple[tuple[Any, ...], ...]
     interrupted: bool
+    steps: tuple[tuple[float, ...], ...] | None = None
 
 
 def replay(
@@ -68,18 +70,10 @@ def replay(
         MissingExtra: httpx is absent.
         Unsupported: no request was answered, or it is called within an event loop.
     """
-    for name, value, good, limit in (
-        ("speed", speed, 0 < speed < float("inf"), "above 0"),
-        ("warmup", warmup, 1 <= warmup <= MOST_WARM, f"1 to {MOST_WARM}: the first also tries the server"),
-        ("timeout", server.timeout, 0 < server.timeout < float("inf"), "above 0 s"),
-    ):
-        if not good:
-            raise SpecError(name, "is out of range", value=value, limit=limit, hint="Leave it out for the default")
+    check("warmup", warmup, 1 <= warmup <= MOST_WARM, f"1 to {MOST_WARM}: the first also tries the server")
+    check("timeout", server.timeout, 0 < server.timeout < float("inf"), "above 0 s")
+    requests = sped(requests, speed)
     _refuse_nesting()
-    if speed != 1:
-        requests = replace(requests.speed_up(speed), ramp=requests.ramp / speed, think=requests.think / speed)
-        note = f"replayed {speed:g} times as fast as the scenario says: another load than the scenario's"
-        requests = replace(requests, notes=(*requests.notes, note))
     run = _Run(requests, server, Prompts(requests, seed), seed, progress)
     interrupted = False
     try:
@@ -88,14 +82,46 @@ def replay(
         if not any(a.ok and a.over for a in run.answers):
             raise  # nothing was measured
         interrupted = True
-    answers = run.settled()
+    answers = settled(requests, run.answers)
     provenance = {
         "seed": seed, "requests": requests.digest(), "url": run.server.url, "model": run.server.model,
         "started": run.started, "speed": speed, "warmup": warmup, "prompts": "text" if server.text else "tokens",
         "interrupted": interrupted, "lag": sum(run.lags) / len(run.lags) if run.lags else 0.0,
     }  # fmt: skip
-    found = account.outcome(requests, answers, slo, plan, run.server, run.prompts, provenance)
+    found = account.outcome(requests, answers, slo, plan, run.server.url, run.prompts, provenance)
     return Replay(found, tuple(account.row(a, requests) for a in answers), interrupted)
+
+
+def sped(requests: Requests, speed: float) -> Requests:
+    """Returns the traffic as it comes ``speed`` times as fast, with a note that says so.
+
+    Raises:
+        SpecError: out of range.
+    """
+    check("speed", speed, 0 < speed < float("inf"), "above 0")
+    if speed == 1:
+        return requests
+    requests = replace(requests.speed_up(speed), ramp=requests.ramp / speed, think=requests.think / speed)
+    note = f"replayed {speed:g} times as fast as the scenario says: another load than the scenario's"
+    return replace(requests, notes=(*requests.notes, note))
+
+
+def settled(requests: Requests, answers: Iterable[Answer]) -> list[Answer]:
+    """Returns an answer per request, in order; of those never sent, one that says so."""
+    found = {a.request: a for a in answers}
+    for i in range(len(requests)):
+        answer = found.setdefault(i, Answer(i, float(requests.arrival[i] - requests.arrival[0])))
+        if answer.sent != answer.sent:
+            answer.fail("not sent")
+        elif not answer.over:
+            answer.fail("interrupted")
+    return [found[i] for i in range(len(requests))]
+
+
+def check(name: str, value: float, good: bool, limit: str) -> None:
+    """Raises SpecError where a setting is not good."""
+    if not good:
+        raise SpecError(name, "is out of range", value=value, limit=limit, hint="Leave it out for the default")
 
 
 class _Run:
@@ -133,17 +159,6 @@ class _Run:
             await pace.by_users(self.requests, self._send, self.answers, self._clock, self.seed)
         else:
             await pace.by_clock(self.requests, self._send, self.answers, self._clock)
-
-    def settled(self) -> list[Answer]:
-        """Returns an answer per request, in order; of those never sent, one that says so."""
-        found = {a.request: a for a in self.answers}
-        for i in range(len(self.requests)):
-            answer = found.setdefault(i, Answer(i, float(self.requests.arrival[i] - self.requests.arrival[0])))
-            if answer.sent != answer.sent:
-                answer.fail("not sent")
-            elif not answer.over:
-                answer.fail("interrupted")
-        return [found[i] for i in range(len(self.requests))]
 
     def _clock(self) -> float:
         return time.perf_counter() - self._start
