@@ -45,6 +45,7 @@ class Engine:
             n-grams.
         seed: of requests that bring none.
         clock: seconds; the real one unless a test brings its own.
+        notes: what to know of what it runs, in sentences.
 
     Raises:
         SpecError: blocks or watermark out of range; a drafter without a policy, a policy without a drafter, a drafter
@@ -56,7 +57,7 @@ class Engine:
         self, model: Model, *, blocks: int, batch: batches.Policy | None = None, order: orders.Policy | None = None,
         memory: memories.Policy | None = None, watermark: int = 0, prefix_cache: evict.Policy | None = None,
         speculate: drafting.Policy | None = None, drafter: Drafter | None = None, seed: int = 0,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] = time.perf_counter, notes: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.schedule = Schedule(
             blocks, batch if batch is not None else batches.Chunked(), order if order is not None else orders.Fifo(),
@@ -67,7 +68,7 @@ class Engine:
             raise SpecError("engine.speculate", "is missing", value=type(drafter).__name__, limit=limit)
         active = speculate is not None and not isinstance(speculate, drafting.Off)
         self.speculation = Speculation(speculate, drafter, model.vocab) if speculate is not None and active else None
-        self.model, self.seed, self.clock = model, seed, clock
+        self.model, self.seed, self.clock, self.notes = model, seed, clock, tuple(notes)
         self.iterations: list[Iteration] = []
         self.submitted = 0
         self._undelivered: deque[tuple[Callable[[Token], None], Token]] = deque()

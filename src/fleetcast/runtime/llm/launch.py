@@ -84,8 +84,8 @@ def launch(
         asked, _ = drafting_of(pool.speculate, f"{path}.speculate")
         policies["speculate"] = build(speculate, asked, f"{path}.speculate", DRAFTING)
 
-    from fleetcast.runtime.llm import torch_threads
-    from fleetcast.runtime.llm.model import Transformer
+    from fleetcast.runtime.llm import FAKE, torch_threads
+    from fleetcast.runtime.llm.model import Transformer, Weights
     from fleetcast.runtime.llm.weights import fake_weights, read_weights
 
     dtype = str(pool.dtype or "auto")
@@ -98,14 +98,16 @@ def launch(
     if fits < blocks:
         notes.append(f"{fits:,} blocks of cache instead of the plan's {blocks:,}: this machine's memory holds no more")
     used = torch_threads(threads)
+    tensors: Weights
     if weights is None:
         tensors = fake_weights(shape, dtype, seed)
-        notes.append("weights are random: times are as of real ones, and what it says means nothing")
+        notes.append(FAKE)
     else:
         tensors = read_weights(weights, shape, dtype)
     engine = Engine(
-        Transformer(shape, tensors, fits), blocks=fits, watermark=min(watermark, fits - 1), seed=seed, **policies
-    )
+        Transformer(shape, tensors, fits), blocks=fits, watermark=min(watermark, fits - 1), seed=seed, notes=notes,
+        **policies,
+    )  # fmt: skip
     return Launched(engine, shape, dtype, used, weights is not None, tuple(notes))
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fleetcast.base.errors import MissingExtra, SpecError
+from fleetcast.base.errors import SpecError
 from fleetcast.runtime.llm.paging import blocks_of
 from fleetcast.runtime.llm.requests import Model, Piece
 from fleetcast.runtime.measure.quality.orders import Ask
@@ -44,41 +43,18 @@ class Bytes:
         return list(text.encode())
 
 
-class Tokenizer:
-    """A folder's ``tokenizer.json``.
-
-    Raises:
-        SpecError: absent or damaged.
-        MissingExtra: tokenizers is not installed.
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        try:
-            import tokenizers
-        except ImportError:
-            raise MissingExtra("tokenizers", "torch") from None
-        path = Path(folder) / "tokenizer.json"
-        if not path.is_file():
-            raise SpecError(str(path), "is not there", hint="Take it from the repository of config.json")
-        try:
-            self._tokenizer: Any = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises nothing narrower
-            raise SpecError(str(path), f"is no tokenizer: {error}", hint="Fetch it again") from None
-
-    def encode(self, text: str) -> list[int]:
-        """Returns the ids, special ones as the file says."""
-        return list(self._tokenizer.encode(text).ids)
-
-
 def words_of(folder: str | Path, vocab: int) -> Words:
     """Returns how a folder's model reads text: its tokenizer.json, or bytes where there is none and bytes will do.
 
     Raises:
-        SpecError: no tokenizer, and a vocabulary that is not one of bytes (256, and up to 64 special ids).
+        SpecError: a damaged tokenizer, or none and a vocabulary that is not one of bytes: 256, and up to 64 special ids.
+        MissingExtra: tokenizers is not installed.
     """
     if not (Path(folder) / "tokenizer.json").is_file() and 256 <= vocab <= 320:
         return Bytes()
-    return Tokenizer(folder)
+    from fleetcast.runtime.llm.text import open_text
+
+    return open_text(folder, vocab)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +110,7 @@ class Local:
 
     def _job(self, ask: Ask) -> _Job:
         whole = [tuple(self.words.encode(ask.prompt + c)) for c in ask.continuations]
-        shared = min(len(commonprefix(whole)), min(map(len, whole)) - 1)
+        shared = min(_shared(whole), min(map(len, whole)) - 1)
         if shared < 1:
             raise SpecError("prompt", "shares no token with its continuations", value=ask.prompt, limit="one at least")
         single = all(len(ids) == shared + 1 for ids in whole)
@@ -166,6 +142,11 @@ class Local:
             if self.mean:
                 found = [x / len(c.encode()) for x, c in zip(found, ask.continuations, strict=True)]
             yield Scored(tuple(found), seconds * job.tokens, job.tokens)
+
+
+def _shared(several: Sequence[Sequence[int]]) -> int:
+    """Returns how many tokens all begin with."""
+    return next((i for i, ids in enumerate(zip(*several, strict=False)) if len(set(ids)) > 1), min(map(len, several)))
 
 
 def logprobs(logits: NDArray[np.float32]) -> NDArray[np.float64]:
