@@ -47,7 +47,8 @@ class Profile(NamedTuple):
 class Speculation:
     """Who drafts for the requests that decode, and what became of it.
 
-    Attributes: ``calls`` of the target that could have checked a draft, ``drafted`` and ``accepted`` tokens.
+    Attributes: ``calls`` of the target, a request's at a time, ``wanted`` those for which a draft was wanted, ``drafted``
+    and ``accepted`` tokens.
 
     Args:
         policy: of `policy.speculate`.
@@ -69,7 +70,7 @@ class Speculation:
             raise SpecError("engine.drafter", "has another vocabulary", value=drafter.vocab, limit=limit)
         self.policy, self.drafter, self.vocab = policy, drafter, vocab
         self.profile = Profile(np.zeros(family.LONGEST, np.int64), np.zeros(family.LONGEST, np.int64))
-        self.calls = self.drafted = self.accepted = 0
+        self.calls = self.wanted = self.drafted = self.accepted = 0
         self._asked: dict[int, Ask] = {}
 
     def begin(self, running: Sequence[Request]) -> None:
@@ -126,6 +127,7 @@ class Speculation:
         self.profile.judged[:judged] += 1
         self.profile.right[:right] += 1
         self.calls += 1
+        self.wanted += r.ahead > 0
         self.drafted += len(draft)
         self.accepted += right
         d = r.drafts
