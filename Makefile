@@ -8,7 +8,7 @@ SOURCES := pyproject.toml README.md LICENSE NOTICE $(shell find src -type f \
     -not -path '*/__pycache__/*' -not -path '*.egg-info/*' -not -name '*.c' -not -name '*.so')
 WORKERS ?= 2
 
-.PHONY: help demo test lint style types imports evidence docs clean
+.PHONY: help demo test engine lint style types imports evidence docs clean
 
 help:  ## say what can be made
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -38,6 +38,12 @@ demo: $(VENV)/installed  ## install, plan the embedded example, write report.htm
 
 test: $(VENV)/installed $(VENV)/test-extras  ## install the test extras and run the suite
 	$(BIN)/python -m pytest -q -n $(WORKERS) $(PYTEST_ARGS)
+
+# The files with tests that skip where torch, or what the server needs, is not installed.
+ENGINE = $(shell grep -rlE 'importorskip."(torch|tokenizers|aiohttp|openai)' tests)
+
+engine: $(VENV)/installed $(VENV)/test-extras $(VENV)/serve-extras  ## install torch (CPU or CUDA) and run the engine's tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) $(ENGINE) $(PYTEST_ARGS)
 
 lint: style types imports  ## style, strict types, import rules
 

@@ -1,4 +1,4 @@
-"""The command line: plan, simulate, run, compare, advise, check, capacity, measure, export, catalog, examples, schema.
+"""The command line: plan, simulate, run, compare, calibrate, advise, check, capacity, measure, export, catalog, examples, schema.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 ok, 1 infeasible, 2 bad input.
 """
@@ -15,8 +15,9 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError
-from fleetcast.view import terminal, verbs
+from fleetcast.view import measuring, terminal, verbs
 from fleetcast.view.release import release
+from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.terminal import DEFAULTS, STDIN, Common, File
 
 if TYPE_CHECKING:
@@ -60,8 +61,9 @@ def app() -> App:
         name="fleetcast", version=release, version_flags=["--version"], suppress_keyboard_interrupt=False,
         help="Forecast, plan and run AI workloads on any fleet, from phones to GPU clusters.",
     )  # fmt: skip
-    for command in (plan, simulate, run, compare, advise, check, capacity, measure, export, catalog, examples, schema):
+    for command in (plan, simulate, run, compare, calibrate, advise, check, capacity, export, catalog, examples, schema):
         made.command(command)
+    made.command(measuring.app())
     return made
 
 
@@ -134,23 +136,25 @@ def run(
     file: File,
     /,
     *,
-    url: str,
+    url: str = "",
     model: str = "",
     speed: float = 1.0,
     warmup: int = 3,
     timeout: float = 600.0,
-    prompts: Literal["tokens", "text"] = "tokens",
+    prompts: Literal["tokens", "text", "chat"] = "tokens",
     ignore_eos: Annotated[bool, Parameter(negative=())] = False,
     return_token_ids: Annotated[bool, Parameter(negative=())] = False,
     key_env: str = "",
+    serving: Serving = ALONE,
     common: Common = DEFAULTS,
 ) -> int:
-    """Replay the scenario's requests against a server that runs, and measure its answers.
+    """Run the scenario's plan on this machine, or replay its requests against a server, and measure; or --serve it.
 
     Parameters
     ----------
     url:
-        Where the server is, e.g. http://127.0.0.1:8000; it must stream OpenAI's /v1/completions.
+        Where a server is, e.g. http://127.0.0.1:8000; it must stream OpenAI's /v1/completions. Left out, Fleetcast's
+        own engine runs the model here.
     model:
         Name to ask for; default the only one served, or the scenario's.
     speed:
@@ -160,25 +164,39 @@ def run(
     timeout:
         Seconds for a whole answer.
     prompts:
-        "text" for servers that take no token ids.
+        "text" for servers that take no token ids, "chat" for those that have chats only.
     ignore_eos:
         Ask for answers of the full length (vLLM, SGLang, llama.cpp).
     return_token_ids:
         Ask for the tokens of answers, so that later turns repeat them (vLLM).
     key_env:
-        Environment variable with the key; default OPENAI_API_KEY.
+        Environment variable with the key; default OPENAI_API_KEY, and none with --serve.
     """
-    from fleetcast.view import measured
+    from fleetcast.view import here, measured
 
+    if serving.serve:
+        refuse_beside(
+            url=url, out=common.out, speed=speed != 1, warmup=warmup != 3, prompts=prompts != "tokens",
+            ignore_eos=ignore_eos, return_token_ids=return_token_ids,
+        )  # fmt: skip
+        return serve(terminal.load(file, common), serving, name=model, key_env=key_env, as_json=common.json)
+    refuse_without(serving)
     scenario = terminal.load(file, common)
     if common.out is not None:
         measured.check_folder(common.out)
     with terminal.progress("requests", common) as step:
-        done = verbs.replay(
-            scenario, url, model=model, speed=speed, warmup=warmup, timeout=timeout, text=prompts == "text",
-            ignore_eos=ignore_eos, return_token_ids=return_token_ids, key_env=key_env, progress=step,
-        )  # fmt: skip
-    written = measured.write_run(common.out, done) if common.out is not None else []
+        if url:
+            done = verbs.replay(
+                scenario, url, model=model, speed=speed, warmup=warmup, timeout=timeout, prompts=prompts,
+                ignore_eos=ignore_eos, return_token_ids=return_token_ids, key_env=key_env, progress=step,
+            )  # fmt: skip
+        else:
+            here.for_servers_only(
+                model=model, prompts=prompts != "tokens", ignore_eos=ignore_eos, return_token_ids=return_token_ids,
+                key_env=key_env,
+            )  # fmt: skip
+            done = here.run(scenario, speed=speed, warmup=warmup, progress=step)
+    written = measured.write_run(common.out, scenario, done) if common.out is not None else []
     if common.json:
         terminal.print_json(done.outcome.table())
     else:
@@ -205,6 +223,35 @@ def compare(forecast: Path, measured: Path, /, *, common: Common = DEFAULTS) -> 
         return compare_view(before, after, found, told)
 
     terminal.answer(common, table, view)
+    return 0
+
+
+def calibrate(
+    runs: Annotated[list[Path], Parameter(name="RUN", help="Folders of fleetcast run FILE --out FOLDER.")], /, *,
+    device: Path | None = None, engine: str = "", common: Common = DEFAULTS,
+) -> int:  # fmt: skip
+    """Refit a device profile's constants on measured runs; --out writes the profile, which scenarios name.
+
+    Parameters
+    ----------
+    device:
+        Profile to start from; default the device of the runs.
+    engine:
+        Whose host constants they are; default the engine of the runs.
+    """
+    from fleetcast.base.files import check_writable, write_atomic
+    from fleetcast.view import calibrating
+
+    if common.out is not None:
+        check_writable(common.out)
+    found = calibrating.refit(runs, device=device, engine=engine)
+    written = [write_atomic(common.out, found.toml())] if common.out is not None else []
+    if common.json:
+        terminal.print_json(found.table())
+    else:
+        console = terminal.screen()
+        console.print(calibrating.calibrated_view(found))
+        terminal.say_written(console, written)
     return 0
 
 
@@ -272,30 +319,6 @@ def capacity(
         held = verbs.max_users(scenario) if closed else verbs.max_rate(scenario)
     terminal.answer(common, held.table(), lambda width: terminal.tables().held_view(scenario, held, width))
     return 0 if held.outcome is not None else 1
-
-
-def measure(device: str = "cpu", /, *, common: Common = DEFAULTS) -> int:
-    """Measure this machine: ten probes give a device profile, which --out writes and scenarios name.
-
-    Parameters
-    ----------
-    device:
-        What to measure: "cpu".
-    """
-    from fleetcast.base.files import check_writable, write_atomic
-
-    if common.out is not None:
-        check_writable(common.out)
-    with terminal.progress("measuring", common) as step:
-        profile = verbs.measure(device, progress=step)
-    written = [write_atomic(common.out, profile.toml())] if common.out is not None else []
-    if common.json:
-        terminal.print_json(profile.table())
-        return 0
-    console = terminal.screen()
-    console.print(terminal.tables().profile_view(profile, common.out))
-    terminal.say_written(console, written)
-    return 0
 
 
 def _servers(scenario: Scenario, common: Common) -> int:

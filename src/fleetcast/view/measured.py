@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,10 +13,12 @@ from rich.text import Text
 
 from fleetcast.base.files import check_writable, write_atomic
 from fleetcast.runtime.replay.account import COLUMNS
+from fleetcast.runtime.replay.local import STEPS
 from fleetcast.view import words
 from fleetcast.view.compare import Difference, heading
-from fleetcast.view.outputs import to_json
+from fleetcast.view.outputs import decided, to_json, write_plan
 from fleetcast.view.tables import bullets, latency_table, rows_table
+from fleetcast.view.timeline import trace_bytes
 
 if TYPE_CHECKING:
     from fleetcast.runtime.replay import Replay
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
 
 _TABLE, _COLUMNS = "outcome.json", "requests.csv"
+STEPS_FILE = "steps.csv"
 
 
 def check_folder(folder: Path) -> None:
@@ -36,16 +39,31 @@ def check_folder(folder: Path) -> None:
         check_writable(folder / name)
 
 
-def write_run(folder: Path, done: Replay) -> list[Path]:
-    """Writes a run's outcome.json, and requests.csv with a row per request, failed ones too; returns their paths."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
-    rows.writerows(done.rows)
-    return [
+def write_run(folder: Path, scenario: Scenario, done: Replay) -> list[Path]:
+    """Writes a run's outcome.json, and requests.csv with a row per request, failed ones too; returns their paths.
+
+    A run of the engine here leaves also its plan.toml, steps.csv with a row per iteration, and trace.json.gz.
+    """
+    found = [
         write_atomic(folder / _TABLE, to_json(done.outcome.table())),
-        write_atomic(folder / _COLUMNS, text.getvalue()),
+        write_atomic(folder / _COLUMNS, _csv(COLUMNS, done.rows)),
     ]
+    if done.steps is not None and done.outcome.record is not None:
+        rows = [[round(x, 7) for x in row] for row in done.steps]
+        found += [
+            write_plan(folder, decided(scenario, done.outcome)),
+            write_atomic(folder / STEPS_FILE, _csv(STEPS, rows)),
+            write_atomic(folder / "trace.json.gz", trace_bytes(done.outcome.record, name=scenario.name)),
+        ]
+    return found
+
+
+def _csv(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    text = io.StringIO()
+    made = csv.writer(text, lineterminator="\n")
+    made.writerow(heads)
+    made.writerows(rows)
+    return text.getvalue()
 
 
 def measured_view(scenario: Scenario, outcome: Outcome) -> RenderableType:
@@ -57,10 +75,13 @@ def measured_view(scenario: Scenario, outcome: Outcome) -> RenderableType:
     count = f"{int(metrics['requests']):,} requests answered, {int(metrics['output_tokens']):,} tokens"
     if "cached" in metrics:
         rates += f"   From the prefix cache {words.metric(outcome, 'cached')}"
+    where = f"at {known['url']}" if known["url"] else f"on {known['device']}, {known['dtype']}"
+    if not known["url"]:
+        rates += f"   Host {outcome.breakdown['time']['host'] / max(_busy(outcome), 1e-12):.1%} of busy time"
     reasons = ", ".join(f"{n} {status}" for status, n in known["failed"].items())
     parts: list[RenderableType] = [
         Text(words.question(scenario, goals=False, fleet=False), style="dim"), Text(),
-        Text.assemble("Measured: ", (str(known["model"]), "bold"), f" at {known['url']}"),
+        Text.assemble("Measured: ", (str(known["model"]), "bold"), f" {where}"),
         Text(count), *([Text(f"{failed:,} failed: {reasons}", style="bold red")] if failed else []),
         *([Text(f"Stopped before {known['stopped']:,} others", style="bold red")] if known["interrupted"] else []),
         Text(), latency_table(outcome), Text(), Text(rates), Text(),
@@ -68,6 +89,10 @@ def measured_view(scenario: Scenario, outcome: Outcome) -> RenderableType:
     if outcome.notes:
         parts.append(bullets("To know", outcome.notes, dim=True))
     return Group(*parts)
+
+
+def _busy(outcome: Outcome) -> float:
+    return sum(seconds for term, seconds in outcome.breakdown["time"].items() if term != "idle")
 
 
 def compare_view(

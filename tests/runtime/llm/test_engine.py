@@ -123,10 +123,10 @@ def test_blocks_and_tokens_are_conserved_under_random_load(seed, kind, blocks, g
 
 
 def check_books(e):
-    held = [block for r in e.running + e.partial for block in r.table]
+    held = [block for r in e.schedule.running + e.schedule.partial for block in r.table]
     assert len(held) == len(set(held)) == e.blocks.used
     assert e.blocks.used + e.blocks.free == e.blocks.count
-    assert not [r for r in e.waiting + e.resumed if r.table]
+    assert not [r for r in e.schedule.waiting + e.schedule.resumed if r.table]
 
 
 def test_prefilled_tokens_are_the_prompts_and_what_eviction_made_again():
@@ -206,7 +206,7 @@ def test_a_decision_that_cannot_be_is_refused_and_changes_nothing(spoil, call):
 
 
 def lines(e):
-    return e.waiting, e.resumed, e.partial, e.running
+    return e.schedule.waiting, e.schedule.resumed, e.schedule.partial, e.schedule.running
 
 
 def test_a_policy_that_runs_nothing_is_named():
@@ -366,3 +366,69 @@ def test_settings_that_cannot_be_are_refused():
         Engine(Echo(4), blocks=4, watermark=4)
     with pytest.raises(Unsupported, match="swap"):
         engine(memory=memory.Swap())
+
+
+@pytest.mark.parametrize("kind", EVERY)
+@pytest.mark.parametrize("seed", range(4))
+def test_cancelling_in_any_state_frees_its_blocks_and_changes_nothing_for_the_others(kind, seed):
+    e, draw = engine(EVERY[kind], 12), np.random.default_rng(seed)
+    asked = requests(seed, 16)
+    made = [e.submit(prompt, limit) for prompt, limit in asked]
+    states, gone = set(), []
+    places = ("waiting", "resumed", "partial", "running")
+    while e.load:
+        e.step()
+        here = [(name, r) for name in places for r in getattr(e.schedule, name)]
+        if here and draw.random() < 0.3:
+            name, victim = here[draw.integers(len(here))]
+            held = len(victim.table)
+            before = e.blocks.used
+            assert e.cancel(victim)
+            assert e.blocks.used == before - held
+            assert not e.cancel(victim), "it is gone"
+            assert victim.finish == "cancelled"
+            states.add(name)
+            gone.append(victim)
+        assert e.blocks.used == sum(len(r.table) for r in [*e.schedule.partial, *e.schedule.running])
+    assert e.blocks.used == 0
+    assert {"waiting", "running"} & states
+    for r, (prompt, limit) in zip(made, asked, strict=True):
+        expected = alone(prompt, limit, 50)
+        assert r.output == (expected[: r.emitted] if r in gone else expected)
+
+
+def test_every_state_can_be_cancelled():
+    e = engine(POLICIES["chunked"], 10)
+    made = [e.submit([i] * 60, 60) for i in range(6)]
+    seen = {}
+    while len(seen) < 4:
+        e.step()
+        for name in ("waiting", "resumed", "partial", "running"):
+            if name not in seen and getattr(e.schedule, name):
+                seen[name] = getattr(e.schedule, name)[-1]
+                assert e.cancel(seen[name])
+    e.run()
+    assert e.blocks.used == 0
+    assert sum(r.finish == "cancelled" for r in made) == 4
+
+
+def test_a_token_can_cancel_its_own_request_and_others_and_what_is_not_handed_on_is_dropped():
+    e, heard = engine(), []
+
+    def first(token):
+        heard.append(token.request)
+        assert e.cancel(made[0])
+        assert e.cancel(made[1])
+
+    made = [e.submit([1], 9, on_token=first), e.submit([2], 9, on_token=lambda token: heard.append(token.request))]
+    e.run()
+    assert heard == [0], "the token of the second came in the same iteration"
+    assert e.blocks.used == 0
+
+
+def test_a_request_that_is_over_cannot_be_cancelled():
+    e = engine()
+    made = e.submit([1], 2)
+    e.run()
+    assert not e.cancel(made)
+    assert made.finish == "length"

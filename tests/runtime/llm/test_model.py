@@ -9,8 +9,8 @@ import pytest
 from fleetcast.base.errors import SpecError, Unsupported
 from fleetcast.policy import batch
 from fleetcast.runtime.llm import Sampling, open_engine
-from fleetcast.runtime.llm.engine import Piece
 from fleetcast.runtime.llm.paging import BLOCK, blocks_of
+from fleetcast.runtime.llm.requests import Piece
 from fleetcast.runtime.llm.shape import read_shape
 from tests.runtime.llm import tiny
 

@@ -1,4 +1,4 @@
-"""Replaying traffic against a server that runs: any that streams OpenAI's ``/v1/completions``.
+"""Replaying traffic against a server that runs: any that streams OpenAI's completions, or chats.
 
 `prompts` makes what is sent, `pace` says when, `client` sends it, `stream` reads what comes back, `account` turns that
 into an Outcome. The server is not started, and what it runs is not known: only what it answers is measured.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,14 +17,14 @@ import numpy as np
 
 from fleetcast.base.errors import SpecError, Unsupported
 from fleetcast.runtime.replay import account, client, pace
-from fleetcast.runtime.replay.client import Server, address, key_of
+from fleetcast.runtime.replay.client import PROMPTS, Server, address, key_of
 from fleetcast.runtime.replay.prompts import Prompts, text, unlike
 from fleetcast.runtime.replay.stream import Answer
 from fleetcast.scenario.objective import Slo
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.workload.requests import Requests
 
-__all__ = ["Replay", "Server", "address", "key_of", "replay"]
+__all__ = ["PROMPTS", "Replay", "Server", "address", "key_of", "replay"]
 
 WARM = 16
 """Most tokens that a request for warming up asks for."""
@@ -39,11 +39,13 @@ class Replay:
         outcome: of the requests that were answered.
         rows: per request of the traffic its `account.COLUMNS`, failed ones too.
         interrupted: whether it was stopped before its end.
+        steps: what each of an engine's own iterations was, see `local.STEPS`; None of a server's.
     """
 
     outcome: Outcome
     rows: tuple[tuple[Any, ...], ...]
     interrupted: bool
+    steps: tuple[tuple[float, ...], ...] | None = None
 
 
 def replay(
@@ -68,18 +70,12 @@ def replay(
         MissingExtra: httpx is absent.
         Unsupported: no request was answered, or it is called within an event loop.
     """
-    for name, value, good, limit in (
-        ("speed", speed, 0 < speed < float("inf"), "above 0"),
-        ("warmup", warmup, 1 <= warmup <= MOST_WARM, f"1 to {MOST_WARM}: the first also tries the server"),
-        ("timeout", server.timeout, 0 < server.timeout < float("inf"), "above 0 s"),
-    ):
-        if not good:
-            raise SpecError(name, "is out of range", value=value, limit=limit, hint="Leave it out for the default")
+    check("warmup", warmup, 1 <= warmup <= MOST_WARM, f"1 to {MOST_WARM}: the first also tries the server")
+    if server.prompts not in PROMPTS:
+        raise SpecError("prompts", "cannot be", value=server.prompts, limit=f"one of {', '.join(PROMPTS)}")
+    check("timeout", server.timeout, 0 < server.timeout < float("inf"), "above 0 s")
+    requests = sped(requests, speed)
     _refuse_nesting()
-    if speed != 1:
-        requests = replace(requests.speed_up(speed), ramp=requests.ramp / speed, think=requests.think / speed)
-        note = f"replayed {speed:g} times as fast as the scenario says: another load than the scenario's"
-        requests = replace(requests, notes=(*requests.notes, note))
     run = _Run(requests, server, Prompts(requests, seed), seed, progress)
     interrupted = False
     try:
@@ -88,14 +84,46 @@ def replay(
         if not any(a.ok and a.over for a in run.answers):
             raise  # nothing was measured
         interrupted = True
-    answers = run.settled()
+    answers = settled(requests, run.answers)
     provenance = {
         "seed": seed, "requests": requests.digest(), "url": run.server.url, "model": run.server.model,
-        "started": run.started, "speed": speed, "warmup": warmup, "prompts": "text" if server.text else "tokens",
+        "started": run.started, "speed": speed, "warmup": warmup, "prompts": server.prompts,
         "interrupted": interrupted, "lag": sum(run.lags) / len(run.lags) if run.lags else 0.0,
     }  # fmt: skip
-    found = account.outcome(requests, answers, slo, plan, run.server, run.prompts, provenance)
+    found = account.outcome(requests, answers, slo, plan, run.server.url, run.prompts, provenance)
     return Replay(found, tuple(account.row(a, requests) for a in answers), interrupted)
+
+
+def sped(requests: Requests, speed: float) -> Requests:
+    """Returns the traffic as it comes ``speed`` times as fast, with a note that says so.
+
+    Raises:
+        SpecError: out of range.
+    """
+    check("speed", speed, 0 < speed < float("inf"), "above 0")
+    if speed == 1:
+        return requests
+    requests = replace(requests.speed_up(speed), ramp=requests.ramp / speed, think=requests.think / speed)
+    note = f"replayed {speed:g} times as fast as the scenario says: another load than the scenario's"
+    return replace(requests, notes=(*requests.notes, note))
+
+
+def settled(requests: Requests, answers: Iterable[Answer]) -> list[Answer]:
+    """Returns an answer per request, in order; of those never sent, one that says so."""
+    found = {a.request: a for a in answers}
+    for i in range(len(requests)):
+        answer = found.setdefault(i, Answer(i, float(requests.arrival[i] - requests.arrival[0])))
+        if answer.sent != answer.sent:
+            answer.fail("not sent")
+        elif not answer.over:
+            answer.fail("interrupted")
+    return [found[i] for i in range(len(requests))]
+
+
+def check(name: str, value: float, good: bool, limit: str) -> None:
+    """Raises SpecError where a setting is not good."""
+    if not good:
+        raise SpecError(name, "is out of range", value=value, limit=limit, hint="Leave it out for the default")
 
 
 class _Run:
@@ -134,17 +162,6 @@ class _Run:
         else:
             await pace.by_clock(self.requests, self._send, self.answers, self._clock)
 
-    def settled(self) -> list[Answer]:
-        """Returns an answer per request, in order; of those never sent, one that says so."""
-        found = {a.request: a for a in self.answers}
-        for i in range(len(self.requests)):
-            answer = found.setdefault(i, Answer(i, float(self.requests.arrival[i] - self.requests.arrival[0])))
-            if answer.sent != answer.sent:
-                answer.fail("not sent")
-            elif not answer.over:
-                answer.fail("interrupted")
-        return [found[i] for i in range(len(self.requests))]
-
     def _clock(self) -> float:
         return time.perf_counter() - self._start
 
@@ -173,7 +190,7 @@ class _Run:
             self._progress(self._done, len(self.requests))
 
     def _body(self, tokens: np.ndarray[Any, Any], output: int) -> bytes:
-        return self.server.body(text(tokens) if self.server.text else tokens.tolist(), output)
+        return self.server.body(tokens.tolist() if self.server.prompts == "tokens" else text(tokens), output)
 
 
 def _refuse_nesting() -> None:

@@ -10,7 +10,6 @@ import numpy as np
 
 from fleetcast.base.errors import Unsupported
 from fleetcast.base.show import show
-from fleetcast.runtime.replay.client import Server
 from fleetcast.runtime.replay.prompts import Prompts
 from fleetcast.runtime.replay.stream import KINDS, STOPPED, Answer
 from fleetcast.scenario.latencies import goodput, latency
@@ -35,7 +34,7 @@ def row(answer: Answer, requests: Requests) -> tuple[Any, ...]:
 
 
 def outcome(
-    requests: Requests, answers: Sequence[Answer], slo: Slo, plan: Mapping[str, Any], server: Server, prompts: Prompts,
+    requests: Requests, answers: Sequence[Answer], slo: Slo, plan: Mapping[str, Any], asked: str, prompts: Prompts,
     provenance: Mapping[str, Any],
 ) -> Outcome:  # fmt: skip
     """Returns the metrics of the requests that were answered, and how many were not and why.
@@ -45,9 +44,9 @@ def outcome(
         answers: one per request of it.
         slo: the limits.
         plan: what the scenario says about the plan; nothing here checks that the server runs it.
-        server: who answered.
+        asked: who answered, for errors.
         prompts: what was sent.
-        provenance: where it comes from, and ``lag``, s that the sender was late on average.
+        provenance: where it comes from, and ``lag``, s that the sender was late on average; None = nothing was sent.
 
     Raises:
         Unsupported: no request was answered.
@@ -59,7 +58,7 @@ def outcome(
         why = ", ".join(f"{n} {status}" for status, n in Counter(a.status for a in answers).most_common())
         first = next((a.detail for a in answers if a.detail), "")
         raise Unsupported(
-            f"{server.url}: none of {len(answers)} requests was answered ({why})",
+            f"{asked}: none of {len(answers)} requests was answered ({why})",
             f"The first said: {first}" if first else "See the server's log",
         )
     sent = np.array([a.sent for a in good])
@@ -84,13 +83,18 @@ def outcome(
         verdict["met"] = False
     return Outcome(
         source="measured", metrics=metrics, intervals={}, slo=verdict, plan=plan,
-        notes=(*requests.notes, *_notes(requests, good, failed, stopped, prompts, float(provenance["lag"]))),
+        notes=(*requests.notes, *_notes(requests, good, failed, stopped, prompts, provenance["lag"])),
         provenance=dict(provenance) | {"failed": dict(failed), "stopped": stopped}, requests=served,
     )  # fmt: skip
 
 
 def _notes(
-    requests: Requests, good: Sequence[Answer], failed: Mapping[str, int], stopped: int, prompts: Prompts, lag: float
+    requests: Requests,
+    good: Sequence[Answer],
+    failed: Mapping[str, int],
+    stopped: int,
+    prompts: Prompts,
+    lag: float | None,
 ) -> list[str]:
     """What a reader of the figures must know, in sentences."""
     notes = []
@@ -100,12 +104,7 @@ def _notes(
         )
     if stopped:
         notes.append(f"{stopped} of {len(requests)} requests were under way or not yet sent when the run was stopped")
-    late = np.array([a.sent - a.due for a in good])
-    ttft = float(np.mean([a.first - a.sent for a in good]))
-    text = f"requests left {show(float(late.mean()), 's')} after their time on average, at most {show(late.max(), 's')}"
-    text += f"; answers were read {show(lag, 's')} late on average"
-    slow = max(float(late.mean()), lag) > LATE * ttft
-    notes.append(text + (": the sender was too slow for this load, and is a part of what it measured" if slow else ""))
+    notes += [_lateness(good, lag)] if lag is not None else []
     told = sum(a.output != a.chunks for a in good)
     if told:
         notes.append(
@@ -128,3 +127,13 @@ def _notes(
             "answered: they are made up, and no prefix cache finds them; --return-token-ids asks for them"
         )
     return notes
+
+
+def _lateness(good: Sequence[Answer], lag: float) -> str:
+    """How late the sender was."""
+    late = np.array([a.sent - a.due for a in good])
+    ttft = float(np.mean([a.first - a.sent for a in good]))
+    text = f"requests left {show(float(late.mean()), 's')} after their time on average, at most {show(late.max(), 's')}"
+    text += f"; answers were read {show(lag, 's')} late on average"
+    slow = max(float(late.mean()), lag) > LATE * ttft
+    return text + (": the sender was too slow for this load, and is a part of what it measured" if slow else "")

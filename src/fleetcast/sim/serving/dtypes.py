@@ -43,4 +43,6 @@ def kv_dtype_of(asked: str, profile: Engine, precision: Precision) -> str:
     """Returns the cache's dtype: the plan's, else the engine's, else the checkpoint's, else that of its activations."""
     if asked != "auto":
         return asked
+    if profile.kv_dtype == "rest":
+        return precision.rest
     return profile.kv_dtype or precision.kv or ("bf16" if precision.rest == "fp32" else precision.rest)

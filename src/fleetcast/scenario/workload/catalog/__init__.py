@@ -125,6 +125,25 @@ def model(name: str, path: str = "model") -> Model:
     )
 
 
+def config(name: str, path: str = "model") -> Mapping[str, Any]:
+    """Returns the config.json of a catalogue model, cut to shape and storage; names as `model` takes them.
+
+    Raises:
+        SpecError: no such model.
+    """
+    id = aliases().get(simplified(name))
+    if id is None:
+        model(name, path)
+        raise SpecError(path, "is a file, not a catalogue name", value=name, limit="a catalogue id")
+    for entry in entries().values():
+        if entry.id == id:
+            return entry.config
+        for variant in entry.variants:
+            if variant.id == id:
+                return _patched(entry.config, variant.config)
+    raise AssertionError(id)
+
+
 def _has_config(path: Path) -> bool:
     try:
         return path.is_file() or (path / "config.json").is_file()
@@ -141,14 +160,14 @@ def _named() -> Iterator[tuple[str, tuple[str, ...]]]:
 
 @cache
 def _built(id: str) -> Model:
+    table = config(id)
     for entry in entries().values():
         if entry.id == id:
-            built = from_config(entry.config, id, source=entry.source)
+            built = from_config(table, id, source=entry.source)
             return msgspec.structs.replace(built, name=entry.name)
         for variant in entry.variants:
             if variant.id == id:
-                config = _patched(entry.config, variant.config)
-                built = from_config(config, id, source=variant.source)
+                built = from_config(table, id, source=variant.source)
                 return msgspec.structs.replace(built, name=f"{entry.name} ({built.dtype})")
     raise AssertionError(id)
 

@@ -1,0 +1,222 @@
+"""From a plan's pool to an engine that runs on this machine; what it cannot run is refused with the reason.
+
+The engine runs one replica on the processor at hand. Policies, cache size and dtype are the plan's, so that what is
+measured is what was forecast.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from fleetcast.base.errors import Infeasible, SpecError, Unsupported
+from fleetcast.base.spec import build
+from fleetcast.policy import batch, memory, order
+from fleetcast.runtime.llm.engine import Engine
+from fleetcast.runtime.llm.paging import BLOCK, blocks_of
+from fleetcast.runtime.llm.shape import Shape, read_shape
+from fleetcast.scenario.plan import Pool, one
+from fleetcast.scenario.workload import catalog
+from fleetcast.scenario.workload.precision import BITS
+
+SHARE: Final = 0.9
+"""Of the memory that is free, what weights and cache may take."""
+_FAMILIES: Final = {"batch": batch, "order": order, "memory": memory}
+
+
+@dataclass(frozen=True)
+class Launched:
+    """An engine that is ready.
+
+    Attributes:
+        engine: to submit to.
+        shape: of its model.
+        dtype: of its weights.
+        threads: that its products use.
+        real: whether the weights were read; otherwise they are random, and so is what it says.
+        notes: what to know, in sentences.
+    """
+
+    engine: Engine
+    shape: Shape
+    dtype: str
+    threads: int
+    real: bool
+    notes: tuple[str, ...]
+
+
+def launch(
+    model: str, pool: Pool, *, blocks: int, folder: Path = Path(), watermark: int = 0, seed: int = 0,
+    threads: int | None = None, path: str = "plan",
+) -> Launched:  # fmt: skip
+    """Returns an engine with the model, policies and dtypes of a complete pool.
+
+    Args:
+        model: a folder or config.json, from ``folder`` on, with safetensors beside it; or a catalogue name. Where there
+            are no weights it runs random ones, which take as long and say nothing.
+        pool: with every choice made.
+        blocks: of the KV cache, 16 tokens each; fewer where this machine's memory does not hold them.
+        folder: where relative paths start.
+        watermark: blocks that admission leaves free.
+        seed: of sampling and of random weights.
+        threads: of its products; None = as many as torch takes: the processor's cores, or OMP_NUM_THREADS.
+        path: of the pool, for errors.
+
+    Raises:
+        SpecError: no such model, or its files are wrong.
+        Unsupported: what this engine cannot run, with the reason.
+        Infeasible: weights and one block of cache do not fit this machine's memory.
+        MissingExtra: torch or safetensors is not installed.
+    """
+    refuse(pool, path)
+    config, weights = _located(model, folder)
+    shape = read_shape(config)
+    policies = {name: build(space, getattr(pool, name), f"{path}.{name}") for name, space in _FAMILIES.items()}
+
+    from fleetcast.runtime.llm import FAKE, torch_threads
+    from fleetcast.runtime.llm.model import Transformer, Weights
+    from fleetcast.runtime.llm.weights import fake_weights, read_weights
+
+    dtype = str(pool.dtype or "auto")
+    held = "fp32" if (dtype if dtype != "auto" else shape.stored) == "fp32" else "bf16"
+    if pool.kv_dtype not in (None, "auto", held):
+        hint = f'Set kv_dtype = "{held}", or leave it out'
+        raise Unsupported(f"{path}.kv_dtype = {_said(pool.kv_dtype)}: beside {dtype} the cache is {held}", hint)
+    notes = []
+    fits = _blocks_that_fit(shape, dtype, blocks)
+    if fits < blocks:
+        notes.append(f"{fits:,} blocks of cache instead of the plan's {blocks:,}: this machine's memory holds no more")
+    used = torch_threads(threads)
+    tensors: Weights
+    if weights is None:
+        tensors = fake_weights(shape, dtype, seed)
+        notes.append(FAKE)
+    else:
+        tensors = read_weights(weights, shape, dtype)
+    engine = Engine(
+        Transformer(shape, tensors, fits), blocks=fits, watermark=min(watermark, fits - 1), seed=seed, notes=notes,
+        **policies,
+    )  # fmt: skip
+    return Launched(engine, shape, dtype, used, weights is not None, tuple(notes))
+
+
+def refuse(pool: Pool, path: str = "plan") -> None:
+    """Raises Unsupported where the pool asks for what this engine cannot run; names the key, its value and why."""
+    for name, runs, why, hint in _LIMITS:
+        value = getattr(pool, name)
+        if not runs(value):
+            raise Unsupported(f"{path}.{name} = {_said(value)}: {why}", hint)
+
+
+def _located(model: str, folder: Path) -> tuple[Any, Path | None]:
+    """Returns the model's config, as a path or a table, and the folder of its weights, if it has any."""
+    at = folder / model
+    if not at.exists():
+        return catalog.config(model, "workload.model"), None
+    home = at if at.is_dir() else at.parent
+    has = any(next(home.glob(pattern), None) for pattern in ("*.safetensors", "*.safetensors.index.json", "*.bin"))
+    return at, home if has else None
+
+
+def _blocks_that_fit(shape: Shape, dtype: str, wanted: int) -> int:
+    """Returns how many of the wanted blocks this machine's free memory holds beside the weights."""
+    free = SHARE * free_memory()
+    stored = dtype if dtype != "auto" else shape.stored
+    weights = float(sum(_size(dims) for _, dims in shape.tensors())) * BITS[stored] / 8
+    cache = 4.0 if stored == "fp32" else 2.0
+    block = 2.0 * len(shape.windows) * shape.kv_heads * shape.head_dim * BLOCK * cache
+    fits = int((free - weights) / block)
+    if fits < 1:
+        raise Infeasible(
+            "this machine's free memory for weights and a block of cache", need=weights + block, have=free, unit="B",
+            hint="Choose a smaller model or a narrower dtype, or end what else runs here",
+        )  # fmt: skip
+    return min(wanted, fits)
+
+
+def check_context(shape: Shape, longest: int, blocks: int) -> None:
+    """Raises where a request of ``longest`` tokens, prompt and output together, cannot run.
+
+    Raises:
+        SpecError: it is longer than the model's context.
+        Infeasible: it does not fit the cache.
+    """
+    if longest > shape.context:
+        raise SpecError(
+            "workload", "has a request beyond the model's context", value=longest,
+            limit=f"{shape.context:,} tokens, prompt and output together", hint="Shorten the requests or cut the trace",
+        )  # fmt: skip
+    if blocks_of(longest) > blocks:
+        raise Infeasible(
+            "KV cache for the longest request", need=float(longest), have=float(blocks * BLOCK), unit="tokens",
+            hint="Shorten the requests, or choose a smaller model",
+        )  # fmt: skip
+
+
+def free_memory() -> float:
+    """Returns bytes that a new process can take on this machine without swapping."""
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return float(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return float(8 << 30)
+
+
+def _size(dims: tuple[int, ...]) -> int:
+    total = 1
+    for d in dims:
+        total *= d
+    return total
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, dict):
+        return str(value.get("kind", value))
+    return repr(value) if isinstance(value, str) else str(value)
+
+
+def _single(value: Any) -> bool:
+    return one(value) == 1
+
+
+def _whole(value: Any) -> bool:
+    return value in (None, 1, 1.0)
+
+
+def _off(value: Any) -> bool:
+    kind = value.get("kind") if isinstance(value, dict) else value
+    return kind in (None, "off", "none")
+
+
+def _no_swap(value: Any) -> bool:
+    return not (isinstance(value, dict) and value.get("kind") == "swap") and value != "swap"
+
+
+def _role(value: Any) -> bool:
+    return bool(value == "all")
+
+
+_ONE = "the engine runs one replica on one processor"
+_LIMITS: Final[tuple[tuple[str, Callable[[Any], bool], str, str], ...]] = (
+    ("role", _role, "the engine does not move caches between pools", 'Give it role = "all"'),
+    ("replicas", _single, _ONE, "Set replicas = 1"),
+    ("tensor_parallel", _single, _ONE, "Set tensor_parallel = 1"),
+    ("pipeline_parallel", _single, _ONE, "Set pipeline_parallel = 1"),
+    ("expert_parallel", _single, _ONE, "Set expert_parallel = 1"),
+    ("attention_dp", _single, _ONE, "Set attention_dp = 1"),
+    ("activation_dtype", lambda v: v is None, "activations are in the engine's own dtype", "Leave it out"),
+    ("clock", _whole, "the engine does not set the processor's clock", "Leave it out"),
+    ("overlap", _off, "the engine cuts no iteration into nano-batches", "Leave it out"),
+    ("speculate", _off, "the engine does not draft", "Leave it out"),
+    ("prefix_cache", _off, "the engine keeps no prefixes", 'Set prefix_cache = "off"'),
+    ("memory", _no_swap, "the engine does not swap caches out", 'Set memory = "recompute"'),
+)
+"""Key of the pool, whether the engine runs its value, why not otherwise, and what to write instead."""

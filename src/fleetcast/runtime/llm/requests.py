@@ -1,0 +1,97 @@
+"""What goes through an engine: requests, the pieces of them that a pass processes, tokens, iterations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fleetcast.runtime.llm.sampling import Choice, Sampler
+
+
+class Piece(NamedTuple):
+    """Consecutive tokens of one sequence to process: a decode step's one token, or a piece of a prompt.
+
+    Attributes:
+        tokens: their ids.
+        start: position of the first; all before it are cached.
+        table: the sequence's cache blocks, enough for the last of them.
+        emit: after how many of the last tokens logits are wanted.
+    """
+
+    tokens: Sequence[int]
+    start: int
+    table: Sequence[int]
+    emit: int
+
+
+class Model(Protocol):
+    """What runs an iteration."""
+
+    vocab: int
+    context: int
+
+    def forward(self, pieces: Sequence[Piece]) -> NDArray[np.float32]:
+        """Returns the logits (tokens that emit, vocabulary) and caches every token's keys and values."""
+        ...
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token as it comes out: the request's number, the choice, and why the request ended with it ("" = it did not).
+
+    ``finish`` is "stop" for a stop token and "length" for the last token allowed.
+    """
+
+    request: int
+    choice: Choice
+    finish: str
+
+
+@dataclass(eq=False)
+class Request:
+    """A request on its way. ``tokens`` are the prompt and what has come out so far.
+
+    ``finish`` is "" while it is here, then as `Token` says, or "cancelled". Times are the engine's clock, s; below 0 =
+    not yet.
+    """
+
+    id: int
+    arrival: float
+    prompt: int
+    limit: int
+    tokens: list[int]
+    sampler: Sampler
+    on_token: Callable[[Token], None] | None
+    key: float
+    prefilled: int = 0
+    admitted: int = -1
+    table: list[int] = field(default_factory=list)
+    choices: list[Choice] = field(default_factory=list)
+    finish: str = ""
+    first: float = -1.0
+    end: float = -1.0
+
+    @property
+    def emitted(self) -> int:
+        """Tokens that have come out."""
+        return len(self.choices)
+
+    @property
+    def output(self) -> list[int]:
+        """The tokens that have come out."""
+        return self.tokens[self.prompt :]
+
+
+class Iteration(NamedTuple):
+    """What one iteration was: start and duration (s), decode steps, prompts, their tokens, blocks claimed."""
+
+    time: float
+    duration: float
+    decodes: int
+    prefills: int
+    prefill_tokens: int
+    blocks: int

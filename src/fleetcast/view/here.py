@@ -1,0 +1,141 @@
+"""A scenario's plan started on this machine: completed as a simulation completes it, then launched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from fleetcast.base.errors import SpecError, Unsupported
+from fleetcast.runtime.llm.launch import Launched, check_context, launch, refuse
+from fleetcast.runtime.llm.paging import BLOCK
+from fleetcast.runtime.measure.machine import this_machine
+from fleetcast.scenario import plan as plans
+from fleetcast.scenario.load import Scenario
+from fleetcast.view.verbs import Progress, Source, completed, load
+
+if TYPE_CHECKING:
+    from fleetcast.runtime.replay import Replay
+    from fleetcast.scenario.plan import Plan, Pool
+    from fleetcast.sim.serving.setting import Setting
+
+ENGINE = "fleetcast"
+"""The profile of the engine that runs here; a plan's default for runs."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """An engine that runs a scenario's plan, and the scenario with everything looked up."""
+
+    setting: Setting
+    plan: Plan
+    launched: Launched
+
+
+def start(scenario: Scenario, *, threads: int | None = None) -> Started:
+    """Returns an engine that runs the scenario's plan on this machine; what the plan leaves open is one replica's.
+
+    Args:
+        scenario: its model, plan and, for the size of the cache, its fleet.
+        threads: of the engine's products; None = the processor's cores.
+
+    Raises:
+        SpecError: anything in the scenario that cannot be, or a request beyond the model's context.
+        Unsupported: what the engine cannot run, with the reason.
+        Infeasible: it does not fit the fleet's device, or this machine.
+        MissingExtra: torch or safetensors is not installed.
+    """
+    if scenario.workload.exits is not None or scenario.slo.quality is not None:
+        raise Unsupported("workload.exits, slo.quality: answers are timed, not judged", "Leave exits and quality out")
+    if len(scenario.plan.pools) > 1:
+        limit = "one pool: the engine runs one replica"
+        raise Unsupported(f"plan.pools: {len(scenario.plan.pools)} pools cannot run on one processor", f"Write {limit}")
+    refuse(scenario.plan.pools[0])
+    setting, done = completed(scenario.with_plan(replace_pool(scenario.plan, opened(scenario))))
+    server = setting.server(done.pools[0])
+    refuse(server.pool)
+    blocks = server.room.tokens // BLOCK
+    found = launch(
+        str(server.pool.model or scenario.workload.model), server.pool, blocks=blocks, folder=Path(scenario.folder),
+        watermark=int(server.engine.watermark * blocks), seed=scenario.seed, threads=threads,
+    )  # fmt: skip
+    check_context(found.shape, setting.longest, found.engine.blocks.count)
+    notes = list(found.notes)
+    here, device = this_machine().id, server.group.device.id
+    if device != here:
+        notes.append(f"ran on {here}, not on the fleet's {device}: only the plan is the scenario's")
+    if server.engine.id != ENGINE:
+        notes.append(f"ran on Fleetcast's own engine with the policies of {server.engine.name}")
+    return Started(setting, done, replace(found, notes=(*notes, *server.cost.notes)))
+
+
+def run(
+    source: Source, *, speed: float = 1.0, warmup: int = 3, threads: int | None = None, seed: int | None = None,
+    progress: Progress | None = None,
+) -> Replay:  # fmt: skip
+    """Returns what becomes of the scenario's requests when its plan runs on this machine.
+
+    Args:
+        source: a Scenario or what `load` takes.
+        speed: 2 = requests come twice as fast.
+        warmup: requests before, which do not count.
+        threads: of the engine's products; None = the processor's cores.
+        seed: instead of the scenario's.
+        progress: called as requests are settled.
+
+    Raises:
+        SpecError: as `start`, or a setting out of range.
+        Unsupported: what the engine cannot run, with the reason.
+        Infeasible: it does not fit.
+        MissingExtra: torch or safetensors is not installed.
+    """
+    from fleetcast.runtime.replay.local import replay_here
+
+    scenario = load(source, seed=seed)
+    begun = start(scenario, threads=threads)
+    launched = begun.launched
+    known = {
+        "device": this_machine().id, "dtype": launched.dtype, "threads": launched.threads,
+        "weights": "read" if launched.real else "random",
+    }  # fmt: skip
+    done = replay_here(
+        begun.setting.requests, launched.engine, slo=scenario.slo, plan=begun.plan.table(),
+        model=scenario.workload.model, speed=speed, warmup=warmup, seed=scenario.seed, known=known, progress=progress,
+    )  # fmt: skip
+    return replace(done, outcome=replace(done.outcome, notes=(*done.outcome.notes, *launched.notes)))
+
+
+def for_servers_only(**settings: object) -> None:
+    """Raises SpecError where a setting that only a server understands is given without one."""
+    for name, value in settings.items():
+        if value:
+            raise SpecError(
+                "url", f"is missing, and --{name.replace('_', '-')} is for a server", limit="http://HOST:PORT",
+                hint="Add --url, or leave it out: the engine here needs neither",
+            )  # fmt: skip
+
+
+def opened(scenario: Scenario) -> Pool:
+    """Returns the scenario's pool with what a run needs where the plan leaves it open: one replica, this engine."""
+    pool = scenario.plan.pools[0]
+    stored = _stored(scenario)
+    return plans.replace(
+        pool, replicas=pool.replicas or 1, tensor_parallel=pool.tensor_parallel or 1,
+        pipeline_parallel=pool.pipeline_parallel or 1, engine=pool.engine or ENGINE,
+        dtype=pool.dtype if pool.dtype not in (None, "auto") else stored, prefix_cache=pool.prefix_cache or "off",
+    )  # fmt: skip
+
+
+def _stored(scenario: Scenario) -> str:
+    from fleetcast.sim.serving.setting import model_at
+
+    pool = scenario.plan.pools[0]
+    model = model_at(pool.model or scenario.workload.model, Path(scenario.folder))
+    return "fp32" if model.precision.rest == "fp32" else "bf16"
+
+
+def replace_pool(plan: Plan, pool: Pool) -> Plan:
+    """Returns the plan with another pool."""
+    return msgspec.structs.replace(plan, pools=(pool,))

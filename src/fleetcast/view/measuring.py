@@ -1,0 +1,218 @@
+"""`fleetcast measure`: this machine (a device profile), and what else can be measured, each a command below it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from cyclopts import App
+
+from fleetcast.base.errors import SpecError
+from fleetcast.view import terminal, verbs
+from fleetcast.view.terminal import DEFAULTS, Common
+
+
+def app() -> App:
+    """Returns the command with those below it."""
+    made = App(
+        name="measure",
+        help="Measure this machine, one model under several backends, or the quality of a model's answers.",
+    )
+    made.default(device)
+    made.command(model)
+    made.command(quality)
+    return made
+
+
+def device(device: str = "cpu", /, *, common: Common = DEFAULTS) -> int:
+    """Measure this machine: ten probes give a device profile, which --out writes and scenarios name.
+
+    Parameters
+    ----------
+    device:
+        What to measure: "cpu".
+    """
+    from fleetcast.base.files import check_writable, write_atomic
+
+    if common.out is not None:
+        check_writable(common.out)
+    with terminal.progress("measuring", common) as step:
+        profile = verbs.measure(device, progress=step)
+    written = [write_atomic(common.out, profile.toml())] if common.out is not None else []
+    if common.json:
+        terminal.print_json(profile.table())
+        return 0
+    console = terminal.screen()
+    console.print(terminal.tables().profile_view(profile, common.out))
+    terminal.say_written(console, written)
+    return 0
+
+
+def model(
+    *shapes: str,
+    backends: str = "",
+    sequences: str = "16,64,256",
+    batches: str = "1,4",
+    layers: int = 4,
+    vocab: int = 2000,
+    runs: int = 9,
+    threads: int = 0,
+    profile: str = "",
+    common: Common = DEFAULTS,
+) -> int:
+    """Time one model under every backend that is installed, and check that they agree; --out writes a device profile.
+
+    Parameters
+    ----------
+    shapes:
+        Of bert, roberta, xlm-r and llama, with random weights; default all.
+    backends:
+        Of torch, torch.compile, transformers, onnxruntime, openvino and ctranslate2; default all, as installed.
+    sequences:
+        Tokens of a sequence.
+    batches:
+        Sequences of a pass.
+    layers:
+        Of each model; 0 = as many as published.
+    vocab:
+        Tokens of each model; 0 = as many as published.
+    runs:
+        Timed passes of each cell.
+    threads:
+        Of each backend; 0 = one a core.
+    profile:
+        The backend that the device profile describes; default the first.
+    """
+    from fleetcast.base.files import check_writable, write_atomic
+    from fleetcast.runtime.measure import backends as several
+    from fleetcast.runtime.measure.backends import fitted
+    from fleetcast.runtime.measure.backends.shapes import SHAPES, shape
+    from fleetcast.runtime.measure.machine import this_machine
+    from fleetcast.view.backends import backends_view
+
+    if common.out is not None:
+        check_writable(common.out)
+    known = [shape(name, layers=layers, vocab=vocab) for name in shapes or SHAPES]
+    names = [name for name in backends.split(",") if name]
+    ready = [name for name in several.BACKENDS if name in (names or [name]) and not several.absent(name)]
+    if profile and profile not in ready:
+        limit = f"one that runs here: {', '.join(ready) or 'none'}"
+        raise SpecError("--profile", "is no backend of this run", value=profile, limit=limit)
+    with terminal.progress("passes", common) as step:
+        found = several.compare(
+            known, names, sequences=_whole("--sequences", sequences), batches=_whole("--batches", batches), runs=runs,
+            threads=threads, progress=step,
+        )  # fmt: skip
+    table = found.table()
+    written = []
+    if common.out is not None:
+        device = fitted.profile(found, profile or found.backends[0], this_machine(), fitted.stream())
+        written.append(write_atomic(common.out, fitted.profile_toml(device)))
+    if common.json:
+        terminal.print_json(table)
+        return 0 if found.agreed else 1
+    console = terminal.screen()
+    console.print(backends_view(found))
+    terminal.say_written(console, written)
+    return 0 if found.agreed else 1
+
+
+def _whole(name: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise SpecError(name, "must be whole numbers", value=text, limit="e.g. 16,64,256") from None
+
+
+def quality(
+    folder: Path | None = None,
+    /,
+    *,
+    url: str = "",
+    items: Path | None = None,
+    key: Path | None = None,
+    fields: str = "",
+    orders: Literal["cyclic", "all", "given"] = "cyclic",
+    by: Literal["letters", "texts"] = "letters",
+    model: str = "",
+    served: str = "",
+    dtype: str = "",
+    device: str = "",
+    answers: Path | None = None,
+    details: Path | None = None,
+    timeout: float = 60.0,
+    key_env: str = "",
+    common: Common = DEFAULTS,
+) -> int:
+    """Ask a model multiple-choice questions in every order of their options; --out writes what scenarios read.
+
+    Parameters
+    ----------
+    folder:
+        A model's Hugging Face folder, run in this process.
+    url:
+        Instead of a folder a server with OpenAI's /v1/completions, e.g. http://127.0.0.1:8000.
+    items:
+        Questions: CSV, JSON lines, Parquet, or a folder of them, as Mobile-MMLU is published; default our own.
+    key:
+        CSV with question_id and answer, where the questions come without.
+    fields:
+        Only these fields, e.g. cooking,travel.
+    orders:
+        "cyclic" = 4 orders, "all" = 24, "given" = as the file lists the options, which position can bias.
+    by:
+        "texts" = which option's text is likeliest after the question, instead of which letter.
+    model:
+        Name in scenarios; default the folder's or the server's.
+    served:
+        The server's name of the model; default the only one it lists.
+    dtype:
+        Of the weights: what the folder's are run in, or what the server's are in.
+    device:
+        Of the catalogue, or a profile: whose power the energy is estimated from; default this machine.
+    answers:
+        Write question_id,predicted_answer to this CSV file, as Mobile-MMLU's leaderboard takes them.
+    details:
+        Write a row per question to this JSON file: score, picks, seconds, joules, bytes.
+    timeout:
+        Seconds for an answer of a server.
+    key_env:
+        Environment variable with the server's key; default OPENAI_API_KEY.
+    """
+    from fleetcast.base.files import check_writable, write_atomic
+    from fleetcast.runtime.measure import quality as asking
+    from fleetcast.view.outputs import to_json
+    from fleetcast.view.quality import quality_view
+
+    if (folder is None) == (not url):
+        raise SpecError("measure quality", "asks one model", limit="a folder, or --url of a server",
+                        hint="Write e.g. fleetcast measure quality ./my-model")  # fmt: skip
+    if url and by == "texts":
+        raise SpecError("--by", "cannot be asked of a server", value=by, limit="letters",
+                        hint="A completion tells the likeliest tokens alone")  # fmt: skip
+    for path in (common.out, answers, details):
+        if path is not None:
+            check_writable(path)
+    asked = asking.questions(items, key=key, fields=fields.split(","))
+    seed = common.seed or 0
+    with terminal.progress("asking", common) as step:
+        if folder is not None:
+            found = asking.judge_folder(
+                folder, asked, model=model, dtype=dtype or "auto", orders=orders, by=by, device=device, seed=seed,
+                progress=step,
+            )  # fmt: skip
+        else:
+            found = asking.judge_url(
+                url, asked, served=served, model=model, dtype=dtype, orders=orders, device=device, timeout=timeout,
+                key_env=key_env, seed=seed, progress=step,
+            )  # fmt: skip
+    table = found.table()
+    texts = ((common.out, to_json(table)), (answers, found.answers()), (details, to_json({"items": found.details()})))
+    written = [write_atomic(path, text) for path, text in texts if path is not None]
+    if common.json:
+        terminal.print_json(table)
+        return 0
+    console = terminal.screen()
+    console.print(quality_view(table, common.out))
+    terminal.say_written(console, written)
+    return 0

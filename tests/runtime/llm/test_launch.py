@@ -1,0 +1,113 @@
+"""A pool of a plan becomes an engine, or is refused with the key and the reason."""
+
+import json
+
+import pytest
+
+from fleetcast.base.errors import Infeasible, SpecError, Unsupported
+from fleetcast.runtime.llm import launch as module
+from fleetcast.runtime.llm.launch import check_context, launch, refuse
+from fleetcast.scenario.plan import Pool
+from tests.runtime.llm import tiny
+
+try:
+    import safetensors  # noqa: F401
+    import torch  # noqa: F401
+
+    MODELS = True
+except ImportError:
+    MODELS = False
+needs_torch = pytest.mark.skipif(not MODELS, reason="torch and safetensors are not installed")
+
+POOL = {"replicas": 1, "tensor_parallel": 1, "pipeline_parallel": 1, "dtype": "fp32"}
+POLICIES = {"batch": {"kind": "chunked", "chunk": 8, "max_batch": 3}, "order": "fifo", "memory": "recompute"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"role": "prefill"}, r"plan\.role = 'prefill': .*Give it role"),
+        ({"replicas": 2}, r"plan\.replicas = 2: .*Set replicas = 1"),
+        ({"pipeline_parallel": 2}, r"plan\.pipeline_parallel = 2: "),
+        ({"expert_parallel": 4}, r"plan\.expert_parallel = 4: "),
+        ({"attention_dp": 2}, r"plan\.attention_dp = 2: "),
+        ({"clock": 0.5}, r"plan\.clock = 0\.5: "),
+        ({"overlap": {"kind": "nano"}}, r"plan\.overlap = nano: "),
+        ({"activation_dtype": "fp8"}, r"plan\.activation_dtype = 'fp8': "),
+        ({"memory": {"kind": "swap"}}, r"plan\.memory = swap: "),
+    ],
+)
+def test_what_cannot_be_run_is_refused_by_key_value_and_reason(changes: dict, said: str) -> None:
+    refuse(Pool(**POOL, **POLICIES))
+    with pytest.raises(Unsupported, match=said):
+        refuse(Pool(**(POOL | POLICIES | changes)))
+
+
+def test_a_request_beyond_the_context_or_the_cache_is_refused() -> None:
+    shape = module.read_shape(tiny.config("llama-biased"))
+    check_context(shape, 512, 32)
+    with pytest.raises(SpecError, match="beyond the model's context"):
+        check_context(shape, 513, 64)
+    with pytest.raises(Infeasible, match="KV cache for the longest request"):
+        check_context(shape, 512, 31)
+
+
+def folder(tmp_path, real):
+    table = tiny.config("llama-biased")
+    if real:
+        tiny.write(tmp_path / "m", table, tiny.tensors(table))
+    else:
+        (tmp_path / "m").mkdir(parents=True)
+        (tmp_path / "m" / "config.json").write_text(json.dumps(table))
+    return tmp_path
+
+
+@needs_torch
+def test_a_folder_with_weights_runs_them(tmp_path) -> None:
+    found = launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=folder(tmp_path, True), watermark=2)
+    assert found.real
+    assert not found.notes
+    assert (found.engine.blocks.count, found.engine.schedule.watermark, found.dtype) == (20, 2, "fp32")
+    assert (found.engine.schedule.batch.chunk, found.engine.schedule.batch.max_batch) == (8, 3)
+    request = found.engine.submit([5, 6, 7], 4)
+    found.engine.run()
+    table = tiny.config("llama-biased")
+    assert tiny.follow(table, tiny.tensors(table), request.tokens, 3)[0] == request.output
+
+
+@needs_torch
+def test_without_weights_random_ones_run_and_the_notes_say_so(tmp_path) -> None:
+    found = [launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=folder(tmp_path / str(i), False)) for i in "ab"]
+    assert not found[0].real
+    assert "random" in found[0].notes[0]
+    said = []
+    for each in found:
+        request = each.engine.submit([5, 6, 7], 4)
+        each.engine.run()
+        said.append(request.output)
+    assert said[0] == said[1]  # equal seeds, equal weights
+
+
+@needs_torch
+def test_the_cache_is_no_larger_than_the_machine(tmp_path, monkeypatch) -> None:
+    home = folder(tmp_path, False)
+    weights = sum(module._size(dims) for _, dims in module.read_shape(tiny.config("llama-biased")).tensors()) * 4
+    block = 2 * 3 * 2 * 8 * 16 * 4  # keys and values, layers, heads, width, tokens, fp32
+    monkeypatch.setattr(module, "free_memory", lambda: (weights + 7.5 * block) / module.SHARE)
+    found = launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home)
+    assert found.engine.blocks.count == 7
+    assert "7 blocks of cache instead of the plan's 20" in found.notes[0]
+    monkeypatch.setattr(module, "free_memory", lambda: weights / module.SHARE)
+    with pytest.raises(Infeasible, match="free memory"):
+        launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home)
+
+
+@needs_torch
+def test_a_cache_of_another_format_is_refused(tmp_path) -> None:
+    with pytest.raises(Unsupported, match=r"plan\.kv_dtype = 'bf16': beside fp32 the cache is fp32"):
+        launch("m", Pool(**POOL, **POLICIES, kv_dtype="bf16"), blocks=20, folder=folder(tmp_path, False))
+
+
+def test_a_catalogue_model_beyond_the_family_is_refused_with_the_reason(tmp_path) -> None:
+    with pytest.raises(Unsupported, match="does not run"):
+        launch("opt-13b", Pool(**POOL, **POLICIES), blocks=20, folder=tmp_path)
