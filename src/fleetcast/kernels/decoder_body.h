@@ -409,7 +409,7 @@ static void NAME(norm)(const void *task, long item, float *scratch) {
         V sum = NAME(all)(0.0f);
         for (long i = 0; i < wide; i += LANES) sum += NAME(load)(x + i) * NAME(load)(x + i);
         float by = 1.0f / sqrtf(NAME(sum)(sum) / a->width + a->epsilon);
-        NAME(widen)(a->kind, a->weight, 1.0f, a->width, y);
+        NAME(widen)(a->weight_kind, a->weight, 1.0f, a->width, y);
         for (long i = 0; i < wide; i += LANES) NAME(store)(x + i, NAME(load)(x + i) * by * NAME(load)(y + i));
         NAME(narrow)(a->kind, x, a->width, (char *)a->out + row * a->width * size_of(a->kind));
     }
@@ -454,7 +454,7 @@ INLINE void NAME(turn)(const Place *a, float *x, float *y, const float *cosine, 
         V sum = NAME(all)(0.0f);
         for (long d = 0; d < wide; d += LANES) sum += NAME(load)(x + d) * NAME(load)(x + d);
         float by = 1.0f / sqrtf(NAME(sum)(sum) / a->width + a->epsilon);
-        NAME(widen)(a->kind, weight, 1.0f, a->width, y);
+        NAME(widen)(a->weight_kind, weight, 1.0f, a->width, y);
         for (long d = 0; d < wide; d += LANES) NAME(store)(x + d, NAME(load)(x + d) * by * NAME(load)(y + d));
     }
     for (; i + LANES <= pairs; i += LANES) {
