@@ -1,4 +1,4 @@
-"""The command line: plan, simulate, run, compare, advise, check, capacity, measure, export, catalog, examples, schema.
+"""The command line: plan, simulate, run, compare, calibrate, advise, check, capacity, measure, export, catalog, examples, schema.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 ok, 1 infeasible, 2 bad input.
 """
@@ -61,7 +61,7 @@ def app() -> App:
         name="fleetcast", version=release, version_flags=["--version"], suppress_keyboard_interrupt=False,
         help="Forecast, plan and run AI workloads on any fleet, from phones to GPU clusters.",
     )  # fmt: skip
-    for command in (plan, simulate, run, compare, advise, check, capacity, export, catalog, examples, schema):
+    for command in (plan, simulate, run, compare, calibrate, advise, check, capacity, export, catalog, examples, schema):
         made.command(command)
     made.command(measuring.app())
     return made
@@ -223,6 +223,35 @@ def compare(forecast: Path, measured: Path, /, *, common: Common = DEFAULTS) -> 
         return compare_view(before, after, found, told)
 
     terminal.answer(common, table, view)
+    return 0
+
+
+def calibrate(
+    runs: Annotated[list[Path], Parameter(name="RUN", help="Folders of fleetcast run FILE --out FOLDER.")], /, *,
+    device: Path | None = None, engine: str = "", common: Common = DEFAULTS,
+) -> int:  # fmt: skip
+    """Refit a device profile's constants on measured runs; --out writes the profile, which scenarios name.
+
+    Parameters
+    ----------
+    device:
+        Profile to start from; default the device of the runs.
+    engine:
+        Whose host constants they are; default the engine of the runs.
+    """
+    from fleetcast.base.files import check_writable, write_atomic
+    from fleetcast.view import calibrating
+
+    if common.out is not None:
+        check_writable(common.out)
+    found = calibrating.refit(runs, device=device, engine=engine)
+    written = [write_atomic(common.out, found.toml())] if common.out is not None else []
+    if common.json:
+        terminal.print_json(found.table())
+    else:
+        console = terminal.screen()
+        console.print(calibrating.calibrated_view(found))
+        terminal.say_written(console, written)
     return 0
 
 
