@@ -30,8 +30,9 @@ LIMITS: Mapping[str, float] = {"step": 0.05, "seq": 0.01, "token": 1e-3}
 """Largest they can be, s."""
 FACTORS = (0.1, 10.0)
 """Least and largest factor of a kernel."""
-PRIOR, NOISE = 0.5, 0.05
-"""Standard deviation of log(factor) before anything is measured, and of a run's relative error after the fit."""
+PRIOR, NOISE, WORTH = 0.5, 0.05, 40
+"""Standard deviation of a factor before anything is measured, of an iteration's relative error after the fit, and how
+many independent iterations a run counts as."""
 TUNING, ROUNDS = 2.0, 12
 """Residuals above so many standard deviations count less; rounds of reweighting."""
 PIECES = 8
@@ -126,7 +127,7 @@ def fit(runs: Sequence[Ran], host: Mapping[str, float]) -> dict[str, float]:
         terms = [run.kernels.get(name, np.zeros(n)) for name in names]
         stack = np.stack([*terms, np.ones(n), run.sequences, run.tokens], axis=1, dtype=np.float64)
         rows.append(stack / run.seconds[:, None])
-        weights.append(np.full(n, 1.0 / (NOISE * np.sqrt(n))))
+        weights.append(np.full(n, np.sqrt(min(WORTH, n) / n) / NOISE))
     a, w = np.concatenate(rows), np.concatenate(weights)
     low = np.array([FACTORS[0]] * len(names) + [0.0] * len(HOST))
     high = np.array([FACTORS[1]] * len(names) + [LIMITS[name] for name in HOST])
