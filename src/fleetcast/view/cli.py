@@ -17,6 +17,7 @@ from cyclopts.exceptions import CycloptsError
 from fleetcast.base.errors import FleetcastError
 from fleetcast.view import measuring, terminal, verbs
 from fleetcast.view.release import release
+from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.terminal import DEFAULTS, STDIN, Common, File
 
 if TYPE_CHECKING:
@@ -153,13 +154,14 @@ def run(
     speed: float = 1.0,
     warmup: int = 3,
     timeout: float = 600.0,
-    prompts: Literal["tokens", "text"] = "tokens",
+    prompts: Literal["tokens", "text", "chat"] = "tokens",
     ignore_eos: Annotated[bool, Parameter(negative=())] = False,
     return_token_ids: Annotated[bool, Parameter(negative=())] = False,
     key_env: str = "",
+    serving: Serving = ALONE,
     common: Common = DEFAULTS,
 ) -> int:
-    """Run the scenario's plan on this machine, or replay its requests against a server, and measure the answers.
+    """Run the scenario's plan on this machine, or replay its requests against a server, and measure; or --serve it.
 
     Parameters
     ----------
@@ -175,28 +177,35 @@ def run(
     timeout:
         Seconds for a whole answer.
     prompts:
-        "text" for servers that take no token ids.
+        "text" for servers that take no token ids, "chat" for those that have chats only.
     ignore_eos:
         Ask for answers of the full length (vLLM, SGLang, llama.cpp).
     return_token_ids:
         Ask for the tokens of answers, so that later turns repeat them (vLLM).
     key_env:
-        Environment variable with the key; default OPENAI_API_KEY.
+        Environment variable with the key; default OPENAI_API_KEY, and none with --serve.
     """
     from fleetcast.view import here, measured
 
+    if serving.serve:
+        refuse_beside(
+            url=url, out=common.out, speed=speed != 1, warmup=warmup != 3, prompts=prompts != "tokens",
+            ignore_eos=ignore_eos, return_token_ids=return_token_ids,
+        )  # fmt: skip
+        return serve(terminal.load(file, common), serving, name=model, key_env=key_env, as_json=common.json)
+    refuse_without(serving)
     scenario = terminal.load(file, common)
     if common.out is not None:
         measured.check_folder(common.out)
     with terminal.progress("requests", common) as step:
         if url:
             done = verbs.replay(
-                scenario, url, model=model, speed=speed, warmup=warmup, timeout=timeout, text=prompts == "text",
+                scenario, url, model=model, speed=speed, warmup=warmup, timeout=timeout, prompts=prompts,
                 ignore_eos=ignore_eos, return_token_ids=return_token_ids, key_env=key_env, progress=step,
             )  # fmt: skip
         else:
             here.for_servers_only(
-                model=model, prompts=prompts == "text", ignore_eos=ignore_eos, return_token_ids=return_token_ids,
+                model=model, prompts=prompts != "tokens", ignore_eos=ignore_eos, return_token_ids=return_token_ids,
                 key_env=key_env,
             )  # fmt: skip
             done = here.run(scenario, speed=speed, warmup=warmup, progress=step)
