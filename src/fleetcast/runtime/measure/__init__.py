@@ -58,7 +58,9 @@ def measure(
     machine = this_machine()
     torch = find_spec("torch") is not None
     if quick is False and not torch:
-        raise Unsupported("the engine cannot be timed: torch is not installed", "Install fleetcast[torch], or use --quick")
+        raise Unsupported(
+            "the engine cannot be timed: torch is not installed", "Install fleetcast[torch], or use --quick"
+        )
     if threads is not None and not 1 <= threads <= machine.cores:
         raise SpecError("threads", "cannot be", value=threads, limit=f"from 1 to {machine.cores}, this machine's cores")
     before = waiting(machine.cores)

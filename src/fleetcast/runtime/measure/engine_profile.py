@@ -20,8 +20,8 @@ from fleetcast.cost.step import SAMPLING_LAUNCH
 from fleetcast.runtime.measure.fitting import KNOTS, Case, Sizes, features, fit, hats, held_out
 from fleetcast.runtime.measure.machine import Machine
 from fleetcast.runtime.measure.passes import Timed
-from fleetcast.runtime.measure.profile import device_of, rounded
 from fleetcast.runtime.measure.products import Products, gemm_coefficients
+from fleetcast.runtime.measure.profile import device_of, rounded
 
 Array = NDArray[np.float64]
 ENGINE = "fleetcast"
@@ -185,6 +185,7 @@ def corrected(row: Mapping[str, Any], found: Mapping[str, float]) -> dict[str, A
 
 def kernels(found: Mapping[str, float], chip: Chip) -> dict[str, dict[str, Any]]:
     """Returns a format's kernels beside products as shares of the machine's roofs, families by name."""
+
     def share(seconds: float, roof: float) -> float:
         return 1.0 / (max(seconds, _TINY) * roof)
 

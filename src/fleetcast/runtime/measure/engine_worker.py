@@ -17,8 +17,8 @@ from fleetcast.runtime.llm.engine import Engine
 from fleetcast.runtime.llm.linear import Linear, joined
 from fleetcast.runtime.llm.model import Transformer
 from fleetcast.runtime.llm.shape import read_shape
-from fleetcast.runtime.measure.machine import this_machine
 from fleetcast.runtime.llm.weights import fake_weights
+from fleetcast.runtime.measure.machine import this_machine
 from fleetcast.runtime.measure.passes import LOADS, MODELS, Budget, Clock, Load, blocks_for, time_iterations
 from fleetcast.runtime.measure.products import KEPT, ROWS, SHAPES
 from fleetcast.runtime.measure.roofs import time_cache, time_products, time_streams
@@ -75,7 +75,12 @@ def main(threads: int) -> int:
             "cold": found.cold.tolist(), "warm": found.warm.tolist(), "noise": found.noise,
         }  # fmt: skip
     cases = [
-        {"model": model, "dtype": dtype, "config": dict(config), "timed": timed(config, dtype, LOADS[model], clock, step)}
+        {
+            "model": model,
+            "dtype": dtype,
+            "config": dict(config),
+            "timed": timed(config, dtype, LOADS[model], clock, step),
+        }
         for dtype in ACTIVATIONS
         for model, config in MODELS.items()
     ]
