@@ -192,8 +192,8 @@ def measure(
 
     Args:
         device: "cpu".
-        quick: ten probes, some seconds; otherwise Fleetcast's own engine, a minute or two. None = the engine where torch
-            is installed.
+        quick: ten probes, some seconds; otherwise Fleetcast's own engine, a minute or two. None = the engine where
+            torch is installed.
         threads: that the engine's products use; None = all cores.
         progress: called with (rounds done, rounds).
 
