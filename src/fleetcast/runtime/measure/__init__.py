@@ -3,8 +3,8 @@
 Where torch is installed, the engine's own products and iterations are timed: `roofs` and `passes` time them in the
 process of `engine_worker`, `fitting` tells apart what they consist of, `engine_profile` writes it down. Without torch,
 or in a hurry, ten probes in numpy give a profile: `operators` says what an operator consists of, `timing` times it,
-`probes` turns ten times into the seconds of each unit, `profile` turns these into a device. `collectives` times processes
-that talk to each other.
+`probes` turns ten times into the seconds of each unit, `profile` turns these into a device. `collectives` times
+processes that talk to each other.
 """
 
 from __future__ import annotations
