@@ -203,9 +203,7 @@ def calibrated_view(found: Calibrated) -> RenderableType:
         ends = f"{_shown(low, unit)} to {_shown(high, unit)}" if np.isfinite(high) else "one run: unknown"
         told = "at its limit" if not unit and not FACTORS[0] * 1.001 < value < FACTORS[1] * 0.999 else ""
         rows.append((meaning(name), _shown(value, unit), ends, told))
-    errors = [
-        (name, *(f"{x:+.1%}" if np.isfinite(x) else "" for x in row)) for name, row in found.found.errors.items()
-    ]
+    errors = [(name, *(f"{x:+.1%}" if np.isfinite(x) else "" for x in row)) for name, row in found.found.errors.items()]
     return Group(
         Text(f"{found.engine} on {found.device.id}: {len(errors)} runs; factors are of the profile's seconds"), Text(),
         rows_table(("Constant", "Value", "80 % interval", ""), rows, right=(1, 2)), Text(),

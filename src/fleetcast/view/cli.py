@@ -61,7 +61,20 @@ def app() -> App:
         name="fleetcast", version=release, version_flags=["--version"], suppress_keyboard_interrupt=False,
         help="Forecast, plan and run AI workloads on any fleet, from phones to GPU clusters.",
     )  # fmt: skip
-    for command in (plan, simulate, run, compare, calibrate, advise, check, capacity, export, catalog, examples, schema):
+    for command in (
+        plan,
+        simulate,
+        run,
+        compare,
+        calibrate,
+        advise,
+        check,
+        capacity,
+        export,
+        catalog,
+        examples,
+        schema,
+    ):
         made.command(command)
     made.command(measuring.app())
     return made
