@@ -214,9 +214,10 @@ class Engine:
         return found
 
     def close(self) -> None:
-        """Ends what the engine has begun beside itself: a drafter's process."""
+        """Ends what the engine has begun beside itself: a drafter's process, those that hold parts of the model."""
         if self.speculation is not None:
             self.speculation.drafter.close()
+        getattr(self.model, "close", lambda: None)()
 
     def record(self) -> Record:
         """Returns the iterations so far as the common event record; ``level`` is the share of blocks claimed."""

@@ -36,7 +36,7 @@ Logits = NDArray[np.float32] | Sequence[NDArray[np.float32] | Candidates]
 
 
 class Model(Protocol):
-    """What runs an iteration."""
+    """What runs an iteration. One with processes of its own has a ``close`` too."""
 
     vocab: int
     context: int

@@ -89,7 +89,8 @@ class Ranks:
         shape = read_shape(source.config)
         check(shape, tensor, pipeline)
         self.shape, self.vocab, self.context, self.timeout = shape, shape.vocab, shape.context, timeout
-        self.ranks, self.lost = max(tensor, pipeline), None  # type: int, LostRank | None
+        self.ranks = max(tensor, pipeline)
+        self.lost: LostRank | None = None
         self.threads = threads or max(1, _cores() // self.ranks)
         self._home = Path(tempfile.mkdtemp(prefix="fleetcast-ranks-"))
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -104,9 +105,10 @@ class Ranks:
         try:
             for rank in range(1, self.ranks):
                 self._processes.append(self._begin(rank, said))
+            self._hear("here")  # one that does not come up is not waited for
             self._wire = Wire(self._home / "meeting", 0, self.ranks, timeout)
             self._part = Part(said, self._wire)
-            self._ready()
+            self._hear("loaded")
         except (RuntimeError, OSError) as error:
             raise self._found(error) from None
         except BaseException:
@@ -154,11 +156,11 @@ class Ranks:
         process.stdin.flush()
         return process
 
-    def _ready(self) -> None:
+    def _hear(self, word: str) -> None:
         for process in self._processes:
             assert process.stdout is not None
-            if process.stdout.readline() != b"ready\n":
-                raise RuntimeError("it did not load")
+            if process.stdout.readline().strip() != word.encode():
+                raise RuntimeError("it ended while it was started")
 
     def _found(self, error: Exception) -> LostRank:
         """Returns who was lost, after ending everyone."""

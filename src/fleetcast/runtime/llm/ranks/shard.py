@@ -1,9 +1,9 @@
 """Which part of a model a rank holds.
 
-Tensor parallel: Shoeybi et al., "Megatron-LM", 2019. Queries, keys, values, gates and ups are cut by their outputs (whole
-heads, whole columns), what follows them by its inputs, so that each rank adds a part of every output and two sums a layer
-bring them together, one where attention and feed-forward stand side by side. Embeddings, norms and routers are whole
-everywhere; the head is cut by its vocabulary. Pipelined: layers are cut into as many runs as there are ranks.
+Tensor parallel: Shoeybi et al., "Megatron-LM", 2019. Queries, keys, values, gates and ups are cut by their outputs
+(whole heads, whole columns), what follows them by its inputs, so that each rank adds a part of every output and two sums
+a layer bring them together, one where attention and feed-forward stand side by side. Embeddings, norms and routers are
+whole everywhere; the head is cut by its vocabulary. Pipelined: layers are cut into as many runs as there are ranks.
 """
 
 from __future__ import annotations

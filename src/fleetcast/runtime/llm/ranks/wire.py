@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from fleetcast.base.errors import MissingExtra
 from fleetcast.runtime.llm.requests import Piece
@@ -19,6 +19,9 @@ except ImportError:
     raise MissingExtra("torch", "torch") from None
 
 Tensor = Any
+
+LOADING: Final = 120.0
+"""Least s that ranks wait for each other to start, which on a busy machine takes longer than a pass."""
 
 
 class Wire:
@@ -38,8 +41,9 @@ class Wire:
         self.sent: Counter[str] = Counter()
         options = dist.ProcessGroupGloo._Options()
         options._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
-        options._timeout = timedelta(seconds=timeout)
+        options._timeout = timedelta(seconds=max(timeout, LOADING))
         self._group = dist.ProcessGroupGloo(dist.FileStore(str(meeting), ranks), rank, ranks, options)
+        self._group._set_default_timeout(timedelta(seconds=timeout))
 
     def broadcast(self, ids: Tensor) -> Tensor:
         """Returns rank 0's token ids, int32; the others bring a buffer of that size."""

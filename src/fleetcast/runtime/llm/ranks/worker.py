@@ -25,9 +25,10 @@ def main() -> int:
     said = json.loads(source.readline())
     torch.set_num_threads(said["threads"])
     try:
+        print("here", flush=True)
         wire = Wire(Path(said["meeting"]), said["rank"], said["ranks"], said["timeout"])
         part = Part(said, wire)
-        print("ready", flush=True)
+        print("loaded", flush=True)
         for line in iter(source.readline, b""):
             ids = torch.empty(counted(line), dtype=torch.int32)
             # stages after the first are not told which tokens they are: hidden states are all they need
