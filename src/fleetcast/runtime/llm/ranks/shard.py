@@ -1,7 +1,7 @@
 """Which part of a model a rank holds.
 
 Tensor parallel: Shoeybi et al., "Megatron-LM", 2019. Queries, keys, values, gates and ups are cut by their outputs
-(whole heads, whole columns), what follows them by its inputs, so that each rank adds a part of every output and two sums
+(whole heads, whole columns), what follows them by its inputs, so each rank adds a part of every output and two sums
 a layer bring them together, one where attention and feed-forward stand side by side. Embeddings, norms and routers are
 whole everywhere; the head is cut by its vocabulary. Pipelined: layers are cut into as many runs as there are ranks.
 """
