@@ -52,7 +52,7 @@ class Launched:
 
 def launch(
     model: str, pool: Pool, *, blocks: int, folder: Path = Path(), watermark: int = 0, seed: int = 0,
-    threads: int | None = None, path: str = "plan",
+    threads: int | None = None, bounded: bool = False, path: str = "plan",
 ) -> Launched:  # fmt: skip
     """Returns an engine with the model, policies and dtypes of a complete pool.
 
@@ -65,6 +65,7 @@ def launch(
         watermark: blocks that admission leaves free.
         seed: of sampling and of random weights.
         threads: of its products; None = as many as torch takes: the processor's cores, or OMP_NUM_THREADS.
+        bounded: keep no more blocks than the largest batch of the longest contexts fills.
         path: of the pool, for errors.
 
     Raises:
@@ -94,6 +95,8 @@ def launch(
         hint = f'Set kv_dtype = "{held}", or leave it out'
         raise Unsupported(f"{path}.kv_dtype = {_said(pool.kv_dtype)}: beside {dtype} the cache is {held}", hint)
     notes = []
+    rule = policies["batch"].rule() if bounded and hasattr(policies["batch"], "rule") else None
+    blocks = min(blocks, rule.max_batch * blocks_of(shape.context)) if rule is not None else blocks
     fits = _blocks_that_fit(shape, dtype, blocks)
     if fits < blocks:
         notes.append(f"{fits:,} blocks of cache instead of the plan's {blocks:,}: this machine's memory holds no more")
