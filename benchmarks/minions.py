@@ -55,7 +55,7 @@ class Size:
 FULL = Size(
     ("small", {"steps": 700, "length": 192, "batch": 12}),
     ("nano", {"steps": 300, "length": 192, "batch": 12}),
-    60,
+    160,
     10,
     3,
 )
