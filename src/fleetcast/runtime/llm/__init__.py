@@ -1,7 +1,8 @@
 """The engine: runs language models on torch, batched by the very policies that are simulated.
 
 `schedule` decides who runs, `engine` runs them and keeps account, `sampling` chooses tokens, `paging` deals cache
-blocks; none of them needs torch. `shape` reads a config.json, `weights` the safetensors beside it, `model` is the
+blocks, `prefixes` keeps those of past contexts, `speculation` checks what the drafters in `draft` say; none of them
+needs torch. `shape` reads a config.json, `weights` the safetensors beside it, `model` is the
 forward pass; what differs between families of models is in `families`.
 """
 
