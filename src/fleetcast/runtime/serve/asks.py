@@ -204,7 +204,7 @@ def read(body: bytes, *, chat: bool) -> Ask:
     for name, values in _NEUTRAL.items():
         value = getattr(b, name, None)
         if value is not None and value not in values:
-            allowed = " or ".join(repr(v) for v in values)
+            allowed = " or ".join(msgspec.json.encode(v).decode() for v in values)
             raise ApiError(
                 400, f"{name}: is not supported; leave it out" + (f" or send {allowed}" if allowed else ""), param=name
             )

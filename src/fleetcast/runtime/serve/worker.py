@@ -1,8 +1,8 @@
 """The thread that owns the engine: takes requests, steps, makes tokens into text and hands it to the event loop.
 
 The engine is for one thread, HTTP is for another. They meet in two queues: what to do (submit, cancel), taken between
-iterations, and what came of it, handed over once an iteration. The second one is short: where the event loop does not
-keep up, the engine waits for it.
+iterations, and what came of it, handed over once an iteration. The second holds one iteration: where the event loop
+does not keep up, the engine waits for it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from fleetcast.runtime.llm.sampling import Choice, Sampling
 from fleetcast.runtime.llm.text import Writer
 from fleetcast.runtime.serve.metrics import Metrics
 
-AHEAD: Final = 2
-"""Iterations that the engine may be ahead of the event loop."""
+AHEAD: Final = 1
+"""Iterations whose tokens may wait for the event loop: one, so that each token has an event of its own."""
 PATIENCE: Final = 2.0
 """s for which a policy may run nothing though requests are here."""
 _log = logging.getLogger(__name__)
