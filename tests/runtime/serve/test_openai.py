@@ -1,5 +1,7 @@
 """The server as OpenAI's own client sees it."""
 
+import asyncio
+
 import pytest
 
 from fleetcast.policy import batch
@@ -213,6 +215,23 @@ def test_a_cached_prompt_is_reported_where_the_engine_says_so(folder, monkeypatc
     ):
         found = client.completions.create(model=MODEL, prompt=[1, 2, 3], max_tokens=2)
     assert found.usage.prompt_tokens_details.cached_tokens == 2
+
+
+def test_a_hundred_streams_of_one_client_are_each_whole(live):
+    async def all_of_them():
+        async with openai.AsyncOpenAI(base_url=live.url, api_key="none", max_retries=0, timeout=60) as client:
+
+            async def one(i):
+                events = await client.completions.create(
+                    model=MODEL, prompt=[i, 7], max_tokens=6, stream=True, temperature=0,
+                    extra_body={"ignore_eos": True}, stream_options={"include_usage": True},
+                )  # fmt: skip
+                found = [e async for e in events]
+                return found[-2].choices[0].finish_reason, found[-1].usage.completion_tokens
+
+            return await asyncio.gather(*(one(3 + i) for i in range(100)))
+
+    assert asyncio.run(all_of_them()) == [("length", 6)] * 100
 
 
 def test_metrics_add_up(folder):
