@@ -35,6 +35,8 @@ POLICIES = {"batch": {"kind": "chunked", "chunk": 8, "max_batch": 3}, "order": "
         ({"overlap": {"kind": "nano"}}, r"plan\.overlap = nano: "),
         ({"activation_dtype": "fp8"}, r"plan\.activation_dtype = 'fp8': "),
         ({"memory": {"kind": "swap"}}, r"plan\.memory = swap: "),
+        ({"speculate": {"kind": "fixed", "model": "llama-3.2-1b"}}, r"plan\.speculate = fixed: .*draft model's files"),
+        ({"prefix_cache": {"kind": "lru", "cpu": 1e9}}, r"plan\.prefix_cache = lru: .*Leave cpu and ssd out"),
     ],
 )
 def test_what_cannot_be_run_is_refused_by_key_value_and_reason(changes: dict, said: str) -> None:
@@ -76,6 +78,25 @@ def test_a_folder_with_weights_runs_them(tmp_path) -> None:
 
 
 @needs_torch
+def test_prefixes_are_kept_and_drafts_looked_up_as_the_plan_says(tmp_path) -> None:
+    home = folder(tmp_path, True)
+    pool = Pool(**POOL, **POLICIES, prefix_cache="lfu", speculate={"kind": "ngram", "length": 3, "lookups": 0.5})
+    engine = launch("m", pool, blocks=20, folder=home).engine
+    assert (engine.schedule.prefixes.policy.kind, engine.speculation.policy.length) == ("lfu", 3)
+    made = []
+    for _ in range(2):
+        made.append(engine.submit([5, 6, 7] * 12, 30))
+        engine.run()
+    table = tiny.config("llama-biased")
+    for request in made:
+        assert tiny.follow(table, tiny.tensors(table), request.tokens, 36)[0] == request.output
+    assert [r.cached for r in made] == [0, 32]
+    assert engine.speculation.drafted > 0
+    with pytest.raises(Unsupported, match="belady"):
+        launch("m", Pool(**POOL, **POLICIES, prefix_cache="belady"), blocks=20, folder=home)
+
+
+@needs_torch
 def test_without_weights_random_ones_run_and_the_notes_say_so(tmp_path) -> None:
     found = [launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=folder(tmp_path / str(i), False)) for i in "ab"]
     assert not found[0].real
@@ -104,8 +125,18 @@ def test_the_cache_is_no_larger_than_the_machine(tmp_path, monkeypatch) -> None:
 
 @needs_torch
 def test_a_cache_of_another_format_is_refused(tmp_path) -> None:
-    with pytest.raises(Unsupported, match=r"plan\.kv_dtype = 'bf16': beside fp32 the cache is fp32"):
-        launch("m", Pool(**POOL, **POLICIES, kv_dtype="bf16"), blocks=20, folder=folder(tmp_path, False))
+    with pytest.raises(SpecError, match=r"kv_dtype: cannot be run \(got 'fp8'\); one of auto, fp32, bf16, int8"):
+        launch("m", Pool(**POOL, **POLICIES, kv_dtype="fp8"), blocks=20, folder=folder(tmp_path, False))
+
+
+@needs_torch
+@pytest.mark.parametrize(("dtype", "held"), [("fp32", 4), ("bf16", 2), ("int8", 1)])
+def test_the_plans_dtype_is_what_is_held(tmp_path, dtype, held) -> None:
+    found = launch("m", Pool(**(POOL | {"dtype": dtype}), **POLICIES), blocks=20, folder=folder(tmp_path, False))
+    shape = found.shape
+    matrices = sum(module._size(dims) for name, dims in shape.tensors() if len(dims) == 2 and "embed" not in name)
+    weights, _ = found.engine.model.bytes
+    assert held * matrices <= weights < 1.35 * held * matrices  # biases, and scales of narrow formats
 
 
 def test_a_catalogue_model_beyond_the_family_is_refused_with_the_reason(tmp_path) -> None:

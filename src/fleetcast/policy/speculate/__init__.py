@@ -28,6 +28,9 @@ class View:
         tried: drafted tokens that the target came to judge so far: all up to the first rejection of each call.
         right: how many of these it accepted.
         found: tokens that a lookup in the context offers now; None where a model drafts.
+        idle: calls since the last for which anything was drafted.
+        others_tried: as ``tried``, of the requests of late, this one's among them; older ones count for less.
+        others_right: how many of these were accepted.
     """
 
     batch: int
@@ -37,6 +40,9 @@ class View:
     tried: int = 0
     right: int = 0
     found: int | None = None
+    idle: int = 0
+    others_tried: float = 0.0
+    others_right: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,12 @@ from typing import Any, Final
 
 from fleetcast.base.errors import Infeasible, SpecError, Unsupported
 from fleetcast.base.spec import build
-from fleetcast.policy import batch, memory, order
+from fleetcast.policy import batch, evict, memory, order, speculate
 from fleetcast.runtime.llm.engine import Engine
 from fleetcast.runtime.llm.paging import BLOCK, blocks_of
 from fleetcast.runtime.llm.shape import Shape, read_shape
+from fleetcast.scenario.caches import TIERS, tiers_of
+from fleetcast.scenario.drafts import DRAFTING, drafting_of
 from fleetcast.scenario.plan import Pool, one
 from fleetcast.scenario.workload import catalog
 from fleetcast.scenario.workload.precision import BITS
@@ -50,7 +52,7 @@ class Launched:
 
 def launch(
     model: str, pool: Pool, *, blocks: int, folder: Path = Path(), watermark: int = 0, seed: int = 0,
-    threads: int | None = None, path: str = "plan",
+    threads: int | None = None, bounded: bool = False, path: str = "plan",
 ) -> Launched:  # fmt: skip
     """Returns an engine with the model, policies and dtypes of a complete pool.
 
@@ -63,6 +65,7 @@ def launch(
         watermark: blocks that admission leaves free.
         seed: of sampling and of random weights.
         threads: of its products; None = as many as torch takes: the processor's cores, or OMP_NUM_THREADS.
+        bounded: keep no more blocks than the largest batch of the longest contexts fills.
         path: of the pool, for errors.
 
     Raises:
@@ -72,35 +75,32 @@ def launch(
         MissingExtra: torch or safetensors is not installed.
     """
     refuse(pool, path)
-    config, weights = _located(model, folder)
-    shape = read_shape(config)
+    named, weights = _located(model, folder)
+    shape = read_shape(named if named.exists() else catalog.config(model, "workload.model"))
     policies = {name: build(space, getattr(pool, name), f"{path}.{name}") for name, space in _FAMILIES.items()}
+    kept = tiers_of(pool.prefix_cache, f"{path}.prefix_cache")
+    if kept is not None:
+        policies["prefix_cache"] = build(evict, kept[0], f"{path}.prefix_cache", TIERS)
+    if not _off(pool.speculate):
+        asked, _ = drafting_of(pool.speculate, f"{path}.speculate")
+        policies["speculate"] = build(speculate, asked, f"{path}.speculate", DRAFTING)
 
-    from fleetcast.runtime.llm import FAKE, torch_threads
-    from fleetcast.runtime.llm.model import Transformer, Weights
-    from fleetcast.runtime.llm.weights import fake_weights, read_weights
+    from fleetcast.runtime.llm import open_engine, torch_threads
 
-    dtype = str(pool.dtype or "auto")
-    held = "fp32" if (dtype if dtype != "auto" else shape.stored) == "fp32" else "bf16"
-    if pool.kv_dtype not in (None, "auto", held):
-        hint = f'Set kv_dtype = "{held}", or leave it out'
-        raise Unsupported(f"{path}.kv_dtype = {_said(pool.kv_dtype)}: beside {dtype} the cache is {held}", hint)
+    dtype, kv_dtype = str(pool.dtype or "auto"), str(pool.kv_dtype or "auto")
+    kv_dtype = "bf16" if kv_dtype == "fp16" else kv_dtype  # as the engine takes float16 weights
     notes = []
-    fits = _blocks_that_fit(shape, dtype, blocks)
+    rule = policies["batch"].rule() if bounded and hasattr(policies["batch"], "rule") else None
+    blocks = min(blocks, rule.max_batch * blocks_of(shape.context)) if rule is not None else blocks
+    fits = _blocks_that_fit(shape, dtype, kv_dtype, blocks)
     if fits < blocks:
         notes.append(f"{fits:,} blocks of cache instead of the plan's {blocks:,}: this machine's memory holds no more")
     used = torch_threads(threads)
-    tensors: Weights
-    if weights is None:
-        tensors = fake_weights(shape, dtype, seed)
-        notes.append(FAKE)
-    else:
-        tensors = read_weights(weights, shape, dtype)
-    engine = Engine(
-        Transformer(shape, tensors, fits), blocks=fits, watermark=min(watermark, fits - 1), seed=seed, notes=notes,
-        **policies,
+    engine = open_engine(
+        weights or named, blocks=fits, dtype=dtype, kv_dtype=kv_dtype, device="cpu", fake=weights is None, seed=seed,
+        watermark=min(watermark, fits - 1), **policies,
     )  # fmt: skip
-    return Launched(engine, shape, dtype, used, weights is not None, tuple(notes))
+    return Launched(engine, shape, dtype, used, weights is not None, (*notes, *engine.notes))
 
 
 def refuse(pool: Pool, path: str = "plan") -> None:
@@ -111,22 +111,23 @@ def refuse(pool: Pool, path: str = "plan") -> None:
             raise Unsupported(f"{path}.{name} = {_said(value)}: {why}", hint)
 
 
-def _located(model: str, folder: Path) -> tuple[Any, Path | None]:
-    """Returns the model's config, as a path or a table, and the folder of its weights, if it has any."""
+def _located(model: str, folder: Path) -> tuple[Path, Path | None]:
+    """Returns the model's path, or its name in the catalogue, and the folder of its weights, if it has any."""
     at = folder / model
     if not at.exists():
-        return catalog.config(model, "workload.model"), None
+        return Path(model), None
     home = at if at.is_dir() else at.parent
     has = any(next(home.glob(pattern), None) for pattern in ("*.safetensors", "*.safetensors.index.json", "*.bin"))
     return at, home if has else None
 
 
-def _blocks_that_fit(shape: Shape, dtype: str, wanted: int) -> int:
+def _blocks_that_fit(shape: Shape, dtype: str, kv_dtype: str, wanted: int) -> int:
     """Returns how many of the wanted blocks this machine's free memory holds beside the weights."""
     free = SHARE * free_memory()
     stored = dtype if dtype != "auto" else shape.stored
     weights = float(sum(_size(dims) for _, dims in shape.tensors())) * BITS[stored] / 8
-    cache = 4.0 if stored == "fp32" else 2.0
+    held = kv_dtype if kv_dtype != "auto" else "fp32" if stored == "fp32" else "bf16"
+    cache = BITS[held] / 8 + (4.0 / shape.head_dim if held == "int8" else 0.0)  # a scale a head
     block = 2.0 * len(shape.windows) * shape.kv_heads * shape.head_dim * BLOCK * cache
     fits = int((free - weights) / block)
     if fits < 1:
@@ -196,6 +197,14 @@ def _off(value: Any) -> bool:
     return kind in (None, "off", "none")
 
 
+def _looked_up(value: Any) -> bool:
+    return _off(value) or (value.get("kind") if isinstance(value, dict) else value) == "ngram"
+
+
+def _on_device(value: Any) -> bool:
+    return _off(value) or not (isinstance(value, dict) and any(value.get(tier) for tier in TIERS))
+
+
 def _no_swap(value: Any) -> bool:
     return not (isinstance(value, dict) and value.get("kind") == "swap") and value != "swap"
 
@@ -215,8 +224,8 @@ _LIMITS: Final[tuple[tuple[str, Callable[[Any], bool], str, str], ...]] = (
     ("activation_dtype", lambda v: v is None, "activations are in the engine's own dtype", "Leave it out"),
     ("clock", _whole, "the engine does not set the processor's clock", "Leave it out"),
     ("overlap", _off, "the engine cuts no iteration into nano-batches", "Leave it out"),
-    ("speculate", _off, "the engine does not draft", "Leave it out"),
-    ("prefix_cache", _off, "the engine keeps no prefixes", 'Set prefix_cache = "off"'),
+    ("speculate", _looked_up, "a plan names no draft model's files", 'Use kind = "ngram", or leave it out'),
+    ("prefix_cache", _on_device, "the engine keeps no prefixes below its cache", "Leave cpu and ssd out"),
     ("memory", _no_swap, "the engine does not swap caches out", 'Set memory = "recompute"'),
 )
 """Key of the pool, whether the engine runs its value, why not otherwise, and what to write instead."""

@@ -20,7 +20,7 @@ from fleetcast.base.errors import PolicyError
 from fleetcast.base.record import Record
 from fleetcast.runtime.llm.engine import Engine
 from fleetcast.runtime.llm.paging import BLOCK
-from fleetcast.runtime.llm.requests import Model, Piece, Request
+from fleetcast.runtime.llm.requests import Logits, Model, Piece, Request
 from fleetcast.runtime.replay import MOST_WARM, WARM, Replay, account, check, settled, sped
 from fleetcast.runtime.replay.prompts import Prompts, unlike
 from fleetcast.runtime.replay.stream import Answer
@@ -45,7 +45,7 @@ class Watch:
     clock: Callable[[], float]
     rows: list[tuple[float, ...]] = field(default_factory=list)
 
-    def forward(self, pieces: Sequence[Piece]) -> NDArray[np.float32]:
+    def forward(self, pieces: Sequence[Piece]) -> Logits:
         """Returns the logits of the model."""
         begun = self.clock()
         found = self.model.forward(pieces)
@@ -69,8 +69,9 @@ def shape_of(pieces: Sequence[Piece], steps: int | None = None) -> tuple[int, in
     for i, p in enumerate(pieces):
         n = len(p.tokens)
         emitted += p.emit
-        if (n == 1 and p.start) if steps is None else i < steps:
-            decodes, context = decodes + 1, context + p.start + 1
+        # a draft that is checked emits after each of its tokens
+        if p.start and (n == 1 or p.emit == n) if steps is None else i < steps:
+            decodes, context = decodes + 1, context + p.start + n
         else:
             prompts, tokens, read = prompts + 1, tokens + n, read + p.start + n
             pairs += n * p.start + n * (n + 1) // 2
