@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from fleetcast.base.errors import PolicyError, SpecError
 from fleetcast.policy import speculate as family
 from fleetcast.runtime.llm.draft import Ask, Drafter, NgramLookup, Pipelined
-from fleetcast.runtime.llm.requests import Request
+from fleetcast.runtime.llm.requests import Logits, Request
 from fleetcast.runtime.llm.sampling import Choice
 
 FADE = 0.98
@@ -159,13 +159,13 @@ class Speculation:
             raise PolicyError(f"{name} wants {said.drafters!r} drafters to vote, the engine has {have}")
 
 
-def verified(r: Request, draft: Sequence[int], rows: NDArray[np.float32]) -> list[Choice]:
+def verified(r: Request, draft: Sequence[int], rows: Logits) -> list[Choice]:
     """Returns the target's choices: as far as the draft is what it chose, and one more.
 
     Args:
         r: a request.
         draft: what was put after its last token.
-        rows: (draft + 1, vocabulary) logits after that token and each of the draft.
+        rows: draft + 1 rows of logits, after that token and each of the draft.
     """
     choices: list[Choice] = []
     for place, row in enumerate(rows):
