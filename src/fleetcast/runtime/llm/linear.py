@@ -39,6 +39,8 @@ class Plain:
 
 def joined(weights: Sequence[Tensor], biases: Sequence[Tensor | None]) -> Linear:
     """Returns several projections of one input, as one: their outputs stand one after the other."""
+    if len(weights) == 1:
+        return Plain(weights[0], biases[0])
     if all(b is None for b in biases):
         return Plain(torch.cat(list(weights)), None)
     filled = [w.new_zeros(len(w)) if b is None else b for w, b in zip(weights, biases, strict=True)]
