@@ -67,7 +67,7 @@ def gemma3(fields: Fields, model: Model) -> Shape:
 
 
 def gemma3_multimodal(fields: Fields, model: Model) -> Shape:
-    """Gemma3ForConditionalGeneration: Gemma 3 under ``text_config``. Its vision tower is not read; it runs text only."""
+    """Gemma3ForConditionalGeneration: Gemma 3 under ``text_config``, for text; its vision tower is not read."""
     return replace(gemma3(fields.inner("text_config"), model), naming=TEXT)
 
 
