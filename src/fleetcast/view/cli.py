@@ -221,14 +221,25 @@ def run(
     return 1 if done.outcome.metrics["failed"] else 0
 
 
-def compare(forecast: Path, measured: Path, /, *, common: Common = DEFAULTS) -> int:
-    """Say how far a forecast was off: two outcome.json files, of simulate and of run (or of two simulations)."""
+def compare(forecast: Path, measured: Path, /, *, plot: Path | None = None, common: Common = DEFAULTS) -> int:
+    """Say how far a forecast was off, and in which term: two outcome.json files, of simulate and of run.
+
+    Parameters
+    ----------
+    plot:
+        Write the busy time by term to this file, an SVG picture.
+    """
     from fleetcast.view import compare as apart
 
     before, after = apart.read_outcome(forecast), apart.read_outcome(measured)
     found = apart.compare(before, after)
     told = apart.remarks(before, after, found)
-    table = {"differences": [row.table() for row in found], "remarks": told}
+    terms = apart.by_term(before, after)
+    table = {"differences": [r.table() for r in found], "terms": [t.table() for t in terms], "remarks": told}
+    if plot is not None:
+        from fleetcast.view.picture import write_terms
+
+        write_terms(plot, terms, before, after)
 
     def view(_: int) -> Any:
         from fleetcast.view.measured import compare_view
