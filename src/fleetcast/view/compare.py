@@ -75,7 +75,8 @@ def by_term(before: Outcome, after: Outcome) -> tuple[Term, ...]:
     if not ours or not theirs or not whole:
         return ()
     names = dict.fromkeys([*ours, *theirs])
-    found = [Term(n, a := ours.get(n, 0.0), b := theirs.get(n, 0.0), (a - b) / whole) for n in names]
+    pairs = [(name, ours.get(name, 0.0), theirs.get(name, 0.0)) for name in names]
+    found = [Term(name, a, b, (a - b) / whole) for name, a, b in pairs]
     return tuple(sorted((term for term in found if term.before or term.after), key=lambda term: -abs(term.share)))
 
 
@@ -107,11 +108,9 @@ def remarks(before: Outcome, after: Outcome, found: Sequence[Difference]) -> lis
         told.append(f"{inside} of {len(judged)} values lie within the forecast's 80 % intervals.")
     times = {name: seconds for name, seconds in _busy_terms(before).items() if seconds > 0}
     if terms := by_term(before, after):
-        most = terms[0]
-        told.append(
-            f"Busy time is off by {sum(t.share for t in terms):+.1%} in all; {TERMS.get(most.term, most.term)} "
-            f"{'adds' if most.share > 0 else 'takes'} most of it, {most.share:+.1%}: look there first."
-        )
+        first, whole = terms[0], sum(term.share for term in terms)
+        name = TERMS.get(first.term, first.term)
+        told.append(f"Busy time is off by {whole:+.1%} in all; most by {name}, {first.share:+.1%}: look there first.")
     elif times:
         name, most = max(times.items(), key=lambda item: item[1])
         share = most / sum(times.values())

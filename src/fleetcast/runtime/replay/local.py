@@ -20,7 +20,7 @@ from fleetcast.base.errors import PolicyError
 from fleetcast.base.record import Record
 from fleetcast.runtime.llm.engine import Engine
 from fleetcast.runtime.llm.paging import BLOCK
-from fleetcast.runtime.llm.requests import Model, Piece, Request
+from fleetcast.runtime.llm.requests import Logits, Model, Piece, Request
 from fleetcast.runtime.llm.stopwatch import Stopwatch, unwatch, watch
 from fleetcast.runtime.replay import MOST_WARM, WARM, Replay, account, check, settled, sped
 from fleetcast.runtime.replay.prompts import Prompts, unlike
@@ -47,7 +47,7 @@ class Watch:
     stopwatch: Stopwatch | None = None
     rows: list[tuple[float, ...]] = field(default_factory=list)
 
-    def forward(self, pieces: Sequence[Piece]) -> NDArray[np.float32]:
+    def forward(self, pieces: Sequence[Piece]) -> Logits:
         """Returns the logits of the model."""
         kind = "decode" if all(len(p.tokens) == 1 for p in pieces) else "prompt"
         if self.stopwatch is not None:
