@@ -1,4 +1,4 @@
-"""The command line: plan, simulate, run, compare, advise, check, capacity, measure, export, catalog, examples, schema.
+"""The command line: a function here, or in `measuring` and `transforming`, is a command.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 ok, 1 infeasible, 2 bad input.
 """
@@ -15,7 +15,7 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError
-from fleetcast.view import measuring, terminal, verbs
+from fleetcast.view import measuring, terminal, transforming, verbs
 from fleetcast.view.release import release
 from fleetcast.view.terminal import DEFAULTS, STDIN, Common, File
 
@@ -63,6 +63,7 @@ def app() -> App:
     for command in (plan, simulate, run, compare, advise, check, capacity, export, catalog, examples, schema):
         made.command(command)
     made.command(measuring.app())
+    made.command(transforming.command, name="transform")
     return made
 
 
