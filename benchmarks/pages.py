@@ -54,6 +54,7 @@ from fleetcast.scenario.workload.architectures import BUILDERS
 from fleetcast.scenario.workload.catalog import models
 from fleetcast.scenario.workload.exits import Exit, families
 from fleetcast.scenario.workload.loads import Skew
+from fleetcast.scenario.workload.quality import Score
 from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving, Sessions
 from fleetcast.search.advice.techniques import FORMATS, SHAPES, storage_of
 from fleetcast.search.tiers.family import runs, whole
@@ -67,7 +68,7 @@ _BLOCK = re.compile(r"<!-- table:([\w-]+) -->(.*?)<!-- /table -->", re.DOTALL)
 FORMS: Mapping[str, type[msgspec.Struct]] = {
     "": Scenario, "fleet": Fleet, "fleet.groups": FleetGroup, "fleet.failures": Failures, "workload": Serving,
     "workload.arrivals": Arrivals, "workload.lengths": Lengths, "workload.sessions": Sessions, "workload.exits": Exit,
-    "workload.expert_load": Skew, "slo": Slo,
+    "workload.expert_load": Skew, "workload.quality": Score, "slo": Slo,
     "objective": Objective, "plan": Pool, "plan.cascade": Stage,
 }  # fmt: skip
 """What a scenario file is made of: the path of each table and the class that reads it."""
@@ -93,6 +94,8 @@ EXAMPLES: Mapping[str, str] = {
     "workload.exits": '"ai-flow-ruyi-7b"', "workload.confidence": "0.8",
     "workload.sessions.turns": "5", "workload.sessions.think": '"60 s"', "workload.sessions.system": "600",
     "workload.expert_load": "{ zipf = 0.8 }", "workload.expert_load.zipf": "0.8",
+    "workload.quality": '"quality.json"', "workload.quality.quality": "0.66", "workload.quality.model": '"llama-3.1-8b"',
+    "workload.quality.dtype": '"fp8"', "workload.quality.interval": "[0.63, 0.69]", "workload.quality.items": "798",
     "workload.exits.layers": "11", "workload.exits.quality": "0.37",
     "objective.minimize": '["cost", "latency"]', "objective.maximize": '"goodput"',
     "plan.role": '"all"', "plan.on": '"new"', "plan.model": '"llama-3.1-8b"', "plan.replicas": "2",
@@ -151,7 +154,8 @@ DEFAULTS: Mapping[str, str] = {
     "fleet.spend": "no limit",
     "plan.cascade.after": "the stage before",
     "workload.exits": "no tiers", "workload.confidence": "one answer a query",
-    "workload.expert_load": "the kernels'", "plan.expert_placement": '`"contiguous"`',
+    "workload.quality": "not known", "workload.quality.model": "the workload's",
+    "workload.quality.dtype": "any", "workload.expert_load": "the kernels'", "plan.expert_placement": '`"contiguous"`',
 }  # fmt: skip
 """What an absent key means where the class says None."""
 
@@ -221,7 +225,7 @@ def keys(path: str) -> str:
 def slo_keys() -> str:
     """Returns the limits that ``[slo]`` knows: a metric and a statistic."""
     said = {
-        "quality": "least share of right answers, where the workload has exits",
+        "quality": "least share of right answers, where the workload has exits or measured quality",
         "ttft": "arrival to first token",
         "tpot": "time per further output token",
         "e2e": "arrival to last token",
@@ -575,7 +579,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "workload": lambda: keys("workload"), "arrivals": lambda: keys("workload.arrivals"),
     "lengths": lambda: keys("workload.lengths"), "sessions": lambda: keys("workload.sessions"),
     "exits": lambda: keys("workload.exits"),
-    "expert-load": lambda: keys("workload.expert_load"),
+    "expert-load": lambda: keys("workload.expert_load"), "quality": lambda: keys("workload.quality"),
     "cascade": lambda: keys("plan.cascade"), "slo": slo_keys, "objective": lambda: keys("objective"),
     "plan": lambda: keys("plan"), "devices": device_table, "device-sources": device_sources, "links": link_table,
     "grids": grid_table, "models": model_table, "architectures": architecture_table, "engines": engine_table,

@@ -117,10 +117,8 @@ def ranked(question: str, right: Number, wrong: Iterable[Number], said: Callable
     A hash draws how many of the three wrong answers are smaller; else who always takes a middle value would be right
     about half the time.
     """
-    below, above = (
-        list(dict.fromkeys(said(w) for w in wrong if w > 0 and (w < right) == less and w != right)) for less in (True, False)
-    )
-    below, above = ([w for w in side if w != said(right)] for side in (below, above))
+    apart = [w for w in wrong if w > 0 and said(w) != said(right)]
+    below, above = (list(dict.fromkeys(said(w) for w in apart if (w < right) == less)) for less in (True, False))
     few = hashlib.sha256(question.encode()).digest()[0] % 4
     few = min(max(few, 3 - len(above)), len(below))
     return Draft(question, said(right), (*below[:few], *above[: 3 - few]))

@@ -1,4 +1,4 @@
-"""Families of facts: each with the document it stands in. Written from memory (recalled), so the source is to be asked."""
+"""Families of facts, each with the document it stands in. They are recalled, so the source has the last word."""
 
 from __future__ import annotations
 
@@ -29,37 +29,52 @@ PLASTICS = (
     ("6", "PS (polystyrene)"),
 )  # fmt: skip
 SIGNS = (
-    ("a red ring with a diagonal bar", "prohibition: you must not"), ("a blue disc with a white symbol", "you must do this"),
+    ("a red ring with a diagonal bar", "prohibition: you must not"),
+    ("a blue disc with a white symbol", "you must do this"),
     ("a yellow triangle with a black edge", "warning of a hazard"),
     ("a green rectangle with a white symbol", "safe condition, such as an escape route"),
-)  # fmt: skip
+)
 GHS = (
     ("a flame", "flammable"), ("a flame over a circle", "oxidising"), ("a skull and crossbones", "acutely toxic"),
-    ("a gas cylinder", "gas under pressure"), ("an exploding bomb", "explosive"), ("a dead fish and tree", "harmful to the environment"),
+    ("a gas cylinder", "gas under pressure"), ("an exploding bomb", "explosive"),
+    ("a dead fish and tree", "harmful to the environment"),
 )  # fmt: skip
 LAUNDRY = (
     ("a tub of water", "washing"), ("a triangle", "bleaching"), ("a square", "drying"), ("an iron", "ironing"),
     ("a circle", "professional cleaning"),
 )  # fmt: skip
 BEAUFORT = (
-    ("0", "calm"), ("2", "light breeze"), ("4", "moderate breeze"), ("6", "strong breeze"), ("8", "gale"), ("10", "storm"),
-    ("12", "hurricane force"),
+    ("0", "calm"), ("2", "light breeze"), ("4", "moderate breeze"), ("6", "strong breeze"), ("8", "gale"),
+    ("10", "storm"), ("12", "hurricane force"),
 )  # fmt: skip
 UV = (("2", "low"), ("4", "moderate"), ("7", "high"), ("9", "very high"), ("12", "extreme"))
 FIRST_AID = (
-    ("At what rate are chest compressions given to an adult?", "100 to 120 a minute", "60 to 80 a minute", "30 to 40 a minute", "160 to 180 a minute"),
-    ("How deep are chest compressions on an adult?", "at least 5 cm, at most 6 cm", "1 to 2 cm", "about 3 cm", "8 to 10 cm"),
-    ("A trained rescuer gives an adult how many breaths after every 30 chest compressions?", "2", "5", "10", "15"),
-    ("With what is a fresh burn of the hand cooled first?", "cool running water", "butter", "ice straight on the skin", "toothpaste"),
-    ("Who is called first to a person who does not respond and does not breathe normally?", "the emergency service", "the person's doctor", "a pharmacy", "the police alone"),
-    ("What helps first against strong bleeding from a limb?", "firm direct pressure on the wound", "rinsing it for minutes", "waiting until it stops", "a hot compress"),
+    (
+        "At what rate are chest compressions given to an adult?",
+        "100 to 120 a minute", "60 to 80 a minute", "30 to 40 a minute", "160 to 180 a minute",
+    ), (
+        "How deep are chest compressions on an adult?",
+        "at least 5 cm, at most 6 cm", "at least 1 cm, at most 2 cm", "at least 2 cm, at most 3 cm",
+        "at least 8 cm, at most 10 cm",
+    ), (
+        "A trained rescuer gives an adult how many breaths after every 30 chest compressions?", "2", "5", "10", "15",
+    ), (
+        "With what is a fresh burn of the hand cooled first?",
+        "cool running water", "butter", "ice straight on the skin", "toothpaste",
+    ), (
+        "Who is called first to a person who does not respond and does not breathe normally?",
+        "the emergency service", "the person's doctor", "a pharmacy", "the police alone",
+    ), (
+        "What helps first against strong bleeding from a limb?",
+        "firm direct pressure on the wound", "rinsing it for minutes", "waiting until it stops", "a hot compress",
+    ),
 )  # fmt: skip
 """Question, right answer and wrong ones."""
 FOOD = (
     ("To what temperature inside is poultry cooked, to be safe?", "74 °C", "50 °C", "60 °C", "40 °C"),
     ("At most how warm should a refrigerator be?", "4 °C", "9 °C", "12 °C", "15 °C"),
     ("How warm should a home freezer be at most?", "-18 °C", "-5 °C", "0 °C", "-10 °C"),
-    ("At most how long should perishable food stand at room temperature?", "2 hours", "6 hours", "10 hours", "24 hours"),
+    ("At most how long should perishable food be at room temperature?", "2 hours", "6 hours", "10 hours", "24 hours"),
     ("For how long should hands be washed with soap?", "at least 20 seconds", "2 seconds", "5 seconds", "5 minutes"),
 )  # fmt: skip
 
@@ -74,7 +89,7 @@ BLOOD = ("O", "A", "B", "AB")
 """ABO groups; red cells may be given where the giver has no antigen that the receiver lacks."""
 
 
-def blood() -> Iterator[Draft]:
+def _blood() -> Iterator[Draft]:
     said = {"O": "only O", "A": "O and A", "B": "O and B", "AB": "O, A, B and AB"}
     for group in BLOOD:
         question = f"By the ABO rule for red cells, from which groups may someone of group {group} be given blood?"
@@ -102,5 +117,5 @@ FAMILIES = (
     _family("uv", "weather", "WHO Global Solar UV Index", "How does the WHO class a UV index of {}?", UV),
     _asked("aid", "first aid", "European Resuscitation Council Guidelines 2021", FIRST_AID),
     _asked("food", "food safety", "USDA and WHO advice on safe food and hands", FOOD),
-    Family("blood", "health", "ABO antigens", "computed", blood),
+    Family("blood", "health", "ABO antigens", "computed", _blood),
 )

@@ -13,13 +13,13 @@ from fleetcast.base.tables import lookup
 from fleetcast.base.units import Seconds
 
 MINIMIZE = {"cost": "cost", "energy": "energy", "carbon": "carbon", "latency": "e2e.mean", "bytes": "bytes"}
-MAXIMIZE = {"throughput": "throughput", "goodput": "goodput"}
+MAXIMIZE = {"throughput": "throughput", "goodput": "goodput", "quality": "quality"}
 
 
 class Slo(Spec):
     """Upper limits on latency; each key is ``metric_statistic``. None = no limit.
 
-    ``quality`` alone is a floor: the least share of right answers, where the workload has exits.
+    ``quality`` alone is a floor: the least share of right answers, where the workload has exits or measured quality.
     """
 
     ttft_mean: Seconds | None = None
@@ -56,14 +56,19 @@ class Slo(Spec):
         """Returns the limits that are set: ``{"ttft.p99": 2.0}``, s; ``error`` is the share of wrong answers."""
         found = ((name, getattr(self, name)) for name in self.__struct_fields__ if name != "quality")
         limits = {name.replace("_", "."): limit for name, limit in found if limit is not None}
-        return limits if self.quality is None else limits | {"error": 1.0 - self.quality}
+        # never 0: how far a plan misses a limit is told as value / limit
+        return limits if self.quality is None else limits | {"error": max(1.0 - self.quality, 1e-12)}
 
     def per_request(self) -> dict[str, float]:
-        """Returns the limit each single request is held to for goodput: the widest per metric, s."""
+        """Returns the limit each single request is held to for goodput: the widest per metric, s.
+
+        Quality is no property of a single request.
+        """
         found: dict[str, float] = {}
         for name, limit in self.limits().items():
             metric = name.partition(".")[0]
-            found[metric] = max(limit, found.get(metric, 0.0))
+            if metric != "error":
+                found[metric] = max(limit, found.get(metric, 0.0))
         return found
 
 

@@ -41,6 +41,7 @@ class Floor:
         speed: tokens/s that all replicas together process at most.
         arrival: s; of a closed loop as far as known, else 0, which only lowers what rests on it.
         last: s, a time that the last finish is known to exceed.
+        quality: share of right answers, at most.
     """
 
     traffic: Traffic
@@ -49,6 +50,7 @@ class Floor:
     speed: float
     arrival: Floats
     last: float = 0.0
+    quality: float = 1.0
 
     @property
     def open(self) -> bool:
@@ -74,8 +76,10 @@ class Floor:
         return bool(late >= len(times) - rank(q, len(times))) or self.backlog(name, q) > limit
 
     def metric(self, path: str) -> float:
-        """Returns a value that ``metrics[path]`` is not below; path e.g. ``ttft.p99``, s."""
+        """Returns a value that ``metrics[path]`` is not below; path e.g. ``ttft.p99``, s, or ``error``."""
         name, _, statistic = path.partition(".")
+        if name == "error":
+            return 1.0 - self.quality
         if name == "tpot":
             return self._tpot(statistic)
         times = self.ttft if name == "ttft" else self.ttft + self.gap
@@ -169,7 +173,7 @@ def seen(floor: Floor, part: Outcome, horizon: float, api: Floats) -> Floor:
     if not floor.open:
         arrival = arrival.copy()
         arrival[:k] = served.arrival
-    return Floor(floor.traffic, ttft, gap, floor.speed, arrival, horizon)
+    return Floor(floor.traffic, ttft, gap, floor.speed, arrival, horizon, floor.quality)
 
 
 def horizon_of(requests: Requests, part: Outcome, k: int, api: Floats) -> float:

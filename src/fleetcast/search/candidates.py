@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from dataclasses import replace as renumbered
+from dataclasses import replace as changed
 from functools import cached_property
 from typing import Any
 
@@ -81,6 +81,8 @@ def bound(state: Setting, c: Candidate, path: str, sign: int, floor: Floor | Non
     floor = floor or c.floor
     if path == "devices":
         return float(c.devices)
+    if path == "quality":
+        return -floor.quality
     if path == "makespan":
         return floor.span
     if path == "throughput":
@@ -189,7 +191,7 @@ def fit_all(state: Setting, found: Sequence[Space]) -> Fitted:
     for space, part in zip(found, parts, strict=True):
         for c in part.candidates:
             moved = tuple(row + rows for row in c.rows)
-            candidates.append(renumbered(c, index=len(candidates), rows=moved, layout=c.layout + layout))
+            candidates.append(changed(c, index=len(candidates), rows=moved, layout=c.layout + layout))
         rows += len(space.rows)
         layout += len(part.candidates)
     rejected = {(row["family"], row["constraint"]): row for part in reversed(parts) for row in part.rejected}
@@ -327,7 +329,10 @@ def _floor(
     if whole not in floors:
         roles = [s.pool.role if kept_apart(space.route) else "all" for s in servers]
         parts = [(r, paces[key], role) for r, key, role in zip(replicas, keys, roles, strict=True)]
-        floors[whole] = floor_of(parts, traffic)
+        scores = [s.quality.quality for s in servers if s.quality is not None]
+        # a request is served by some of the pools: it is no better than the best of them
+        best = max(scores) if len(scores) == len(servers) else 1.0
+        floors[whole] = changed(floor_of(parts, traffic), quality=best)
     return floors[whole]
 
 

@@ -54,11 +54,14 @@ def quality_view(table: Mapping[str, Any], kept: Path | None) -> RenderableType:
     ]
     blocks: list[RenderableType] = [
         Text(f"{table['model']}{dtype}: {table['items']} questions, {asked}", style="bold"), Text(),
-        rows_table(("", "", ""), rows), Text(), rows_table(("Field", "Questions", "Right"), fields, right=(1, 2)), Text(),
+        rows_table(("", "", ""), rows), Text(),
+        rows_table(("Field", "Questions", "Right"), fields, right=(1, 2)), Text(),
         *(Text(note, style="dim") for note in (costs["method"], *table["notes"])),
     ]  # fmt: skip
     if kept is None and table["scores"]:
-        blocks.append(Text('keep it with --out quality.json, then write workload.quality = "quality.json"', style="dim"))
+        blocks.append(
+            Text('keep it with --out quality.json, then write workload.quality = "quality.json"', style="dim")
+        )
     return Group(*blocks)
 
 

@@ -284,8 +284,8 @@ def _pairs(outcome: Outcome, width: int) -> Table:
         (goal["carbon"], "Carbon per M tokens"), ("power", "Mean power"), ("makespan", "Time span"),
         ("mfu", "Compute used"), ("mbu", "Bandwidth used"), ("preemptions", "Pre-emptions"), ("devices", "Devices"),
     ]  # fmt: skip
-    if "quality" in outcome.metrics:
-        rows = [("quality", "Right answers"), ("bytes", "Sent"), *rows]
+    first = (("quality", "Right answers"), ("bytes", "Sent"))
+    rows = [*(row for row in first if row[0] in outcome.metrics), *rows]
     cells = [(name, words.metric(outcome, path)) for path, name in rows]
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, GAP, 0, 0))
     pairs = 2 if width < 110 else 3

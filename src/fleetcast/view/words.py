@@ -26,7 +26,7 @@ METRIC_NAMES = {
 PER_MILLION = "per_million_output_tokens"
 GOAL_METRIC = {
     "cost": f"{PER_MILLION}.cost", "energy": f"{PER_MILLION}.energy", "carbon": f"{PER_MILLION}.carbon",
-    "latency": "e2e.mean", "throughput": "throughput", "goodput": "goodput", "bytes": "bytes",
+    "latency": "e2e.mean", "throughput": "throughput", "goodput": "goodput", "bytes": "bytes", "quality": "quality",
 }  # fmt: skip
 """The metric that stands for a goal in tables and figures: for the same traffic, per token orders as the total does."""
 

@@ -68,7 +68,7 @@ def test_a_folder_with_weights_runs_them(tmp_path) -> None:
     assert found.real
     assert not found.notes
     assert (found.engine.blocks.count, found.engine.schedule.watermark, found.dtype) == (20, 2, "fp32")
-    assert (found.engine.batch.chunk, found.engine.batch.max_batch) == (8, 3)
+    assert (found.engine.schedule.batch.chunk, found.engine.schedule.batch.max_batch) == (8, 3)
     request = found.engine.submit([5, 6, 7], 4)
     found.engine.run()
     table = tiny.config("llama-biased")

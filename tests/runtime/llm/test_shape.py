@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from fleetcast.base.errors import FleetcastError, MissingExtra, SpecError, Unsupported
-from fleetcast.runtime.llm.shape import FAMILY, read_shape
+from fleetcast.runtime.llm.shape import FAMILIES, read_shape
 from fleetcast.scenario.workload.architectures import from_config
 
 TINY = {
@@ -20,28 +20,37 @@ LLAMA3 = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("family", FAMILY)
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("more", [{}, {"tie_word_embeddings": True}, {"attention_bias": True, "mlp_bias": True}])
 def test_the_tensors_add_up_to_the_catalogue_readers_parameters(family, more):
     config = TINY | {"architectures": [family]} | more
-    listed = list(read_shape(config).tensors())
-    assert len({name for name, _ in listed}) == len(listed)
-    assert sum(math.prod(size) for _, size in listed) == from_config(config).params()
+    shape = read_shape(config)
+    listed, parts = list(shape.checkpoint()), list(shape.parts())
+    assert len({stored.name for stored in listed}) == len(listed)
+    assert len({name for name, _ in parts}) == len(parts)
+    assert sorted(part for stored in listed for part, _ in stored.parts) == sorted(name for name, _ in parts)
+    counted = from_config(config).params()
+    assert sum(math.prod(size) for _, size in shape.tensors()) == counted
+    assert sum(math.prod(size) for _, size in parts) == counted
+
+
+def frequencies(config):
+    (rope,) = set(read_shape(config).ropes)
+    assert rope.gain == 1.0
+    return rope.frequencies
 
 
 def test_plain_frequencies_are_powers_of_theta():
-    found = read_shape(TINY | {"rope_theta": 500_000.0}).frequencies
+    found = frequencies(TINY | {"rope_theta": 500_000.0})
     assert found == pytest.approx([500_000.0 ** (-i / 4) for i in range(4)])
-    assert (
-        read_shape(TINY | {"rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0}}).frequencies == found
-    )
-    halved = read_shape(TINY | {"rope_theta": 500_000.0, "rope_scaling": {"type": "linear", "factor": 2.0}}).frequencies
+    assert frequencies(TINY | {"rope_parameters": {"rope_type": "default", "rope_theta": 500_000.0}}) == found
+    halved = frequencies(TINY | {"rope_theta": 500_000.0, "rope_scaling": {"type": "linear", "factor": 2.0}})
     assert halved == pytest.approx([f / 2 for f in found])
 
 
 def test_llama3_scaling_keeps_the_fast_stretches_the_slow_and_joins_them():
     config = TINY | {"head_dim": 128, "rope_theta": 500_000.0}
-    plain, scaled = read_shape(config).frequencies, read_shape(config | {"rope_scaling": LLAMA3}).frequencies
+    plain, scaled = frequencies(config), frequencies(config | {"rope_scaling": LLAMA3})
     ratio = [s / p for s, p in zip(scaled, plain, strict=True)]
     for p, r in zip(plain, ratio, strict=True):
         wavelength = 2 * math.pi / p
@@ -65,11 +74,22 @@ def test_windows_are_read_by_layer():
 @pytest.mark.parametrize(
     ("more", "kind", "said"),
     [
-        ({"architectures": ["GPT2LMHeadModel"], "n_embd": 32, "n_head": 4, "n_layer": 1, "n_positions": 9},
-         Unsupported, "does not run GPT2LMHeadModel. It runs LlamaForCausalLM, Mistral"),
+        ({"architectures": ["OPTForCausalLM"], "ffn_dim": 48},
+         Unsupported, "does not run OPTForCausalLM. It runs LlamaForCausalLM, Mistral"),
         ({"architectures": ["LlamaForCausaLM"]}, Unsupported, "'LlamaForCausaLM' has no builder"),
-        ({"hidden_act": "gelu"}, Unsupported, "hidden_act 'gelu'"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, Unsupported, "scale positions by 'yarn'"),
+        ({"hidden_act": "quick_gelu"}, Unsupported, "hidden_act 'quick_gelu'. It runs silu, swish, gelu"),
+        ({"rope_scaling": {"rope_type": "dynamic", "factor": 4.0}}, Unsupported, "scale positions by 'dynamic'"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, SpecError, r"rope_scaling\.factor: is missing"),
+        ({"architectures": ["Phi3ForCausalLM"], "rope_scaling": {"type": "longrope"}}, Unsupported,
+         r"'longrope' \(LongRoPE\) in Phi 3"),
+        ({"architectures": ["PhiForCausalLM"], "partial_rotary_factor": 0.7}, SpecError,
+         r"head_dim: must be even \(got 5\)"),
+        ({"architectures": ["PhiForCausalLM"], "partial_rotary_factor": 2}, SpecError,
+         r"partial_rotary_factor: cannot be \(got 2\); a number from 0 to 1"),
+        ({"architectures": ["GemmaForCausalLM"], "use_bidirectional_attention": True}, Unsupported, "look ahead"),
+        ({"architectures": ["Gemma2ForCausalLM"], "attn_logit_softcapping": -1}, SpecError, "attn_logit_softcapping"),
+        ({"architectures": ["GPT2LMHeadModel"], "scale_attn_by_inverse_layer_idx": True}, Unsupported,
+         "scale_attn_by_inverse_layer_idx: the engine does not run true. It runs false"),
         ({"rope_scaling": {"type": "linear"}}, SpecError, r"rope_scaling\.factor: is missing"),
         ({"rope_scaling": LLAMA3 | {"high_freq_factor": 1.0}}, SpecError, "high_freq_factor: must exceed"),
         ({"partial_rotary_factor": 0.5}, Unsupported, "a part of a head"),

@@ -1,14 +1,12 @@
-"""Tiny random models on disk, and an oracle that computes them anew from the definition.
-
-The oracle is numpy in fp64: one sequence, no cache, one loop over query positions. It reads nothing of the engine's
-but the tensors' names, which are Hugging Face's.
-"""
+"""Tiny random models on disk, of every family that runs. Tensors are named as Hugging Face names them."""
 
 import json
 
 import numpy as np
 
-CONFIGS = {
+from tests.runtime.llm.definition import logits
+
+LLAMA = {
     "llama3": {
         "architectures": ["LlamaForCausalLM"], "rope_theta": 10_000.0,
         "rope_scaling": {
@@ -30,6 +28,38 @@ CONFIGS = {
     "qwen3": {"architectures": ["Qwen3ForCausalLM"], "head_dim": 12, "tie_word_embeddings": True},
     "multi-query": {"architectures": ["LlamaForCausalLM"], "num_key_value_heads": 1},
 }  # fmt: skip
+CONFIGS = LLAMA | {
+    "llama-gelu": {"architectures": ["LlamaForCausalLM"], "hidden_act": "gelu"},
+    "yarn": {
+        "architectures": ["Qwen3ForCausalLM"], "head_dim": 12,
+        "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "beta_fast": 8.0},
+    },
+    "gemma": {"architectures": ["GemmaForCausalLM"], "head_dim": 12, "hidden_act": "gelu"},
+    "gemma2": {
+        "architectures": ["Gemma2ForCausalLM"], "head_dim": 12, "sliding_window": 9, "query_pre_attn_scalar": 20,
+        "attn_logit_softcapping": 5.0, "final_logit_softcapping": 8.0,
+    },
+    "gemma3": {
+        "architectures": ["Gemma3ForCausalLM"], "head_dim": 12, "sliding_window": 9, "query_pre_attn_scalar": 20,
+        "sliding_window_pattern": 3, "rope_theta": 50_000.0, "rope_local_base_freq": 500.0,
+        "rope_scaling": {"rope_type": "linear", "factor": 2.0},
+    },
+    "phi": {"architectures": ["PhiForCausalLM"], "partial_rotary_factor": 0.5, "layer_norm_eps": 1e-5},
+    "phi3": {"architectures": ["Phi3ForCausalLM"], "sliding_window": 11},
+    "gpt2": {
+        "architectures": ["GPT2LMHeadModel"], "n_embd": 32, "n_head": 4, "n_layer": 3, "n_positions": 512,
+        "n_inner": 48, "layer_norm_epsilon": 1e-5,
+    },
+    "mixtral": {"architectures": ["MixtralForCausalLM"], "num_local_experts": 5, "num_experts_per_tok": 2},
+    "qwen2-moe": {
+        "architectures": ["Qwen2MoeForCausalLM"], "num_experts": 6, "num_experts_per_tok": 3,
+        "moe_intermediate_size": 24, "shared_expert_intermediate_size": 20, "decoder_sparse_step": 2,
+    },
+    "qwen3-moe": {
+        "architectures": ["Qwen3MoeForCausalLM"], "num_experts": 6, "num_experts_per_tok": 3, "head_dim": 12,
+        "moe_intermediate_size": 24, "norm_topk_prob": True, "tie_word_embeddings": True,
+    },
+}  # fmt: skip
 SIZES = {
     "hidden_size": 32, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48,
     "num_hidden_layers": 3, "vocab_size": 61, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
@@ -43,35 +73,114 @@ def config(kind):
 
 def tensors(table, seed=0):
     """Returns random fp32 tensors of a config, wide enough apart that greedy choices are no ties."""
-    draw, t = np.random.default_rng(seed), table
+    draw, found = np.random.default_rng(seed), {}
+    kind = table["architectures"][0]
+    for name, size in {"GPT2LMHeadModel": gpt2, "PhiForCausalLM": phi}.get(kind, llama)(table):
+        if name.endswith(".bias"):
+            value = draw.normal(size=size) * 0.3
+        elif len(size) == 1:
+            value = draw.uniform(0.5, 1.5, size) - (1.0 if kind.startswith("Gemma") else 0.0)
+        else:
+            value = draw.normal(size=size) * (1.0 if any(part in name for part in ("embed", "wte", "head")) else 0.3)
+        found[name] = value.astype(np.float32)
+    return found
+
+
+def llama(t):
+    """Yields names and sizes of a checkpoint that is named as Llama's are."""
     hidden, width, heads, kv = (
         t[n] for n in ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
     )
-    kind = t["architectures"][0]
+    kind = t["architectures"][0].removesuffix("ForCausalLM")
     dim = t.get("head_dim", hidden // heads)
-    biased = "qkv" if kind == "Qwen2ForCausalLM" else ("qkvo" if t.get("attention_bias") else "")
-    found = {"model.embed_tokens.weight": draw.normal(size=(t["vocab_size"], hidden))}
+    biased = "qkv" if kind.startswith("Qwen2") else ("qkvo" if t.get("attention_bias") else "")
+    sandwich = kind in ("Gemma2", "Gemma3")
+    yield "model.embed_tokens.weight", (t["vocab_size"], hidden)
     for i in range(t["num_hidden_layers"]):
         at = f"model.layers.{i}."
-        for name, size in (("q", heads * dim), ("k", kv * dim), ("v", kv * dim)):
-            found[f"{at}self_attn.{name}_proj.weight"] = draw.normal(size=(size, hidden)) * 0.3
-        found[f"{at}self_attn.o_proj.weight"] = draw.normal(size=(hidden, heads * dim)) * 0.3
+        if kind == "Phi3":
+            yield f"{at}self_attn.qkv_proj.weight", ((heads + 2 * kv) * dim, hidden)
+        else:
+            for name, size in (("q", heads * dim), ("k", kv * dim), ("v", kv * dim)):
+                yield f"{at}self_attn.{name}_proj.weight", (size, hidden)
+        yield f"{at}self_attn.o_proj.weight", (hidden, heads * dim)
         for name, size in (("q", heads * dim), ("k", kv * dim), ("v", kv * dim), ("o", hidden)):
             if name in biased:
-                found[f"{at}self_attn.{name}_proj.bias"] = draw.normal(size=size) * 0.3
-        for name, size in (("gate", (width, hidden)), ("up", (width, hidden)), ("down", (hidden, width))):
-            found[f"{at}mlp.{name}_proj.weight"] = draw.normal(size=size) * 0.3
-            if t.get("mlp_bias"):
-                found[f"{at}mlp.{name}_proj.bias"] = draw.normal(size=size[0]) * 0.3
+                yield f"{at}self_attn.{name}_proj.bias", (size,)
+        yield from experts(t, kind, i, at, hidden, width)
         for name in ("input_layernorm", "post_attention_layernorm"):
-            found[f"{at}{name}.weight"] = draw.uniform(0.5, 1.5, hidden)
-        if kind == "Qwen3ForCausalLM":
+            yield f"{at}{name}.weight", (hidden,)
+        if sandwich:
+            for name in ("pre_feedforward_layernorm", "post_feedforward_layernorm"):
+                yield f"{at}{name}.weight", (hidden,)
+        if kind in ("Qwen3", "Qwen3Moe", "Gemma3"):
             for name in ("q_norm", "k_norm"):
-                found[f"{at}self_attn.{name}.weight"] = draw.uniform(0.5, 1.5, dim)
-    found["model.norm.weight"] = draw.uniform(0.5, 1.5, hidden)
-    if not t.get("tie_word_embeddings"):
-        found["lm_head.weight"] = draw.normal(size=(t["vocab_size"], hidden))
-    return {name: value.astype(np.float32) for name, value in found.items()}
+                yield f"{at}self_attn.{name}.weight", (dim,)
+    yield "model.norm.weight", (hidden,)
+    if not t.get("tie_word_embeddings", kind.startswith("Gemma")):
+        yield "lm_head.weight", (t["vocab_size"], hidden)
+
+
+def experts(t, kind, i, at, hidden, width):
+    """Yields the feed-forward part of layer ``i``."""
+    if kind == "Mixtral":
+        yield f"{at}block_sparse_moe.gate.weight", (t["num_local_experts"], hidden)
+        for n in range(t["num_local_experts"]):
+            for name, size in (("w1", (width, hidden)), ("w2", (hidden, width)), ("w3", (width, hidden))):
+                yield f"{at}block_sparse_moe.experts.{n}.{name}.weight", size
+        return
+    if kind == "Phi3":
+        yield f"{at}mlp.gate_up_proj.weight", (2 * width, hidden)
+        yield f"{at}mlp.down_proj.weight", (hidden, width)
+        return
+    mixed = kind.endswith("Moe") and (i + 1) % t.get("decoder_sparse_step", 1) == 0
+    places = [("mlp.", width)]
+    if mixed:
+        yield f"{at}mlp.gate.weight", (t["num_experts"], hidden)
+        places = [(f"mlp.experts.{n}.", t["moe_intermediate_size"]) for n in range(t["num_experts"])]
+    if mixed and kind == "Qwen2Moe":
+        yield f"{at}mlp.shared_expert_gate.weight", (1, hidden)
+        places.append(("mlp.shared_expert.", t["shared_expert_intermediate_size"]))
+    for place, inner in places:
+        for name, size in (("gate", (inner, hidden)), ("up", (inner, hidden)), ("down", (hidden, inner))):
+            yield f"{at}{place}{name}_proj.weight", size
+            if t.get("mlp_bias"):
+                yield f"{at}{place}{name}_proj.bias", size[:1]
+
+
+def phi(t):
+    """Yields names and sizes of a checkpoint of Phi 1 or 2."""
+    hidden, width, kv = t["hidden_size"], t["intermediate_size"], t["num_key_value_heads"]
+    shared = kv * hidden // t["num_attention_heads"]
+    yield "model.embed_tokens.weight", (t["vocab_size"], hidden)
+    for i in range(t["num_hidden_layers"]):
+        for name, size in (
+            ("self_attn.q_proj", (hidden, hidden)), ("self_attn.k_proj", (shared, hidden)),
+            ("self_attn.v_proj", (shared, hidden)), ("self_attn.dense", (hidden, hidden)),
+            ("mlp.fc1", (width, hidden)), ("mlp.fc2", (hidden, width)), ("input_layernorm", (hidden,)),
+        ):  # fmt: skip
+            yield f"model.layers.{i}.{name}.weight", size
+            yield f"model.layers.{i}.{name}.bias", size[:1]
+    yield "model.final_layernorm.weight", (hidden,)
+    yield "model.final_layernorm.bias", (hidden,)
+    yield "lm_head.weight", (t["vocab_size"], hidden)
+    yield "lm_head.bias", (t["vocab_size"],)
+
+
+def gpt2(t):
+    """Yields names and sizes of a checkpoint of GPT-2, whose matrices are (inputs, outputs)."""
+    hidden, width = t["n_embd"], t["n_inner"]
+    yield "wte.weight", (t["vocab_size"], hidden)
+    yield "wpe.weight", (t["n_positions"], hidden)
+    for i in range(t["n_layer"]):
+        for name, size in (
+            ("ln_1", (hidden,)), ("attn.c_attn", (hidden, 3 * hidden)), ("attn.c_proj", (hidden, hidden)),
+            ("ln_2", (hidden,)), ("mlp.c_fc", (hidden, width)), ("mlp.c_proj", (width, hidden)),
+        ):  # fmt: skip
+            yield f"h.{i}.{name}.weight", size
+            yield f"h.{i}.{name}.bias", size[-1:]
+    yield "ln_f.weight", (hidden,)
+    yield "ln_f.bias", (hidden,)
 
 
 def write(folder, table, values, *, shards=1, dtype="float32"):
@@ -93,72 +202,6 @@ def write(folder, table, values, *, shards=1, dtype="float32"):
         placed |= dict.fromkeys(names, part)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": placed}))
     return folder
-
-
-def logits(table, values, tokens):
-    """Returns (tokens, vocabulary) logits of one sequence, from the definition."""
-    t, w = table, {name: np.asarray(value, np.float64) for name, value in values.items()}
-    heads, kv = t["num_attention_heads"], t["num_key_value_heads"]
-    dim = t.get("head_dim", t["hidden_size"] // heads)
-    n = len(tokens)
-
-    def norm(x, name):
-        return x / np.sqrt((x * x).mean(-1, keepdims=True) + t["rms_norm_eps"]) * w[name]
-
-    def project(x, name):
-        out = x @ w[f"{name}_proj.weight"].T
-        return out + w[f"{name}_proj.bias"] if f"{name}_proj.bias" in w else out
-
-    turns = np.array([[p * frequency(t, i, dim) for i in range(dim // 2)] for p in range(n)])
-
-    def rotate(x):  # (n, dim): element i and i + dim/2 are a complex number
-        z = (x[:, : dim // 2] + 1j * x[:, dim // 2 :]) * np.exp(1j * turns)
-        return np.concatenate([z.real, z.imag], axis=1)
-
-    x = w["model.embed_tokens.weight"][list(tokens)]
-    for i in range(t["num_hidden_layers"]):
-        at = f"model.layers.{i}."
-        h = norm(x, f"{at}input_layernorm.weight")
-        q, k, v = (project(h, f"{at}self_attn.{name}") for name in "qkv")
-        mixed = np.zeros((n, heads * dim))
-        for head in range(heads):
-            mine = slice(head * dim, (head + 1) * dim)
-            shared = slice(head // (heads // kv) * dim, (head // (heads // kv) + 1) * dim)
-            qh, kh, vh = q[:, mine], k[:, shared], v[:, shared]
-            if f"{at}self_attn.q_norm.weight" in w:
-                qh, kh = norm(qh, f"{at}self_attn.q_norm.weight"), norm(kh, f"{at}self_attn.k_norm.weight")
-            qh, kh = rotate(qh), rotate(kh)
-            for p in range(n):
-                first = max(0, p + 1 - window(t, i)) if window(t, i) else 0
-                score = np.exp(kh[first : p + 1] @ qh[p] / np.sqrt(dim))
-                mixed[p, mine] = score @ vh[first : p + 1] / score.sum()
-        x = x + project(mixed, f"{at}self_attn.o")
-        h = norm(x, f"{at}post_attention_layernorm.weight")
-        gate = project(h, f"{at}mlp.gate")
-        x = x + project(gate / (1 + np.exp(-gate)) * project(h, f"{at}mlp.up"), f"{at}mlp.down")
-    x = norm(x, "model.norm.weight")
-    return x @ w.get("lm_head.weight", w["model.embed_tokens.weight"]).T
-
-
-def window(table, layer):
-    if table["architectures"] == ["Qwen2ForCausalLM"]:
-        return table["sliding_window"] if table.get("use_sliding_window") and layer >= table["max_window_layers"] else 0
-    return table.get("sliding_window") or 0
-
-
-def frequency(table, i, dim):
-    f = table.get("rope_theta", 10_000.0) ** (-2 * i / dim)
-    s = table.get("rope_scaling") or {}
-    if s.get("type") == "linear":
-        return f / s["factor"]
-    if s.get("rope_type") == "llama3":
-        wavelength, context = 2 * np.pi / f, s["original_max_position_embeddings"]
-        if wavelength > context / s["low_freq_factor"]:
-            return f / s["factor"]
-        if wavelength > context / s["high_freq_factor"]:
-            mix = (context / wavelength - s["low_freq_factor"]) / (s["high_freq_factor"] - s["low_freq_factor"])
-            return (1 - mix) * f / s["factor"] + mix * f
-    return f
 
 
 def follow(table, values, tokens, prompt):

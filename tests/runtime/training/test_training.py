@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.small_models import corpus
-from fleetcast.base.errors import SpecError
+from fleetcast.base.errors import SpecError, Unsupported
 from fleetcast.runtime.llm import open_engine
 from fleetcast.runtime.llm.engine import Piece
 from fleetcast.runtime.llm.shape import read_shape
@@ -65,7 +65,7 @@ def test_equal_arguments_give_equal_weights_and_another_seed_does_not():
     assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
 
 
-@pytest.mark.parametrize("kind", tiny.CONFIGS)
+@pytest.mark.parametrize("kind", tiny.LLAMA)
 def test_the_differentiable_forward_is_the_definition(kind):
     table = tiny.config(kind)
     values = tiny.tensors(table)
@@ -74,6 +74,13 @@ def test_the_differentiable_forward_is_the_definition(kind):
     found = forward(read_shape(table), weights, torch.tensor(ids)).numpy()
     for row, tokens in zip(found, ids, strict=True):
         assert np.abs(row - tiny.logits(table, values, tokens.tolist())).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", sorted(tiny.CONFIGS.keys() - tiny.LLAMA.keys()))
+def test_other_families_are_refused(name):
+    table = tiny.config(name)
+    with pytest.raises(Unsupported, match="not trained here"):
+        forward(read_shape(table), {}, torch.zeros(1, 2, dtype=torch.long))
 
 
 def test_a_saved_folder_says_in_the_engine_what_training_said(trained, tmp_path):

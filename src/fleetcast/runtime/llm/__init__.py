@@ -1,42 +1,59 @@
-"""The engine: runs models of the Llama family on torch, batched by the very policies that are simulated.
+"""The engine: runs language models on torch, batched by the very policies that are simulated.
 
 `schedule` decides who runs, `engine` runs them and keeps account, `sampling` chooses tokens, `paging` deals cache
 blocks; none of them needs torch. `shape` reads a config.json, `weights` the safetensors beside it, `model` is the
-forward pass.
+forward pass; what differs between families of models is in `families`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from fleetcast.runtime.llm.engine import Engine
 from fleetcast.runtime.llm.requests import Request, Token
 from fleetcast.runtime.llm.sampling import Choice, Sampling
 from fleetcast.runtime.llm.shape import read_shape
+from fleetcast.scenario.workload import catalog
 
-__all__ = ["Choice", "Engine", "Request", "Sampling", "Token", "open_engine", "torch_threads"]
+__all__ = ["FAKE", "Choice", "Engine", "Request", "Sampling", "Token", "open_engine", "torch_threads"]
+
+FAKE: Final = "weights are random: times are as of real ones, and what it says means nothing"
+"""What the notes of an engine with fake weights say."""
 
 
-def open_engine(folder: str | Path, *, blocks: int, dtype: str = "auto", **settings: Any) -> Engine:
+def open_engine(
+    model: str | Path, *, blocks: int, dtype: str = "auto", device: str = "auto", fake: bool = False, seed: int = 0,
+    **settings: Any,
+) -> Engine:  # fmt: skip
     """Returns an engine with the model of a Hugging Face folder.
 
     Args:
-        folder: holds config.json and model.safetensors, or an index and its shards.
+        model: a folder with config.json and model.safetensors, or an index and its shards. With ``fake``, also a
+            config.json, or a name of the catalogue.
         blocks: of the KV cache, 16 tokens each.
         dtype: "fp32", "bf16", or "auto": as stored, float16 as "bf16".
-        settings: as `Engine` takes them: batch, order, memory, watermark, seed.
+        device: "cpu", "cuda", or "auto": CUDA where there is such a device.
+        fake: take random weights; none are read, and the engine's notes say so.
+        seed: of fake weights, and of requests that bring none.
+        settings: as `Engine` takes them: batch, order, memory, watermark.
 
     Raises:
-        SpecError: the folder's files are wrong; names file, field or tensor.
+        SpecError: the folder's files are wrong; names file, field or tensor. No such device or model.
         Unsupported: a model that the engine does not run, with the reason.
         MissingExtra: torch or safetensors is not installed.
     """
     from fleetcast.runtime.llm.model import Transformer
-    from fleetcast.runtime.llm.weights import read_weights
+    from fleetcast.runtime.llm.weights import device_of, fake_weights, read_weights
 
-    shape = read_shape(folder)
-    return Engine(Transformer(shape, read_weights(folder, shape, dtype), blocks), blocks=blocks, **settings)
+    place = device_of(device)
+    if not fake:
+        shape = read_shape(model)
+        weights = read_weights(model, shape, dtype, place)
+        return Engine(Transformer(shape, weights, blocks), blocks=blocks, seed=seed, **settings)
+    shape = read_shape(model if Path(model).exists() else catalog.config(str(model)))
+    made = Transformer(shape, fake_weights(shape, dtype, seed, place), blocks)
+    return Engine(made, blocks=blocks, seed=seed, notes=(FAKE,), **settings)
 
 
 def torch_threads(count: int | None = None) -> int:

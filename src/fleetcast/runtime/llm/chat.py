@@ -58,12 +58,11 @@ class Template:
         except (jinja2.TemplateError, RecursionError) as error:
             raise SpecError(path, f"is not a chat template: {error}", hint=_HINT) from None
 
-    def render(self, messages: Sequence[Mapping[str, Any]], *, prompt: bool = True, **words: Any) -> str:
-        """Returns the conversation as the model reads it.
+    def render(self, messages: Sequence[Mapping[str, Any]], words: Mapping[str, Any] | None = None) -> str:
+        """Returns the conversation as the model reads it, up to where the assistant is to speak.
 
         Args:
             messages: each with ``role`` and ``content``.
-            prompt: end where the assistant is to speak.
             words: further names for the template.
 
         Raises:
@@ -83,9 +82,8 @@ class Template:
         before = sys.gettrace()
         sys.settrace(count)
         try:
-            for part in self._template.generate(
-                self._words | words, messages=[dict(m) for m in messages], add_generation_prompt=prompt
-            ):
+            given = dict(words or {}) | {"messages": [dict(m) for m in messages], "add_generation_prompt": True}
+            for part in self._template.generate(self._words | given):
                 written += len(part)
                 if written > WRITTEN:
                     raise _TooMuch(f"it writes more than {WRITTEN:,} characters")

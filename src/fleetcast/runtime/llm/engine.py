@@ -34,6 +34,7 @@ class Engine:
         watermark: blocks that admission leaves free.
         seed: of requests that bring none.
         clock: seconds; the real one unless a test brings its own.
+        notes: what to know of what it runs, in sentences.
 
     Raises:
         SpecError: blocks or watermark out of range.
@@ -43,13 +44,13 @@ class Engine:
     def __init__(
         self, model: Model, *, blocks: int, batch: batches.Policy | None = None, order: orders.Policy | None = None,
         memory: memories.Policy | None = None, watermark: int = 0, seed: int = 0,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] = time.perf_counter, notes: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.schedule = Schedule(
             blocks, batch if batch is not None else batches.Chunked(), order if order is not None else orders.Fifo(),
             memory if memory is not None else memories.Recompute(), watermark,
         )  # fmt: skip
-        self.model, self.seed, self.clock = model, seed, clock
+        self.model, self.seed, self.clock, self.notes = model, seed, clock, tuple(notes)
         self.iterations: list[Iteration] = []
         self.submitted = 0
         self._undelivered: deque[tuple[Callable[[Token], None], Token]] = deque()

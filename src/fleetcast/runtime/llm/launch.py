@@ -76,8 +76,8 @@ def launch(
     shape = read_shape(config)
     policies = {name: build(space, getattr(pool, name), f"{path}.{name}") for name, space in _FAMILIES.items()}
 
-    from fleetcast.runtime.llm import torch_threads
-    from fleetcast.runtime.llm.model import Transformer
+    from fleetcast.runtime.llm import FAKE, torch_threads
+    from fleetcast.runtime.llm.model import Transformer, Weights
     from fleetcast.runtime.llm.weights import fake_weights, read_weights
 
     dtype = str(pool.dtype or "auto")
@@ -90,14 +90,16 @@ def launch(
     if fits < blocks:
         notes.append(f"{fits:,} blocks of cache instead of the plan's {blocks:,}: this machine's memory holds no more")
     used = torch_threads(threads)
+    tensors: Weights
     if weights is None:
         tensors = fake_weights(shape, dtype, seed)
-        notes.append("weights are random: times are as of real ones, and what it says means nothing")
+        notes.append(FAKE)
     else:
         tensors = read_weights(weights, shape, dtype)
     engine = Engine(
-        Transformer(shape, tensors, fits), blocks=fits, watermark=min(watermark, fits - 1), seed=seed, **policies
-    )
+        Transformer(shape, tensors, fits), blocks=fits, watermark=min(watermark, fits - 1), seed=seed, notes=notes,
+        **policies,
+    )  # fmt: skip
     return Launched(engine, shape, dtype, used, weights is not None, tuple(notes))
 
 

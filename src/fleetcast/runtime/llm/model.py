@@ -1,126 +1,203 @@
-"""The forward pass of the Llama family over a paged KV cache, on torch.
+"""The forward pass of a decoder over a paged KV cache, on torch: one for all families.
 
 Pieces of any number of sequences go through every matrix together; only attention knows them apart.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fleetcast.base.errors import MissingExtra
-from fleetcast.runtime.llm.attention import attend, groups_of, slots_of
+from fleetcast.runtime.llm.attention import Group, attend, groups_of, slots_of
 from fleetcast.runtime.llm.cache import Cache
+from fleetcast.runtime.llm.ffn import Ffn, Gated, Mixture, Ungated
 from fleetcast.runtime.llm.linear import Linear, joined
+from fleetcast.runtime.llm.norm import Norm, read_norm
 from fleetcast.runtime.llm.paging import BLOCK
 from fleetcast.runtime.llm.requests import Piece
+from fleetcast.runtime.llm.rope import Rope
 from fleetcast.runtime.llm.shape import Shape
 
 try:
     import torch
-    from torch.nn import functional
 except ImportError:
     raise MissingExtra("torch", "torch") from None
 
 Tensor = Any
 
 
+class Weights(Protocol):
+    """Where a model's tensors come from."""
+
+    dtype: Any
+    device: Any
+
+    def tensor(self, part: str) -> Tensor:
+        """Returns a tensor of ``Shape.parts``, in this dtype and on this device; nothing else holds it."""
+        ...
+
+
 @dataclass(frozen=True)
-class _Layer:
-    attention_norm: Tensor
-    ffn_norm: Tensor
+class Layer:
+    """One layer. A norm that the family does not have is None; without an ``ffn_norm``, both parts read one norm."""
+
+    attention_norm: Norm
     qkv: Linear
+    q_norm: Norm | None
+    k_norm: Norm | None
     out: Linear
-    gate_up: Linear
-    down: Linear
-    q_norm: Tensor | None
-    k_norm: Tensor | None
+    after_attention_norm: Norm | None
+    ffn_norm: Norm | None
+    ffn: Ffn
+    after_ffn_norm: Norm | None
     window: int
+    rope: Rope
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What all layers share of one pass: slots to write, who attends together, cosines and sines by rotation."""
+
+    written: Tensor
+    groups: Sequence[Group]
+    turns: dict[Rope, tuple[Tensor, Tensor]]
 
 
 class Transformer:
-    """A model of the Llama family and its KV cache.
+    """A model and its KV cache.
 
     Args:
         shape: of the model.
-        weights: every tensor of ``shape.tensors()``, all of one dtype.
+        weights: gives each tensor once, layer by layer, so that none is held twice for longer than a layer takes.
         blocks: of the cache, `BLOCK` tokens each.
     """
 
-    def __init__(self, shape: Shape, weights: Mapping[str, Tensor], blocks: int) -> None:
+    def __init__(self, shape: Shape, weights: Weights, blocks: int) -> None:
         self.shape, self.vocab, self.context = shape, shape.vocab, shape.context
-        self.embedding = weights["model.embed_tokens.weight"]
-        self.head = self.embedding if shape.tied else weights["lm_head.weight"]
-        self.norm = weights["model.norm.weight"]
-        self.layers = [_layer(weights, i, window) for i, window in enumerate(shape.windows)]
-        self.frequencies = torch.tensor(shape.frequencies, dtype=torch.float32)
+        self.dtype, self.device = weights.dtype, weights.device
+        self.embedding = weights.tensor("embedding.weight")
+        self.positions = weights.tensor("positions.weight") if shape.positions else None
+        self.layers = [_layer(shape, weights, i) for i in range(shape.layers)]
+        self.norm = read_norm(shape.norm, shape.epsilon, weights.tensor, "norm")
+        head = self.embedding if shape.tied else weights.tensor("head.weight")
+        self.head = joined([head], [weights.tensor("head.bias") if shape.head_bias else None])
+        # rounded as embeddings are, as it was when the models were trained
+        self.embedding_scale = torch.tensor(shape.embedding_scale).to(self.dtype).item()
+        self.frequencies = {
+            rope: torch.tensor(rope.frequencies, dtype=torch.float32, device=self.device)
+            for rope in dict.fromkeys(shape.ropes)
+            if rope.frequencies
+        }
         slots = blocks * BLOCK
-        self.cache = Cache(len(self.layers), slots, shape.kv_heads, shape.head_dim, self.embedding.dtype)
+        self.cache = Cache(shape.layers, slots, shape.kv_heads, shape.head_dim, self.dtype, self.device)
 
     def forward(self, pieces: Sequence[Piece]) -> NDArray[np.float32]:
         """Returns the logits (tokens that emit, vocabulary) and caches every token's keys and values."""
         with torch.inference_mode():
             found = self._forward(pieces)
-        return np.asarray(found.float().numpy(), dtype=np.float32)
+        return np.asarray(found.float().cpu().numpy(), dtype=np.float32)
 
     def _forward(self, pieces: Sequence[Piece]) -> Tensor:
-        s = self.shape
-        ids = torch.tensor([token for p in pieces for token in p.tokens])
-        positions = torch.cat([torch.arange(p.start, p.start + len(p.tokens)) for p in pieces])
-        written = torch.cat([slots_of(p)[p.start :] for p in pieces])
-        groups = groups_of(pieces, set(s.windows))
-        angles = positions[:, None] * self.frequencies
+        ids = torch.tensor([token for p in pieces for token in p.tokens], device=self.device)
+        positions = torch.cat([torch.arange(p.start, p.start + len(p.tokens)) for p in pieces]).to(self.device)
+        shared = Pass(
+            torch.cat([slots_of(p)[p.start :] for p in pieces]).to(self.device),
+            groups_of(pieces, set(self.shape.windows), self.device),
+            {rope: self._turns(rope, positions) for rope in self.frequencies},
+        )
         x = self.embedding[ids]
-        cos, sin = (f(torch.cat([angles, angles], dim=1))[:, None].to(x.dtype) for f in (torch.cos, torch.sin))
-        queries, keys = s.heads * s.head_dim, s.kv_heads * s.head_dim
+        if self.embedding_scale != 1.0:
+            x = x * self.embedding_scale
+        if self.positions is not None:
+            x = x + self.positions[positions]
         for i, layer in enumerate(self.layers):
-            q, k, v = layer.qkv(_rms(x, layer.attention_norm, s.epsilon)).split([queries, keys, keys], dim=1)
-            q, k, v = (part.unflatten(1, (-1, s.head_dim)) for part in (q, k, v))
-            if layer.q_norm is not None:
-                q, k = _rms(q, layer.q_norm, s.epsilon), _rms(k, layer.k_norm, s.epsilon)
-            self.cache.write(i, written, _rotate(k, cos, sin), v)
-            mixed = attend(_rotate(q, cos, sin), self.cache, i, groups, layer.window)
-            x = x + layer.out(mixed.flatten(1))
-            gate, up = layer.gate_up(_rms(x, layer.ffn_norm, s.epsilon)).chunk(2, dim=1)
-            x = x + layer.down(functional.silu(gate) * up)
+            h = layer.attention_norm(x)
+            mixed = _maybe(layer.after_attention_norm, self._attend(i, layer, h, shared))
+            if layer.ffn_norm is None:
+                x = x + mixed + layer.ffn(h)
+                continue
+            x = x + mixed
+            x = x + _maybe(layer.after_ffn_norm, layer.ffn(layer.ffn_norm(x)))
         ends = np.cumsum([len(p.tokens) for p in pieces]).tolist()
-        last = torch.tensor([i for end, p in zip(ends, pieces, strict=True) for i in range(end - p.emit, end)]).long()
-        return functional.linear(_rms(x[last], self.norm, s.epsilon), self.head)
+        last = [i for end, p in zip(ends, pieces, strict=True) for i in range(end - p.emit, end)]
+        logits = self.head(self.norm(x[torch.tensor(last, dtype=torch.long, device=self.device)]))
+        cap = self.shape.logit_cap
+        return torch.tanh(logits / cap) * cap if cap else logits
+
+    def _attend(self, i: int, layer: Layer, h: Tensor, shared: Pass) -> Tensor:
+        s = self.shape
+        queries, keys = s.heads * s.head_dim, s.kv_heads * s.head_dim
+        q, k, v = (part.unflatten(1, (-1, s.head_dim)) for part in layer.qkv(h).split([queries, keys, keys], dim=1))
+        q, k = _maybe(layer.q_norm, q), _maybe(layer.k_norm, k)
+        if layer.rope in shared.turns:
+            q, k = (_rotate(part, *shared.turns[layer.rope]) for part in (q, k))
+        self.cache.write(i, shared.written, k, v)
+        mixed = attend(q, self.cache, i, shared.groups, layer.window, scale=s.scale, cap=s.attention_cap)
+        return layer.out(mixed.flatten(1))
+
+    def _turns(self, rope: Rope, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the cosines and sines of every token, each (tokens, 1, elements that turn)."""
+        angles = positions[:, None] * self.frequencies[rope]
+        angles = torch.cat([angles, angles], dim=1)[:, None]
+        return (torch.cos(angles) * rope.gain).to(self.dtype), (torch.sin(angles) * rope.gain).to(self.dtype)
 
 
-def _layer(weights: Mapping[str, Tensor], number: int, window: int) -> _Layer:
-    at = f"model.layers.{number}."
+def _layer(shape: Shape, weights: Weights, number: int) -> Layer:
+    held = {name for name, _ in shape.layer(number)}
+
+    def tensor(name: str) -> Tensor:
+        return weights.tensor(f"layers.{number}.{name}")
 
     def linear(*names: str) -> Linear:
         return joined(
-            [weights[f"{at}{name}_proj.weight"] for name in names],
-            [weights.get(f"{at}{name}_proj.bias") for name in names],
+            [tensor(f"{name}.weight") for name in names],
+            [tensor(f"{name}.bias") if f"{name}.bias" in held else None for name in names],
         )
 
-    return _Layer(
-        attention_norm=weights[f"{at}input_layernorm.weight"],
-        ffn_norm=weights[f"{at}post_attention_layernorm.weight"],
-        qkv=linear("self_attn.q", "self_attn.k", "self_attn.v"),
-        out=linear("self_attn.o"),
-        gate_up=linear("mlp.gate", "mlp.up"),
-        down=linear("mlp.down"),
-        q_norm=weights.get(f"{at}self_attn.q_norm.weight"),
-        k_norm=weights.get(f"{at}self_attn.k_norm.weight"),
-        window=window,
+    def norm(name: str) -> Norm | None:
+        return read_norm(shape.norm, shape.epsilon, tensor, name) if f"{name}.weight" in held else None
+
+    def dense(prefix: str) -> Ffn:
+        if shape.gated:
+            return Gated(linear(f"{prefix}gate", f"{prefix}up"), linear(f"{prefix}down"), shape.activation)
+        return Ungated(linear(f"{prefix}up"), linear(f"{prefix}down"), shape.activation)
+
+    def ffn() -> Ffn:
+        if shape.experts is None or not shape.sparse[number]:
+            return dense("")
+        experts = [dense(f"experts.{i}.") for i in range(shape.experts.count)]
+        if not shape.experts.shared:
+            return Mixture(linear("router"), experts, shape.experts, None, None)
+        return Mixture(linear("router"), experts, shape.experts, dense("shared."), linear("shared_gate"))
+
+    return Layer(
+        attention_norm=read_norm(shape.norm, shape.epsilon, tensor, "attention_norm"),
+        qkv=linear("q", "k", "v"),
+        q_norm=norm("q_norm"),
+        k_norm=norm("k_norm"),
+        out=linear("o"),
+        after_attention_norm=norm("after_attention_norm"),
+        ffn_norm=norm("ffn_norm"),
+        ffn=ffn(),
+        after_ffn_norm=norm("after_ffn_norm"),
+        window=shape.windows[number],
+        rope=shape.ropes[number],
     )
 
 
-def _rms(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
-    """Returns RMSNorm over the last axis, the mean square taken in fp32."""
-    wide = x.float()
-    return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + epsilon)).to(x.dtype) * weight
+def _maybe(norm: Norm | None, x: Tensor) -> Tensor:
+    return x if norm is None else norm(x)
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Returns heads turned by their position's angles; element i pairs with i + head_dim / 2."""
-    half = x.shape[-1] // 2
-    return x * cos + torch.cat([-x[..., half:], x[..., :half]], dim=-1) * sin
+    """Returns heads turned by their position's angles; element i pairs with i + half of those that turn."""
+    turned = cos.shape[-1]
+    part = x[..., :turned]
+    half = turned // 2
+    part = part * cos + torch.cat([-part[..., half:], part[..., :half]], dim=-1) * sin
+    return part if turned == x.shape[-1] else torch.cat([part, x[..., turned:]], dim=-1)

@@ -59,15 +59,15 @@ class Text:
         """Returns the text of tokens, without special ones."""
         return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True))
 
-    def chat(self, messages: Sequence[Mapping[str, Any]], **words: Any) -> list[int]:
-        """Returns the tokens of a conversation, up to where the assistant speaks.
+    def chat(self, messages: Sequence[Mapping[str, Any]], words: Mapping[str, Any] | None = None) -> list[int]:
+        """Returns the tokens of a conversation, up to where the assistant speaks; ``words`` go to the template.
 
         Raises:
             SpecError: the model has no chat template, or it refuses or fails.
         """
         if self.template is None:
             raise SpecError("messages", "cannot be sent: the model has no chat template", hint="Use /v1/completions")
-        return self.encode(self.template.render(messages, **words), special=False)
+        return self.encode(self.template.render(messages, words), special=False)
 
     def piece(self, token: int) -> tuple[str, bytes]:
         """Returns a token as text, special ones too, and its bytes, which alone may be no whole character."""

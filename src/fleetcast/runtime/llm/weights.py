@@ -1,14 +1,20 @@
-"""Weights from a Hugging Face folder: safetensors only, every tensor checked against the config before it is used."""
+"""Weights from a Hugging Face folder, or random ones in their place.
+
+Safetensors only; every tensor is checked against the config before any is used.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+from zlib import crc32
 
 from fleetcast.base.errors import MissingExtra, SpecError
 from fleetcast.base.files import read_text
+from fleetcast.runtime.llm.naming import Stored
 from fleetcast.runtime.llm.shape import Shape
 
 try:
@@ -23,6 +29,9 @@ except ImportError:
 DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
 """The dtypes that weights are held and multiplied in."""
 
+POOL: Final = 1_048_573
+"""Numbers that fake weights are dealt from, over and over; a prime, so that no two rows of a matrix begin alike."""
+
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _INDEX_LIMIT: Final = 64 << 20
 _STORED: Final = ("F32", "BF16", "F16")
@@ -30,73 +39,177 @@ _PICKLES: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _HINT: Final = "Take config.json and all safetensors files from the same repository"
 
 
-def read_weights(folder: str | Path, shape: Shape, dtype: str = "auto") -> dict[str, Any]:
-    """Returns every tensor of the checkpoint by name.
+class _Place(NamedTuple):
+    """Where a part lies: a file that is open, the tensor's name in it, and which of its outputs."""
+
+    path: Path
+    file: Any
+    name: str
+    begin: int
+    outputs: int
+    transposed: bool
+
+
+class Checkpoint:
+    """The tensors of a checkpoint by the engine's names, each read when it is asked for.
+
+    Args:
+        places: where each part lies.
+        dtype: of torch, that tensors come in.
+        device: of torch, that they come on.
+    """
+
+    def __init__(self, places: Mapping[str, _Place], dtype: Any, device: Any) -> None:
+        self.places, self.dtype, self.device = places, dtype, device
+
+    def tensor(self, part: str) -> Any:
+        """Returns a tensor of ``Shape.parts``, (outputs, inputs).
+
+        Raises:
+            SpecError: the file can no longer be read.
+        """
+        place = self.places[part]
+        with _reading(place.path):
+            view = place.file.get_slice(place.name)
+            mine = slice(place.begin, place.begin + place.outputs)
+            found = view[:, mine].t() if place.transposed else view[mine]
+            # copied, since products round by where in memory a matrix begins: in a file, anywhere
+            return torch.empty(found.shape, dtype=self.dtype, device=self.device).copy_(found)
+
+
+def read_weights(folder: str | Path, shape: Shape, dtype: str = "auto", device: Any = "cpu") -> Checkpoint:
+    """Returns the tensors of a folder, all of them checked against the config.
 
     Args:
         folder: holds ``model.safetensors``, or an index and its shards. Files of pickled tensors are never opened.
         shape: says which tensors there must be.
         dtype: "fp32", "bf16", or "auto": as stored, float16 as "bf16".
+        device: of torch.
 
     Raises:
         SpecError: an unknown dtype; no safetensors; a file that is absent or damaged; a tensor that is missing, one too
             many, of another shape, or of a dtype that is not a float of 16 or 32 bits.
     """
-    target = _target(dtype, shape)
-    wanted = dict(shape.tensors())
-    found: dict[str, Any] = {}
+    target = dtype_of(dtype, shape)
+    wanted = {stored.name: stored for stored in shape.checkpoint()}
+    places: dict[str, _Place] = {}
     for path, listed in _files(Path(folder)):
-        try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                names = set(file.keys())
-                for name in sorted(names if listed is None else listed):
-                    where = f"{path}, tensor {name}"
-                    if name not in names:
-                        raise SpecError(where, "is missing", limit="the index lists it there", hint=_HINT)
-                    if _is_spare(name, shape):
-                        continue
-                    if name not in wanted:
-                        limit = f"the {len(wanted)} tensors that config.json implies"
-                        raise SpecError(where, "is not part of the model", limit=limit, hint=_HINT)
-                    view = file.get_slice(name)
-                    if tuple(view.get_shape()) != wanted[name]:
-                        limit = f"{wanted[name]} as config.json implies"
-                        raise SpecError(where, "has another shape", value=tuple(view.get_shape()), limit=limit)
-                    if view.get_dtype() not in _STORED:
-                        limit = f"one of {', '.join(_STORED)}"
-                        raise SpecError(where, "has a dtype that is not run", value=view.get_dtype(), limit=limit)
-                    # copied, since products round by where in memory a matrix begins: in a file, anywhere
-                    found[name] = file.get_tensor(name).to(target, copy=True)
-        except (OSError, safetensors.SafetensorError) as error:
-            raise SpecError(str(path), f"cannot be read as safetensors: {error}", hint="Fetch it again") from None
-    missing = [name for name in wanted if name not in found]
+        with _reading(path):
+            places |= _places(path, listed, shape, wanted)
+    missing = [name for name, stored in wanted.items() if stored.parts[0][0] not in places]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise SpecError(f"{folder}, tensor {missing[0]}{more}", "is missing", limit="one of each", hint=_HINT)
+    return Checkpoint(places, target, device)
+
+
+def _places(path: Path, listed: Sequence[str] | None, shape: Shape, wanted: Mapping[str, Stored]) -> dict[str, _Place]:
+    """Returns where in one file the parts lie that it holds, checked against what is wanted."""
+    file = safetensors.safe_open(path, framework="pt")
+    names = set(file.keys())
+    found = {}
+    for name in sorted(names if listed is None else listed):
+        where, plain = f"{path}, tensor {name}", shape.naming.plain(name)
+        if name not in names:
+            raise SpecError(where, "is missing", limit="the index lists it there", hint=_HINT)
+        if shape.naming.is_spare(plain) or (shape.tied and plain == f"{shape.naming.tables['head']}.weight"):
+            continue
+        if plain not in wanted:
+            limit = f"the {len(wanted)} tensors that config.json implies"
+            raise SpecError(where, "is not part of the model", limit=limit, hint=_HINT)
+        stored, view = wanted[plain], file.get_slice(name)
+        if tuple(view.get_shape()) != stored.size:
+            limit = f"{stored.size} as config.json implies"
+            raise SpecError(where, "has another shape", value=tuple(view.get_shape()), limit=limit)
+        if view.get_dtype() not in _STORED:
+            limit = f"one of {', '.join(_STORED)}"
+            raise SpecError(where, "has a dtype that is not run", value=view.get_dtype(), limit=limit)
+        begin = 0
+        for part, outputs in stored.parts:
+            found[part] = _Place(path, file, name, begin, outputs, stored.transposed)
+            begin += outputs
     return found
 
 
-def fake_weights(shape: Shape, dtype: str = "auto", seed: int = 0) -> dict[str, Any]:
-    """Returns random tensors in the place of a checkpoint's: as large, and as slow.
+class Fake:
+    """Random weights in the place of a checkpoint's: as large, as slow, and of a scale at which nothing overflows.
+
+    Matrices have variance 1 / inputs, so that activations keep theirs (LeCun et al., "Efficient BackProp", 1998); norms
+    do nothing and biases are 0. They are dealt from one pool of normal draws, at the speed of memory.
 
     Args:
         shape: says which tensors there are.
-        dtype: as `read_weights` takes it.
+        dtype: of torch.
+        device: of torch.
         seed: equal seeds give equal weights.
     """
-    target, draw = _target(dtype, shape), torch.Generator().manual_seed(seed)
-    found = {}
-    for name, size in shape.tensors():
-        tensor = torch.ones(size) if "norm" in name else torch.randn(size, generator=draw) * size[-1] ** -0.5
-        found[name] = tensor.to(target)
-    return found
+
+    def __init__(self, shape: Shape, dtype: Any, device: Any, seed: int) -> None:
+        self.dtype, self.device, self.seed = dtype, device, seed
+        self.sizes = dict(shape.parts())
+        self.unit = 0.0 if shape.norm == "rms+1" else 1.0
+        self.pool = torch.randn(POOL, generator=torch.Generator().manual_seed(seed))
+        self.scaled: dict[int, Any] = {}
+
+    def tensor(self, part: str) -> Any:
+        """Returns a tensor of ``Shape.parts``, (outputs, inputs)."""
+        size = self.sizes[part]
+        if len(size) == 1:
+            fill = 0.0 if part.endswith(".bias") else self.unit
+            return torch.full(size, fill, dtype=self.dtype, device=self.device)
+        inputs = size[-1]
+        if inputs not in self.scaled:
+            self.scaled[inputs] = (self.pool * inputs**-0.5).to(device=self.device, dtype=self.dtype)
+        pool = self.scaled[inputs]
+        found = torch.empty(size, dtype=self.dtype, device=self.device)
+        flat, at, begin = found.view(-1), 0, crc32(f"{self.seed} {part}".encode()) % POOL
+        while at < len(flat):
+            dealt = pool[begin : begin + len(flat) - at]
+            flat[at : at + len(dealt)] = dealt
+            at, begin = at + len(dealt), 0
+        return found
 
 
-def _target(dtype: str, shape: Shape) -> Any:
+def fake_weights(shape: Shape, dtype: str = "auto", seed: int = 0, device: Any = "cpu") -> Fake:
+    """Returns random weights; the arguments are as `read_weights` and `Fake` take them.
+
+    Raises:
+        SpecError: an unknown dtype.
+    """
+    return Fake(shape, dtype_of(dtype, shape), device, seed)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, safetensors.SafetensorError) as error:
+        raise SpecError(str(path), f"cannot be read as safetensors: {error}", hint="Fetch it again") from None
+
+
+def dtype_of(dtype: str, shape: Shape) -> Any:
+    """Returns torch's dtype for "fp32", "bf16" or "auto", which is what ``shape`` stores, float16 as bf16.
+
+    Raises:
+        SpecError: another one.
+    """
     name = ("fp32" if shape.stored == "fp32" else "bf16") if dtype == "auto" else dtype
     if name not in DTYPES:
         raise SpecError("dtype", "cannot be run", value=dtype, limit=f"one of auto, {', '.join(DTYPES)}")
     return DTYPES[name]
+
+
+def device_of(name: str) -> Any:
+    """Returns torch's device for "cpu", "cuda" or "auto", which is CUDA where there is such a device.
+
+    Raises:
+        SpecError: another name, or a CUDA device that is not there.
+    """
+    there = torch.cuda.is_available()
+    if name not in ("auto", "cpu", "cuda") or (name == "cuda" and not there):
+        limit = "one of auto, cpu, cuda" if there else "one of auto, cpu: torch finds no CUDA device"
+        raise SpecError("device", "cannot be run on", value=name, limit=limit)
+    return torch.device("cuda" if name == "cuda" or (name == "auto" and there) else "cpu")
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, Sequence[str] | None]]:
@@ -129,8 +242,3 @@ def _files(folder: Path) -> Iterator[tuple[Path, Sequence[str] | None]]:
         if not (folder / file).is_file():
             raise SpecError(str(folder / file), "is not there", limit=f"{_INDEX} names it", hint=_HINT)
         yield folder / file, names
-
-
-def _is_spare(name: str, shape: Shape) -> bool:
-    """Whether a checkpoint may hold a tensor that is computed anew here: rotary tables, a copy of the embedding."""
-    return name.endswith(".rotary_emb.inv_freq") or (shape.tied and name == "lm_head.weight")

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fleetcast.base.errors import MissingExtra
+from fleetcast.base.errors import MissingExtra, Unsupported
+from fleetcast.runtime.llm.families.llama import NAMING
+from fleetcast.runtime.llm.rope import Rope
 from fleetcast.runtime.llm.shape import Shape
 
 try:
@@ -41,8 +43,11 @@ def hidden(shape: Shape, weights: Mapping[str, Tensor], ids: Tensor, watch: Watc
         weights: every tensor of ``shape.tensors()``, of one dtype.
         ids: (batch, length) tokens; every row begins at position 0.
         watch: sees the inputs of each matrix of the layers.
+
+    Raises:
+        Unsupported: a model of another family.
     """
-    s, length = shape, ids.shape[1]
+    s, length, turns = shape, ids.shape[1], _rope(shape)
 
     def linear(name: str, x: Tensor) -> Tensor:
         if watch is not None:
@@ -56,7 +61,7 @@ def hidden(shape: Shape, weights: Mapping[str, Tensor], ids: Tensor, watch: Watc
 
     x = functional.embedding(ids, weights["model.embed_tokens.weight"])
     place = torch.arange(length, device=ids.device)
-    angles = place[:, None].float() * torch.tensor(s.frequencies, dtype=torch.float32, device=ids.device)
+    angles = place[:, None].float() * torch.tensor(turns.frequencies, dtype=torch.float32, device=ids.device)
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     found = [x]
     for layer, window in enumerate(s.windows):
@@ -77,6 +82,17 @@ def hidden(shape: Shape, weights: Mapping[str, Tensor], ids: Tensor, watch: Watc
         x = x + linear(f"{at}mlp.down_proj", functional.silu(gate) * up)
         found.append(x)
     return found
+
+
+def _rope(shape: Shape) -> Rope:
+    """Returns how all layers turn, or raises where this forward pass is not the model's."""
+    ropes = set(shape.ropes)
+    plain = (
+        shape.norm == "rms" and shape.activation == "silu" and shape.embedding_scale == 1.0 and not any(shape.sparse)
+    )
+    if shape.naming != NAMING or not plain or len(ropes) > 1 or min(r.gain for r in ropes) != 1.0:
+        raise Unsupported("models of this family are not trained here", "The Llama family is, with silu, without yarn")
+    return ropes.pop()
 
 
 def _rms(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:

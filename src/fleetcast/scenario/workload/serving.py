@@ -10,6 +10,7 @@ from fleetcast.base.spec import Spec
 from fleetcast.base.units import PerSecond, Seconds
 from fleetcast.scenario.workload.exits import Exit
 from fleetcast.scenario.workload.loads import Skew
+from fleetcast.scenario.workload.quality import Score
 
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
@@ -93,6 +94,8 @@ class Serving(Spec):
             right answer is more confident than a wrong one, or a CSV file of measured answers.
         expert_load: how often a router chooses each expert: a CSV file of measured counts or shares, or a synthetic
             skew, `{ zipf = 0.8 }`; left out = the skew that the kernels were measured with.
+        quality: how good answers are by model and dtype: a file that `fleetcast measure quality` wrote, or a list of
+            such files and scores; the SLO may then limit it and the objective raise it.
         low_priority: share of the servers whose load may be slowed first when power is short.
     """
 
@@ -107,4 +110,5 @@ class Serving(Spec):
     exits: str | tuple[Exit, ...] | None = None
     confidence: Certainty | str | None = None
     expert_load: str | Skew | None = None
+    quality: str | tuple[str | Score, ...] | None = None
     low_priority: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0

@@ -46,10 +46,24 @@ def check_exits(scenario: Scenario, model: Model) -> None:
     """Refuses exits that the model cannot have, and what only exits give a meaning where there are none."""
     if scenario.workload.exits is not None:
         exits_of(scenario.workload.exits, model)
+        if scenario.workload.quality is not None:
+            raise SpecError(
+                "workload.quality", "stands beside exits, which have their own", value=scenario.workload.quality,
+                hint="Leave one of them out",
+            )  # fmt: skip
         return
     goals = [goal for goal, _, _ in scenario.objective.goals()]
-    for path, value in (
+    wanted = (
         ("slo.quality", scenario.slo.quality),
+        ("objective.maximize", "quality" if "quality" in goals else None),
+    )  # fmt: skip
+    for path, value in wanted if scenario.workload.quality is None else ():
+        if value is not None:
+            raise SpecError(
+                path, "needs to know how good answers are", value=value,
+                hint='Add workload.quality, e.g. a file of fleetcast measure quality, or workload.exits',
+            )  # fmt: skip
+    for path, value in (
         ("objective.minimize", "bytes" if "bytes" in goals else None),
         ("workload.confidence", scenario.workload.confidence),
         ("plan.cascade", [stage.label() for stage in scenario.plan.cascade] or None),

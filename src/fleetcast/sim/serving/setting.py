@@ -30,12 +30,14 @@ from fleetcast.scenario.workload.loads import ExpertLoad, expert_load_of
 from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.scenario.workload.precision import Precision, as_engine
 from fleetcast.scenario.workload.prefixes import PrefixTree, prefix_tree
+from fleetcast.scenario.workload.quality import Score, scores_of
 from fleetcast.scenario.workload.requests import Requests
 from fleetcast.sim.serving.caching import caching_of
 from fleetcast.sim.serving.contradictions import check_exits, check_failures, check_placement
 from fleetcast.sim.serving.drafting import Drafters, Speculation, checked, draft_pool, speculation_of
 from fleetcast.sim.serving.dtypes import activated, kv_dtype_of, quantised
 from fleetcast.sim.serving.prefixes import Caching, PrefixCache
+from fleetcast.sim.serving.quality import measured
 
 DEFAULT_ENGINE = "vllm-1"
 FAMILIES = {"batch": batch, "order": order, "memory": memory}
@@ -63,6 +65,7 @@ class Server:
     speculation: Speculation | None = None
     drafters: Drafters | None = None
     caching: Caching | None = None
+    quality: Score | None = None
 
     @property
     def takes(self) -> tuple[tuple[Group, int], ...]:
@@ -77,6 +80,7 @@ class Setting:
 
     Attributes:
         expert_load: how the model's router spreads tokens over experts; None = not said.
+        scores: measured quality of models by dtype; empty = not said.
         overlaps: nano-batches that `search.overlap` has chosen, by layout.
         downtimes: when replicas are down, by group and the units that they stand on.
     """
@@ -86,6 +90,7 @@ class Setting:
     model: Model
     requests: Requests
     expert_load: ExpertLoad | None = None
+    scores: tuple[Score, ...] = ()
     overlaps: dict[Any, Any] = field(default_factory=dict, repr=False)
     downtimes: dict[Any, Downtime] = field(default_factory=dict, repr=False)
     _servers: dict[Any, Server] = field(default_factory=dict, repr=False)
@@ -272,6 +277,7 @@ class Setting:
             pool, group, architecture, profile, layout, precision, kv, policies["batch"], policies["order"],
             policies["memory"], room, cost, speculation, drafters,
             caching_of(pool, policies["memory"], architecture, cost, self.tree.ssd),
+            measured(self.scenario, self.scores, pool, architecture),
         )  # fmt: skip
 
 
@@ -284,12 +290,13 @@ def setting(scenario: Scenario) -> Setting:
     folder = Path(scenario.folder)
     model = model_at(scenario.workload.model, folder)
     check_exits(scenario, model)
-    given = scenario.workload.expert_load
+    given, quality = scenario.workload.expert_load, scenario.workload.quality
     check_placement(scenario)
     found = Setting(
         scenario, resolve(scenario.fleet, folder), model,
         traffic(scenario.workload, seed=scenario.seed, folder=folder),
         None if given is None else expert_load_of(given, model, folder),
+        () if quality is None else scores_of(quality, scenario.workload.model, folder),
     )  # fmt: skip
     check_failures(scenario, found.tree, bool(found.requests.concurrency))
     return found

@@ -23,6 +23,7 @@ from fleetcast.scenario.plan import ROLES, Plan, pool_label
 from fleetcast.sim.serving import account, failing, kernel, reference
 from fleetcast.sim.serving.prefixes import TIERS
 from fleetcast.sim.serving.provision import limited, shares, taken
+from fleetcast.sim.serving.quality import right_answers
 from fleetcast.sim.serving.routing import (
     Run,
     assign,
@@ -244,6 +245,12 @@ def _outcome(
             f"{share:.1%} of the optimum: prompt and output tokens per second over FLOP/s of the devices' products / "
             f"(2 x active parameters), {servers[0].cost.work['optimal']:,.0f} a second per {servers[0].group.device.id}"
         )
+    if (share := right_answers([s.quality for s in servers], done.began, done.where)) is not None:
+        metrics |= {"quality": share, "error": 1.0 - share}
+    notes += _unique(
+        f"{s.model.id} in {s.pool.dtype}: {s.quality.said() if s.quality is not None else 'quality was not measured'}"
+        for s in servers if state.scores
+    )  # fmt: skip
     prompts = _prompts(servers, reports)
     if prompts:
         metrics["cached"] = 1.0 - prompts["computed"] / max(sum(prompts.values()), 1)

@@ -1,7 +1,7 @@
 """The answers of the packaged questions, computed anew from their texts alone.
 
-Shares no code and no table with the generator: figures are read out of the sentence, dates go through `datetime`, cities
-through the system's time zone database, and floats are used where the generator has fractions.
+Shares no code and no table with the generator: figures are read out of the sentence, dates go through `datetime`,
+cities through the system's time zone database, and floats are used where the generator has fractions.
 """
 
 import re
@@ -17,8 +17,8 @@ CITY = {
 }  # fmt: skip
 PER = {
     "kilometres are miles": 1.609344, "kilograms are pounds": 0.45359237, "centimetres are inches": 2.54,
-    "metres are feet": 0.3048, "metres per second are kilometres per hour": 1 / 3.6, "litres are US gallons": 3.785411784,
-    "grams are ounces": 28.349523125,
+    "metres are feet": 0.3048, "metres per second are kilometres per hour": 1 / 3.6,
+    "litres are US gallons": 3.785411784, "grams are ounces": 28.349523125,
 }  # fmt: skip
 SEASONS = (1, 7)
 
@@ -40,7 +40,9 @@ def zone(text):
     (here, there), (at,) = re.search(r"in ([A-Z][\w ]+)\. .* in ([A-Z][\w ]+)\?", text).groups(), times(text)
     found = set()
     for month in SEASONS:
-        day = datetime(2025, month, 15, at // 60, at % 60, tzinfo=ZoneInfo(CITY[here])).astimezone(ZoneInfo(CITY[there]))
+        day = datetime(2025, month, 15, at // 60, at % 60, tzinfo=ZoneInfo(CITY[here])).astimezone(
+            ZoneInfo(CITY[there])
+        )
         found.add(f"{day:%H:%M}")
     (one,) = found  # neither city changes its clocks
     return one
@@ -130,7 +132,7 @@ ANSWER = {
     "litres": on(lambda *sides: prod(sides) / 1000),
     "fence": on(lambda long, wide, gap: len([*range(0, int(2 * (long + wide)), int(gap))])),
     "stitches": on(lambda gauge, per, wide: gauge / per * wide),
-    "ends": lambda t: f"{(times(t)[0] + int(figures(t)[0])) // 60 % 24:02}:{(times(t)[0] + int(figures(t)[0])) % 60:02}",
+    "ends": lambda t: f"{datetime(2025, 1, 1) + timedelta(minutes=times(t)[0] + figures(t)[0]):%H:%M}",
     "lasts": lambda t: duration(times(t)[1] - times(t)[0]),
     "weekday": day_after,
     "later": date_after,

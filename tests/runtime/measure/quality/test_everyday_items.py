@@ -1,4 +1,4 @@
-"""The packaged questions: every computed answer again, by other code; no two alike; the file as its generator writes it."""
+"""The packaged questions: every computed answer again, by other code; no two alike; the file as generated."""
 
 import csv
 from collections import Counter
@@ -47,7 +47,9 @@ def test_exactly_the_marked_option_is_the_recomputed_answer(name):
     for item in (i for i in COMPUTED if family(i) == name):
         answer = ANSWER[name](item.question)
         if isinstance(answer, list):
-            right = [set(o.replace("only ", "").replace(" and ", ", ").split(", ")) == set(answer) for o in item.options]
+            right = [
+                set(o.replace("only ", "").replace(" and ", ", ").split(", ")) == set(answer) for o in item.options
+            ]
         elif isinstance(answer, str):
             right = [option == answer for option in item.options]
         else:  # half a unit of the last digit shown, and as much again for rounding halves

@@ -1,8 +1,8 @@
 """The same model under several backends: do they agree, and how long does a pass take in each?
 
 Each backend runs in a process of its own (`worker`) on the same random weights (`shapes`). Readings are taken in turn,
-one of each backend a round, so that a disturbance spoils one reading of many cells and not many of one. The latencies of
-any of them become a device profile (`fitted`) that scenarios name.
+one of each backend a round, so that a disturbance spoils one reading of many cells and not many of one. Latencies of
+any become a device profile (`fitted`) that scenarios name.
 
 After the benchmark of MLX-Transformers (Ajayi and Odunayo, "Benchmarking On-Device Machine Learning on Apple Silicon
 with MLX", 2025): BERT, RoBERTa and XLM-R, by sequence length and batch, in several frameworks.

@@ -1,8 +1,7 @@
 """Quality: what share of multiple-choice questions a model answers right, whatever the order of the options.
 
-`items` reads questions, `orders` shows their options in every order, `local` asks a model of this process and `remote` a
-server, `score` judges, `costs` says what a question takes. None of the modules but `local` needs torch, and `local` only
-for a real model.
+`items` reads questions, `orders` shows their options in every order, `local` asks a model of this process and `remote`
+a server, `score` judges, `costs` says what a question takes. Only `judge_folder` needs torch.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from fleetcast.base.errors import SpecError
-from fleetcast.runtime.measure.quality.costs import Meter, Watts, watts_of
+from fleetcast.runtime.measure.quality.costs import Meter, watts_of
 from fleetcast.runtime.measure.quality.items import Item, everyday, of_fields, read_items, with_key
 from fleetcast.runtime.measure.quality.orders import KINDS, Ask, By, Orders, asks
 from fleetcast.runtime.measure.quality.score import Answered, Scored, accuracy, answered, by_field, positions
@@ -91,9 +90,9 @@ class Quality:
         ]  # fmt: skip
 
 
-def questions(source: str | Path | None = None, *, key: str | Path | None = None, fields: Iterable[str] = ()) -> tuple[
-    Item, ...
-]:
+def questions(
+    source: str | Path | None = None, *, key: str | Path | None = None, fields: Iterable[str] = ()
+) -> tuple[Item, ...]:
     """Returns the packaged questions or those of a file or folder, of some fields, with the answers of a key.
 
     Raises:
@@ -165,20 +164,21 @@ def judge_folder(
     """
     from fleetcast.runtime.llm import open_engine
     from fleetcast.runtime.llm.paging import blocks_of
-    from fleetcast.runtime.measure.quality.local import LONGEST, TOKENS, Local, held, words_of
+    from fleetcast.runtime.measure.quality.local import LONGEST, TOKENS, Bytes, Local, held, words_of
 
     meter = Meter(watts_of(device))
-    # room for a pass of many short pieces, each of which may leave most of its last block empty, or for one long question
+    # for a pass of many short pieces, each of which may leave most of a block empty, or for one long question
     blocks = 2 * blocks_of(TOKENS) + 4 * blocks_of(LONGEST)
     engine = open_engine(folder, blocks=blocks, dtype=dtype)
     words = words_of(folder, engine.model.vocab)
     cache = getattr(engine.model, "cache", None)
     meter.weights, meter.cache_token = held(engine.model, cache), held(cache) / (blocks * 16)
-    notes = [] if not type(words).__name__ == "Bytes" else ["no tokenizer.json: text is read as bytes"]
-    kept = _dtype(engine.model) if dtype == "auto" else dtype
+    notes = ["no tokenizer.json: text is read as bytes"] if isinstance(words, Bytes) else []
+    scorer = Local(engine.model, words, blocks=blocks, mean=by == "texts")
+    name, kept = model or Path(folder).resolve().name, _dtype(engine.model) if dtype == "auto" else dtype
     return judge(
-        Local(engine.model, words, blocks=blocks, mean=by == "texts"), items, model=model or Path(folder).resolve().name,
-        dtype=kept, orders=orders, by=by, meter=meter, notes=notes, seed=seed, progress=progress,
+        scorer, items, model=name, dtype=kept, orders=orders, by=by, meter=meter, notes=notes, seed=seed,
+        progress=progress,
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """What a question costs: time that was measured, energy that is estimated from power, memory that was counted.
 
-No counter of energy is read: not every machine has one that a user may read. The estimate is that of a device which draws
-from its idle to its highest power as its processors are used, and names its sources.
+No counter of energy is read: not every machine has one that a user may read. The estimate is that of a device which
+draws from its idle to its highest power as its processors are used, and names its sources.
 """
 
 from __future__ import annotations
@@ -92,8 +92,8 @@ class Meter:
         used = min(1.0, self._cpu / (self._wall * w.cores)) if self._wall > 0 else 0.0
         draw = w.idle + (w.most - w.idle) * used
         return draw, (
-            f"estimated: seconds x {draw:.4g} W, from {w.idle:.4g} W idle to {w.most:.4g} W at most by {used:.0%} use of "
-            f"{w.cores} cores ({w.source})"
+            f"estimated: seconds x {draw:.4g} W, from {w.idle:.4g} W idle to {w.most:.4g} W at most by {used:.0%} use "
+            f"of {w.cores} cores ({w.source})"
         )
 
 
@@ -105,4 +105,3 @@ def peak_rss() -> int:
         return 0
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most << 10
-

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -134,7 +133,7 @@ class Local:
 
     def _job(self, ask: Ask) -> _Job:
         whole = [tuple(self.words.encode(ask.prompt + c)) for c in ask.continuations]
-        shared = min(len(commonprefix(whole)), min(map(len, whole)) - 1)
+        shared = min(_shared(whole), min(map(len, whole)) - 1)
         if shared < 1:
             raise SpecError("prompt", "shares no token with its continuations", value=ask.prompt, limit="one at least")
         single = all(len(ids) == shared + 1 for ids in whole)
@@ -168,6 +167,11 @@ class Local:
             yield Scored(tuple(found), seconds * job.tokens, job.tokens)
 
 
+def _shared(several: Sequence[Sequence[int]]) -> int:
+    """Returns how many tokens all begin with."""
+    return next((i for i, ids in enumerate(zip(*several, strict=False)) if len(set(ids)) > 1), min(map(len, several)))
+
+
 def logprobs(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     """Returns log probabilities (rows, vocabulary) of logits."""
     wide = logits.astype(np.float64)
@@ -197,6 +201,8 @@ def _held(thing: object, seen: set[int]) -> int:
     if isinstance(thing, list | tuple | set | frozenset):
         return sum(_held(value, seen) for value in thing)
     slots = [getattr(thing, name, None) for name in getattr(type(thing), "__slots__", ())]
-    return sum(_held(value, seen) for value in (*vars(thing).values(), *slots)) if hasattr(thing, "__dict__") else sum(
-        _held(value, seen) for value in slots
+    return (
+        sum(_held(value, seen) for value in (*vars(thing).values(), *slots))
+        if hasattr(thing, "__dict__")
+        else sum(_held(value, seen) for value in slots)
     )

@@ -1,7 +1,7 @@
 """Asking a server: OpenAI's ``/v1/completions`` for one token, with the log probabilities of the likeliest.
 
-A letter that is not among those the server reports counts as less likely than all of them. A server that reports none is
-judged by the letter that it writes, as the published harness does; one that writes none has not answered.
+A letter that is not among those the server reports counts as less likely than all of them. A server that reports none
+is judged by the letter that it writes, as the published harness does; one that writes none has not answered.
 """
 
 from __future__ import annotations

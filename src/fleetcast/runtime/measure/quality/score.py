@@ -112,13 +112,13 @@ def accuracy(rows: Sequence[Answered], seed: int = 0) -> dict[str, Any]:
     ``interval`` is a 95 % bootstrap over questions; ``p`` is one-sided against the null above; ``consistent`` is the
     share of questions right in every order, with Wilson's 95 % interval.
     """
-    scores = np.array([row.score for row in rows])
+    scores = np.sort([row.score for row in rows])  # sorted, so that the order of questions changes no last bit
     right = sum(row.every == row.item.answer for row in rows)
     draw = rng(seed, "quality", "bootstrap").integers(0, len(scores), (DRAWS, len(scores)))
     low, high = np.quantile(scores[draw].mean(axis=1), (0.025, 0.975))
     return {
         "accuracy": float(scores.mean()), "interval": [float(low), float(high)], "chance": CHANCE,
-        "p": above_chance(np.array([row.picks for row in rows]), scores),
+        "p": above_chance(np.array([row.picks for row in rows]), np.array([row.score for row in rows])),
         "consistent": right / len(rows), "consistent_interval": list(wilson(right, len(rows))),
     }  # fmt: skip
 
@@ -132,11 +132,12 @@ def above_chance(picks: NDArray[np.float64], scores: NDArray[np.float64]) -> flo
 
     By the normal law that sums of independent questions follow; 1 where no question can tell (all picks even).
     """
+    picks = np.sort(picks, axis=1)  # so that a file's order of options changes no last bit
     mean, variance = picks.mean(axis=1), picks.var(axis=1)
-    spread = math.sqrt(float(variance.sum()))
+    spread = math.sqrt(math.fsum(variance))
     if spread < 1e-12:
         return 1.0
-    return 0.5 * math.erfc(float((scores - mean).sum()) / spread / math.sqrt(2.0))
+    return 0.5 * math.erfc(math.fsum(scores - mean) / spread / math.sqrt(2.0))
 
 
 def wilson(hits: int, count: int) -> tuple[float, float]:
@@ -151,12 +152,13 @@ def wilson(hits: int, count: int) -> tuple[float, float]:
 
 def positions(rows: Sequence[Answered]) -> dict[str, Any]:
     """Returns how often each letter was picked beside the even share, and how often the order changed the answer."""
-    shares = np.array([row.letters for row in rows]).mean(axis=0)
+    shares = [math.fsum(row.letters[i] for row in rows) / len(rows) for i in range(len(LETTERS))]
+    even = sum(shares) / len(shares)
     return {
-        "letters": dict(zip(LETTERS, shares.tolist(), strict=True)),
-        "bias": float(np.abs(shares - shares.mean()).max()),
+        "letters": dict(zip(LETTERS, shares, strict=True)),
+        "bias": max(abs(share - even) for share in shares),
         "same_in_every_order": sum(row.every >= 0 for row in rows) / len(rows),
-        "unanswered": float(np.mean([row.unanswered for row in rows])),
+        "unanswered": math.fsum(row.unanswered for row in rows) / len(rows),
     }
 
 
@@ -165,10 +167,9 @@ def by_field(rows: Sequence[Answered]) -> list[Mapping[str, Any]]:
     fields: dict[str, list[Answered]] = {}
     for row in rows:
         fields.setdefault(row.item.field, []).append(row)
-    return [
-        {
-            "field": field, "items": len(found),
-            "accuracy": None if any(r.item.answer < 0 for r in found) else float(np.mean([r.score for r in found])),
-        }
-        for field, found in sorted(fields.items())
-    ]  # fmt: skip
+    table: list[Mapping[str, Any]] = []
+    for field, found in sorted(fields.items()):
+        keyed = all(r.item.answer >= 0 for r in found)
+        share = math.fsum(r.score for r in found) / len(found) if keyed else None
+        table.append({"field": field, "items": len(found), "accuracy": share})
+    return table

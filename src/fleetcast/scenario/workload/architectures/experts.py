@@ -48,7 +48,7 @@ def qwen3_moe(fields: Fields) -> Model:
 def _qwen_moe(fields: Fields, *, bias: str, shared: int, qk_norm: bool, experts: int, top: int, width: int) -> Model:
     hidden, layers = fields.count("hidden_size"), fields.layers()
     heads, kv, dim = fields.heads(kv_default=4 if qk_norm else 16)
-    count, top_k = routed(fields, "num_experts", default=experts, top=top)
+    count, top_k = routed(fields, "num_experts", "num_local_experts", default=experts, top=top)
     sparse = Ffn(
         width=fields.count("moe_intermediate_size", default=width),
         experts=count,
@@ -180,13 +180,13 @@ def glm4_moe(fields: Fields) -> Model:
     return assemble(fields, blocks, hidden=hidden, tied=False, mtp=mtp_layers(fields, last, hidden, 1))
 
 
-def routed(fields: Fields, name: str, *, default: int, top: int) -> tuple[int, int]:
-    """Returns (experts, experts per token).
+def routed(fields: Fields, *names: str, default: int, top: int) -> tuple[int, int]:
+    """Returns (experts, experts per token); ``names`` are the field's, of which one is written.
 
     Raises:
         SpecError: a token would visit more experts than there are.
     """
-    experts = fields.count(name, default=default, high=1 << 16)
+    experts = fields.count(*names, default=default, high=1 << 16)
     top_k = fields.count("num_experts_per_tok", default=top, high=1 << 16)
     if top_k > experts:
         raise SpecError(

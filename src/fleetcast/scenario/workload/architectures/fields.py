@@ -137,6 +137,29 @@ class Fields:
             raise SpecError(where, "cannot be", value=value, limit=limit, hint=HINT)
         return value
 
+    def number(self, *names: str, default: float | None = None, low: float = 0.0, high: float = 1e12) -> float:
+        """Returns a number, whole or not.
+
+        Args:
+            names: the field and its older names.
+            default: what the model class assumes where it is absent or null; None = it must be there.
+            low: least value.
+            high: greatest value.
+
+        Raises:
+            SpecError: absent, not a number, or out of range.
+        """
+        value = self.get(*names)
+        where = f"{self.path}.{next((n for n in names if self.table.get(n) is not None), names[0])}"
+        limit = f"a number from {low:g} to {high:g}"
+        if value is None:
+            if default is None:
+                raise SpecError(where, "is missing", limit=limit, hint=HINT)
+            return default
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise SpecError(where, "cannot be", value=value, limit=limit, hint=HINT)
+        return float(value)
+
     def flag(self, name: str, default: bool = False) -> bool:
         """Returns a boolean.
 

@@ -1,0 +1,235 @@
+"""The server as OpenAI's own client sees it."""
+
+import pytest
+
+from fleetcast.policy import batch
+from tests.runtime.llm import words
+
+pytest.importorskip("torch", reason="torch is not installed")
+pytest.importorskip("aiohttp", reason="aiohttp is not installed")
+pytest.importorskip("tokenizers", reason="tokenizers is not installed")
+openai = pytest.importorskip("openai", reason="openai is not installed")
+
+from fleetcast.runtime.llm import Sampling, open_engine  # noqa: E402
+from fleetcast.runtime.llm.text import open_text  # noqa: E402
+from tests.runtime.serve.live import MODEL, real_engine, serving, slow_engine  # noqa: E402
+
+HELLO = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Hello 🙂"}]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return words.speaking(tmp_path_factory.mktemp("model") / "speaks")
+
+
+@pytest.fixture(scope="module")
+def live(folder):
+    with serving(real_engine(folder), folder) as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(live):
+    yield
+    live.rest()
+
+
+@pytest.fixture(scope="module")
+def client(live):
+    with openai.OpenAI(base_url=live.url, api_key="none", max_retries=0) as found:
+        yield found
+
+
+def alone(folder, prompt, limit, **sampling):
+    """Returns what the engine answers without a server."""
+    engine = open_engine(folder, blocks=512)
+    made = engine.submit(prompt, limit, Sampling(**sampling))
+    engine.run()
+    return made
+
+
+def test_models_are_listed(client):
+    assert [m.id for m in client.models.list()] == [MODEL]
+    assert client.models.retrieve(MODEL).id == MODEL
+    with pytest.raises(openai.NotFoundError, match="not served here"):
+        client.models.retrieve("other")
+
+
+def test_a_completion_is_what_the_engine_says(client, folder):
+    text = open_text(folder, words.VOCAB + 16)
+    prompt = text.encode("The server")
+    expected = alone(folder, prompt, 24, stop=text.ends)
+    found = client.completions.create(model=MODEL, prompt="The server", max_tokens=24, temperature=0)
+    assert found.object == "text_completion"
+    assert found.choices[0].text == text.decode(expected.output)
+    assert found.choices[0].finish_reason == expected.finish
+    assert found.usage.prompt_tokens == len(prompt)
+    assert found.usage.completion_tokens == len(expected.output)
+    assert found.usage.total_tokens == len(prompt) + len(expected.output)
+    for same in (["The server"], prompt, [prompt]):
+        again = client.completions.create(model=MODEL, prompt=same, max_tokens=24, temperature=0)
+        assert again.choices[0].text == found.choices[0].text
+
+
+def test_a_stream_joined_is_the_whole(client):
+    asked = {"model": MODEL, "messages": HELLO, "max_tokens": 40, "seed": 3, "temperature": 0.9}
+    whole = client.chat.completions.create(**asked)
+    events = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+    assert events[0].object == "chat.completion.chunk"
+    assert events[0].choices[0].delta.role == "assistant"
+    assert len({e.id for e in events}) == 1
+    text = "".join(e.choices[0].delta.content or "" for e in events if e.choices)
+    assert text == whole.choices[0].message.content
+    assert [e.choices[0].finish_reason for e in events if e.choices][-1] == whole.choices[0].finish_reason
+    assert events[-1].usage == whole.usage
+    assert all(e.usage is None for e in events[:-1])
+
+
+def test_a_conversation_is_the_template_s_text(client, folder):
+    text = open_text(folder, words.VOCAB + 16)
+    prompt = text.chat(HELLO)
+    expected = alone(folder, prompt, 12, stop=text.ends)
+    found = client.chat.completions.create(
+        model=MODEL, messages=HELLO, max_completion_tokens=12, temperature=0, extra_body={"return_token_ids": True}
+    )
+    assert found.choices[0].message.content == text.decode([t for t in expected.output if t not in text.ends])
+    assert found.prompt_token_ids == prompt
+    assert found.choices[0].token_ids == expected.output
+
+
+def test_log_probabilities_are_the_engine_s(client, folder):
+    text = open_text(folder, words.VOCAB + 16)
+    prompt = text.encode("The server")
+    expected = alone(folder, prompt, 6, stop=text.ends, logprobs=3)
+    found = client.completions.create(model=MODEL, prompt=prompt, max_tokens=6, temperature=0, logprobs=3)
+    said = found.choices[0].logprobs
+    assert said.token_logprobs == [c.logprob for c in expected.choices]
+    assert [len(t) for t in said.top_logprobs] == [3] * 6
+    assert len(said.tokens) == len(said.text_offset) == 6
+    chat = client.chat.completions.create(
+        model=MODEL, messages=HELLO, max_tokens=6, temperature=0, logprobs=True, top_logprobs=2
+    )
+    rows = chat.choices[0].logprobs.content
+    assert [len(r.top_logprobs) for r in rows] == [2] * len(rows)
+    assert all(r.logprob == r.top_logprobs[0].logprob for r in rows)
+    raw = b"".join(bytes(r.bytes) for r in rows)
+    assert raw.decode("utf-8", "replace") == chat.choices[0].message.content
+
+
+def test_a_seed_gives_the_same_answer_again_and_another_seed_another(client):
+    asked = {"model": MODEL, "prompt": "x", "max_tokens": 30, "temperature": 1.5}
+    one, again, other = (client.completions.create(**asked, seed=s).choices[0].text for s in (1, 1, 2))
+    assert one == again != other
+
+
+def test_several_answers_come_by_index_and_each_draws_for_itself(client):
+    asked = {"model": MODEL, "prompt": ["one", "two"], "n": 2, "max_tokens": 12, "temperature": 1.5, "seed": 5}
+    found = client.completions.create(**asked)
+    texts = [c.text for c in found.choices]
+    assert [c.index for c in found.choices] == [0, 1, 2, 3]
+    assert len(set(texts)) == 4
+    assert texts[0] == client.completions.create(**asked | {"prompt": "one", "n": 1}).choices[0].text
+    pieces = ["", "", "", ""]
+    for event in client.completions.create(**asked, stream=True):
+        pieces[event.choices[0].index] += event.choices[0].text
+    assert pieces == texts
+    assert found.usage.completion_tokens == 48
+
+
+def test_a_stop_string_ends_the_answer_and_frees_it(client):
+    whole = client.completions.create(model=MODEL, prompt="x", max_tokens=60, temperature=0)
+    text = whole.choices[0].text
+    stop = text[20:24]
+    for stream in (False, True):
+        found = client.completions.create(
+            model=MODEL, prompt="x", max_tokens=60, temperature=0, stop=[stop, "never"], stream=stream
+        )
+        events = list(found) if stream else [found]
+        said = "".join(e.choices[0].text for e in events)
+        assert said == text[: text.find(stop)]
+        assert events[-1].choices[0].finish_reason == "stop"
+    assert found is not None
+
+
+def test_the_model_s_end_token_ends_the_answer_unless_it_is_to_be_ignored(folder, tmp_path):
+    plain = alone(folder, [5, 6, 7], 30).output
+    end = plain[4]
+    ending = words.speaking(tmp_path / "ends", ends=(end,))
+    with (
+        serving(real_engine(ending), ending) as live,
+        openai.OpenAI(base_url=live.url, api_key="none", max_retries=0) as client,
+    ):
+        asked = {"model": MODEL, "prompt": [5, 6, 7], "max_tokens": 30, "temperature": 0}
+        found = client.completions.create(**asked, extra_body={"return_token_ids": True})
+        assert found.choices[0].token_ids == plain[: plain.index(end) + 1]
+        assert found.choices[0].finish_reason == "stop"
+        found = client.completions.create(**asked, extra_body={"return_token_ids": True, "ignore_eos": True})
+        assert found.choices[0].token_ids == plain
+        assert found.choices[0].finish_reason == "length"
+        found = client.completions.create(**asked, extra_body={"stop_token_ids": [plain[2]], "return_token_ids": True})
+        assert found.choices[0].token_ids == plain[: plain.index(plain[2]) + 1]
+
+
+def test_what_does_not_fit_is_refused_with_the_sizes(client):
+    with pytest.raises(openai.BadRequestError, match="at most 4096 together") as found:
+        client.completions.create(model=MODEL, prompt=[1] * 10, max_tokens=5000)
+    assert found.value.code == "context_length_exceeded"
+    with pytest.raises(openai.BadRequestError, match="at most 4096 together"):
+        client.completions.create(model=MODEL, prompt=[1] * 4096)
+    with pytest.raises(openai.BadRequestError, match="is not a token") as found:
+        client.completions.create(model=MODEL, prompt=[1, 99_999])
+    assert found.value.param == "prompt[1]"
+    with pytest.raises(openai.NotFoundError, match="Did you mean"):
+        client.completions.create(model="tinny", prompt="x")
+
+
+def test_a_short_prompt_s_default_length_is_openai_s_and_a_chat_takes_what_there_is(client):
+    found = client.completions.create(model=MODEL, prompt=[9], temperature=0)
+    assert found.usage.completion_tokens == 16 or found.choices[0].finish_reason == "stop"
+
+
+def test_a_long_prompt_is_encoded_beside_the_others(client):
+    found = client.completions.create(model=MODEL, prompt="word " * 1000, max_tokens=1)
+    assert found.usage.prompt_tokens > 1000
+
+
+def test_a_model_without_a_template_says_so(tmp_path):
+    bare = words.speaking(tmp_path / "bare", template="")
+    with (
+        serving(real_engine(bare), bare) as live,
+        openai.OpenAI(base_url=live.url, api_key="none", max_retries=0) as client,
+        pytest.raises(openai.BadRequestError, match="no chat template"),
+    ):
+        client.chat.completions.create(model=MODEL, messages=HELLO)
+
+
+def test_a_cached_prompt_is_reported_where_the_engine_says_so(folder, monkeypatch):
+    from fleetcast.runtime.llm.requests import Request
+
+    monkeypatch.setattr(Request, "cached", 2, raising=False)
+    with (
+        serving(slow_engine(), folder) as live,
+        openai.OpenAI(base_url=live.url, api_key="none", max_retries=0) as client,
+    ):
+        found = client.completions.create(model=MODEL, prompt=[1, 2, 3], max_tokens=2)
+    assert found.usage.prompt_tokens_details.cached_tokens == 2
+
+
+def test_metrics_add_up(folder):
+    with (
+        serving(slow_engine(policy=batch.Chunked(chunk=256, max_batch=4)), folder) as live,
+        openai.OpenAI(base_url=live.url, api_key="none", max_retries=0) as client,
+    ):
+        for i in range(5):
+            client.completions.create(model=MODEL, prompt=[1] * (i + 1), max_tokens=7, extra_body={"ignore_eos": True})
+        live.rest()
+        assert live.metric("prompt_tokens_total") == 15
+        assert live.metric("generation_tokens_total") == 35
+        assert live.metric("request_success_total", finished_reason="length") == 5
+        assert live.metric("time_to_first_token_seconds_count") == 5
+        assert live.metric("inter_token_latency_seconds_count") == 30
+        assert live.metric("e2e_request_latency_seconds_count") == 5
+        gaps = live.metric("inter_token_latency_seconds_sum") + live.metric("time_to_first_token_seconds_sum")
+        assert gaps == pytest.approx(live.metric("e2e_request_latency_seconds_sum"), rel=0.01)
+        assert live.metric("kv_cache_usage_perc") == 0
+        assert live.metric("num_requests_running") == 0
