@@ -61,10 +61,18 @@ class DropLayers:
             raise SpecError("drop_layers.share", "leaves no layer", value=self.share, limit=f"{layers} layers")
         return found
 
+    def config(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the config afterwards.
+
+        Raises:
+            SpecError: no layer would stay.
+        """
+        layers = model_of(config).layers
+        return _without(config, range(layers - self.count(config), layers))
+
     def predict_bytes(self, config: Mapping[str, Any]) -> float:
         """Returns bytes of all tensors afterwards."""
-        layers = model_of(config).layers
-        return plain_bytes(_without(config, range(layers - self.count(config), layers)))
+        return plain_bytes(self.config(config))
 
     def apply(self, source: Checkpoint, tokens: Tokens | None = None) -> Checkpoint:
         """Returns the shallower model.
