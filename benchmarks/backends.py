@@ -21,8 +21,6 @@ from fleetcast.base.errors import FleetcastError
 from fleetcast.runtime.measure import backends
 from fleetcast.runtime.measure.backends import Cell, Comparison, fitted, shapes
 from fleetcast.runtime.measure.machine import this_machine
-from fleetcast.runtime.measure.operators import elementwise, ready
-from fleetcast.runtime.measure.timing import fastest
 
 COMMAND = "python -m benchmarks.backends"
 LAYERS, VOCAB = 4, 512
@@ -104,8 +102,7 @@ def records(quick: bool) -> list[Record]:
         ]  # fmt: skip
     show(found)
     names = found.backends
-    stream = elementwise("copy", 16_000_000)
-    bandwidth = stream.bytes() / float(fastest([ready(stream)], 5)[0])
+    bandwidth = fitted.stream()
     where = (
         f"{this_machine().name}, {found.threads} threads, load {found.load[0]:.1f} to {found.load[1]:.1f} a core; "
         f"{', '.join(names)}; {known[0].layers} layers of the base widths, random weights"

@@ -29,6 +29,7 @@ class Toy:
         models: that it lists; empty = it keeps no list.
         fault: body of a request -> what to do wrong, see `FAULTS`, or "".
         key: that it wants; "" = none.
+        paths: that it answers at.
         seen: bodies of the requests, in order.
         now: requests under way.
         most: most that were under way at once.
@@ -39,6 +40,7 @@ class Toy:
     models: tuple[str, ...] = ("toy",)
     fault: Callable[[dict[str, Any]], str] = lambda _: ""
     key: str = ""
+    paths: tuple[str, ...] = ("/v1/completions", "/v1/chat/completions")
     seen: list[dict[str, Any]] = field(default_factory=list)
     now: int = 0
     most: int = 0
@@ -67,7 +69,7 @@ class Toy:
         if path.endswith("/models"):
             rows = [{"id": name} for name in self.models]
             return await _plain(writer, 200 if rows else 404, {"data": rows})
-        if path != "/v1/completions":
+        if path not in self.paths:
             return await _plain(writer, 404, {"detail": "Not Found"})
         asked = json.loads(body)
         self.seen.append(asked)
@@ -81,14 +83,17 @@ class Toy:
         self.now += 1
         self.most = max(self.most, self.now)
         try:
-            return await self._stream(asked, fault, writer)
+            return await self._stream(asked, fault, writer, chat="chat" in path)
         finally:
             self.now -= 1
 
-    async def _stream(self, asked: dict[str, Any], fault: str, writer: Writer) -> bool:
+    async def _stream(self, asked: dict[str, Any], fault: str, writer: Writer, *, chat: bool) -> bool:
         n = int(asked["max_tokens"])
+        said = asked["messages"][-1]["content"] if chat else asked["prompt"]
         begun = asyncio.get_running_loop().time()
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        if chat:  # as servers do: who speaks is said before a token is there
+            await _event(writer, {"choices": [{"delta": {"role": "assistant", "content": ""}, "finish_reason": None}]})
         for i in range(n):
             due = begun + self.first + self.gap * i
             await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
@@ -102,14 +107,15 @@ class Toy:
             if fault == "garbage" and i == n // 2:
                 await _event(writer, "{not JSON")
             if fault != "empty":
-                choice = {"text": " a", "finish_reason": None}
+                choice = {"finish_reason": None} | ({"delta": {"content": " a"}} if chat else {"text": " a"})
                 ids = {"token_ids": [40_000 + i]} if asked.get("return_token_ids") else {}
                 await _event(writer, {"choices": [choice | ids]}, dribble=fault == "dribble")
         if fault == "quiet end":  # the stream ends well-formed, but nobody says that the answer is over
             n = 0
         else:
-            await _event(writer, {"choices": [{"text": "", "finish_reason": "length"}]})
-            prompt = len(asked["prompt"] if isinstance(asked["prompt"], list) else asked["prompt"].split())
+            over = {"finish_reason": "length"} | ({"delta": {}} if chat else {"text": ""})
+            await _event(writer, {"choices": [over]})
+            prompt = len(said if isinstance(said, list) else said.split())
             if asked.get("stream_options", {}).get("include_usage") and fault not in ("no usage", "empty"):
                 await _event(writer, {"choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": n}})
             await _event(writer, "[DONE]")

@@ -112,7 +112,7 @@ def test_an_unknown_dtype_is_a_note_where_nothing_asks_for_it():
 
 @pytest.mark.parametrize("asked", [{"slo": {"quality": 0.5}}, {"objective": {"maximize": "quality"}}])
 def test_an_unknown_dtype_is_refused_where_something_does(asked):
-    with pytest.raises(SpecError, match="no score of a plan that is asked about .*bf16.*known: llama-3.1-8b in fp8"):
+    with pytest.raises(SpecError, match=r"no score of a plan that is asked about .*bf16.*known: llama-3.1-8b in fp8"):
         outcome(quality=[{"dtype": "fp8", "quality": 0.6}], **asked)
     with pytest.raises(SpecError, match="needs to know how good answers are"):
         outcome(quality=None, **asked)

@@ -107,7 +107,7 @@ def test_json_and_failures_and_their_exit_code(file, capsys):
         (["--url", "ftp://host"], "url: is not the address of a server"),
         (["--url", "http://127.0.0.1:9", "--warmup", "0"], "warmup: is out of range"),
         (["--url", "http://127.0.0.1:9", "--key-env", "NOT_SET_HERE"], "key_env: names a variable that is not set"),
-        ([], "--url"),
+        (["--ignore-eos"], "url: is missing, and --ignore-eos is for a server"),
     ],
 )
 def test_bad_input_exits_with_2(file, capsys, words, said):

@@ -30,6 +30,9 @@ class Decode:
         base: s, intercept once the cache is read from memory.
         memory: fraction of the memory bandwidth reached.
         compute: fraction of the peak FLOP/s reached.
+        each: s that every sequence adds to the intercept.
+        adds: share of the shorter of reading and multiplying that adds to the longer: 0 where they overlap, 1 where
+            one follows the other.
     """
 
     launch: float
@@ -37,6 +40,8 @@ class Decode:
     base: float
     memory: float
     compute: float
+    each: float = 0.0
+    adds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +103,7 @@ def decode_slope(
     size = 2.0 * kv * width * format_of(kv_dtype).weight
     read = size / (chip.bandwidth * c.memory)
     multiply = 4.0 * q * width / (peak(chip, "bf16") * c.compute)
-    return np.asarray(np.maximum(read, multiply))
+    return np.asarray(np.maximum(read, multiply) + c.adds * np.minimum(read, multiply))
 
 
 def latent_slope(heads: ArrayLike, rank: float, rope: float, kv_dtype: str, chip: Silicon, c: Decode) -> Array:

@@ -7,6 +7,7 @@ iteration. Host constants are fitted on measured servers (docs/accuracy.md); eac
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -109,9 +110,22 @@ class Engine(Spec):
     since: tuple[int, ...] = ()
     until: tuple[int, ...] = ()
 
-    def host_on(self, device: str) -> Host:
-        """Returns the host constants on a device, or the default ones."""
-        return self.host.get(device, self.host["default"])
+    def host_on(self, device: str, measured: Mapping[str, Mapping[str, float]] | None = None) -> Host:
+        """Returns the host constants on a device, or the default ones.
+
+        Args:
+            device: its id.
+            measured: constants by engine that the device itself brings (`scenario.fleet.devices.Fitted`); they go over
+                the profile's own.
+
+        Raises:
+            SpecError: a constant that no host has.
+        """
+        known = self.host.get(device, self.host["default"])
+        own = (measured or {}).get(self.id)
+        if own is None:
+            return known
+        return convert(msgspec.structs.asdict(known) | dict(own), Host, f"coefficients.host.{self.id}")
 
 
 @cache

@@ -8,10 +8,18 @@ activations + output) / (memory * bandwidth). The quantisation of activations at
 of ``quant`` bytes per element over ``m`` rows of ``k + quant_row``. Libraries that choose tiles per
 shape (cuBLAS) fit with pad = wave = 0; fixed-tile 8-bit kernels do not: 257 rows cost as much as
 512, which the tables show and a smooth curve misses by 40 %.
+
+Processors have no such closed form: their libraries take another kernel for one row, for a few and for many. There the
+time was measured at some numbers of rows, in units of one reading of the weights, and is linear in between:
+
+    t = launch + weights / bandwidth * passes(m)
+
+with passes of their own where the weights come from memory and where the last cache still holds them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +46,12 @@ class Gemm:
         tile: rows of the largest tile.
         quant: bytes moved per quantised activation element, at full bandwidth.
         quant_row: elements that every row costs on top of its k.
+        rows: tokens at which passes were measured, growing; none = the closed form.
+        passes: time of a product over that of reading its weights at the full bandwidth, at each of ``rows``; linear
+            in between, and beyond the last as between the last two.
+        kept: the same where the last cache holds the weights; none = as ``passes``.
+        footprint: bytes of weights that an iteration reads, growing, at which ``held`` was measured.
+        held: share of them that the last cache still holds then, from 1 down to 0.
     """
 
     launch: float
@@ -50,6 +64,15 @@ class Gemm:
     tile: int = 128
     quant: float = 0.0
     quant_row: float = 0.0
+    rows: Sequence[float] = ()
+    passes: Sequence[float] = ()
+    kept: Sequence[float] = ()
+    footprint: Sequence[float] = ()
+    held: Sequence[float] = ()
+
+    def resident(self, size: float) -> float:
+        """Returns the share of ``size`` bytes of weights, read over and over, that the last cache holds."""
+        return float(np.interp(np.log(max(size, 1.0)), np.log(self.footprint), self.held)) if self.footprint else 0.0
 
 
 def gemm_time(
@@ -61,6 +84,7 @@ def gemm_time(
     c: Gemm,
     *,
     quantise: bool = True,
+    resident: float = 0.0,
 ) -> Array:
     """Returns seconds of one product on one device.
 
@@ -72,9 +96,14 @@ def gemm_time(
         chip: the device.
         c: its coefficients for that format.
         quantise: count the run-time quantisation of the activations, where the format has one.
+        resident: share of the weights that the last cache holds; matters where it was measured.
     """
     tokens, columns, depth = (np.asarray(x, dtype=np.float64) for x in (m, n, k))
     form = format_of(dtype)
+    fixed = c.launch + c.depth * np.maximum(0.0, np.log2(depth / _DEPTH))
+    if c.rows:
+        reading = columns * depth * (form.weight / chip.bandwidth)
+        return np.where(tokens > 0, fixed + reading * _passes(tokens, c, resident), 0.0)
     area = tokens * columns
     if c.pad > 0.0 or c.wave > 0.0:
         tile = _row_tile(tokens, c.tile)
@@ -85,7 +114,6 @@ def gemm_time(
     compute = area * (2.0 * depth / (peak(chip, dtype) * c.compute))
     weights, row = columns * depth * form.weight, depth * form.activation + 2.0 * columns
     memory = (weights + tokens * row) / (chip.bandwidth * c.memory)
-    fixed = c.launch + c.depth * np.maximum(0.0, np.log2(depth / _DEPTH))
     time = fixed + soft_max(compute, memory, c.sharp)
     if quantise and form.quantised:
         time = time + quantise_time(tokens, depth, chip, c)
@@ -96,6 +124,18 @@ def quantise_time(m: ArrayLike, k: ArrayLike, chip: Silicon, c: Gemm) -> Array:
     """Returns seconds to quantise ``m`` rows of ``k`` activations, launch not counted."""
     width = np.asarray(k, dtype=np.float64) + c.quant_row
     return np.asarray(np.asarray(m, dtype=np.float64) * (width * (c.quant / chip.bandwidth)))
+
+
+def _passes(tokens: Array, c: Gemm, resident: float) -> Array:
+    """Returns the measured passes at ``tokens`` rows, those from memory and from the cache by their shares."""
+    passes = np.asarray(c.passes, dtype=np.float64)
+    if c.kept:
+        passes = passes + resident * (np.asarray(c.kept, dtype=np.float64) - passes)
+    found = np.interp(tokens, c.rows, passes)
+    if len(passes) > 1:
+        slope = (passes[-1] - passes[-2]) / (c.rows[-1] - c.rows[-2])
+        found = found + slope * np.maximum(0.0, tokens - c.rows[-1])
+    return np.asarray(found)
 
 
 def _row_tile(tokens: Array, largest: int) -> Array:

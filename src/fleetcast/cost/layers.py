@@ -75,12 +75,24 @@ class Rank:
     def product(self, tokens: Array, n: float, k: float, part: str) -> Array:
         """Returns seconds of a matrix product of ``tokens`` rows, in the format ``part`` is served in."""
         dtype = kernel_format(self.precision, part)
-        return gemm_time(tokens, n, k, dtype, self.chip, self.fitted.get("gemm", dtype, Gemm))
+        c = self.fitted.get("gemm", dtype, Gemm)
+        resident = c.resident(self.footprint) if c.footprint else 0.0
+        return gemm_time(tokens, n, k, dtype, self.chip, c, resident=resident)
 
     def pass_over(self, tokens: Array, elements: float, kernels: int = 1) -> Array:
         """Returns seconds of ``kernels`` element-wise kernels that together move ``elements`` 16-bit values a token."""
-        c = self.fitted.get("stream", "any", Stream)
+        c = self.fitted.get("stream", self.precision.rest, Stream)
         return stream_time(tokens * (2.0 * elements), self.chip, c) + (kernels - 1) * c.launch
+
+    @cached_property
+    def footprint(self) -> float:
+        """Bytes of matrices that an iteration of few tokens reads on this device, experts aside."""
+        layers = sum(
+            count * sum(rank_bytes(t, self.layout, self.precision) for t in rows if t.part != "experts")
+            for rows, count in zip(self.model.tensors, self.model.counts, strict=True)
+        )
+        head = self.model.vocab * self.model.hidden * self.precision.bytes_per_weight("head")
+        return (layers + head / self.tp) / self.layout.pipeline_parallel
 
     def reduce(self, tokens: Array) -> Array:
         """Returns seconds of an all-reduce of the residual stream over the tensor-parallel ranks."""
@@ -107,7 +119,11 @@ class Rank:
             self.inner,
             self.outer,
         )
-        time = time + self.pass_over(tokens, 4.0 * self.model.vocab, 2)
+        if "sample" in self.fitted.tables:
+            logits = tokens * (8.0 * self.model.vocab)
+            time = time + stream_time(logits, self.chip, self.fitted.get("sample", self.precision.rest, Stream))
+        else:
+            time = time + self.pass_over(tokens, 4.0 * self.model.vocab, 2)
         return time, columns * self.model.hidden * self.precision.bytes_per_weight("head")
 
     def flops(self) -> dict[str, float]:
@@ -288,7 +304,7 @@ def block_attention(rank: Rank, a: Attention) -> dict[str, float]:
     heads = ceil(a.heads / rank.tp)
     latent = "latent_" if a.kind == "mla" and "latent_decode" in rank.fitted.tables else ""
     decode = rank.fitted.get(f"{latent}decode", rank.kv_dtype, att.Decode)
-    prefill = rank.fitted.get(f"{latent}prefill", "bf16", att.Prefill)
+    prefill = rank.fitted.get(f"{latent}prefill", rank.precision.rest, att.Prefill)
     kv_bytes = a.kv_elements(rank.tp) * BITS[rank.kv_dtype] / 8
     if a.kind == "mla":
         slope = float(att.latent_slope(heads * rank.queries, a.kv_lora, a.rope_dim, rank.kv_dtype, rank.chip, decode))
@@ -302,6 +318,7 @@ def block_attention(rank: Rank, a: Attention) -> dict[str, float]:
     query, context = (float(att.prefill_token(n, width, rank.chip, prefill)) for n in (heads, kv_heads))
     return {
         "launch": decode.launch, "head": float(att.decode_head(kv_heads, a.head_dim, decode)), "base": decode.base,
+        "state": decode.each,
         "slope_window" if a.window else "slope_full": slope,
         "pre_base": prefill.launch, "pre_pair": pair, "pre_query": query, "pre_context": context,
         "flops_pair": 4.0 * heads * width, "kv_read": kv_bytes, "kv_bytes": kv_bytes,

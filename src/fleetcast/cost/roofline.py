@@ -86,7 +86,7 @@ _NIBBLE = ("nvfp4", "mxfp4", "fp4", *_HALF)
 # Bytes: int4 has an fp16 scale per group of 128, mxfp4 a byte per 32, nvfp4 a byte per 16 (OCP MX
 # 1.0, cuBLAS).
 FORMATS: Mapping[str, Format] = {
-    "fp32": Format(4.0, 4.0, ("fp32", "tf32"), False, ("bf16",)),
+    "fp32": Format(4.0, 4.0, ("fp32", "tf32"), False, ("fp32", "bf16")),
     "tf32": Format(4.0, 4.0, ("tf32", "fp32"), False, ("bf16",)),
     "bf16": Format(2.0, 2.0, _HALF, False, ("bf16",)),
     "fp16": Format(2.0, 2.0, ("fp16", "bf16", "fp32"), False, ("bf16",)),

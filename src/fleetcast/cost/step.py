@@ -118,7 +118,7 @@ def step_cost(
     choices, notes, spread = shared[key][-1]
     kernels = choices[0]
     n = np.arange(max_batch + 1, dtype=np.float64)
-    host = engine.host_on(group.device.id)
+    host = engine.host_on(group.device.id, group.device.fitted.host if group.device.fitted is not None else None)
     pp = layout.pipeline_parallel
     parts, head, attention = _scaled(kernels["parts"], host.kernels), kernels["tables"]["head"], kernels["attention"]
     if group.limit < group.device.power.max:

@@ -1,4 +1,4 @@
-"""The command line: a function here, or in `measuring` and `transforming`, is a command.
+"""The command line: a function here, or in `measuring`, `served` and `transforming`, is a command.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 ok, 1 infeasible, 2 bad input.
 """
@@ -17,6 +17,7 @@ from cyclopts.exceptions import CycloptsError
 from fleetcast.base.errors import FleetcastError
 from fleetcast.view import measuring, terminal, transforming, verbs
 from fleetcast.view.release import release
+from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.terminal import DEFAULTS, STDIN, Common, File
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def app() -> App:
         name="fleetcast", version=release, version_flags=["--version"], suppress_keyboard_interrupt=False,
         help="Forecast, plan and run AI workloads on any fleet, from phones to GPU clusters.",
     )  # fmt: skip
-    for command in (plan, simulate, run, compare, advise, check, capacity, export, catalog, examples, schema):
+    for command in (plan, simulate, run, compare, calibrate, advise, check, capacity, export, catalog, examples, schema):
         made.command(command)
     made.command(measuring.app())
     made.command(transforming.command, name="transform")
@@ -141,13 +142,14 @@ def run(
     speed: float = 1.0,
     warmup: int = 3,
     timeout: float = 600.0,
-    prompts: Literal["tokens", "text"] = "tokens",
+    prompts: Literal["tokens", "text", "chat"] = "tokens",
     ignore_eos: Annotated[bool, Parameter(negative=())] = False,
     return_token_ids: Annotated[bool, Parameter(negative=())] = False,
     key_env: str = "",
+    serving: Serving = ALONE,
     common: Common = DEFAULTS,
 ) -> int:
-    """Run the scenario's plan on this machine, or replay its requests against a server, and measure the answers.
+    """Run the scenario's plan on this machine, or replay its requests against a server, and measure; or --serve it.
 
     Parameters
     ----------
@@ -163,28 +165,35 @@ def run(
     timeout:
         Seconds for a whole answer.
     prompts:
-        "text" for servers that take no token ids.
+        "text" for servers that take no token ids, "chat" for those that have chats only.
     ignore_eos:
         Ask for answers of the full length (vLLM, SGLang, llama.cpp).
     return_token_ids:
         Ask for the tokens of answers, so that later turns repeat them (vLLM).
     key_env:
-        Environment variable with the key; default OPENAI_API_KEY.
+        Environment variable with the key; default OPENAI_API_KEY, and none with --serve.
     """
     from fleetcast.view import here, measured
 
+    if serving.serve:
+        refuse_beside(
+            url=url, out=common.out, speed=speed != 1, warmup=warmup != 3, prompts=prompts != "tokens",
+            ignore_eos=ignore_eos, return_token_ids=return_token_ids,
+        )  # fmt: skip
+        return serve(terminal.load(file, common), serving, name=model, key_env=key_env, as_json=common.json)
+    refuse_without(serving)
     scenario = terminal.load(file, common)
     if common.out is not None:
         measured.check_folder(common.out)
     with terminal.progress("requests", common) as step:
         if url:
             done = verbs.replay(
-                scenario, url, model=model, speed=speed, warmup=warmup, timeout=timeout, text=prompts == "text",
+                scenario, url, model=model, speed=speed, warmup=warmup, timeout=timeout, prompts=prompts,
                 ignore_eos=ignore_eos, return_token_ids=return_token_ids, key_env=key_env, progress=step,
             )  # fmt: skip
         else:
             here.for_servers_only(
-                model=model, prompts=prompts == "text", ignore_eos=ignore_eos, return_token_ids=return_token_ids,
+                model=model, prompts=prompts != "tokens", ignore_eos=ignore_eos, return_token_ids=return_token_ids,
                 key_env=key_env,
             )  # fmt: skip
             done = here.run(scenario, speed=speed, warmup=warmup, progress=step)
@@ -215,6 +224,35 @@ def compare(forecast: Path, measured: Path, /, *, common: Common = DEFAULTS) -> 
         return compare_view(before, after, found, told)
 
     terminal.answer(common, table, view)
+    return 0
+
+
+def calibrate(
+    runs: Annotated[list[Path], Parameter(name="RUN", help="Folders of fleetcast run FILE --out FOLDER.")], /, *,
+    device: Path | None = None, engine: str = "", common: Common = DEFAULTS,
+) -> int:  # fmt: skip
+    """Refit a device profile's constants on measured runs; --out writes the profile, which scenarios name.
+
+    Parameters
+    ----------
+    device:
+        Profile to start from; default the device of the runs.
+    engine:
+        Whose host constants they are; default the engine of the runs.
+    """
+    from fleetcast.base.files import check_writable, write_atomic
+    from fleetcast.view import calibrating
+
+    if common.out is not None:
+        check_writable(common.out)
+    found = calibrating.refit(runs, device=device, engine=engine)
+    written = [write_atomic(common.out, found.toml())] if common.out is not None else []
+    if common.json:
+        terminal.print_json(found.table())
+    else:
+        console = terminal.screen()
+        console.print(calibrating.calibrated_view(found))
+        terminal.say_written(console, written)
     return 0
 
 

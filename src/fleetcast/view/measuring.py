@@ -14,8 +14,12 @@ from fleetcast.view.terminal import DEFAULTS, Common
 
 def app() -> App:
     """Returns the command with those below it."""
-    made = App(name="measure", help="Measure this machine, or the quality of a model's answers.")
+    made = App(
+        name="measure",
+        help="Measure this machine, one model under several backends, or the quality of a model's answers.",
+    )
     made.default(device)
+    made.command(model)
     made.command(quality)
     return made
 
@@ -42,6 +46,82 @@ def device(device: str = "cpu", /, *, common: Common = DEFAULTS) -> int:
     console.print(terminal.tables().profile_view(profile, common.out))
     terminal.say_written(console, written)
     return 0
+
+
+def model(
+    *shapes: str,
+    backends: str = "",
+    sequences: str = "16,64,256",
+    batches: str = "1,4",
+    layers: int = 4,
+    vocab: int = 2000,
+    runs: int = 9,
+    threads: int = 0,
+    profile: str = "",
+    common: Common = DEFAULTS,
+) -> int:
+    """Time one model under every backend that is installed, and check that they agree; --out writes a device profile.
+
+    Parameters
+    ----------
+    shapes:
+        Of bert, roberta, xlm-r and llama, with random weights; default all.
+    backends:
+        Of torch, torch.compile, transformers, onnxruntime, openvino and ctranslate2; default all, as installed.
+    sequences:
+        Tokens of a sequence.
+    batches:
+        Sequences of a pass.
+    layers:
+        Of each model; 0 = as many as published.
+    vocab:
+        Tokens of each model; 0 = as many as published.
+    runs:
+        Timed passes of each cell.
+    threads:
+        Of each backend; 0 = one a core.
+    profile:
+        The backend that the device profile describes; default the first.
+    """
+    from fleetcast.base.files import check_writable, write_atomic
+    from fleetcast.runtime.measure import backends as several
+    from fleetcast.runtime.measure.backends import fitted
+    from fleetcast.runtime.measure.backends.shapes import SHAPES, shape
+    from fleetcast.runtime.measure.machine import this_machine
+    from fleetcast.view.backends import backends_view
+
+    if common.out is not None:
+        check_writable(common.out)
+    known = [shape(name, layers=layers, vocab=vocab) for name in shapes or SHAPES]
+    names = [name for name in backends.split(",") if name]
+    ready = [name for name in several.BACKENDS if name in (names or [name]) and not several.absent(name)]
+    if profile and profile not in ready:
+        limit = f"one that runs here: {', '.join(ready) or 'none'}"
+        raise SpecError("--profile", "is no backend of this run", value=profile, limit=limit)
+    with terminal.progress("passes", common) as step:
+        found = several.compare(
+            known, names, sequences=_whole("--sequences", sequences), batches=_whole("--batches", batches), runs=runs,
+            threads=threads, progress=step,
+        )  # fmt: skip
+    table = found.table()
+    written = []
+    if common.out is not None:
+        device = fitted.profile(found, profile or found.backends[0], this_machine(), fitted.stream())
+        written.append(write_atomic(common.out, fitted.profile_toml(device)))
+    if common.json:
+        terminal.print_json(table)
+        return 0 if found.agreed else 1
+    console = terminal.screen()
+    console.print(backends_view(found))
+    terminal.say_written(console, written)
+    return 0 if found.agreed else 1
+
+
+def _whole(name: str, text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise SpecError(name, "must be whole numbers", value=text, limit="e.g. 16,64,256") from None
 
 
 def quality(

@@ -46,12 +46,22 @@ def rebased(scenario: Scenario, folder: Path) -> Scenario:
         scenario, folder=str(folder), plan=change(scenario.plan, pools=pools),
         workload=change(
             workload, trace=moved(workload.trace), model=moved(workload.model), confidence=moved(workload.confidence),
+            expert_load=moved(workload.expert_load), quality=_rescored(workload.quality, moved),
         ),
         fleet=change(
             fleet, devices=rename_profiles(fleet.devices, moved), groups=_regrouped(fleet.groups, moved),
             grid=moved(fleet.grid),
         ),
     )  # fmt: skip
+
+
+def _rescored(given: Any, moved: Callable[[Any], Any]) -> Any:
+    """Returns the measured quality with its files' and models' paths moved."""
+    if given is None or isinstance(given, str):
+        return moved(given)
+    return tuple(
+        moved(row) if isinstance(row, str) else msgspec.structs.replace(row, model=moved(row.model)) for row in given
+    )
 
 
 def _regrouped(groups: tuple[FleetGroup, ...], moved: Callable[[str], str]) -> tuple[FleetGroup, ...]:

@@ -225,7 +225,7 @@ def run(source: Source, url: str = "", **settings: Any) -> Outcome:
 
 def replay(
     source: Source, url: str, *, model: str = "", speed: float = 1.0, warmup: int = 3, timeout: float = 600.0,
-    text: bool = False, ignore_eos: bool = False, return_token_ids: bool = False, key_env: str = "",
+    prompts: str = "tokens", ignore_eos: bool = False, return_token_ids: bool = False, key_env: str = "",
     seed: int | None = None, progress: Progress | None = None,
 ) -> Replay:  # fmt: skip
     """Returns a run's outcome and, of each request, what became of it.
@@ -237,7 +237,7 @@ def replay(
         speed: 2 = requests come twice as fast.
         warmup: requests sent before, which do not count.
         timeout: s for a whole answer.
-        text: send prompts as text, for servers that take no token ids.
+        prompts: "tokens"; "text" for servers that take no token ids; "chat" for those that have chats only.
         ignore_eos: ask for answers of the full length; not every server knows it.
         return_token_ids: ask for the tokens of answers, so that later turns repeat them; not every server knows it.
         key_env: environment variable with the key; "" = OPENAI_API_KEY, which may be unset.
@@ -259,7 +259,7 @@ def replay(
         )
     fields = {"ignore_eos": ignore_eos, "return_token_ids": return_token_ids}
     server = real.Server(
-        real.address(url), model, real.key_of(key_env), timeout, text, {k: v for k, v in fields.items() if v}
+        real.address(url), model, real.key_of(key_env), timeout, prompts, {k: v for k, v in fields.items() if v}
     )
     requests = traffic(scenario.workload, seed=scenario.seed, folder=scenario.folder)
     return real.replay(

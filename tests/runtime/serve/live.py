@@ -8,7 +8,8 @@ import time
 from fleetcast.policy import batch
 from fleetcast.runtime.llm import Engine, open_engine
 from fleetcast.runtime.llm.text import open_text
-from fleetcast.runtime.serve import Limits, Server
+from fleetcast.runtime.serve.limits import Limits
+from fleetcast.runtime.serve.server import Server
 from tests.runtime.llm.echo import Echo
 from tests.runtime.llm.words import VOCAB
 

@@ -150,7 +150,8 @@ def test_an_address_has_its_rate_and_a_burst_and_no_other_address_pays_for_it():
 
 
 @pytest.mark.parametrize("name, value", [
-    ("waiting", 0), ("connections", 0), ("body", 10), ("rate", -1), ("drain", -1), ("stall", 0), ("buffer", 1),
+    ("max_waiting", 0), ("max_connections", 0), ("max_body", 10), ("rate", -1), ("drain", -1), ("stall", 0),
+    ("buffer", 1),
     ("rate", float("nan")), ("idle", float("inf")),
 ])  # fmt: skip
 def test_limits_out_of_range_are_refused(name, value):

@@ -24,7 +24,7 @@ aiohttp = pytest.importorskip("aiohttp", reason="aiohttp is not installed")
 pytest.importorskip("tokenizers", reason="tokenizers is not installed")
 
 from fleetcast.runtime.llm.text import open_text  # noqa: E402
-from fleetcast.runtime.serve import Server  # noqa: E402
+from fleetcast.runtime.serve.server import Server  # noqa: E402
 from tests.runtime.serve.live import MODEL, real_engine, serving, slow_engine  # noqa: E402
 
 ASK = {"model": MODEL, "prompt": [1, 2, 3], "max_tokens": 20, "ignore_eos": True, "temperature": 0}
@@ -140,7 +140,7 @@ def test_a_full_cache_evicts_and_loses_nothing(folder):
 
 def test_beyond_the_waiting_line_requests_are_refused_at_once_and_the_others_are_answered(folder):
     engine = slow_engine(0.01, policy=batch.Chunked(chunk=64, max_batch=4))
-    with serving(engine, folder, waiting=20) as live:
+    with serving(engine, folder, max_waiting=20) as live:
         found = many(live, [ASK] * 120)
         assert {f[2] for f in found} == {"done", "refused"}
         refused = [f for f in found if f[2] == "refused"]
@@ -261,11 +261,10 @@ def test_what_is_no_http_is_refused(folder, head):
         s = raw(live, ASK)  # an honest one before
         assert b"200 OK" in s.recv(1 << 16)
         s.close()
-        with socket.create_connection(s_address(live), timeout=10) as bad:
-            with contextlib.suppress(ConnectionError):
-                bad.sendall(head)
-                said = bad.recv(1 << 16)
-                assert b" 400 " in said or said == b"" or b" 403 " in said
+        with socket.create_connection(s_address(live), timeout=10) as bad, contextlib.suppress(ConnectionError):
+            bad.sendall(head)
+            said = bad.recv(1 << 16)
+            assert b" 400 " in said or said == b"" or b" 403 " in said
         assert post(live, ASK)[0] == 200
 
 
@@ -275,18 +274,16 @@ def s_address(live):
 
 
 def test_connections_that_never_ask_and_bodies_that_never_come_are_closed(folder):
-    with serving(slow_engine(), folder, idle=0.5) as live:
-        with socket.create_connection(s_address(live), timeout=10) as silent, \
-                socket.create_connection(s_address(live), timeout=10) as half, \
-                socket.create_connection(s_address(live), timeout=10) as late:  # fmt: skip
-            half.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localh")
-            late.sendall(
-                b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-                b"Content-Length: 100\r\n\r\n{"
-            )
-            assert silent.recv(100) == b""
-            assert half.recv(100) == b""
-            assert b" 408 " in late.recv(1 << 16)
+    with serving(slow_engine(), folder, idle=0.5) as live, contextlib.ExitStack() as stack:
+        silent, half, late = (stack.enter_context(socket.create_connection(s_address(live), timeout=10)) for _ in "123")
+        half.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localh")
+        late.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Content-Length: 100\r\n\r\n{"
+        )
+        assert silent.recv(100) == b""
+        assert half.recv(100) == b""
+        assert b" 408 " in late.recv(1 << 16)
 
 
 def test_only_who_has_the_key_may_ask(folder):
@@ -326,7 +323,7 @@ def test_an_address_that_asks_too_often_is_told_when_to_come_back(folder):
 
 
 def test_too_many_connections_are_refused(folder):
-    with serving(slow_engine(), folder, connections=5) as live:
+    with serving(slow_engine(), folder, max_connections=5) as live:
         idle = [socket.create_connection(s_address(live)) for _ in range(5)]
         until(lambda: len(live.server._runner.server.connections) == 5)
         assert post(live, ASK)[0] == 503
@@ -378,7 +375,9 @@ def test_a_policy_that_runs_nothing_is_named(folder, monkeypatch):
 
 def in_background(live, body):
     found = {}
-    thread = threading.Thread(target=lambda: found.update(zip(("status", "headers", "body"), post(live, body))))
+    thread = threading.Thread(
+        target=lambda: found.update(zip(("status", "head", "body"), post(live, body), strict=True))
+    )
     thread.start()
     return thread, found
 

@@ -72,7 +72,7 @@ class Profile:
         """Returns the profile as a file has it: what scenarios read, and what it rests on."""
         sure = self.core.intervals
         probes = zip(PROBES, self.readings.seconds, self.core.device.doubt, strict=True)
-        table: dict[str, Any] = _rounded({
+        table: dict[str, Any] = rounded({
             "device": dict(self.device),
             "coefficients": dict(self.coefficients),
             "measured": {
@@ -110,18 +110,31 @@ def profile(machine: Machine, readings: Readings) -> Profile:
         wide = exp(Z80 * core.device.noise)
         peak["bf16"], intervals["peak.bf16"] = half, (half / wide, half * wide)
     bandwidth = copy / cost["far"]
-    watts, source = assumed_power(machine.cores)
-    device = {
-        "id": machine.id, "name": machine.name, "vendor": machine.vendor, "kind": "cpu", "architecture": "cpu",
-        "memory": machine.memory, "bandwidth": bandwidth, "peak": peak, "l2": machine.last, "units": machine.cores,
-        "clock": machine.clock, "power": {"idle": watts[0], "max": watts[1], "source": source},
-        "node": 1, "link": "on-package", "network": "ethernet-10g", "host_link": "on-package",
+    device = device_of(machine, bandwidth, peak) | {
         "measured": "peaks, bandwidth and the kernels of gemm, stream, decode and prefill, by fleetcast measure",
         "source": "fleetcast measure: ten probes in numpy; memory and caches from the operating system",
-    }  # fmt: skip
+    }
     attended = peak.get("bf16", peak["fp32"])  # what attention's share of the peak is counted against
     coefficients = _coefficients(cost, attended, bandwidth, product, core.device.noise)
     return Profile(machine, readings, core, device, intervals, coefficients)
+
+
+def device_of(machine: Machine, bandwidth: float, peak: Mapping[str, float]) -> dict[str, Any]:
+    """Returns a measured processor as the catalogue has devices, but for ``measured`` and ``source``.
+
+    Args:
+        machine: what the operating system says.
+        bandwidth: of all cores together, B/s.
+        peak: FLOP/s of all cores together by format.
+    """
+    watts, source = assumed_power(machine.cores)
+    return {
+        "id": machine.id, "name": machine.name, "vendor": machine.vendor, "kind": "cpu", "architecture": "cpu",
+        "memory": machine.memory, "bandwidth": bandwidth, "peak": dict(peak), "l2": machine.last,
+        "units": machine.cores, "clock": machine.clock,
+        "power": {"idle": watts[0], "max": watts[1], "source": source},
+        "node": 1, "link": "on-package", "network": "ethernet-10g", "host_link": "on-package",
+    }  # fmt: skip
 
 
 def _coefficients(
@@ -154,12 +167,12 @@ def _coefficients(
     }
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Returns ``value`` with its floats at five significant digits: more would claim more than was measured."""
     if isinstance(value, Mapping):
-        return {name: _rounded(inner) for name, inner in value.items()}
+        return {name: rounded(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(inner) for inner in value]
+        return [rounded(inner) for inner in value]
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 

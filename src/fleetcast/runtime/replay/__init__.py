@@ -1,4 +1,4 @@
-"""Replaying traffic against a server that runs: any that streams OpenAI's ``/v1/completions``.
+"""Replaying traffic against a server that runs: any that streams OpenAI's completions, or chats.
 
 `prompts` makes what is sent, `pace` says when, `client` sends it, `stream` reads what comes back, `account` turns that
 into an Outcome. The server is not started, and what it runs is not known: only what it answers is measured.
@@ -17,14 +17,14 @@ import numpy as np
 
 from fleetcast.base.errors import SpecError, Unsupported
 from fleetcast.runtime.replay import account, client, pace
-from fleetcast.runtime.replay.client import Server, address, key_of
+from fleetcast.runtime.replay.client import PROMPTS, Server, address, key_of
 from fleetcast.runtime.replay.prompts import Prompts, text, unlike
 from fleetcast.runtime.replay.stream import Answer
 from fleetcast.scenario.objective import Slo
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.workload.requests import Requests
 
-__all__ = ["Replay", "Server", "address", "key_of", "replay"]
+__all__ = ["PROMPTS", "Replay", "Server", "address", "key_of", "replay"]
 
 WARM = 16
 """Most tokens that a request for warming up asks for."""
@@ -71,6 +71,8 @@ def replay(
         Unsupported: no request was answered, or it is called within an event loop.
     """
     check("warmup", warmup, 1 <= warmup <= MOST_WARM, f"1 to {MOST_WARM}: the first also tries the server")
+    if server.prompts not in PROMPTS:
+        raise SpecError("prompts", "cannot be", value=server.prompts, limit=f"one of {', '.join(PROMPTS)}")
     check("timeout", server.timeout, 0 < server.timeout < float("inf"), "above 0 s")
     requests = sped(requests, speed)
     _refuse_nesting()
@@ -85,7 +87,7 @@ def replay(
     answers = settled(requests, run.answers)
     provenance = {
         "seed": seed, "requests": requests.digest(), "url": run.server.url, "model": run.server.model,
-        "started": run.started, "speed": speed, "warmup": warmup, "prompts": "text" if server.text else "tokens",
+        "started": run.started, "speed": speed, "warmup": warmup, "prompts": server.prompts,
         "interrupted": interrupted, "lag": sum(run.lags) / len(run.lags) if run.lags else 0.0,
     }  # fmt: skip
     found = account.outcome(requests, answers, slo, plan, run.server.url, run.prompts, provenance)
@@ -188,7 +190,7 @@ class _Run:
             self._progress(self._done, len(self.requests))
 
     def _body(self, tokens: np.ndarray[Any, Any], output: int) -> bytes:
-        return self.server.body(text(tokens) if self.server.text else tokens.tolist(), output)
+        return self.server.body(tokens.tolist() if self.server.prompts == "tokens" else text(tokens), output)
 
 
 def _refuse_nesting() -> None:

@@ -19,6 +19,8 @@ from fleetcast.base.errors import FleetcastError, MissingExtra, SpecError, close
 from fleetcast.runtime.replay.stream import Answer, Stream, explained
 
 KEY = "OPENAI_API_KEY"
+PROMPTS = ("tokens", "text", "chat")
+"""How prompts are sent: as token ids, as text, or as the one message of a conversation."""
 SHOWN, READ = 200, 4096
 """Characters of what a server said that are shown, and bytes of a refusal that are read."""
 _CONNECT = 10.0
@@ -34,7 +36,7 @@ class Server:
         model: name that it serves.
         key: sent as a bearer token; never shown.
         timeout: s for a whole answer.
-        text: send prompts as text instead of token ids.
+        prompts: how they are sent: one of `PROMPTS`.
         extra: further fields of every request.
     """
 
@@ -42,12 +44,19 @@ class Server:
     model: str = ""
     key: str = field(default="", repr=False)
     timeout: float = 600.0
-    text: bool = False
+    prompts: str = "tokens"
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def path(self) -> str:
+        """What is appended to the URL."""
+        return "/chat/completions" if self.prompts == "chat" else "/completions"
 
     def body(self, prompt: str | list[int], output: int) -> bytes:
         """Returns the JSON of a request for ``output`` tokens."""
-        wanted = {"model": self.model, "prompt": prompt, "max_tokens": output, "stream": True, "temperature": 0.0}
+        chat = self.prompts == "chat"
+        asked = {"messages": [{"role": "user", "content": prompt}]} if chat else {"prompt": prompt}
+        wanted = {"model": self.model, **asked, "max_tokens": output, "stream": True, "temperature": 0.0}
         return msgspec.json.encode(wanted | {"stream_options": {"include_usage": True}} | self.extra)
 
     def clean(self, said: object) -> str:
@@ -60,7 +69,7 @@ class Server:
 
 
 def address(url: str) -> str:
-    """Returns the URL that ``/completions`` is appended to.
+    """Returns the URL that ``/completions`` or ``/chat/completions`` is appended to.
 
     Raises:
         SpecError: not http or https, no host, or with credentials, a query or a fragment.
@@ -78,7 +87,7 @@ def address(url: str) -> str:
         )  # fmt: skip
     if parts.scheme not in ("http", "https") or not parts.hostname or any(c.isspace() for c in url):
         raise SpecError("url", "is not the address of a server", value=url, limit="http or https", hint=example)
-    path = parts.path.rstrip("/").removesuffix("/completions")
+    path = parts.path.rstrip("/").removesuffix("/completions").removesuffix("/chat")
     return f"{parts.scheme}://{parts.netloc}{path if path.endswith('/v1') else path + '/v1'}"
 
 
@@ -147,7 +156,7 @@ async def ask(http: Any, server: Server, body: bytes, answer: Answer, clock: Cal
 
 
 async def _read(http: Any, server: Server, body: bytes, answer: Answer, clock: Callable[[], float]) -> None:
-    async with http.stream("POST", f"{server.url}/completions", content=body) as response:
+    async with http.stream("POST", server.url + server.path, content=body) as response:
         if response.status_code != 200:
             answer.fail(f"HTTP {response.status_code}", explained(await _beginning(response)))
             return
@@ -222,14 +231,20 @@ def refusal(answer: Answer, server: Server) -> FleetcastError:
         where, value = "model", server.model
         problem, hint = f"is not served at {server.url}{came}", f"Name one that {server.url}/models lists: --model NAME"
     elif status == "HTTP 404":
-        problem, hint = f"has no /completions{came}", "Check the path: an OpenAI-compatible server has /v1/completions"
+        problem, hint = (
+            f"has no {server.path}{came}",
+            f"Check the path: an OpenAI-compatible server has /v1{server.path}",
+        )
+        hint += "; one that has chats only takes --prompts chat" if server.prompts != "chat" else ""
     elif status in ("HTTP 400", "HTTP 422"):
         problem = f"does not take such requests, {status}{came}"
-        hint = "Where it takes no token ids: --prompts text" if not server.text else "See the server's message"
+        hint = (
+            "Where it takes no token ids: --prompts text" if server.prompts == "tokens" else "See the server's message"
+        )
     elif status == "not streaming":
         problem, hint = f"does not stream, it answered {said}", "Times of tokens need a server that knows stream = true"
     elif status == "malformed":
-        problem, hint = f"streams what is no completion{came}", "Is it OpenAI-compatible at /v1/completions?"
+        problem, hint = f"streams what is no completion{came}", f"Is it OpenAI-compatible at /v1{server.path}?"
     elif status.startswith("HTTP 3"):
         problem, hint = f"sends elsewhere, {status}{came}", "Name the address itself; redirects are not followed"
     return SpecError(where, problem, value=value, limit="an OpenAI-compatible server that streams", hint=hint)

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from fleetcast.base.errors import PolicyError
 from fleetcast.base.record import Record
-from fleetcast.runtime.llm.engine import Engine, Model, Piece, Request
+from fleetcast.runtime.llm.engine import Engine
 from fleetcast.runtime.llm.paging import BLOCK
+from fleetcast.runtime.llm.requests import Model, Piece, Request
 from fleetcast.runtime.replay import MOST_WARM, WARM, Replay, account, check, settled, sped
 from fleetcast.runtime.replay.prompts import Prompts, unlike
 from fleetcast.runtime.replay.stream import Answer
@@ -30,9 +31,8 @@ STEPS = (
     "start_s", "seconds", "model_s", "decodes", "prompts", "prompt_tokens", "emitted", "context", "pairs",
     "prompt_context",
 )  # fmt: skip
-"""Columns of an iteration: when it began, how long it took, how much of that the forward pass; decode steps, prompts,
-tokens of prompts and tokens that came out; cache tokens that decode steps read; pairs of prompt tokens that attended;
-cache tokens that prompts read."""
+"""Columns of an iteration: when it began, how long it took, submissions and deliveries included, and how much of that
+the forward pass; then what it processed, as `cost.iteration.Passes` has it."""
 _NAP = 0.0005
 """s before a due time at which sleeping ends and waiting begins: systems wake late."""
 
@@ -57,13 +57,19 @@ class Watch:
         return getattr(self.model, name)
 
 
-def shape_of(pieces: Sequence[Piece]) -> tuple[int, int, int, int, int, int, int]:
-    """Returns what the time of a pass depends on: `STEPS` from "decodes" on."""
+def shape_of(pieces: Sequence[Piece], steps: int | None = None) -> tuple[int, int, int, int, int, int, int]:
+    """Returns what the time of a pass depends on: `STEPS` from "decodes" on.
+
+    Args:
+        pieces: of the pass.
+        steps: how many of the first are decode steps; None = all of one token, as attention runs them, the odd last
+            token of a prompt among them.
+    """
     decodes = prompts = tokens = emitted = context = pairs = read = 0
-    for p in pieces:
+    for i, p in enumerate(pieces):
         n = len(p.tokens)
         emitted += p.emit
-        if n == 1 and p.start:
+        if (n == 1 and p.start) if steps is None else i < steps:
             decodes, context = decodes + 1, context + p.start + 1
         else:
             prompts, tokens, read = prompts + 1, tokens + n, read + p.start + n
@@ -138,7 +144,8 @@ class _Run:
         self._preempted = engine.preemptions
         self._thought = requests.thought(seed).tolist()
         self._coming = iter(range(min(requests.concurrency, len(requests)), len(requests)))
-        self._due: list[tuple[float, int]] = []
+        self._due: list[tuple[float, int, int]] = []  # when, which request, from which iteration on
+        self._laps: list[tuple[float, float]] = []
 
     def warm(self, count: int) -> None:
         """Runs requests that do not count: the first alone, the others together, as the batch policy admits them."""
@@ -158,19 +165,23 @@ class _Run:
         self._start = engine.clock()
         first = min(q.concurrency, len(q)) if q.concurrency else len(q)
         begin = 0.0 if q.concurrency else float(q.arrival[0])
-        self._due = [(float(t) - begin, i) for i, t in enumerate(q.starts()[:first].tolist())]
+        self._due = [(float(t) - begin, i, 0) for i, t in enumerate(q.starts()[:first].tolist())]
         heapq.heapify(self._due)
         while self._due or engine.load:
-            now = engine.clock() - self._start
-            while self._due and self._due[0][0] <= now:
-                self._submit(*heapq.heappop(self._due))
+            begun = engine.clock()
+            now = begun - self._start
+            while self._due and self._due[0][0] <= now and (not engine.load or self._due[0][2] <= len(self._laps)):
+                due, i, _ = heapq.heappop(self._due)
+                self._submit(due, i)
             if not engine.load:
                 self._wait(self._due[0][0] - now)
             elif engine.step() is None:
                 if not self._due:
-                    text = f"{type(engine.batch).__name__}.compose runs nothing, with {engine.load} requests waiting"
-                    raise PolicyError(text)
+                    kind = type(engine.schedule.batch).__name__
+                    raise PolicyError(f"{kind}.compose runs nothing, with {engine.load} requests waiting")
                 self._wait(self._due[0][0] - now)
+            else:
+                self._laps.append((begun, engine.clock()))
 
     def _wait(self, seconds: float) -> None:
         if seconds > _NAP:
@@ -192,7 +203,9 @@ class _Run:
             if self._progress is not None:
                 self._progress(self._done, len(self.requests))
             if self.requests.concurrency and (after := next(self._coming, None)) is not None:
-                heapq.heappush(self._due, (answer.last + self._thought[after], after))
+                # who answers at once does so while the next iteration runs, as in a simulation
+                held = 0 if self._thought[after] else len(self._laps) + 2
+                heapq.heappush(self._due, (answer.last + self._thought[after], after, held))
 
         request = self.engine.submit(self._ids(self.prompts.tokens(i)), int(self.requests.output[i]), on_token=heard)
 
@@ -202,14 +215,14 @@ class _Run:
     def steps(self) -> list[tuple[float, ...]]:
         """Returns what each iteration was, in `STEPS`; times from the start on."""
         found, at, rows = [], 0, self.watch.rows
-        for it in self.engine.iterations:
+        for begun, ended in self._laps:
             passes = []
-            while at < len(rows) and rows[at][0] < it.time + it.duration:
+            while at < len(rows) and rows[at][0] < ended:
                 passes.append(rows[at])
                 at += 1
             seconds = sum(row[1] for row in passes)
             work = (sum(column) for column in zip(*(row[2:] for row in passes), strict=True))
-            found.append((it.time - self._start, it.duration, seconds, *work))
+            found.append((begun - self._start, ended - begun, seconds, *work))
         return found
 
     def accounted(self, outcome: Any) -> Any:

@@ -114,11 +114,11 @@ class Stream:
         answer.output = answer.output or answer.chunks
 
     def _choice(self, choice: Any, data: str, now: float) -> None:
-        said = choice.get("text") if isinstance(choice, dict) else None
-        if said is not None and not isinstance(said, str):
+        if not isinstance(choice, dict):
             self.answer.fail("malformed", data)
             return
-        if not isinstance(choice, dict):
+        said = choice.get("text") if "delta" not in choice else _spoken(choice["delta"])
+        if said is not None and not isinstance(said, str):
             self.answer.fail("malformed", data)
             return
         ids, over = choice.get("token_ids"), choice.get("finish_reason") is not None
@@ -143,6 +143,16 @@ class Stream:
         details = usage.get("prompt_tokens_details")
         if isinstance(details, dict) and _count(details.get("cached_tokens")) is not None:
             answer.cached = _count(details.get("cached_tokens"))
+
+
+def _spoken(delta: Any) -> Any:
+    """What a chat's event says; None where it holds no token, as the one that only names who speaks."""
+    if not isinstance(delta, dict):
+        return delta
+    said = delta.get("content")
+    if not said:  # models that think say so under another name
+        said = delta.get("reasoning_content") or delta.get("reasoning") or said
+    return None if said == "" and delta.get("role") else said
 
 
 def _count(value: Any) -> int | None:

@@ -3,10 +3,3 @@
 `asks` reads requests, `worker` runs the engine in a thread of its own, `answers` writes what comes out, `app` is the
 life of a request, `guard` and `limits` say who may ask and how much, `server` starts and ends it all.
 """
-
-from __future__ import annotations
-
-from fleetcast.runtime.serve.limits import Limits
-from fleetcast.runtime.serve.server import Server, serve
-
-__all__ = ["Limits", "Server", "serve"]

@@ -69,7 +69,7 @@ class Api:
 
     def app(self) -> Any:
         """Returns the application."""
-        app = web.Application(client_max_size=self._served.limits.body, middlewares=[self._middleware()])
+        app = web.Application(client_max_size=self._served.limits.max_body, middlewares=[self._middleware()])
         app.router.add_post("/v1/completions", self._completions)
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_get("/v1/models", self._models)
@@ -107,8 +107,8 @@ class Api:
             return
         if self.draining:
             raise guard.busy("the server is shutting down")
-        if self._connections() > self._served.limits.connections:
-            raise guard.busy(f"the server has {self._served.limits.connections} connections, as many as it takes")
+        if self._connections() > self._served.limits.max_connections:
+            raise guard.busy(f"the server has {self._served.limits.max_connections} connections, as many as it takes")
         if wait := self._rate.wait(str(request.remote)):
             raise guard.too_often(wait, self._served.limits.rate)
         guard.check_kind(request)
@@ -126,8 +126,8 @@ class Api:
             jobs, box = await self._jobs(ask)
             if self.draining:
                 raise guard.busy("the server is shutting down")
-            if self._worker.waiting + len(jobs) > self._served.limits.waiting:
-                raise guard.busy(f"{self._served.limits.waiting} requests wait, as many as the server takes")
+            if self._worker.waiting + len(jobs) > self._served.limits.max_waiting:
+                raise guard.busy(f"{self._served.limits.max_waiting} requests wait, as many as the server takes")
             self._worker.submit(jobs)
             reason = "cancelled"
             try:
@@ -154,7 +154,7 @@ class Api:
             text = f"the body took longer than {self._served.limits.idle:g} s to come"
             raise ApiError(408, text) from None
         except web.HTTPRequestEntityTooLarge:
-            text = f"the body is larger than {self._served.limits.body} bytes"
+            text = f"the body is larger than {self._served.limits.max_body} bytes"
             raise ApiError(413, text) from None
         ask = read(body, chat=chat)
         self._known(ask.model)

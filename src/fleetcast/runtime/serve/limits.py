@@ -20,9 +20,9 @@ class Limits:
     """What a server takes at most.
 
     Attributes:
-        waiting: requests that wait for the engine; beyond it a request is refused with 503.
-        connections: open at once; beyond it a request is refused with 503.
-        body: bytes of a request's body.
+        max_waiting: requests that wait for the engine; beyond it a request is refused with 503.
+        max_connections: open at once; beyond it a request is refused with 503.
+        max_body: bytes of a request's body.
         rate: requests per s and address, in bursts of as many as come in 2 s; 0 = any. Beyond it: 429.
         idle: s that a connection may be open without a request, and that a body may take to come.
         stall: s that a reader may leave a stream unread; then it is cut off.
@@ -33,9 +33,9 @@ class Limits:
         SpecError: a value out of range.
     """
 
-    waiting: int = 256
-    connections: int = 1024
-    body: int = 4 << 20
+    max_waiting: int = 256
+    max_connections: int = 1024
+    max_body: int = 4 << 20
     rate: float = 0.0
     idle: float = 30.0
     stall: float = 30.0
@@ -44,7 +44,8 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, least, limit in (
-            ("waiting", 1, "a number from 1"), ("connections", 1, "a number from 1"), ("body", 1024, "bytes from 1024"),
+            ("max_waiting", 1, "a number from 1"), ("max_connections", 1, "a number from 1"),
+            ("max_body", 1024, "bytes from 1024"),
             ("buffer", 16, "tokens from 16"), ("rate", 0, "requests per s, 0 = any"), ("drain", 0, "s from 0"),
             ("idle", 0.1, "s from 0.1"), ("stall", 0.1, "s from 0.1"),
         ):  # fmt: skip

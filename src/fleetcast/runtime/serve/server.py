@@ -46,20 +46,14 @@ class Server:
         limits: what it takes.
 
     Raises:
-        SpecError: it would be open to others without a key, or the name is empty.
+        SpecError: as `check`.
     """
 
     def __init__(
         self, engine: Engine, text: Text, model: str, *, host: str = "127.0.0.1", port: int = 8000, key: str = "",
         limits: Limits | None = None,
     ) -> None:  # fmt: skip
-        if not is_loopback(host) and not key:
-            raise SpecError(
-                "host", "would let anyone in who reaches it", value=host, limit="a key, or loopback: 127.0.0.1",
-                hint="Put a key into an environment variable and name it: --key-env NAME",
-            )  # fmt: skip
-        if not 0 <= port < 1 << 16:
-            raise SpecError("port", "is out of range", value=port, limit="0 (any free one) to 65535")
+        self.check(host, port, key)
         self._engine, self._host, self._port = engine, host, port
         self._served = Served(model, text, key, is_loopback(host), limits or Limits())
         self._runner: Any = None
@@ -67,6 +61,21 @@ class Server:
         self._worker: Worker
         self._api: Api
         self.url = ""
+
+    @staticmethod
+    def check(host: str, port: int, key: str) -> None:
+        """Refuses an address before any long work.
+
+        Raises:
+            SpecError: it would be open to others without a key, or the port is out of range.
+        """
+        if not is_loopback(host) and not key:
+            raise SpecError(
+                "host", "would let anyone in who reaches it", value=host, limit="a key, or loopback: 127.0.0.1",
+                hint="Put a key into an environment variable and name it: --key-env NAME",
+            )  # fmt: skip
+        if not 0 <= port < 1 << 16:
+            raise SpecError("port", "is out of range", value=port, limit="0 (any free one) to 65535")
 
     async def start(self) -> str:
         """Listens; returns the URL of the API.

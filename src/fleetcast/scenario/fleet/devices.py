@@ -5,6 +5,8 @@ from __future__ import annotations
 import bisect
 from typing import Any, Literal
 
+import msgspec
+
 from fleetcast.base.errors import Unsupported
 from fleetcast.base.spec import Spec
 from fleetcast.base.units import (
@@ -77,11 +79,13 @@ class Fitted(Spec):
         source: what measured them.
         spread: standard deviation of log(time) by kernel family.
         tables: coefficients by family and number format.
+        host: constants of an engine's host on this device, by engine, as `cost.engine.Host` names them.
     """
 
     source: str
     spread: dict[str, float]
     tables: dict[str, dict[str, dict[str, Any]]]
+    host: dict[str, dict[str, float]] = msgspec.field(default_factory=dict)
 
 
 class Device(Spec):

@@ -96,6 +96,6 @@ def _read(file: Path, shown: str, path: str) -> list[Score]:
 
 
 def score_of(scores: Sequence[Score], names: Sequence[str], dtype: str) -> Score | None:
-    """Returns the score of a model (by any of its names) in a dtype: its own, else one for whatever dtype, else None."""
+    """Returns the score of a model (by any of its names) in a dtype: its own, else that for any dtype, else None."""
     mine = [row for row in scores if row.model in names]
     return next((r for r in mine if r.dtype == dtype), None) or next((r for r in mine if r.dtype is None), None)

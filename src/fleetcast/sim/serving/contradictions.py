@@ -53,16 +53,13 @@ def check_exits(scenario: Scenario, model: Model) -> None:
             )  # fmt: skip
         return
     goals = [goal for goal, _, _ in scenario.objective.goals()]
-    wanted = (
-        ("slo.quality", scenario.slo.quality),
-        ("objective.maximize", "quality" if "quality" in goals else None),
-    )  # fmt: skip
-    for path, value in wanted if scenario.workload.quality is None else ():
-        if value is not None:
-            raise SpecError(
-                path, "needs to know how good answers are", value=value,
-                hint='Add workload.quality, e.g. a file of fleetcast measure quality, or workload.exits',
-            )  # fmt: skip
+    if scenario.workload.quality is None and (scenario.slo.quality is not None or "quality" in goals):
+        limited = scenario.slo.quality is not None
+        raise SpecError(
+            "slo.quality" if limited else "objective.maximize", "needs to know how good answers are",
+            value=scenario.slo.quality if limited else "quality",
+            hint="Add workload.quality, e.g. a file of fleetcast measure quality, or workload.exits",
+        )  # fmt: skip
     for path, value in (
         ("objective.minimize", "bytes" if "bytes" in goals else None),
         ("workload.confidence", scenario.workload.confidence),

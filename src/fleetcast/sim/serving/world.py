@@ -245,8 +245,9 @@ def _outcome(
             f"{share:.1%} of the optimum: prompt and output tokens per second over FLOP/s of the devices' products / "
             f"(2 x active parameters), {servers[0].cost.work['optimal']:,.0f} a second per {servers[0].group.device.id}"
         )
-    if (share := right_answers([s.quality for s in servers], done.began, done.where)) is not None:
-        metrics |= {"quality": share, "error": 1.0 - share}
+    right = right_answers([s.quality for s in servers], done.began, done.where)
+    if right is not None:
+        metrics |= {"quality": right, "error": 1.0 - right}
     notes += _unique(
         f"{s.model.id} in {s.pool.dtype}: {s.quality.said() if s.quality is not None else 'quality was not measured'}"
         for s in servers if state.scores

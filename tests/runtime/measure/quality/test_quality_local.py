@@ -154,7 +154,7 @@ def test_a_tokenizer_is_read_and_its_lack_is_named(folder, tmp_path):
         words_of(tmp_path, 32_000)
     tokenizers = pytest.importorskip("tokenizers", reason="tokenizers is not installed")
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(SpecError, match="is no tokenizer"):
+    with pytest.raises(SpecError, match="is not a tokenizer"):
         words_of(tmp_path, 32_000)
     made = tokenizers.Tokenizer(tokenizers.models.WordLevel({"[x]": 0, "a": 1}, unk_token="[x]"))
     made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()

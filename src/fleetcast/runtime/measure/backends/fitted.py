@@ -18,6 +18,8 @@ from fleetcast.base.spec import dump_toml
 from fleetcast.runtime.measure.backends import Cell, Comparison
 from fleetcast.runtime.measure.backends.shapes import Shape
 from fleetcast.runtime.measure.machine import Machine
+from fleetcast.runtime.measure.operators import elementwise, ready
+from fleetcast.runtime.measure.timing import fastest
 
 COSTS = ("call", "product", "attention", "byte")
 """s per layer, per operation of products, per operation of attention, per byte of weights."""
@@ -100,6 +102,12 @@ def profile(found: Comparison, backend: str, machine: Machine, bandwidth: float)
         },
         "measured": {"backend": backend, "threads": found.threads, "load": list(found.load), "costs": costs},
     }  # fmt: skip
+
+
+def stream() -> float:
+    """Returns the bytes per second that a copy of 64 MB reads and writes, on one core."""
+    copy = elementwise("copy", 16_000_000)
+    return copy.bytes() / float(fastest([ready(copy)], 5)[0])
 
 
 def profile_toml(table: Mapping[str, Any]) -> str:

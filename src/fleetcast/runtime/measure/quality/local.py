@@ -10,14 +10,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fleetcast.base.errors import MissingExtra, SpecError
-from fleetcast.runtime.llm.engine import Model, Piece
+from fleetcast.base.errors import SpecError
 from fleetcast.runtime.llm.paging import blocks_of
+from fleetcast.runtime.llm.requests import Model, Piece
 from fleetcast.runtime.measure.quality.orders import Ask
 from fleetcast.runtime.measure.quality.score import Scored
 
@@ -43,41 +43,18 @@ class Bytes:
         return list(text.encode())
 
 
-class Tokenizer:
-    """A folder's ``tokenizer.json``.
-
-    Raises:
-        SpecError: absent or damaged.
-        MissingExtra: tokenizers is not installed.
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        try:
-            import tokenizers
-        except ImportError:
-            raise MissingExtra("tokenizers", "torch") from None
-        path = Path(folder) / "tokenizer.json"
-        if not path.is_file():
-            raise SpecError(str(path), "is not there", hint="Take it from the repository of config.json")
-        try:
-            self._tokenizer: Any = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises nothing narrower
-            raise SpecError(str(path), f"is no tokenizer: {error}", hint="Fetch it again") from None
-
-    def encode(self, text: str) -> list[int]:
-        """Returns the ids, special ones as the file says."""
-        return list(self._tokenizer.encode(text).ids)
-
-
 def words_of(folder: str | Path, vocab: int) -> Words:
     """Returns how a folder's model reads text: its tokenizer.json, or bytes where there is none and bytes will do.
 
     Raises:
-        SpecError: no tokenizer, and a vocabulary that is not one of bytes (256, and up to 64 special ids).
+        SpecError: a damaged tokenizer, or none and a vocabulary that is not one of bytes: 256, and up to 64 special ids.
+        MissingExtra: tokenizers is not installed.
     """
     if not (Path(folder) / "tokenizer.json").is_file() and 256 <= vocab <= 320:
         return Bytes()
-    return Tokenizer(folder)
+    from fleetcast.runtime.llm.text import open_text
+
+    return open_text(folder, vocab)
 
 
 @dataclass(frozen=True, slots=True)
