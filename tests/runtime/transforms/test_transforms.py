@@ -138,6 +138,19 @@ def test_packed_integers_lie_as_compressed_tensors_has_them():
     assert ((expected - weight).abs().reshape(3, 2, 16) <= scale[:3].float()[..., None] * 4).all()
 
 
+@pytest.mark.parametrize("transform", [Quantise(group=16), Quantise(bits=8, group=0), Narrow(heads=0.5)], ids=said)
+def test_transformers_opens_what_was_made_and_says_the_same(transform, source, text, tmp_path):
+    pytest.importorskip("compressed_tensors", reason="compressed-tensors is not installed")
+    models = pytest.importorskip("transformers", reason="transformers is not installed")
+    made = transform.apply(source, text[0][:20_000])
+    write(tmp_path, made)
+    plain = {key: value for key, value in made.config.items() if key != STORAGE}
+    tokens = torch.tensor([text[1][:40].tolist()])
+    theirs = models.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    with torch.inference_mode():
+        assert (theirs(tokens).logits - forward(read_shape(plain), made.weights(), tokens)).abs().max() < 1e-4
+
+
 def test_no_scale_of_the_search_leaves_more_error_than_the_largest_weight_does(source):
     def error(made):
         weights = made.weights()

@@ -28,7 +28,7 @@ TECHNIQUES: Final[Mapping[str, Mapping[str, Any]]] = {
     "narrow": {"kind": "narrow"},
     "distil": {"kind": "distil"},
 }
-"""What the deployability advisor names (`fleetcast.search.advice.techniques`), as a transform."""
+"""Short names: those of the deployability advisor (`fleetcast.search.advice.techniques`), and `narrow`."""
 HELD: Final = 0.1
 """Share of the text, at its end, that is kept from the transforms to score them on."""
 WINDOWS: Final = 100
