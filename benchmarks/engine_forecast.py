@@ -1,8 +1,8 @@
 """How far iterations forecast from `fleetcast measure` alone are off the engine's own, on models that it never ran.
 
 The profile is measured first. Then the engine runs models of other widths, heads, layers and vocabularies, and every
-iteration is forecast by `cost.step` from the profile, as a simulation would: by sequences that decode, their context, and
-the piece of a prompt beside them. The null is the larger of two roofs, with the profile's own peak and bandwidth.
+iteration is forecast by `cost.step` from the profile, as a simulation would: by sequences that decode, their context,
+and the piece of a prompt beside them. The null is the larger of two roofs, with the profile's own peak and bandwidth.
 
 With one thread, times are of the process: other work on the machine is no part of them.
 """
@@ -47,8 +47,8 @@ MODELS: Mapping[str, Mapping[str, Any]] = {
 }
 """Models that no profile was measured on; synthetic, random weights."""
 LOADS: Sequence[Load] = (
-    *SHORT, Load(3, 100), Load(6, 300), Load(12, 200), Load(1, 900), Load(0, 0, 40), Load(0, 0, 180), Load(0, 0, 100, 300),
-    Load(5, 150, 100),
+    *SHORT, Load(3, 100), Load(6, 300), Load(12, 200), Load(1, 900), Load(0, 0, 40), Load(0, 0, 180),
+    Load(0, 0, 100, 300), Load(5, 150, 100),
 )  # fmt: skip
 FORMATS = ("fp32", "bf16")
 CLAIM = "median error of iterations of the engine forecast from fleetcast measure, models held out"

@@ -21,7 +21,7 @@ def measured(monkeypatch):
     seconds = (units(PROBES, Caches(1e6, 16e6)) @ list(UNITS.values())).tolist()
     asked = []
 
-    def measure(device="cpu", *, progress=None):
+    def measure(device="cpu", *, quick=None, threads=None, progress=None):
         asked.append(device)
         return profile(machine, Readings(tuple(seconds), {"product": 2.0, "copy": 1.5}, 0.0, 2.0))
 

@@ -127,7 +127,8 @@ def read_run(folder: Path, device: Path | None = None, engine: str = "") -> tupl
     done = Passes(*steps[:, first:].T)
     kernels = by_format(server.cost, done, kernel_seconds(server.cost, done))
     seconds = steps[:, STEPS.index("seconds")]
-    ran = Ran(folder.name, kernels, done.decodes + done.prompts, done.tokens, seconds)
+    setting_of = f"{state.requests.digest()} {scenario.plan.table()}"
+    ran = Ran(str(folder), kernels, done.decodes + done.prompts, done.tokens, seconds, setting_of)
     return ran, server.engine, server.group.device
 
 
@@ -203,9 +204,7 @@ def calibrated_view(found: Calibrated) -> RenderableType:
         ends = f"{_shown(low, unit)} to {_shown(high, unit)}" if np.isfinite(high) else "one run: unknown"
         told = "at its limit" if not unit and not FACTORS[0] * 1.001 < value < FACTORS[1] * 0.999 else ""
         rows.append((meaning(name), _shown(value, unit), ends, told))
-    errors = [
-        (name, *(f"{x:+.1%}" if np.isfinite(x) else "" for x in row)) for name, row in found.found.errors.items()
-    ]
+    errors = [(name, *(f"{x:+.1%}" if np.isfinite(x) else "" for x in row)) for name, row in found.found.errors.items()]
     return Group(
         Text(f"{found.engine} on {found.device.id}: {len(errors)} runs; factors are of the profile's seconds"), Text(),
         rows_table(("Constant", "Value", "80 % interval", ""), rows, right=(1, 2)), Text(),

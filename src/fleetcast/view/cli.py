@@ -1,4 +1,4 @@
-"""The command line: a function here, or in `measuring`, `served` and `transforming`, is a command.
+"""The command line: plan, simulate, run, compare, calibrate, advise, check, capacity, measure, export and the rest.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 ok, 1 infeasible, 2 bad input.
 """
@@ -61,7 +61,9 @@ def app() -> App:
         name="fleetcast", version=release, version_flags=["--version"], suppress_keyboard_interrupt=False,
         help="Forecast, plan and run AI workloads on any fleet, from phones to GPU clusters.",
     )  # fmt: skip
-    for command in (plan, simulate, run, compare, calibrate, advise, check, capacity, export, catalog, examples, schema):
+    for command in (
+        plan, simulate, run, compare, calibrate, advise, check, capacity, export, catalog, examples, schema,
+    ):  # fmt: skip
         made.command(command)
     made.command(measuring.app())
     made.command(transforming.command, name="transform")

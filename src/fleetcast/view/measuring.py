@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from fleetcast.base.errors import SpecError
 from fleetcast.view import terminal, verbs
 from fleetcast.view.terminal import DEFAULTS, Common
+
+if TYPE_CHECKING:
+    from fleetcast.runtime.measure import EngineProfile, Profile
 
 
 def app() -> App:
@@ -24,28 +27,46 @@ def app() -> App:
     return made
 
 
-def device(device: str = "cpu", /, *, common: Common = DEFAULTS) -> int:
-    """Measure this machine: ten probes give a device profile, which --out writes and scenarios name.
+def device(
+    device: str = "cpu", /, *, quick: Annotated[bool, Parameter(negative=())] = False, threads: int | None = None,
+    common: Common = DEFAULTS,
+) -> int:  # fmt: skip
+    """Measure this machine: a device profile, which --out writes and scenarios name.
 
     Parameters
     ----------
     device:
         What to measure: "cpu".
+    quick:
+        Ten probes in numpy, some seconds; otherwise, where torch is installed, how Fleetcast's own engine runs here:
+        roofs, products, iterations, a minute or two.
+    threads:
+        That the engine's products use; default all cores.
     """
     from fleetcast.base.files import check_writable, write_atomic
 
     if common.out is not None:
         check_writable(common.out)
     with terminal.progress("measuring", common) as step:
-        profile = verbs.measure(device, progress=step)
+        profile = verbs.measure(device, quick=quick or None, threads=threads, progress=step)
     written = [write_atomic(common.out, profile.toml())] if common.out is not None else []
     if common.json:
         terminal.print_json(profile.table())
         return 0
     console = terminal.screen()
-    console.print(terminal.tables().profile_view(profile, common.out))
+    console.print(_view(profile, common.out))
     terminal.say_written(console, written)
     return 0
+
+
+def _view(profile: Profile | EngineProfile, kept: Path | None) -> Any:
+    from fleetcast.runtime.measure import EngineProfile
+
+    if isinstance(profile, EngineProfile):
+        from fleetcast.view.roofs import engine_view
+
+        return engine_view(profile, kept)
+    return terminal.tables().profile_view(profile, kept)
 
 
 def model(

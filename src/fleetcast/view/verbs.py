@@ -16,7 +16,7 @@ from fleetcast.scenario import load as files
 from fleetcast.scenario.load import Scenario
 
 if TYPE_CHECKING:
-    from fleetcast.runtime.measure import Profile
+    from fleetcast.runtime.measure import EngineProfile, Profile
     from fleetcast.runtime.replay import Replay
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.scenario.plan import Plan
@@ -183,21 +183,27 @@ def devices_needed(
     return capacity.devices_needed(scenario, wanted or dict.fromkeys(g.device.id for g in groups), most=most)
 
 
-def measure(device: str = "cpu", *, progress: Progress | None = None) -> Profile:
+def measure(
+    device: str = "cpu", *, quick: bool | None = None, threads: int | None = None, progress: Progress | None = None
+) -> Profile | EngineProfile:  # fmt: skip
     """Returns the profile of a device of this machine: its peaks, bandwidth, kernels, and how sure they are.
 
     ``profile.toml()`` is the text of a file that scenarios name: ``devices = "1x ./profile.toml"``.
 
     Args:
         device: "cpu".
+        quick: ten probes, some seconds; otherwise Fleetcast's own engine, a minute or two. None = the engine where
+            torch is installed.
+        threads: that the engine's products use; None = all cores.
         progress: called with (rounds done, rounds).
 
     Raises:
-        Unsupported: another device.
+        SpecError: more threads than cores.
+        Unsupported: another device, or torch is not installed.
     """
     from fleetcast.runtime.measure import measure as run
 
-    return run(device, progress=progress)
+    return run(device, quick=quick, threads=threads, progress=progress)
 
 
 def run(source: Source, url: str = "", **settings: Any) -> Outcome:

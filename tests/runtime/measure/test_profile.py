@@ -201,7 +201,7 @@ def test_the_worker_says_how_far_it_is_and_what_it_read(monkeypatch, capsys):
 def test_a_worker_that_dies_is_an_error(monkeypatch):
     monkeypatch.setattr(measure, "WORKER", ("-c", "raise SystemExit(3)"))
     with pytest.raises(Unsupported, match="status 3"):
-        measure.measure()
+        measure.measure(quick=True)
 
 
 def test_readings_pass_from_the_worker_to_the_profile(monkeypatch):
@@ -209,7 +209,7 @@ def test_readings_pass_from_the_worker_to_the_profile(monkeypatch):
     lines = [{"done": 1, "total": 2}, {"done": 2, "total": 2}, said]
     monkeypatch.setattr(measure, "WORKER", ("-c", f"print({chr(10).join(map(json.dumps, lines))!r})"))
     steps = []
-    found = measure.measure(progress=lambda done, total: steps.append((done, total)))
+    found = measure.measure(quick=True, progress=lambda done, total: steps.append((done, total)))
     assert steps == [(1, 2), (2, 2)]
     assert found.readings.seconds == readings(TYPICAL).seconds
     assert catalog.device("h100-sxm").fitted is None

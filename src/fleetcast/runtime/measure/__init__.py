@@ -1,10 +1,10 @@
 """Measuring the machine at hand: a device profile that scenarios can name.
 
 Where torch is installed, the engine's own products and iterations are timed: `roofs` and `passes` time them in the
-process of `engine_worker`, `fitting` tells apart what they consist of, `engine_profile` writes it down. Without torch, or
-in a hurry, ten probes in numpy give a profile: `operators` says what an operator consists of, `timing` times it, `probes`
-turns ten times into the seconds of each unit, `profile` turns these into a device. `collectives` times processes that
-talk to each other.
+process of `engine_worker`, `fitting` tells apart what they consist of, `engine_profile` writes it down. Without torch,
+or in a hurry, ten probes in numpy give a profile: `operators` says what an operator consists of, `timing` times it,
+`probes` turns ten times into the seconds of each unit, `profile` turns these into a device. `collectives` times
+processes that talk to each other.
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def measure(
     machine = this_machine()
     torch = find_spec("torch") is not None
     if quick is False and not torch:
-        raise Unsupported("the engine cannot be timed: torch is not installed", "Install fleetcast[torch], or use --quick")
+        raise Unsupported(
+            "the engine cannot be timed: torch is not installed", "Install fleetcast[torch], or use --quick"
+        )
     if threads is not None and not 1 <= threads <= machine.cores:
         raise SpecError("threads", "cannot be", value=threads, limit=f"from 1 to {machine.cores}, this machine's cores")
     before = waiting(machine.cores)

@@ -20,8 +20,8 @@ from fleetcast.cost.step import SAMPLING_LAUNCH
 from fleetcast.runtime.measure.fitting import KNOTS, Case, Sizes, features, fit, hats, held_out
 from fleetcast.runtime.measure.machine import Machine
 from fleetcast.runtime.measure.passes import Timed
-from fleetcast.runtime.measure.profile import device_of, rounded
 from fleetcast.runtime.measure.products import Products, gemm_coefficients
+from fleetcast.runtime.measure.profile import device_of, rounded
 
 Array = NDArray[np.float64]
 ENGINE = "fleetcast"
@@ -41,7 +41,7 @@ class EngineProfile:
         device: figures as the catalogue has them, SI.
         coefficients: what `cost.roofline` and `cost.engine` read for the device.
         roofs: rows for people: streams and products, with the least and the median reading.
-        errors: by format: median and 90th percentile of the error of iterations of models that were held out of the fit.
+        errors: by format: median and 90th percentile of the error of iterations, their models held out of the fit.
         noise: by format: by how much a median reading of a product exceeds the least, as a share.
     """
 
@@ -162,7 +162,7 @@ def sizes_of(config: Mapping[str, Any]) -> Sizes:
 
 
 def products_time(size: Sizes, timed: Sequence[Timed], dtype: str, chip: Chip, c: Gemm) -> tuple[Array, Array]:
-    """Returns (n, knots) s of all matrix products of the iterations, by the knots of `fitting`, and (n,) s of launches."""
+    """Returns (n, knots) s of all products of the iterations, by the knots of `fitting`, and (n,) s of launches."""
     tokens = np.array([t.decodes + t.piece for t in timed], dtype=np.float64)
     emits = np.array([t.emits for t in timed], dtype=np.float64)
     wide, kv = size.heads * size.head_dim, size.kv_heads * size.head_dim
@@ -185,6 +185,7 @@ def corrected(row: Mapping[str, Any], found: Mapping[str, float]) -> dict[str, A
 
 def kernels(found: Mapping[str, float], chip: Chip) -> dict[str, dict[str, Any]]:
     """Returns a format's kernels beside products as shares of the machine's roofs, families by name."""
+
     def share(seconds: float, roof: float) -> float:
         return 1.0 / (max(seconds, _TINY) * roof)
 

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from fleetcast.base.errors import MissingExtra
-from fleetcast.runtime.llm.engine import Engine
+from fleetcast.runtime.llm import Engine, open_engine
 from fleetcast.runtime.llm.linear import Linear, joined
-from fleetcast.runtime.llm.model import Transformer
-from fleetcast.runtime.llm.shape import read_shape
 from fleetcast.runtime.measure.machine import this_machine
-from fleetcast.runtime.llm.weights import fake_weights
 from fleetcast.runtime.measure.passes import LOADS, MODELS, Budget, Clock, Load, blocks_for, time_iterations
 from fleetcast.runtime.measure.products import KEPT, ROWS, SHAPES
 from fleetcast.runtime.measure.roofs import time_cache, time_products, time_streams
@@ -75,7 +74,12 @@ def main(threads: int) -> int:
             "cold": found.cold.tolist(), "warm": found.warm.tolist(), "noise": found.noise,
         }  # fmt: skip
     cases = [
-        {"model": model, "dtype": dtype, "config": dict(config), "timed": timed(config, dtype, LOADS[model], clock, step)}
+        {
+            "model": model,
+            "dtype": dtype,
+            "config": dict(config),
+            "timed": timed(config, dtype, LOADS[model], clock, step),
+        }
         for dtype in ACTIVATIONS
         for model, config in MODELS.items()
     ]
@@ -108,8 +112,10 @@ def engine_of(config: Mapping[str, Any], dtype: str, blocks: int, batch: Budget,
         batch: its batch policy.
         seed: of the weights.
     """
-    shape = read_shape(config)
-    return Engine(Transformer(shape, fake_weights(shape, dtype, seed), blocks), blocks=blocks, batch=batch)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.json"
+        path.write_text(json.dumps(config), encoding="utf-8")
+        return open_engine(path, blocks=blocks, dtype=dtype, device="cpu", fake=True, seed=seed, batch=batch)
 
 
 def timed(

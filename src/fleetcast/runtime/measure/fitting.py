@@ -10,8 +10,9 @@ An iteration takes
     + products                                      forecast from their own measurement, times g(rows)
 
 ``g`` is near 1: what an engine's products take in place, over what they took alone. It is linear in log(rows) between
-``KNOTS`` and held to 1 by as much as a reading with an error of ``TRUST`` would. All coefficients are at least 0 and found together, by least squares on relative errors (Lawson and Hanson, "Solving
-Least Squares Problems", 1974, chapter 23). Formats share the host's constants; all else is each format's own.
+``KNOTS``, and held to 1 by as much as a reading with an error of ``TRUST`` would hold it. All coefficients are at
+least 0 and found together, by least squares on relative errors (Lawson and Hanson, "Solving Least Squares Problems",
+1974, chapter 23). Formats share the host's constants; all else is each format's own.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Iterations of the engine on small random models: what beside products takes time, and how much.
 
-Everything is timed through `Engine.step`, so that what is measured is what runs: scheduling, the forward pass, sampling.
+Everything is timed through `Engine.step`, so that what is measured is what runs: scheduling, forward pass, sampling.
 The models differ in what costs are told apart by (heads, layers, vocabulary), and the iterations in sequences, context
 and pieces of prompts. `fitting` turns the times into coefficients.
 """
@@ -67,7 +67,8 @@ SHORT: Sequence[Load] = (
 )  # fmt: skip
 """Iterations that are timed on every model."""
 LONG: Sequence[Load] = (
-    Load(1, 640), Load(4, 640), Load(8, 384), Load(16, 192), Load(0, 0, 512), Load(0, 0, 128, 512), Load(0, 0, 256, 256),
+    Load(1, 640), Load(4, 640), Load(8, 384), Load(16, 192),
+    Load(0, 0, 512), Load(0, 0, 128, 512), Load(0, 0, 256, 256),
 )  # fmt: skip
 """Those that are timed on models that attend much beside what they multiply."""
 LOADS: Mapping[str, Sequence[Load]] = {
@@ -111,8 +112,8 @@ class Budget:
 
 
 def time_iterations(
-    engine: Engine, budget: Budget, loads: Sequence[Load], *, repeats: int = 3, steps: int = 5, clock: Clock = time.perf_counter,
-    progress: Callable[[], None] | None = None,
+    engine: Engine, budget: Budget, loads: Sequence[Load], *, repeats: int = 3, steps: int = 5,
+    clock: Clock = time.perf_counter, progress: Callable[[], None] | None = None,
 ) -> list[Timed]:  # fmt: skip
     """Returns the least time of each iteration in ``loads``.
 

@@ -84,7 +84,7 @@ def time_products(
     with torch.inference_mode():
         rings = [ring(shape, 2.0 * cache) for shape in shapes]
         small = ring(kept, cache / 4.0)
-        for turn in range(-1, repeats):  # the round before the first sets things up, and the last overwrites what it wrote
+        for turn in range(-1, repeats):  # one round more, which sets things up and is overwritten by the last
             for j, m in enumerate(rows):
                 turns = 4 if m < 64 else 1
                 for i, (shape, each) in enumerate(zip(shapes, rings, strict=True)):

@@ -1,0 +1,58 @@
+"""What `fleetcast measure` shows of a machine and the engine on it: roofs, products by rows, the engine's own time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from fleetcast.base.show import show
+from fleetcast.view.tables import rows_table
+
+if TYPE_CHECKING:
+    from fleetcast.runtime.measure import EngineProfile
+
+_SHOWN = ("1", "2", "4", "8", "16", "32", "64", "128", "256", "512")
+
+
+def engine_view(profile: EngineProfile, kept: Path | None) -> RenderableType:
+    """Returns the roofs, products by rows, how far forecasts of models held out were off, and what to do next."""
+    roofs, threads = profile.roofs, profile.threads
+    streams = [
+        (f"{name}, {count} thread{'s' * (count != '1')}", show(best, "B/s"), show(middle, "B/s"))
+        for count, found in roofs["streams"].items()
+        for name, (best, middle) in found.items()
+    ]
+    formats = list(roofs["products"])
+    products = [
+        (rows, *(show(roofs["products"][name][rows], "FLOP/s") for name in formats))
+        for rows in _SHOWN if rows in roofs["products"][formats[0]]
+    ]  # fmt: skip
+    used = f"{threads} thread{'s' * (threads > 1)}"
+    off = [
+        (name, f"{profile.noise[name]:.1%}", *(f"{e:.1%}" for e in profile.errors.get(name, ())))
+        for name in formats
+    ]  # fmt: skip
+    off = [(*row, "", "")[:4] for row in off]
+    host = next(iter(profile.coefficients["host"].values()))
+    spent = ", ".join(f"{show(value, 's')} per {_UNIT[name]}" for name, value in host.items())
+    blocks: list[RenderableType] = [
+        Text(f"{profile.machine.id}: {profile.machine.name}", style="bold"), Text(),
+        rows_table(("Memory", "Best", "Median"), streams, right=(1, 2)), Text(),
+        rows_table((f"Products of rows, {used}", *formats), products, right=range(1, len(formats) + 1)),
+        Text("weights from memory; the fastest shape", style="dim"), Text(),
+        rows_table(("Iterations of models held out", "Readings vary", "Off by", "90 %"), off, right=(1, 2, 3)),
+        Text(f"the engine itself: {spent}", style="dim"), Text(),
+    ]  # fmt: skip
+    if profile.busy:
+        load = f"load {profile.load:.1f} per core"
+        blocks.append(Text(f"other work ran ({load}): measure an idle machine", style="bold yellow"))
+    blocks.append(Text(profile.device["power"]["source"].replace("not measured", "power is not measured"), style="dim"))
+    if kept is None:
+        blocks.append(Text('keep it with --out profile.toml, then write devices = "1x ./profile.toml"', style="dim"))
+    return Group(*blocks)
+
+
+_UNIT = {"step": "iteration", "seq": "sequence", "token": "token"}
