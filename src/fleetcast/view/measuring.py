@@ -19,11 +19,12 @@ def app() -> App:
     """Returns the command with those below it."""
     made = App(
         name="measure",
-        help="Measure this machine, one model under several backends, or the quality of a model's answers.",
+        help="Measure this machine, one model under several backends, a model's answers, or a whole application.",
     )
     made.default(device)
     made.command(model)
     made.command(quality)
+    made.command(application, name="app")
     return made
 
 
@@ -235,5 +236,60 @@ def quality(
         return 0
     console = terminal.screen()
     console.print(quality_view(table, common.out))
+    terminal.say_written(console, written)
+    return 0
+
+
+def application(
+    *,
+    tiers: Annotated[bool, Parameter(negative=())] = False,
+    quick: Annotated[bool, Parameter(negative=())] = False,
+    logs: int = 40,
+    signals: Annotated[bool, Parameter(negative=())] = False,
+    models: Path | None = None,
+    common: Common = DEFAULTS,
+) -> int:
+    """Try an application: synthetic sensor logs told as contexts by three sizes of model; --out keeps it as JSON.
+
+    Parameters
+    ----------
+    tiers:
+        On three emulated tiers, device, edge and cloud; otherwise on this machine at full speed.
+    quick:
+        Models that are hardly trained, to see whether all runs.
+    logs:
+        To ask in each cell.
+    signals:
+        Hold the CPU by stopping and continuing the process, also where a control group may be made.
+    models:
+        Folder that keeps the trained models; default one in the temporary folder.
+    """
+    from fleetcast.base.files import check_writable, write_atomic
+    from fleetcast.runtime.measure.trial import HERE, TIERS, contexts, small
+    from fleetcast.runtime.measure.trial.confined import GROUPS
+    from fleetcast.search.tiers import trial
+    from fleetcast.view.outputs import to_json
+    from fleetcast.view.trial import trial_view
+
+    if logs < 1:
+        raise SpecError("--logs", "are too few", value=logs, limit="one at least")
+    if common.out is not None:
+        check_writable(common.out)
+    folders = {}
+    for size in small.QUICK if quick else small.SIZES:
+        with terminal.progress(f"training {size.name}", common) as step:
+            folders[size.name] = small.trained(size, models, lambda done, _, s=size, to=step: to(done, s.steps))
+    with terminal.progress("cells", common) as step:
+        found = trial.run(
+            folders, contexts.logs(logs, small.SEEDS[1]), contexts.logs(min(logs, 20), small.SEEDS[2]),
+            tiers=TIERS if tiers else (HERE,), groups=None if signals else GROUPS, progress=step,
+        )  # fmt: skip
+    table = found.table()
+    written = [write_atomic(common.out, to_json(table))] if common.out is not None else []
+    if common.json:
+        terminal.print_json(table)
+        return 0
+    console = terminal.screen()
+    console.print(trial_view(table, common.out))
     terminal.say_written(console, written)
     return 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -116,13 +117,13 @@ class Trial:
                 yield self.forecasts[key], cell, known[cell.model]
 
     def errors(self) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Returns relative errors of the medians, signed, per compared cell: the forecast's, and those of full speed."""
+        """Returns relative errors of the medians, signed, per compared cell: the forecast's, then full speed's."""
         rows = [(float(np.median(c.seconds)), f.seconds, k.seconds) for f, c, k in self.compared()]
         truth, said, plain = np.array(rows).reshape(-1, 3).T
         return said / truth - 1, plain / truth - 1
 
     def memory_errors(self) -> np.ndarray[Any, Any]:
-        """Returns relative errors of the bytes mapped per compared cell, signed, without the model they were taken from."""
+        """Returns relative errors of the bytes mapped per compared cell, signed, the calibrating model left out."""
         rows = [
             f.mapped / (c.held or {})["mapped"] - 1 for f, c, k in self.compared() if k.name != self.known[0].name
         ]  # fmt: skip
@@ -139,7 +140,7 @@ class Trial:
             cells = [self.cells[t.name, k.name] for t in self.tiers]
             medians = [float(np.median(c.seconds)) for c in cells if c.fits]
             if len(medians) > 1:
-                found[k.name] = all(a > b for a, b in zip(medians, medians[1:], strict=False))
+                found[k.name] = all(a > b for a, b in pairwise(medians))
         return found
 
     def usual(self) -> float:
@@ -204,8 +205,9 @@ def calibrate(name: str, folder: Path, logs: Sequence[Log], warm: int = 3) -> Kn
 
     table = msgspec.json.decode((folder / "config.json").read_bytes())
     return Known(
-        name, folder, from_config(table, f"{folder}/config.json"), median(lambda a: a.seconds), median(lambda a: a.cpu),
-        max(0.0, min(a.seconds - a.cpu for a in answers)), median(lambda a: a.size[0]), median(lambda a: a.tokens[0]), mapped,
+        name=name, folder=folder, model=from_config(table, f"{folder}/config.json"), seconds=median(lambda a: a.seconds),
+        cpu=median(lambda a: a.cpu), idle=max(0.0, min(a.seconds - a.cpu for a in answers)),
+        sent=median(lambda a: a.size[0]), read=median(lambda a: a.tokens[0]), mapped=mapped,
     )  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -27,7 +28,8 @@ STORY: Final = 40
 """Most tokens of an answer."""
 TIMEOUT: Final = 120.0
 _WORKER: Final = "fleetcast.runtime.measure.trial.worker"
-_STARVED: Final = ("MemoryError", "bad_alloc", "allocate memory", "DefaultCPUAllocator", "can't start new thread")
+_STARVED: Final = ("MemoryError", "bad_alloc", "allocate memory", "DefaultCPUAllocator", "can't start new thread",
+                   "could not create a primitive")
 """What a process writes that fails for want of memory."""
 _ENDED: Final = 5.0
 """s that a worker has to end by itself."""
@@ -76,6 +78,7 @@ class Worker:
         self.process = subprocess.Popen(
             [sys.executable, "-m", _WORKER, str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=self._log, text=True,
+            env=os.environ | {"MALLOC_ARENA_MAX": "1"},  # or what is mapped depends on which threads allocate,
         )  # fmt: skip
         try:
             self._read("loaded")
@@ -110,7 +113,7 @@ class Worker:
         }  # fmt: skip
 
     def lost(self, what: str = "ended") -> FleetcastError:
-        """Returns why it failed: no room, where it had a limit and failed on memory, else ``what`` and what it wrote."""
+        """Returns why it failed: no room, where that was limited and ran out, else ``what`` it did and what it wrote."""
         if what == "ended":
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(_ENDED)
@@ -206,7 +209,9 @@ class Application:
         context = told(str(table["choices"][0]["text"]))
         used = table["usage"]
         sent = len(body) + len("POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1:00000\r\n") + _OTHERS
-        received = len(content) + sum(len(k) + len(v) + 4 for k, v in response.getheaders()) + len("HTTP/1.1 200 OK\r\n\r\n")
+        received = (
+            len(content) + sum(len(k) + len(v) + 4 for k, v in response.getheaders()) + len("HTTP/1.1 200 OK\r\n\r\n")
+        )
         return Answer(
             seconds, cpu, context, context == log.context, (used["prompt_tokens"], used["completion_tokens"]),
             (sent, received),
@@ -222,4 +227,3 @@ def asked(application: Application, logs: Sequence[Log], warm: int) -> Iterator[
         application.ask(log)
     for log in logs:
         yield application.ask(log)
-

@@ -1,7 +1,7 @@
 """A process held to a share of one core, and to so much memory.
 
 The CPU is held by a control group where one may be made (version 2 or 1), else by stopping and continuing the process
-so that it takes its share. Both give it ``share * period`` seconds of CPU in each period, and what is left over is lost.
+so that it takes its share. Both give it ``share * period`` seconds of CPU in each period; what is left over is lost.
 Memory is held by RLIMIT_DATA, which counts what a process has mapped to write to: an allocation beyond it fails.
 Linux alone.
 """

@@ -74,6 +74,8 @@ def shaped(port: int, path: Sequence[Link]) -> Iterator[int]:
                     await _joined(reader, writer, port, up, down)
             finally:
                 tasks.discard(task)
+                if stop.is_set():
+                    writer.transport.abort()
                 writer.close()
 
         server = await asyncio.start_server(accept, "127.0.0.1", 0)
@@ -84,6 +86,7 @@ def shaped(port: int, path: Sequence[Link]) -> Iterator[int]:
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.01)  # sockets are closed by the loop, not by those who ask for it
 
     def run() -> None:
         try:
@@ -114,7 +117,10 @@ async def _joined(
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
         return  # nobody is there: the client sees its connection end
-    both = [asyncio.ensure_future(_carried(reader, far_writer, up)), asyncio.ensure_future(_carried(far_reader, writer, down))]
+    both = [
+        asyncio.ensure_future(_carried(reader, far_writer, up)),
+        asyncio.ensure_future(_carried(far_reader, writer, down)),
+    ]
     try:
         await asyncio.wait(both)
     finally:
@@ -122,6 +128,8 @@ async def _joined(
             task.cancel()
         await asyncio.gather(*both, return_exceptions=True)
         far_writer.close()
+        with contextlib.suppress(OSError):
+            await far_writer.wait_closed()
 
 
 async def _carried(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: Way) -> None:

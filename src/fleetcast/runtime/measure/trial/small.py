@@ -21,16 +21,15 @@ VOCAB: Final = 512
 CONTEXT: Final = 256
 TRAINED: Final = 3000
 """Logs to train on."""
-SEEDS: Final = (1, 2)
-"""Of the logs to train on, and of the ones that are asked."""
+SEEDS: Final = (1, 2, 3)
+"""Of the logs to train on, of the ones that are asked, and of those to calibrate with."""
 LENGTH: Final = 160
 """Tokens of a training window: a log and its story, about."""
 QUIET: Final = 0.02
 """Weight of a log's own tokens in the loss, by a story's: numbers drawn at random cannot be foreseen."""
 END: Final = 1
 """Id of the token that ends a story."""
-_SOURCES: Final = ("trial/contexts.py", "trial/small.py", "../training/lm.py", "../training/muon.py",
-                   "../training/tokens.py", "../training/forward.py")  # fmt: skip
+_SOURCES: Final = ("measure/trial/contexts.py", "training/lm.py", "training/muon.py", "training/tokens.py")
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,9 @@ def trained(size: Size, folder: Path | None = None, progress: Callable[[int, flo
     from fleetcast.runtime.training.lm import train
     from fleetcast.runtime.training.tokens import train_tokenizer
 
-    here = Path(__file__).resolve().parent.parent
-    depends = [json.dumps(asdict(size)), *((here / name).read_text(encoding="utf-8") for name in _SOURCES)]
+    runtime = Path(__file__).resolve().parent.parent.parent
+    recipe = [asdict(size), VOCAB, CONTEXT, TRAINED, SEEDS[0], LENGTH, QUIET, END]
+    depends = [json.dumps(recipe), *((runtime / name).read_text(encoding="utf-8") for name in _SOURCES)]
     mark = hashlib.sha256("\0".join(depends).encode()).hexdigest()[:16]
     place = (folder or Path(tempfile.gettempdir()) / "fleetcast-trial") / f"{size.name}-{mark}"
     if (place / "training.json").is_file():
