@@ -1,8 +1,8 @@
 """A trial of one application on several tiers: forecast from the models at full speed, then measured.
 
-What is known beforehand of each model is how it does on this machine without quota, memory limit or link, over logs
-that the trial does not ask; of memory only the smallest model's is known. The planner's own arithmetic of an answer
-sent as text (`legs.from_text`) does the rest, with `held_back` for the quota.
+What is known beforehand of each model is how it does on this machine without memory limit or link, over logs that the
+trial does not ask, at full speed and under a quota that no tier has; of memory only the smallest model's is known. The
+planner's own arithmetic of an answer sent as text (`legs.from_text`) does the rest, with `held_back` for the quota.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fleetcast.cost.engine import engine
 from fleetcast.cost.memory import Memory, layout_memory, misfit
 from fleetcast.runtime.measure.trial import TIERS, Cell, Tier, measure_cell
 from fleetcast.runtime.measure.trial.application import Answer, Application, Worker, asked
-from fleetcast.runtime.measure.trial.confined import GROUPS, PERIOD, sweep
+from fleetcast.runtime.measure.trial.confined import GROUPS, PERIOD, quota, sweep
 from fleetcast.runtime.measure.trial.contexts import Log
 from fleetcast.runtime.measure.trial.worker import BLOCKS
 from fleetcast.scenario.fleet import catalog
@@ -36,6 +36,12 @@ from fleetcast.search.tiers.parts import Use
 
 BLOCK: Final = 16
 """Tokens of a block of the engine's cache."""
+REFERENCE: Final = 0.1
+"""Share of a core under which pauses are calibrated: that of no tier."""
+HELD: Final = 8
+"""Logs asked under it."""
+WARMING: Final = 4e-3
+"""s of CPU in which caches get warm again: measured on a Zen 5 server, models of 0.03 and 1 million parameters."""
 _ALONE: Final = Layout(tensor_parallel=1, pipeline_parallel=1, expert_parallel=1, attention_dp=1)
 _FP32: Final = Precision(weights="fp32", rest="fp32", activations="fp32")
 
@@ -51,6 +57,7 @@ class Known:
         seconds: of an answer, median.
         cpu: s that its process computed for one, median.
         idle: s of an answer in which it did not, least: what the way there and back takes on an idle machine.
+        cold: s of CPU that a pause costs at most, caches being cold after it.
         sent: B, median.
         read: prompt tokens, median.
         mapped: B that its process mapped beyond the runtime.
@@ -62,6 +69,7 @@ class Known:
     seconds: float
     cpu: float
     idle: float
+    cold: float
     sent: float
     read: float
     mapped: float
@@ -194,19 +202,51 @@ def held_back(work: float, share: float, period: float = PERIOD) -> float:
     return float(np.mean(np.where(left <= 0, work, at + rounds * period + left - rounds * most)))
 
 
-def calibrate(name: str, folder: Path, logs: Sequence[Log], warm: int = 3) -> Known:
-    """Returns how a model does at full speed on this machine, without limit and link."""
+def slowed(work: float, cold: float, share: float, period: float = PERIOD) -> float:
+    """Returns s of CPU that ``work`` seconds of it become under a quota, since each pause leaves the caches cold.
+
+    After a pause a process loses ``cold * (1 - exp(-quota / WARMING))`` s within the quota of a period.
+
+    Args:
+        work: s of CPU without pauses.
+        cold: s that a pause costs in the end.
+        share: of a core; 1 or more = no quota.
+        period: s.
+    """
+    if share >= 1:
+        return work
+    most = share * period
+    lost = cold * -math.expm1(-most / WARMING) / most
+    return work / max(1.0 - lost, 0.1)
+
+
+def cold_of(work: float, held: float, share: float, period: float = PERIOD) -> float:
+    """Returns ``cold`` of `slowed` from s of CPU without pauses and with those of a quota."""
+    most = share * period
+    return max(0.0, 1.0 - work / held) * most / -math.expm1(-most / WARMING)
+
+
+def calibrate(
+    name: str, folder: Path, logs: Sequence[Log], warm: int = 3, groups: Path | None = GROUPS, share: float = REFERENCE
+) -> Known:  # fmt: skip
+    """Returns how a model does on this machine at full speed, and what pauses cost it under a quota of no tier.
+
+    Neither memory limit nor link is met.
+    """
     with Worker(folder) as worker, Application(worker, worker.port) as application:
         answers = list(asked(application, logs, warm))
         mapped = worker.held()["mapped"]
+        with quota(worker.pid, share, groups=groups):
+            held = float(np.median([application.ask(log).cpu for log in logs[:HELD]]))
 
     def median(of: Callable[[Answer], float]) -> float:
         return float(np.median([of(answer) for answer in answers]))
 
     table = msgspec.json.decode((folder / "config.json").read_bytes())
     return Known(
-        name=name, folder=folder, model=from_config(table, f"{folder}/config.json"), seconds=median(lambda a: a.seconds),
+        name=name, folder=folder, model=from_config(table, str(folder)), seconds=median(lambda a: a.seconds),
         cpu=median(lambda a: a.cpu), idle=max(0.0, min(a.seconds - a.cpu for a in answers)),
+        cold=cold_of(median(lambda a: a.cpu), held, share),
         sent=median(lambda a: a.size[0]), read=median(lambda a: a.tokens[0]), mapped=mapped,
     )  # fmt: skip
 
@@ -224,7 +264,8 @@ class _Tried:
         wrong = misfit(self.memory, BLOCKS * BLOCK, f"{self.known.name} on {self.tier.name}")
         if wrong is not None:
             raise wrong
-        return Use(self.known.idle + held_back(self.known.cpu, self.tier.share), 0.0)
+        work = slowed(self.known.cpu, self.known.cold, self.tier.share)
+        return Use(self.known.idle + held_back(work, self.tier.share), 0.0)
 
     def links(self, a: int, b: int) -> Sequence[Link]:
         """Returns the tier's links, between it and the phone."""
@@ -310,7 +351,7 @@ def run(
 
     known = []
     for name, folder in models.items():
-        known.append(calibrate(name, folder, before))
+        known.append(calibrate(name, folder, before, groups=groups))
         step()
     least = known[0]
     reserve = max(0.0, least.mapped - needed(room_for(least.model, 1e12, 0.0)))

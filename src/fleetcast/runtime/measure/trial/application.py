@@ -28,8 +28,14 @@ STORY: Final = 40
 """Most tokens of an answer."""
 TIMEOUT: Final = 120.0
 _WORKER: Final = "fleetcast.runtime.measure.trial.worker"
-_STARVED: Final = ("MemoryError", "bad_alloc", "allocate memory", "DefaultCPUAllocator", "can't start new thread",
-                   "could not create a primitive")
+_STARVED: Final = (
+    "MemoryError",
+    "bad_alloc",
+    "allocate memory",
+    "DefaultCPUAllocator",
+    "can't start new thread",
+    "could not create a primitive",
+)
 """What a process writes that fails for want of memory."""
 _ENDED: Final = 5.0
 """s that a worker has to end by itself."""
@@ -113,7 +119,7 @@ class Worker:
         }  # fmt: skip
 
     def lost(self, what: str = "ended") -> FleetcastError:
-        """Returns why it failed: no room, where that was limited and ran out, else ``what`` it did and what it wrote."""
+        """Returns why it failed: no room, where that was limited and ran out, else what it did and what it wrote."""
         if what == "ended":
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(_ENDED)

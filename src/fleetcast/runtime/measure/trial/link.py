@@ -83,6 +83,7 @@ def shaped(port: int, path: Sequence[Link]) -> Iterator[int]:
         started.set()
         await stop.wait()
         server.close()
+        await asyncio.sleep(0.01)  # who was let in just now begins, or nobody would close what it has
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

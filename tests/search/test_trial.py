@@ -1,0 +1,140 @@
+"""The trial's forecast: quotas against a simulation by small steps, memory, order, and what a table says."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fleetcast.base.errors import SpecError
+from fleetcast.runtime.measure.trial import TIERS, Cell, Tier
+from fleetcast.runtime.measure.trial.application import Answer
+from fleetcast.runtime.measure.trial.contexts import logs
+from fleetcast.scenario.workload.architectures import from_config
+from fleetcast.search.tiers import trial
+from fleetcast.search.tiers.trial import Known, Trial, cold_of, forecast, held_back, needed, room_for, run, slowed
+
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 2, "num_key_value_heads": 2, "intermediate_size": 192, "vocab_size": 512,
+    "max_position_embeddings": 256, "tie_word_embeddings": True, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+    "torch_dtype": "float32",
+}  # fmt: skip
+
+
+def known(name="one", cpu=0.01, cold=0.0, **changes) -> Known:
+    table = CONFIG | changes
+    return Known(name, Path(name), from_config(table, "config"), cpu + 0.001, cpu, 0.001, cold, 400.0, 50.0, 5e7)
+
+
+def stepped(work, share, period, begin, step=1e-5):
+    """A quota by small steps of time."""
+    clock, left, credit = begin, work, share * period
+    while left > 1e-12:
+        if int((clock + step) / period + 1e-9) > int(clock / period + 1e-9):
+            credit = share * period
+        if credit > 1e-12:
+            done = min(step, left, credit)
+            left, credit = left - done, credit - done
+        clock += step
+    return clock - begin
+
+
+@pytest.mark.parametrize("work", [0.0005, 0.003, 0.011])
+@pytest.mark.parametrize("share", [0.1, 0.4])
+def test_quota_takes_what_a_simulation_by_small_steps_takes(work, share) -> None:
+    begins = (np.arange(20) + 0.5) / 20 * 0.02
+    found = np.mean([stepped(work, share, 0.02, begin) for begin in begins])
+    assert held_back(work, share, 0.02) == pytest.approx(found, rel=0.03, abs=1e-4)
+
+
+def test_quota_at_its_ends() -> None:
+    assert held_back(0.5, 1.0) == 0.5
+    assert held_back(0.0, 0.1) == 0.0
+    assert held_back(10.0, 0.1) == pytest.approx(100.0, rel=0.001)  # in the long run by the share
+    assert held_back(0.001, 0.5) == pytest.approx(0.001)
+
+
+def test_cold_caches_are_found_again_from_what_they_cost() -> None:
+    assert slowed(0.01, 0.003, 1.0) == 0.01 == slowed(0.01, 0.0, 0.05)
+    assert slowed(0.01, 0.002, 0.05) > slowed(0.01, 0.002, 0.2) > 0.01
+    assert cold_of(0.01, slowed(0.01, 0.002, 0.1), 0.1) == pytest.approx(0.002)
+    assert cold_of(0.01, 0.009, 0.1) == 0.0
+
+
+def test_a_cell_takes_its_quota_and_its_link() -> None:
+    one = known()
+    cloud = forecast(one, TIERS[2], 0.0, 2)
+    link = TIERS[2].path[0]
+    there, back = 400 / link.uplink + link.latency, 4 / link.bandwidth + link.latency
+    assert cloud.seconds == pytest.approx(0.011 + there + back)
+    assert forecast(one, Tier("here", 1.0, 1e12), 0.0, 0).seconds == pytest.approx(0.011)
+    assert forecast(one, Tier("slow", 0.1, 1e12), 0.0, 0).seconds == pytest.approx(0.001 + held_back(0.01, 0.1))
+
+
+def test_memory_is_weights_cache_and_what_the_runtime_takes() -> None:
+    one = known()
+    room = room_for(one.model, 1e12, 7e6)
+    cache = 2 * 2 * 64 * 4 * 256
+    assert room.weights == 4 * one.model.params()
+    assert needed(room) == pytest.approx(room.weights + room.activations + 7e6 + cache)
+    enough = needed(room)
+    assert forecast(one, Tier("t", 1.0, enough * 1.01), 7e6, 0).fits
+    short = forecast(one, Tier("t", 1.0, enough * 0.9), 7e6, 0)
+    assert not short.fits
+    assert math.isnan(short.seconds)
+    assert "the tier has" in short.why
+
+
+def answers(*seconds, right=True):
+    return tuple(Answer(s, s / 2, "x", right, (50, 10), (400, 300)) for s in seconds)
+
+
+@pytest.fixture
+def tried(monkeypatch):
+    """A trial of two models whose cells are a test's own."""
+    medians = {"device": 1.0, "edge": 0.5, "cloud": 0.2}
+    seen = []
+
+    def cell(folder, name, tier, asked, **_):
+        seen.append((tier.name, name))
+        if (tier.name, name) == ("device", "two"):
+            return Cell("device", "two", refusal="does not fit")
+        return Cell(tier.name, name, answers(medians[tier.name], right=name == "two"), {"mapped": 6e7}, "none")
+
+    def calibrated(name, folder, before, **_):
+        return known(name, cpu=0.02) if name == "one" else known(name, num_hidden_layers=900)
+
+    monkeypatch.setattr(trial, "calibrate", calibrated)
+    monkeypatch.setattr(trial, "measure_cell", cell)
+    told = []
+    found = run(
+        {"one": Path("one"), "two": Path("two")}, logs(20, 2), logs(5, 3), groups=None,
+        told=lambda f: told.append((f, len(seen))),
+    )  # fmt: skip
+    return found, told
+
+
+def test_everything_is_forecast_before_anything_is_measured(tried) -> None:
+    found, told = tried
+    assert len(told) == 6 == len(found.cells)
+    assert all(measured == 0 for _, measured in told)
+
+
+def test_a_trial_compares_orders_and_counts(tried) -> None:
+    found: Trial = tried[0]
+    assert found.in_order() == {"one": True, "two": True}
+    assert found.fits_told() == 6
+    off, plain = found.errors()
+    assert len(off) == len(plain) == 5
+    assert plain[0] == pytest.approx(0.021 / 1.0 - 1)
+    table = found.table()
+    rows = {(row["tier"], row["model"]): row for row in table["cells"]}
+    assert rows["edge", "two"]["quality"] == 1.0 and rows["edge", "one"]["quality"] == 0.0
+    assert rows["device", "two"]["fits"] is False is rows["device", "two"]["forecast_fits"]
+    assert 0.05 < table["most_common"] < 0.6
+
+
+def test_nothing_to_try_is_refused() -> None:
+    with pytest.raises(SpecError, match="logs"):
+        run({"one": Path("one")}, [], logs(1, 1))
