@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,6 +13,8 @@ from fleetcast.view import terminal, verbs
 from fleetcast.view.terminal import DEFAULTS, Common
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fleetcast.runtime.measure import EngineProfile, Profile
 
 
@@ -278,7 +281,7 @@ def application(
     folders = {}
     for size in small.QUICK if quick else small.SIZES:
         with terminal.progress(f"training {size.name}", common) as step:
-            folders[size.name] = small.trained(size, models, lambda done, _, s=size, to=step: to(done, s.steps))
+            folders[size.name] = small.trained(size, models, partial(_trained, step, size.steps))
     with terminal.progress("cells", common) as step:
         found = trial.run(
             folders, contexts.logs(logs, small.SEEDS[1]), contexts.logs(min(logs, 20), small.SEEDS[2]),
@@ -293,3 +296,8 @@ def application(
     console.print(trial_view(table, common.out))
     terminal.say_written(console, written)
     return 0
+
+
+def _trained(step: Callable[[int, int], None] | None, steps: int, done: int, _loss: float) -> None:
+    if step is not None:
+        step(done, steps)
