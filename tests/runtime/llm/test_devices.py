@@ -107,7 +107,9 @@ def test_weights_are_not_held_twice(name, tmp_path):
     assert counting.held() - single <= kept < sum(sizes.values()) / 2
     assert counting.most <= kept + single + 2 * layer
     joined = sum(m.bytes for m in matrices if m is not made.head or not shape.tied)
-    assert joined + kept <= sum(sizes.values()) + 4 * sum(math.prod(size) for part, size in shape.parts() if "bias" in part)
+    assert joined + kept <= sum(sizes.values()) + 4 * sum(
+        math.prod(size) for part, size in shape.parts() if "bias" in part
+    )
 
 
 def test_fake_weights_are_of_a_sane_scale_and_no_two_rows_are_alike():

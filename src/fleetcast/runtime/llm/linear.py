@@ -7,9 +7,9 @@ Formats, and the bytes of a weight:
 - "int4": 0.625. Groups of 32 inputs of an output share a scale and a middle, both bf16: a weight is (q - 8) s + m, with
   s = (max - min) / 15. Matrices whose inputs are no multiple of 32 are int8.
 
-int8 and int4 quantise weights only: activations are bf16 and sums fp32. Products of few rows, as decode steps are, run on
-kernels of our own (`native`), which read a weight once and add up in the same order however many rows there are; others
-run on torch, from weights that are widened as they are needed.
+int8 and int4 quantise weights only: activations are bf16 and sums fp32. Products of few rows, as decode steps are, run
+on kernels of our own (`native`), which add up in the same order however many rows there are; others run on torch, from
+weights that are widened as they are needed.
 """
 
 from __future__ import annotations
@@ -191,4 +191,4 @@ def size_of(*tensors: Tensor | None) -> int:
 
 
 def _oneapi(x: Tensor) -> bool:
-    return x.is_cpu and torch.backends.mkldnn.is_available()
+    return bool(x.is_cpu and torch.backends.mkldnn.is_available())

@@ -125,6 +125,9 @@ class Transformer:
             for rope in dict.fromkeys(shape.ropes)
             if rope.frequencies
         }
+        # our own kernels norm heads by RMS or not at all
+        norms = [norm for layer in self.layers for norm in (layer.q_norm, layer.k_norm)]
+        self.turnable = all(norm is None or isinstance(norm, Rms) for norm in norms)
         slots = blocks * BLOCK
         held = kv_dtype if kv_dtype is not None else self.dtype
         self.cache = Cache(len(here), slots, shape.kv_heads, shape.head_dim, held, self.device)
@@ -154,7 +157,7 @@ class Transformer:
 
     def through(self, x: Tensor, pieces: Sequence[Piece]) -> Tensor:
         """Returns what comes out of the layers that are here, (tokens, hidden), for ``x`` that goes in."""
-        positions, own = _positions(pieces).to(self.device), native.ready(x)
+        positions, own = _positions(pieces).to(self.device), native.ready(x) and self.turnable
         shared = Pass(
             written_slots(pieces).to(self.device),
             [] if own else groups_of(pieces, set(self.shape.windows), self.device),
@@ -181,10 +184,12 @@ class Transformer:
 
     def _attend(self, i: int, layer: Layer, h: Tensor, shared: Pass) -> Tensor:
         s = self.shape
-        both, norms = layer.qkv(h), (layer.q_norm, layer.k_norm)
-        if shared.paged is not None and native.ready(both) and all(n is None or isinstance(n, Rms) for n in norms):
-            weights = (norms[0].weight, norms[1].weight, norms[0].epsilon) if all(norms) else None
-            q = place(both, self.cache, i, shared.written, shared.turns.get(layer.rope), weights)
+        both = layer.qkv(h)
+        if shared.paged is not None:
+            norms = None
+            if isinstance(layer.q_norm, Rms) and isinstance(layer.k_norm, Rms):
+                norms = layer.q_norm.weight, layer.k_norm.weight, layer.q_norm.epsilon
+            q = place(both, self.cache, i, shared.written, shared.turns.get(layer.rope), norms)
             mixed = attend_paged(q, self.cache, i, shared.paged, layer.window, scale=s.scale, cap=s.attention_cap)
             return layer.out(mixed.flatten(1))
         queries, keys = s.heads * s.head_dim, s.kv_heads * s.head_dim
