@@ -99,9 +99,15 @@ def test_weights_are_not_held_twice(name, tmp_path):
     layer = sum(size for part, size in sizes.items() if part.startswith("layers.3."))
     kept = sum(size for part, size in sizes.items() if "norm" in part) + sizes["embedding.weight"]
     kept += sizes.get("positions.weight", 0)
-    assert counting.held() <= kept + sizes.get("head.weight", 0) < sum(sizes.values()) / 2
-    assert counting.most <= kept + 2 * layer + sizes.get("head.weight", 0)
-    assert made.layers
+    # a matrix that nothing is joined with is the tensor that was given
+    matrices = [made.head, *(m for each in made.layers for m in (each.qkv, each.out, *each.ffn.matrices))]
+    owned = {m.weight.data_ptr() for m in matrices}
+    given = [(ref(), size) for ref, size in counting.given.values()]
+    single = sum(size for tensor, size in given if tensor is not None and tensor.data_ptr() in owned)
+    assert counting.held() - single <= kept < sum(sizes.values()) / 2
+    assert counting.most <= kept + single + 2 * layer
+    joined = sum(m.bytes for m in matrices if m is not made.head or not shape.tied)
+    assert joined + kept <= sum(sizes.values()) + 4 * sum(math.prod(size) for part, size in shape.parts() if "bias" in part)
 
 
 def test_fake_weights_are_of_a_sane_scale_and_no_two_rows_are_alike():

@@ -20,7 +20,7 @@ from fleetcast.base.errors import PolicyError
 from fleetcast.base.record import Record
 from fleetcast.runtime.llm.engine import Engine
 from fleetcast.runtime.llm.paging import BLOCK
-from fleetcast.runtime.llm.requests import Model, Piece, Request
+from fleetcast.runtime.llm.requests import Logits, Model, Piece, Request
 from fleetcast.runtime.replay import MOST_WARM, WARM, Replay, account, check, settled, sped
 from fleetcast.runtime.replay.prompts import Prompts, unlike
 from fleetcast.runtime.replay.stream import Answer
@@ -45,7 +45,7 @@ class Watch:
     clock: Callable[[], float]
     rows: list[tuple[float, ...]] = field(default_factory=list)
 
-    def forward(self, pieces: Sequence[Piece]) -> NDArray[np.float32]:
+    def forward(self, pieces: Sequence[Piece]) -> Logits:
         """Returns the logits of the model."""
         begun = self.clock()
         found = self.model.forward(pieces)
