@@ -11,7 +11,9 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import Counter
 
+import numpy as np
 import pytest
 
 from fleetcast.base.errors import SpecError
@@ -217,6 +219,49 @@ def test_a_slow_reader_who_keeps_reading_gets_everything(folder):
             time.sleep(0.001)
         s.close()
         assert live.metric("request_success_total", finished_reason="length") == 1
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_crowd_that_does_everything_at_once_leaves_nothing_behind(folder, seed):
+    """Readers who stay, leave at any time, do not read, ask nonsense, stop at a string: on a cache that must evict."""
+    draw = np.random.default_rng(seed)
+    engine = slow_engine(0.0005, blocks=60, policy=batch.Chunked(chunk=48, max_batch=24))
+    ends = Counter()
+
+    async def one(http, live, kind, wait, length):
+        await asyncio.sleep(wait)
+        body = ASK | {"prompt": [int(length)] * int(1 + length % 40), "max_tokens": int(length), "stream": True}
+        if kind == "nonsense":
+            body |= {"temperature": -1}
+        if kind == "stops":
+            body |= {"stop": ["a", "e", "\n"], "temperature": 1}
+        if kind == "too long":
+            body |= {"max_tokens": 5000}
+        try:
+            async with asyncio.timeout(float(wait) if kind == "leaves" else 60):
+                return (await stream(http, live, body))[2]
+        except TimeoutError:
+            return "left"
+
+    async def crowd(live):
+        kinds = ["stays", "stays", "stops", "leaves", "leaves", "nonsense", "too long"]
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
+            rows = zip(draw.choice(kinds, 160), draw.uniform(0.001, 0.6, 160), draw.integers(1, 90, 160), strict=True)
+            return await asyncio.gather(*(one(http, live, *row) for row in rows))
+
+    with serving(engine, folder, max_waiting=150) as live:
+        lazy = [raw(live, ASK | {"max_tokens": 800, "stream": True}, buffer=4096) for _ in range(3)]
+        ends.update(asyncio.run(crowd(live)))
+        for s in lazy:
+            s.close()
+        live.rest(30)
+        assert engine.preemptions > 0, "the case must evict"
+        failed = sum(live.metric("request_failure_total", reason=r) for r in ("cancelled", "slow_reader", "engine"))
+        whole = sum(live.metric("request_success_total", finished_reason=r) for r in ("stop", "length"))
+        assert engine.submitted == whole + failed, "each has one end"
+    assert sum(ends.values()) == 160
+    assert set(ends) == {"done", "refused", "left"}, "nobody met an error, or an end that is none"
+    assert ends["done"] <= whole
 
 
 BODIES = {
