@@ -32,7 +32,7 @@ HOST = ("step", "seq", "token")
 OWN = ("launch", "stream", "logit", "decode", "each", "read", "multiply", "piece", "pair", "passed")
 """What a format's iterations consist of beside the host's part."""
 KNOTS = (1.0, 4.0, 16.0, 64.0, 256.0)
-TRUST, NOISE = 0.15, 0.07
+TRUST, NOISE = 0.3, 0.07
 """Standard deviations, relative: of products in place from products alone, and of an iteration from its forecast."""
 LAUNCHES = 5
 """Passes over activations that `cost.layers.block_terms` charges a layer."""
