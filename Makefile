@@ -42,7 +42,7 @@ test: $(VENV)/installed $(VENV)/test-extras  ## install the test extras and run 
 # The files with tests that skip where torch, or what the server needs, is not installed.
 ENGINE = $(shell grep -rlE 'importorskip."(torch|tokenizers|aiohttp|openai)' tests)
 
-engine: $(VENV)/installed $(VENV)/test-extras $(VENV)/serve-extras  ## install torch (CPU or CUDA) and run the engine's tests
+engine: $(VENV)/installed $(VENV)/test-extras $(VENV)/serve-extras $(VENV)/engine-test-extras  ## install torch (CPU or CUDA) and run the engine's tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) $(ENGINE) $(PYTEST_ARGS)
 
 lint: style types imports  ## style, strict types, import rules

@@ -48,6 +48,8 @@ def scenario(key: str, value: str) -> dict:
         table["workload"]["sessions"] = {"turns": 2.0, "think": "9 s"} | {rest: value}
     elif part == "workload.exits":
         table["workload"]["exits"] = [{"layers": 11, "quality": 0.37} | {rest: value}]
+    elif part == "workload.quality":
+        table["workload"]["quality"] = [{"quality": 0.5} | {rest: value}]
     elif part == "workload.expert_load":
         table["workload"]["expert_load"] = {rest: value}
     elif part == "plan.cascade":

@@ -79,7 +79,7 @@ def test_votes_are_weighed_and_copies_gain_nothing() -> None:
 def stepped(policy: Any, rate: Any, tokens: int, draw: np.random.Generator, found: float = 1.0) -> tuple[int, int]:
     """Calls and drafted tokens of one request, the policy asked before each call as an engine asks it."""
     view, made, calls, drafted = View(1), 0, 0, 0
-    tried = right = 0
+    tried = right = idle = 0
     while made < tokens:
         length = policy.draft(view).length
         proposed = length if draw.random() < found else 0
@@ -88,7 +88,8 @@ def stepped(policy: Any, rate: Any, tokens: int, draw: np.random.Generator, foun
         good = int(misses[0]) if len(misses) else proposed
         made, calls, drafted = made + good + 1, calls + 1, drafted + proposed
         tried, right = tried + min(good + 1, proposed), right + good
-        view = View(1, length, proposed, good, tried, right)
+        idle = 0 if proposed else idle + 1
+        view = View(1, length, proposed, good, tried, right, idle=idle)
     return calls, drafted
 
 
@@ -159,6 +160,20 @@ def test_adaptive_length_is_within_3_percent_of_the_best_fixed_one(rate: float, 
     calls, drafted = np.array([stepped(Minions(cost=cost), rate, made, draw) for _ in range(20)]).sum(axis=0)
     assert worth(20 * made / calls, drafted / calls) >= 0.97 * best
     assert worth(speculate.constant_tokens(rate, best_length(rate, cost, 8)), best_length(rate, cost, 8)) == best
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.05, 0.2, 0.7])
+def test_an_adaptive_length_may_come_down_to_nothing_where_drafts_are_not_worth_their_cost(rate: float) -> None:
+    policy = Minions(cost=0.1, least=0)
+    ended, kept = (process_of(p, rate, Drafting()) for p in (policy, Minions(cost=0.1)))
+    worth = [p.tokens / (1 + 0.1 * p.length) for p in (ended, kept)]
+    assert worth[0] == pytest.approx(max(1.0, worth[1]))
+    calls, drafted = stepped(policy, rate, 4000, np.random.default_rng(8))
+    assert 4000 / (calls + 0.1 * drafted) > 0.99, "trials cost less than one percent"
+    assert best_length(0.05, 0.1, 8, 0) == 0
+    assert best_length(0.05, 0.1, 8) == 1
+    assert policy.draft(View(1, 0, 0, 0, 30, 0, idle=15)).length == 0
+    assert policy.draft(View(1, 0, 0, 0, 30, 0, idle=16)).length == 1
 
 
 def test_published_profiles_say_where_they_are_from() -> None:

@@ -7,7 +7,7 @@ An iteration takes what its kernels take, each by a factor that is 1 where the p
 Every constant is 0 or more and has a physical name. Relative errors count, every run counts the same however many
 iterations it has, and factors are held to 1 (`PRIOR`) as far as the runs say little about them. Outliers count less
 (Huber, "Robust estimation of a location parameter", 1964), since an operating system interrupts. Intervals and held-out
-errors come from fits without one run each (Efron, "The jackknife", 1982); of a single run, without one of its pieces.
+errors come from fits without one setting each (Efron, "The jackknife", 1982); of a single one, without one of its pieces.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ LIMITS: Mapping[str, float] = {"step": 0.05, "seq": 0.01, "token": 1e-3}
 """Largest they can be, s."""
 FACTORS = (0.1, 10.0)
 """Least and largest factor of a kernel."""
-PRIOR, NOISE = 0.5, 0.05
-"""Standard deviation of log(factor) before anything is measured, and of a run's relative error after the fit."""
+PRIOR, NOISE, WORTH = 0.5, 0.05, 40
+"""Standard deviation of a factor before anything is measured, of an iteration's relative error after the fit, and how
+many independent iterations a run counts as."""
 TUNING, ROUNDS = 2.0, 12
 """Residuals above so many standard deviations count less; rounds of reweighting."""
 PIECES = 8
@@ -49,6 +50,7 @@ class Ran:
         sequences: of each iteration.
         tokens: of each iteration.
         seconds: measured.
+        group: runs of one setting; they are left out together.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Ran:
     sequences: Array
     tokens: Array
     seconds: Array
+    group: str = ""
 
     def forecast(self, constants: Mapping[str, float]) -> Array:
         """Returns s of each iteration under some constants; factors left out are 1."""
@@ -66,7 +69,7 @@ class Ran:
     def part(self, rows: Any) -> Ran:
         """Returns the iterations at ``rows``."""
         kernels = {name: seconds[rows] for name, seconds in self.kernels.items()}
-        return Ran(self.name, kernels, self.sequences[rows], self.tokens[rows], self.seconds[rows])
+        return Ran(self.name, kernels, self.sequences[rows], self.tokens[rows], self.seconds[rows], str(rows[:1]))
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Calibration:
         constants: factors by kernel, then `HOST` in s.
         intervals: 80 % interval of each.
         errors: by run (forecast of all its iterations / measured - 1): before, after, and held out, that is by the fit
-            without it; NaN where there is no other run.
+            without its setting; NaN where there is no other.
     """
 
     constants: Mapping[str, float]
@@ -98,17 +101,21 @@ def calibrate(runs: Sequence[Ran], host: Mapping[str, float]) -> Calibration:
     if not runs or any(not len(run.seconds) for run in runs):
         raise SpecError("runs", "hold no iterations", limit="at least one run with at least one")
     best = fit(runs, host)
-    units = list(runs)
-    if len(runs) == 1:
-        count = min(PIECES, len(runs[0].seconds))
-        units = [runs[0].part(rows) for rows in np.array_split(np.arange(len(runs[0].seconds)), count)]
-    without = [fit([u for u in units if u is not left], host) for left in units] if len(units) > 1 else []
+    units: dict[str, list[Ran]] = {}
+    for i, run in enumerate(runs):
+        units.setdefault(run.group or str(i), []).append(run)
+    settings = len(units)
+    if settings == 1:
+        units = {str(i): part for i, part in enumerate(_pieces(runs))}
+    without = {
+        left: fit([run for name, part in units.items() if name != left for run in part], host) for left in units
+    } if len(units) > 1 else {}  # fmt: skip
     before = {name: 1.0 for name in best} | {name: host.get(name, 0.0) for name in HOST}
     errors = {}
     for i, run in enumerate(runs):
-        held = _error(run, without[i]) if len(runs) > 1 else float("nan")
+        held = _error(run, without[run.group or str(i)]) if settings > 1 else float("nan")
         errors[run.name] = (_error(run, before), _error(run, best), held)
-    return Calibration(best, _intervals(best, without), errors)
+    return Calibration(best, _intervals(best, list(without.values())), errors)
 
 
 def fit(runs: Sequence[Ran], host: Mapping[str, float]) -> dict[str, float]:
@@ -126,7 +133,7 @@ def fit(runs: Sequence[Ran], host: Mapping[str, float]) -> dict[str, float]:
         terms = [run.kernels.get(name, np.zeros(n)) for name in names]
         stack = np.stack([*terms, np.ones(n), run.sequences, run.tokens], axis=1, dtype=np.float64)
         rows.append(stack / run.seconds[:, None])
-        weights.append(np.full(n, 1.0 / (NOISE * np.sqrt(n))))
+        weights.append(np.full(n, np.sqrt(min(WORTH, n) / n) / NOISE))
     a, w = np.concatenate(rows), np.concatenate(weights)
     low = np.array([FACTORS[0]] * len(names) + [0.0] * len(HOST))
     high = np.array([FACTORS[1]] * len(names) + [LIMITS[name] for name in HOST])
@@ -185,6 +192,15 @@ def _longer(row: Mapping[str, Any], factor: float) -> dict[str, Any]:
         if name in made:
             made[name] /= factor
     return made
+
+
+def _pieces(runs: Sequence[Ran]) -> list[list[Ran]]:
+    """Returns the iterations of each run cut into consecutive pieces, by piece."""
+    count = min(PIECES, *(len(run.seconds) for run in runs))
+    return [
+        [run.part(rows) for run, rows in zip(runs, cut, strict=True)]
+        for cut in zip(*(np.array_split(np.arange(len(run.seconds)), count) for run in runs), strict=True)
+    ]
 
 
 def _error(run: Ran, constants: Mapping[str, float]) -> float:

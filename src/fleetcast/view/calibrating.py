@@ -127,7 +127,8 @@ def read_run(folder: Path, device: Path | None = None, engine: str = "") -> tupl
     done = Passes(*steps[:, first:].T)
     kernels = by_format(server.cost, done, kernel_seconds(server.cost, done))
     seconds = steps[:, STEPS.index("seconds")]
-    ran = Ran(folder.name, kernels, done.decodes + done.prompts, done.tokens, seconds)
+    setting_of = f"{state.requests.digest()} {scenario.plan.table()}"
+    ran = Ran(str(folder), kernels, done.decodes + done.prompts, done.tokens, seconds, setting_of)
     return ran, server.engine, server.group.device
 
 

@@ -1,4 +1,4 @@
-"""The command line: plan, simulate, run, compare, calibrate, advise, check, capacity, measure, export, catalog, examples, schema.
+"""The command line: plan, simulate, run, compare, calibrate, advise, check, capacity, measure, export and the rest.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 ok, 1 infeasible, 2 bad input.
 """

@@ -34,12 +34,13 @@ class Started:
     launched: Launched
 
 
-def start(scenario: Scenario, *, threads: int | None = None) -> Started:
+def start(scenario: Scenario, *, threads: int | None = None, bounded: bool = False) -> Started:
     """Returns an engine that runs the scenario's plan on this machine; what the plan leaves open is one replica's.
 
     Args:
         scenario: its model, plan and, for the size of the cache, its fleet.
         threads: of the engine's products; None = the processor's cores.
+        bounded: keep no more cache than the largest batch of the longest contexts fills.
 
     Raises:
         SpecError: anything in the scenario that cannot be, or a request beyond the model's context.
@@ -60,6 +61,7 @@ def start(scenario: Scenario, *, threads: int | None = None) -> Started:
     found = launch(
         str(server.pool.model or scenario.workload.model), server.pool, blocks=blocks, folder=Path(scenario.folder),
         watermark=int(server.engine.watermark * blocks), seed=scenario.seed, threads=threads,
+        bounded=bounded,
     )  # fmt: skip
     check_context(found.shape, setting.longest, found.engine.blocks.count)
     notes = list(found.notes)

@@ -47,7 +47,8 @@ def quality_view(table: Mapping[str, Any], kept: Path | None) -> RenderableType:
     if costs["weight_bytes"]:
         rows.append(("weights", show(costs["weight_bytes"], "B"), ""))
         rows.append(("cache of the longest question", show(costs["cache_bytes_longest"], "B"), ""))
-        rows.append(("growth of this process", show(costs["rss_growth_bytes"], "B"), "at its peak"))
+        grown = f"{show(costs['rss_growth_bytes'], 'B')} of it since the model was opened"
+        rows.append(("this process at its peak", show(costs["rss_bytes"], "B"), grown))
     fields = [
         (row["field"], str(row["items"]), "-" if row["accuracy"] is None else f"{row['accuracy']:.0%}")
         for row in table["fields"]

@@ -97,7 +97,7 @@ def serve(scenario: Scenario, given: Serving, *, name: str, key_env: str, as_jso
     limits = Limits(**{f.name: getattr(given, f.name) for f in fields(given) if f.name in Limits.__dataclass_fields__})
     folder = _folder(scenario)
     Server.check(given.host, given.port, key)
-    started = here.start(scenario)
+    started = here.start(scenario, bounded=True)
     launched = started.launched
     if not launched.real:
         raise SpecError(

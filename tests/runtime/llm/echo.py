@@ -37,16 +37,17 @@ class Echo:
 
     def forward(self, pieces):
         self.passes.append(pieces)
-        held = [block for p in pieces for block in p.table]
-        assert len(held) == len(set(held)), "two sequences share a block"
+        written = [(p, self.slot(p, p.start + i) // BLOCK) for p in pieces for i in range(len(p.tokens))]
+        for p, block in written:
+            assert not any(block in other.table for other in pieces if other is not p), "writes into another's block"
         for p in pieces:
             assert len(p.table) * BLOCK >= p.start + len(p.tokens)
             for i, token in enumerate(p.tokens):
                 self.cache[self.slot(p, p.start + i)] = token
         rows = [
-            logits_of([self.cache[self.slot(p, i)] for i in range(p.start + len(p.tokens))], self.vocab)
+            logits_of([self.cache[self.slot(p, i)] for i in range(end)], self.vocab)
             for p in pieces
-            if p.emit
+            for end in range(p.start + len(p.tokens) - p.emit + 1, p.start + len(p.tokens) + 1)
         ]
         return np.array(rows, np.float32).reshape(-1, self.vocab)
 

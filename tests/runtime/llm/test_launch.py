@@ -35,6 +35,8 @@ POLICIES = {"batch": {"kind": "chunked", "chunk": 8, "max_batch": 3}, "order": "
         ({"overlap": {"kind": "nano"}}, r"plan\.overlap = nano: "),
         ({"activation_dtype": "fp8"}, r"plan\.activation_dtype = 'fp8': "),
         ({"memory": {"kind": "swap"}}, r"plan\.memory = swap: "),
+        ({"speculate": {"kind": "fixed", "model": "llama-3.2-1b"}}, r"plan\.speculate = fixed: .*draft model's files"),
+        ({"prefix_cache": {"kind": "lru", "cpu": 1e9}}, r"plan\.prefix_cache = lru: .*Leave cpu and ssd out"),
     ],
 )
 def test_what_cannot_be_run_is_refused_by_key_value_and_reason(changes: dict, said: str) -> None:
@@ -73,6 +75,25 @@ def test_a_folder_with_weights_runs_them(tmp_path) -> None:
     found.engine.run()
     table = tiny.config("llama-biased")
     assert tiny.follow(table, tiny.tensors(table), request.tokens, 3)[0] == request.output
+
+
+@needs_torch
+def test_prefixes_are_kept_and_drafts_looked_up_as_the_plan_says(tmp_path) -> None:
+    home = folder(tmp_path, True)
+    pool = Pool(**POOL, **POLICIES, prefix_cache="lfu", speculate={"kind": "ngram", "length": 3, "lookups": 0.5})
+    engine = launch("m", pool, blocks=20, folder=home).engine
+    assert (engine.schedule.prefixes.policy.kind, engine.speculation.policy.length) == ("lfu", 3)
+    made = []
+    for _ in range(2):
+        made.append(engine.submit([5, 6, 7] * 12, 30))
+        engine.run()
+    table = tiny.config("llama-biased")
+    for request in made:
+        assert tiny.follow(table, tiny.tensors(table), request.tokens, 36)[0] == request.output
+    assert [r.cached for r in made] == [0, 32]
+    assert engine.speculation.drafted > 0
+    with pytest.raises(Unsupported, match="belady"):
+        launch("m", Pool(**POOL, **POLICIES, prefix_cache="belady"), blocks=20, folder=home)
 
 
 @needs_torch

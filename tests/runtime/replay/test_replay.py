@@ -145,6 +145,26 @@ def test_failed_requests_are_counted_by_kind_and_lost_by_none(fault, status):
     assert any(n.startswith(f"3 of 9 requests failed: {status}") for n in done.outcome.notes)
 
 
+def test_a_server_that_has_chats_only_is_asked_for_chats():
+    toy = Toy(first=0.0, gap=0.0, paths=("/v1/chat/completions",))
+    with serving(toy) as url:
+        with pytest.raises(SpecError, match=r"has no /completions.*--prompts chat"):
+            run(url)
+        done = run(url + "/v1/chat/completions", prompts="chat")
+    m = done.outcome.metrics
+    assert (m["requests"], m["failed"], m["output_tokens"], m["prompt_tokens"]) == (20, 0, 120, 240)
+    assert done.outcome.provenance["prompts"] == "chat"
+    (message,) = toy.seen[-1]["messages"]
+    assert message["role"] == "user"
+    assert len(message["content"].split()) == 12
+    assert "prompt" not in toy.seen[-1]
+
+
+def test_a_way_to_send_prompts_that_is_none_is_refused():
+    with pytest.raises(SpecError, match=r"prompts: cannot be.*tokens, text, chat"):
+        run("http://127.0.0.1:1", prompts="texts")
+
+
 def test_a_server_that_hangs_is_a_timeout():
     q = traffic(4)
     late = int(Prompts(q, 0).tokens(2)[0])

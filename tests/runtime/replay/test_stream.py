@@ -102,3 +102,22 @@ def test_counts_that_are_none_are_not_believed():
 )
 def test_refusals_are_explained_in_the_servers_words(body, said):
     assert explained(body) == said
+
+
+def spoken(content, over=None, **more):
+    return {"choices": [{"delta": {"content": content} | more, "finish_reason": over}]}
+
+
+def test_a_chat_is_read_as_a_completion_is():
+    first = spoken("", role="assistant")
+    answer = read(first, spoken("a"), spoken("b"), {"choices": [{"delta": {}, "finish_reason": "stop"}]}, usage(2))
+    assert (answer.ok, answer.first, answer.last, answer.chunks, answer.output) == (True, 2.0, 3.0, 2, 2)
+    assert read(spoken("a", role="assistant"), spoken("", "length"), usage(1)).first == 1.0, "both at once"
+    assert read(spoken(""), spoken("é", "stop"), usage(2)).chunks == 2, "half a character is a token too"
+    assert read(spoken(None, reasoning_content="hm"), spoken("a", "stop"), usage(2)).chunks == 2
+    assert read(first, spoken(None, "stop")).status == "empty"
+
+
+@pytest.mark.parametrize("delta", [5, "text", {"content": 5}])
+def test_a_chat_that_is_none_is_said_to_be(delta):
+    assert read({"choices": [{"delta": delta, "finish_reason": None}]}).status == "malformed"

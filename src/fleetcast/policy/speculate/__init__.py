@@ -28,6 +28,7 @@ class View:
         tried: drafted tokens that the target came to judge so far: all up to the first rejection of each call.
         right: how many of these it accepted.
         found: tokens that a lookup in the context offers now; None where a model drafts.
+        idle: calls since the last for which anything was drafted.
     """
 
     batch: int
@@ -37,6 +38,7 @@ class View:
     tried: int = 0
     right: int = 0
     found: int | None = None
+    idle: int = 0
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,23 @@ what a longer draft promises is worth its cost.
 The paper's constants are not in any text we could read, so the brake is ours: with the acceptance seen so far, the
 length moves one step towards the one with the most expected tokens per work, where a drafted token costs ``cost`` of a
 call. Without the brake the length wanders for ever and loses 4 to 12 % to the best fixed one. The paper weighs
-drafters by past acceptance; here the weights are the caller's, equal in forecasts.
+drafters by past acceptance; here the weights are the caller's, equal in forecasts. With ``least`` 0 the length may come
+down to nothing where drafts are not worth their cost, and one token is tried again every `TRIAL` calls: ours too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from msgspec import Meta
 
 from fleetcast.policy.speculate import Draft, View
+
+T = TypeVar("T", bound=Hashable)
+
+TRIAL = 16
+"""Calls without a draft after which one token is drafted again."""
 
 
 class Minions:
@@ -34,31 +40,35 @@ class Minions:
         most: Annotated[int, Meta(ge=1, le=16)] = 8,
         cost: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.1,
         drafters: Annotated[int, Meta(ge=1, le=16)] = 1,
+        least: Annotated[int, Meta(ge=0, le=1)] = 1,
     ) -> None:
-        """Stores the first and the largest length, what a drafted token costs over a call, the number of drafters."""
+        """Stores first, largest and least length, what a drafted token costs over a call, and the number of drafters."""
         if start > most:
             raise ValueError(f"start {start} is above most {most}")
-        self.start, self.most, self.cost, self.drafters = start, most, cost, drafters
+        self.start, self.most, self.cost, self.drafters, self.least = start, most, cost, drafters, least
 
     def draft(self, view: View) -> Draft:
         """Returns the next length, by what became of the last drafts and of all before."""
         if view.length is None:
             return Draft(self.start, self.drafters)
-        best = best_length((view.right + 1) / (view.tried + 2), self.cost, self.most)
+        if view.length == 0 and view.idle >= TRIAL:
+            return Draft(1, self.drafters)
+        best = best_length((view.right + 1) / (view.tried + 2), self.cost, self.most, self.least)
         if view.accepted >= view.proposed:
             return Draft(view.length + (view.length < best), self.drafters)
         return Draft(view.length - (view.length > best), self.drafters)
 
 
-def best_length(rate: float, cost: float, most: int) -> int:
-    """Returns the length from 1 to ``most`` with the most expected tokens per work.
+def best_length(rate: float, cost: float, most: int, least: int = 1) -> int:
+    """Returns the length from ``least`` to ``most`` with the most expected tokens per work.
 
     Args:
         rate: chance that a drafted token is accepted where those before it were.
         cost: of a drafted token, drafted and checked, over a call without any.
         most: longest.
+        least: shortest, 0 or 1.
     """
-    best, found, tokens, power = 1, 0.0, 1.0, 1.0
+    best, found, tokens, power = least, 0.0 if least else 1.0, 1.0, 1.0
     for length in range(1, most + 1):
         power *= rate
         tokens += power
@@ -67,7 +77,7 @@ def best_length(rate: float, cost: float, most: int) -> int:
     return best
 
 
-def vote(paths: Sequence[Sequence[Hashable]], weights: Sequence[float]) -> list[Hashable]:
+def vote(paths: Sequence[Sequence[T]], weights: Sequence[float]) -> list[T]:
     """Returns the path of drafted tokens that the drafters vote for.
 
     At each node the heaviest child wins; of equals the one whose first drafter stands first.
@@ -76,13 +86,13 @@ def vote(paths: Sequence[Sequence[Hashable]], weights: Sequence[float]) -> list[
         paths: per drafter its tokens.
         weights: of the drafters, above 0.
     """
-    found: list[Hashable] = []
+    found: list[T] = []
     voters = list(range(len(paths)))
     while True:
         voters = [i for i in voters if len(paths[i]) > len(found)]
         if not voters:
             return found
-        weight: dict[Hashable, float] = {}
+        weight: dict[T, float] = {}
         for i in voters:
             token = paths[i][len(found)]
             weight[token] = weight.get(token, 0.0) + weights[i]

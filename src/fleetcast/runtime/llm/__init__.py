@@ -23,8 +23,8 @@ FAKE: Final = "weights are random: times are as of real ones, and what it says m
 
 
 def open_engine(
-    model: str | Path, *, blocks: int, dtype: str = "auto", device: str = "auto", fake: bool = False, seed: int = 0,
-    **settings: Any,
+    model: str | Path, *, blocks: int, dtype: str = "auto", kv_dtype: str = "auto", device: str = "auto",
+    threads: int | None = None, fake: bool = False, seed: int = 0, **settings: Any,
 ) -> Engine:  # fmt: skip
     """Returns an engine with the model of a Hugging Face folder.
 
@@ -32,8 +32,11 @@ def open_engine(
         model: a folder with config.json and model.safetensors, or an index and its shards. With ``fake``, also a
             config.json, or a name of the catalogue.
         blocks: of the KV cache, 16 tokens each.
-        dtype: "fp32", "bf16", or "auto": as stored, float16 as "bf16".
+        dtype: format of the matrices: "fp32", "bf16", "int8", "int4", or "auto": as stored, float16 as "bf16". Activations
+            are fp32 with "fp32", else bf16; `linear` says what the formats are.
+        kv_dtype: of the KV cache: "fp32", "bf16", "int8" with a scale per token and head, or "auto": as activations.
         device: "cpu", "cuda", or "auto": CUDA where there is such a device.
+        threads: of the whole process; None = as they are.
         fake: take random weights; none are read, and the engine's notes say so.
         seed: of fake weights, and of requests that bring none.
         settings: as `Engine` takes them: batch, order, memory, watermark.
@@ -44,16 +47,17 @@ def open_engine(
         MissingExtra: torch or safetensors is not installed.
     """
     from fleetcast.runtime.llm.model import Transformer
-    from fleetcast.runtime.llm.weights import device_of, fake_weights, read_weights
+    from fleetcast.runtime.llm.weights import device_of, dtype_of, fake_weights, format_of, kv_dtype_of, read_weights
 
     place = device_of(device)
-    if not fake:
-        shape = read_shape(model)
-        weights = read_weights(model, shape, dtype, place)
-        return Engine(Transformer(shape, weights, blocks), blocks=blocks, seed=seed, **settings)
-    shape = read_shape(model if Path(model).exists() else catalog.config(str(model)))
-    made = Transformer(shape, fake_weights(shape, dtype, seed, place), blocks)
-    return Engine(made, blocks=blocks, seed=seed, notes=(FAKE,), **settings)
+    if threads is not None:
+        torch_threads(threads)
+    known = not fake or Path(model).exists()
+    shape = read_shape(model if known else catalog.config(str(model)))
+    held = kv_dtype_of(kv_dtype, dtype_of(dtype, shape))
+    weights = fake_weights(shape, dtype, seed, place) if fake else read_weights(model, shape, dtype, place)
+    made = Transformer(shape, weights, blocks, format_of(dtype, shape), held)
+    return Engine(made, blocks=blocks, seed=seed, notes=(FAKE,) if fake else (), **settings)
 
 
 def torch_threads(count: int | None = None) -> int:

@@ -1,6 +1,8 @@
 """Attention over the paged cache: which rows of a pass see which slots.
 
-Decode steps, one token each, share one call, padded to the longest; every piece of a prompt has its own.
+Where our own kernels are built, they read the cache where it lies, block by block, and a sequence is never padded to
+another. Elsewhere it is gathered: decode steps, one token each, share one call, padded to the longest; every piece of a
+prompt has its own.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from fleetcast.base.errors import MissingExtra
+from fleetcast.runtime.llm import native
 from fleetcast.runtime.llm.cache import Cache
-from fleetcast.runtime.llm.paging import BLOCK
+from fleetcast.runtime.llm.paging import BLOCK, blocks_of
 from fleetcast.runtime.llm.requests import Piece
 
 try:
@@ -40,6 +43,78 @@ class Group:
     masks: Mapping[int, Tensor]
 
 
+@dataclass(frozen=True)
+class Paged:
+    """Sequences of a pass as the kernels take them: ``tables`` (n, most) int32 blocks, ``spans`` (n, 3) int64.
+
+    A span is the sequence's first row of the pass, how many rows it has, and the position of the first.
+    """
+
+    tables: Tensor
+    spans: Tensor
+
+
+def paged(pieces: Sequence[Piece]) -> Paged:
+    """Returns the pieces of a pass for the kernels."""
+    ends = [p.start + len(p.tokens) for p in pieces]
+    most = max(blocks_of(end) for end in ends)
+    tables = np.zeros((len(pieces), most), np.int32)
+    spans = np.zeros((len(pieces), 3), np.int64)
+    begin = 0
+    for i, (p, end) in enumerate(zip(pieces, ends, strict=True)):
+        used = blocks_of(end)
+        tables[i, :used] = p.table[:used]
+        spans[i] = begin, len(p.tokens), p.start
+        begin += len(p.tokens)
+    return Paged(torch.from_numpy(tables), torch.from_numpy(spans))
+
+
+def attend_paged(
+    q: Tensor, cache: Cache, layer: int, those: Paged, window: int, *, scale: float, cap: float = 0.0
+) -> Tensor:
+    """Returns what `attend` does, from the cache where it lies; see there."""
+    out = torch.empty_like(q)
+    _, heads, width = q.shape
+    scales = (None, None) if cache.scales is None else (cache.scales[0, layer], cache.scales[1, layer])
+    native.kernels.attend(
+        native.KINDS[q.dtype], native.KINDS[cache.keys.dtype], q.data_ptr(), out.data_ptr(),
+        cache.keys[layer].data_ptr(), cache.values[layer].data_ptr(), *map(native.address, scales),
+        those.tables.data_ptr(), those.tables.shape[1], those.spans.data_ptr(), len(those.spans), heads,
+        cache.keys.shape[2], width, window, torch.get_num_threads(), scale, cap,
+    )  # fmt: skip
+    return out
+
+
+def place(
+    qkv: Tensor, cache: Cache, layer: int, slots: Tensor, turns: tuple[Tensor, Tensor] | None,
+    norms: tuple[Tensor, Tensor, float] | None,
+) -> Tensor:  # fmt: skip
+    """Returns the queries (tokens, heads, width), normed and turned, after storing keys and values in the cache.
+
+    Args:
+        qkv: (tokens, (heads + 2 key heads) width), contiguous.
+        cache: keys and values.
+        layer: of the cache.
+        slots: (tokens,) int64.
+        turns: cosines and sines of every token, fp32, (tokens, pairs that turn); None = nothing turns.
+        norms: weights of the RMS norms of queries and keys, and their epsilon; None = there are none.
+    """
+    _, _, keys, width = cache.keys.shape
+    heads = qkv.shape[1] // width - 2 * keys
+    q = qkv.new_empty(len(qkv), heads, width)
+    scales = (None, None) if cache.scales is None else (cache.scales[0, layer], cache.scales[1, layer])
+    cosine, sine = turns if turns is not None else (None, None)
+    q_norm, k_norm, epsilon = norms if norms is not None else (None, None, 0.0)
+    native.kernels.place(
+        native.KINDS[qkv.dtype], native.KINDS[cache.keys.dtype], 0 if q_norm is None else native.KINDS[q_norm.dtype],
+        qkv.data_ptr(), native.address(q_norm), native.address(k_norm), native.address(cosine), native.address(sine),
+        q.data_ptr(), cache.keys[layer].data_ptr(), cache.values[layer].data_ptr(), *map(native.address, scales),
+        slots.data_ptr(), len(qkv), heads, keys, width, 0 if cosine is None else 2 * cosine.shape[1],
+        torch.get_num_threads(), epsilon,
+    )  # fmt: skip
+    return q
+
+
 def attend(
     q: Tensor, cache: Cache, layer: int, groups: Sequence[Group], window: int, *, scale: float, cap: float = 0.0,
 ) -> Tensor:  # fmt: skip
@@ -56,7 +131,7 @@ def attend(
     """
     out = torch.empty_like(q)
     for group in groups:
-        keys, values = cache.read(layer, group.slots)
+        keys, values = cache.read(layer, group.slots, q.dtype)
         asked, keys, values = (part.transpose(1, 2) for part in (q[group.rows], keys, values))
         mask = group.masks[window]
         if cap:
@@ -84,6 +159,17 @@ def slots_of(p: Piece) -> Tensor:
     """Returns the cache slots of a sequence up to the piece's last token, by position."""
     position = torch.arange(p.start + len(p.tokens))
     return torch.tensor(p.table)[position // BLOCK] * BLOCK + position % BLOCK
+
+
+def written_slots(pieces: Sequence[Piece]) -> Tensor:
+    """Returns the cache slots of the pass's tokens, one after the other."""
+    found = []
+    for p in pieces:
+        position = np.arange(p.start, p.start + len(p.tokens))
+        first = p.start // BLOCK
+        table = np.array(p.table[first : (p.start + len(p.tokens) - 1) // BLOCK + 1], np.int64)
+        found.append(table[position // BLOCK - first] * BLOCK + position % BLOCK)
+    return torch.from_numpy(np.concatenate(found))
 
 
 def groups_of(pieces: Sequence[Piece], windows: set[int], device: Any = "cpu") -> list[Group]:

@@ -10,16 +10,23 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fleetcast.base.errors import Infeasible, PolicyError, SpecError
 from fleetcast.base.record import ITERATIONS, Record
 from fleetcast.policy import batch as batches
+from fleetcast.policy import evict
 from fleetcast.policy import memory as memories
 from fleetcast.policy import order as orders
+from fleetcast.policy import speculate as drafting
+from fleetcast.runtime.llm.draft import Drafter
 from fleetcast.runtime.llm.paging import Blocks, blocks_of
 from fleetcast.runtime.llm.requests import Iteration, Model, Piece, Request, Token
 from fleetcast.runtime.llm.sampling import Choice, Sampler, Sampling
 from fleetcast.runtime.llm.schedule import Schedule
+from fleetcast.runtime.llm.speculation import Speculation, verified
+
+Logits = NDArray[np.float32]
 
 
 class Engine:
@@ -32,24 +39,35 @@ class Engine:
         order: ranks waiting requests.
         memory: chooses whom to evict when the cache is full; its cache is computed again.
         watermark: blocks that admission leaves free.
+        prefix_cache: keeps the blocks of past contexts, and says which go first; None = none are kept.
+        speculate: decides how many tokens are drafted; None = none.
+        drafter: says which, and serves this engine alone; None = looked up in the context, where the policy is of
+            n-grams.
         seed: of requests that bring none.
         clock: seconds; the real one unless a test brings its own.
         notes: what to know of what it runs, in sentences.
 
     Raises:
-        SpecError: blocks or watermark out of range.
-        Unsupported: a memory policy that swaps.
+        SpecError: blocks or watermark out of range; a drafter without a policy, a policy without a drafter, a drafter
+            of another vocabulary.
+        Unsupported: a memory policy that swaps, a prefix cache that knows the future.
     """
 
     def __init__(
         self, model: Model, *, blocks: int, batch: batches.Policy | None = None, order: orders.Policy | None = None,
-        memory: memories.Policy | None = None, watermark: int = 0, seed: int = 0,
+        memory: memories.Policy | None = None, watermark: int = 0, prefix_cache: evict.Policy | None = None,
+        speculate: drafting.Policy | None = None, drafter: Drafter | None = None, seed: int = 0,
         clock: Callable[[], float] = time.perf_counter, notes: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.schedule = Schedule(
             blocks, batch if batch is not None else batches.Chunked(), order if order is not None else orders.Fifo(),
-            memory if memory is not None else memories.Recompute(), watermark,
+            memory if memory is not None else memories.Recompute(), watermark, prefix_cache,
         )  # fmt: skip
+        if speculate is None and drafter is not None:
+            limit = "a policy of policy.speculate beside it"
+            raise SpecError("engine.speculate", "is missing", value=type(drafter).__name__, limit=limit)
+        active = speculate is not None and not isinstance(speculate, drafting.Off)
+        self.speculation = Speculation(speculate, drafter, model.vocab) if speculate is not None and active else None
         self.model, self.seed, self.clock, self.notes = model, seed, clock, tuple(notes)
         self.iterations: list[Iteration] = []
         self.submitted = 0
@@ -77,7 +95,7 @@ class Engine:
 
     def submit(
         self, prompt: Sequence[int], max_tokens: int, sampling: Sampling | None = None,
-        on_token: Callable[[Token], None] | None = None,
+        on_token: Callable[[Token], None] | None = None, salt: str = "",
     ) -> Request:  # fmt: skip
         """Returns the request, now waiting.
 
@@ -86,6 +104,7 @@ class Engine:
             max_tokens: most tokens to come out.
             sampling: how they are chosen; None = greedy.
             on_token: called with each token, after the iteration that made it.
+            salt: the prefix cache shares nothing between requests of different salts.
 
         Raises:
             SpecError: no prompt, an id outside the vocabulary, no tokens wanted, or more than the model's context.
@@ -112,7 +131,7 @@ class Engine:
         now, number = self.clock(), self.submitted
         request = Request(
             number, now, len(tokens), max_tokens, tokens, Sampler(sampling or Sampling(), self.seed, number), on_token,
-            self.schedule.order.key(now, len(tokens)),
+            self.schedule.order.key(now, len(tokens)), salt,
         )  # fmt: skip
         self.submitted += 1
         self.schedule.enter(request)
@@ -128,8 +147,8 @@ class Engine:
         """
         if not self.schedule.holds(request):
             return False
-        self.schedule.leave(request)
         request.finish, request.end = "cancelled", self.clock()
+        self._leave(request, request.end)
         self._undelivered = deque(late for late in self._undelivered if late[1].request != request.id)
         return True
 
@@ -153,29 +172,50 @@ class Engine:
         """
         self._deliver()
         begun = self.clock()
-        chosen, decoding = self.schedule.compose()
+        if self.speculation is not None:
+            self.speculation.begin(self.schedule.running)
+        chosen, decoding, cached = self.schedule.compose(begun)
         if not chosen and not decoding:
             return None
         claimed = self.schedule.claimed()
-        for r in [*decoding, *self.schedule.partial]:
+        drafts = [(r, list[int]()) for r in decoding] if self.speculation is None else self.speculation.take(decoding)
+        for r in [*(r for r, _ in drafts), *self.schedule.partial]:
             self.schedule.extend(r)
-        pieces = [Piece(r.tokens[-1:], len(r.tokens) - 1, r.table, 1) for r in decoding]
+        pieces = [Piece([r.tokens[-1], *draft], len(r.tokens) - 1, r.table, 1 + len(draft)) for r, draft in drafts]
         for r, n in chosen:
             done = r.prefilled
             pieces.append(Piece(r.tokens[done : done + n], done, r.table, int(done + n == len(r.tokens))))
         logits = self.model.forward(pieces)
-        emitting = [*decoding, *(r for r, n in chosen if r.prefilled + n == len(r.tokens))]
-        picked = [(r, r.sampler.choose(row)) for r, row in zip(emitting, logits, strict=True)]
+        picked = self._picked(drafts, chosen, logits)
         # From here on nothing fails: either all of the iteration counts, or none of it.
         now = self.clock()
         for r, n in chosen:
             r.prefilled += n
-        for r, choice in picked:
-            self._emit(r, choice, now)
-        found = Iteration(begun, now - begun, len(decoding), len(chosen), sum(n for _, n in chosen), claimed)
+            if r.prefilled == len(r.tokens):
+                self.schedule.decode(r, now)
+        accepted = 0
+        if self.speculation is not None:
+            accepted = sum(
+                self.speculation.judge(r, draft, choices)
+                for (r, draft), (_, choices) in zip(drafts, picked, strict=False)
+            )
+        for r, choices in picked:
+            for choice in choices:
+                self._emit(r, choice, now)
+            if self.speculation is not None and not r.finish:
+                self.schedule.shrink(r)
+        found = Iteration(
+            begun, now - begun, len(drafts), len(chosen), sum(n for _, n in chosen), claimed, cached,
+            sum(len(draft) for _, draft in drafts), accepted,
+        )  # fmt: skip
         self.iterations.append(found)
         self._deliver()
         return found
+
+    def close(self) -> None:
+        """Ends what the engine has begun beside itself: a drafter's process."""
+        if self.speculation is not None:
+            self.speculation.drafter.close()
 
     def record(self) -> Record:
         """Returns the iterations so far as the common event record; ``level`` is the share of blocks claimed."""
@@ -193,6 +233,21 @@ class Engine:
             whats=ITERATIONS,
         )
 
+    @staticmethod
+    def _picked(
+        drafts: Sequence[tuple[Request, list[int]]], chosen: Sequence[tuple[Request, int]], logits: Logits
+    ) -> list[tuple[Request, list[Choice]]]:
+        """Returns what each request that emits chooses: those who decode, then those whose prompt is done."""
+        ready: list[tuple[Request, list[int]]] = [(r, []) for r, n in chosen if r.prefilled + n == len(r.tokens)]
+        emitting = [*drafts, *ready]
+        ends = np.cumsum([1 + len(draft) for _, draft in emitting]).tolist()
+        if ends and ends[-1] != len(logits):
+            raise ValueError(f"the model returned {len(logits)} rows of logits, not {ends[-1]}")
+        return [
+            (r, verified(r, draft, logits[end - 1 - len(draft) : end]))
+            for (r, draft), end in zip(emitting, ends, strict=True)
+        ]
+
     def _emit(self, r: Request, choice: Choice, now: float) -> None:
         """Appends a token; the request then runs on or ends."""
         r.tokens.append(choice.token)
@@ -202,13 +257,16 @@ class Engine:
             r.finish = "stop"
         elif r.emitted >= r.limit:
             r.finish = "length"
-        if r in self.schedule.partial:
-            self.schedule.decode(r)
         if r.finish:
             r.end = now
-            self.schedule.leave(r)
+            self._leave(r, now)
         if r.on_token is not None:
             self._undelivered.append((r.on_token, Token(r.id, choice, r.finish)))
+
+    def _leave(self, r: Request, now: float) -> None:
+        self.schedule.leave(r, now)
+        if self.speculation is not None:
+            self.speculation.forget(r.id)
 
     def _deliver(self) -> None:
         """Hands tokens to whom they are for; what a callback's error leaves over is handed on at the next step."""

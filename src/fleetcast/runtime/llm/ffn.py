@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from fleetcast.base.errors import MissingExtra
+from fleetcast.runtime.llm import native
 from fleetcast.runtime.llm.families.decoder import Activation, Experts
 from fleetcast.runtime.llm.linear import Linear
 
@@ -18,7 +19,6 @@ except ImportError:
     raise MissingExtra("torch", "torch") from None
 
 Tensor = Any
-Ffn = Callable[[Tensor], Tensor]
 
 ACTIVATIONS: Final[Mapping[Activation, Callable[[Tensor], Tensor]]] = {
     "silu": functional.silu,
@@ -26,6 +26,19 @@ ACTIVATIONS: Final[Mapping[Activation, Callable[[Tensor], Tensor]]] = {
     "gelu_tanh": partial(functional.gelu, approximate="tanh"),
     "relu": functional.relu,
 }
+
+
+class Ffn(Protocol):
+    """Maps (tokens, hidden) to (tokens, hidden)."""
+
+    @property
+    def matrices(self) -> Sequence[Linear]:
+        """All that it holds."""
+        ...
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Maps (tokens, hidden) to (tokens, hidden)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -36,9 +49,17 @@ class Gated:
     down: Linear
     activation: Activation
 
+    @property
+    def matrices(self) -> Sequence[Linear]:
+        """All that it holds."""
+        return self.gate_up, self.down
+
     def __call__(self, x: Tensor) -> Tensor:
         """Maps (tokens, hidden) to (tokens, hidden)."""
-        gate, up = self.gate_up(x).chunk(2, dim=1)
+        both = self.gate_up(x)
+        if self.activation in ("silu", "gelu_tanh") and native.ready(both):
+            return self.down(native.gate(both, self.activation == "gelu_tanh"))
+        gate, up = both.chunk(2, dim=1)
         return self.down(ACTIVATIONS[self.activation](gate) * up)
 
 
@@ -49,6 +70,11 @@ class Ungated:
     up: Linear
     down: Linear
     activation: Activation
+
+    @property
+    def matrices(self) -> Sequence[Linear]:
+        """All that it holds."""
+        return self.up, self.down
 
     def __call__(self, x: Tensor) -> Tensor:
         """Maps (tokens, hidden) to (tokens, hidden)."""
@@ -69,6 +95,14 @@ class Mixture:
     shape: Experts
     shared: Ffn | None
     shared_gate: Linear | None
+
+    @property
+    def matrices(self) -> Sequence[Linear]:
+        """All that it holds."""
+        every = [self.router, *(m for expert in self.experts for m in expert.matrices)]
+        if self.shared is None or self.shared_gate is None:
+            return every
+        return [*every, *self.shared.matrices, self.shared_gate]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Maps (tokens, hidden) to (tokens, hidden)."""

@@ -14,10 +14,12 @@ from typing import Any, Final
 
 from fleetcast.base.errors import Infeasible, SpecError, Unsupported
 from fleetcast.base.spec import build
-from fleetcast.policy import batch, memory, order
+from fleetcast.policy import batch, evict, memory, order, speculate
 from fleetcast.runtime.llm.engine import Engine
 from fleetcast.runtime.llm.paging import BLOCK, blocks_of
 from fleetcast.runtime.llm.shape import Shape, read_shape
+from fleetcast.scenario.caches import TIERS, tiers_of
+from fleetcast.scenario.drafts import DRAFTING, drafting_of
 from fleetcast.scenario.plan import Pool, one
 from fleetcast.scenario.workload import catalog
 from fleetcast.scenario.workload.precision import BITS
@@ -50,7 +52,7 @@ class Launched:
 
 def launch(
     model: str, pool: Pool, *, blocks: int, folder: Path = Path(), watermark: int = 0, seed: int = 0,
-    threads: int | None = None, path: str = "plan",
+    threads: int | None = None, bounded: bool = False, path: str = "plan",
 ) -> Launched:  # fmt: skip
     """Returns an engine with the model, policies and dtypes of a complete pool.
 
@@ -63,6 +65,7 @@ def launch(
         watermark: blocks that admission leaves free.
         seed: of sampling and of random weights.
         threads: of its products; None = as many as torch takes: the processor's cores, or OMP_NUM_THREADS.
+        bounded: keep no more blocks than the largest batch of the longest contexts fills.
         path: of the pool, for errors.
 
     Raises:
@@ -75,6 +78,12 @@ def launch(
     config, weights = _located(model, folder)
     shape = read_shape(config)
     policies = {name: build(space, getattr(pool, name), f"{path}.{name}") for name, space in _FAMILIES.items()}
+    kept = tiers_of(pool.prefix_cache, f"{path}.prefix_cache")
+    if kept is not None:
+        policies["prefix_cache"] = build(evict, kept[0], f"{path}.prefix_cache", TIERS)
+    if not _off(pool.speculate):
+        asked, _ = drafting_of(pool.speculate, f"{path}.speculate")
+        policies["speculate"] = build(speculate, asked, f"{path}.speculate", DRAFTING)
 
     from fleetcast.runtime.llm import FAKE, torch_threads
     from fleetcast.runtime.llm.model import Transformer, Weights
@@ -86,6 +95,8 @@ def launch(
         hint = f'Set kv_dtype = "{held}", or leave it out'
         raise Unsupported(f"{path}.kv_dtype = {_said(pool.kv_dtype)}: beside {dtype} the cache is {held}", hint)
     notes = []
+    rule = policies["batch"].rule() if bounded and hasattr(policies["batch"], "rule") else None
+    blocks = min(blocks, rule.max_batch * blocks_of(shape.context)) if rule is not None else blocks
     fits = _blocks_that_fit(shape, dtype, blocks)
     if fits < blocks:
         notes.append(f"{fits:,} blocks of cache instead of the plan's {blocks:,}: this machine's memory holds no more")
@@ -196,6 +207,14 @@ def _off(value: Any) -> bool:
     return kind in (None, "off", "none")
 
 
+def _looked_up(value: Any) -> bool:
+    return _off(value) or (value.get("kind") if isinstance(value, dict) else value) == "ngram"
+
+
+def _on_device(value: Any) -> bool:
+    return _off(value) or not (isinstance(value, dict) and any(value.get(tier) for tier in TIERS))
+
+
 def _no_swap(value: Any) -> bool:
     return not (isinstance(value, dict) and value.get("kind") == "swap") and value != "swap"
 
@@ -215,8 +234,8 @@ _LIMITS: Final[tuple[tuple[str, Callable[[Any], bool], str, str], ...]] = (
     ("activation_dtype", lambda v: v is None, "activations are in the engine's own dtype", "Leave it out"),
     ("clock", _whole, "the engine does not set the processor's clock", "Leave it out"),
     ("overlap", _off, "the engine cuts no iteration into nano-batches", "Leave it out"),
-    ("speculate", _off, "the engine does not draft", "Leave it out"),
-    ("prefix_cache", _off, "the engine keeps no prefixes", 'Set prefix_cache = "off"'),
+    ("speculate", _looked_up, "a plan names no draft model's files", 'Use kind = "ngram", or leave it out'),
+    ("prefix_cache", _on_device, "the engine keeps no prefixes below its cache", "Leave cpu and ssd out"),
     ("memory", _no_swap, "the engine does not swap caches out", 'Set memory = "recompute"'),
 )
 """Key of the pool, whether the engine runs its value, why not otherwise, and what to write instead."""

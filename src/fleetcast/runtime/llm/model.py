@@ -13,11 +13,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetcast.base.errors import MissingExtra
-from fleetcast.runtime.llm.attention import Group, attend, groups_of, slots_of
+from fleetcast.runtime.llm import native
+from fleetcast.runtime.llm.attention import (
+    Group,
+    Paged,
+    attend,
+    attend_paged,
+    groups_of,
+    paged,
+    place,
+    written_slots,
+)
 from fleetcast.runtime.llm.cache import Cache
 from fleetcast.runtime.llm.ffn import Ffn, Gated, Mixture, Ungated
-from fleetcast.runtime.llm.linear import Linear, joined
-from fleetcast.runtime.llm.norm import Norm, read_norm
+from fleetcast.runtime.llm.linear import Format, Linear, joined
+from fleetcast.runtime.llm.norm import Norm, Rms, read_norm
 from fleetcast.runtime.llm.paging import BLOCK
 from fleetcast.runtime.llm.requests import Piece
 from fleetcast.runtime.llm.rope import Rope
@@ -61,10 +71,14 @@ class Layer:
 
 @dataclass(frozen=True)
 class Pass:
-    """What all layers share of one pass: slots to write, who attends together, cosines and sines by rotation."""
+    """What all layers share of one pass: slots to write, who attends together, cosines and sines by rotation.
+
+    Either ``groups`` says who, for torch, or ``paged``, for our own kernels.
+    """
 
     written: Tensor
     groups: Sequence[Group]
+    paged: Paged | None
     turns: dict[Rope, tuple[Tensor, Tensor]]
 
 
@@ -75,17 +89,23 @@ class Transformer:
         shape: of the model.
         weights: gives each tensor once, layer by layer, so that none is held twice for longer than a layer takes.
         blocks: of the cache, `BLOCK` tokens each.
+        form: that matrices are held in; None = as the weights come. Embeddings, norms and routers are as they come.
+        kv_dtype: of torch, that keys and values are held in; None = that of the weights.
     """
 
-    def __init__(self, shape: Shape, weights: Weights, blocks: int) -> None:
+    def __init__(
+        self, shape: Shape, weights: Weights, blocks: int, form: Format | None = None, kv_dtype: Any = None
+    ) -> None:
         self.shape, self.vocab, self.context = shape, shape.vocab, shape.context
         self.dtype, self.device = weights.dtype, weights.device
         self.embedding = weights.tensor("embedding.weight")
         self.positions = weights.tensor("positions.weight") if shape.positions else None
-        self.layers = [_layer(shape, weights, i) for i in range(shape.layers)]
+        self.layers = [_layer(shape, weights, i, form) for i in range(shape.layers)]
         self.norm = read_norm(shape.norm, shape.epsilon, weights.tensor, "norm")
         head = self.embedding if shape.tied else weights.tensor("head.weight")
-        self.head = joined([head], [weights.tensor("head.bias") if shape.head_bias else None])
+        # what chooses the token is not coarser than int8, and an embedding that is the head as well is not held twice
+        coarse: Format | None = "int8" if form == "int4" else None if shape.tied and form == "bf16" else form
+        self.head = joined([head], [weights.tensor("head.bias") if shape.head_bias else None], coarse)
         # rounded as embeddings are, as it was when the models were trained
         self.embedding_scale = torch.tensor(shape.embedding_scale).to(self.dtype).item()
         self.frequencies = {
@@ -94,7 +114,14 @@ class Transformer:
             if rope.frequencies
         }
         slots = blocks * BLOCK
-        self.cache = Cache(shape.layers, slots, shape.kv_heads, shape.head_dim, self.dtype, self.device)
+        held = kv_dtype if kv_dtype is not None else self.dtype
+        self.cache = Cache(shape.layers, slots, shape.kv_heads, shape.head_dim, held, self.device)
+
+    @property
+    def bytes(self) -> tuple[int, int]:
+        """Memory of the matrices of all layers and the head, and of the KV cache."""
+        each = [m for layer in self.layers for m in (layer.qkv, layer.out, *layer.ffn.matrices)]
+        return sum(m.bytes for m in [*each, self.head]), self.cache.bytes
 
     def forward(self, pieces: Sequence[Piece]) -> NDArray[np.float32]:
         """Returns the logits (tokens that emit, vocabulary) and caches every token's keys and values."""
@@ -104,11 +131,14 @@ class Transformer:
 
     def _forward(self, pieces: Sequence[Piece]) -> Tensor:
         ids = torch.tensor([token for p in pieces for token in p.tokens], device=self.device)
-        positions = torch.cat([torch.arange(p.start, p.start + len(p.tokens)) for p in pieces]).to(self.device)
+        each = [np.arange(p.start, p.start + len(p.tokens)) for p in pieces]
+        positions = torch.from_numpy(np.concatenate(each)).to(self.device)
+        own = native.ready(self.embedding)
         shared = Pass(
-            torch.cat([slots_of(p)[p.start :] for p in pieces]).to(self.device),
-            groups_of(pieces, set(self.shape.windows), self.device),
-            {rope: self._turns(rope, positions) for rope in self.frequencies},
+            written_slots(pieces).to(self.device),
+            [] if own else groups_of(pieces, set(self.shape.windows), self.device),
+            paged(pieces) if own else None,
+            {rope: self._turns(rope, positions, own) for rope in self.frequencies},
         )
         x = self.embedding[ids]
         if self.embedding_scale != 1.0:
@@ -131,8 +161,14 @@ class Transformer:
 
     def _attend(self, i: int, layer: Layer, h: Tensor, shared: Pass) -> Tensor:
         s = self.shape
+        both, norms = layer.qkv(h), (layer.q_norm, layer.k_norm)
+        if shared.paged is not None and native.ready(both) and all(n is None or isinstance(n, Rms) for n in norms):
+            weights = (norms[0].weight, norms[1].weight, norms[0].epsilon) if all(norms) else None
+            q = place(both, self.cache, i, shared.written, shared.turns.get(layer.rope), weights)
+            mixed = attend_paged(q, self.cache, i, shared.paged, layer.window, scale=s.scale, cap=s.attention_cap)
+            return layer.out(mixed.flatten(1))
         queries, keys = s.heads * s.head_dim, s.kv_heads * s.head_dim
-        q, k, v = (part.unflatten(1, (-1, s.head_dim)) for part in layer.qkv(h).split([queries, keys, keys], dim=1))
+        q, k, v = (part.unflatten(1, (-1, s.head_dim)) for part in both.split([queries, keys, keys], dim=1))
         q, k = _maybe(layer.q_norm, q), _maybe(layer.k_norm, k)
         if layer.rope in shared.turns:
             q, k = (_rotate(part, *shared.turns[layer.rope]) for part in (q, k))
@@ -140,23 +176,26 @@ class Transformer:
         mixed = attend(q, self.cache, i, shared.groups, layer.window, scale=s.scale, cap=s.attention_cap)
         return layer.out(mixed.flatten(1))
 
-    def _turns(self, rope: Rope, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the cosines and sines of every token, each (tokens, 1, elements that turn)."""
+    def _turns(self, rope: Rope, positions: Tensor, own: bool) -> tuple[Tensor, Tensor]:
+        """Returns the cosines and sines of every token: (tokens, 1, elements that turn), for our own kernels half."""
         angles = positions[:, None] * self.frequencies[rope]
+        if own:
+            return torch.cos(angles) * rope.gain, torch.sin(angles) * rope.gain
         angles = torch.cat([angles, angles], dim=1)[:, None]
         return (torch.cos(angles) * rope.gain).to(self.dtype), (torch.sin(angles) * rope.gain).to(self.dtype)
 
 
-def _layer(shape: Shape, weights: Weights, number: int) -> Layer:
+def _layer(shape: Shape, weights: Weights, number: int, form: Format | None) -> Layer:
     held = {name for name, _ in shape.layer(number)}
 
     def tensor(name: str) -> Tensor:
         return weights.tensor(f"layers.{number}.{name}")
 
-    def linear(*names: str) -> Linear:
+    def linear(*names: str, form: Format | None = form) -> Linear:
         return joined(
             [tensor(f"{name}.weight") for name in names],
             [tensor(f"{name}.bias") if f"{name}.bias" in held else None for name in names],
+            form,
         )
 
     def norm(name: str) -> Norm | None:
@@ -172,8 +211,8 @@ def _layer(shape: Shape, weights: Weights, number: int) -> Layer:
             return dense("")
         experts = [dense(f"experts.{i}.") for i in range(shape.experts.count)]
         if not shape.experts.shared:
-            return Mixture(linear("router"), experts, shape.experts, None, None)
-        return Mixture(linear("router"), experts, shape.experts, dense("shared."), linear("shared_gate"))
+            return Mixture(linear("router", form=None), experts, shape.experts, None, None)
+        return Mixture(linear("router", form=None), experts, shape.experts, dense("shared."), linear("shared_gate", form=None))
 
     return Layer(
         attention_norm=read_norm(shape.norm, shape.epsilon, tensor, "attention_norm"),

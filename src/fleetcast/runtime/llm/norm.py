@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleetcast.base.errors import MissingExtra
+from fleetcast.runtime.llm import native
 from fleetcast.runtime.llm.families import decoder
 
 try:
@@ -21,13 +22,15 @@ Norm = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Rms:
-    """RMSNorm, the mean square taken in fp32; the product is rounded to ``weight``'s dtype first."""
+    """RMSNorm, the mean square taken in fp32; torch rounds the quotient to ``weight``'s dtype first."""
 
     weight: Tensor
     epsilon: float
 
     def __call__(self, x: Tensor) -> Tensor:
         """Returns ``x`` normed."""
+        if native.ready(x):
+            return native.norm(x, self.weight, self.epsilon)
         wide = x.float()
         found = (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.epsilon)).to(self.weight.dtype)
         return (found * self.weight).to(x.dtype)

@@ -7,6 +7,7 @@ cache is a list of blocks of equal size, anywhere in memory, so that nothing is 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from fleetcast.base.errors import Infeasible
 
@@ -69,3 +70,36 @@ class Blocks:
         for block in returned:
             self._held[block] = 0
         self._free += returned[::-1]
+
+
+Key = tuple[int | str, tuple[int, ...]]
+"""Of a block: the number of the one before it, or of a first one its requests' salt, and the tokens in it."""
+
+
+@dataclass(eq=False, slots=True)
+class Node:
+    """A cached block.
+
+    Attributes:
+        number: its own for ever, unlike ``block``, which is where it lies.
+        block: of the KV cache.
+        key: what it holds.
+        above: the block that it follows.
+        depth: blocks before it.
+        stored: s, when it was computed.
+        used: s, when a request that held it last left.
+        uses: requests that have held it.
+        users: requests that hold it now.
+        below: cached blocks that follow it.
+    """
+
+    number: int
+    block: int
+    key: Key
+    above: Node | None
+    depth: int
+    stored: float
+    used: float = 0.0
+    uses: int = 0
+    users: int = 0
+    below: int = 0

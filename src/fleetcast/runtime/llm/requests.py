@@ -9,6 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fleetcast.runtime.llm.paging import Node
 from fleetcast.runtime.llm.sampling import Choice, Sampler
 
 
@@ -51,12 +52,26 @@ class Token:
     finish: str
 
 
+@dataclass
+class Drafts:
+    """What a request's speculation has come to: `policy.speculate.View` has the meanings."""
+
+    length: int | None = None
+    proposed: int = 0
+    accepted: int = 0
+    tried: int = 0
+    right: int = 0
+    idle: int = 0
+
+
 @dataclass(eq=False)
 class Request:
     """A request on its way. ``tokens`` are the prompt and what has come out so far.
 
-    ``finish`` is "" while it is here, then as `Token` says, or "cancelled". Times are the engine's clock, s; below 0 =
-    not yet.
+    ``finish`` is "" while it is here, then as `Token` says, or "cancelled". ``cached`` prompt tokens were found in the
+    prefix cache when the request first entered; it shares blocks only with requests of the same ``salt``. ``nodes`` are
+    the first blocks of its ``table`` where the prefix cache holds them too. ``ahead`` is how many drafted tokens its
+    next decode step may check. Times are the engine's clock, s; below 0 = not yet.
     """
 
     id: int
@@ -67,10 +82,15 @@ class Request:
     sampler: Sampler
     on_token: Callable[[Token], None] | None
     key: float
+    salt: str = ""
     prefilled: int = 0
+    cached: int = 0
+    ahead: int = 0
     admitted: int = -1
     table: list[int] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list)
     choices: list[Choice] = field(default_factory=list)
+    drafts: Drafts = field(default_factory=Drafts)
     finish: str = ""
     first: float = -1.0
     end: float = -1.0
@@ -87,7 +107,11 @@ class Request:
 
 
 class Iteration(NamedTuple):
-    """What one iteration was: start and duration (s), decode steps, prompts, their tokens, blocks claimed."""
+    """What one iteration was: start and duration (s), decode steps, prompts, their tokens, blocks claimed.
+
+    ``cached`` tokens were found for the requests that entered, instead of being computed. Of ``drafted`` tokens that
+    the decode steps checked, ``accepted`` were right.
+    """
 
     time: float
     duration: float
@@ -95,3 +119,6 @@ class Iteration(NamedTuple):
     prefills: int
     prefill_tokens: int
     blocks: int
+    cached: int = 0
+    drafted: int = 0
+    accepted: int = 0

@@ -7,14 +7,25 @@ The counterpart of the simulator's reference world: the same policy objects see 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from fleetcast.base.errors import PolicyError, SpecError, Unsupported
 from fleetcast.policy import batch as batches
+from fleetcast.policy import evict
 from fleetcast.policy import memory as memories
 from fleetcast.policy import order as orders
-from fleetcast.runtime.llm.paging import Blocks, blocks_of
+from fleetcast.runtime.llm.paging import BLOCK, Blocks, Node, blocks_of
+from fleetcast.runtime.llm.prefixes import Prefixes
 from fleetcast.runtime.llm.requests import Request
+
+
+class Composed(NamedTuple):
+    """An iteration: prompts with the tokens of them to process, who decodes, and tokens found for those who entered."""
+
+    chosen: list[tuple[Request, int]]
+    decoding: list[Request]
+    cached: int
 
 
 class Schedule:
@@ -26,15 +37,17 @@ class Schedule:
         order: ranks waiting requests.
         memory: chooses whom to evict when the cache is full; its cache is computed again.
         watermark: blocks that admission leaves free.
+        prefix_cache: keeps the blocks of past contexts and says which go first; None = none are kept.
 
     Raises:
         SpecError: blocks or watermark out of range.
-        Unsupported: a memory policy that swaps.
+        Unsupported: a memory policy that swaps, a prefix cache that knows the future.
     """
 
     def __init__(
-        self, blocks: int, batch: batches.Policy, order: orders.Policy, memory: memories.Policy, watermark: int
-    ) -> None:
+        self, blocks: int, batch: batches.Policy, order: orders.Policy, memory: memories.Policy, watermark: int,
+        prefix_cache: evict.Policy | None = None,
+    ) -> None:  # fmt: skip
         if blocks < 1:
             raise SpecError("engine.blocks", "cannot be", value=blocks, limit="at least 1")
         if not 0 <= watermark < blocks:
@@ -43,6 +56,7 @@ class Schedule:
             raise Unsupported("the engine cannot swap yet", "Use memory = { kind = 'recompute' }")
         self.blocks, self.watermark = Blocks(blocks), watermark
         self.batch, self.order, self.memory = batch, order, memory
+        self.prefixes = Prefixes(self.blocks, prefix_cache) if prefix_cache is not None else None
         self.rule: batches.Rule | None = batch.rule() if hasattr(batch, "rule") else None
         self.mixed = self.rule.mixed if self.rule is not None else bool(getattr(batch, "mixed", True))
         self.waiting: list[Request] = []
@@ -65,38 +79,49 @@ class Schedule:
         """Whether a request stands in one of the lines."""
         return any(r in line for line in (self.running, self.partial, self.resumed, self.waiting))
 
-    def leave(self, r: Request) -> None:
-        """A request goes, from whatever line it stands in, and its blocks are free."""
+    def leave(self, r: Request, now: float) -> None:
+        """A request goes, from whatever line it stands in; its blocks are free, or kept by the prefix cache."""
+        computed = len(r.tokens) - 1 if r in self.running else r.prefilled
         next(line for line in (self.running, self.partial, self.resumed, self.waiting) if r in line).remove(r)
-        self._release(r)
+        self._release(r, computed, now)
 
-    def decode(self, r: Request) -> None:
-        """A request's prompt is computed: it decodes from now on."""
+    def decode(self, r: Request, now: float) -> None:
+        """A request's prompt is computed: it can be found, and the request decodes from now on."""
         self.partial.remove(r)
         self.running.append(r)
+        if self.prefixes is not None:
+            self.prefixes.store(r, r.prefilled, now)
 
     def extend(self, r: Request) -> None:
         """Gives a request the blocks that it counts for."""
         r.table += self.blocks.take(self.claim(r) - len(r.table))
 
+    def shrink(self, r: Request) -> None:
+        """Takes back the blocks that a request no longer counts for: those of drafts that were rejected."""
+        keep = max(self.claim(r), len(r.nodes))
+        self.blocks.give(r.table[keep:])
+        del r.table[keep:]
+
     def claim(self, r: Request) -> int:
         """Returns the blocks a request counts for: those of its whole length where the rule reserves."""
         if self.rule is not None and self.rule.reserve:
             return blocks_of(r.prompt + r.limit)
-        return blocks_of(len(r.tokens))
+        return blocks_of(len(r.tokens) + r.ahead)
 
     def claimed(self) -> int:
-        """Returns the blocks that those who run count for together."""
-        return sum(map(self.claim, self.running + self.partial))
+        """Returns the blocks that those who run count for together, each once."""
+        shared = self.prefixes.shared if self.prefixes is not None else 0
+        return sum(map(self.claim, self.running + self.partial)) - shared
 
-    def compose(self) -> tuple[list[tuple[Request, int]], list[Request]]:
-        """Evicts, asks the batch policy and admits; returns prompts with their tokens, and who decodes.
+    def compose(self, now: float) -> Composed:
+        """Evicts, asks the batch policy and admits; returns the iteration that begins ``now``.
 
         Raises:
             PolicyError: a decision that cannot be applied. No request is changed by it; evictions that made room before
                 stay.
         """
-        evicted = self._make_room() if self.mixed and self.running else False
+        evicted = self._make_room(now) if self.mixed and self.running else False
+        self._trim()
         queue = [] if evicted else self.resumed + self.waiting
         room = self.blocks.count - self.watermark - self.claimed()
         if not self.running and not self.partial and queue:
@@ -104,20 +129,45 @@ class Schedule:
         view = batches.View(
             decoding=len(self.running),
             partial=tuple(batches.Item(r.id, len(r.tokens) - r.prefilled, 0) for r in self.partial),
-            waiting=tuple(batches.Item(r.id, len(r.tokens), self.claim(r)) for r in queue),
+            waiting=tuple(
+                batches.Item(r.id, len(r.tokens) - BLOCK * len(nodes), more) for r, nodes, more in self._found(queue)
+            ),
             free=room,
+            drafted=sum(r.ahead for r in self.running),
         )
         decision = self.batch.compose(view)
         chosen = self._checked(decision, queue)
+        cached = 0
         for r, _ in chosen:
             if r not in self.partial:
-                (self.resumed if r in self.resumed else self.waiting).remove(r)
-                self.partial.append(r)
-                self.admissions += 1
-                r.admitted = self.admissions
+                cached += self._admit(r)
         if not self.mixed and not chosen and self.running:
-            self._make_room()
-        return chosen, list(self.running) if decision.decode else []
+            self._make_room(now)
+        self._trim()
+        return Composed(chosen, list(self.running) if decision.decode else [], cached)
+
+    def _admit(self, r: Request) -> int:
+        """Lets a request in; returns its tokens that were found."""
+        (self.resumed if r in self.resumed else self.waiting).remove(r)
+        self.partial.append(r)
+        if self.prefixes is not None:
+            self.prefixes.admit(r, self.prefixes.find(r))
+            r.cached = r.prefilled if r.admitted < 0 else r.cached
+        self.admissions += 1
+        r.admitted = self.admissions
+        return r.prefilled
+
+    def _found(self, queue: Iterable[Request]) -> list[tuple[Request, list[Node], int]]:
+        """Returns requests with their cached blocks, and how many more each counts for if those before it enter too."""
+        cache, ahead = self.prefixes, set[int]()
+        if cache is None:
+            return [(r, [], self.claim(r)) for r in queue]
+        return [(r, nodes, self.claim(r) - cache.busy(nodes, ahead)) for r in queue for nodes in (cache.find(r),)]
+
+    def _trim(self) -> None:
+        """Gives up cached blocks that no longer fit beside what those who run count for."""
+        if self.prefixes is not None:
+            self.prefixes.trim(self.blocks.count - self.claimed())
 
     def _checked(self, decision: batches.Batch, queue: Sequence[Request]) -> list[tuple[Request, int]]:
         """Returns the decision's prompts, all of them possible together; changes nothing."""
@@ -126,35 +176,44 @@ class Schedule:
         chosen: list[tuple[Request, int]] = []
         for number, tokens in decision.prefill:
             r = present.pop(number, None)  # so a request that is named twice is unknown the second time
-            if r is None or not 0 < tokens <= len(r.tokens) - r.prefilled:
+            if r is None or not 0 < tokens <= len(r.tokens) - self._done(r):
                 text = f"{said} chose {tokens} tokens of request {number}, which is not waiting with so many"
                 raise PolicyError(text)
             chosen.append((r, tokens))
         entering = [r for r, _ in chosen if r not in self.partial]
-        need = self.claimed() + sum(map(self.claim, entering))
+        need = self.claimed() + sum(more for _, _, more in self._found(entering))
         crowd = len(self.running) + len(self.partial) + len(entering)
         if chosen and crowd > 1 and need > self.blocks.count:
             raise PolicyError(f"{said} admitted {need} blocks, more than the {self.blocks.count} of the KV cache")
         return chosen
 
-    def _make_room(self) -> bool:
+    def _done(self, r: Request) -> int:
+        """Returns the tokens of a request that are computed, or would be found if it entered."""
+        return r.prefilled if r in self.partial or self.prefixes is None else BLOCK * len(self.prefixes.find(r))
+
+    def _make_room(self, now: float) -> bool:
         """Evicts by the memory policy until the next decode step fits; says whether it had to."""
         before = self.preemptions
         while self.claimed() > self.blocks.count and len(self.running) + len(self.partial) > 1:
             if self.partial:
                 r = self.partial.pop()
+                computed = r.prefilled
             else:
                 place = self.memory.victim([x.admitted for x in self.running])
                 if not 0 <= place < len(self.running):
                     text = f"{type(self.memory).__name__}.victim chose {place} of {len(self.running)} running requests"
                     raise PolicyError(text)
                 r = self.running.pop(place)
-            self._release(r)
-            r.prefilled = 0
+                computed = len(r.tokens) - 1
+            self._release(r, computed, now)
+            r.prefilled = r.ahead = 0
             self.resumed.insert(0, r)
             self.preemptions += 1
         return self.preemptions > before
 
-    def _release(self, r: Request) -> None:
-        self.blocks.give(r.table)
-        r.table = []
+    def _release(self, r: Request, computed: int, now: float) -> None:
+        if self.prefixes is not None:
+            self.prefixes.release(r, computed, now)
+        else:
+            self.blocks.give(r.table)
+            r.table = []

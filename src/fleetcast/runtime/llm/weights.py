@@ -9,11 +9,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast, get_args
 from zlib import crc32
 
 from fleetcast.base.errors import MissingExtra, SpecError
 from fleetcast.base.files import read_text
+from fleetcast.runtime.llm.linear import Format
 from fleetcast.runtime.llm.naming import Stored
 from fleetcast.runtime.llm.shape import Shape
 
@@ -26,8 +27,11 @@ try:
 except ImportError:
     raise MissingExtra("safetensors", "torch") from None
 
-DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16}
-"""The dtypes that weights are held and multiplied in."""
+DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.bfloat16, "int4": torch.bfloat16}
+"""The formats of matrices (`linear` says what they are), and the dtype of activations beside them."""
+
+KV_DTYPES: Final = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}
+"""What keys and values are held in."""
 
 POOL: Final = 1_048_573
 """Numbers that fake weights are dealt from, over and over; a prime, so that no two rows of a matrix begin alike."""
@@ -187,16 +191,33 @@ def _reading(path: Path) -> Iterator[None]:
         raise SpecError(str(path), f"cannot be read as safetensors: {error}", hint="Fetch it again") from None
 
 
-def dtype_of(dtype: str, shape: Shape) -> Any:
-    """Returns torch's dtype for "fp32", "bf16" or "auto", which is what ``shape`` stores, float16 as bf16.
+def format_of(dtype: str, shape: Shape) -> Format:
+    """Returns the format of matrices that a name means: itself, or for "auto" what is stored, float16 as "bf16".
 
     Raises:
         SpecError: another one.
     """
     name = ("fp32" if shape.stored == "fp32" else "bf16") if dtype == "auto" else dtype
-    if name not in DTYPES:
-        raise SpecError("dtype", "cannot be run", value=dtype, limit=f"one of auto, {', '.join(DTYPES)}")
-    return DTYPES[name]
+    for known in get_args(Format):
+        if name == known:
+            return cast(Format, known)
+    raise SpecError("dtype", "cannot be run", value=dtype, limit=f"one of auto, {', '.join(DTYPES)}")
+
+
+def dtype_of(dtype: str, shape: Shape) -> Any:
+    """Returns torch's dtype of the activations of a format; see `format_of`."""
+    return DTYPES[format_of(dtype, shape)]
+
+
+def kv_dtype_of(kv_dtype: str, dtype: Any) -> Any:
+    """Returns torch's dtype for keys and values; "auto" is that of activations.
+
+    Raises:
+        SpecError: another one.
+    """
+    if kv_dtype not in ("auto", *KV_DTYPES):
+        raise SpecError("kv_dtype", "cannot be run", value=kv_dtype, limit=f"one of auto, {', '.join(KV_DTYPES)}")
+    return dtype if kv_dtype == "auto" else KV_DTYPES[kv_dtype]
 
 
 def device_of(name: str) -> Any:

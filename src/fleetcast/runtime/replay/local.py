@@ -69,8 +69,9 @@ def shape_of(pieces: Sequence[Piece], steps: int | None = None) -> tuple[int, in
     for i, p in enumerate(pieces):
         n = len(p.tokens)
         emitted += p.emit
-        if (n == 1 and p.start) if steps is None else i < steps:
-            decodes, context = decodes + 1, context + p.start + 1
+        # a draft that is checked emits after each of its tokens
+        if p.start and (n == 1 or p.emit == n) if steps is None else i < steps:
+            decodes, context = decodes + 1, context + p.start + n
         else:
             prompts, tokens, read = prompts + 1, tokens + n, read + p.start + n
             pairs += n * p.start + n * (n + 1) // 2

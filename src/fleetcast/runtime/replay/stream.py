@@ -148,7 +148,7 @@ class Stream:
 def _spoken(delta: Any) -> Any:
     """What a chat's event says; None where it holds no token, as the one that only names who speaks."""
     if not isinstance(delta, dict):
-        return delta
+        return False  # no text, which is malformed
     said = delta.get("content")
     if not said:  # models that think say so under another name
         said = delta.get("reasoning_content") or delta.get("reasoning") or said

@@ -257,7 +257,7 @@ def process_of(policy: Any, acceptance: float | tuple[float, ...], drafting: Dra
     for _ in range(20):  # the acceptance it has seen depends on the lengths it chose for it
         found = chain(_length(first, policy), follow(seen), rates, drafters=first.drafters, found=drafting.lookups)
         now = _seen(found, rates)
-        if now == seen:
+        if now == seen or found.length < 1e-9:  # where drafting ends for good, nothing more is seen
             break
         seen = now
     return found

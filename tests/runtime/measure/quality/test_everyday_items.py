@@ -6,15 +6,11 @@ from collections import Counter
 import pytest
 
 from benchmarks.questions import FAMILIES, text
+from benchmarks.questions.answers import ANSWER, dates, decimals, family, figures, right_options
 from fleetcast.runtime.measure.quality.items import COLUMNS, EVERYDAY, everyday
-from tests.runtime.measure.quality.answers import ANSWER, dates, decimals, figures, said
 
 ITEMS = everyday()
 ROWS = {row["question_id"]: row for row in csv.DictReader(EVERYDAY.read_text(encoding="utf-8").splitlines())}
-
-
-def family(item):
-    return item.id.rsplit("-", 1)[0]
 
 
 COMPUTED = [item for item in ITEMS if ROWS[item.id]["check"] == "computed"]
@@ -45,16 +41,7 @@ def test_every_family_is_recomputed_or_cited():
 @pytest.mark.parametrize("name", ANSWER)
 def test_exactly_the_marked_option_is_the_recomputed_answer(name):
     for item in (i for i in COMPUTED if family(i) == name):
-        answer = ANSWER[name](item.question)
-        if isinstance(answer, list):
-            right = [
-                set(o.replace("only ", "").replace(" and ", ", ").split(", ")) == set(answer) for o in item.options
-            ]
-        elif isinstance(answer, str):
-            right = [option == answer for option in item.options]
-        else:  # half a unit of the last digit shown, and as much again for rounding halves
-            right = [abs(said(o) - answer) <= 0.5 * 10 ** -decimals(o) * (1 + 1e-9) for o in item.options]
-        assert [i for i, yes in enumerate(right) if yes] == [item.answer], (item, answer)
+        assert right_options(item) == [item.answer], item
 
 
 def test_options_of_a_question_are_alike_in_form():

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from fleetcast.base.errors import SpecError
-from fleetcast.runtime.measure.quality import judge
+from fleetcast.runtime.measure.quality import judge, judge_url
 from fleetcast.runtime.measure.quality.items import everyday
 from fleetcast.runtime.measure.quality.remote import Remote, letters
 from fleetcast.runtime.replay import Server
@@ -84,3 +84,42 @@ def test_nobody_there_is_said():
     assert remote(refuse).models() == []
     listed = remote(lambda _: httpx.Response(200, json={"data": [{"id": "m"}]}))
     assert listed.models() == ["m"]
+
+
+def test_a_real_server_is_asked_by_its_only_model(monkeypatch):
+    """Over a socket, as the command does it."""
+    import threading
+    from http.server import BaseHTTPRequestHandler, HTTPServer
+
+    class Handler(BaseHTTPRequestHandler):
+        def reply(self, table):
+            body = json.dumps(table).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self):
+            self.reply({"data": [{"id": "only"}]})
+
+        def do_POST(self):
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            assert asked["model"] == "only"
+            assert self.headers["Authorization"] == "Bearer secret"
+            self.reply({"choices": [{"text": f" {right(asked['prompt'])}"}]})
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            found = judge_url(f"http://127.0.0.1:{server.server_port}", ITEMS, dtype="fp8", device="h100-sxm").table()
+        finally:
+            server.shutdown()
+            thread.join()
+    assert (found["model"], found["dtype"], found["accuracy"]) == ("only", "fp8", 1.0)
+    assert found["costs"]["joules"] == pytest.approx(700 * found["costs"]["seconds"])
+    assert "highest power" in found["costs"]["method"]

@@ -212,14 +212,15 @@ def judge_url(
     from fleetcast.runtime.replay import Server, address, key_of
     from fleetcast.runtime.replay.client import chosen
 
-    server = Server(address(url), served, key_of(key_env), timeout)
-    name = chosen(served, Remote(server).models(), server.url, model)
     meter = Meter(watts_of(device, remote=True) if device else None)
-    return judge(
-        Remote(replace(server, model=name)), items, model=model or name, dtype=dtype, orders=orders, meter=meter,
-        notes=["asked over HTTP: seconds are those of a whole answer of one token, one at a time"], seed=seed,
-        progress=progress,
-    )  # fmt: skip
+    note = "asked over HTTP: seconds are those of a whole answer of one token, one at a time"
+    with Remote(Server(address(url), served, key_of(key_env), timeout)) as remote:
+        name = chosen(served, remote.models(), remote.server.url, model)
+        remote.server = replace(remote.server, model=name)
+        return judge(
+            remote, items, model=model or name, dtype=dtype, orders=orders, meter=meter, notes=[note], seed=seed,
+            progress=progress,
+        )  # fmt: skip
 
 
 def _dtype(model: Any) -> str:

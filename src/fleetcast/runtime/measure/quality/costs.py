@@ -80,7 +80,7 @@ class Meter:
             "seconds": seconds, "joules": None if draw is None else seconds * draw, "watts": draw, "method": method,
             "tokens": sum(row.tokens for row in rows) / len(rows), "weight_bytes": self.weights,
             "cache_bytes_per_token": self.cache_token, "cache_bytes_longest": tokens * self.cache_token,
-            "rss_growth_bytes": max(0, peak_rss() - self._rss),
+            "rss_bytes": peak_rss(), "rss_growth_bytes": max(0, peak_rss() - self._rss),
         }  # fmt: skip
 
     def _draw(self) -> tuple[float | None, str]:

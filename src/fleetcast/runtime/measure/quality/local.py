@@ -47,7 +47,7 @@ def words_of(folder: str | Path, vocab: int) -> Words:
     """Returns how a folder's model reads text: its tokenizer.json, or bytes where there is none and bytes will do.
 
     Raises:
-        SpecError: a damaged tokenizer, or none and a vocabulary that is not one of bytes: 256, and up to 64 special ids.
+        SpecError: a damaged tokenizer, or none and a vocabulary that is not of bytes: 256, and up to 64 special ids.
         MissingExtra: tokenizers is not installed.
     """
     if not (Path(folder) / "tokenizer.json").is_file() and 256 <= vocab <= 320:

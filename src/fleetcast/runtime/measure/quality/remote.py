@@ -47,6 +47,14 @@ class Remote:
             headers={"Content-Type": "application/json"} | key,
         )  # fmt: skip
 
+    def __enter__(self) -> Remote:
+        """Returns itself; its connections are closed at the end."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes its connections."""
+        self._http.close()
+
     def models(self) -> list[str]:
         """Returns the models that the server lists; none where it keeps no list."""
         try:

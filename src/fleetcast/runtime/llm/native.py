@@ -1,0 +1,65 @@
+"""The package's own kernels (`kernels.decoder`) on tensors: taken where they are built and the tensors are the CPU's.
+
+Every caller has torch's own operations to fall back on, which compute the same to rounding.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fleetcast.base.errors import MissingExtra
+
+try:
+    import torch
+except ImportError:
+    raise MissingExtra("torch", "torch") from None
+kernels: Any
+try:
+    from fleetcast.kernels import decoder as kernels
+except ImportError:
+    kernels = None
+
+Tensor = Any
+
+KINDS: Final = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2, torch.uint8: 3}
+"""How the kernels number what elements are; two int4 weights share a uint8."""
+
+
+def ready(x: Tensor) -> bool:
+    """Whether the kernels are built and can take a tensor."""
+    return kernels is not None and not x.is_cuda and x.dtype in KINDS and x.is_contiguous()
+
+
+def address(x: Tensor | None) -> int:
+    """Returns where a tensor's elements begin; 0 for none."""
+    return 0 if x is None else int(x.data_ptr())
+
+
+def linear(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Returns ``x`` (rows, inputs) times a matrix of any kind, plus a fp32 ``bias``, in the dtype of ``x``."""
+    rows, inputs = x.shape
+    out = x.new_empty(rows, len(weight))
+    kernels.linear(
+        KINDS[weight.dtype], KINDS[x.dtype], rows, len(weight), inputs, x.data_ptr(), weight.data_ptr(),
+        address(scale), address(bias), out.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+def norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    """Returns the RMS norm of ``x`` over its last axis."""
+    out = torch.empty_like(x)
+    width = x.shape[-1]
+    kernels.norm(
+        KINDS[x.dtype], KINDS[weight.dtype], x.data_ptr(), 0, weight.data_ptr(), out.data_ptr(), x.numel() // width,
+        width, torch.get_num_threads(), epsilon,
+    )  # fmt: skip
+    return out
+
+
+def gate(x: Tensor, gelu: bool) -> Tensor:
+    """Returns act(first half of each row) times the second half; act is silu, or gelu by tanh."""
+    rows, width = x.shape[0], x.shape[1] // 2
+    out = x.new_empty(rows, width)
+    kernels.gate(KINDS[x.dtype], int(gelu), x.data_ptr(), out.data_ptr(), rows, width, torch.get_num_threads())
+    return out
