@@ -34,7 +34,7 @@ from fleetcast.scenario.fleet.devices import Device, Fitted
 from fleetcast.scenario.fleet.tree import Group
 from fleetcast.scenario.workload.architectures import from_config
 from fleetcast.scenario.workload.models import Layout
-from fleetcast.scenario.workload.precision import Precision
+from fleetcast.scenario.workload.precision import LINEAR, Precision
 
 Array = NDArray[np.float64]
 
@@ -50,7 +50,7 @@ LOADS: Sequence[Load] = (
     *SHORT, Load(3, 100), Load(6, 300), Load(12, 200), Load(1, 900), Load(0, 0, 40), Load(0, 0, 180),
     Load(0, 0, 100, 300), Load(5, 150, 100),
 )  # fmt: skip
-FORMATS = ("fp32", "bf16")
+FORMATS = ("fp32", "bf16", "int8")
 CLAIM = "median error of iterations of the engine forecast from fleetcast measure, models held out"
 
 
@@ -71,8 +71,11 @@ def own_engine() -> Engine:
 def cost_of(table: Mapping[str, Any], dtype: str, group: Group) -> StepCost:
     """Returns what a model's iterations cost on the measured machine."""
     layout = Layout(tensor_parallel=1, pipeline_parallel=1, expert_parallel=1, attention_dp=1)
-    precision = Precision(weights=dtype, rest=dtype, activations=dtype)
-    return step_cost(from_config(table, "model"), layout, precision, dtype, group, own_engine(), 64, 10_000)
+    if dtype == "int8":  # the engine holds the head so too
+        precision = Precision(weights="int8", parts=(*LINEAR, "head"), rest="bf16", activations="int8")
+    else:
+        precision = Precision(weights=dtype, rest=dtype, activations=dtype)
+    return step_cost(from_config(table, "model"), layout, precision, precision.rest, group, own_engine(), 64, 10_000)
 
 
 def forecast(cost: StepCost, done: Sequence[Timed]) -> Array:
@@ -93,7 +96,7 @@ def forecast(cost: StepCost, done: Sequence[Timed]) -> Array:
 
 def roofline(table: Mapping[str, Any], dtype: str, done: Sequence[Timed], profile: EngineProfile) -> Array:
     """Returns (n,) s by the larger of two roofs: weights read once, or multiplied at the peak."""
-    size = {"fp32": 4.0, "bf16": 2.0}[dtype]
+    size = {"fp32": 4.0, "bf16": 2.0, "int8": 1.0}[dtype]
     weights = float(from_config(table, "model").active_params())
     tokens = np.array([i.decodes + i.piece for i in done], dtype=np.float64)
     read = weights * size / float(profile.device["bandwidth"])
@@ -104,7 +107,7 @@ def run(table: Mapping[str, Any], dtype: str, threads: int, rounds: int) -> list
     """Returns the engine's iterations on a model."""
     from fleetcast.runtime.measure.engine_worker import clock_for, timed
 
-    said = timed(table, dtype, LOADS, clock_for(threads), lambda: None, rounds)
+    said = timed(table, dtype, "auto", LOADS, clock_for(threads), lambda: None, rounds)
     return [Timed(**row) for row in said]
 
 

@@ -8,7 +8,7 @@ import pytest
 from fleetcast.cost.gemm import Gemm, gemm_time
 from fleetcast.cost.roofline import Chip
 from fleetcast.runtime.measure.engine_profile import case_of, corrected, engine_profile, products_time, sizes_of
-from fleetcast.runtime.measure.fitting import HOST, KNOTS, OWN, fit, forecast, hats, held_out, least_squares
+from fleetcast.runtime.measure.fitting import ACTIVATIONS, CACHE, HOST, KNOTS, fit, forecast, hats, held_out, in_place
 from fleetcast.runtime.measure.machine import Machine
 from fleetcast.runtime.measure.passes import LOADS, MODELS, Timed
 from fleetcast.runtime.measure.products import KEPT, ROWS, SHAPES, Products, gemm_coefficients
@@ -51,15 +51,18 @@ def said(noise=0.0, scale=1.0, seed=0):
             timed = Timed(load.decodes, load.decodes * (load.context + 3), load.piece, load.cached,
                           load.decodes + bool(load.piece), 0.0)  # fmt: skip
             whole, fixed = products_time(size, [timed], name, CHIP, Gemm(**found))
-            case = case_of({"model": model, "dtype": name, "config": config, "timed": [as_table(timed)]}, CHIP,
-                           {name: found})  # fmt: skip
+            case = case_of(row_of(model, name, config, [as_table(timed)]), CHIP, {name: found})
             seconds = scale * whole.sum() + fixed[0] + sum(TRUE[part] * case.parts[part][0] for part in TRUE)
             rows.append(as_table(timed) | {"seconds": seen(seconds)})
-        cases.append({"model": model, "dtype": name, "config": dict(config), "timed": rows})
+        cases.append(row_of(model, name, config, rows))
     return {
         "threads": 2, "streams": {"2": {"read": [20e9, 19e9], "copy": [18e9, 17e9]}}, "alone": {},
         "cached": [[k, v] for k, v in CACHED.items()], "products": products, "cases": cases,
     }  # fmt: skip
+
+
+def row_of(model, name, config, timed):
+    return {"model": model, "form": name, "dtype": name, "kv_dtype": name, "config": dict(config), "timed": timed}
 
 
 def table(row):
@@ -99,17 +102,20 @@ def test_coefficients_come_back_where_times_follow_the_form():
     found = fit(cases_of(said()))
     for name in HOST:
         assert found["host"][name] == pytest.approx(TRUE[name], rel=1e-6, abs=1e-12)
-    for dtype, name in itertools.product(("fp32", "bf16"), OWN):
-        assert found[dtype][name] == pytest.approx(TRUE[name], rel=1e-6)
-    assert [found["fp32"][f"g{k}"] for k in range(len(KNOTS))] == pytest.approx([1.0] * len(KNOTS))
+    for dtype in ("fp32", "bf16"):
+        for whose, names in ((dtype, ACTIVATIONS), (f"kv {dtype}", CACHE)):
+            assert [found[whose][name] for name in names] == pytest.approx([TRUE[name] for name in names], rel=1e-6)
+    assert list(found["products fp32"].values()) == pytest.approx([1.0] * len(KNOTS))
 
 
 def test_products_that_take_longer_in_place_are_noticed():
     words = said(scale=1.4)
     found = fit(cases_of(words))
-    assert [found["fp32"][f"g{k}"] for k in range(len(KNOTS))] == pytest.approx([1.4] * len(KNOTS), rel=0.06)
+    assert list(found["products fp32"].values()) == pytest.approx([1.4] * len(KNOTS), rel=0.06)
     row, _ = gemm_coefficients(table(words["products"]["fp32"]), 4.0, 20e9, CACHED)
-    assert corrected(row, found["fp32"])["passes"] == pytest.approx(1.4 * np.array(row["passes"]), rel=0.06)
+    scale = in_place(found, "fp32", np.array(row["rows"]))
+    assert corrected(row, scale)["passes"] == pytest.approx(1.4 * np.array(row["passes"]), rel=0.06)
+    assert in_place(found, "int4", np.array([1.0, 99.0])).tolist() == [1.0, 1.0], "what was not timed stays as it was"
 
 
 def test_noise_of_a_twentieth_leaves_forecasts_of_models_held_out_within_a_tenth():
@@ -125,20 +131,6 @@ def test_hats_share_a_row_between_its_knots():
     assert found.sum(axis=1) == pytest.approx(np.ones(4))
     assert found[0].tolist() == [1, 0, 0, 0, 0] and found[1] == pytest.approx([0.5, 0.5, 0, 0, 0])
     assert found[3].tolist() == [0, 0, 0, 0, 1]
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_least_squares_beats_every_choice_of_what_is_zero(seed):
-    random = np.random.default_rng(seed)
-    a, b = random.standard_normal((12, 4)), random.standard_normal(12)
-    found = least_squares(a, b)
-    best = np.sum(b**2)
-    for kept in itertools.product((False, True), repeat=4):
-        if any(kept):
-            x = np.linalg.lstsq(a[:, list(kept)], b, rcond=None)[0]
-            if x.min() >= 0:
-                best = min(best, float(np.sum((a[:, list(kept)] @ x - b) ** 2)))
-    assert found.min() >= 0 and np.sum((a @ found - b) ** 2) == pytest.approx(best, rel=1e-9)
 
 
 def test_the_profile_forecasts_as_the_fit_does(tmp_path):
@@ -157,7 +149,7 @@ def test_the_profile_forecasts_as_the_fit_does(tmp_path):
     for config in OTHERS.values():
         done = [Timed(3, 300, 0, 0, 3, 0.0), Timed(20, 900, 0, 0, 20, 0.0), Timed(0, 0, 100, 50, 1, 0.0),
                 Timed(5, 200, 60, 0, 6, 0.0)]  # fmt: skip
-        row = {"model": "x", "dtype": "fp32", "config": config, "timed": [as_table(t) for t in done]}
+        row = row_of("x", "fp32", config, [as_table(t) for t in done])
         case = case_of(row, CHIP, {"fp32": gemm_coefficients(table(words["products"]["fp32"]), 4.0, 20e9, CACHED)[0]})
         truth = case.products.sum(axis=1) + case.fixed + sum(TRUE[part] * case.parts[part] for part in TRUE)
         assert through_step(cost_of(config, "fp32", group_of(profile)), done) == pytest.approx(truth, rel=0.01)

@@ -212,7 +212,9 @@ def _layer(shape: Shape, weights: Weights, number: int, form: Format | None) -> 
         experts = [dense(f"experts.{i}.") for i in range(shape.experts.count)]
         if not shape.experts.shared:
             return Mixture(linear("router", form=None), experts, shape.experts, None, None)
-        return Mixture(linear("router", form=None), experts, shape.experts, dense("shared."), linear("shared_gate", form=None))
+        return Mixture(
+            linear("router", form=None), experts, shape.experts, dense("shared."), linear("shared_gate", form=None)
+        )
 
     return Layer(
         attention_norm=read_norm(shape.norm, shape.epsilon, tensor, "attention_norm"),

@@ -112,7 +112,8 @@ class Collectives:
             },
             "collectives": {
                 "source": "fleetcast measure collectives", "kind": "cpu", "bandwidth": reached,
-                "spread": max(spread, 0.01), "size": [int(size) for size in self.curves[0].sizes], "affine": affine, "curves": curves,
+                "spread": max(spread, 0.01), "size": [int(size) for size in self.curves[0].sizes],
+                "affine": affine, "curves": curves,
             },
             "measured": {
                 "load": self.load, "missing": dict(self.missing),

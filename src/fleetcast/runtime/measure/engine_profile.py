@@ -17,7 +17,7 @@ from fleetcast.base.spec import dump_toml
 from fleetcast.cost.gemm import Gemm, gemm_time
 from fleetcast.cost.roofline import Chip, format_of, peak
 from fleetcast.cost.step import SAMPLING_LAUNCH
-from fleetcast.runtime.measure.fitting import KNOTS, Case, Sizes, features, fit, hats, held_out
+from fleetcast.runtime.measure.fitting import Case, Found, Sizes, features, fit, hats, held_out, in_place
 from fleetcast.runtime.measure.machine import Machine
 from fleetcast.runtime.measure.passes import Timed
 from fleetcast.runtime.measure.products import Products, gemm_coefficients
@@ -104,10 +104,12 @@ def engine_profile(machine: Machine, said: Mapping[str, Any], load: float = 0.0)
     cases = [case_of(row, chip, gemm) for row in said["cases"]]
     known, errors = fit(cases), held_out(cases)
     spread = max(float(e.std()) for e in errors.values())
-    tables: dict[str, dict[str, Any]] = {"gemm": {d: corrected(row, known[d]) for d, row in gemm.items()}}
-    for dtype in errors:
-        for family, row in kernels(known[dtype], chip).items():
-            tables.setdefault(family, {})[dtype] = row
+    tables: dict[str, dict[str, Any]] = {
+        "gemm": {d: corrected(row, in_place(known, d, np.array(row["rows"]))) for d, row in gemm.items()}
+    }
+    for whose in known:
+        for family, row in kernels(known, whose, chip).items():
+            tables.setdefault(family, {})[whose.removeprefix("kv ")] = row
     host = dict(known["host"])
     host["step"] = max(0.0, host["step"] - SAMPLING_LAUNCH)  # which `cost.step` adds on any device
     device = device_of(machine, bandwidth, peaks) | {
@@ -141,15 +143,16 @@ def case_of(row: Mapping[str, Any], chip: Chip, gemm: Mapping[str, Mapping[str, 
     """Returns a model's timed iterations, their products forecast from their own measurement.
 
     Args:
-        row: model, dtype, config and timed, as the worker said them.
+        row: model, form, dtype, kv_dtype, config and timed, as the worker said them.
         chip: the machine.
         gemm: coefficients by format.
     """
     timed = [Timed(**t) for t in row["timed"]]
-    size, dtype = sizes_of(row["config"]), str(row["dtype"])
-    products, fixed = products_time(size, timed, dtype, chip, Gemm(**gemm[dtype]))
-    parts = features(size, timed, format_of(dtype).weight)
-    return Case(str(row["model"]), dtype, np.array([t.seconds for t in timed]), products, fixed, parts)
+    size, form = sizes_of(row["config"]), str(row["form"])
+    products, fixed = products_time(size, timed, form, chip, Gemm(**gemm[form]))
+    parts = features(size, timed, format_of(row["kv_dtype"]).weight)
+    seconds = np.array([t.seconds for t in timed])
+    return Case(str(row["model"]), form, str(row["dtype"]), str(row["kv_dtype"]), seconds, products, fixed, parts)
 
 
 def sizes_of(config: Mapping[str, Any]) -> Sizes:
@@ -177,27 +180,29 @@ def products_time(size: Sizes, timed: Sequence[Timed], dtype: str, chip: Chip, c
     return found, np.full(len(timed), c.launch * (4.0 * size.layers + 1.0))
 
 
-def corrected(row: Mapping[str, Any], found: Mapping[str, float]) -> dict[str, Any]:
-    """Returns a format's product coefficients with what the engine's products take in place."""
-    scale = hats(np.array(row["rows"])) @ [found[f"g{k}"] for k in range(len(KNOTS))]
+def corrected(row: Mapping[str, Any], scale: Array) -> dict[str, Any]:
+    """Returns a format's product coefficients with what the engine's products take in place, by rows."""
     return dict(row) | {name: (scale * row[name]).tolist() for name in ("passes", "kept")}
 
 
-def kernels(found: Mapping[str, float], chip: Chip) -> dict[str, dict[str, Any]]:
-    """Returns a format's kernels beside products as shares of the machine's roofs, families by name."""
+def kernels(known: Found, whose: str, chip: Chip) -> dict[str, dict[str, Any]]:
+    """Returns the kernels beside products of a dtype of activations or of the cache, as shares of the roofs."""
 
     def share(seconds: float, roof: float) -> float:
         return 1.0 / (max(seconds, _TINY) * roof)
 
-    most = peak(chip, "bf16")  # what attention's share of the peak is counted against
+    found, most = known[whose], peak(chip, "bf16")  # what attention's share of the peak is counted against
+    if whose.startswith("kv "):
+        return {"decode": {
+            "launch": 0.0, "head": 0.0, "base": found["decode"], "each": found["each"], "adds": 1.0,
+            "memory": share(found["read"], chip.bandwidth), "compute": share(found["multiply"], most),
+        }}  # fmt: skip
+    if whose == "host" or whose.startswith("products "):
+        return {}
     reached = share(found["pair"], most)
     return {
         "stream": {"launch": found["launch"], "memory": share(found["stream"], chip.bandwidth)},
         "sample": {"launch": 0.0, "memory": share(found["logit"], chip.bandwidth)},
-        "decode": {
-            "launch": 0.0, "head": 0.0, "base": found["decode"], "each": found["each"], "adds": 1.0,
-            "memory": share(found["read"], chip.bandwidth), "compute": share(found["multiply"], most),
-        },
         "prefill": {
             "launch": found["piece"], "compute": reached, "narrow": reached, "window": 0.0,
             "token": found["passed"] * chip.bandwidth,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-ROWS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
+ROWS = (1, 2, 3, 4, 6, 8, 9, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
 """Tokens at which products are timed."""
 SHAPES = ((256, 256), (512, 512), (1024, 1024), (3072, 1024), (1024, 2816))
 """Outputs and inputs of the matrices whose weights come from memory."""

@@ -27,8 +27,8 @@ Clock = Callable[[], float]
 
 SHARES = (0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 """Sizes of the rings that show what the last cache keeps, relative to it."""
-_MOST = 768 << 20
-"""B: of a ring; beyond, not all of its matrices are gone when their turn comes back."""
+_LEAST, _MOST = 256 << 20, 768 << 20
+"""B: of a stream's buffer at least; of a ring at most. Beyond, a ring's first matrices are still there."""
 
 
 class Ring:
@@ -128,7 +128,7 @@ def time_streams(
         repeats: readings.
         clock: s.
     """
-    count = int(min(max(4.0 * cache, 256 << 20), 2 * _MOST) // 4)
+    count = int(min(max(4.0 * cache, _LEAST), 2 * _MOST) // 4)
     a, b = torch.zeros(count), torch.zeros(count)
     size = 4.0 * count
 
