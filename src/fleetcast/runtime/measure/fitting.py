@@ -23,7 +23,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
+from scipy.optimize import lsq_linear
 
 from fleetcast.cost.attention import pairs
 from fleetcast.runtime.measure.passes import Timed
@@ -39,6 +39,8 @@ CACHE = ("decode", "each", "read", "multiply")
 KNOTS = (1.0, 4.0, 16.0, 64.0, 256.0)
 TRUST, NOISE = 0.3, 0.07
 """Standard deviations, relative: of products in place from products alone, and of an iteration from its forecast."""
+LIMITS = (0.5, 3.0)
+"""Least and most that products take in place over what they took alone."""
 LAUNCHES = 5
 """Passes over activations that `cost.layers.block_terms` charges a layer."""
 
@@ -130,12 +132,14 @@ def fit(cases: Sequence[Case]) -> Found:
         np.stack([held.get(key, np.zeros(len(case.seconds))) / case.seconds for key in columns], axis=1)
         for case, held in zip(cases, contents, strict=True)
     ]
-    trusted = np.array([float(whose.startswith("products")) for whose, _ in columns]) * (NOISE / TRUST)
-    matrix = np.vstack([*blocks, np.diag(trusted)[trusted > 0]])
-    left = np.concatenate([*(1.0 - case.fixed / case.seconds for case in cases), trusted[trusted > 0]])
+    ours = np.array([whose.startswith("products") for whose, _ in columns])
+    trusted = ours * (NOISE / TRUST)
+    matrix = np.vstack([*blocks, np.diag(trusted)[ours]])
+    left = np.concatenate([*(1.0 - case.fixed / case.seconds for case in cases), trusted[ours]])
     scale = np.linalg.norm(matrix, axis=0)
     scale = np.where(scale > 0, scale, 1.0)
-    values = nnls(matrix / scale, left)[0] / scale
+    least, most = np.where(ours, LIMITS[0], 0.0), np.where(ours, LIMITS[1], np.inf)
+    values = lsq_linear(matrix / scale, left, (least * scale, most * scale), method="bvls").x / scale
     found: dict[str, dict[str, float]] = {}
     for (whose, name), value in zip(columns, values.tolist(), strict=True):
         found.setdefault(whose, {})[name] = value
