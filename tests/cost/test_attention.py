@@ -154,4 +154,4 @@ def test_what_follows_each_other_adds_up_and_what_overlaps_does_not():
     read, multiply = 2 * 4 * 64 * 2.0 / 5e10, 4 * 16 * 64 / 1e10
     for adds in (0.0, 0.5, 1.0):
         c = replace(plain, adds=adds)
-    XX16, 4, 64, "bf16", chip, c) == pytest.approx(multiply + adds * read)
+        assert decode_slope(16, 4, 64, "bf16", chip, c) == pytest.approx(multiply + adds * read)
