@@ -13,10 +13,12 @@ Array = NDArray[np.float64]
 
 ROWS = (1, 2, 3, 4, 6, 8, 9, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
 """Tokens at which products are timed."""
-SHAPES = ((256, 256), (512, 512), (1024, 1024), (3072, 1024), (1024, 2816))
+SHAPES = ((512, 512), (1024, 1024), (3072, 1024), (1024, 2816))
 """Outputs and inputs of the matrices whose weights come from memory."""
 KEPT = (1024, 1024)
 """Of those that the cache holds."""
+TINY = (32, 32)
+"""Of the one that shows what a call costs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Products:
         rows: (r,) tokens.
         cold: (s, r) s, weights from memory.
         warm: (r,) s of `KEPT`, weights in the last cache.
+        call: s of one row with a matrix so small (`TINY`) that the call is all of it.
         noise: by how much the median reading exceeds the least, as a share; the median of all products.
     """
 
@@ -35,6 +38,7 @@ class Products:
     rows: Sequence[int]
     cold: Array
     warm: Array
+    call: float
     noise: float = 0.0
 
 
@@ -43,7 +47,8 @@ def gemm_coefficients(
 ) -> tuple[dict[str, Any], float]:
     """Returns the coefficients of `cost.gemm.Gemm` with measured rows, and the standard deviation of log(time) left.
 
-    A fixed time for all products and a time per weight at each number of rows, by least squares on relative errors.
+    A fixed time for all products, which is that of a call, and a time per weight at each number of rows: the mean over
+    shapes, each weighing as much as weights are of its time.
 
     Args:
         found: the times.
@@ -52,9 +57,9 @@ def gemm_coefficients(
         cached: s of one row's product by bytes of all weights that take turns.
     """
     elements = np.array([float(n * k) for n, k in found.shapes])
-    launch = _launch(found.cold, elements)
-    per = ((found.cold - launch) / elements[:, None] * _weights(found.cold, launch)).sum(0)
-    per /= _weights(found.cold, launch).sum(0)
+    launch = min(found.call, 0.9 * float(min(found.cold.min(), found.warm.min())))
+    share = (found.cold - launch) / found.cold
+    per = ((found.cold - launch) / elements[:, None] * share).sum(0) / share.sum(0)
     reading = weight / bandwidth
     passes = per / reading
     kept = np.maximum(found.warm - launch, 0.0) / (KEPT[0] * KEPT[1]) / reading
@@ -69,16 +74,3 @@ def gemm_coefficients(
         "rows": [float(m) for m in found.rows], "passes": passes.tolist(),
         "kept": np.minimum(kept, passes).tolist(), "footprint": sizes, "held": held.tolist(),
     }, float(residual.std())  # fmt: skip
-
-
-def _weights(seconds: Array, launch: float) -> Array:
-    return np.asarray(np.maximum(seconds - launch, 1e-12) / seconds)
-
-
-def _launch(seconds: Array, elements: Array) -> float:
-    """Returns the fixed time that makes times per weight agree best across shapes."""
-    best = (np.inf, 0.0)
-    for launch in np.linspace(0.0, float(seconds.min()) * 0.9, 91):
-        per = (seconds - launch) / elements[:, None]
-        best = min(best, (float(np.log(per).std(axis=0).mean()), float(launch)))
-    return best[1]

@@ -16,7 +16,8 @@ import numpy as np
 
 from fleetcast.base.errors import MissingExtra
 from fleetcast.runtime.llm.linear import Linear
-from fleetcast.runtime.measure.products import KEPT, ROWS, SHAPES, Products
+from fleetcast.runtime.measure.products import KEPT, ROWS, SHAPES, TINY, Products
+from fleetcast.runtime.measure.timing import fastest
 
 try:
     import torch
@@ -95,8 +96,10 @@ def time_products(
                 warm[turn, j] = small.read(x, max(turns, len(small.matrices)), clock)
             if progress is not None:
                 progress()
+        tiny, one = make(torch.randn(TINY)), torch.randn(1, TINY[1]).to(dtype)
+        call = fastest([lambda: tiny(one)], repeats, clock=clock)
     noise = float(np.median(np.median(cold, axis=0) / cold.min(axis=0)) - 1.0)
-    return Products(shapes, rows, cold.min(axis=0), warm.min(axis=0), noise)
+    return Products(shapes, rows, cold.min(axis=0), warm.min(axis=0), float(call[0]), noise)
 
 
 def time_cache(
