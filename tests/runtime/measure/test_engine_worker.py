@@ -84,6 +84,14 @@ def test_a_budget_cuts_a_prompt_where_it_says():
     assert list(budget.compose(view).prefill) == [(7, 10)]
 
 
+def test_few_rows_are_the_engine_s():
+    from fleetcast.runtime.llm.linear import FEW
+    from fleetcast.runtime.measure.products import FEW as OURS
+    from fleetcast.runtime.measure.products import ROWS
+
+    assert FEW == OURS and {FEW, FEW + 1} <= set(ROWS), "both ends of the step are measured"
+
+
 def test_blocks_hold_every_load():
     assert blocks_for(LOADS) * 16 >= max(load.decodes * load.context + load.piece + load.cached for load in LOADS)
 

@@ -27,8 +27,11 @@ def per_weight(m, weight, warm=False):
     return weight / 20e9 * (0.4 if warm else 1.0) + 1e-12 * weight * m + (4e-11 if m == 3 else 0.0)
 
 
-def said(noise=0.0, scale=1.0, seed=0):
-    """What the worker would say of a machine whose truth is known; ``scale``: products in place over those alone."""
+def said(noise=0.0, scale=1.0, seed=0, call=0.0):
+    """What the worker would say of a machine whose truth is known.
+
+    ``scale``: products in place over those alone; ``call``: s more in place of each product of more than eight rows.
+    """
     random = np.random.default_rng(seed)
 
     def seen(value):
@@ -40,7 +43,7 @@ def said(noise=0.0, scale=1.0, seed=0):
         warm = [seen(LAUNCH + KEPT[0] * KEPT[1] * per_weight(m, weight, warm=True)) for m in ROWS]
         products[name] = {
             "weight": weight, "shapes": [list(s) for s in SHAPES], "rows": list(ROWS), "cold": cold, "warm": warm,
-            "call": LAUNCH, "noise": 0.02,
+            "tiny": [LAUNCH + 1024 * per_weight(m, weight) for m in ROWS], "noise": 0.02,
         }  # fmt: skip
     cases = []
     for (name, weight), (model, config) in itertools.product((("fp32", 4.0), ("bf16", 2.0)), MODELS.items()):
@@ -50,9 +53,11 @@ def said(noise=0.0, scale=1.0, seed=0):
         for load in LOADS[model]:
             timed = Timed(load.decodes, load.decodes * (load.context + 3), load.piece, load.cached,
                           load.decodes + bool(load.piece), 0.0)  # fmt: skip
-            whole, fixed = products_time(size, [timed], name, CHIP, Gemm(**found))
+            whole, fixed, more = products_time(size, [timed], name, CHIP, Gemm(**found))
             case = case_of(row_of(model, name, config, [as_table(timed)]), CHIP, {name: found})
-            seconds = scale * whole.sum() + fixed[0] + sum(TRUE[part] * case.parts[part][0] for part in TRUE)
+            seconds = (
+                scale * whole.sum() + fixed[0] + call * more[0] + sum(TRUE[part] * case.parts[part][0] for part in TRUE)
+            )
             rows.append(as_table(timed) | {"seconds": seen(seconds)})
         cases.append(row_of(model, name, config, rows))
     return {
@@ -67,7 +72,7 @@ def row_of(model, name, config, timed):
 
 def table(row):
     shapes = [tuple(s) for s in row["shapes"]]
-    return Products(shapes, row["rows"], np.array(row["cold"]), np.array(row["warm"]), row["call"])
+    return Products(shapes, row["rows"], np.array(row["cold"]), np.array(row["warm"]), np.array(row["tiny"]))
 
 
 def as_table(timed):
@@ -82,7 +87,7 @@ def cases_of(words):
 def test_products_are_exact_at_the_rows_that_were_measured():
     row = said()["products"]["fp32"]
     found, left = gemm_coefficients(table(row), 4.0, 20e9, CACHED)
-    assert left < 0.01 and found["launch"] == LAUNCH
+    assert left < 0.01 and found["calls"] == pytest.approx([LAUNCH] * len(ROWS))
     times = gemm_time(ROWS, 3072, 1024, "fp32", CHIP, Gemm(**found))
     assert times == pytest.approx([LAUNCH + 3072 * 1024 * per_weight(m, 4.0) for m in ROWS], rel=0.01)
     warm = gemm_time(ROWS, 3072, 1024, "fp32", CHIP, Gemm(**found), resident=1.0)
@@ -107,6 +112,7 @@ def test_coefficients_come_back_where_times_follow_the_form():
         for whose, names in ((dtype, ACTIVATIONS), (f"kv {dtype}", CACHE)):
             assert [found[whose][name] for name in names] == pytest.approx([TRUE[name] for name in names], rel=1e-6)
     assert list(found["products fp32"].values()) == pytest.approx([1.0] * len(KNOTS))
+    assert found["calls fp32"]["more"] == pytest.approx(0.0, abs=1e-9)
 
 
 def test_products_that_take_longer_in_place_are_noticed():
@@ -114,9 +120,16 @@ def test_products_that_take_longer_in_place_are_noticed():
     found = fit(cases_of(words))
     assert list(found["products fp32"].values()) == pytest.approx([1.4] * len(KNOTS), rel=0.06)
     row, _ = gemm_coefficients(table(words["products"]["fp32"]), 4.0, 20e9, CACHED)
-    scale = in_place(found, "fp32", np.array(row["rows"]))
-    assert corrected(row, scale)["passes"] == pytest.approx(1.4 * np.array(row["passes"]), rel=0.06)
+    assert corrected(row, "fp32", found)["passes"] == pytest.approx(1.4 * np.array(row["passes"]), rel=0.06)
     assert in_place(found, "int4", np.array([1.0, 99.0])).tolist() == [1.0, 1.0], "what was not timed stays as it was"
+
+
+def test_calls_that_take_longer_in_place_are_noticed():
+    found = fit(cases_of(said(call=3e-5)))
+    assert found["calls bf16"]["more"] == pytest.approx(3e-5, rel=1e-6)
+    row, _ = gemm_coefficients(table(said()["products"]["bf16"]), 2.0, 20e9, CACHED)
+    calls = corrected(row, "bf16", found)["calls"]
+    assert calls[ROWS.index(8)] == pytest.approx(LAUNCH) and calls[ROWS.index(9)] == pytest.approx(LAUNCH + 3e-5)
 
 
 def test_noise_of_a_twentieth_leaves_forecasts_of_models_held_out_within_a_tenth():

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetcast.base.spec import dump_toml
-from fleetcast.cost.gemm import Gemm, gemm_time
+from fleetcast.cost.gemm import Gemm, call_time, gemm_time
 from fleetcast.cost.roofline import Chip, format_of, peak
 from fleetcast.cost.step import SAMPLING_LAUNCH
-from fleetcast.runtime.measure.fitting import Case, Found, Sizes, features, fit, hats, held_out, in_place
+from fleetcast.runtime.measure.fitting import Case, Found, Sizes, called, features, fit, hats, held_out, in_place
 from fleetcast.runtime.measure.machine import Machine
 from fleetcast.runtime.measure.passes import Timed
 from fleetcast.runtime.measure.probes import Z80
-from fleetcast.runtime.measure.products import Products, gemm_coefficients
+from fleetcast.runtime.measure.products import FEW, Products, gemm_coefficients
 from fleetcast.runtime.measure.profile import device_of, rounded
 
 Array = NDArray[np.float64]
@@ -95,7 +95,7 @@ def engine_profile(machine: Machine, said: Mapping[str, Any], load: float = 0.0)
     rates, noise = {}, {}
     for name, row in said["products"].items():
         shapes = [(int(n), int(k)) for n, k in row["shapes"]]
-        found = Products(shapes, row["rows"], np.array(row["cold"]), np.array(row["warm"]), float(row["call"]))
+        found = Products(shapes, row["rows"], np.array(row["cold"]), np.array(row["warm"]), np.array(row["tiny"]))
         weight = format_of(name).weight
         gemm[name], left[name] = gemm_coefficients(found, weight, bandwidth, cached)
         rates[name] = rate(found)
@@ -106,9 +106,7 @@ def engine_profile(machine: Machine, said: Mapping[str, Any], load: float = 0.0)
     known, errors = fit(cases), held_out(cases)
     # so that intervals of 80 % hold four of five iterations of models that were held out
     spread = float(np.quantile(np.abs(np.concatenate(list(errors.values()))), 0.8)) / Z80
-    tables: dict[str, dict[str, Any]] = {
-        "gemm": {d: corrected(row, in_place(known, d, np.array(row["rows"]))) for d, row in gemm.items()}
-    }
+    tables: dict[str, dict[str, Any]] = {"gemm": {form: corrected(row, form, known) for form, row in gemm.items()}}
     for whose in known:
         for family, row in kernels(known, whose, chip).items():
             tables.setdefault(family, {})[whose.removeprefix("kv ")] = row
@@ -151,10 +149,12 @@ def case_of(row: Mapping[str, Any], chip: Chip, gemm: Mapping[str, Mapping[str, 
     """
     timed = [Timed(**t) for t in row["timed"]]
     size, form = sizes_of(row["config"]), str(row["form"])
-    products, fixed = products_time(size, timed, form, chip, Gemm(**gemm[form]))
+    products, fixed, calls = products_time(size, timed, form, chip, Gemm(**gemm[form]))
     parts = features(size, timed, format_of(row["kv_dtype"]).weight)
     seconds = np.array([t.seconds for t in timed])
-    return Case(str(row["model"]), form, str(row["dtype"]), str(row["kv_dtype"]), seconds, products, fixed, parts)
+    return Case(
+        str(row["model"]), form, str(row["dtype"]), str(row["kv_dtype"]), seconds, products, fixed, calls, parts
+    )
 
 
 def sizes_of(config: Mapping[str, Any]) -> Sizes:
@@ -166,8 +166,11 @@ def sizes_of(config: Mapping[str, Any]) -> Sizes:
     )  # fmt: skip
 
 
-def products_time(size: Sizes, timed: Sequence[Timed], dtype: str, chip: Chip, c: Gemm) -> tuple[Array, Array]:
-    """Returns (n, knots) s of all products of the iterations, by the knots of `fitting`, and (n,) s of launches."""
+def products_time(size: Sizes, timed: Sequence[Timed], dtype: str, chip: Chip, c: Gemm) -> tuple[Array, Array, Array]:
+    """Returns what all products of the iterations take.
+
+    (n, knots) s by the knots of `fitting`; (n,) s of calls; (n,) how many of these have more than `FEW` rows.
+    """
     tokens = np.array([t.decodes + t.piece for t in timed], dtype=np.float64)
     emits = np.array([t.emits for t in timed], dtype=np.float64)
     wide, kv = size.heads * size.head_dim, size.kv_heads * size.head_dim
@@ -176,15 +179,21 @@ def products_time(size: Sizes, timed: Sequence[Timed], dtype: str, chip: Chip, c
     )  # fmt: skip
     weights = size.layers * sum(n * k for n, k in matrices) + size.vocab * size.hidden
     resident = c.resident(weights * format_of(dtype).weight)
-    layer = sum(gemm_time(tokens, n, k, dtype, chip, c, resident=resident) - c.launch for n, k in matrices)
-    head = gemm_time(emits, size.vocab, size.hidden, dtype, chip, c, resident=resident) - c.launch
+    call = call_time(tokens, c)
+    layer = sum(gemm_time(tokens, n, k, dtype, chip, c, resident=resident) - call for n, k in matrices)
+    head = gemm_time(emits, size.vocab, size.hidden, dtype, chip, c, resident=resident) - call_time(emits, c)
     found = size.layers * hats(tokens) * np.asarray(layer)[:, None] + hats(emits) * np.asarray(head)[:, None]
-    return found, np.full(len(timed), c.launch * (4.0 * size.layers + 1.0))
+    layers = 4.0 * size.layers
+    more = np.asarray(layers * (tokens > FEW) + (emits > FEW), dtype=np.float64)
+    return found, layers * call + call_time(emits, c), more
 
 
-def corrected(row: Mapping[str, Any], scale: Array) -> dict[str, Any]:
-    """Returns a format's product coefficients with what the engine's products take in place, by rows."""
-    return dict(row) | {name: (scale * row[name]).tolist() for name in ("passes", "kept")}
+def corrected(row: Mapping[str, Any], form: str, known: Found) -> dict[str, Any]:
+    """Returns a format's product coefficients with what the engine's products take in place."""
+    rows = np.array(row["rows"])
+    scale, calls = in_place(known, form, rows), np.array(row["calls"]) + called(known, form, rows)
+    found = {name: (scale * row[name]).tolist() for name in ("passes", "kept")}
+    return dict(row) | found | {"calls": calls.tolist(), "launch": float(calls[0])}
 
 
 def kernels(known: Found, whose: str, chip: Chip) -> dict[str, dict[str, Any]]:
@@ -199,7 +208,7 @@ def kernels(known: Found, whose: str, chip: Chip) -> dict[str, dict[str, Any]]:
             "launch": 0.0, "head": 0.0, "base": found["decode"], "each": found["each"], "adds": 1.0,
             "memory": share(found["read"], chip.bandwidth), "compute": share(found["multiply"], most),
         }}  # fmt: skip
-    if whose == "host" or whose.startswith("products "):
+    if whose == "host" or whose.startswith(("products ", "calls ")):
         return {}
     reached = share(found["pair"], most)
     return {

@@ -76,7 +76,7 @@ def main(threads: int) -> int:
         )  # fmt: skip
         products[name] = {
             "weight": weight, "shapes": [list(s) for s in found.shapes], "rows": list(found.rows),
-            "cold": found.cold.tolist(), "warm": found.warm.tolist(), "call": found.call, "noise": found.noise,
+            "cold": found.cold.tolist(), "warm": found.warm.tolist(), "tiny": found.tiny.tolist(), "noise": found.noise,
         }  # fmt: skip
     cases = [
         {

@@ -9,11 +9,12 @@ An iteration takes
     + prefill: base + pairs + tokens passed over    per layer and piece
     + products                                      forecast from their own measurement, times g(rows)
 
-``g`` is near 1: what an engine's products take in place, over what they took alone. It is linear in log(rows) between
-``KNOTS``, and held to 1 by as much as a reading with an error of ``TRUST`` would hold it. All coefficients are at
-least 0 and found together, by least squares on relative errors (Lawson and Hanson, "Solving Least Squares Problems",
-1974, chapter 23). Formats share what they can: all of them the host's constants, those with one dtype of activations
-the passes over these, and those with one dtype of the cache what decoding reads.
+A library's call, which products of more than `FEW` rows are, takes longer in place than alone, where its code is warm:
+by a time that is found as well. ``g`` is near 1: what products take in place over what they took alone. It is linear in
+log(rows) between ``KNOTS``, and held to 1 by as much as a reading with an error of ``TRUST`` would hold it. All
+coefficients are at least 0 and found together, by least squares on relative errors (Lawson and Hanson, "Solving Least
+Squares Problems", 1974, chapter 23). Formats share what they can: all of them the host's constants, those with one
+dtype of activations the passes over these, those with one dtype of the cache what decoding reads.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from scipy.optimize import lsq_linear
 
 from fleetcast.cost.attention import pairs
 from fleetcast.runtime.measure.passes import Timed
+from fleetcast.runtime.measure.products import FEW
 
 Array = NDArray[np.float64]
 Found = Mapping[str, Mapping[str, float]]
@@ -97,7 +99,8 @@ class Case:
         kv_dtype: of its cache.
         seconds: (n,) s.
         products: (n, len(KNOTS)) s of all their matrix products as forecast, by the knots that their rows lie between.
-        fixed: (n,) s of that which no knot scales.
+        fixed: (n,) s of that which no knot scales: calls.
+        calls: (n,) products of more than `FEW` rows.
         parts: what else they contain, from `features`.
     """
 
@@ -108,6 +111,7 @@ class Case:
     seconds: Array
     products: Array
     fixed: Array
+    calls: Array
     parts: Mapping[str, Array]
 
     def holds(self) -> dict[tuple[str, str], Array]:
@@ -115,7 +119,8 @@ class Case:
         found = {("host", name): self.parts[name] for name in HOST}
         found |= {(self.dtype, name): self.parts[name] for name in ACTIVATIONS}
         found |= {(f"kv {self.kv_dtype}", name): self.parts[name] for name in CACHE}
-        return found | {(f"products {self.form}", str(k)): self.products[:, k] for k in range(len(KNOTS))}
+        found |= {(f"products {self.form}", str(k)): self.products[:, k] for k in range(len(KNOTS))}
+        return found | {(f"calls {self.form}", "more"): self.calls}
 
 
 def hats(rows: Array) -> Array:
@@ -155,6 +160,11 @@ def in_place(found: Found, form: str, rows: Array) -> Array:
     """Returns what products of ``rows`` (n,) take in place over what they took alone."""
     known = found.get(f"products {form}", {})
     return np.asarray(hats(rows) @ [known.get(str(k), 1.0) for k in range(len(KNOTS))])
+
+
+def called(found: Found, form: str, rows: Array) -> Array:
+    """Returns s by which a call of a product of ``rows`` (n,) takes longer in place than alone."""
+    return np.where(np.asarray(rows) > FEW, found.get(f"calls {form}", {"more": 0.0})["more"], 0.0)
 
 
 def held_out(cases: Sequence[Case]) -> dict[str, Array]:

@@ -17,6 +17,8 @@ SHAPES = ((512, 512), (1024, 1024), (3072, 1024), (1024, 2816))
 """Outputs and inputs of the matrices whose weights come from memory."""
 KEPT = (1024, 1024)
 """Of those that the cache holds."""
+FEW = 8
+"""Rows up to which the engine's own kernels multiply, and a library beyond."""
 TINY = (32, 32)
 """Of the one that shows what a call costs."""
 
@@ -30,7 +32,7 @@ class Products:
         rows: (r,) tokens.
         cold: (s, r) s, weights from memory.
         warm: (r,) s of `KEPT`, weights in the last cache.
-        call: s of one row with a matrix so small (`TINY`) that the call is all of it.
+        tiny: (r,) s of `TINY`, so small that the call is most of it.
         noise: by how much the median reading exceeds the least, as a share; the median of all products.
     """
 
@@ -38,7 +40,7 @@ class Products:
     rows: Sequence[int]
     cold: Array
     warm: Array
-    call: float
+    tiny: Array
     noise: float = 0.0
 
 
@@ -47,8 +49,8 @@ def gemm_coefficients(
 ) -> tuple[dict[str, Any], float]:
     """Returns the coefficients of `cost.gemm.Gemm` with measured rows, and the standard deviation of log(time) left.
 
-    A fixed time for all products, which is that of a call, and a time per weight at each number of rows: the mean over
-    shapes, each weighing as much as weights are of its time.
+    At each number of rows a fixed time, that of a call, and a time per weight: the mean over shapes, each weighing as
+    much as weights are of its time.
 
     Args:
         found: the times.
@@ -57,20 +59,21 @@ def gemm_coefficients(
         cached: s of one row's product by bytes of all weights that take turns.
     """
     elements = np.array([float(n * k) for n, k in found.shapes])
-    launch = min(found.call, 0.9 * float(min(found.cold.min(), found.warm.min())))
-    share = (found.cold - launch) / found.cold
-    per = ((found.cold - launch) / elements[:, None] * share).sum(0) / share.sum(0)
+    small = float(TINY[0] * TINY[1])
+    over = np.maximum(found.cold - found.tiny, 0.1 * found.cold)
+    per = (over / (elements[:, None] - small) * over / found.cold).sum(0) / (over / found.cold).sum(0)
+    calls = np.maximum(found.tiny - small * per, 0.0)
     reading = weight / bandwidth
     passes = per / reading
-    kept = np.maximum(found.warm - launch, 0.0) / (KEPT[0] * KEPT[1]) / reading
-    residual = np.log(found.cold / (launch + elements[:, None] * passes * reading))
+    kept = np.maximum(found.warm - calls, 0.1 * found.warm) / (KEPT[0] * KEPT[1]) / reading
+    residual = np.log(found.cold / (calls + elements[:, None] * passes * reading))
     sizes = sorted(cached)
     seconds = np.array([cached[size] for size in sizes])
     fast, slow = seconds.min(), seconds.max()
     held = np.minimum.accumulate(np.clip((slow - seconds) / max(slow - fast, 1e-12), 0.0, 1.0))
     held = np.zeros_like(held) if slow < 1.1 * fast else held  # no cache to speak of, or one that holds all
     return {
-        "launch": launch, "depth": 0.0, "compute": 1.0, "memory": 1.0, "sharp": 1,
-        "rows": [float(m) for m in found.rows], "passes": passes.tolist(),
+        "launch": float(calls[0]), "depth": 0.0, "compute": 1.0, "memory": 1.0, "sharp": 1,
+        "rows": [float(m) for m in found.rows], "calls": calls.tolist(), "passes": passes.tolist(),
         "kept": np.minimum(kept, passes).tolist(), "footprint": sizes, "held": held.tolist(),
     }, float(residual.std())  # fmt: skip

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -96,10 +97,11 @@ def time_products(
                 warm[turn, j] = small.read(x, max(turns, len(small.matrices)), clock)
             if progress is not None:
                 progress()
-        tiny, one = make(torch.randn(TINY)), torch.randn(1, TINY[1]).to(dtype)
-        call = fastest([lambda: tiny(one)], repeats, clock=clock)
+        least = make(torch.randn(TINY))
+        inputs = [torch.randn(m, TINY[1]).to(dtype) for m in rows]
+        tiny = fastest([partial(least, x) for x in inputs], repeats, clock=clock)
     noise = float(np.median(np.median(cold, axis=0) / cold.min(axis=0)) - 1.0)
-    return Products(shapes, rows, cold.min(axis=0), warm.min(axis=0), float(call[0]), noise)
+    return Products(shapes, rows, cold.min(axis=0), warm.min(axis=0), tiny, noise)
 
 
 def time_cache(
