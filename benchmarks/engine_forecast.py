@@ -67,8 +67,10 @@ def cost_of(table: Mapping[str, Any], dtype: str, group: Group) -> StepCost:
     """Returns what a model's iterations cost on the measured machine."""
     layout = Layout(tensor_parallel=1, pipeline_parallel=1, expert_parallel=1, attention_dp=1)
     rest = "fp32" if dtype == "fp32" else "bf16"
-    precision = as_engine(dtype, Precision(weights=rest, rest=rest, activations=rest))
-    return step_cost(from_config(table, "model"), layout, precision, rest, group, engine("fleetcast"), 64, 10_000)
+    profile, precision = engine("fleetcast"), as_engine(dtype, Precision(weights=rest, rest=rest, activations=rest))
+    if precision.parts:
+        precision = msgspec.structs.replace(precision, parts=(*precision.parts, *profile.quantises))
+    return step_cost(from_config(table, "model"), layout, precision, rest, group, profile, 64, 10_000)
 
 
 def forecast(cost: StepCost, done: Sequence[Timed]) -> Array:

@@ -1,9 +1,10 @@
 """How far forecasts of the engine are off what it does here: from `fleetcast measure` alone, and calibrated.
 
-The calibration (`fleetcast calibrate`) sees four settings and is judged on the others. Settings and their split are frozen in ``forecast_inputs.toml``. Each is run three times, interleaved, every run in a
-process of its own, with the machine's load noted; a setting's time is the median of its runs. A setting whose own runs
-are more than 10 % apart is discarded. A bar is never below 1.5 times the spread of the runs that are left. The null has
-one speed for everything: tokens per second of a user, and of a prompt, both fitted on the same four settings.
+The calibration (`fleetcast calibrate`) sees four settings and is judged on the others. Settings and their split are
+frozen in ``forecast_inputs.toml``. Each is run three times, interleaved, every run in a process of its own, with the
+machine's load noted; a setting's time is the median of its runs. A setting whose own runs are more than 10 % apart is
+discarded. A bar is never below 1.5 times the spread of the runs that are left. The null has one speed for everything:
+tokens per second of a user, and of a prompt, both fitted on the same four settings.
 
     python -m benchmarks.forecast_run [--folder DIR] [--profile FILE] [--repeats N] [--only NAME ...] [--fresh]
 
@@ -110,9 +111,11 @@ def measured(
             shutil.rmtree(home, ignore_errors=True)
             before, begun = os.getloadavg()[0], time.time()
             done = fleetcast("run", str(files[name]), "--out", str(home), "--json")
-            if done.returncode not in (0, 1):
+            if done.returncode == 2:
                 refused[name] = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
                 print(f"{name}: cannot be run: {refused[name]}", flush=True)
+            if done.returncode not in (0, 1):
+                print(f"{name}: ended with {done.returncode}; {done.stderr[-300:]}", flush=True)
                 continue
             load = {"before": before, "after": os.getloadavg()[0], "wall": time.time() - begun}
             (home / "load.json").write_text(json.dumps(load), encoding="utf-8")

@@ -113,8 +113,8 @@ class Toy:
         if fault == "quiet end":  # the stream ends well-formed, but nobody says that the answer is over
             n = 0
         else:
-            over = {"finish_reason": "length"} | ({"delta": {}} if chat else {"text": ""})
-            await _event(writer, {"choices": [over]})
+            last: dict[str, Any] = {"delta": {}} if chat else {"text": ""}
+            await _event(writer, {"choices": [last | {"finish_reason": "length"}]})
             prompt = len(said if isinstance(said, list) else said.split())
             if asked.get("stream_options", {}).get("include_usage") and fault not in ("no usage", "empty"):
                 await _event(writer, {"choices": [], "usage": {"prompt_tokens": prompt, "completion_tokens": n}})

@@ -12,7 +12,9 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 BANNED_FILES = {"utils.py", "util.py", "helpers.py", "helper.py", "misc.py", "common.py"}
 BANNED_CLASS = re.compile(r"(Manager|Helper|Base|Impl)$|^(Abstract|Base)[A-Z]")
-HEAVY = ("scipy", "plotly", "pandas", "pyarrow", "sklearn", "torch", "rich", "cyclopts", "httpx")
+HEAVY = (
+    "scipy", "plotly", "pandas", "pyarrow", "sklearn", "torch", "rich", "cyclopts", "httpx", "aiohttp", "jinja2", "tokenizers",
+)  # fmt: skip
 
 
 def name(path: Path) -> str:

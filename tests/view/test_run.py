@@ -153,7 +153,7 @@ def test_ctrl_c_writes_what_was_measured(file, tmp_path, capsys):
 
 def test_the_verb_returns_an_outcome_and_refuses_exits(file):
     with serving(Toy(first=0.0, gap=0.0)) as url:
-        found = fleetcast.run(file, url, warmup=1, text=True)
+        found = fleetcast.run(file, url, warmup=1, prompts="text")
     assert isinstance(found, Outcome)
     assert found.provenance["prompts"] == "text"
     with pytest.raises(Unsupported, match="timed, not judged"):

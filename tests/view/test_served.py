@@ -191,3 +191,23 @@ def test_a_package_that_is_missing_is_named_with_its_extra(file, capsys, monkeyp
     code, said = refused(capsys, file, "--serve")
     assert code == 2
     assert f"pip install 'fleetcast[{extra}]'" in said
+
+
+def test_the_page_names_every_flag_with_its_default_and_every_count(file):
+    from dataclasses import fields
+    from pathlib import Path
+
+    from fleetcast.runtime.serve.metrics import REASONS, Metrics
+    from fleetcast.view.served import Serving
+    from tests.runtime.serve.live import slow_engine
+
+    page = (Path(__file__).resolve().parents[2] / "docs/server.md").read_text(encoding="utf-8")
+    for field in fields(Serving):
+        if field.name != "serve":
+            default = f"{field.default:g}" if isinstance(field.default, float) else field.default
+            assert f"| `--{field.name.replace('_', '-')}` | {default}" in page
+    counted = Metrics("m", slow_engine())
+    for line in counted.text().decode().splitlines():
+        if line.startswith("# TYPE fleetcast:") and not line.split()[2].endswith("_created"):
+            assert f"`{line.split()[2].removeprefix('fleetcast:')}`" in page.replace("\n", " ")
+    assert all(reason in page for reason in REASONS)

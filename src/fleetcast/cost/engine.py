@@ -63,8 +63,8 @@ class Engine(Spec):
         prefix_cache: which cached prefix it gives up first by default; "" = it caches none unless told to.
         kv_dtype: cache dtype where the plan says "auto"; "" = the checkpoint's own, "rest" = that of what is not
             quantised.
+        quantises: parts of a model that it quantises beside the linear layers, e.g. "head".
         hybrid_kv: layers with a window keep only the window.
-        head: the LM head is multiplied in the format of the layers' matrices, however those are quantised.
         overlap: the host works while the device computes; an arrival waits for one iteration more.
         overlap_since: version from which that is the default; named with an older one, the profile has no overlap.
         graph_tokens: largest iteration run from a captured graph, tokens.
@@ -100,8 +100,8 @@ class Engine(Spec):
     overlap_since: tuple[int, ...] = ()
     prefix_cache: str = ""
     kv_dtype: str = ""
+    quantises: tuple[str, ...] = ()
     hybrid_kv: bool = False
-    head: bool = False
     nccl_ranks: tuple[int, ...] = ()
     stand_in: dict[str, str] = msgspec.field(default_factory=dict)
     measured: bool = False

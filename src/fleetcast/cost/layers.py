@@ -38,12 +38,10 @@ class Kernels:
     Attributes:
         nccl: the server switched the engine's own all-reduce kernel off: NCCL's runs, where it was measured.
         stand_in: weight formats that the device cannot multiply -> the format whose kernels the engine uses for them.
-        head: part of a layer whose format the LM head is held in; "head" = its own.
     """
 
     nccl: bool = False
     stand_in: tuple[tuple[str, str], ...] = ()
-    head: str = "head"
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ class Rank:
             count * sum(rank_bytes(t, self.layout, self.precision) for t in rows if t.part != "experts")
             for rows, count in zip(self.model.tensors, self.model.counts, strict=True)
         )
-        head = self.model.vocab * self.model.hidden * self.precision.bytes_per_weight(self.kernels.head)
+        head = self.model.vocab * self.model.hidden * self.precision.bytes_per_weight("head")
         return (layers + head / self.tp) / self.layout.pipeline_parallel
 
     def reduce(self, tokens: Array) -> Array:
@@ -112,7 +110,7 @@ class Rank:
     def head(self, tokens: Array) -> tuple[Array, float]:
         """Returns (seconds, weight bytes) of the LM head: product, gather of the logits, pass over them."""
         columns = ceil(self.model.vocab / self.tp)
-        time = self.product(tokens, columns, self.model.hidden, self.kernels.head)
+        time = self.product(tokens, columns, self.model.hidden, "head")
         time = time + nested_time(
             "all_gather",
             tokens * (2.0 * self.model.vocab),
@@ -126,7 +124,7 @@ class Rank:
             time = time + stream_time(logits, self.chip, self.fitted.get("sample", self.precision.rest, Stream))
         else:
             time = time + self.pass_over(tokens, 4.0 * self.model.vocab, 2)
-        return time, columns * self.model.hidden * self.precision.bytes_per_weight(self.kernels.head)
+        return time, columns * self.model.hidden * self.precision.bytes_per_weight("head")
 
     def flops(self) -> dict[str, float]:
         """Returns FLOP per token on one device of the replica: of all layers, of their experts alone, of the head."""

@@ -110,10 +110,7 @@ def step_cost(
     Raises:
         Infeasible: nano-batches where what they do is not modelled.
     """
-    choice = Kernels(
-        layout.tensor_parallel in engine.nccl_ranks, tuple(sorted(engine.stand_in.items())),
-        "ffn" if engine.head else "head",
-    )  # fmt: skip
+    choice = Kernels(layout.tensor_parallel in engine.nccl_ranks, tuple(sorted(engine.stand_in.items())))
     key = (id(model), layout, precision, kv_dtype, id(group), clock, choice, queries, id(load), placement)
     shared = {} if shared is None else shared
     if key not in shared:  # what the key has the ids of is kept beside the result, so that nothing else takes them

@@ -7,7 +7,7 @@ An iteration takes what its kernels take, each by a factor that is 1 where the p
 Every constant is 0 or more and has a physical name. Relative errors count, every run counts the same however many
 iterations it has, and factors are held to 1 (`PRIOR`) as far as the runs say little about them. Outliers count less
 (Huber, "Robust estimation of a location parameter", 1964), since an operating system interrupts. Intervals and held-out
-errors come from fits without one setting each (Efron, "The jackknife", 1982); of a single one, without one of its pieces.
+errors come from fits without one setting each (Efron, "The jackknife", 1982), or of a single one without a piece of it.
 """
 
 from __future__ import annotations

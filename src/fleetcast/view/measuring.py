@@ -147,6 +147,7 @@ def model(
     from fleetcast.runtime.measure import backends as several
     from fleetcast.runtime.measure.backends import fitted
     from fleetcast.runtime.measure.backends.shapes import SHAPES, shape
+    from fleetcast.runtime.measure.backends.worker import BACKENDS
     from fleetcast.runtime.measure.machine import this_machine
     from fleetcast.view.backends import backends_view
 
@@ -154,7 +155,7 @@ def model(
         check_writable(common.out)
     known = [shape(name, layers=layers, vocab=vocab) for name in shapes or SHAPES]
     names = [name for name in backends.split(",") if name]
-    ready = [name for name in several.BACKENDS if name in (names or [name]) and not several.absent(name)]
+    ready = [name for name in BACKENDS if name in (names or [name]) and not several.absent(name)]
     if profile and profile not in ready:
         limit = f"one that runs here: {', '.join(ready) or 'none'}"
         raise SpecError("--profile", "is no backend of this run", value=profile, limit=limit)

@@ -28,7 +28,7 @@ POLICIES = {"batch": {"kind": "chunked", "chunk": 8, "max_batch": 3}, "order": "
     [
         ({"role": "prefill"}, r"plan\.role = 'prefill': .*Give it role"),
         ({"replicas": 2}, r"plan\.replicas = 2: .*Set replicas = 1"),
-        ({"pipeline_parallel": 2}, r"plan\.pipeline_parallel = 2: "),
+        ({"expert_parallel": 2}, r"plan\.expert_parallel = 2: "),
         ({"expert_parallel": 4}, r"plan\.expert_parallel = 4: "),
         ({"attention_dp": 2}, r"plan\.attention_dp = 2: "),
         ({"clock": 0.5}, r"plan\.clock = 0\.5: "),
@@ -125,10 +125,34 @@ def test_the_cache_is_no_larger_than_the_machine(tmp_path, monkeypatch) -> None:
 
 @needs_torch
 def test_a_cache_of_another_format_is_refused(tmp_path) -> None:
-    with pytest.raises(Unsupported, match=r"plan\.kv_dtype = 'bf16': beside fp32 the cache is fp32"):
-        launch("m", Pool(**POOL, **POLICIES, kv_dtype="bf16"), blocks=20, folder=folder(tmp_path, False))
+    with pytest.raises(SpecError, match=r"kv_dtype: cannot be run \(got 'fp8'\); one of auto, fp32, bf16, int8"):
+        launch("m", Pool(**POOL, **POLICIES, kv_dtype="fp8"), blocks=20, folder=folder(tmp_path, False))
+
+
+@needs_torch
+@pytest.mark.parametrize(("dtype", "held"), [("fp32", 4), ("bf16", 2), ("int8", 1)])
+def test_the_plans_dtype_is_what_is_held(tmp_path, dtype, held) -> None:
+    found = launch("m", Pool(**(POOL | {"dtype": dtype}), **POLICIES), blocks=20, folder=folder(tmp_path, False))
+    shape = found.shape
+    matrices = sum(module._size(dims) for name, dims in shape.tensors() if len(dims) == 2 and "embed" not in name)
+    weights, _ = found.engine.model.bytes
+    assert held * matrices <= weights < 1.35 * held * matrices  # biases, and scales of narrow formats
 
 
 def test_a_catalogue_model_beyond_the_family_is_refused_with_the_reason(tmp_path) -> None:
     with pytest.raises(Unsupported, match="does not run"):
         launch("opt-13b", Pool(**POOL, **POLICIES), blocks=20, folder=tmp_path)
+
+
+def test_a_plan_of_two_ranks_runs_in_two_processes(tmp_path) -> None:
+    said = {}
+    for plan in ({}, {"tensor_parallel": 2}, {"pipeline_parallel": 2}):
+        found = launch("m", Pool(**(POOL | plan), **POLICIES), blocks=20, folder=folder(tmp_path, True), threads=1)
+        try:
+            request = found.engine.submit([5, 6, 7], 6)
+            found.engine.run()
+            said[str(plan)] = request.output
+            assert hasattr(found.engine.model, "traffic") == bool(plan)
+        finally:
+            found.engine.close()
+    assert len(set(map(tuple, said.values()))) == 1

@@ -1,9 +1,14 @@
 """The server as OpenAI's own client sees it."""
 
+import asyncio
+
 import pytest
 
-from fleetcast.policy import batch
+from fleetcast.policy import batch, evict, speculate
 from tests.runtime.llm import words
+from tests.runtime.llm.drafters import Noisy
+from tests.runtime.llm.echo import alone as alone_echo
+from tests.runtime.llm.echo import logits_of
 
 pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("aiohttp", reason="aiohttp is not installed")
@@ -203,16 +208,75 @@ def test_a_model_without_a_template_says_so(tmp_path):
         client.chat.completions.create(model=MODEL, messages=HELLO)
 
 
-def test_a_cached_prompt_is_reported_where_the_engine_says_so(folder, monkeypatch):
-    from fleetcast.runtime.llm.requests import Request
-
-    monkeypatch.setattr(Request, "cached", 2, raising=False)
+def test_a_cached_prompt_is_reported_and_not_shared_across_salts(folder):
+    engine = slow_engine(prefix_cache=evict.Lru())
+    prompt = [5] * 40
     with (
-        serving(slow_engine(), folder) as live,
+        serving(engine, folder, stop=False) as live,
         openai.OpenAI(base_url=live.url, api_key="none", max_retries=0) as client,
     ):
-        found = client.completions.create(model=MODEL, prompt=[1, 2, 3], max_tokens=2)
-    assert found.usage.prompt_tokens_details.cached_tokens == 2
+
+        def cached(**salt):
+            found = client.completions.create(model=MODEL, prompt=prompt, max_tokens=2, extra_body=salt)
+            return found.usage.prompt_tokens_details.cached_tokens
+
+        assert [cached(), cached(), cached(cache_salt="a"), cached(cache_salt="a"), cached()] == [0, 32, 0, 32, 32]
+        assert live.metric("prefix_cache_queries_total") == 200
+        assert live.metric("prefix_cache_hits_total") == 96
+        assert live.metric("kv_cache_usage_perc") == 0, "what is kept for later is not in use"
+        live.stop()
+
+
+def test_drafted_tokens_come_as_if_they_were_not_drafted(folder):
+    text = open_text(folder, words.VOCAB + 16)
+    drafter = Knowing()
+    engine = slow_engine(speculate=speculate.Fixed(length=4), drafter=drafter)
+    with (
+        serving(engine, folder) as live,
+        openai.OpenAI(base_url=live.url, api_key="none", max_retries=0) as client,
+    ):
+        asked = {"model": MODEL, "prompt": [5, 6, 7], "max_tokens": 21, "temperature": 0}
+        expected = alone_echo([5, 6, 7], 21, words.VOCAB + 16)
+        more = {"extra_body": {"return_token_ids": True, "ignore_eos": True}}
+        found = client.completions.create(**asked, **more)
+        assert found.choices[0].token_ids == expected
+        assert found.usage.completion_tokens == 21
+        whole = found.choices[0].text
+        stop = text.piece(expected[6])[0]
+        assert "\ufffd" not in stop, "the case needs a token that is a character"
+        found = client.completions.create(**asked, **more, stop=stop)
+        assert found.choices[0].text == whole[: whole.find(stop)]
+        assert found.usage.completion_tokens == len(found.choices[0].token_ids) <= 7
+        assert found.choices[0].finish_reason == "stop"
+        assert live.metric("spec_decode_num_accepted_tokens_total") > 10
+        assert live.metric("time_to_first_token_seconds_count") == 2
+    assert drafter.closed
+
+
+class Knowing(Noisy):
+    """Drafts what the model will say."""
+
+    vocab = words.VOCAB + 16
+
+    def __init__(self):
+        super().__init__(lambda history: int(logits_of(history, self.vocab).argmax()))
+
+
+def test_a_hundred_streams_of_one_client_are_each_whole(live):
+    async def all_of_them():
+        async with openai.AsyncOpenAI(base_url=live.url, api_key="none", max_retries=0, timeout=60) as client:
+
+            async def one(i):
+                events = await client.completions.create(
+                    model=MODEL, prompt=[i, 7], max_tokens=6, stream=True, temperature=0,
+                    extra_body={"ignore_eos": True}, stream_options={"include_usage": True},
+                )  # fmt: skip
+                found = [e async for e in events]
+                return found[-2].choices[0].finish_reason, found[-1].usage.completion_tokens
+
+            return await asyncio.gather(*(one(3 + i) for i in range(100)))
+
+    assert asyncio.run(all_of_them()) == [("length", 6)] * 100
 
 
 def test_metrics_add_up(folder):
@@ -233,3 +297,29 @@ def test_metrics_add_up(folder):
         assert gaps == pytest.approx(live.metric("e2e_request_latency_seconds_sum"), rel=0.01)
         assert live.metric("kv_cache_usage_perc") == 0
         assert live.metric("num_requests_running") == 0
+
+
+def test_a_template_that_fails_is_the_client_s_400_and_names_no_file_of_the_server(tmp_path):
+    bad = words.speaking(tmp_path / "bad", template="{{ messages[9].content.x }}{{ raise_exception('never ' ~ why) }}")
+    with (
+        serving(real_engine(bad), bad) as live,
+        openai.OpenAI(base_url=live.url, api_key="none", max_retries=0) as client,
+    ):
+        with pytest.raises(openai.BadRequestError, match="chat_template: fails") as found:
+            client.chat.completions.create(model=MODEL, messages=HELLO)
+        assert str(tmp_path) not in str(found.value)
+
+
+def test_names_for_the_template_come_from_the_client_but_not_the_messages(tmp_path):
+    source = "{{ mood }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    moody = words.speaking(tmp_path / "moody", template=source)
+    text = open_text(moody, words.VOCAB + 16)
+    with (
+        serving(real_engine(moody), moody) as live,
+        openai.OpenAI(base_url=live.url, api_key="none", max_retries=0) as client,
+    ):
+        given = {"chat_template_kwargs": {"mood": "merry", "messages": []}, "return_token_ids": True}
+        found = client.chat.completions.create(
+            model=MODEL, messages=[{"role": "user", "content": "Hi"}], max_tokens=1, extra_body=given
+        )
+    assert text.decode(found.prompt_token_ids) == "merryHi"

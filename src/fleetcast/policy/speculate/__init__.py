@@ -29,6 +29,8 @@ class View:
         right: how many of these it accepted.
         found: tokens that a lookup in the context offers now; None where a model drafts.
         idle: calls since the last for which anything was drafted.
+        others_tried: as ``tried``, of the requests of late, this one's among them; older ones count for less.
+        others_right: how many of these were accepted.
     """
 
     batch: int
@@ -39,6 +41,8 @@ class View:
     right: int = 0
     found: int | None = None
     idle: int = 0
+    others_tried: float = 0.0
+    others_right: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ what a longer draft promises is worth its cost.
 The paper's constants are not in any text we could read, so the brake is ours: with the acceptance seen so far, the
 length moves one step towards the one with the most expected tokens per work, where a drafted token costs ``cost`` of a
 call. Without the brake the length wanders for ever and loses 4 to 12 % to the best fixed one. The paper weighs
-drafters by past acceptance; here the weights are the caller's, equal in forecasts. With ``least`` 0 the length may come
-down to nothing where drafts are not worth their cost, and one token is tried again every `TRIAL` calls: ours too.
+drafters by past acceptance; here the weights are the caller's, equal in forecasts. With ``least`` 0 the length may
+come down to nothing where drafts are not worth their cost, and one token is tried again every `TRIAL` calls. What an
+engine saw of other requests counts as `PRIOR` judged tokens at most. Both are ours too; forecasts ask with neither.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ T = TypeVar("T", bound=Hashable)
 
 TRIAL = 16
 """Calls without a draft after which one token is drafted again."""
+PRIOR = 24.0
+"""Most judged tokens of other requests that count for one that begins."""
 
 
 class Minions:
@@ -42,18 +45,21 @@ class Minions:
         drafters: Annotated[int, Meta(ge=1, le=16)] = 1,
         least: Annotated[int, Meta(ge=0, le=1)] = 1,
     ) -> None:
-        """Stores first, largest and least length, what a drafted token costs over a call, and the number of drafters."""
+        """Stores first, largest and least length, what a drafted token costs over a call, number of drafters."""
         if start > most:
             raise ValueError(f"start {start} is above most {most}")
         self.start, self.most, self.cost, self.drafters, self.least = start, most, cost, drafters, least
 
     def draft(self, view: View) -> Draft:
         """Returns the next length, by what became of the last drafts and of all before."""
+        others = min(view.others_tried, PRIOR)
+        right = others * view.others_right / view.others_tried if others else 0.0
+        rate = (view.right + right + 1) / (view.tried + others + 2)
+        best = best_length(rate, self.cost, self.most, self.least)
         if view.length is None:
-            return Draft(self.start, self.drafters)
+            return Draft(min(self.start, best) if others else self.start, self.drafters)
         if view.length == 0 and view.idle >= TRIAL:
             return Draft(1, self.drafters)
-        best = best_length((view.right + 1) / (view.tried + 2), self.cost, self.most, self.least)
         if view.accepted >= view.proposed:
             return Draft(view.length + (view.length < best), self.drafters)
         return Draft(view.length - (view.length > best), self.drafters)

@@ -1,7 +1,8 @@
 """The engine: runs language models on torch, batched by the very policies that are simulated.
 
 `schedule` decides who runs, `engine` runs them and keeps account, `sampling` chooses tokens, `paging` deals cache
-blocks; none of them needs torch. `shape` reads a config.json, `weights` the safetensors beside it, `model` is the
+blocks, `prefixes` keeps those of past contexts, `speculation` checks what the drafters in `draft` say; none of them
+needs torch. `shape` reads a config.json, `weights` the safetensors beside it, `model` is the
 forward pass; what differs between families of models is in `families`.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from fleetcast.base.errors import Unsupported
 from fleetcast.runtime.llm.engine import Engine
 from fleetcast.runtime.llm.requests import Request, Token
 from fleetcast.runtime.llm.sampling import Choice, Sampling
@@ -24,7 +26,8 @@ FAKE: Final = "weights are random: times are as of real ones, and what it says m
 
 def open_engine(
     model: str | Path, *, blocks: int, dtype: str = "auto", kv_dtype: str = "auto", device: str = "auto",
-    threads: int | None = None, fake: bool = False, seed: int = 0, **settings: Any,
+    threads: int | None = None, tensor_parallel: int = 1, pipeline_parallel: int = 1, timeout: float = 300.0,
+    fake: bool = False, seed: int = 0, **settings: Any,
 ) -> Engine:  # fmt: skip
     """Returns an engine with the model of a Hugging Face folder.
 
@@ -32,11 +35,15 @@ def open_engine(
         model: a folder with config.json and model.safetensors, or an index and its shards. With ``fake``, also a
             config.json, or a name of the catalogue.
         blocks: of the KV cache, 16 tokens each.
-        dtype: format of the matrices: "fp32", "bf16", "int8", "int4", or "auto": as stored, float16 as "bf16". Activations
-            are fp32 with "fp32", else bf16; `linear` says what the formats are.
+        dtype: format of the matrices: "fp32", "bf16", "int8", "int4", or "auto": as stored, float16 as "bf16".
+            Activations are fp32 with "fp32", else bf16; `linear` says what the formats are.
         kv_dtype: of the KV cache: "fp32", "bf16", "int8" with a scale per token and head, or "auto": as activations.
         device: "cpu", "cuda", or "auto": CUDA where there is such a device.
-        threads: of the whole process; None = as they are.
+        threads: of the whole process; None = as they are. Of each rank where there are several; None = the cores
+            shared out.
+        tensor_parallel: processes that share every layer.
+        pipeline_parallel: processes that hold some layers each.
+        timeout: s that a pass may take before a process that does not answer counts as lost.
         fake: take random weights; none are read, and the engine's notes say so.
         seed: of fake weights, and of requests that bring none.
         settings: as `Engine` takes them: batch, order, memory, watermark.
@@ -44,12 +51,28 @@ def open_engine(
     Raises:
         SpecError: the folder's files are wrong; names file, field or tensor. No such device or model.
         Unsupported: a model that the engine does not run, with the reason.
+        LostRank: a process that should hold a part of the model did not come up.
         MissingExtra: torch or safetensors is not installed.
     """
     from fleetcast.runtime.llm.model import Transformer
     from fleetcast.runtime.llm.weights import device_of, dtype_of, fake_weights, format_of, kv_dtype_of, read_weights
 
-    place = device_of(device)
+    several = tensor_parallel != 1 or pipeline_parallel != 1
+    place = device_of("cpu" if several and device == "auto" else device)
+    if several:
+        from fleetcast.runtime.llm.ranks import Ranks, Source
+
+        if place.type != "cpu":
+            raise Unsupported("the engine holds a model in several processes on CPUs alone", 'Set device = "cpu"')
+        known = not fake or Path(model).exists()
+        config = str(model) if known else catalog.config(str(model))
+        source = Source(
+            config=config, folder=None if fake else str(model), seed=seed, dtype=dtype, kv_dtype=kv_dtype
+        )  # fmt: skip
+        ranks = Ranks(
+            source, blocks, tensor=tensor_parallel, pipeline=pipeline_parallel, threads=threads, timeout=timeout
+        )
+        return Engine(ranks, blocks=blocks, seed=seed, notes=(FAKE,) if fake else (), **settings)
     if threads is not None:
         torch_threads(threads)
     known = not fake or Path(model).exists()

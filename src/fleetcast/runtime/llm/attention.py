@@ -1,8 +1,8 @@
 """Attention over the paged cache: which rows of a pass see which slots.
 
 Where our own kernels are built, they read the cache where it lies, block by block, and a sequence is never padded to
-another. Elsewhere it is gathered: decode steps, one token each, share one call, padded to the longest; every piece of a
-prompt has its own.
+another. Elsewhere it is gathered: short pieces of as many tokens, decode steps above all, share one call, padded to the
+longest; every other piece of a prompt has its own.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ except ImportError:
     raise MissingExtra("torch", "torch") from None
 
 Tensor = Any
+
+SHORT = 17
+"""Most tokens of pieces that share a call: the longest draft that is checked, and the token before it."""
 
 
 @dataclass(frozen=True)
@@ -175,9 +178,10 @@ def written_slots(pieces: Sequence[Piece]) -> Tensor:
 def groups_of(pieces: Sequence[Piece], windows: set[int], device: Any = "cpu") -> list[Group]:
     """Returns the pieces of a pass by who attends together; ``windows`` are those of the layers."""
     begins = np.cumsum([0, *(len(p.tokens) for p in pieces)])
-    steps = [i for i, p in enumerate(pieces) if len(p.tokens) == 1]
-    members = [steps] if steps else []
-    members += [[i] for i, p in enumerate(pieces) if len(p.tokens) > 1]
+    alike: dict[int, list[int]] = {}
+    for i, p in enumerate(pieces):  # drafts that are checked are as short as steps
+        alike.setdefault(len(p.tokens) if len(p.tokens) <= SHORT else -i, []).append(i)
+    members = alike.values()
     return [_group([pieces[i] for i in those], [int(begins[i]) for i in those], windows, device) for those in members]
 
 

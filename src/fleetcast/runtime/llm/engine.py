@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fleetcast.base.errors import Infeasible, PolicyError, SpecError
 from fleetcast.base.record import ITERATIONS, Record
@@ -21,12 +20,10 @@ from fleetcast.policy import order as orders
 from fleetcast.policy import speculate as drafting
 from fleetcast.runtime.llm.draft import Drafter
 from fleetcast.runtime.llm.paging import Blocks, blocks_of
-from fleetcast.runtime.llm.requests import Iteration, Model, Piece, Request, Token
+from fleetcast.runtime.llm.requests import Iteration, Logits, Model, Piece, Request, Token
 from fleetcast.runtime.llm.sampling import Choice, Sampler, Sampling
 from fleetcast.runtime.llm.schedule import Schedule
 from fleetcast.runtime.llm.speculation import Speculation, verified
-
-Logits = NDArray[np.float32]
 
 
 class Engine:
@@ -181,10 +178,14 @@ class Engine:
         drafts = [(r, list[int]()) for r in decoding] if self.speculation is None else self.speculation.take(decoding)
         for r in [*(r for r, _ in drafts), *self.schedule.partial]:
             self.schedule.extend(r)
-        pieces = [Piece([r.tokens[-1], *draft], len(r.tokens) - 1, r.table, 1 + len(draft)) for r, draft in drafts]
+        pieces = [
+            Piece([r.tokens[-1], *draft], len(r.tokens) - 1, r.table, 1 + len(draft), r.sampler.sampling.keep)
+            for r, draft in drafts
+        ]
         for r, n in chosen:
             done = r.prefilled
-            pieces.append(Piece(r.tokens[done : done + n], done, r.table, int(done + n == len(r.tokens))))
+            emit = int(done + n == len(r.tokens))
+            pieces.append(Piece(r.tokens[done : done + n], done, r.table, emit, r.sampler.sampling.keep))
         logits = self.model.forward(pieces)
         picked = self._picked(drafts, chosen, logits)
         # From here on nothing fails: either all of the iteration counts, or none of it.
@@ -213,9 +214,10 @@ class Engine:
         return found
 
     def close(self) -> None:
-        """Ends what the engine has begun beside itself: a drafter's process."""
+        """Ends what the engine has begun beside itself: a drafter's process, those that hold parts of the model."""
         if self.speculation is not None:
             self.speculation.drafter.close()
+        getattr(self.model, "close", lambda: None)()
 
     def record(self) -> Record:
         """Returns the iterations so far as the common event record; ``level`` is the share of blocks claimed."""

@@ -64,7 +64,8 @@ def launch(
         folder: where relative paths start.
         watermark: blocks that admission leaves free.
         seed: of sampling and of random weights.
-        threads: of its products; None = as many as torch takes: the processor's cores, or OMP_NUM_THREADS.
+        threads: of its products; None = as many as torch takes: the processor's cores, or OMP_NUM_THREADS. Where the
+            plan has several ranks, of each; None = the cores shared out.
         bounded: keep no more blocks than the largest batch of the longest contexts fills.
         path: of the pool, for errors.
 
@@ -75,8 +76,8 @@ def launch(
         MissingExtra: torch or safetensors is not installed.
     """
     refuse(pool, path)
-    config, weights = _located(model, folder)
-    shape = read_shape(config)
+    named, weights = _located(model, folder)
+    shape = read_shape(named if named.exists() else catalog.config(model, "workload.model"))
     policies = {name: build(space, getattr(pool, name), f"{path}.{name}") for name, space in _FAMILIES.items()}
     kept = tiers_of(pool.prefix_cache, f"{path}.prefix_cache")
     if kept is not None:
@@ -85,33 +86,23 @@ def launch(
         asked, _ = drafting_of(pool.speculate, f"{path}.speculate")
         policies["speculate"] = build(speculate, asked, f"{path}.speculate", DRAFTING)
 
-    from fleetcast.runtime.llm import FAKE, torch_threads
-    from fleetcast.runtime.llm.model import Transformer, Weights
-    from fleetcast.runtime.llm.weights import fake_weights, read_weights
+    from fleetcast.runtime.llm import open_engine, torch_threads
 
-    dtype = str(pool.dtype or "auto")
-    held = "fp32" if (dtype if dtype != "auto" else shape.stored) == "fp32" else "bf16"
-    if pool.kv_dtype not in (None, "auto", held):
-        hint = f'Set kv_dtype = "{held}", or leave it out'
-        raise Unsupported(f"{path}.kv_dtype = {_said(pool.kv_dtype)}: beside {dtype} the cache is {held}", hint)
+    dtype, kv_dtype = str(pool.dtype or "auto"), str(pool.kv_dtype or "auto")
+    kv_dtype = "bf16" if kv_dtype == "fp16" else kv_dtype  # as the engine takes float16 weights
     notes = []
     rule = policies["batch"].rule() if bounded and hasattr(policies["batch"], "rule") else None
     blocks = min(blocks, rule.max_batch * blocks_of(shape.context)) if rule is not None else blocks
-    fits = _blocks_that_fit(shape, dtype, blocks)
+    fits = _blocks_that_fit(shape, dtype, kv_dtype, blocks)
     if fits < blocks:
         notes.append(f"{fits:,} blocks of cache instead of the plan's {blocks:,}: this machine's memory holds no more")
     used = torch_threads(threads)
-    tensors: Weights
-    if weights is None:
-        tensors = fake_weights(shape, dtype, seed)
-        notes.append(FAKE)
-    else:
-        tensors = read_weights(weights, shape, dtype)
-    engine = Engine(
-        Transformer(shape, tensors, fits), blocks=fits, watermark=min(watermark, fits - 1), seed=seed, notes=notes,
-        **policies,
+    engine = open_engine(
+        weights or named, blocks=fits, dtype=dtype, kv_dtype=kv_dtype, device="cpu", fake=weights is None, seed=seed,
+        watermark=min(watermark, fits - 1), threads=threads, tensor_parallel=one(pool.tensor_parallel),
+        pipeline_parallel=one(pool.pipeline_parallel), **policies,
     )  # fmt: skip
-    return Launched(engine, shape, dtype, used, weights is not None, tuple(notes))
+    return Launched(engine, shape, dtype, used, weights is not None, (*notes, *engine.notes))
 
 
 def refuse(pool: Pool, path: str = "plan") -> None:
@@ -122,22 +113,23 @@ def refuse(pool: Pool, path: str = "plan") -> None:
             raise Unsupported(f"{path}.{name} = {_said(value)}: {why}", hint)
 
 
-def _located(model: str, folder: Path) -> tuple[Any, Path | None]:
-    """Returns the model's config, as a path or a table, and the folder of its weights, if it has any."""
+def _located(model: str, folder: Path) -> tuple[Path, Path | None]:
+    """Returns the model's path, or its name in the catalogue, and the folder of its weights, if it has any."""
     at = folder / model
     if not at.exists():
-        return catalog.config(model, "workload.model"), None
+        return Path(model), None
     home = at if at.is_dir() else at.parent
     has = any(next(home.glob(pattern), None) for pattern in ("*.safetensors", "*.safetensors.index.json", "*.bin"))
     return at, home if has else None
 
 
-def _blocks_that_fit(shape: Shape, dtype: str, wanted: int) -> int:
+def _blocks_that_fit(shape: Shape, dtype: str, kv_dtype: str, wanted: int) -> int:
     """Returns how many of the wanted blocks this machine's free memory holds beside the weights."""
     free = SHARE * free_memory()
     stored = dtype if dtype != "auto" else shape.stored
     weights = float(sum(_size(dims) for _, dims in shape.tensors())) * BITS[stored] / 8
-    cache = 4.0 if stored == "fp32" else 2.0
+    held = kv_dtype if kv_dtype != "auto" else "fp32" if stored == "fp32" else "bf16"
+    cache = BITS[held] / 8 + (4.0 / shape.head_dim if held == "int8" else 0.0)  # a scale a head
     block = 2.0 * len(shape.windows) * shape.kv_heads * shape.head_dim * BLOCK * cache
     fits = int((free - weights) / block)
     if fits < 1:
@@ -223,12 +215,10 @@ def _role(value: Any) -> bool:
     return bool(value == "all")
 
 
-_ONE = "the engine runs one replica on one processor"
+_ONE = "the engine runs one replica on this machine"
 _LIMITS: Final[tuple[tuple[str, Callable[[Any], bool], str, str], ...]] = (
     ("role", _role, "the engine does not move caches between pools", 'Give it role = "all"'),
     ("replicas", _single, _ONE, "Set replicas = 1"),
-    ("tensor_parallel", _single, _ONE, "Set tensor_parallel = 1"),
-    ("pipeline_parallel", _single, _ONE, "Set pipeline_parallel = 1"),
     ("expert_parallel", _single, _ONE, "Set expert_parallel = 1"),
     ("attention_dp", _single, _ONE, "Set attention_dp = 1"),
     ("activation_dtype", lambda v: v is None, "activations are in the engine's own dtype", "Leave it out"),

@@ -5,7 +5,7 @@ Pieces of any number of sequences go through every matrix together; only attenti
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -82,6 +82,10 @@ class Pass:
     turns: dict[Rope, tuple[Tensor, Tensor]]
 
 
+def _same(x: Tensor) -> Tensor:
+    return x
+
+
 class Transformer:
     """A model and its KV cache.
 
@@ -91,21 +95,29 @@ class Transformer:
         blocks: of the cache, `BLOCK` tokens each.
         form: that matrices are held in; None = as the weights come. Embeddings, norms and routers are as they come.
         kv_dtype: of torch, that keys and values are held in; None = that of the weights.
+        layers: that are here; None = all. The first layer comes with the embedding, the last with the head.
+        together: sums over those who hold the other heads and columns of every layer.
     """
 
     def __init__(
-        self, shape: Shape, weights: Weights, blocks: int, form: Format | None = None, kv_dtype: Any = None
-    ) -> None:
+        self, shape: Shape, weights: Weights, blocks: int, form: Format | None = None, kv_dtype: Any = None, *,
+        layers: range | None = None, together: Callable[[Tensor], Tensor] = _same,
+    ) -> None:  # fmt: skip
         self.shape, self.vocab, self.context = shape, shape.vocab, shape.context
         self.dtype, self.device = weights.dtype, weights.device
-        self.embedding = weights.tensor("embedding.weight")
-        self.positions = weights.tensor("positions.weight") if shape.positions else None
-        self.layers = [_layer(shape, weights, i, form) for i in range(shape.layers)]
-        self.norm = read_norm(shape.norm, shape.epsilon, weights.tensor, "norm")
-        head = self.embedding if shape.tied else weights.tensor("head.weight")
-        # what chooses the token is not coarser than int8, and an embedding that is the head as well is not held twice
-        coarse: Format | None = "int8" if form == "int4" else None if shape.tied and form == "bf16" else form
-        self.head = joined([head], [weights.tensor("head.bias") if shape.head_bias else None], coarse)
+        here = layers if layers is not None else range(shape.layers)
+        self.first, self.last, self.together = here.start == 0, here.stop == shape.layers, together
+        self.embedding = weights.tensor("embedding.weight") if self.first or (self.last and shape.tied) else None
+        self.positions = weights.tensor("positions.weight") if self.first and shape.positions else None
+        self.layers = [_layer(shape, weights, i, form) for i in here]
+        self.norm: Norm | None = None
+        self.head: Linear | None = None
+        if self.last:
+            self.norm = read_norm(shape.norm, shape.epsilon, weights.tensor, "norm")
+            head = self.embedding if shape.tied else weights.tensor("head.weight")
+            # what chooses the token is not coarser than int8; an embedding that is the head as well is not held twice
+            coarse: Format | None = "int8" if form == "int4" else None if shape.tied and form == "bf16" else form
+            self.head = joined([head], [weights.tensor("head.bias") if shape.head_bias else None], coarse)
         # rounded as embeddings are, as it was when the models were trained
         self.embedding_scale = torch.tensor(shape.embedding_scale).to(self.dtype).item()
         self.frequencies = {
@@ -113,15 +125,18 @@ class Transformer:
             for rope in dict.fromkeys(shape.ropes)
             if rope.frequencies
         }
+        # our own kernels know RMS norms of queries and keys only
+        each = [norm for layer in self.layers for norm in (layer.q_norm, layer.k_norm)]
+        self.rms_heads = all(norm is None or isinstance(norm, Rms) for norm in each)
         slots = blocks * BLOCK
         held = kv_dtype if kv_dtype is not None else self.dtype
-        self.cache = Cache(shape.layers, slots, shape.kv_heads, shape.head_dim, held, self.device)
+        self.cache = Cache(len(here), slots, shape.kv_heads, shape.head_dim, held, self.device)
 
     @property
     def bytes(self) -> tuple[int, int]:
         """Memory of the matrices of all layers and the head, and of the KV cache."""
         each = [m for layer in self.layers for m in (layer.qkv, layer.out, *layer.ffn.matrices)]
-        return sum(m.bytes for m in [*each, self.head]), self.cache.bytes
+        return sum(m.bytes for m in each) + (self.head.bytes if self.head is not None else 0), self.cache.bytes
 
     def forward(self, pieces: Sequence[Piece]) -> NDArray[np.float32]:
         """Returns the logits (tokens that emit, vocabulary) and caches every token's keys and values."""
@@ -130,29 +145,37 @@ class Transformer:
         return np.asarray(found.float().cpu().numpy(), dtype=np.float32)
 
     def _forward(self, pieces: Sequence[Piece]) -> Tensor:
-        ids = torch.tensor([token for p in pieces for token in p.tokens], device=self.device)
-        each = [np.arange(p.start, p.start + len(p.tokens)) for p in pieces]
-        positions = torch.from_numpy(np.concatenate(each)).to(self.device)
-        own = native.ready(self.embedding)
+        return self.logits(self.through(self.embedded(pieces), pieces), pieces)
+
+    def embedded(self, pieces: Sequence[Piece]) -> Tensor:
+        """Returns (tokens, hidden): what goes into the first layer."""
+        assert self.embedding is not None  # the first layer comes with it
+        x = self.embedding[torch.tensor([token for p in pieces for token in p.tokens], device=self.device)]
+        if self.embedding_scale != 1.0:
+            x = x * self.embedding_scale
+        return x if self.positions is None else x + self.positions[_positions(pieces).to(self.device)]
+
+    def through(self, x: Tensor, pieces: Sequence[Piece]) -> Tensor:
+        """Returns what comes out of the layers that are here, (tokens, hidden), for ``x`` that goes in."""
+        positions, own = _positions(pieces).to(self.device), native.ready(x) and self.rms_heads
         shared = Pass(
             written_slots(pieces).to(self.device),
             [] if own else groups_of(pieces, set(self.shape.windows), self.device),
             paged(pieces) if own else None,
             {rope: self._turns(rope, positions, own) for rope in self.frequencies},
         )
-        x = self.embedding[ids]
-        if self.embedding_scale != 1.0:
-            x = x * self.embedding_scale
-        if self.positions is not None:
-            x = x + self.positions[positions]
         for i, layer in enumerate(self.layers):
             h = layer.attention_norm(x)
-            mixed = _maybe(layer.after_attention_norm, self._attend(i, layer, h, shared))
             if layer.ffn_norm is None:
-                x = x + mixed + layer.ffn(h)
+                x = x + self.together(self._attend(i, layer, h, shared) + layer.ffn(h))
                 continue
-            x = x + mixed
-            x = x + _maybe(layer.after_ffn_norm, layer.ffn(layer.ffn_norm(x)))
+            x = x + _maybe(layer.after_attention_norm, self.together(self._attend(i, layer, h, shared)))
+            x = x + _maybe(layer.after_ffn_norm, self.together(layer.ffn(layer.ffn_norm(x))))
+        return x
+
+    def logits(self, x: Tensor, pieces: Sequence[Piece]) -> Tensor:
+        """Returns (tokens that emit, vocabulary) for ``x``, what comes out of the last layer."""
+        assert self.norm is not None and self.head is not None  # the last layer comes with them
         ends = np.cumsum([len(p.tokens) for p in pieces]).tolist()
         last = [i for end, p in zip(ends, pieces, strict=True) for i in range(end - p.emit, end)]
         logits = self.head(self.norm(x[torch.tensor(last, dtype=torch.long, device=self.device)]))
@@ -162,8 +185,9 @@ class Transformer:
     def _attend(self, i: int, layer: Layer, h: Tensor, shared: Pass) -> Tensor:
         s = self.shape
         both, norms = layer.qkv(h), (layer.q_norm, layer.k_norm)
-        if shared.paged is not None and native.ready(both) and all(n is None or isinstance(n, Rms) for n in norms):
-            weights = (norms[0].weight, norms[1].weight, norms[0].epsilon) if all(norms) else None
+        if shared.paged is not None:
+            rms = [n for n in norms if isinstance(n, Rms)]
+            weights = (rms[0].weight, rms[1].weight, rms[0].epsilon) if rms else None
             q = place(both, self.cache, i, shared.written, shared.turns.get(layer.rope), weights)
             mixed = attend_paged(q, self.cache, i, shared.paged, layer.window, scale=s.scale, cap=s.attention_cap)
             return layer.out(mixed.flatten(1))
@@ -210,11 +234,10 @@ def _layer(shape: Shape, weights: Weights, number: int, form: Format | None) -> 
         if shape.experts is None or not shape.sparse[number]:
             return dense("")
         experts = [dense(f"experts.{i}.") for i in range(shape.experts.count)]
+        router = linear("router", form=None)
         if not shape.experts.shared:
-            return Mixture(linear("router", form=None), experts, shape.experts, None, None)
-        return Mixture(
-            linear("router", form=None), experts, shape.experts, dense("shared."), linear("shared_gate", form=None)
-        )
+            return Mixture(router, experts, shape.experts, None, None)
+        return Mixture(router, experts, shape.experts, dense("shared."), linear("shared_gate", form=None))
 
     return Layer(
         attention_norm=read_norm(shape.norm, shape.epsilon, tensor, "attention_norm"),
@@ -229,6 +252,11 @@ def _layer(shape: Shape, weights: Weights, number: int, form: Format | None) -> 
         window=shape.windows[number],
         rope=shape.ropes[number],
     )
+
+
+def _positions(pieces: Sequence[Piece]) -> Tensor:
+    """Returns (tokens,) their positions."""
+    return torch.from_numpy(np.concatenate([np.arange(p.start, p.start + len(p.tokens)) for p in pieces]))
 
 
 def _maybe(norm: Norm | None, x: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ KINDS: Final = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2, torch.uint8:
 
 def ready(x: Tensor) -> bool:
     """Whether the kernels are built and can take a tensor."""
-    return kernels is not None and not x.is_cuda and x.dtype in KINDS and x.is_contiguous()
+    return kernels is not None and x.is_cpu and x.dtype in KINDS and x.is_contiguous()
 
 
 def address(x: Tensor | None) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetcast.runtime.llm.paging import Node
-from fleetcast.runtime.llm.sampling import Choice, Sampler
+from fleetcast.runtime.llm.sampling import Candidates, Choice, Sampler
 
 
 class Piece(NamedTuple):
@@ -21,22 +21,28 @@ class Piece(NamedTuple):
         start: position of the first; all before it are cached.
         table: the sequence's cache blocks, enough for the last of them.
         emit: after how many of the last tokens logits are wanted.
+        keep: of how many of the likeliest tokens; 0 = of all. A model may return more.
     """
 
     tokens: Sequence[int]
     start: int
     table: Sequence[int]
     emit: int
+    keep: int = 0
+
+
+Logits = NDArray[np.float32] | Sequence[NDArray[np.float32] | Candidates]
+"""A row for each token that emits: its logits, or the likeliest of them."""
 
 
 class Model(Protocol):
-    """What runs an iteration."""
+    """What runs an iteration. One with processes of its own has a ``close`` too."""
 
     vocab: int
     context: int
 
-    def forward(self, pieces: Sequence[Piece]) -> NDArray[np.float32]:
-        """Returns the logits (tokens that emit, vocabulary) and caches every token's keys and values."""
+    def forward(self, pieces: Sequence[Piece]) -> Logits:
+        """Returns the logits of the tokens that emit and caches every token's keys and values."""
         ...
 
 

@@ -56,6 +56,28 @@ class Sampling:
         if not _whole(self.logprobs) or not 0 <= self.logprobs <= MOST_LOGPROBS:
             _refuse("logprobs", self.logprobs, f"a whole number from 0 to {MOST_LOGPROBS}")
 
+    @property
+    def keep(self) -> int:
+        """How many of the likeliest tokens decide what is chosen and reported; 0 = all."""
+        if self.temperature == 0.0:
+            return max(1, self.logprobs)
+        return max(self.top_k, self.logprobs) if self.top_k else 0
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What is left of a row of logits where only the likeliest tokens are at hand.
+
+    Attributes:
+        ids: (k,) of the tokens, likeliest first; of equals the smaller id first.
+        logits: (k,) theirs.
+        total: logarithm of the sum of the exponentials of all logits of the row.
+    """
+
+    ids: NDArray[np.int64]
+    logits: NDArray[np.float64]
+    total: float
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -86,15 +108,17 @@ class Sampler:
         own = sampling.seed
         self._stream = rng(seed, "sampling", str(request)) if own is None else rng(own, "sampling")
 
-    def choose(self, logits: NDArray[np.float32]) -> Choice:
+    def choose(self, logits: NDArray[np.float32] | Candidates) -> Choice:
         """Returns the next token.
 
         Args:
-            logits: (vocabulary,) of the model.
+            logits: (vocabulary,) of the model, or as many candidates as `Sampling.keep` says.
 
         Raises:
             ValueError: a logit is not a number, or all are minus infinity.
         """
+        if isinstance(logits, Candidates):
+            return self._among(logits)
         s = self.sampling
         row = logits.astype(np.float64)
         peak = row.max()
@@ -107,6 +131,15 @@ class Sampler:
             likeliest = np.argsort(-row, kind="stable")[: s.logprobs]
             top = tuple((int(i), float(logprobs[i])) for i in likeliest)
         return Choice(token, float(logprobs[token]), top)
+
+    def _among(self, found: Candidates) -> Choice:
+        if not np.isfinite(found.total):
+            raise ValueError("the model's logits are not finite")
+        logprobs = found.logits - found.total
+        place = 0 if self.sampling.temperature == 0.0 else self._draw(found.logits - found.logits[0])
+        count = min(self.sampling.logprobs, len(found.ids))
+        top = tuple((int(i), float(x)) for i, x in zip(found.ids[:count], logprobs[:count], strict=True))
+        return Choice(int(found.ids[place]), float(logprobs[place]), top)
 
     def _draw(self, row: NDArray[np.float64]) -> int:
         tokens, weights = kept(row, self.sampling)

@@ -17,8 +17,11 @@ from numpy.typing import NDArray
 from fleetcast.base.errors import PolicyError, SpecError
 from fleetcast.policy import speculate as family
 from fleetcast.runtime.llm.draft import Ask, Drafter, NgramLookup, Pipelined
-from fleetcast.runtime.llm.requests import Request
+from fleetcast.runtime.llm.requests import Logits, Request
 from fleetcast.runtime.llm.sampling import Choice
+
+FADE = 0.98
+"""What one more draft leaves of those before, where a policy asks how requests fare of late."""
 
 
 class Profile(NamedTuple):
@@ -47,8 +50,8 @@ class Profile(NamedTuple):
 class Speculation:
     """Who drafts for the requests that decode, and what became of it.
 
-    Attributes: ``calls`` of the target, a request's at a time, ``wanted`` those for which a draft was wanted, ``drafted``
-    and ``accepted`` tokens.
+    Attributes: ``calls`` of the target, a request's at a time, ``wanted`` those for which a draft was wanted,
+    ``drafted`` and ``accepted`` tokens.
 
     Args:
         policy: of `policy.speculate`.
@@ -72,6 +75,7 @@ class Speculation:
         self.profile = Profile(np.zeros(family.LONGEST, np.int64), np.zeros(family.LONGEST, np.int64))
         self.calls = self.wanted = self.drafted = self.accepted = 0
         self._asked: dict[int, Ask] = {}
+        self._late = [0.0, 0.0]
 
     def begin(self, running: Sequence[Request]) -> None:
         """Decides what is drafted for each request that decodes, before the iteration is composed.
@@ -90,7 +94,9 @@ class Speculation:
                 found = self.drafter.offers(r.id, r.tokens)
                 d = r.drafts
                 said = self.policy.draft(
-                    family.View(batch, d.length, d.proposed, d.accepted, d.tried, d.right, found, d.idle)
+                    family.View(
+                        batch, d.length, d.proposed, d.accepted, d.tried, d.right, found, d.idle, *self._late
+                    )
                 )
                 self._check(said)
                 d.length = said.length
@@ -133,6 +139,8 @@ class Speculation:
         d = r.drafts
         d.proposed, d.accepted, d.tried, d.right = len(draft), right, d.tried + judged, d.right + right
         d.idle = 0 if draft else d.idle + 1
+        if draft:
+            self._late = [FADE * old + new for old, new in zip(self._late, (judged, right), strict=True)]
         r.ahead = 0
         self._asked.pop(r.id, None)
         return right
@@ -151,13 +159,13 @@ class Speculation:
             raise PolicyError(f"{name} wants {said.drafters!r} drafters to vote, the engine has {have}")
 
 
-def verified(r: Request, draft: Sequence[int], rows: NDArray[np.float32]) -> list[Choice]:
+def verified(r: Request, draft: Sequence[int], rows: Logits) -> list[Choice]:
     """Returns the target's choices: as far as the draft is what it chose, and one more.
 
     Args:
         r: a request.
         draft: what was put after its last token.
-        rows: (draft + 1, vocabulary) logits after that token and each of the draft.
+        rows: draft + 1 rows of logits, after that token and each of the draft.
     """
     choices: list[Choice] = []
     for place, row in enumerate(rows):

@@ -77,7 +77,7 @@ class Answer:
         """Returns the counts of tokens. A prompt counts once, however many answers it gets."""
         prompts = self._jobs[:: self._ask.count]
         prompt = sum(len(job.prompt) for job in prompts)
-        output = sum(job.request.emitted for job in self._jobs if job.request is not None)
+        output = sum(job.count for job in self._jobs)
         table: dict[str, Any] = {
             "prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output,
         }  # fmt: skip

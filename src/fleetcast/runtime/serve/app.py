@@ -88,8 +88,8 @@ class Api:
                 found = guard.from_http(error)
             except ApiError as error:
                 found = error
-            except (ConnectionError, asyncio.CancelledError):
-                raise
+            except ConnectionError:  # the reader has left, which is no fault to be logged; nobody reads this
+                return web.Response(status=499)
             except Exception as error:
                 found = refused(error)
                 if found.status >= 500:
@@ -107,6 +107,8 @@ class Api:
             return
         if self.draining:
             raise guard.busy("the server is shutting down")
+        if not self._worker.alive:
+            raise ApiError(503, "the engine's thread has ended; restart the server")
         if self._connections() > self._served.limits.max_connections:
             raise guard.busy(f"the server has {self._served.limits.max_connections} connections, as many as it takes")
         if wait := self._rate.wait(str(request.remote)):
@@ -173,15 +175,15 @@ class Api:
         box = Mailbox(most, lambda: self._worker.cancel(jobs, "slow_reader"))
         ends = self._served.text.ends if ask.ends else ()
         for tokens in await self._prompts(ask):
-            self._check(tokens)
             limit = self._room(tokens, ask)
+            self._check(tokens)
             for n in range(ask.count):
                 s = ask.sampling
                 # each answer to a prompt has a stream of its own; the first has the one that was named
                 seed = None if s.seed is None else (s.seed + n) % 2**64
                 writer = Writer(self._served.text, tokens, ask.stop, ends)
                 sampling = replace(s, stop=(*s.stop, *ends), seed=seed)
-                jobs.append(Job(tokens, limit, sampling, writer, box, len(jobs)))
+                jobs.append(Job(tokens, limit, sampling, writer, box, len(jobs), ask.salt))
         return jobs, box
 
     async def _prompts(self, ask: Ask) -> list[list[int]]:
@@ -193,7 +195,7 @@ class Api:
             return [text.encode(p) if isinstance(p, str) else p for p in ask.prompts]
 
         parts: Sequence[Any] = [m["content"] for m in ask.messages] if ask.chat else ask.prompts
-        size = sum(len(part) for part in parts if isinstance(part, str))
+        size = sum(64 + len(part) for part in parts if isinstance(part, str))
         return encode() if size <= INLINE else await asyncio.to_thread(encode)
 
     def _check(self, tokens: Sequence[int]) -> None:

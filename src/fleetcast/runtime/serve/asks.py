@@ -84,6 +84,7 @@ class _Common(Struct, forbid_unknown_fields=True, kw_only=True):
     stream_options: _Options | None = None
     ignore_eos: bool | None = None
     return_token_ids: bool | None = None
+    cache_salt: Annotated[str, Meta(max_length=256)] | None = None
     # what changes the answer and is not supported, but for the value that changes nothing
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
@@ -171,6 +172,7 @@ class Ask:
         stream: whether tokens are wanted as they come.
         usage: whether a stream is to end with the counts of tokens.
         ids: whether token ids are wanted.
+        salt: the prefix cache shares blocks only among requests of the same.
     """
 
     chat: bool
@@ -187,6 +189,7 @@ class Ask:
     stream: bool
     usage: bool
     ids: bool
+    salt: str
 
 
 def read(body: bytes, *, chat: bool) -> Ask:
@@ -204,7 +207,7 @@ def read(body: bytes, *, chat: bool) -> Ask:
     for name, values in _NEUTRAL.items():
         value = getattr(b, name, None)
         if value is not None and value not in values:
-            allowed = " or ".join(repr(v) for v in values)
+            allowed = " or ".join(msgspec.json.encode(v).decode() for v in values)
             raise ApiError(
                 400, f"{name}: is not supported; leave it out" + (f" or send {allowed}" if allowed else ""), param=name
             )
@@ -234,6 +237,7 @@ def read(body: bytes, *, chat: bool) -> Ask:
         words=dict(b.chat_template_kwargs or {}) if chat else {}, count=count, limit=limit, sampling=sampling,
         stop=stop, ends=not b.ignore_eos, logprobs=logprobs, stream=bool(b.stream),
         usage=bool(b.stream_options and b.stream_options.include_usage), ids=bool(b.return_token_ids),
+        salt=b.cache_salt or "",
     )  # fmt: skip
 
 

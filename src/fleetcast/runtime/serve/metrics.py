@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from fleetcast.base.errors import MissingExtra
 from fleetcast.runtime.llm.engine import Engine
-from fleetcast.runtime.llm.requests import Request
+from fleetcast.runtime.llm.requests import Iteration, Request
 
 try:
     import prometheus_client as prometheus
@@ -45,13 +45,17 @@ class Metrics:
         for name, about, value in (
             ("num_requests_running", "Requests in the batch", lambda: len(line.running) + len(line.partial)),
             ("num_requests_waiting", "Requests that wait", lambda: len(line.waiting) + len(line.resumed)),
-            ("kv_cache_usage_perc", "Share of KV cache blocks held, 0 to 1",
-             lambda: engine.blocks.used / engine.blocks.count),
+            ("kv_cache_usage_perc", "Share of KV cache blocks that requests hold, 0 to 1",
+             lambda: line.claimed() / engine.blocks.count),
         ):  # fmt: skip
             made(prometheus.Gauge, name, about).set_function(value)
         self._engine = engine
         self._evicted = 0
         self._preemptions = made(prometheus.Counter, "num_preemptions", "Evictions from the KV cache")
+        self._asked = made(prometheus.Counter, "prefix_cache_queries", "Prompt tokens looked for in the prefix cache")
+        self._found = made(prometheus.Counter, "prefix_cache_hits", "Prompt tokens found in the prefix cache")
+        self._drafted = made(prometheus.Counter, "spec_decode_num_draft_tokens", "Tokens drafted and checked")
+        self._accepted = made(prometheus.Counter, "spec_decode_num_accepted_tokens", "Drafted tokens that were right")
         self._prompt = made(prometheus.Counter, "prompt_tokens", "Tokens of prompts of answered requests")
         self._generated = made(prometheus.Counter, "generation_tokens", "Tokens that came out")
         self._first = seconds("time_to_first_token_seconds", "From a request's arrival to its first token")
@@ -76,9 +80,11 @@ class Metrics:
         """Returns what Prometheus reads."""
         return bytes(prometheus.generate_latest(self.registry))
 
-    def iteration(self, decodes: int, prefill: int) -> None:
-        """Counts an iteration of so many decode steps and prompt tokens."""
-        self._pass.observe(decodes + prefill)
+    def iteration(self, found: Iteration) -> None:
+        """Counts an iteration."""
+        self._pass.observe(found.decodes + found.prefill_tokens + found.drafted)
+        self._drafted.inc(found.drafted)
+        self._accepted.inc(found.accepted)
         if self._engine.preemptions != self._evicted:
             self._preemptions.inc(self._engine.preemptions - self._evicted)
             self._evicted = self._engine.preemptions
@@ -91,15 +97,18 @@ class Metrics:
         else:
             self._first.observe(first)
 
-    def ended(self, finish: str, born: float, request: Request, now: float) -> None:
-        """Counts an answer that is whole."""
+    def ended(self, finish: str, request: Request, count: int, cached: int | None, born: float, now: float) -> None:
+        """Counts an answer that is whole, of ``count`` tokens; ``born`` and ``now`` are s of its clock."""
         self._answered[finish].inc()
         self._prompt.inc(request.prompt)
         self._prompts.observe(request.prompt)
-        self._outputs.observe(request.emitted)
+        self._outputs.observe(count)
         self._whole.observe(now - born)
-        if request.emitted > 1:
-            self._per.observe((request.end - request.first) / (request.emitted - 1))
+        if count > 1:
+            self._per.observe((request.end - request.first) / (count - 1))
+        if cached is not None:
+            self._asked.inc(request.prompt)
+            self._found.inc(cached)
 
     def failed(self, reason: str) -> None:
         """Counts a request that was taken and not answered."""

@@ -1,8 +1,8 @@
 """The thread that owns the engine: takes requests, steps, makes tokens into text and hands it to the event loop.
 
 The engine is for one thread, HTTP is for another. They meet in two queues: what to do (submit, cancel), taken between
-iterations, and what came of it, handed over once an iteration. The second one is short: where the event loop does not
-keep up, the engine waits for it.
+iterations, and what came of it, handed over once an iteration. The second holds one iteration: where the event loop
+does not keep up, the engine waits for it.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from fleetcast.runtime.llm.sampling import Choice, Sampling
 from fleetcast.runtime.llm.text import Writer
 from fleetcast.runtime.serve.metrics import Metrics
 
-AHEAD: Final = 2
-"""Iterations that the engine may be ahead of the event loop."""
+AHEAD: Final = 1
+"""Iterations whose tokens may wait for the event loop: one, so that each token has an event of its own."""
 PATIENCE: Final = 2.0
 """s for which a policy may run nothing though requests are here."""
 _log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Mailbox:
 
 @dataclass(eq=False)
 class Job:
-    """One answer to be made. ``request``, ``last`` and ``over`` belong to the worker.
+    """One answer to be made. From ``request`` on, what is known of it belongs to the worker.
 
     Attributes:
         prompt: token ids.
@@ -86,7 +86,10 @@ class Job:
         writer: makes them into text.
         box: where they go.
         index: of this job in it.
+        salt: the prefix cache shares its blocks with jobs of the same salt only.
         born: when it was asked for, s of ``time.perf_counter``.
+        count: tokens that were handed over.
+        caches: whether the engine keeps a prefix cache.
     """
 
     prompt: Sequence[int]
@@ -95,16 +98,18 @@ class Job:
     writer: Writer
     box: Mailbox
     index: int
+    salt: str = ""
     born: float = field(default_factory=time.perf_counter)
     request: Request | None = None
     last: float = 0.0
+    count: int = 0
+    caches: bool = False
     over: bool = False
 
     @property
     def cached(self) -> int | None:
-        """Tokens of the prompt that a prefix cache held, where the engine says so."""
-        found = getattr(self.request, "cached", None)
-        return found if isinstance(found, int) else None
+        """Tokens of the prompt that the prefix cache held; None where none is kept."""
+        return self.request.cached if self.caches and self.request is not None else None
 
 
 class Worker:
@@ -163,13 +168,21 @@ class Worker:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
-        while not self._stopping:
-            self._obey()
-            if self.engine.load:
-                self._step()
-            else:
-                self._idle_since = 0.0
+        try:
+            while not self._stopping:
+                self._obey()
+                if self.engine.load:
+                    self._step()
+                else:
+                    self._idle_since = 0.0
+                self._hand_over()
+        except Exception as error:  # a fault of ours: nobody may wait for ever for what will not come
+            _log.exception("the engine's thread ends")
+            self._stopping = True
+            self._out += [(job, Delta(None, "", "", error)) for job in self._jobs.values()]
             self._hand_over()
+        finally:
+            self.engine.close()
 
     def _obey(self) -> None:
         """Does what it was told; waits for something where there is nothing else to do."""
@@ -187,11 +200,11 @@ class Worker:
     def _submit(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             try:
-                made = self.engine.submit(job.prompt, job.limit, job.sampling, partial(self._token, job))
+                made = self.engine.submit(job.prompt, job.limit, job.sampling, partial(self._token, job), job.salt)
             except Exception as error:
                 self._end(job, "refused", error)
                 continue
-            job.request, job.last = made, job.born
+            job.request, job.last, job.caches = made, job.born, self.engine.schedule.prefixes is not None
             self._jobs[made.id] = job
 
     def _cancel(self, jobs: Sequence[Job], reason: str) -> None:
@@ -216,7 +229,7 @@ class Worker:
             return
         if found is not None:
             self._idle_since = 0.0
-            self._metrics.iteration(found.decodes, found.prefill_tokens)
+            self._metrics.iteration(found)
             self.engine.iterations.clear()  # a server runs for months
         elif not self._idle_since:
             self._idle_since = time.perf_counter()
@@ -227,6 +240,8 @@ class Worker:
 
     def _token(self, job: Job, token: Token) -> None:
         """Makes a token into text; ends the job at a stop string."""
+        if job.over:  # at a token before, of the same iteration
+            return
         try:
             text, stopped = job.writer.feed(token.choice.token, bool(token.finish))
         except Exception as error:
@@ -236,14 +251,13 @@ class Worker:
         now = time.perf_counter()
         request = job.request
         assert request is not None  # its tokens come after it
-        first = request.emitted == 1
-        self._metrics.token(now - job.born if first else None, now - job.last)
-        job.last = now
+        self._metrics.token(None if job.count else now - job.born, now - job.last)
+        job.last, job.count = now, job.count + 1
         finish = "stop" if stopped else token.finish
         self._out.append((job, Delta(token.choice, text, finish)))
         if finish:
             self._close(job)
-            self._metrics.ended(finish, job.born, request, now)
+            self._metrics.ended(finish, request, job.count, job.cached, job.born, now)
 
     def _end(self, job: Job, reason: str, error: Exception | None) -> None:
         """Ends a job before its time."""

@@ -9,6 +9,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import msgspec
+
 from fleetcast.base.errors import Infeasible, SpecError
 from fleetcast.base.spec import build
 from fleetcast.cost.drafted import with_drafts
@@ -188,6 +190,8 @@ class Setting:
     def _resolved(self, pool: Pool) -> tuple[Model, Group, Engine, Layout, Precision, str]:
         made, profile = self.model_named(pool.model), engine(str(pool.engine))
         precision = activated(as_engine(str(pool.dtype), made.precision), pool.activation_dtype)
+        if precision.parts:
+            precision = msgspec.structs.replace(precision, parts=(*precision.parts, *profile.quantises))
         return (
             made, self.group_of(pool), profile, layout_of(pool), precision,
             kv_dtype_of(str(pool.kv_dtype), profile, precision),

@@ -98,6 +98,7 @@ def test_tensors_are_counted_once():
     a = torch.zeros(10, 10)
     assert held({"a": a, "view": a[2:], "again": [a, (a,)]}) == 400
     assert held([a, torch.zeros(3)], a) == 12
+    assert held([a.to_mkldnn(), torch, len]) == 400, "packed for a library, and a module that must not be walked"
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +146,10 @@ def test_a_real_models_score_is_the_same_under_every_listing(folder, orders):
 
 
 def test_bfloat16_is_said(folder):
-    assert judge_folder(folder, ITEMS[:2], dtype="bf16", by="texts").table()["dtype"] == "bf16"
+    found = judge_folder(folder, ITEMS[:2], dtype="bf16", by="texts").table()
+    assert found["dtype"] == "bf16"
+    parameters = sum(np.prod(shape) for shape in _shapes(folder))
+    assert found["costs"]["weight_bytes"] == pytest.approx(2 * parameters, rel=0.05)
 
 
 def test_a_tokenizer_is_read_and_its_lack_is_named(folder, tmp_path):

@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from types import ModuleType
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,7 +131,8 @@ class Local:
                 need = blocks_of(len(tokens))
                 pieces.append(Piece(tokens, 0, range(taken, taken + need), emit))
                 taken += need
-        rows = logprobs(self.model.forward(pieces))
+        answer: Any = self.model.forward(pieces)  # pieces that keep all: every row is the whole vocabulary's
+        rows = logprobs(np.asarray(answer, dtype=np.float32))
         seconds = (self.clock() - begun) / sum(job.tokens for _, job in batch)
         at = 0
         for ask, job in batch:
@@ -165,11 +167,14 @@ def held(thing: object, but: object = None) -> int:
 
 
 def _held(thing: object, seen: set[int]) -> int:
-    if id(thing) in seen or isinstance(thing, str | bytes | int | float | type | None):
+    if id(thing) in seen or isinstance(thing, str | bytes | int | float | type | ModuleType | None):
         return 0
     seen.add(id(thing))
     if hasattr(thing, "untyped_storage"):
-        storage = thing.untyped_storage()
+        try:
+            storage = thing.untyped_storage()
+        except NotImplementedError:  # packed for a library, which alone knows where it lies
+            return int(thing.numel() * thing.element_size())  # type: ignore[attr-defined]
         known, place = storage.data_ptr() in seen, storage.data_ptr()
         seen.add(place)
         return 0 if known else int(storage.nbytes())
@@ -178,8 +183,4 @@ def _held(thing: object, seen: set[int]) -> int:
     if isinstance(thing, list | tuple | set | frozenset):
         return sum(_held(value, seen) for value in thing)
     slots = [getattr(thing, name, None) for name in getattr(type(thing), "__slots__", ())]
-    return (
-        sum(_held(value, seen) for value in (*vars(thing).values(), *slots))
-        if hasattr(thing, "__dict__")
-        else sum(_held(value, seen) for value in slots)
-    )
+    return sum(_held(value, seen) for value in (*getattr(thing, "__dict__", {}).values(), *slots))
