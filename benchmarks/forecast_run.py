@@ -111,9 +111,11 @@ def measured(
             shutil.rmtree(home, ignore_errors=True)
             before, begun = os.getloadavg()[0], time.time()
             done = fleetcast("run", str(files[name]), "--out", str(home), "--json")
-            if done.returncode not in (0, 1):
+            if done.returncode == 2:
                 refused[name] = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
                 print(f"{name}: cannot be run: {refused[name]}", flush=True)
+            if done.returncode not in (0, 1):
+                print(f"{name}: ended with {done.returncode}; {done.stderr[-300:]}", flush=True)
                 continue
             load = {"before": before, "after": os.getloadavg()[0], "wall": time.time() - begun}
             (home / "load.json").write_text(json.dumps(load), encoding="utf-8")

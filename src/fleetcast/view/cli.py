@@ -15,7 +15,7 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError
-from fleetcast.view import measuring, terminal, verbs
+from fleetcast.view import comparing, measuring, terminal, transforming, verbs
 from fleetcast.view.release import release
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.terminal import DEFAULTS, STDIN, Common, File
@@ -62,10 +62,12 @@ def app() -> App:
         help="Forecast, plan and run AI workloads on any fleet, from phones to GPU clusters.",
     )  # fmt: skip
     for command in (
-        plan, simulate, run, compare, calibrate, advise, check, capacity, export, catalog, examples, schema,
+        plan, simulate, run, comparing.compare, comparing.calibrate, advise, check, capacity, export, catalog, examples,
+        schema,
     ):  # fmt: skip
         made.command(command)
     made.command(measuring.app())
+    made.command(transforming.command, name="transform")
     return made
 
 
@@ -208,53 +210,6 @@ def run(
     if done.interrupted:
         return INTERRUPTED
     return 1 if done.outcome.metrics["failed"] else 0
-
-
-def compare(forecast: Path, measured: Path, /, *, common: Common = DEFAULTS) -> int:
-    """Say how far a forecast was off: two outcome.json files, of simulate and of run (or of two simulations)."""
-    from fleetcast.view import compare as apart
-
-    before, after = apart.read_outcome(forecast), apart.read_outcome(measured)
-    found = apart.compare(before, after)
-    told = apart.remarks(before, after, found)
-    table = {"differences": [row.table() for row in found], "remarks": told}
-
-    def view(_: int) -> Any:
-        from fleetcast.view.measured import compare_view
-
-        return compare_view(before, after, found, told)
-
-    terminal.answer(common, table, view)
-    return 0
-
-
-def calibrate(
-    runs: Annotated[list[Path], Parameter(name="RUN", help="Folders of fleetcast run FILE --out FOLDER.")], /, *,
-    device: Path | None = None, engine: str = "", common: Common = DEFAULTS,
-) -> int:  # fmt: skip
-    """Refit a device profile's constants on measured runs; --out writes the profile, which scenarios name.
-
-    Parameters
-    ----------
-    device:
-        Profile to start from; default the device of the runs.
-    engine:
-        Whose host constants they are; default the engine of the runs.
-    """
-    from fleetcast.base.files import check_writable, write_atomic
-    from fleetcast.view import calibrating
-
-    if common.out is not None:
-        check_writable(common.out)
-    found = calibrating.refit(runs, device=device, engine=engine)
-    written = [write_atomic(common.out, found.toml())] if common.out is not None else []
-    if common.json:
-        terminal.print_json(found.table())
-    else:
-        console = terminal.screen()
-        console.print(calibrating.calibrated_view(found))
-        terminal.say_written(console, written)
-    return 0
 
 
 def advise(file: File, /, *, common: Common = DEFAULTS) -> int:

@@ -42,6 +42,49 @@ class Difference:
         return asdict(self) | {"error": self.error}
 
 
+@dataclass(frozen=True)
+class Term:
+    """Where two outcomes spend their busy time, one term of it.
+
+    Attributes:
+        term: e.g. "gemm".
+        before: s in the first outcome.
+        after: s in the second.
+        share: (before - after) / all busy time of the second: what this term adds to the error of the whole.
+    """
+
+    term: str
+    before: float
+    after: float
+    share: float
+
+    @property
+    def error(self) -> float | None:
+        """How far ``before`` is off ``after``: before / after - 1."""
+        return self.before / self.after - 1 if self.after else None
+
+    def table(self) -> dict[str, Any]:
+        """Returns a row for JSON."""
+        return asdict(self) | {"error": self.error}
+
+
+def by_term(before: Outcome, after: Outcome) -> tuple[Term, ...]:
+    """Returns the busy time of two outcomes term by term, largest share first; () where either does not say."""
+    ours, theirs = (_busy_terms(outcome) for outcome in (before, after))
+    whole = sum(theirs.values())
+    if not ours or not theirs or not whole:
+        return ()
+    names = dict.fromkeys([*ours, *theirs])
+    pairs = [(name, ours.get(name, 0.0), theirs.get(name, 0.0)) for name in names]
+    found = [Term(name, a, b, (a - b) / whole) for name, a, b in pairs]
+    return tuple(sorted((term for term in found if term.before or term.after), key=lambda term: -abs(term.share)))
+
+
+def _busy_terms(outcome: Outcome) -> dict[str, float]:
+    times = outcome.breakdown.get("time", {})
+    return {name: float(s) for name, s in times.items() if name not in ("idle", "down") and s}
+
+
 def compare(before: Outcome, after: Outcome) -> tuple[Difference, ...]:
     """Returns every metric that both outcomes have, in the order of the first."""
     others = dict(_flat(after.metrics))
@@ -63,8 +106,12 @@ def remarks(before: Outcome, after: Outcome, found: Sequence[Difference]) -> lis
     if judged:
         inside = sum(bool(d.covered) for d in judged)
         told.append(f"{inside} of {len(judged)} values lie within the forecast's 80 % intervals.")
-    times = {k: v for k, v in before.breakdown.get("time", {}).items() if k not in ("idle", "down") and v and v > 0}
-    if times:
+    times = {name: seconds for name, seconds in _busy_terms(before).items() if seconds > 0}
+    if terms := by_term(before, after):
+        first, whole = terms[0], sum(term.share for term in terms)
+        name = TERMS.get(first.term, first.term)
+        told.append(f"Busy time is off by {whole:+.1%} in all; most by {name}, {first.share:+.1%}: look there first.")
+    elif times:
         name, most = max(times.items(), key=lambda item: item[1])
         share = most / sum(times.values())
         told.append(f"Of the forecast's busy time {share:.0%} is {TERMS.get(name, name)}: look there first.")

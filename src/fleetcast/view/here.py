@@ -96,7 +96,7 @@ def run(
     from fleetcast.runtime.replay.local import replay_here
 
     scenario = load(source, seed=seed)
-    begun = start(scenario, threads=threads)
+    begun = start(scenario, threads=threads, bounded=scenario.plan.pools[0].prefix_cache in (None, "off"))
     launched = begun.launched
     known = {
         "device": this_machine().id, "dtype": launched.dtype, "threads": launched.threads,

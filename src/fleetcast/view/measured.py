@@ -12,10 +12,11 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fleetcast.base.files import check_writable, write_atomic
+from fleetcast.base.show import show
 from fleetcast.runtime.replay.account import COLUMNS
 from fleetcast.runtime.replay.local import STEPS
 from fleetcast.view import words
-from fleetcast.view.compare import Difference, heading
+from fleetcast.view.compare import Difference, Term, by_term, heading
 from fleetcast.view.outputs import decided, to_json, write_plan
 from fleetcast.view.tables import bullets, latency_table, rows_table
 from fleetcast.view.timeline import trace_bytes
@@ -110,8 +111,22 @@ def compare_view(
             "" if apart is None else f"{apart:+.1%}", _range(before, row.metric), inside,
         ))  # fmt: skip
     heads = ("", first, second, "Off by" if measured else "Change", "80 % interval", "Inside")
-    table = rows_table(heads, rows, right=(1, 2, 3, 4))
-    return Group(table, Text(), bullets("What it means", remarks))
+    parts: list[RenderableType] = [rows_table(heads, rows, right=(1, 2, 3, 4)), Text()]
+    if terms := by_term(before, after):
+        parts += [terms_table(terms, (first, second)), Text()]
+    return Group(*parts, bullets("What it means", remarks))
+
+
+def terms_table(terms: Sequence[Term], heads: tuple[str, str]) -> RenderableType:
+    """Returns a row per term of busy time, what it is off by, and what of the whole's error it is."""
+    whole = (sum(t.before for t in terms), sum(t.after for t in terms))
+    rows = [(words.TERMS.get(t.term, t.term).capitalize(), t.before, t.after, t.error, t.share) for t in terms]
+    rows.append(("All busy time", *whole, whole[0] / whole[1] - 1, whole[0] / whole[1] - 1))
+    shown = [
+        (name, show(a, "s"), show(b, "s"), "" if error is None else f"{error:+.1%}", f"{share:+.1%}")
+        for name, a, b, error, share in rows
+    ]
+    return rows_table(("Busy time", *heads, "Off by", "Of the whole"), shown, right=(1, 2, 3, 4))
 
 
 def _range(outcome: Outcome, path: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from fleetcast.base.show import show
+from fleetcast.view.compare import Term
 from fleetcast.view.figures import Curve, Point, Scatter, Timeline, Whole
 from fleetcast.view.svg import (
     Scale,
@@ -145,6 +146,31 @@ def draw_whole(info: Whole) -> str:
     )
     bar = figure(WIDTH, 30, body, f"{info.name}: {amount(info.total, info.unit, info.total)} in all")
     return f'{bar}<ul class="parts">{rows}</ul>'
+
+
+def draw_terms(terms: Sequence[Term], names: tuple[str, str]) -> str:
+    """Draws two bars per term of busy time, the first outcome's over the second's, and what each is off by."""
+    left, each, width = 190.0, 46.0, 720.0
+    height = 34 + each * len(terms) + 30
+    x = Scale(0.0, max([t.before for t in terms] + [t.after for t in terms]) * 1.02, left, width - 90)
+    body = [
+        rect(left, 4, 12, 12, "part c0"), text(left + 18, 14, names[0], "tick"),
+        rect(left + 110, 4, 12, 12, "part c1"), text(left + 128, 14, names[1], "tick"),
+    ]  # fmt: skip
+    floor = 30 + each * len(terms)
+    for tick, said in zip(x.ticks(6), tick_texts(x.ticks(6), "s"), strict=True):
+        body += [line(x(tick), 26, x(tick), floor, "grid"), text(x(tick), floor + 18, said, "tick", "middle")]
+    for i, term in enumerate(terms):
+        top = 30 + i * each
+        name = TERMS.get(term.term, term.term)
+        body.append(text(left - 10, top + 25, name, "name", "end"))
+        for kind, place, value in ((0, top + 5, term.before), (1, top + 21, term.after)):
+            body.append(
+                rect(left, place, x(value) - left, 14, f"part c{kind}", f"{name}, {names[kind]}: {show(value, 's')}")
+            )
+        said = "" if term.error is None else f"{term.error:+.0%}"
+        body.append(text(x(max(term.before, term.after)) + 8, top + 25, said, "said"))
+    return figure(width, height, body, f"busy time by term, {names[0]} and {names[1]}")
 
 
 def amount(value: float, unit: str, whole: float) -> str:

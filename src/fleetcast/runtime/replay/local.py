@@ -21,6 +21,7 @@ from fleetcast.base.record import Record
 from fleetcast.runtime.llm.engine import Engine
 from fleetcast.runtime.llm.paging import BLOCK
 from fleetcast.runtime.llm.requests import Logits, Model, Piece, Request
+from fleetcast.runtime.llm.stopwatch import Stopwatch, unwatch, watch
 from fleetcast.runtime.replay import MOST_WARM, WARM, Replay, account, check, settled, sped
 from fleetcast.runtime.replay.prompts import Prompts, unlike
 from fleetcast.runtime.replay.stream import Answer
@@ -43,13 +44,20 @@ class Watch:
 
     model: Model
     clock: Callable[[], float]
+    stopwatch: Stopwatch | None = None
     rows: list[tuple[float, ...]] = field(default_factory=list)
 
     def forward(self, pieces: Sequence[Piece]) -> Logits:
         """Returns the logits of the model."""
+        kind = "decode" if all(len(p.tokens) == 1 for p in pieces) else "prompt"
+        if self.stopwatch is not None:
+            self.stopwatch.begin(kind)
         begun = self.clock()
         found = self.model.forward(pieces)
-        self.rows.append((begun, self.clock() - begun, *shape_of(pieces)))
+        took = self.clock() - begun
+        if self.stopwatch is not None:
+            self.stopwatch.end(kind, took)
+        self.rows.append((begun, took, *shape_of(pieces)))
         return found
 
     def __getattr__(self, name: str) -> Any:
@@ -118,6 +126,8 @@ def replay_here(
         interrupted = True
     finally:
         engine.model = run.watch.model
+        if run.watch.stopwatch is not None:
+            unwatch(engine.model)
     answers = settled(requests, run.answers)
     provenance = {
         "seed": seed, "requests": requests.digest(), "url": "", "model": model, "started": started, "speed": speed,
@@ -139,7 +149,7 @@ class _Run:
     ) -> None:  # fmt: skip
         self.requests, self.engine, self.prompts, self.seed = requests, engine, prompts, seed
         self.answers: list[Answer] = []
-        self.watch = Watch(engine.model, engine.clock)
+        self.watch = Watch(engine.model, engine.clock, watch(engine.model, engine.clock))
         engine.model = self.watch
         self._progress, self._sleep, self._done, self._start = progress, sleep, 0, 0.0
         self._preempted = engine.preemptions
@@ -163,6 +173,8 @@ class _Run:
         q, engine = self.requests, self.engine
         engine.iterations.clear()
         self.watch.rows.clear()
+        if self.watch.stopwatch is not None:
+            self.watch.stopwatch.reset()
         self._start = engine.clock()
         first = min(q.concurrency, len(q)) if q.concurrency else len(q)
         begin = 0.0 if q.concurrency else float(q.arrival[0])
@@ -226,16 +238,31 @@ class _Run:
             found.append((begun - self._start, ended - begun, seconds, *work))
         return found
 
+    def _sampling(self) -> float:
+        """Returns s from the end of an iteration's last pass to its tokens: choosing them out of the logits."""
+        ends = np.array([begun + took for begun, took, *_ in self.watch.rows])
+        begins = np.array([begun for begun, *_ in self.watch.rows])
+        total = 0.0
+        for it in self.engine.iterations:
+            last = int(np.searchsorted(begins, it.time + it.duration)) - 1
+            if last >= 0 and begins[last] >= it.time:
+                total += it.time + it.duration - float(ends[last])
+        return total
+
     def accounted(self, outcome: Any) -> Any:
         """Returns the outcome with the engine's own account: where its time went, its record, evictions."""
         steps = np.array(self.steps(), dtype=np.float64).reshape(-1, len(STEPS))
         busy, model = float(steps[:, 1].sum()), float(steps[:, 2].sum())
         span = float(outcome.metrics["makespan"])
+        terms, sampling = {"model": model}, 0.0
+        if self.watch.stopwatch is not None:
+            terms, sampling = self.watch.stopwatch.terms(), self._sampling()
+            terms["head"] = terms.get("head", 0.0) + sampling  # a forecast has both in one table
         log: Record = self.engine.record()
         return replace(
             outcome,
             metrics=outcome.metrics | {"preemptions": self.engine.preemptions - self._preempted},
-            breakdown={"time": {"model": model, "host": busy - model, "idle": max(0.0, span - busy)}},
+            breakdown={"time": terms | {"host": busy - model - sampling, "idle": max(0.0, span - busy)}},
             resources=({
                 "name": "replica 0", "devices": 1, "busy": busy / span, "requests": len(outcome.requests.arrival),
                 "peak_running": int((steps[:, 3] + steps[:, 4]).max(initial=0)),
