@@ -147,6 +147,33 @@ INLINE void NAME(dots)(int kind, int m, const Linear *a, const float *x, const c
     }
 }
 
+#ifdef __AVX512BF16__
+/* As dots, of bf16 weights with bf16 rows, on the processor's own products of pairs. */
+INLINE void NAME(dots_half)(int m, const Linear *a, const uint16_t *x, const uint16_t *w, float *out) {
+    __m512 acc[8][2];
+    V sum[8];
+    long i = 0, k = a->k, xs = a->stride;
+_Pragma("GCC unroll 8")
+    for (int r = 0; r < m; r++) acc[r][0] = acc[r][1] = _mm512_setzero_ps();
+    for (; i + 64 <= k; i += 64) {
+        __builtin_prefetch((const char *)(w + i) + AHEAD), __builtin_prefetch((const char *)(w + i + 32) + AHEAD);
+        __m512bh u = (__m512bh)_mm512_loadu_si512(w + i), v = (__m512bh)_mm512_loadu_si512(w + i + 32);
+_Pragma("GCC unroll 8")
+        for (int r = 0; r < m; r++) {
+            acc[r][0] = _mm512_dpbf16_ps(acc[r][0], u, (__m512bh)_mm512_loadu_si512(x + r * xs + i));
+            acc[r][1] = _mm512_dpbf16_ps(acc[r][1], v, (__m512bh)_mm512_loadu_si512(x + r * xs + i + 32));
+        }
+    }
+_Pragma("GCC unroll 8")
+    for (int r = 0; r < 8; r++) sum[r] = r < m ? (V)_mm512_add_ps(acc[r][0], acc[r][1]) : NAME(all)(0.0f);
+    NAME(sum4)(sum, out);
+    if (m > 4) NAME(sum4)(sum + 4, out + 4);
+    if (i < k)
+        for (int r = 0; r < m; r++)
+            for (long t = i; t < k; t++) out[r] += from_half(w[t]) * from_half(x[r * xs + t]);
+}
+#endif
+
 /* As dots, of 4-bit weights: groups of 32, byte i of a group holds its weights i (low) and i + 16 (high). */
 INLINE void NAME(dots4)(int m, const Linear *a, const float *x, const char *w, const uint16_t *scale, float *out) {
     V acc[4][2];
@@ -177,12 +204,16 @@ INLINE void NAME(dots4)(int m, const Linear *a, const float *x, const char *w, c
 }
 
 INLINE void NAME(linear_rows)(int kind, int m, const Linear *a, long first, long last, long row) {
-    const float *x = a->x + row * a->stride;
+    const float *x = a->x ? a->x + row * a->stride : NULL;
     for (long n = first; n < last; n++) {
-        float found[4];
+        float found[8];
         const char *w = (const char *)a->weight + n * a->row_bytes;
         if (kind == INT4) NAME(dots4)(m, a, x, w, (const uint16_t *)a->scale + n * (a->k / GROUP * 2), found);
-        else NAME(dots)(kind, m, a, x, w, found);
+#ifdef __AVX512BF16__
+        else if (kind == BF16 && a->half)
+            NAME(dots_half)(m, a, a->half + row * a->stride, (const uint16_t *)w, found);
+#endif
+        else NAME(dots)(kind, m > 4 ? 4 : m, a, x, w, found); /* more only come where there are products of pairs */
         for (int r = 0; r < m; r++) {
             float y = found[r];
             if (kind == INT8) y *= ((const float *)a->scale)[n];
@@ -195,10 +226,10 @@ INLINE void NAME(linear_rows)(int kind, int m, const Linear *a, long first, long
 #define CASE(kind, m)                                                                                                  \
     case m: NAME(linear_rows)(kind, m, a, first, last, row); break;
 #define EACH_M(kind)                                                                                                   \
-    for (long row = 0; row < a->m; row += 4)                                                                           \
-        switch (a->m - row) {                                                                                          \
+    for (long row = 0, most = kind == BF16 && a->half ? 8 : 4; row < a->m; row += most)                                \
+        switch (a->m - row < most ? a->m - row : most) {                                                               \
             CASE(kind, 1) CASE(kind, 2) CASE(kind, 3)                                                                  \
-            default: NAME(linear_rows)(kind, 4, a, first, last, row);                                                  \
+            CASE(kind, 4) CASE(BF16, 5) CASE(BF16, 6) CASE(BF16, 7) CASE(BF16, 8)                                      \
         }
 
 /* Some outputs, of every row of x. */
@@ -523,7 +554,12 @@ static void NAME(place)(const void *task, long item, float *scratch) {
     }
 }
 
-static const Kernels NAME(kernels) = {NAME(linear), NAME(attend), NAME(norm), NAME(gate), NAME(place), LANES};
+static const Kernels NAME(kernels) = {NAME(linear), NAME(attend), NAME(norm), NAME(gate), NAME(place), LANES,
+#ifdef __AVX512BF16__
+                                      2 * LANES};
+#else
+                                      LANES};
+#endif
 
 #undef V
 #undef I

@@ -22,8 +22,8 @@ from fleetcast.runtime.llm.linear import FEW, GROUP, Plain, int4, int8, joined  
 from fleetcast.runtime.llm.norm import Rms  # noqa: E402
 
 SIZES = [(70, 128), (33, 96), (5, 32), (64, 100), (3, 7), (48, 2816)]
-WHERE = ["torch", 4, 8, 16]
-"""Whose kernels: torch's, or our own with registers of at most so many floats."""
+WHERE = ["torch", 4, 8, 16, 32]
+"""Whose kernels: torch's, or our own with instructions that multiply at most so many elements."""
 
 
 @pytest.fixture(params=WHERE)
@@ -35,10 +35,10 @@ def where(request, monkeypatch):
     if native.kernels is None:
         pytest.skip("our own kernels are not built")
     if native.kernels.lanes(request.param) != request.param:
-        native.kernels.lanes(16)
+        native.kernels.lanes(32)
         pytest.skip("this processor has no such registers")
     yield request.param
-    native.kernels.lanes(16)
+    native.kernels.lanes(32)
 
 
 def draw(seed, *size):
