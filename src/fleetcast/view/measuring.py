@@ -19,9 +19,11 @@ def app() -> App:
     """Returns the command with those below it."""
     made = App(
         name="measure",
-        help="Measure this machine, one model under several backends, or the quality of a model's answers.",
+        help="Measure this machine, how its processes talk to each other, one model under several backends, or the "
+        "quality of a model's answers.",
     )
     made.default(device)
+    made.command(collectives)
     made.command(model)
     made.command(quality)
     return made
@@ -57,6 +59,43 @@ def device(
     console.print(_view(profile, common.out))
     terminal.say_written(console, written)
     return 0
+
+
+def collectives(
+    *, processes: str = "2,4", deadline: float = 300.0, common: Common = DEFAULTS
+) -> int:  # fmt: skip
+    """Time collectives between processes of this machine (gloo, loopback); --out writes the link that follows.
+
+    Parameters
+    ----------
+    processes:
+        How many talk to each other, e.g. 2,4: one measurement for each.
+    deadline:
+        Seconds after which a measurement is given up.
+    """
+    from fleetcast.base.files import check_writable, write_atomic
+    from fleetcast.runtime.measure.collectives import measure_collectives
+    from fleetcast.view.roofs import collectives_view
+
+    if common.out is not None:
+        check_writable(common.out)
+    counts = [_count(word) for word in processes.split(",")]
+    with terminal.progress("measuring", common) as step:
+        found = measure_collectives(counts, deadline=deadline, progress=step)
+    written = [write_atomic(common.out, found.toml())] if common.out is not None else []
+    if common.json:
+        terminal.print_json(found.table())
+        return 0
+    console = terminal.screen()
+    console.print(collectives_view(found, common.out))
+    terminal.say_written(console, written)
+    return 0
+
+
+def _count(word: str) -> int:
+    if not word.strip().isdigit():
+        raise SpecError("--processes", "cannot be", value=word, limit="whole numbers", hint="Write e.g. 2,4")
+    return int(word)
 
 
 def _view(profile: Profile | EngineProfile, kept: Path | None) -> Any:
