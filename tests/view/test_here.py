@@ -116,7 +116,7 @@ def test_a_request_beyond_the_models_context_is_refused(tmp_path):
     ("write", "said"),
     [
         ({}, "holds no iterations to fit"),
-        ({"plan.toml": "", "steps.csv": "a,b\n1,2\n"}, "plan.toml"),
+        ({"plan.toml": "", "steps.csv": "a,b\n1,2\n"}, "fleet: is missing"),
     ],
 )
 def test_folders_that_hold_no_run_are_refused(tmp_path, capsys, write, said):

@@ -70,7 +70,7 @@ def start(scenario: Scenario, *, threads: int | None = None, bounded: bool = Fal
         notes.append(f"ran on {here}, not on the fleet's {device}: only the plan is the scenario's")
     if server.engine.id != ENGINE:
         notes.append(f"ran on Fleetcast's own engine with the policies of {server.engine.name}")
-    return Started(setting, done, replace(found, notes=(*notes, *server.cost.notes)))
+    return Started(setting, done, replace(found, notes=tuple(notes)))
 
 
 def run(
