@@ -13,7 +13,7 @@ from typing import Any
 
 __all__ = [
     "advise", "best_pools", "check", "compare", "devices_needed", "load", "max_rate", "max_users", "measure", "plan",
-    "run", "servers_under", "simulate",
+    "run", "servers_under", "simulate", "transform",
 ]  # fmt: skip
 
 _HOMES = {
@@ -30,6 +30,7 @@ _HOMES = {
     "run": "fleetcast.view.verbs",
     "servers_under": "fleetcast.view.verbs",
     "simulate": "fleetcast.view.verbs",
+    "transform": "fleetcast.view.transforming",
 }
 
 

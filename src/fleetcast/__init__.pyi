@@ -1,4 +1,5 @@
 from fleetcast.view.compare import compare as compare
+from fleetcast.view.transforming import transform as transform
 from fleetcast.view.verbs import advise as advise
 from fleetcast.view.verbs import best_pools as best_pools
 from fleetcast.view.verbs import check as check

@@ -181,3 +181,19 @@ def test_without_traffic_one_user_is_asked_about_and_said():
     longer = bare | {"workload": bare["workload"] | {"lengths": {"kind": "fixed", "prompt": 4096, "output": 256}}}
     found = verbs.advise(longer)[0]
     assert len(found.notes) == 1 and found.options[0].ttft > ours.options[0].ttft
+
+
+def test_options_name_the_transform_that_makes_their_checkpoint():
+    found = {
+        o.technique: o.transform for o in advice("llama-3.1-8b", "snapdragon-8-gen-3")["snapdragon-8-gen-3"].options
+    }
+    assert found["quantise-int4"] == "quantise-int4"
+    assert found["prune + quantise-int8"] == "prune + quantise-int8"
+    assert found["distil"] == "distil student=llama-3.2-3b"
+    assert found["stream"] == ""
+    other = advice("gemma-2-9b", "m4-max")["m4-max"].options
+    assert other and not any(o.transform for o in other)  # a family that is not transformed
+    exits = [
+        o for o in advice("qwen2.5-7b", "snapdragon-8-gen-3")["snapdragon-8-gen-3"].options if "exit" in o.technique
+    ]
+    assert exits and not any(o.transform for o in exits)

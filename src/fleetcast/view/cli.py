@@ -15,7 +15,7 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError
-from fleetcast.view import comparing, measuring, terminal, verbs
+from fleetcast.view import comparing, measuring, terminal, transforming, verbs
 from fleetcast.view.release import release
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.terminal import DEFAULTS, STDIN, Common, File
@@ -67,6 +67,7 @@ def app() -> App:
     ):  # fmt: skip
         made.command(command)
     made.command(measuring.app())
+    made.command(transforming.command, name="transform")
     return made
 
 

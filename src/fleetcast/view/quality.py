@@ -36,9 +36,10 @@ def quality_view(table: Mapping[str, Any], kept: Path | None) -> RenderableType:
         ]
     else:
         rows.append(("right answers", "-", "the questions come without a key"))
-    rows.append(("same answer in every order", f"{places['same_in_every_order']:.1%}", ""))
-    letters = ", ".join(f"{letter} {share:.0%}" for letter, share in places["letters"].items())
-    rows.append(("letters picked", letters, f"{places['bias']:.1%} from even at most"))
+    if table["by"] == "letters":
+        letters = ", ".join(f"{letter} {share:.0%}" for letter, share in places["letters"].items())
+        rows.append(("same answer in every order", f"{places['same_in_every_order']:.1%}", ""))
+        rows.append(("letters picked", letters, f"{places['bias']:.1%} from even at most"))
     if places["unanswered"]:
         rows.append(("not answered", f"{places['unanswered']:.1%}", "counts as wrong"))
     rows.append(("a question, asked once", show(costs["seconds"], "s"), f"{costs['tokens']:.0f} tokens read"))

@@ -84,7 +84,10 @@ def advice_view(found: Sequence[Advice], width: int) -> RenderableType:
             for r in advice.refused
         ]
         sources = dict.fromkeys(o.source for o in advice.options if o.source)
-        parts += [Text(), bullets("Not possible, or of no use", sentences, dim=True)]
+        made = [f"fleetcast transform FOLDER '{o.transform}' --out DIR" for o in advice.options if o.transform]
+        if made:
+            parts += [Text(), bullets("What makes such a checkpoint of a folder of the model", made, dim=True)]
+        parts += [Text()] * (not made) + [bullets("Not possible, or of no use", sentences, dim=True)]
         parts.append(bullets("Sources", list(sources), dim=True))
     if found and found[0].notes:
         parts.append(bullets("Taken as given", found[0].notes, dim=True))

@@ -101,6 +101,11 @@ def phi(t, w, tokens):
         at = f"model.layers.{i}."
         h = layer_norm(w, x, f"{at}input_layernorm", t["layer_norm_eps"])
         q, k, v = (project(w, h, f"{at}self_attn.{name}_proj").reshape(len(x), -1, dim) for name in "qkv")
+        if t.get("qk_layernorm"):
+            q, k = (
+                layer_norm(w, part, f"{at}self_attn.{name}_layernorm", t["layer_norm_eps"])
+                for part, name in ((q, "q"), (k, "k"))
+            )
         q, k = (
             np.concatenate([rotate(part[..., :turned], frequencies, gain), part[..., turned:]], axis=-1)
             for part in (q, k)

@@ -50,6 +50,17 @@ CASES = {
             },
         },
     ),
+    "gemma3-multimodal": (
+        "Gemma3ForConditionalGeneration",
+        {
+            "text_config": SIZES | {"head_dim": 12, "sliding_window": 9, "num_hidden_layers": 7},
+            "vision_config": {
+                "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2,
+                "image_size": 28, "patch_size": 14,
+            },
+            "mm_tokens_per_image": 1,
+        },
+    ),
     "phi": ("Phi", {"partial_rotary_factor": 0.5}),
     "phi-normed": (
         "Phi",
@@ -66,7 +77,11 @@ CASES = {
     "qwen2-moe-mixed": ("Qwen2Moe", MOE | {"shared_expert_intermediate_size": 20, "decoder_sparse_step": 2}),
     "qwen3-moe": ("Qwen3Moe", MOE | {"head_dim": 12, "norm_topk_prob": True, "mlp_only_layers": [1]}),
 }  # fmt: skip
-CLASSES = {"Gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM"), "GPT2": ("GPT2Config", "GPT2LMHeadModel")}
+CLASSES = {
+    "Gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM"),
+    "Gemma3ForConditionalGeneration": ("Gemma3Config", "Gemma3ForConditionalGeneration"),
+    "GPT2": ("GPT2Config", "GPT2LMHeadModel"),
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -81,7 +96,8 @@ def build(name, seed=0):
     """Returns a model of Hugging Face's with every tensor random: biases and norms too."""
     kind, more = CASES[name]
     config, model = CLASSES.get(kind, (f"{kind}Config", f"{kind}ForCausalLM"))
-    made = getattr(transformers, config)(**SIZES | more, attn_implementation="eager")
+    sizes = {} if "text_config" in more else SIZES
+    made = getattr(transformers, config)(**sizes | more, attn_implementation="eager")
     found = getattr(transformers, model)(made).eval()
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -126,6 +142,22 @@ def test_every_position_in_pieces_and_steps(pair):
     assert start == len(tokens)
     assert max(np.abs(r[-1] - expected[0]).max() for r in rows) < 1e-4
     assert np.abs(np.concatenate([r[:-1] for r in rows]) - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bf16_is_as_close_as_theirs(name, tmp_path):
+    """Both against fp32 with the same weights. In bf16 a router's near ties fall either way, hence the factor."""
+    theirs = build(name).to(torch.bfloat16)
+    theirs.save_pretrained(tmp_path)
+    tokens = np.random.default_rng(1).integers(0, SIZES["vocab_size"], 70).tolist()
+    with torch.inference_mode():
+        rough = theirs(torch.tensor([tokens])).logits[0].float().numpy()
+    ours, exact = (
+        open_engine(tmp_path, blocks=8, dtype=dtype).model.forward([Piece(tokens, 0, [0, 1, 2, 3, 4], 70)])
+        for dtype in ("auto", "fp32")
+    )
+    error = np.linalg.norm(ours - exact)
+    assert 1e-3 * np.linalg.norm(exact) < error < 1.5 * np.linalg.norm(rough - exact)
 
 
 def test_every_family_has_a_case():

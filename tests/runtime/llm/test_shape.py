@@ -8,6 +8,7 @@ import pytest
 
 from fleetcast.base.errors import FleetcastError, MissingExtra, SpecError, Unsupported
 from fleetcast.runtime.llm.shape import FAMILIES, read_shape
+from fleetcast.scenario.workload import catalog
 from fleetcast.scenario.workload.architectures import from_config
 
 TINY = {
@@ -32,6 +33,19 @@ def test_the_tensors_add_up_to_the_catalogue_readers_parameters(family, more):
     counted = from_config(config).params()
     assert sum(math.prod(size) for _, size in shape.tensors()) == counted
     assert sum(math.prod(size) for _, size in parts) == counted
+
+
+@pytest.mark.parametrize("id", [id for id, m in catalog.models().items() if m.architecture in FAMILIES])
+def test_catalogue_models_have_their_parameters(id):
+    model = catalog.model(id)
+    if model.precision.parts:
+        with pytest.raises(Unsupported, match="Take the unquantised"):
+            read_shape(catalog.config(id))
+        return
+    shape = read_shape(catalog.config(id))
+    assert sum(math.prod(size) for _, size in shape.parts()) == model.params()
+    assert sum(math.prod(size) for _, size in shape.tensors()) == model.params()
+    assert shape.layers == model.layers
 
 
 def frequencies(config):

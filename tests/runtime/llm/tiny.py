@@ -45,6 +45,10 @@ CONFIGS = LLAMA | {
         "rope_scaling": {"rope_type": "linear", "factor": 2.0},
     },
     "phi": {"architectures": ["PhiForCausalLM"], "partial_rotary_factor": 0.5, "layer_norm_eps": 1e-5},
+    "phi-normed": {
+        "architectures": ["PhiForCausalLM"], "partial_rotary_factor": 0.75, "layer_norm_eps": 1e-5,
+        "qk_layernorm": True,
+    },
     "phi3": {"architectures": ["Phi3ForCausalLM"], "sliding_window": 11},
     "gpt2": {
         "architectures": ["GPT2LMHeadModel"], "n_embd": 32, "n_head": 4, "n_layer": 3, "n_positions": 512,
@@ -161,6 +165,9 @@ def phi(t):
         ):  # fmt: skip
             yield f"model.layers.{i}.{name}.weight", size
             yield f"model.layers.{i}.{name}.bias", size[:1]
+        for name in ("q_layernorm", "k_layernorm") if t.get("qk_layernorm") else ():
+            yield f"model.layers.{i}.self_attn.{name}.weight", (hidden // t["num_attention_heads"],)
+            yield f"model.layers.{i}.self_attn.{name}.bias", (hidden // t["num_attention_heads"],)
     yield "model.final_layernorm.weight", (hidden,)
     yield "model.final_layernorm.bias", (hidden,)
     yield "lm_head.weight", (t["vocab_size"], hidden)

@@ -119,7 +119,7 @@ class Mixture:
                 mine = slice(begin, begin + count)
                 each[order[mine]] = expert(x[tokens[mine]])
                 begin += count
-        mixed = (each.unflatten(0, chosen.shape) * weights[:, :, None].to(x.dtype)).sum(1)
+        mixed = (each.unflatten(0, chosen.shape) * weights[:, :, None]).sum(1).to(x.dtype)
         if self.shared is None or self.shared_gate is None:
             return mixed
         return mixed + torch.sigmoid(self.shared_gate(x)) * self.shared(x)

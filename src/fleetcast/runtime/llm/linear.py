@@ -191,4 +191,4 @@ def size_of(*tensors: Tensor | None) -> int:
 
 
 def _oneapi(x: Tensor) -> bool:
-    return x.is_cpu and torch.backends.mkldnn.is_available()
+    return bool(x.is_cpu and torch.backends.mkldnn.is_available())

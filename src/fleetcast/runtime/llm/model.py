@@ -125,6 +125,9 @@ class Transformer:
             for rope in dict.fromkeys(shape.ropes)
             if rope.frequencies
         }
+        # our own kernels know RMS norms of queries and keys only
+        each = [norm for layer in self.layers for norm in (layer.q_norm, layer.k_norm)]
+        self.rms_heads = all(norm is None or isinstance(norm, Rms) for norm in each)
         slots = blocks * BLOCK
         held = kv_dtype if kv_dtype is not None else self.dtype
         self.cache = Cache(len(here), slots, shape.kv_heads, shape.head_dim, held, self.device)
@@ -154,7 +157,7 @@ class Transformer:
 
     def through(self, x: Tensor, pieces: Sequence[Piece]) -> Tensor:
         """Returns what comes out of the layers that are here, (tokens, hidden), for ``x`` that goes in."""
-        positions, own = _positions(pieces).to(self.device), native.ready(x)
+        positions, own = _positions(pieces).to(self.device), native.ready(x) and self.rms_heads
         shared = Pass(
             written_slots(pieces).to(self.device),
             [] if own else groups_of(pieces, set(self.shape.windows), self.device),
@@ -182,8 +185,9 @@ class Transformer:
     def _attend(self, i: int, layer: Layer, h: Tensor, shared: Pass) -> Tensor:
         s = self.shape
         both, norms = layer.qkv(h), (layer.q_norm, layer.k_norm)
-        if shared.paged is not None and native.ready(both) and all(n is None or isinstance(n, Rms) for n in norms):
-            weights = (norms[0].weight, norms[1].weight, norms[0].epsilon) if all(norms) else None
+        if shared.paged is not None:
+            rms = [n for n in norms if isinstance(n, Rms)]
+            weights = (rms[0].weight, rms[1].weight, rms[0].epsilon) if rms else None
             q = place(both, self.cache, i, shared.written, shared.turns.get(layer.rope), weights)
             mixed = attend_paged(q, self.cache, i, shared.paged, layer.window, scale=s.scale, cap=s.attention_cap)
             return layer.out(mixed.flatten(1))
@@ -230,11 +234,10 @@ def _layer(shape: Shape, weights: Weights, number: int, form: Format | None) -> 
         if shape.experts is None or not shape.sparse[number]:
             return dense("")
         experts = [dense(f"experts.{i}.") for i in range(shape.experts.count)]
+        router = linear("router", form=None)
         if not shape.experts.shared:
-            return Mixture(linear("router", form=None), experts, shape.experts, None, None)
-        return Mixture(
-            linear("router", form=None), experts, shape.experts, dense("shared."), linear("shared_gate", form=None)
-        )
+            return Mixture(router, experts, shape.experts, None, None)
+        return Mixture(router, experts, shape.experts, dense("shared."), linear("shared_gate", form=None))
 
     return Layer(
         attention_norm=read_norm(shape.norm, shape.epsilon, tensor, "attention_norm"),

@@ -27,6 +27,7 @@ FAMILIES: Final[Mapping[str, Callable[[Fields, Model], Shape]]] = {
     "GemmaForCausalLM": gemma.gemma,
     "Gemma2ForCausalLM": gemma.gemma2,
     "Gemma3ForCausalLM": gemma.gemma3,
+    "Gemma3ForConditionalGeneration": gemma.gemma3_multimodal,
     "PhiForCausalLM": phi.phi,
     "Phi3ForCausalLM": phi.phi3,
     "GPT2LMHeadModel": gpt2.gpt2,

@@ -26,7 +26,7 @@ from fleetcast.scenario.workload.models import Layout, Model, rank_bytes
 from fleetcast.scenario.workload.precision import Precision, as_engine
 from fleetcast.scenario.workload.requests import Requests
 from fleetcast.scenario.workload.serving import Arrivals, Lengths
-from fleetcast.search.advice.techniques import FORMATS, SHAPES, Case, Change
+from fleetcast.search.advice.techniques import FORMATS, SHAPES, TRANSFORMED, Case, Change
 from fleetcast.search.tiers.parts import engine_for
 from fleetcast.sim.serving.completing import complete
 from fleetcast.sim.serving.dtypes import kv_dtype_of
@@ -60,6 +60,7 @@ class Option:
         tpot: s per further token.
         quality: what is lost, or "unknown".
         source: of that.
+        transform: what ``fleetcast transform`` is told to make such a checkpoint; "" = none is needed, or none can.
     """
 
     technique: str
@@ -73,6 +74,7 @@ class Option:
     tpot: float
     quality: str
     source: str
+    transform: str = ""
 
 
 @dataclass(frozen=True)
@@ -209,9 +211,13 @@ def _option(state: Setting, group: Group, profile: Engine, technique: str, chang
         tpot += moved * _touched(model) / changed.rate
     quality = [c.quality for c in (changed, stored) if c.quality != "none"]
     source = [c.source for c in (changed, stored) if c.source]
+    made = " + ".join(c.transform for c in (changed, stored) if c.transform)
+    if changed.transform is None or state.model.architecture not in TRANSFORMED or state.model.precision.parts:
+        made = ""
     return Option(
         technique, model.id or model.architecture, model.dtype if stored.dtype == "auto" else stored.dtype, need,
         room.total, moved, changed.spill if moved else "", ttft, tpot, "; ".join(quality) or "none", "; ".join(source),
+        made,
     )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 A technique is a function from a `Case` to the `Change` it makes, or to the sentence that says why it does not apply.
 Two tables name them: `FORMATS` store the same weights in fewer bits, `SHAPES` keep fewer layers, another model, or a
-part of the weights elsewhere; a shape goes with any format. The names are those of the runnable transforms to come.
+part of the weights elsewhere; a shape goes with any format. What a folder can be made smaller by also names the
+transform that does it, as `fleetcast transform` takes it.
 
 After Xu et al., "On-Device Language Models: A Comprehensive Review", 2024: compression (quantisation, pruning,
 distillation), adaptive depth, and collaboration with slower memory. How this differs: the review names no effect in
@@ -35,6 +36,8 @@ PRUNED = 0.25
 """Share of the layers that pruning removes."""
 LEAST_LAYERS = 8
 UNKNOWN = "unknown"
+TRANSFORMED = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM")
+"""The architectures whose folders `fleetcast transform` takes."""
 _STORAGE = Path(__file__).with_name("storage.toml")
 
 
@@ -69,6 +72,7 @@ class Change:
         rate: B/s at which those come back.
         quality: what is known of the quality lost, or "unknown".
         source: who measured that, on what.
+        transform: what ``fleetcast transform`` is told to do it; "" = no checkpoint need change; None = it cannot.
     """
 
     model: Model
@@ -77,6 +81,7 @@ class Change:
     rate: float = 0.0
     quality: str = "none"
     source: str = ""
+    transform: str | None = ""
 
 
 def as_published(case: Case) -> Change | str:
@@ -101,7 +106,7 @@ def quantise_int8(case: Case) -> Change | str:
         return f"the checkpoint's weights are {case.model.dtype} already"
     if "int8" not in case.device.peak:
         return "the device does not multiply int8"
-    return Change(case.model, "int8", quality=QUALITY["int8"], source=QUANTISED)
+    return Change(case.model, "int8", quality=QUALITY["int8"], source=QUANTISED, transform="quantise-int8")
 
 
 def quantise_int4(case: Case) -> Change | str:
@@ -110,7 +115,7 @@ def quantise_int4(case: Case) -> Change | str:
         return f"the checkpoint's weights are {case.model.dtype} already"
     if BITS[case.model.dtype] < 16:
         return f"the checkpoint is {case.model.dtype}: quantise the unquantised one"
-    return Change(case.model, "int4", quality=QUALITY["int4"], source=QUANTISED)
+    return Change(case.model, "int4", quality=QUALITY["int4"], source=QUANTISED, transform="quantise-int4")
 
 
 def whole_model(case: Case) -> Change | str:
@@ -125,7 +130,7 @@ def exit_early(case: Case) -> Change | str:
         return f"no exits were trained for {case.model.id}"
     last, kept = family.exits[-1], family.exits[-2]
     said = f"{kept.quality:.1%} right instead of {last.quality:.1%}"
-    return Change(runs(case.model, whole(kept.layers)), quality=said, source=family.source)
+    return Change(runs(case.model, whole(kept.layers)), quality=said, source=family.source, transform=None)
 
 
 def prune(case: Case) -> Change | str:
@@ -138,8 +143,8 @@ def prune(case: Case) -> Change | str:
     return Change(
         msgspec.structs.replace(model, pattern=pattern),
         quality=f"{UNKNOWN} for this model; minimal on question answering up to half the layers, once fine-tuned",
-        source="Gromov et al., ICLR 2025",
-    )
+        source="Gromov et al., ICLR 2025", transform="prune",
+    )  # fmt: skip
 
 
 def distil(case: Case) -> Change | str:
@@ -153,7 +158,8 @@ def distil(case: Case) -> Change | str:
     if not students:
         return "the catalogue has no smaller model of its class and vocabulary"
     student = max(students, key=lambda m: m.params())
-    return Change(student, quality=f"{UNKNOWN}: that of {student.id}, better by what the teacher adds")
+    quality = f"{UNKNOWN}: that of {student.id}, better by what the teacher adds"
+    return Change(student, quality=quality, transform=f"distil student={student.id}")
 
 
 def offload(case: Case) -> Change | str:

@@ -29,6 +29,9 @@ SANDWICH: Final = Naming(
     },
 )  # fmt: skip
 
+TEXT: Final = replace(SANDWICH, prefix="language_model.", spare=r"(vision_tower|multi_modal_projector)\..*")
+"""Gemma 3 with eyes, which text does not need."""
+
 
 def gemma(fields: Fields, model: Model) -> Shape:
     """GemmaForCausalLM.
@@ -61,6 +64,11 @@ def gemma3(fields: Fields, model: Model) -> Shape:
     ropes = [near if windows[i] else wide for i in model.pattern]
     found = shaped(model, fields, SANDWICH, activation=_activation(fields), ropes=ropes)
     return _capped(fields, found, 0.0, 0.0)
+
+
+def gemma3_multimodal(fields: Fields, model: Model) -> Shape:
+    """Gemma3ForConditionalGeneration: Gemma 3 under ``text_config``, for text; its vision tower is not read."""
+    return replace(gemma3(fields.inner("text_config"), model), naming=TEXT)
 
 
 def _scaled(fields: Fields, found: Shape) -> Shape:
