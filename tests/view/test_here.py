@@ -94,7 +94,7 @@ def test_python_runs_a_plan_that_says_nothing(tmp_path):
     ("plan", "error", "said"),
     [
         ({"replicas": 2}, Unsupported, r"plan\.replicas = 2: "),
-        ({"pipeline_parallel": 3}, Unsupported, r"plan\.pipeline_parallel = 3: "),
+        ({"expert_parallel": 2}, Unsupported, r"plan\.expert_parallel = 2: "),
         ({"overlap": "nano"}, Unsupported, r"plan\.overlap = 'nano': "),
         ({"engine": "nonesuch"}, SpecError, r"plan\.engine: is unknown"),
     ],
