@@ -63,7 +63,7 @@ def test_a_part_that_fails_leaves_the_watch_in_order():
         raise ValueError
 
     watch.begin("decode")
-    with pytest.raises(ValueError, match="^$"):
+    with pytest.raises(ValueError, match=r"^$"):
         watch.wrap("attention", watch.wrap("gemm", fail))()
     watch.end("decode", 2.0)
     assert watch.terms() == pytest.approx({"gemm": 1.0, "attention": 0.0, "elementwise": 1.0})
