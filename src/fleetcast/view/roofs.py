@@ -43,8 +43,8 @@ def engine_view(profile: EngineProfile, kept: Path | None) -> RenderableType:
     blocks: list[RenderableType] = [
         Text(f"{profile.machine.id}: {profile.machine.name}", style="bold"), Text(),
         rows_table(("Memory", "Best", "Median"), streams, right=(1, 2)), Text(),
-        rows_table((f"Products of rows, {used}", *formats), products, right=range(1, len(formats) + 1)),
-        Text("weights from memory; the fastest shape", style="dim"), Text(),
+        rows_table(("Rows", *formats), products, right=range(1, len(formats) + 1)),
+        Text(f"products, {used}: weights from memory, the fastest shape", style="dim"), Text(),
         rows_table(("Iterations of models held out", "Readings vary", "Off by", "90 %"), off, right=(1, 2, 3)),
         Text(f"the engine itself: {spent}", style="dim"), Text(),
     ]  # fmt: skip
