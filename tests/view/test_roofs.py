@@ -55,7 +55,7 @@ def test_collectives_show_both_fits(capsys, monkeypatch, tmp_path):
     code, out, err = run(capsys, "measure", "collectives", "--processes", "2,4", "--out", tmp_path / "links.toml")
     text = " ".join(out.split())
     assert (code, err, asked) == (0, "", [[2, 4]])
-    for words in ("all_reduce, 2 processes", "send, 4 processes", "Curve off by", "wrote"):
+    for words in ("all_reduce, 2 1 ms", "send, 4 1 ms", "Off by Curve", "wrote"):
         assert words in text, words
     assert tomllib.loads((tmp_path / "links.toml").read_text())["link"]["id"] == "made-up-4-cores-gloo"
     code, out, _ = run(capsys, "measure", "collectives", "--json")
