@@ -179,11 +179,13 @@ class Engine:
         if not chosen and not decoding:
             return None
         claimed = self.schedule.claimed()
-        drafts = [(r, list[int]()) for r in decoding] if self.speculation is None else self.speculation.take(decoding)
+        drafts: Sequence[tuple[Request, Sequence[int]]] = [(r, NONE) for r in decoding]
+        if self.speculation is not None:
+            drafts = self.speculation.take(decoding)
         for r in [*(r for r, _ in drafts), *self.schedule.partial]:
             self.schedule.extend(r)
         pieces = [
-            Piece([r.tokens[-1], *draft], len(r.tokens) - 1, r.table, 1 + len(draft), r.sampler.sampling.keep)
+            Piece((*r.tokens[-1:], *draft), len(r.tokens) - 1, r.table, 1 + len(draft), r.sampler.sampling.keep)
             for r, draft in drafts
         ]
         for r, n in chosen:
