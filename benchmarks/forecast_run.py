@@ -89,15 +89,16 @@ def scenario_of(name: str, given: Mapping[str, Any], folder: Path, profile: Path
     return file
 
 
-def fleetcast(*words: str) -> subprocess.CompletedProcess[str]:
-    """Runs the command in a process of its own."""
+def fleetcast(*words: str, threads: int = 1) -> subprocess.CompletedProcess[str]:
+    """Runs the command in a process of its own, with so many threads."""
     return subprocess.run(
-        [sys.executable, "-m", "fleetcast", *words], capture_output=True, text=True, check=False, timeout=900
-    )
+        [sys.executable, "-m", "fleetcast", *words], capture_output=True, text=True, check=False, timeout=900,
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+    )  # fmt: skip
 
 
 def measured(
-    names: Sequence[str], repeats: int, given: Mapping[str, Any], folder: Path, files: Mapping[str, Path]
+    names: Sequence[str], repeats: int, given: Mapping[str, Any], folder: Path, files: Mapping[str, Path], threads: int
 ) -> dict[str, str]:
     """Runs settings ``repeats`` times, interleaved, but for what is there already; returns why some cannot run."""
     refused: dict[str, str] = {}
@@ -110,7 +111,7 @@ def measured(
                 continue
             shutil.rmtree(home, ignore_errors=True)
             before, begun = os.getloadavg()[0], time.time()
-            done = fleetcast("run", str(files[name]), "--out", str(home), "--json")
+            done = fleetcast("run", str(files[name]), "--out", str(home), "--json", threads=threads)
             if done.returncode == 2:
                 refused[name] = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
                 print(f"{name}: cannot be run: {refused[name]}", flush=True)
@@ -176,19 +177,21 @@ def printing(to: Any) -> Iterator[None]:
         yield
 
 
-def run(folder: Path, profile: Path | None, repeats: int, only: Sequence[str], quick: bool) -> list[Record]:
+def run(
+    folder: Path, profile: Path | None, repeats: int, only: Sequence[str], quick: bool, threads: int
+) -> list[Record]:
     """Measures what is not there yet, forecasts, calibrates, and returns the records."""
     given = inputs()
     folder.mkdir(parents=True, exist_ok=True)
     own = profile or folder / "profile.toml"
     if not own.is_file():
         print("measuring this machine", flush=True)
-        done = fleetcast("measure", "--out", str(own))
+        done = fleetcast("measure", "--threads", str(threads), "--out", str(own), threads=threads)
         if done.returncode:
             raise SystemExit(done.stderr)
     names = [name for name in given["settings"] if (not only or name in only) and (not quick or name in QUICK)]
     files = {name: scenario_of(name, given, folder, own, quick) for name in names}
-    refused = measured(names, repeats, given, folder, files)
+    refused = measured(names, repeats, given, folder, files, threads)
     found = points(names, folder)
     if not found:
         why = next(iter(refused.values()), "nothing was run")
@@ -207,7 +210,7 @@ def run(folder: Path, profile: Path | None, repeats: int, only: Sequence[str], q
     for p in found:
         scenario_of(p.name, given, folder, own, quick)  # the scenarios as they were run
     show(found, made, split, given["spread"])
-    return [record(key, found, made, split, given, repeats, refused) for key in BARS]
+    return [record(key, found, made, split, given, repeats, refused, threads) for key in BARS]
 
 
 def show(found: Sequence[Point], made: Mapping[str, Any], split: set[str], most: float) -> None:
@@ -237,7 +240,7 @@ def bar(key: tuple[str, str], spread: float) -> str:
 
 def record(
     key: tuple[str, str], found: Sequence[Point], made: Mapping[str, Any], split: set[str], given: Mapping[str, Any],
-    repeats: int, refused: Mapping[str, str],
+    repeats: int, refused: Mapping[str, str], threads: int,
 ) -> Record:  # fmt: skip
     """Returns the record of a kind of forecast and a metric."""
     kind, metric = key
@@ -259,7 +262,7 @@ def record(
         ours=Ours(
             value=round(100 * error, 3), unit="%", spread="; ".join(parts),
             setting=f"{len(kept)} settings x {repeats} runs, interleaved, mean load "
-            f"{np.mean([p.load for p in kept]):.1f}; 28 M and 125 M parameters, random weights",
+            f"{np.mean([p.load for p in kept]):.1f}, {threads} threads; 28 M and 125 M parameters, random weights",
         ),
         null=Null(
             value=round(100 * middle(kept, made["null"], metric), 3),
@@ -275,9 +278,14 @@ def records(quick: bool) -> list[Record]:
     import tempfile
 
     if not quick:
-        return run(ROOT / "build" / "forecast_run", None, inputs()["repeats"], (), False)
+        return run(ROOT / "build" / "forecast_run", None, inputs()["repeats"], (), False, cores())
     with tempfile.TemporaryDirectory() as folder:
-        return run(Path(folder), None, 2, (), True)
+        return run(Path(folder), None, 2, (), True, cores())
+
+
+def cores() -> int:
+    """Returns how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -287,6 +295,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="four short settings, run twice")
     parser.add_argument("--folder", type=Path, default=ROOT / "build" / "forecast_run", help="where runs are kept")
     parser.add_argument("--profile", type=Path, help="a profile that was measured already")
+    parser.add_argument("--threads", type=int, default=cores(), help="of the engine; default all cores")
     parser.add_argument("--repeats", type=int, help="runs of each setting")
     parser.add_argument("--only", nargs="*", default=(), help="names of settings")
     parser.add_argument("--fresh", action="store_true", help="forget the runs that are there")
@@ -295,7 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         shutil.rmtree(options.folder / "runs", ignore_errors=True)
     repeats = options.repeats or (2 if options.quick else inputs()["repeats"])
     with printing(sys.stderr):
-        found = run(options.folder, options.profile, repeats, options.only, options.quick)
+        found = run(options.folder, options.profile, repeats, options.only, options.quick, options.threads)
     print(to_json(found) if options.json else table(found))
     return 0
 
