@@ -14,14 +14,14 @@ Every run is kept as it ends, so that a run that was stopped goes on where it wa
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its p
 
 import numpy as np
 
-from benchmarks.records import ROOT, Null, Ours, Record, skipped, table, to_json
+from benchmarks.records import ROOT, Null, Ours, Record, main, skipped
 from fleetcast.base.spec import dump_toml, read_toml
 
 SYSTEM = 5
@@ -170,13 +170,6 @@ def middle(points: Sequence[Point], forecast: Mapping[str, Mapping[str, float]],
     return float(np.median([abs(forecast[p.name][metric] / getattr(p, metric) - 1.0) for p in points]))
 
 
-@contextlib.contextmanager
-def printing(to: Any) -> Iterator[None]:
-    """Sends what is printed elsewhere, so that JSON on stdout stays whole."""
-    with contextlib.redirect_stdout(to):
-        yield
-
-
 def run(
     folder: Path, profile: Path | None, repeats: int, only: Sequence[str], quick: bool, threads: int
 ) -> list[Record]:
@@ -273,41 +266,36 @@ def record(
     )  # fmt: skip
 
 
-def records(quick: bool) -> list[Record]:
-    """Returns the records; a quick run has four short settings, run twice."""
-    import tempfile
-
-    if not quick:
-        return run(ROOT / "build" / "forecast_run", None, inputs()["repeats"], (), False, cores())
-    with tempfile.TemporaryDirectory() as folder:
-        return run(Path(folder), None, 2, (), True, cores())
-
-
 def cores() -> int:
     """Returns how many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the script."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--json", action="store_true", help="print a JSON list of records")
-    parser.add_argument("--quick", action="store_true", help="four short settings, run twice")
-    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "forecast_run", help="where runs are kept")
+def own() -> argparse.ArgumentParser:
+    """Returns the options of this script beside ``--json`` and ``--quick``."""
+    parser = argparse.ArgumentParser(add_help=False, usage=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help="where runs are kept; default build/forecast_run")
     parser.add_argument("--profile", type=Path, help="a profile that was measured already")
     parser.add_argument("--threads", type=int, default=cores(), help="of the engine; default all cores")
-    parser.add_argument("--repeats", type=int, help="runs of each setting")
+    parser.add_argument("--repeats", type=int, help="runs of each setting; default three")
     parser.add_argument("--only", nargs="*", default=(), help="names of settings")
     parser.add_argument("--fresh", action="store_true", help="forget the runs that are there")
-    options = parser.parse_args(arguments)
-    if options.fresh:
-        shutil.rmtree(options.folder / "runs", ignore_errors=True)
-    repeats = options.repeats or (2 if options.quick else inputs()["repeats"])
-    with printing(sys.stderr):
-        found = run(options.folder, options.profile, repeats, options.only, options.quick, options.threads)
-    print(to_json(found) if options.json else table(found))
-    return 0
+    return parser
+
+
+OPTIONS = own().parse_args([])
+
+
+def records(quick: bool) -> list[Record]:
+    """Returns the records; a quick run has four short settings, run twice."""
+    repeats = OPTIONS.repeats or (2 if quick else inputs()["repeats"])
+    with tempfile.TemporaryDirectory() as name:
+        folder = OPTIONS.folder or (Path(name) if quick else ROOT / "build" / "forecast_run")
+        if OPTIONS.fresh:
+            shutil.rmtree(folder / "runs", ignore_errors=True)
+        return run(folder, OPTIONS.profile, repeats, OPTIONS.only, quick, OPTIONS.threads)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    OPTIONS, sys.argv[1:] = own().parse_known_args()
+    sys.exit(main(records))
