@@ -32,7 +32,7 @@ from fleetcast.scenario.drafts import Drafting
 from fleetcast.sim.serving.drafting import process_of
 
 DOMAINS = ("prose", "code", "data")
-PROMPT, OUTPUT, LENGTH, TIED = 96, 64, 6, 1e-4
+PROMPT, OUTPUT, LENGTH, TIED = 96, 48, 6, 1e-4
 """Bytes of a prompt and of an answer; tokens of a fixed draft; gap of logits below which two tokens are tied."""
 USERS = 32
 """Requests at once where tokens are counted and not timed."""
@@ -55,9 +55,9 @@ class Size:
 FULL = Size(
     ("small", {"steps": 700, "length": 192, "batch": 12}),
     ("nano", {"steps": 300, "length": 192, "batch": 12}),
-    120,
+    240,
     5,
-    3,
+    9,
 )
 QUICK = Size(
     ("nano", {"steps": 120, "length": 192, "batch": 8}),
@@ -331,10 +331,11 @@ def voted(quick: bool, command: str) -> Record:
 
 
 def in_turn(runs: dict[str, Callable[[], Run]], rounds: int, wall: bool = False) -> dict[str, list[float]]:
-    """Returns by how much each run is faster than the first, a figure a round; rounds run all of them in turn."""
+    """Returns by how much each run is faster than the first, a figure a round; each round begins with another."""
     found: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        took = {name: run() for name, run in runs.items()}
+    names = list(runs)
+    for i in range(rounds):
+        took = {name: runs[name]() for name in names[i % len(names) :] + names[: i % len(names)]}
         seconds = {name: r.wall if wall else r.cpu for name, r in took.items()}
         for name, value in seconds.items():
             found[name].append(seconds[next(iter(runs))] / value)
