@@ -33,7 +33,7 @@ import numpy as np
 from benchmarks.records import ROOT, Null, Ours, Record, skipped, table, to_json
 from fleetcast.base.spec import dump_toml, read_toml
 
-SYSTEM = 1
+SYSTEM = 5
 COMMAND = "python -m benchmarks.forecast_run"
 INPUTS = ROOT / "benchmarks" / "forecast_inputs.toml"
 METRICS = {"tpot": "TPOT", "ttft": "TTFT"}

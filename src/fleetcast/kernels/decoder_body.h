@@ -61,6 +61,21 @@ INLINE float NAME(sum)(V v) {
 #endif
 }
 
+/* The sums of four registers, one after the other. */
+INLINE void NAME(sum4)(const V *v, float *out) {
+#if defined(__AVX512F__) && LANES == 16
+    __m512 a = (__m512)v[0], b = (__m512)v[1], c = (__m512)v[2], d = (__m512)v[3];
+    a = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    c = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    __m512d e = (__m512d)a, f = (__m512d)c;
+    a = _mm512_add_ps((__m512)_mm512_unpacklo_pd(e, f), (__m512)_mm512_unpackhi_pd(e, f));
+    __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1)));
+#else
+    for (int i = 0; i < 4; i++) out[i] = NAME(sum)(v[i]);
+#endif
+}
+
 INLINE V NAME(larger)(V a, V b) {
     I m = a > b;
     return (V)(((I)a & m) | ((I)b & ~m));
@@ -241,6 +256,29 @@ INLINE void NAME(fetch)(const Attend *a, const Sequence *q, const char *base, co
     }
 }
 
+/* Adds `count` values, weighed by the scores of n query heads, to what was found for each; sums stay in registers. */
+INLINE void NAME(mix)(int n, const float *tile, const float *scores, long room, long count, long wide, float *found) {
+    long d = 0;
+    for (; d + 4 * LANES <= wide; d += 4 * LANES) {
+        V acc[2][4];
+        for (int g = 0; g < n; g++)
+            for (int j = 0; j < 4; j++) acc[g][j] = NAME(load)(found + g * wide + d + j * LANES);
+        for (long i = 0; i < count; i++)
+            for (int j = 0; j < 4; j++) {
+                V v = NAME(load)(tile + i * wide + d + j * LANES);
+                for (int g = 0; g < n; g++) acc[g][j] += v * scores[g * room + i];
+            }
+        for (int g = 0; g < n; g++)
+            for (int j = 0; j < 4; j++) NAME(store)(found + g * wide + d + j * LANES, acc[g][j]);
+    }
+    for (; d < wide; d += LANES)
+        for (int g = 0; g < n; g++) {
+            V acc = NAME(load)(found + g * wide + d);
+            for (long i = 0; i < count; i++) acc += NAME(load)(tile + i * wide + d) * scores[g * room + i];
+            NAME(store)(found + g * wide + d, acc);
+        }
+}
+
 /* One row of the pass and one key head: every query head of its group. */
 static void NAME(attend_row)(const Attend *a, const Sequence *q, long row, long head, float *scratch) {
     long group = a->heads / a->kv_heads, wide = ROUND_UP(a->width), at = q->start + row;
@@ -257,13 +295,18 @@ static void NAME(attend_row)(const Attend *a, const Sequence *q, long row, long 
     for (long p = 0; p < n; p += TILE) {
         long here = n - p < TILE ? n - p : TILE;
         NAME(fetch)(a, q, a->keys, a->key_scales, head, from + p, here, wide, tile);
-        for (long i = 0; i < here; i++)
+        /* rows beyond the last are what an earlier tile left, or nothing: their scores are not kept */
+        for (long i = 0; i < here; i += 4)
             for (long g = 0; g < group; g++) {
-                V sum = NAME(all)(0.0f);
-                for (long d = 0; d < wide; d += LANES)
-                    sum += NAME(load)(tile + i * wide + d) * NAME(load)(asked + g * wide + d);
-                float s = NAME(sum)(sum);
-                scores[g * room + p + i] = a->cap ? a->cap * tanhf(s / a->cap) : s;
+                V sum[4] = {NAME(all)(0.0f), NAME(all)(0.0f), NAME(all)(0.0f), NAME(all)(0.0f)};
+                float s[4];
+                for (long d = 0; d < wide; d += LANES) {
+                    V u = NAME(load)(asked + g * wide + d);
+                    for (int j = 0; j < 4; j++) sum[j] += NAME(load)(tile + (i + j) * wide + d) * u;
+                }
+                NAME(sum4)(sum, s);
+                for (int j = 0; j < 4 && i + j < here; j++)
+                    scores[g * room + p + i + j] = a->cap ? a->cap * tanhf(s[j] / a->cap) : s[j];
             }
     }
     for (long g = 0; g < group; g++) {
@@ -274,12 +317,9 @@ static void NAME(attend_row)(const Attend *a, const Sequence *q, long row, long 
     for (long p = 0; p < n; p += TILE) {
         long here = n - p < TILE ? n - p : TILE;
         NAME(fetch)(a, q, a->values, a->value_scales, head, from + p, here, wide, tile);
-        for (long g = 0; g < group; g++)
-            for (long d = 0; d < wide; d += LANES) {
-                V sum = NAME(load)(found + g * wide + d);
-                for (long i = 0; i < here; i++) sum += NAME(load)(tile + i * wide + d) * scores[g * room + p + i];
-                NAME(store)(found + g * wide + d, sum);
-            }
+        long g = 0;
+        for (; g + 2 <= group; g += 2) NAME(mix)(2, tile, scores + g * room + p, room, here, wide, found + g * wide);
+        if (g < group) NAME(mix)(1, tile, scores + g * room + p, room, here, wide, found + g * wide);
     }
     for (long g = 0; g < group; g++) {
         long place = ((q->begin + row) * a->heads + head * group + g) * a->width;

@@ -159,7 +159,9 @@ def test_attention_over_the_paged_cache(kind, heads, kv_heads, width, where):
         assert (found - plain).abs().max() < 2e-5
         begin = 0
         for p in pieces:
-            keys, values = (part.double().repeat_interleave(heads // kv_heads, 1) for part in cache.read(1, slots_of(p)))
+            keys, values = (
+                part.double().repeat_interleave(heads // kv_heads, 1) for part in cache.read(1, slots_of(p))
+            )
             at = p.start + torch.arange(len(p.tokens))
             scores = torch.einsum("qhd,khd->hqk", q[begin : begin + len(at)].double(), keys) * 0.3
             scores = torch.tanh(scores / cap) * cap if cap else scores
@@ -223,7 +225,9 @@ def test_queries_turn_and_keys_and_values_are_stored(kind, width, turned, normed
     weights = (draw(5, width), draw(6, width), 1e-3)
     q, k, v = (part.unflatten(1, (-1, width)) for part in qkv.split([4 * width, 2 * width, 2 * width], dim=1))
     if normed:
-        q, k = ((x / (x.square().mean(-1, keepdim=True) + 1e-3).sqrt()) * w for x, w in zip((q, k), weights, strict=False))
+        q, k = (
+            (x / (x.square().mean(-1, keepdim=True) + 1e-3).sqrt()) * w for x, w in zip((q, k), weights, strict=False)
+        )
     if turned:
         both = [torch.cat([t, t], dim=1)[:, None] for t in turns]
         q, k = _rotate(q, *both), _rotate(k, *both)

@@ -7,9 +7,9 @@ Formats, and the bytes of a weight:
 - "int4": 0.625. Groups of 32 inputs of an output share a scale and a middle, both bf16: a weight is (q - 8) s + m, with
   s = (max - min) / 15. Matrices whose inputs are no multiple of 32 are int8.
 
-int8 and int4 quantise weights only: activations are bf16 and sums fp32. Products of few rows, as decode steps are, run on
-kernels of our own (`native`), which read a weight once and add up in the same order however many rows there are; others
-run on torch, from weights that are widened as they are needed.
+int8 and int4 quantise weights only: activations are bf16 and sums fp32. Products of few rows, as decode steps are, run
+on kernels of our own (`native`), which add up in the same order however many rows there are; others run on torch, from
+weights that are widened as they are needed.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ class Plain:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Returns ``x`` times the matrix, plus the bias."""
-        if len(x) <= FEW and native.ready(x) and x.dtype == self.weight.dtype:
+        if x.shape[0] <= FEW and native.ready(x) and x.dtype == self.weight.dtype:
             return native.linear(x, self.weight, None, None if self.bias is None else self.bias.float())
-        if len(x) > 1 and _oneapi(x) and x.dtype == torch.float32:
+        if x.shape[0] > 1 and _oneapi(x) and x.dtype == torch.float32:
             # oneDNN's fp32 products: as fast as MKL's on Intel's processors, twice as fast on others
             return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return functional.linear(x, self.weight, self.bias)
@@ -108,7 +108,7 @@ class Int8:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Returns ``x`` times the matrix, plus the bias."""
-        if len(x) <= FEW and native.ready(x):
+        if x.shape[0] <= FEW and native.ready(x):
             return native.linear(x, self.weight, self.scale, self.bias)
         # whole numbers up to 127 are exact in bf16, so that only the sums are rounded
         found = functional.linear(x, self.weight.to(x.dtype)).mul_(self.scale)
@@ -133,7 +133,7 @@ class Int4:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Returns ``x`` times the matrix, plus the bias."""
-        if len(x) <= FEW and native.ready(x):
+        if x.shape[0] <= FEW and native.ready(x):
             return native.linear(x, self.weight, self.scale, self.bias)
         found = functional.linear(x, self.wide(x.dtype))
         return found if self.bias is None else found.add_(self.bias)

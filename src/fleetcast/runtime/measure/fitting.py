@@ -39,7 +39,7 @@ ACTIVATIONS = ("launch", "stream", "logit", "piece", "pair", "passed")
 CACHE = ("decode", "each", "read", "multiply")
 """What they consist of by the dtype of their cache."""
 KNOTS = (1.0, 4.0, 16.0, 64.0, 256.0)
-TRUST, NOISE = 0.3, 0.07
+TRUST, NOISE = 0.15, 0.07
 """Standard deviations, relative: of products in place from products alone, and of an iteration from its forecast."""
 LIMITS = (0.5, 3.0)
 """Least and most that products take in place over what they took alone."""
