@@ -94,7 +94,7 @@ def test_python_runs_a_plan_that_says_nothing(tmp_path):
     ("plan", "error", "said"),
     [
         ({"replicas": 2}, Unsupported, r"plan\.replicas = 2: "),
-        ({"pipeline_parallel": 3}, Unsupported, r"plan\.pipeline_parallel = 3: "),
+        ({"expert_parallel": 2}, Unsupported, r"plan\.expert_parallel = 2: "),
         ({"overlap": "nano"}, Unsupported, r"plan\.overlap = 'nano': "),
         ({"engine": "nonesuch"}, SpecError, r"plan\.engine: is unknown"),
     ],
@@ -116,7 +116,7 @@ def test_a_request_beyond_the_models_context_is_refused(tmp_path):
     ("write", "said"),
     [
         ({}, "holds no iterations to fit"),
-        ({"plan.toml": "", "steps.csv": "a,b\n1,2\n"}, "plan.toml"),
+        ({"plan.toml": "", "steps.csv": "a,b\n1,2\n"}, "fleet: is missing"),
     ],
 )
 def test_folders_that_hold_no_run_are_refused(tmp_path, capsys, write, said):

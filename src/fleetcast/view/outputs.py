@@ -71,7 +71,7 @@ def _regrouped(groups: tuple[FleetGroup, ...], moved: Callable[[str], str]) -> t
             devices=rename_profiles(g.devices, moved),
             groups=_regrouped(g.groups, moved),
             link=_relinked(g.link, moved),
-        )  # fmt: skip
+        )
         for g in groups
     )
 

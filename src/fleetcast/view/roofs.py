@@ -43,8 +43,8 @@ def engine_view(profile: EngineProfile, kept: Path | None) -> RenderableType:
     blocks: list[RenderableType] = [
         Text(f"{profile.machine.id}: {profile.machine.name}", style="bold"), Text(),
         rows_table(("Memory", "Best", "Median"), streams, right=(1, 2)), Text(),
-        rows_table((f"Products of rows, {used}", *formats), products, right=range(1, len(formats) + 1)),
-        Text("weights from memory; the fastest shape", style="dim"), Text(),
+        rows_table(("Rows", *formats), products, right=range(1, len(formats) + 1)),
+        Text(f"products, {used}: weights from memory, the fastest shape", style="dim"), Text(),
         rows_table(("Iterations of models held out", "Readings vary", "Off by", "90 %"), off, right=(1, 2, 3)),
         Text(f"the engine itself: {spent}", style="dim"), Text(),
     ]  # fmt: skip
@@ -64,7 +64,7 @@ def collectives_view(found: Collectives, kept: Path | None) -> RenderableType:
     """Returns what processes take to talk to each other: small and large buffers, the fits and how far they are off."""
     rows = [
         (
-            f"{c.operation}, {c.ranks} processes", show(c.best[0], "s"), show(c.best[-1], "s"),
+            f"{c.operation}, {c.ranks}", show(c.best[0], "s"), show(c.best[-1], "s"),
             f"{np.median(np.array(c.median) / np.array(c.best)) - 1.0:.0%}", show(c.launch, "s"), show(c.rate, "B/s"),
             f"{c.affine_error:.0%}", f"{c.curve_error:.0%}",
         )
@@ -72,12 +72,13 @@ def collectives_view(found: Collectives, kept: Path | None) -> RenderableType:
     ]  # fmt: skip
     first = found.curves[0].sizes
     heads = (
-        "", show(first[0], "B"), show(first[-1], "B"), "Vary", "Latency", "Bandwidth", "Both off by", "Curve off by",
+        "", show(first[0], "B"), show(first[-1], "B"), "Vary", "Latency", "Bandwidth", "Off by", "Curve",
     )  # fmt: skip
     blocks: list[RenderableType] = [
         Text(f"{found.machine.id}: {found.machine.name}", style="bold"), Text(),
         rows_table(heads, rows, right=range(1, len(heads))),
-        Text("gloo over loopback, one thread each; off by: at sizes that the fit did not see", style="dim"), Text(),
+        Text("2: between 2 processes; off by: latency and bandwidth, and a curve, at sizes held out", style="dim"),
+        Text(),
     ]  # fmt: skip
     for operation, why in found.missing.items():
         blocks.append(Text(f"{operation} did not run: {why}", style="bold yellow"))

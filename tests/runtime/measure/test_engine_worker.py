@@ -25,7 +25,8 @@ SMALL = {
 LOADS = (Load(1, 8), Load(3, 20), Load(0, 0, 20), Load(0, 0, 8, 8), Load(2, 8, 5))
 
 
-def test_a_small_run_gives_a_profile(monkeypatch, capsys):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_small_run_gives_a_profile(monkeypatch, capsys, threads):
     monkeypatch.setattr(engine_worker, "ROWS", (1, 8, 9, 16))
     monkeypatch.setattr(engine_worker, "SHAPES", ((64, 64), (128, 64)))
     monkeypatch.setattr(engine_worker, "MODELS", SMALL)
@@ -37,12 +38,13 @@ def test_a_small_run_gives_a_profile(monkeypatch, capsys):
     monkeypatch.setattr(roofs, "_LEAST", 1 << 16)
     before = torch.get_num_threads()
     try:
-        assert engine_worker.main(1) == 0
+        assert engine_worker.main(threads) == 0
     finally:
         torch.set_num_threads(before)
     *steps, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [s["done"] for s in steps] == list(range(1, steps[-1]["total"] + 1))
     assert set(last["products"]) == {"fp32", "bf16", "int8", "int4"}
+    assert set(last["streams"]) == {"1", str(threads)} and bool(last["alone"]) == (threads > 1)
     found = engine_profile(MACHINE, last)
     written = tomllib.loads(found.toml())
     tables = written["coefficients"]["tables"]

@@ -116,11 +116,11 @@ def test_coefficients_come_back_where_times_follow_the_form():
 
 
 def test_products_that_take_longer_in_place_are_noticed():
-    words = said(scale=1.4)
+    words = said(scale=1.2)
     found = fit(cases_of(words))
-    assert list(found["products fp32"].values()) == pytest.approx([1.4] * len(KNOTS), rel=0.06)
+    assert list(found["products fp32"].values()) == pytest.approx([1.2] * len(KNOTS), rel=0.08)
     row, _ = gemm_coefficients(table(words["products"]["fp32"]), 4.0, 20e9, CACHED)
-    assert corrected(row, "fp32", found)["passes"] == pytest.approx(1.4 * np.array(row["passes"]), rel=0.06)
+    assert corrected(row, "fp32", found)["passes"] == pytest.approx(1.2 * np.array(row["passes"]), rel=0.08)
     assert in_place(found, "int4", np.array([1.0, 99.0])).tolist() == [1.0, 1.0], "what was not timed stays as it was"
 
 

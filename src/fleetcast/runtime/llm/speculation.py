@@ -94,9 +94,7 @@ class Speculation:
                 found = self.drafter.offers(r.id, r.tokens)
                 d = r.drafts
                 said = self.policy.draft(
-                    family.View(
-                        batch, d.length, d.proposed, d.accepted, d.tried, d.right, found, d.idle, *self._late
-                    )
+                    family.View(batch, d.length, d.proposed, d.accepted, d.tried, d.right, found, d.idle, *self._late)
                 )
                 self._check(said)
                 d.length = said.length

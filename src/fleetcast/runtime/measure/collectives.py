@@ -162,7 +162,7 @@ def measure_collectives(
                 place = OPERATIONS.index(row["operation"]) * len(sizes) + list(sizes).index(row["size"])
                 progress(before + place + 1, len(processes) * each)
 
-        for row in run(count, sizes, deadline, say):
+        for row in run(count, deadline, say, sizes):
             if "missing" in row:
                 missing[row["operation"]] = row["missing"]
             else:
@@ -174,7 +174,7 @@ def measure_collectives(
 
 
 def run(
-    ranks: int, sizes: Sequence[int], deadline: float, say: Callable[[Mapping[str, Any]], None]
+    ranks: int, deadline: float, say: Callable[[Mapping[str, Any]], None], sizes: Sequence[int] = SIZES
 ) -> list[dict[str, Any]]:
     """Returns what rank 0 of ``ranks`` processes says. None of them is left when it returns or raises.
 
