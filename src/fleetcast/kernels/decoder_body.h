@@ -140,6 +140,11 @@ INLINE void NAME(dots)(int kind, int m, const Linear *a, const float *x, const c
         for (int r = 0; r < m; r++)
             for (int j = 0; j < 4; j++) acc[r][j] += v[j] * NAME(load)(x + r * xs + i + j * LANES);
     }
+    for (; i + LANES <= k; i += LANES) {
+        V u = kind == FP32 ? NAME(load)((const float *)w + i)
+            : kind == BF16 ? NAME(load_half)((const uint16_t *)w + i) : NAME(load_byte)((const int8_t *)w + i);
+        for (int r = 0; r < m; r++) acc[r][0] += u * NAME(load)(x + r * xs + i);
+    }
     for (int r = 0; r < m; r++) {
         float tail = 0.0f;
         for (long t = i; t < k; t++) tail += one(kind, w, t) * x[r * xs + t];
