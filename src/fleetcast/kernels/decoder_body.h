@@ -265,11 +265,19 @@ INLINE float NAME(weigh)(float *s, long n) {
     return NAME(sum)(sum);
 }
 
-/* Keys or values of one head, at positions from to from + n, as floats, `wide` apart. */
-INLINE void NAME(fetch)(const Attend *a, const Sequence *q, const char *base, const float *scales, long head, long from, long n, long wide, float *dst) {
+/* Keys or values of one head, at positions from to from + n, as floats, `wide` apart; asks for those of the next tile,
+ * up to position stop, since heads lie too far apart for the processor to foresee them. */
+INLINE void NAME(fetch)(const Attend *a, const Sequence *q, const char *base, const float *scales, long head, long from,
+                        long n, long stop, long wide, float *dst) {
+    long size = a->width * size_of(a->kind);
     for (long i = 0; i < n; i++) {
         long p = from + i, slot = (long)q->table[p / BLOCK] * BLOCK + p % BLOCK, at = slot * a->kv_heads + head;
-        const char *src = base + at * a->width * size_of(a->kind);
+        const char *src = base + at * size;
+        if (p + TILE < stop) {
+            long next = (long)q->table[(p + TILE) / BLOCK] * BLOCK + (p + TILE) % BLOCK;
+            const char *ahead = base + (next * a->kv_heads + head) * size;
+            for (long line = 0; line < size; line += 64) __builtin_prefetch(ahead + line);
+        }
         float scale = a->kind == INT8 ? scales[at] : 1.0f;
         if (a->kind == FP32) NAME(widen)(FP32, src, 1.0f, a->width, dst + i * wide);
         else if (a->kind == BF16) NAME(widen)(BF16, src, 1.0f, a->width, dst + i * wide);
@@ -315,7 +323,7 @@ static void NAME(attend_row)(const Attend *a, const Sequence *q, long row, long 
     }
     for (long p = 0; p < n; p += TILE) {
         long here = n - p < TILE ? n - p : TILE;
-        NAME(fetch)(a, q, a->keys, a->key_scales, head, from + p, here, wide, tile);
+        NAME(fetch)(a, q, a->keys, a->key_scales, head, from + p, here, from + n, wide, tile);
         /* rows beyond the last are what an earlier tile left, or nothing: their scores are not kept */
         for (long i = 0; i < here; i += 4)
             for (long g = 0; g < group; g++) {
@@ -337,7 +345,7 @@ static void NAME(attend_row)(const Attend *a, const Sequence *q, long row, long 
     }
     for (long p = 0; p < n; p += TILE) {
         long here = n - p < TILE ? n - p : TILE;
-        NAME(fetch)(a, q, a->values, a->value_scales, head, from + p, here, wide, tile);
+        NAME(fetch)(a, q, a->values, a->value_scales, head, from + p, here, from + n, wide, tile);
         long g = 0;
         for (; g + 2 <= group; g += 2) NAME(mix)(2, tile, scores + g * room + p, room, here, wide, found + g * wide);
         if (g < group) NAME(mix)(1, tile, scores + g * room + p, room, here, wide, found + g * wide);
@@ -397,7 +405,7 @@ static void NAME(attend_rows)(const Attend *a, const Sequence *q, long first, lo
     }
     for (long p = 0; p < n; p += TILE) {
         long here = n - p < TILE ? n - p : TILE, i = 0;
-        NAME(fetch)(a, q, a->keys, a->key_scales, head, from + p, here, wide, tile);
+        NAME(fetch)(a, q, a->keys, a->key_scales, head, from + p, here, from + n, wide, tile);
         for (; i + 4 <= here; i += 4)
             NAME(inner)(asked, tile + i * wide, wide, a->width, 4, scores + (p + i) * WIDE);
         for (; i < here; i++) NAME(inner)(asked, tile + i * wide, wide, a->width, 1, scores + (p + i) * WIDE);
@@ -429,7 +437,7 @@ static void NAME(attend_rows)(const Attend *a, const Sequence *q, long first, lo
     memset(found, 0, wide * WIDE * sizeof(float));
     for (long p = 0; p < n; p += TILE) {
         long here = n - p < TILE ? n - p : TILE;
-        NAME(fetch)(a, q, a->values, a->value_scales, head, from + p, here, wide, tile);
+        NAME(fetch)(a, q, a->values, a->value_scales, head, from + p, here, from + n, wide, tile);
         for (long d = 0; d < wide; d += 4) NAME(outer)(scores + p * WIDE, tile + d, wide, here, 4, found + d * WIDE);
     }
     for (long d = 0; d < a->width; d++)
