@@ -38,3 +38,6 @@ def place(
     width: int, turned: int, threads: int, epsilon: float,
 ) -> None:  # fmt: skip
     """Norms (with weights) and turns queries and keys of qkv; queries go to q, keys and values to the cache's slots."""
+
+def settle(address: int, size: int) -> None:
+    """Asks the system to put huge pages under memory that stays as it is; where it does not, nothing happens."""

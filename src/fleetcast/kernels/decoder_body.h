@@ -121,90 +121,75 @@ INLINE void NAME(narrow)(int kind, const float *src, long n, void *dst) {
     for (; i < n; i++) ((uint16_t *)dst)[i] = half(src[i]);
 }
 
-/* Dot products of `n` rows of weights with `m` rows of x, added up in the same order whatever n and m are. */
-INLINE void NAME(dots)(int kind, int n, int m, const Linear *a, const float *x, const char *w, float out[4][4]) {
+#define AHEAD 4096 /* bytes: what narrow weights need to be asked for in time; fp32's the processor foresees itself */
+
+/* Dot products of a row of weights with `m` rows of x: four sums each, in the same order whatever m is. */
+INLINE void NAME(dots)(int kind, int m, const Linear *a, const float *x, const char *w, float *out) {
     V acc[4][4], v[4];
     long i = 0, k = a->k, xs = a->stride;
-    for (int j = 0; j < n; j++)
-        for (int r = 0; r < m; r++) acc[j][r] = NAME(all)(0.0f);
-    /* these rows stand side by side: the next ones are asked for in the order in which they lie */
-    const char *next = w + n * a->row_bytes;
-    for (; i + LANES <= k; i += LANES) {
-        for (int j = 0; j < n * LANES * size_of(kind); j += 64) __builtin_prefetch(next + j);
-        next += n * LANES * size_of(kind);
-        for (int j = 0; j < n; j++) {
-            const char *p = w + j * a->row_bytes;
-            v[j] = kind == FP32 ? NAME(load)((const float *)p + i)
-                : kind == BF16 ? NAME(load_half)((const uint16_t *)p + i) : NAME(load_byte)((const int8_t *)p + i);
+    for (int r = 0; r < m; r++)
+        for (int j = 0; j < 4; j++) acc[r][j] = NAME(all)(0.0f);
+    for (; i + 4 * LANES <= k; i += 4 * LANES) {
+        if (kind != FP32)
+            for (int j = 0; j < 4 * LANES * size_of(kind); j += 64) __builtin_prefetch(w + i * size_of(kind) + AHEAD + j);
+        for (int j = 0; j < 4; j++) {
+            long at = i + j * LANES;
+            v[j] = kind == FP32 ? NAME(load)((const float *)w + at)
+                : kind == BF16 ? NAME(load_half)((const uint16_t *)w + at) : NAME(load_byte)((const int8_t *)w + at);
         }
-        for (int r = 0; r < m; r++) {
-            V u = NAME(load)(x + r * xs + i);
-            for (int j = 0; j < n; j++) acc[j][r] += v[j] * u;
-        }
+        for (int r = 0; r < m; r++)
+            for (int j = 0; j < 4; j++) acc[r][j] += v[j] * NAME(load)(x + r * xs + i + j * LANES);
     }
-    for (int j = 0; j < n; j++)
-        for (int r = 0; r < m; r++) {
-            float tail = 0.0f;
-            for (long t = i; t < k; t++) tail += one(kind, w + j * a->row_bytes, t) * x[r * xs + t];
-            out[j][r] = NAME(sum)(acc[j][r]) + tail;
-        }
+    for (int r = 0; r < m; r++) {
+        float tail = 0.0f;
+        for (long t = i; t < k; t++) tail += one(kind, w, t) * x[r * xs + t];
+        out[r] = NAME(sum)((acc[r][0] + acc[r][1]) + (acc[r][2] + acc[r][3])) + tail;
+    }
 }
 
 /* As dots, of 4-bit weights: groups of 32, byte i of a group holds its weights i (low) and i + 16 (high). */
-INLINE void NAME(dots4)(int n, int m, const Linear *a, const float *x, const char *w, const uint16_t *scale, float out[4][4]) {
-    V acc[4][4];
-    long groups = a->k / GROUP, xs = a->stride;
-    const char *next = w + n * a->row_bytes;
-    for (int j = 0; j < n; j++)
-        for (int r = 0; r < m; r++) acc[j][r] = NAME(all)(0.0f);
-    for (long g = 0; g < groups; g++)
+INLINE void NAME(dots4)(int m, const Linear *a, const float *x, const char *w, const uint16_t *scale, float *out) {
+    V acc[4][2];
+    for (int r = 0; r < m; r++) acc[r][0] = acc[r][1] = NAME(all)(0.0f);
+    for (long g = 0; g < a->k / GROUP; g++, w += GROUP / 2) {
+        float s = from_half(scale[2 * g]), zero = from_half(scale[2 * g + 1]) - 8.0f * s;
+        if (g % 4 == 0) __builtin_prefetch(w + AHEAD);
         for (int part = 0; part < GROUP / 2; part += LANES) {
-            V low[4], high[4];
-            if (LANES == 16 || part % 16 == 0) __builtin_prefetch(next), next += n * 16;
-            for (int j = 0; j < n; j++) {
-                const char *p = w + j * a->row_bytes + g * (GROUP / 2) + part;
-                const uint16_t *fit = scale + 2 * (j * groups + g);
-                float s = from_half(fit[0]), zero = from_half(fit[1]) - 8.0f * s;
 #if defined(__AVX512F__) && LANES == 16
-                I wide = (I)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+            I wide = (I)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(w + part)));
 #elif defined(__AVX2__) && LANES == 8
-                I wide = (I)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+            I wide = (I)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(w + part)));
 #else
-                B b;
-                memcpy(&b, p, sizeof b);
-                I wide = __builtin_convertvector(b, I) & 255;
+            B b;
+            memcpy(&b, w + part, sizeof b);
+            I wide = __builtin_convertvector(b, I) & 255;
 #endif
-                low[j] = __builtin_convertvector(wide & 15, V) * s + zero;
-                high[j] = __builtin_convertvector(wide >> 4, V) * s + zero;
-            }
+            V low = __builtin_convertvector(wide & 15, V) * s + zero;
+            V high = __builtin_convertvector(wide >> 4, V) * s + zero;
             for (int r = 0; r < m; r++) {
-                const float *place = x + r * xs + g * GROUP + part;
-                V u = NAME(load)(place), t = NAME(load)(place + GROUP / 2);
-                for (int j = 0; j < n; j++) acc[j][r] += low[j] * u, acc[j][r] += high[j] * t;
+                const float *place = x + r * a->stride + g * GROUP + part;
+                acc[r][0] += low * NAME(load)(place);
+                acc[r][1] += high * NAME(load)(place + GROUP / 2);
             }
         }
-    for (int j = 0; j < n; j++)
-        for (int r = 0; r < m; r++) out[j][r] = NAME(sum)(acc[j][r]);
-}
-
-INLINE void NAME(linear_tile)(int kind, int n, int m, const Linear *a, long first, long row) {
-    float found[4][4];
-    const float *x = a->x + row * a->stride;
-    const char *w = (const char *)a->weight + first * a->row_bytes;
-    if (kind == INT4) NAME(dots4)(n, m, a, x, w, (const uint16_t *)a->scale + first * (a->k / GROUP * 2), found);
-    else NAME(dots)(kind, n, m, a, x, w, found);
-    for (int j = 0; j < n; j++)
-        for (int r = 0; r < m; r++) {
-            float y = found[j][r];
-            if (kind == INT8) y *= ((const float *)a->scale)[first + j];
-            if (a->bias) y += a->bias[first + j];
-            put(a->out_kind, a->out, (row + r) * a->n + first + j, y);
-        }
+    }
+    for (int r = 0; r < m; r++) out[r] = NAME(sum)(acc[r][0] + acc[r][1]);
 }
 
 INLINE void NAME(linear_rows)(int kind, int m, const Linear *a, long first, long last, long row) {
-    for (; first + 4 <= last; first += 4) NAME(linear_tile)(kind, 4, m, a, first, row);
-    for (; first < last; first++) NAME(linear_tile)(kind, 1, m, a, first, row);
+    const float *x = a->x + row * a->stride;
+    for (long n = first; n < last; n++) {
+        float found[4];
+        const char *w = (const char *)a->weight + n * a->row_bytes;
+        if (kind == INT4) NAME(dots4)(m, a, x, w, (const uint16_t *)a->scale + n * (a->k / GROUP * 2), found);
+        else NAME(dots)(kind, m, a, x, w, found);
+        for (int r = 0; r < m; r++) {
+            float y = found[r];
+            if (kind == INT8) y *= ((const float *)a->scale)[n];
+            if (a->bias) y += a->bias[n];
+            put(a->out_kind, a->out, (row + r) * a->n + n, y);
+        }
+    }
 }
 
 #define CASE(kind, m)                                                                                                  \
@@ -216,10 +201,10 @@ INLINE void NAME(linear_rows)(int kind, int m, const Linear *a, long first, long
             default: NAME(linear_rows)(kind, 4, a, first, last, row);                                                  \
         }
 
-/* Output columns item * ROWS and on, of every row. */
+/* Some outputs, of every row of x. */
 static void NAME(linear)(const void *task, long item, float *scratch) {
     const Linear *a = task;
-    long first = item * ROWS, last = first + ROWS < a->n ? first + ROWS : a->n;
+    long first = item * a->step, last = first + a->step < a->n ? first + a->step : a->n;
     (void)scratch;
     if (a->kind == FP32) EACH_M(FP32)
     else if (a->kind == BF16) EACH_M(BF16)
@@ -548,4 +533,5 @@ static const Kernels NAME(kernels) = {NAME(linear), NAME(attend), NAME(norm), NA
 #undef ROUND_UP
 #undef EACH_M
 #undef CASE
+#undef AHEAD
 #undef WIDE

@@ -162,7 +162,7 @@ def joined(weights: Sequence[Tensor], biases: Sequence[Tensor | None], form: For
     if form == "bf16" and _oneapi(weight) and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)
         return Packed(packed, bias, (int(weight.shape[0]), int(weight.shape[1])))
-    return Plain(weight, bias)
+    return Plain(native.settled(weight), bias)
 
 
 def int8(weight: Tensor, bias: Tensor | None) -> Int8:
@@ -170,7 +170,8 @@ def int8(weight: Tensor, bias: Tensor | None) -> Int8:
     wide = weight.float()
     most = wide.abs().amax(1)
     scale = torch.where(most > 0, most / 127.0, torch.ones_like(most))
-    return Int8((wide / scale[:, None]).round_().clamp_(-127, 127).to(torch.int8), scale, bias)
+    q = (wide / scale[:, None]).round_().clamp_(-127, 127).to(torch.int8)
+    return Int8(native.settled(q), scale, bias)
 
 
 def int4(weight: Tensor, bias: Tensor | None) -> Int4:
@@ -182,7 +183,8 @@ def int4(weight: Tensor, bias: Tensor | None) -> Int4:
     middle = (low + 8.0 * scale.float()).to(torch.bfloat16)
     q = ((groups - middle.float()[..., None]) / scale.float()[..., None] + 8.0).round_().clamp_(0, 15).to(torch.uint8)
     half = GROUP // 2
-    return Int4((q[..., :half] | (q[..., half:] << 4)).flatten(1).contiguous(), torch.stack([scale, middle], 2), bias)
+    packed = (q[..., :half] | (q[..., half:] << 4)).flatten(1).contiguous()
+    return Int4(native.settled(packed), torch.stack([scale, middle], 2), bias)
 
 
 def size_of(*tensors: Tensor | None) -> int:

@@ -43,6 +43,7 @@ TRUST, NOISE = 0.15, 0.07
 """Standard deviations, relative: of products in place from products alone, and of an iteration from its forecast."""
 LIMITS = (0.5, 3.0)
 """Least and most that products take in place over what they took alone."""
+_LEAST = 1e-3  # of an iteration's time: a forecast that is less is no better
 LAUNCHES = 5
 """Passes over activations that `cost.layers.block_terms` charges a layer."""
 
@@ -145,6 +146,7 @@ def fit(cases: Sequence[Case]) -> Found:
     scale = np.where(scale > 0, scale, 1.0)
     least, most = np.where(ours, LIMITS[0], 0.0), np.where(ours, LIMITS[1], np.inf)
     values = lsq_linear(matrix / scale, left, (least * scale, most * scale), method="bvls").x / scale
+    values = np.clip(values, least, most)  # bounds are met to rounding only
     found: dict[str, dict[str, float]] = {}
     for (whose, name), value in zip(columns, values.tolist(), strict=True):
         found.setdefault(whose, {})[name] = value
@@ -177,5 +179,6 @@ def held_out(cases: Sequence[Case]) -> dict[str, Array]:
         found = fit([case for case in cases if case.model != model])
         for case in cases:
             if case.model == model and all(whose in found for whose, _ in case.holds()):
-                errors.setdefault(case.form, []).append(np.log(forecast(case, found) / case.seconds))
+                share = np.maximum(forecast(case, found) / case.seconds, _LEAST)
+                errors.setdefault(case.form, []).append(np.log(share))
     return {form: np.concatenate(rows) for form, rows in errors.items()}
