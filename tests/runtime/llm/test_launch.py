@@ -145,6 +145,8 @@ def test_a_catalogue_model_beyond_the_family_is_refused_with_the_reason(tmp_path
 
 
 def test_a_plan_of_two_ranks_runs_in_two_processes(tmp_path) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
     said = {}
     for plan in ({}, {"tensor_parallel": 2}, {"pipeline_parallel": 2}):
         found = launch("m", Pool(**(POOL | plan), **POLICIES), blocks=20, folder=folder(tmp_path, True), threads=1)
