@@ -170,6 +170,15 @@ def middle(points: Sequence[Point], forecast: Mapping[str, Mapping[str, float]],
     return float(np.median([abs(forecast[p.name][metric] / getattr(p, metric) - 1.0) for p in points]))
 
 
+def settled(asked: Sequence[Point], metric: str, most: float) -> list[Point]:
+    """Returns the settings whose runs are close enough together, or all where those are fewer than half.
+
+    Where most of them would go, the machine is as unsteady as that for the rest too, and the bar says so by the spread.
+    """
+    kept = [p for p in asked if p.kept(metric, most)]
+    return kept if 2 * len(kept) >= len(asked) else list(asked)
+
+
 def run(
     folder: Path, profile: Path | None, repeats: int, only: Sequence[str], quick: bool, threads: int
 ) -> list[Record]:
@@ -191,7 +200,7 @@ def run(
         return [skipped(system=SYSTEM, claim=claim(*key), bar=bar(key, 0.0), why=why, command=COMMAND) for key in BARS]
     split = set(given["fit"] if not quick else QUICK[:2])
     chosen = [p for p in found if p.name in split]
-    fit = [p for p in chosen if p.kept("tpot", given["spread"])] or chosen
+    fit = settled(chosen, "tpot", given["spread"])
     made = {"measured": forecasts(found, given, folder, own, quick), "null": null(fit, found)}
     calibrated = folder / "calibrated.toml"
     homes = [str(home) for p in fit for home in sorted((folder / "runs" / p.name).glob("*"))]
@@ -238,16 +247,18 @@ def record(
     """Returns the record of a kind of forecast and a metric."""
     kind, metric = key
     asked = [p for p in found if kind == "measured" or p.name not in split]
-    kept = [p for p in asked if p.kept(metric, given["spread"])]
-    if not kept:
-        why = f"the runs of all {len(asked)} settings are more than {given['spread']:.0%} apart"
-        return skipped(system=SYSTEM, claim=claim(*key), bar=bar(key, 0.0), why=why, command=COMMAND)
+    kept = settled(asked, metric, given["spread"])
+    apart = sum(not p.kept(metric, given["spread"]) for p in asked)
     spread = float(np.median([p.spread[metric] for p in kept]))
     error = middle(kept, made[kind], metric)
     worst = max(abs(made[kind][p.name][metric] / getattr(p, metric) - 1.0) for p in kept)
     parts = [f"worst {worst:.1%}", f"runs {spread:.1%} apart, median"]
     if len(kept) < len(asked):
-        parts.append(f"{len(asked) - len(kept)} of {len(asked)} settings discarded, runs too far apart")
+        parts.append(f"{apart} of {len(asked)} settings discarded, runs too far apart")
+    elif apart:
+        parts.append(
+            f"the runs of {apart} of {len(asked)} settings are more than {given['spread']:.0%} apart: none discarded"
+        )
     if refused:
         parts.append(f"not run: {', '.join(refused)}")
     return Record(
