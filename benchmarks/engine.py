@@ -21,10 +21,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its path as well
 
@@ -48,19 +51,26 @@ RIVALS = (
 )  # fmt: skip
 FOLDER = ROOT / ".cache" / "engine"
 COMMAND = "python -m benchmarks.engine"
+ROUNDS = 2
+"""How often all of it is measured; the lower figure counts."""
 
 
 def records(quick: bool) -> list[Record]:
     """Returns the engine's speed against its bars; prints the whole table."""
     command = COMMAND + (" --quick" if quick else "")
-    try:
-        import torch
-    except ImportError:
-        return [skipped(system=2, claim="speed of the engine", bar="see docs", why="torch is not installed",
-                        command=command)]  # fmt: skip
+    if find_spec("torch") is None:
+        why = "torch is not installed"
+        return [skipped(system=2, claim="speed of the engine", bar="see docs", why=why, command=command)]
+    write_model(FOLDER)
+    return cautious([once(quick, command) for _ in range(1 if quick else ROUNDS)])
+
+
+def once(quick: bool, command: str) -> list[Record]:
+    """Measures roofs, every engine and the roofs again; returns a record for every bar."""
+    import torch
+
     threads, steps = len(os.sched_getaffinity(0)), 8 if quick else 24
     begun, load = time.perf_counter(), os.getloadavg()[0]
-    write_model(FOLDER)
     first = own_worker("roofs", "", steps, threads)
     found = {("fleetcast", form): own_worker("own", form, steps, threads) for form in FORMATS}
     found |= rivals(threads, steps)
@@ -71,6 +81,17 @@ def records(quick: bool) -> list[Record]:
     spread += f"GFLOP/s before and after; {threads} threads, torch {torch.__version__}"
     show(roofs, found, spread)
     return bars(roofs, found, spread, command, time.perf_counter() - begun)
+
+
+def cautious(rounds: Sequence[Sequence[Record]]) -> list[Record]:
+    """Returns of every record the round with the lowest share: a shared machine's memory is now faster, now slower."""
+    found = []
+    for several in zip(*rounds, strict=True):
+        least, *others = sorted(several, key=lambda r: float(r.ours.value or 0.0))
+        said = "".join(f"; {r.ours.value:.0%} in another round ({r.ours.spread})" for r in others)
+        ours = msgspec.structs.replace(least.ours, spread=f"{least.ours.spread}{said}")
+        found.append(msgspec.structs.replace(least, ours=ours, seconds=sum(r.seconds for r in several)))
+    return found
 
 
 def show(roofs: dict[str, float], found: dict[tuple[str, str], Any], spread: str) -> None:
