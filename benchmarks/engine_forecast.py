@@ -25,7 +25,7 @@ from benchmarks.records import Null, Ours, Record, main, skipped, timer
 from fleetcast.base.errors import Unsupported
 from fleetcast.base.spec import convert
 from fleetcast.cost.attention import pairs
-from fleetcast.cost.engine import Engine, engine
+from fleetcast.cost.engine import engine
 from fleetcast.cost.step import GRID, StepCost, step_cost
 from fleetcast.runtime.measure import EngineProfile, measure
 from fleetcast.runtime.measure.passes import SHORT, Load, Timed, config
@@ -34,7 +34,7 @@ from fleetcast.scenario.fleet.devices import Device, Fitted
 from fleetcast.scenario.fleet.tree import Group
 from fleetcast.scenario.workload.architectures import from_config
 from fleetcast.scenario.workload.models import Layout
-from fleetcast.scenario.workload.precision import Precision
+from fleetcast.scenario.workload.precision import BITS, Precision, as_engine
 
 Array = NDArray[np.float64]
 
@@ -50,7 +50,7 @@ LOADS: Sequence[Load] = (
     *SHORT, Load(3, 100), Load(6, 300), Load(12, 200), Load(1, 900), Load(0, 0, 40), Load(0, 0, 180),
     Load(0, 0, 100, 300), Load(5, 150, 100),
 )  # fmt: skip
-FORMATS = ("fp32", "bf16")
+FORMATS = ("fp32", "bf16", "int8", "int4")
 CLAIM = "median error of iterations of the engine forecast from fleetcast measure, models held out"
 
 
@@ -63,16 +63,14 @@ def group_of(profile: EngineProfile) -> Group:
     return Group(device.id, device, 1, 1, link, network, (device.id,), None, device.power.max)
 
 
-def own_engine() -> Engine:
-    """Returns the engine's profile: no work overlaps the host's."""
-    return msgspec.structs.replace(engine("ideal"), id="fleetcast", overlap=False)
-
-
 def cost_of(table: Mapping[str, Any], dtype: str, group: Group) -> StepCost:
     """Returns what a model's iterations cost on the measured machine."""
     layout = Layout(tensor_parallel=1, pipeline_parallel=1, expert_parallel=1, attention_dp=1)
-    precision = Precision(weights=dtype, rest=dtype, activations=dtype)
-    return step_cost(from_config(table, "model"), layout, precision, dtype, group, own_engine(), 64, 10_000)
+    rest = "fp32" if dtype == "fp32" else "bf16"
+    profile, precision = engine("fleetcast"), as_engine(dtype, Precision(weights=rest, rest=rest, activations=rest))
+    if precision.parts:
+        precision = msgspec.structs.replace(precision, parts=(*precision.parts, *profile.quantises))
+    return step_cost(from_config(table, "model"), layout, precision, rest, group, profile, 64, 10_000)
 
 
 def forecast(cost: StepCost, done: Sequence[Timed]) -> Array:
@@ -93,7 +91,7 @@ def forecast(cost: StepCost, done: Sequence[Timed]) -> Array:
 
 def roofline(table: Mapping[str, Any], dtype: str, done: Sequence[Timed], profile: EngineProfile) -> Array:
     """Returns (n,) s by the larger of two roofs: weights read once, or multiplied at the peak."""
-    size = {"fp32": 4.0, "bf16": 2.0}[dtype]
+    size = BITS[dtype] / 8
     weights = float(from_config(table, "model").active_params())
     tokens = np.array([i.decodes + i.piece for i in done], dtype=np.float64)
     read = weights * size / float(profile.device["bandwidth"])
@@ -104,7 +102,7 @@ def run(table: Mapping[str, Any], dtype: str, threads: int, rounds: int) -> list
     """Returns the engine's iterations on a model."""
     from fleetcast.runtime.measure.engine_worker import clock_for, timed
 
-    said = timed(table, dtype, LOADS, clock_for(threads), lambda: None, rounds)
+    said = timed(table, dtype, "auto", LOADS, clock_for(threads), lambda: None, rounds)
     return [Timed(**row) for row in said]
 
 

@@ -10,10 +10,10 @@ ENGINE is transformers, ctranslate2 or llama.cpp, or "ct2" or "gguf" to convert 
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,17 +57,17 @@ def transformers(form: str, folder: Path, threads: int, steps: int) -> dict[str,
     found = {}
     with torch.inference_mode():
         for batch in BATCHES:
-            prefills, times, said = [], [], []
+            prefills: list[tuple[float, float]] = []
+            times: list[tuple[float, float]] = []
+            said: list[int] = []
             for round_ in range(2):
                 ids = torch.tensor(prompts(batch, model.config.vocab_size, round_))
-                wall, cpu, out = clocked(lambda ids=ids: model(ids, use_cache=True, logits_to_keep=1))
+                wall, cpu, out = clocked(partial(model, ids, use_cache=True, logits_to_keep=1))
                 prefills.append((wall, cpu))
                 for _ in range(steps):
                     nxt = out.logits[:, -1].argmax(-1, keepdim=True)
                     said += [int(nxt[0, 0])] if round_ == 0 else []
-                    wall, cpu, out = clocked(
-                        lambda nxt=nxt, past=out.past_key_values: model(nxt, past_key_values=past, use_cache=True)
-                    )
+                    wall, cpu, out = clocked(partial(model, nxt, past_key_values=out.past_key_values, use_cache=True))
                     times.append((wall, cpu))
             found[str(batch)] = summed(prefills, times, said)
     return found
@@ -89,10 +89,12 @@ def ctranslate2(form: str, folder: Path, threads: int, steps: int) -> dict[str, 
         )
 
     for batch in BATCHES:
-        prefills, times, said = [], [], []
+        prefills: list[tuple[float, float]] = []
+        times: list[tuple[float, float]] = []
+        said: list[int] = []
         for round_ in range(3):
-            wall, cpu, _ = clocked(lambda round_=round_, batch=batch: make(batch, round_, 1))
-            long, long_cpu, out = clocked(lambda round_=round_, batch=batch: make(batch, round_, 1 + steps))
+            wall, cpu, _ = clocked(partial(make, batch, round_, 1))
+            long, long_cpu, out = clocked(partial(make, batch, round_, 1 + steps))
             prefills.append((wall, cpu))
             times.append(((long - wall) / steps, (long_cpu - cpu) / steps))
             said = [int(t) for t in out[0].sequences_ids[0]] if round_ == 0 else said
@@ -114,16 +116,18 @@ def llama_cpp(form: str, folder: Path, threads: int, steps: int) -> dict[str, An
         logits = engine.llama_get_logits_ith(model.ctx, -1)
         return int(np.ctypeslib.as_array(logits, shape=(vocab,)).argmax())
 
-    prefills, times, said = [], [], []
+    prefills: list[tuple[float, float]] = []
+    times: list[tuple[float, float]] = []
+    said: list[int] = []
     for round_ in range(3):
         model.reset()
         ids = prompts(1, vocab, round_)[0]
-        wall, cpu, _ = clocked(lambda ids=ids: model.eval(ids))
+        wall, cpu, _ = clocked(partial(model.eval, ids))
         prefills.append((wall, cpu))
         for _ in range(steps):
             nxt = greedy()
             said += [nxt] if round_ == 0 else []
-            wall, cpu, _ = clocked(lambda nxt=nxt: model.eval([nxt]))
+            wall, cpu, _ = clocked(partial(model.eval, [nxt]))
             times.append((wall, cpu))
     return {"1": summed(prefills, times, said)}
 
@@ -189,11 +193,11 @@ def convert_gguf(form: str, folder: Path, *_: int) -> dict[str, Any]:
     out.write_kv_data_to_file()
     out.write_tensors_to_file()
     out.close()
-    os.replace(str(target) + ".part", target)
+    Path(str(target) + ".part").replace(target)
     return {}
 
 
-ENGINES = {
+ENGINES: dict[str, Callable[..., dict[str, Any]]] = {
     "transformers": transformers, "ctranslate2": ctranslate2, "llama.cpp": llama_cpp, "ct2": convert_ct2,
     "gguf": convert_gguf,
 }  # fmt: skip

@@ -14,14 +14,14 @@ Every run is kept as it ends, so that a run that was stopped goes on where it wa
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,10 +30,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its p
 
 import numpy as np
 
-from benchmarks.records import ROOT, Null, Ours, Record, skipped, table, to_json
+from benchmarks.records import ROOT, Null, Ours, Record, main, skipped
 from fleetcast.base.spec import dump_toml, read_toml
 
-SYSTEM = 1
+SYSTEM = 5
 COMMAND = "python -m benchmarks.forecast_run"
 INPUTS = ROOT / "benchmarks" / "forecast_inputs.toml"
 METRICS = {"tpot": "TPOT", "ttft": "TTFT"}
@@ -89,15 +89,16 @@ def scenario_of(name: str, given: Mapping[str, Any], folder: Path, profile: Path
     return file
 
 
-def fleetcast(*words: str) -> subprocess.CompletedProcess[str]:
-    """Runs the command in a process of its own."""
+def fleetcast(*words: str, threads: int = 1) -> subprocess.CompletedProcess[str]:
+    """Runs the command in a process of its own, with so many threads."""
     return subprocess.run(
-        [sys.executable, "-m", "fleetcast", *words], capture_output=True, text=True, check=False, timeout=900
-    )
+        [sys.executable, "-m", "fleetcast", *words], capture_output=True, text=True, check=False, timeout=900,
+        env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+    )  # fmt: skip
 
 
 def measured(
-    names: Sequence[str], repeats: int, given: Mapping[str, Any], folder: Path, files: Mapping[str, Path]
+    names: Sequence[str], repeats: int, given: Mapping[str, Any], folder: Path, files: Mapping[str, Path], threads: int
 ) -> dict[str, str]:
     """Runs settings ``repeats`` times, interleaved, but for what is there already; returns why some cannot run."""
     refused: dict[str, str] = {}
@@ -110,7 +111,7 @@ def measured(
                 continue
             shutil.rmtree(home, ignore_errors=True)
             before, begun = os.getloadavg()[0], time.time()
-            done = fleetcast("run", str(files[name]), "--out", str(home), "--json")
+            done = fleetcast("run", str(files[name]), "--out", str(home), "--json", threads=threads)
             if done.returncode == 2:
                 refused[name] = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
                 print(f"{name}: cannot be run: {refused[name]}", flush=True)
@@ -169,33 +170,37 @@ def middle(points: Sequence[Point], forecast: Mapping[str, Mapping[str, float]],
     return float(np.median([abs(forecast[p.name][metric] / getattr(p, metric) - 1.0) for p in points]))
 
 
-@contextlib.contextmanager
-def printing(to: Any) -> Iterator[None]:
-    """Sends what is printed elsewhere, so that JSON on stdout stays whole."""
-    with contextlib.redirect_stdout(to):
-        yield
+def settled(asked: Sequence[Point], metric: str, most: float) -> list[Point]:
+    """Returns the settings whose runs are close enough together, or all where those are fewer than half.
+
+    Where most of them would go, the machine is as unsteady as that for the rest too, and the bar says so by the spread.
+    """
+    kept = [p for p in asked if p.kept(metric, most)]
+    return kept if 2 * len(kept) >= len(asked) else list(asked)
 
 
-def run(folder: Path, profile: Path | None, repeats: int, only: Sequence[str], quick: bool) -> list[Record]:
+def run(
+    folder: Path, profile: Path | None, repeats: int, only: Sequence[str], quick: bool, threads: int
+) -> list[Record]:
     """Measures what is not there yet, forecasts, calibrates, and returns the records."""
     given = inputs()
     folder.mkdir(parents=True, exist_ok=True)
     own = profile or folder / "profile.toml"
     if not own.is_file():
         print("measuring this machine", flush=True)
-        done = fleetcast("measure", "--out", str(own))
+        done = fleetcast("measure", "--threads", str(threads), "--out", str(own), threads=threads)
         if done.returncode:
             raise SystemExit(done.stderr)
     names = [name for name in given["settings"] if (not only or name in only) and (not quick or name in QUICK)]
     files = {name: scenario_of(name, given, folder, own, quick) for name in names}
-    refused = measured(names, repeats, given, folder, files)
+    refused = measured(names, repeats, given, folder, files, threads)
     found = points(names, folder)
     if not found:
         why = next(iter(refused.values()), "nothing was run")
         return [skipped(system=SYSTEM, claim=claim(*key), bar=bar(key, 0.0), why=why, command=COMMAND) for key in BARS]
     split = set(given["fit"] if not quick else QUICK[:2])
     chosen = [p for p in found if p.name in split]
-    fit = [p for p in chosen if p.kept("tpot", given["spread"])] or chosen
+    fit = settled(chosen, "tpot", given["spread"])
     made = {"measured": forecasts(found, given, folder, own, quick), "null": null(fit, found)}
     calibrated = folder / "calibrated.toml"
     homes = [str(home) for p in fit for home in sorted((folder / "runs" / p.name).glob("*"))]
@@ -207,7 +212,7 @@ def run(folder: Path, profile: Path | None, repeats: int, only: Sequence[str], q
     for p in found:
         scenario_of(p.name, given, folder, own, quick)  # the scenarios as they were run
     show(found, made, split, given["spread"])
-    return [record(key, found, made, split, given, repeats, refused) for key in BARS]
+    return [record(key, found, made, split, given, repeats, refused, threads) for key in BARS]
 
 
 def show(found: Sequence[Point], made: Mapping[str, Any], split: set[str], most: float) -> None:
@@ -237,21 +242,23 @@ def bar(key: tuple[str, str], spread: float) -> str:
 
 def record(
     key: tuple[str, str], found: Sequence[Point], made: Mapping[str, Any], split: set[str], given: Mapping[str, Any],
-    repeats: int, refused: Mapping[str, str],
+    repeats: int, refused: Mapping[str, str], threads: int,
 ) -> Record:  # fmt: skip
     """Returns the record of a kind of forecast and a metric."""
     kind, metric = key
     asked = [p for p in found if kind == "measured" or p.name not in split]
-    kept = [p for p in asked if p.kept(metric, given["spread"])]
-    if not kept:
-        why = f"the runs of all {len(asked)} settings are more than {given['spread']:.0%} apart"
-        return skipped(system=SYSTEM, claim=claim(*key), bar=bar(key, 0.0), why=why, command=COMMAND)
+    kept = settled(asked, metric, given["spread"])
+    apart = sum(not p.kept(metric, given["spread"]) for p in asked)
     spread = float(np.median([p.spread[metric] for p in kept]))
     error = middle(kept, made[kind], metric)
     worst = max(abs(made[kind][p.name][metric] / getattr(p, metric) - 1.0) for p in kept)
     parts = [f"worst {worst:.1%}", f"runs {spread:.1%} apart, median"]
     if len(kept) < len(asked):
-        parts.append(f"{len(asked) - len(kept)} of {len(asked)} settings discarded, runs too far apart")
+        parts.append(f"{apart} of {len(asked)} settings discarded, runs too far apart")
+    elif apart:
+        parts.append(
+            f"the runs of {apart} of {len(asked)} settings are more than {given['spread']:.0%} apart: none discarded"
+        )
     if refused:
         parts.append(f"not run: {', '.join(refused)}")
     return Record(
@@ -259,7 +266,7 @@ def record(
         ours=Ours(
             value=round(100 * error, 3), unit="%", spread="; ".join(parts),
             setting=f"{len(kept)} settings x {repeats} runs, interleaved, mean load "
-            f"{np.mean([p.load for p in kept]):.1f}; 28 M and 125 M parameters, random weights",
+            f"{np.mean([p.load for p in kept]):.1f}, {threads} threads; 28 M and 125 M parameters, random weights",
         ),
         null=Null(
             value=round(100 * middle(kept, made["null"], metric), 3),
@@ -270,35 +277,36 @@ def record(
     )  # fmt: skip
 
 
-def records(quick: bool) -> list[Record]:
-    """Returns the records; a quick run has four short settings, run twice."""
-    import tempfile
-
-    if not quick:
-        return run(ROOT / "build" / "forecast_run", None, inputs()["repeats"], (), False)
-    with tempfile.TemporaryDirectory() as folder:
-        return run(Path(folder), None, 2, (), True)
+def cores() -> int:
+    """Returns how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the script."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--json", action="store_true", help="print a JSON list of records")
-    parser.add_argument("--quick", action="store_true", help="four short settings, run twice")
-    parser.add_argument("--folder", type=Path, default=ROOT / "build" / "forecast_run", help="where runs are kept")
+def own() -> argparse.ArgumentParser:
+    """Returns the options of this script beside ``--json`` and ``--quick``."""
+    parser = argparse.ArgumentParser(add_help=False, usage=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help="where runs are kept; default build/forecast_run")
     parser.add_argument("--profile", type=Path, help="a profile that was measured already")
-    parser.add_argument("--repeats", type=int, help="runs of each setting")
+    parser.add_argument("--threads", type=int, default=cores(), help="of the engine; default all cores")
+    parser.add_argument("--repeats", type=int, help="runs of each setting; default three")
     parser.add_argument("--only", nargs="*", default=(), help="names of settings")
     parser.add_argument("--fresh", action="store_true", help="forget the runs that are there")
-    options = parser.parse_args(arguments)
-    if options.fresh:
-        shutil.rmtree(options.folder / "runs", ignore_errors=True)
-    repeats = options.repeats or (2 if options.quick else inputs()["repeats"])
-    with printing(sys.stderr):
-        found = run(options.folder, options.profile, repeats, options.only, options.quick)
-    print(to_json(found) if options.json else table(found))
-    return 0
+    return parser
+
+
+OPTIONS = own().parse_args([])
+
+
+def records(quick: bool) -> list[Record]:
+    """Returns the records; a quick run has four short settings, run twice."""
+    repeats = OPTIONS.repeats or (2 if quick else inputs()["repeats"])
+    with tempfile.TemporaryDirectory() as name:
+        folder = OPTIONS.folder or (Path(name) if quick else ROOT / "build" / "forecast_run")
+        if OPTIONS.fresh:
+            shutil.rmtree(folder / "runs", ignore_errors=True)
+        return run(folder, OPTIONS.profile, repeats, OPTIONS.only, quick, OPTIONS.threads)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    OPTIONS, sys.argv[1:] = own().parse_known_args()
+    sys.exit(main(records))

@@ -13,7 +13,8 @@ SOURCES = sorted((ROOT / "src").rglob("*.py"))
 BANNED_FILES = {"utils.py", "util.py", "helpers.py", "helper.py", "misc.py", "common.py"}
 BANNED_CLASS = re.compile(r"(Manager|Helper|Base|Impl)$|^(Abstract|Base)[A-Z]")
 HEAVY = (
-    "scipy", "plotly", "pandas", "pyarrow", "sklearn", "torch", "rich", "cyclopts", "httpx", "aiohttp", "jinja2", "tokenizers",
+    "scipy", "plotly", "pandas", "pyarrow", "sklearn", "torch", "rich", "cyclopts", "httpx", "aiohttp", "jinja2",
+    "tokenizers",
 )  # fmt: skip
 
 

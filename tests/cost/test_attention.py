@@ -1,5 +1,7 @@
 """Attention: pairs against brute force, the decode line and its floor, and rows that were measured."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -144,3 +146,12 @@ def test_measured_prefills(name, length, us):
     chip = device(name)
     c = coefficients_for(chip).get("prefill", "bf16", Prefill)
     assert prefill_time(length, 0, 32, 8, 128, chip, c) * 1e6 == pytest.approx(us, rel=0.2)
+
+
+def test_what_follows_each_other_adds_up_and_what_overlaps_does_not():
+    plain = Decode(launch=0.0, head=0.0, base=1e-5, memory=0.5, compute=0.01)
+    chip = Chip("chip", "none", 1e11, 2, {"bf16": 1e12})
+    read, multiply = 2 * 4 * 64 * 2.0 / 5e10, 4 * 16 * 64 / 1e10
+    for adds in (0.0, 0.5, 1.0):
+        c = replace(plain, adds=adds)
+        assert decode_slope(16, 4, 64, "bf16", chip, c) == pytest.approx(multiply + adds * read)

@@ -41,3 +41,12 @@ def test_a_profile_is_sourced_physical_and_builds_its_policies(p: Engine) -> Non
         assert 0 <= host.api < 0.2
     for space, table in ((batch, p.batch), (order, p.order), (memory, p.memory)):
         assert build(space, table, "plan").kind == table["kind"]
+
+
+def test_a_measured_host_goes_over_the_profile_s_own() -> None:
+    own = engine("fleetcast")
+    found = own.host_on("desk", {"fleetcast": {"step": 1e-3, "seq": 2e-5}, "vllm-1": {"step": 9.0}})
+    assert (found.step, found.seq, found.api) == (1e-3, 2e-5, own.host["default"].api)
+    assert own.host_on("desk", {}) == own.host_on("desk") == own.host["default"]
+    with pytest.raises(SpecError, match=r"coefficients\.host\.fleetcast"):
+        own.host_on("desk", {"fleetcast": {"stride": 1e-3}})

@@ -126,3 +126,35 @@ def test_every_device_and_format_has_a_product_time():
             if any(p in chip.peak for p in FORMATS[dtype].peaks):
                 got = gemm_time([1, 64, 4096], 4096, 4096, dtype, chip, fitted.get("gemm", dtype, Gemm))
                 assert np.all(np.isfinite(got)) and np.all(got > 0)
+
+
+ROWS = Gemm(
+    launch=2e-6, compute=1.0, memory=1.0, rows=[1, 4, 8, 9, 64], passes=[2.0, 3.0, 4.0, 20.0, 40.0],
+    kept=[1.0, 2.0, 3.0, 18.0, 39.0], footprint=[1e6, 4e6, 1e7], held=[1.0, 0.5, 0.0],
+)  # fmt: skip
+
+
+def test_measured_rows_are_exact_and_linear_in_between():
+    reading = 2.0 * 512 * 1024 / 1e12
+
+    def passes(m, **given):
+        return (gemm_time(m, 512, 1024, "bf16", CHIP, ROWS, **given) - 2e-6) / reading
+
+    assert passes(ROWS.rows) == pytest.approx(ROWS.passes)
+    assert passes([2.5, 36.5]) == pytest.approx([2.5, 30.0]), "a step between 8 and 9 rows is no slope"
+    assert passes([119]) == pytest.approx([60.0]), "beyond the last, as between the last two"
+    assert passes(ROWS.rows, resident=1.0) == pytest.approx(ROWS.kept)
+    assert passes([4], resident=0.25) == pytest.approx([2.75])
+    assert gemm_time([0, 1], 512, 1024, "bf16", CHIP, ROWS).tolist()[0] == 0.0
+
+
+def test_the_cache_keeps_less_of_more_weights():
+    assert [ROWS.resident(size) for size in (0.0, 1e6, 2e6, 4e6, 1e7, 1e9)] == pytest.approx([1, 1, 0.75, 0.5, 0, 0])
+    assert IDEAL.resident(1.0) == 0.0, "where nothing was measured, weights come from memory"
+
+
+def test_a_device_without_measured_rows_ignores_what_its_cache_holds():
+    c = coefficients_for(device("h100-sxm")).get("gemm", "bf16", Gemm)
+    for m in (1, 100, 5000):
+        plain, kept = (gemm_time(m, 4096, 4096, "bf16", CHIP, c, resident=share) for share in (0.0, 1.0))
+        assert plain == kept

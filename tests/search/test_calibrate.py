@@ -1,10 +1,11 @@
 """Calibration: constants that made the iterations are found again, and a profile that was slowed forecasts so."""
 
+import msgspec
 import numpy as np
 import pytest
 
 from fleetcast.base.errors import SpecError
-from fleetcast.cost.iteration import Passes, by_format, kernel_seconds
+from fleetcast.cost.iteration import Passes, by_constant, kernel_seconds
 from fleetcast.cost.roofline import coefficients_for
 from fleetcast.scenario.fleet.devices import Fitted
 from fleetcast.scenario.load import load
@@ -13,8 +14,8 @@ from fleetcast.sim.serving.completing import complete
 from fleetcast.sim.serving.setting import setting
 
 TRUE = {
-    "products.bf16": 1.4, "products.fp32": 0.8, "decode.bf16": 2.0, "elementwise": 1.0, "step": 4e-4, "seq": 3e-5,
-    "token": 2e-6,
+    "memory.bf16": 1.4, "memory.fp32": 0.8, "decode": 1.3, "elementwise": 1.0, "sampling": 1.5, "step": 4e-4,
+    "seq": 3e-5, "token": 2e-6,
 }  # fmt: skip
 HOST_BEFORE = {"step": 1e-4, "seq": 0.0, "token": 0.0}
 
@@ -29,46 +30,47 @@ def made(seed, form, noise=0.02, count=400, wild=0.0):
     tokens = sequences + prompts
     context = sequences * draw.integers(50, 900, count)
     kernels = {
-        f"products.{form}": np.maximum(2e-3, 4e-5 * tokens), "decode.bf16": 1e-5 * sequences + 3e-8 * context,
-        "elementwise": 2e-4 + 1e-6 * tokens,
+        f"memory.{form}": np.maximum(2e-3, 4e-5 * tokens), "decode": 1e-5 * sequences + 3e-8 * context,
+        "elementwise": 2e-4 + 1e-6 * tokens, "sampling": 8e-5 * sequences * draw.uniform(0.5, 2.0, count),
     }  # fmt: skip
-    exact = Ran(f"run {seed}", kernels, sequences, tokens, np.ones(count)).forecast(TRUE)
-    seconds = exact * np.exp(noise * draw.normal(size=count))
-    seconds[draw.random(count) < wild] *= 1 + draw.exponential(2.0)
-    return Ran(f"run {seed}", kernels, sequences, tokens, seconds)
+    model = sum(TRUE[name] * seconds for name, seconds in kernels.items() if name != "sampling")
+    rest = 1.5 * kernels["sampling"] + 4e-4 + 3e-5 * sequences + 2e-6 * tokens
+    model, rest = (part * np.exp(noise * draw.normal(size=count)) for part in (model, rest))
+    model[draw.random(count) < wild] *= 1 + draw.exponential(2.0)
+    return Ran(f"run {seed}", kernels, sequences, tokens, model + rest, model)
 
 
 def test_the_constants_that_made_the_iterations_are_found_again():
     runs = [made(1, "bf16"), made(2, "fp32"), made(3, "bf16"), made(4, "fp32")]
     found = calibrate(runs, HOST_BEFORE)
-    assert found.constants["products.bf16"] == pytest.approx(1.4, rel=0.03)
-    assert found.constants["products.fp32"] == pytest.approx(0.8, rel=0.03)
-    assert found.constants["decode.bf16"] == pytest.approx(2.0, rel=0.1)
+    assert found.constants["memory.bf16"] == pytest.approx(1.4, rel=0.06)  # held to 1 a little
+    assert found.constants["memory.fp32"] == pytest.approx(0.8, rel=0.06)
+    assert found.constants["decode"] == pytest.approx(1.3, rel=0.15)
+    assert found.constants["step"] == pytest.approx(4e-4, rel=0.2)
     for before, after, held in found.errors.values():
         assert abs(before) > 0.05
-        assert abs(after) < 0.01
-        assert abs(held) < 0.02
+        assert abs(after) < 0.02
+        assert abs(held) < 0.04
     inside = sum(low <= TRUE[name] <= high for name, (low, high) in found.intervals.items())
-    assert inside >= len(TRUE) - 3
+    assert inside >= len(TRUE) - 2
 
 
 def test_interruptions_do_not_move_the_constants():
     calm = calibrate([made(i, "bf16") for i in range(4)], HOST_BEFORE).constants
     wild = calibrate([made(i, "bf16", wild=0.03) for i in range(4)], HOST_BEFORE).constants
-    assert wild["products.bf16"] == pytest.approx(calm["products.bf16"], rel=0.05)
+    assert wild["memory.bf16"] == pytest.approx(calm["memory.bf16"], rel=0.05)
 
 
 def test_what_the_runs_say_nothing_about_stays_as_it_was():
     run = made(5, "bf16")
-    silent = Ran(
-        run.name, run.kernels | {"prefill.bf16": np.zeros(len(run.seconds))}, run.sequences, run.tokens, run.seconds
-    )
-    assert calibrate([silent, made(6, "bf16")], HOST_BEFORE).constants["prefill.bf16"] == pytest.approx(1.0)
+    kernels = run.kernels | {"prefill": np.zeros(len(run.seconds))}
+    silent = Ran(run.name, kernels, run.sequences, run.tokens, run.seconds, run.model)
+    assert calibrate([silent, made(6, "bf16")], HOST_BEFORE).constants["prefill"] == pytest.approx(1.0)
 
 
 def test_constants_stay_physical():
     run = made(7, "bf16")
-    odd = Ran(run.name, run.kernels, run.sequences, run.tokens, run.seconds * 1e-3)
+    odd = Ran(run.name, run.kernels, run.sequences, run.tokens, run.seconds * 1e-3, run.model * 1e-3)
     found = calibrate([odd], HOST_BEFORE).constants
     assert all(found[name] >= 0.0 for name in HOST)
     assert all(FACTORS[0] <= value <= FACTORS[1] for name, value in found.items() if name not in HOST)
@@ -101,22 +103,37 @@ def costs(device=None):
     return state, state.servers(complete(state, scenario.plan))[0].cost
 
 
-def test_a_slowed_profile_forecasts_its_factors():
-    """Every kernel of the forecast from the new profile takes its factor times what it took."""
-    import msgspec
+MEASURED = {
+    "launch": 1e-5, "compute": 1.0, "memory": 1.0, "sharp": 1, "rows": [1.0, 8.0, 64.0, 512.0],
+    "passes": [1.0, 1.5, 5.0, 35.0], "kept": [0.5, 0.9, 4.5, 34.0], "footprint": [1e6, 1e10], "held": [1.0, 0.2],
+}  # fmt: skip
 
-    state, before = costs()
-    device = state.tree.groups[0].device
-    factors = {"products.bf16": 1.3, "elementwise": 0.7, "decode.bf16": 2.0, "prefill.bf16": 1.7}
-    known = coefficients_for(device)
-    tables = slowed(known.tables, factors)
-    spread = {name: known.provenance[name].spread for name in tables}
-    changed = msgspec.structs.replace(device, fitted=Fitted(source="test", spread=spread, tables=tables))
-    _, after = costs(changed)
+
+@pytest.mark.parametrize(("gemm", "near"), [(MEASURED, 1e-9), (None, 0.05)], ids=["measured rows", "closed form"])
+def test_a_slowed_profile_forecasts_its_factors(gemm, near):
+    """Every kernel of the forecast from the new profile takes its factor times what it took.
+
+    Exactly so but for products whose two roofs overlap, of which neither alone is a part of the time.
+    """
+    state, _ = costs()
+    plain = state.tree.groups[0].device
+
+    def with_tables(tables):
+        spread = dict.fromkeys(tables, 0.1)
+        return msgspec.structs.replace(plain, fitted=Fitted(source="test", spread=spread, tables=tables))
+
+    tables = {name: dict(rows) for name, rows in coefficients_for(plain).tables.items()}
+    if gemm is not None:
+        tables["gemm"] = {"bf16": gemm}
+    factors = {"memory.bf16": 1.3, "compute.bf16": 0.8, "elementwise": 0.7, "decode": 2.0, "prefill": 1.7}
+    _, before = costs(with_tables(tables))
+    _, after = costs(with_tables(slowed(tables, factors)))
     done = Passes(*np.array([
         [1, 0, 0, 1, 40, 0, 0], [9, 0, 0, 9, 4000, 0, 0], [3, 1, 200, 4, 90, 20100, 200], [0, 2, 64, 2, 0, 1056, 64],
     ], float).T)  # fmt: skip
-    old, new = (by_format(cost, done, kernel_seconds(cost, done)) for cost in (before, after))
+    old, new = (by_constant(cost, done, kernel_seconds(cost, done)) for cost in (before, after))
     for name, factor in factors.items():
-        if name != "elementwise":  # which holds a constant of the sampler beside its passes
-            np.testing.assert_allclose(new[name], factor * old[name], rtol=1e-9, err_msg=name)
+        rtol, atol = (near, 0.0) if "." in name else (1e-9, 0.0)
+        atol = near * float(old["memory.bf16"].max()) if name.startswith("compute") else atol
+        np.testing.assert_allclose(new[name], factor * old[name], rtol=rtol, atol=atol, err_msg=name)
+    assert sum(new.values()) == pytest.approx(sum(kernel_seconds(after, done).values()))

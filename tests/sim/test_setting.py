@@ -170,3 +170,25 @@ def test_narrower_weights_and_caches_say_what_they_cost_in_quality() -> None:
     assert said["plain"] == []
     assert len(said["fp8"]) == 2 and "effectively none" in said["fp8"][0] and "unknown" in said["fp8"][1]
     assert "int8" in said["int4"][0]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kv", "head"), [("fp32", "fp32", "fp32"), ("bf16", "bf16", "bf16"), ("int8", "bf16", "int8")]
+)
+def test_our_own_engine_caches_what_is_not_quantised_and_quantises_the_head(dtype, kv, head):
+    table = {
+        "fleet": {"devices": "1x epyc-9654"},
+        "workload": {
+            "model": "llama-3.2-1b", "arrivals": {"kind": "closed", "concurrency": 1, "requests": 1},
+            "lengths": {"kind": "fixed", "prompt": 8, "output": 2},
+        },
+        "plan": {
+            "replicas": 1, "tensor_parallel": 1, "pipeline_parallel": 1, "engine": "fleetcast", "dtype": dtype,
+        },
+    }  # fmt: skip
+    state = setting(load(table))
+    server = state.servers(complete(state, state.scenario.plan))[0]
+    assert (server.kv_dtype, server.precision.stored("head")) == (kv, head)
+    other = setting(load(table | {"plan": table["plan"] | {"engine": "vllm-1"}}))
+    theirs = other.servers(complete(other, other.scenario.plan))[0]
+    assert theirs.precision.stored("head") == ("bf16" if dtype == "int8" else dtype)

@@ -184,7 +184,9 @@ def nested_time(operation: str, size: ArrayLike, ranks: int, per_node: int, inne
     return np.asarray(shard + collective_time(operation, length, per_node, inner))
 
 
-def fabric_for(device: str, kind: str, bandwidth: float, latency: float = 0.0, peers: int = 0) -> Fabric:
+def fabric_for(
+    device: str, kind: str, bandwidth: float, latency: float = 0.0, peers: int = 0, own: Mapping[str, Any] | None = None
+) -> Fabric:
     """Returns the fabric that joins devices of one type over one kind of link.
 
     Args:
@@ -194,11 +196,12 @@ def fabric_for(device: str, kind: str, bandwidth: float, latency: float = 0.0, p
         bandwidth: B/s per device, one direction; curves measured at another bandwidth are scaled.
         latency: s, one way.
         peers: devices that the links of one are divided among, 0 behind a switch.
+        own: what was measured on the link itself, in place of the device's: a table as the coefficients' files have it.
     """
     wires = _wires()
     known = wires["kinds"].get(kind, wires["kinds"]["other"])
     affine = {op: Affine(**row) for op, row in known["affine"].items()}
-    own = _load(device)
+    own = _load(device) if own is None else own
     if own is None or own["kind"] != kind:
         # Fitted hops contain the latency of the links they were measured on; assumed ones do not.
         assumed = known["origin"] == "assumed"

@@ -12,7 +12,7 @@ shape (cuBLAS) fit with pad = wave = 0; fixed-tile 8-bit kernels do not: 257 row
 Processors have no such closed form: their libraries take another kernel for one row, for a few and for many. There the
 time was measured at some numbers of rows, in units of one reading of the weights, and is linear in between:
 
-    t = launch + weights / bandwidth * passes(m)
+    t = calls(m) + weights / bandwidth * passes(m)
 
 with passes of their own where the weights come from memory and where the last cache still holds them.
 """
@@ -47,6 +47,7 @@ class Gemm:
         quant: bytes moved per quantised activation element, at full bandwidth.
         quant_row: elements that every row costs on top of its k.
         rows: tokens at which passes were measured, growing; none = the closed form.
+        calls: s, fixed time of a product with so many rows, in place of ``launch``.
         passes: time of a product over that of reading its weights at the full bandwidth, at each of ``rows``; linear
             in between, and beyond the last as between the last two.
         kept: the same where the last cache holds the weights; none = as ``passes``.
@@ -65,6 +66,7 @@ class Gemm:
     quant: float = 0.0
     quant_row: float = 0.0
     rows: Sequence[float] = ()
+    calls: Sequence[float] = ()
     passes: Sequence[float] = ()
     kept: Sequence[float] = ()
     footprint: Sequence[float] = ()
@@ -100,10 +102,9 @@ def gemm_time(
     """
     tokens, columns, depth = (np.asarray(x, dtype=np.float64) for x in (m, n, k))
     form = format_of(dtype)
-    fixed = c.launch + c.depth * np.maximum(0.0, np.log2(depth / _DEPTH))
     if c.rows:
         reading = columns * depth * (form.weight / chip.bandwidth)
-        return np.where(tokens > 0, fixed + reading * _passes(tokens, c, resident), 0.0)
+        return np.where(tokens > 0, call_time(tokens, c) + reading * _passes(tokens, c, resident), 0.0)
     area = tokens * columns
     if c.pad > 0.0 or c.wave > 0.0:
         tile = _row_tile(tokens, c.tile)
@@ -114,6 +115,7 @@ def gemm_time(
     compute = area * (2.0 * depth / (peak(chip, dtype) * c.compute))
     weights, row = columns * depth * form.weight, depth * form.activation + 2.0 * columns
     memory = (weights + tokens * row) / (chip.bandwidth * c.memory)
+    fixed = c.launch + c.depth * np.maximum(0.0, np.log2(depth / _DEPTH))
     time = fixed + soft_max(compute, memory, c.sharp)
     if quantise and form.quantised:
         time = time + quantise_time(tokens, depth, chip, c)
@@ -124,6 +126,12 @@ def quantise_time(m: ArrayLike, k: ArrayLike, chip: Silicon, c: Gemm) -> Array:
     """Returns seconds to quantise ``m`` rows of ``k`` activations, launch not counted."""
     width = np.asarray(k, dtype=np.float64) + c.quant_row
     return np.asarray(np.asarray(m, dtype=np.float64) * (width * (c.quant / chip.bandwidth)))
+
+
+def call_time(m: ArrayLike, c: Gemm) -> Array:
+    """Returns the fixed seconds of a product of ``m`` rows, where rows were measured."""
+    rows = np.asarray(m, dtype=np.float64)
+    return np.asarray(np.interp(rows, c.rows, c.calls) if c.calls else np.full_like(rows, c.launch))
 
 
 def _passes(tokens: Array, c: Gemm, resident: float) -> Array:

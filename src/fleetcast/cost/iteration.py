@@ -90,11 +90,12 @@ def host_seconds(cost: StepCost, done: Passes) -> Array:
     return np.asarray(c["host_step"] + c["host_seq"] * sequences + c["host_token"] * done.tokens)
 
 
-def by_format(cost: StepCost, done: Passes, found: Mapping[str, Array]) -> dict[str, Array]:
-    """Returns kernel seconds as a calibration scales them: products by number format, attention by that of the cache.
+def by_constant(cost: StepCost, done: Passes, found: Mapping[str, Array]) -> dict[str, Array]:
+    """Returns kernel seconds as a calibration scales them, which add up to ``found``.
 
-    ``products.FORMAT``: matrix products and the LM head's; ``elementwise``: passes over activations and logits;
-    ``decode.FORMAT`` and ``prefill.FORMAT``; and ``communication``. They add up to ``found``.
+    ``memory.FORMAT``: products of one row, which is reading the weights, by number format, the LM head's among them;
+    ``compute.FORMAT``: what further rows add; ``decode`` and ``prefill``: those of attention; ``elementwise``: passes
+    over activations; ``sampling``: from logits to tokens; ``communication``.
 
     Args:
         cost: of the replica.
@@ -104,15 +105,21 @@ def by_format(cost: StepCost, done: Passes, found: Mapping[str, Array]) -> dict[
     assert cost.rank is not None
     rank = cost.rank
     columns = ceil(rank.model.vocab / rank.tp)
-    head = np.minimum(_at(rank.product(GRID, columns, rank.model.hidden, "head"), done.emitted), found["head"])
+    head = rank.product(GRID, columns, rank.model.hidden, "head")
     terms: dict[str, Array] = {}
-    for part, seconds in (("ffn", found["gemm"]), ("experts", found["experts"]), ("head", head)):
-        name = f"products.{kernel_format(rank.precision, part)}"
-        terms[name] = terms.get(name, np.zeros_like(head)) + seconds
-    terms["elementwise"] = found["elementwise"] + found["head"] - head
-    terms[f"decode.{rank.kv_dtype}"] = found["decode"]
-    terms[f"prefill.{rank.precision.rest}"] = found["prefill"]
-    terms["communication"] = found["communication"]
+    parts = (
+        ("ffn", cost.parts["gemm"], done.tokens), ("experts", cost.parts["experts"], done.tokens),
+        ("head", head, done.emitted),
+    )  # fmt: skip
+    for part, table, rows in parts:
+        form = kernel_format(rank.precision, part)
+        form = "bf16" if form == "fp16" else form  # the same kernels
+        seconds = _at(table, rows)
+        least = np.minimum(np.where(rows > 0, table[1], 0.0), seconds)
+        for name, share in ((f"memory.{form}", least), (f"compute.{form}", seconds - least)):
+            terms[name] = terms.get(name, np.zeros_like(seconds)) + share
+    terms |= {name: found[name] for name in ("decode", "prefill", "elementwise", "communication")}
+    terms["sampling"] = found["head"] - np.minimum(_at(head, done.emitted), found["head"])
     return {name: seconds for name, seconds in terms.items() if seconds.any()}
 
 

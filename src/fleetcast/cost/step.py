@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
 from fleetcast.cost.clocks import clocked
@@ -233,7 +234,10 @@ def _built(
     fitted = coefficients_for(device)
     clocks, clock_note = clocked(group, precision.multiplied("ffn"), fitted, clock)
     inner, outer = (
-        _fabric(device.id, link.kind, link.bandwidth, link.latency, link.peers) for link in (group.link, group.network)
+        _fabric(device.id, link.kind, link.bandwidth, link.latency, link.peers)
+        if link.fitted is None
+        else fabric_for(device.id, link.kind, link.bandwidth, own=structs.asdict(link.fitted))
+        for link in (group.link, group.network)
     )
     found = [
         _build(Rank(

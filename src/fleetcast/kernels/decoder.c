@@ -18,6 +18,7 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #ifdef __x86_64__
 #include <immintrin.h>
 #endif
@@ -25,14 +26,15 @@
 #define INLINE static inline __attribute__((always_inline, unused))
 
 enum { FP32, BF16, INT8, INT4 };
-enum { BLOCK = 16, GROUP = 32, ROWS = 16, TILE = 32 };
+enum { BLOCK = 16, GROUP = 32, TILE = 32 };
 
 typedef struct {
     int kind, out_kind;
     const float *x, *bias;
+    const uint16_t *half;
     const void *weight, *scale;
     void *out;
-    long m, n, k, stride, row_bytes;
+    long m, n, k, stride, row_bytes, step;
 } Linear;
 
 typedef struct {
@@ -88,7 +90,7 @@ typedef void (*Step)(const void *task, long item, float *scratch);
 
 typedef struct {
     Step linear, attend, norm, gate, place;
-    int lanes;
+    int lanes, products; /* floats of a register; elements that one multiplies at once, more for bf16 */
 } Kernels;
 
 INLINE long size_of(int kind) { return kind == FP32 ? 4 : kind == BF16 ? 2 : 1; }
@@ -142,6 +144,14 @@ INLINE void put(int kind, void *p, long i, float x) {
 #undef SUFFIX
 #undef LANES
 #pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi2")
+#define SUFFIX avx512bf16
+#define LANES 16
+#include "decoder_body.h"
+#undef SUFFIX
+#undef LANES
+#pragma GCC pop_options
 #endif
 
 static const Kernels *kernels = &kernels_base;
@@ -154,6 +164,7 @@ static void choose(int most) {
     if (most >= 16 && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
         __builtin_cpu_supports("avx512vl"))
         kernels = &kernels_avx512;
+    if (most >= 32 && kernels == &kernels_avx512 && __builtin_cpu_supports("avx512bf16")) kernels = &kernels_avx512bf16;
 #endif
 }
 
@@ -213,16 +224,24 @@ static PyObject *py_linear(PyObject *self, PyObject *const *args, Py_ssize_t giv
     int kind = (int)v[0], x_kind = (int)v[1];
     long m = v[2], n = v[3], k = v[4];
     long row_bytes = kind == FP32 ? 4 * k : kind == BF16 ? 2 * k : kind == INT8 ? k : k / 2;
+    /* runs of memory long enough to be foreseen, short enough that threads end together */
+    long step = (128 << 10) / (row_bytes + 1) + 1, share = n / (8 * v[10]) + 1;
+    step = step < share ? step : share;
     /* rows of x an odd number of cache lines apart, since rows of 4 KB would share their sets of the cache */
-    long stride = (k + 31) / 32 * 32 + 16;
-    float *x = malloc(m * stride * sizeof(float));
-    if (!x) return PyErr_NoMemory();
-    for (long r = 0; r < m; r++)
-        if (x_kind == FP32) memcpy(x + r * stride, (const float *)P(5) + r * k, k * sizeof(float));
+    long stride = (k + 63) / 64 * 64 + (kind == BF16 ? 32 : 16);
+    /* bf16 rows stay so where the processor multiplies them as they are */
+    int as_is = kind == BF16 && x_kind == BF16 && kernels->products == 32;
+    void *x;
+    if (posix_memalign(&x, 64, m * stride * sizeof(float))) return PyErr_NoMemory();
+    for (long r = 0; r < m; r++) {
+        const char *row = (const char *)P(5) + r * k * size_of(x_kind);
+        if (as_is) memcpy((uint16_t *)x + r * stride, row, k * 2);
+        else if (x_kind == FP32) memcpy((float *)x + r * stride, row, k * 4);
         else
-            for (long i = 0; i < k; i++) x[r * stride + i] = from_half(((const uint16_t *)P(5))[r * k + i]);
-    Linear a = {kind, x_kind, x, P(8), P(6), P(7), P(9), m, n, k, stride, row_bytes};
-    PyObject *done = run(kernels->linear, &a, (n + ROWS - 1) / ROWS, 0, v[10]);
+            for (long i = 0; i < k; i++) ((float *)x)[r * stride + i] = from_half(((const uint16_t *)row)[i]);
+    }
+    Linear a = {kind, x_kind, as_is ? NULL : x, P(8), as_is ? x : NULL, P(6), P(7), P(9), m, n, k, stride, row_bytes, step};
+    PyObject *done = run(kernels->linear, &a, (n + step - 1) / step, 0, v[10]);
     free(x);
     return done;
 }
@@ -290,22 +309,39 @@ static PyObject *py_place(PyObject *self, PyObject *const *args, Py_ssize_t give
     return run(kernels->place, &a, a.rows ? (a.rows + a.step - 1) / a.step : 0, 2 * MOST(a.width), v[19]);
 }
 
+/* Asks for huge pages under a tensor that stays: a stream of weights crosses fewer of them. A wish, so no error. */
+static PyObject *py_settle(PyObject *self, PyObject *const *args, Py_ssize_t given) {
+    long long v[2];
+    (void)self;
+    if (!numbers(args, given, v, 2)) return NULL;
+#ifdef MADV_HUGEPAGE
+    intptr_t page = 2 << 20, from = (v[0] + page - 1) / page * page, end = (v[0] + v[1]) / page * page;
+    Py_BEGIN_ALLOW_THREADS
+    if (end > from) {
+        madvise((void *)from, end - from, MADV_HUGEPAGE);
+        madvise((void *)from, end - from, 25 /* MADV_COLLAPSE, since Linux 6.1 */);
+    }
+    Py_END_ALLOW_THREADS
+#endif
+    Py_RETURN_NONE;
+}
+
 static PyObject *py_lanes(PyObject *self, PyObject *most) {
     long wanted = PyLong_AsLong(most);
     (void)self;
     if (wanted == -1 && PyErr_Occurred()) return NULL;
     choose((int)wanted);
-    return PyLong_FromLong(kernels->lanes);
+    return PyLong_FromLong(kernels->products);
 }
 
 #define METHOD(name) {#name, (PyCFunction)(void (*)(void))py_##name, METH_FASTCALL, NULL}
 
-static PyMethodDef methods[] = {METHOD(linear), METHOD(attend), METHOD(norm), METHOD(gate), METHOD(place),
+static PyMethodDef methods[] = {METHOD(linear), METHOD(attend), METHOD(norm), METHOD(gate), METHOD(place), METHOD(settle),
                                 {"lanes", py_lanes, METH_O, NULL}, {NULL, NULL, 0, NULL}};
 
 static PyModuleDef module = {PyModuleDef_HEAD_INIT, "decoder", NULL, -1, methods, NULL, NULL, NULL, NULL};
 
 PyMODINIT_FUNC PyInit_decoder(void) {
-    choose(16);
+    choose(32);
     return PyModule_Create(&module);
 }

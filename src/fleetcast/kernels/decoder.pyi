@@ -4,7 +4,10 @@ Kinds: 0 fp32, 1 bf16, 2 int8, 3 int4 in groups of 32. ``threads`` are torch's o
 """
 
 def lanes(most: int) -> int:
-    """Returns the floats of a register, after taking the widest instruction set of at most ``most``."""
+    """Returns how many elements one instruction multiplies, after taking the widest set with at most ``most``.
+
+    4, 8 (AVX2) or 16 (AVX-512) floats; 32 = AVX-512, with its products of 32 bf16.
+    """
 
 def linear(
     kind: int, x_kind: int, rows: int, outputs: int, inputs: int, x: int, weight: int, scale: int, bias: int, out: int,
@@ -38,3 +41,6 @@ def place(
     width: int, turned: int, threads: int, epsilon: float,
 ) -> None:  # fmt: skip
     """Norms (with weights) and turns queries and keys of qkv; queries go to q, keys and values to the cache's slots."""
+
+def settle(address: int, size: int) -> None:
+    """Asks the system to put huge pages under memory that stays as it is; where it does not, nothing happens."""

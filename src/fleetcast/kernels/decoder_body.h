@@ -61,6 +61,21 @@ INLINE float NAME(sum)(V v) {
 #endif
 }
 
+/* The sums of four registers, one after the other. */
+INLINE void NAME(sum4)(const V *v, float *out) {
+#if defined(__AVX512F__) && LANES == 16
+    __m512 a = (__m512)v[0], b = (__m512)v[1], c = (__m512)v[2], d = (__m512)v[3];
+    a = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    c = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    __m512d e = (__m512d)a, f = (__m512d)c;
+    a = _mm512_add_ps((__m512)_mm512_unpacklo_pd(e, f), (__m512)_mm512_unpackhi_pd(e, f));
+    __m256 h = _mm256_add_ps(_mm512_castps512_ps256(a), _mm512_extractf32x8_ps(a, 1));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(h), _mm256_extractf128_ps(h, 1)));
+#else
+    for (int i = 0; i < 4; i++) out[i] = NAME(sum)(v[i]);
+#endif
+}
+
 INLINE V NAME(larger)(V a, V b) {
     I m = a > b;
     return (V)(((I)a & m) | ((I)b & ~m));
@@ -106,105 +121,126 @@ INLINE void NAME(narrow)(int kind, const float *src, long n, void *dst) {
     for (; i < n; i++) ((uint16_t *)dst)[i] = half(src[i]);
 }
 
-/* Dot products of `n` rows of weights with `m` rows of x, added up in the same order whatever n and m are. */
-INLINE void NAME(dots)(int kind, int n, int m, const Linear *a, const float *x, const char *w, float out[4][4]) {
+#define AHEAD 4096 /* bytes: what narrow weights need to be asked for in time; fp32's the processor foresees itself */
+
+/* Dot products of a row of weights with `m` rows of x: four sums each, in the same order whatever m is. */
+INLINE void NAME(dots)(int kind, int m, const Linear *a, const float *x, const char *w, float *out) {
     V acc[4][4], v[4];
     long i = 0, k = a->k, xs = a->stride;
-    for (int j = 0; j < n; j++)
-        for (int r = 0; r < m; r++) acc[j][r] = NAME(all)(0.0f);
-    /* these rows stand side by side: the next ones are asked for in the order in which they lie */
-    const char *next = w + n * a->row_bytes;
-    for (; i + LANES <= k; i += LANES) {
-        for (int j = 0; j < n * LANES * size_of(kind); j += 64) __builtin_prefetch(next + j);
-        next += n * LANES * size_of(kind);
-        for (int j = 0; j < n; j++) {
-            const char *p = w + j * a->row_bytes;
-            v[j] = kind == FP32 ? NAME(load)((const float *)p + i)
-                : kind == BF16 ? NAME(load_half)((const uint16_t *)p + i) : NAME(load_byte)((const int8_t *)p + i);
+    for (int r = 0; r < m; r++)
+        for (int j = 0; j < 4; j++) acc[r][j] = NAME(all)(0.0f);
+    for (; i + 4 * LANES <= k; i += 4 * LANES) {
+        if (kind != FP32)
+            for (int j = 0; j < 4 * LANES * size_of(kind); j += 64) __builtin_prefetch(w + i * size_of(kind) + AHEAD + j);
+        for (int j = 0; j < 4; j++) {
+            long at = i + j * LANES;
+            v[j] = kind == FP32 ? NAME(load)((const float *)w + at)
+                : kind == BF16 ? NAME(load_half)((const uint16_t *)w + at) : NAME(load_byte)((const int8_t *)w + at);
         }
+        for (int r = 0; r < m; r++)
+            for (int j = 0; j < 4; j++) acc[r][j] += v[j] * NAME(load)(x + r * xs + i + j * LANES);
+    }
+    for (; i + LANES <= k; i += LANES) {
+        V u = kind == FP32 ? NAME(load)((const float *)w + i)
+            : kind == BF16 ? NAME(load_half)((const uint16_t *)w + i) : NAME(load_byte)((const int8_t *)w + i);
+        for (int r = 0; r < m; r++) acc[r][0] += u * NAME(load)(x + r * xs + i);
+    }
+    for (int r = 0; r < m; r++) {
+        float tail = 0.0f;
+        for (long t = i; t < k; t++) tail += one(kind, w, t) * x[r * xs + t];
+        out[r] = NAME(sum)((acc[r][0] + acc[r][1]) + (acc[r][2] + acc[r][3])) + tail;
+    }
+}
+
+#ifdef __AVX512BF16__
+/* As dots, of bf16 weights with bf16 rows, on the processor's own products of pairs. */
+INLINE void NAME(dots_half)(int m, const Linear *a, const uint16_t *x, const uint16_t *w, float *out) {
+    __m512 acc[8][2];
+    V sum[8];
+    long i = 0, k = a->k, xs = a->stride;
+_Pragma("GCC unroll 8")
+    for (int r = 0; r < m; r++) acc[r][0] = acc[r][1] = _mm512_setzero_ps();
+    for (; i + 64 <= k; i += 64) {
+        __builtin_prefetch((const char *)(w + i) + AHEAD), __builtin_prefetch((const char *)(w + i + 32) + AHEAD);
+        __m512bh u = (__m512bh)_mm512_loadu_si512(w + i), v = (__m512bh)_mm512_loadu_si512(w + i + 32);
+_Pragma("GCC unroll 8")
         for (int r = 0; r < m; r++) {
-            V u = NAME(load)(x + r * xs + i);
-            for (int j = 0; j < n; j++) acc[j][r] += v[j] * u;
+            acc[r][0] = _mm512_dpbf16_ps(acc[r][0], u, (__m512bh)_mm512_loadu_si512(x + r * xs + i));
+            acc[r][1] = _mm512_dpbf16_ps(acc[r][1], v, (__m512bh)_mm512_loadu_si512(x + r * xs + i + 32));
         }
     }
-    for (int j = 0; j < n; j++)
-        for (int r = 0; r < m; r++) {
-            float tail = 0.0f;
-            for (long t = i; t < k; t++) tail += one(kind, w + j * a->row_bytes, t) * x[r * xs + t];
-            out[j][r] = NAME(sum)(acc[j][r]) + tail;
-        }
+_Pragma("GCC unroll 8")
+    for (int r = 0; r < 8; r++) sum[r] = r < m ? (V)_mm512_add_ps(acc[r][0], acc[r][1]) : NAME(all)(0.0f);
+    NAME(sum4)(sum, out);
+    if (m > 4) NAME(sum4)(sum + 4, out + 4);
+    if (i < k)
+        for (int r = 0; r < m; r++)
+            for (long t = i; t < k; t++) out[r] += from_half(w[t]) * from_half(x[r * xs + t]);
 }
+#endif
 
 /* As dots, of 4-bit weights: groups of 32, byte i of a group holds its weights i (low) and i + 16 (high). */
-INLINE void NAME(dots4)(int n, int m, const Linear *a, const float *x, const char *w, const uint16_t *scale, float out[4][4]) {
-    V acc[4][4];
-    long groups = a->k / GROUP, xs = a->stride;
-    const char *next = w + n * a->row_bytes;
-    for (int j = 0; j < n; j++)
-        for (int r = 0; r < m; r++) acc[j][r] = NAME(all)(0.0f);
-    for (long g = 0; g < groups; g++)
+INLINE void NAME(dots4)(int m, const Linear *a, const float *x, const char *w, const uint16_t *scale, float *out) {
+    V acc[4][2];
+    for (int r = 0; r < m; r++) acc[r][0] = acc[r][1] = NAME(all)(0.0f);
+    for (long g = 0; g < a->k / GROUP; g++, w += GROUP / 2) {
+        float s = from_half(scale[2 * g]), zero = from_half(scale[2 * g + 1]) - 8.0f * s;
+        if (g % 4 == 0) __builtin_prefetch(w + AHEAD);
         for (int part = 0; part < GROUP / 2; part += LANES) {
-            V low[4], high[4];
-            if (LANES == 16 || part % 16 == 0) __builtin_prefetch(next), next += n * 16;
-            for (int j = 0; j < n; j++) {
-                const char *p = w + j * a->row_bytes + g * (GROUP / 2) + part;
-                const uint16_t *fit = scale + 2 * (j * groups + g);
-                float s = from_half(fit[0]), zero = from_half(fit[1]) - 8.0f * s;
 #if defined(__AVX512F__) && LANES == 16
-                I wide = (I)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+            I wide = (I)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(w + part)));
 #elif defined(__AVX2__) && LANES == 8
-                I wide = (I)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+            I wide = (I)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(w + part)));
 #else
-                B b;
-                memcpy(&b, p, sizeof b);
-                I wide = __builtin_convertvector(b, I) & 255;
+            B b;
+            memcpy(&b, w + part, sizeof b);
+            I wide = __builtin_convertvector(b, I) & 255;
 #endif
-                low[j] = __builtin_convertvector(wide & 15, V) * s + zero;
-                high[j] = __builtin_convertvector(wide >> 4, V) * s + zero;
-            }
+            V low = __builtin_convertvector(wide & 15, V) * s + zero;
+            V high = __builtin_convertvector(wide >> 4, V) * s + zero;
             for (int r = 0; r < m; r++) {
-                const float *place = x + r * xs + g * GROUP + part;
-                V u = NAME(load)(place), t = NAME(load)(place + GROUP / 2);
-                for (int j = 0; j < n; j++) acc[j][r] += low[j] * u, acc[j][r] += high[j] * t;
+                const float *place = x + r * a->stride + g * GROUP + part;
+                acc[r][0] += low * NAME(load)(place);
+                acc[r][1] += high * NAME(load)(place + GROUP / 2);
             }
         }
-    for (int j = 0; j < n; j++)
-        for (int r = 0; r < m; r++) out[j][r] = NAME(sum)(acc[j][r]);
-}
-
-INLINE void NAME(linear_tile)(int kind, int n, int m, const Linear *a, long first, long row) {
-    float found[4][4];
-    const float *x = a->x + row * a->stride;
-    const char *w = (const char *)a->weight + first * a->row_bytes;
-    if (kind == INT4) NAME(dots4)(n, m, a, x, w, (const uint16_t *)a->scale + first * (a->k / GROUP * 2), found);
-    else NAME(dots)(kind, n, m, a, x, w, found);
-    for (int j = 0; j < n; j++)
-        for (int r = 0; r < m; r++) {
-            float y = found[j][r];
-            if (kind == INT8) y *= ((const float *)a->scale)[first + j];
-            if (a->bias) y += a->bias[first + j];
-            put(a->out_kind, a->out, (row + r) * a->n + first + j, y);
-        }
+    }
+    for (int r = 0; r < m; r++) out[r] = NAME(sum)(acc[r][0] + acc[r][1]);
 }
 
 INLINE void NAME(linear_rows)(int kind, int m, const Linear *a, long first, long last, long row) {
-    for (; first + 4 <= last; first += 4) NAME(linear_tile)(kind, 4, m, a, first, row);
-    for (; first < last; first++) NAME(linear_tile)(kind, 1, m, a, first, row);
+    const float *x = a->x ? a->x + row * a->stride : NULL;
+    for (long n = first; n < last; n++) {
+        float found[8];
+        const char *w = (const char *)a->weight + n * a->row_bytes;
+        if (kind == INT4) NAME(dots4)(m, a, x, w, (const uint16_t *)a->scale + n * (a->k / GROUP * 2), found);
+#ifdef __AVX512BF16__
+        else if (kind == BF16 && a->half)
+            NAME(dots_half)(m, a, a->half + row * a->stride, (const uint16_t *)w, found);
+#endif
+        else NAME(dots)(kind, m > 4 ? 4 : m, a, x, w, found); /* more only come where there are products of pairs */
+        for (int r = 0; r < m; r++) {
+            float y = found[r];
+            if (kind == INT8) y *= ((const float *)a->scale)[n];
+            if (a->bias) y += a->bias[n];
+            put(a->out_kind, a->out, (row + r) * a->n + n, y);
+        }
+    }
 }
 
 #define CASE(kind, m)                                                                                                  \
     case m: NAME(linear_rows)(kind, m, a, first, last, row); break;
 #define EACH_M(kind)                                                                                                   \
-    for (long row = 0; row < a->m; row += 4)                                                                           \
-        switch (a->m - row) {                                                                                          \
+    for (long row = 0, most = kind == BF16 && a->half ? 8 : 4; row < a->m; row += most)                                \
+        switch (a->m - row < most ? a->m - row : most) {                                                               \
             CASE(kind, 1) CASE(kind, 2) CASE(kind, 3)                                                                  \
-            default: NAME(linear_rows)(kind, 4, a, first, last, row);                                                  \
+            CASE(kind, 4) CASE(BF16, 5) CASE(BF16, 6) CASE(BF16, 7) CASE(BF16, 8)                                      \
         }
 
-/* Output columns item * ROWS and on, of every row. */
+/* Some outputs, of every row of x. */
 static void NAME(linear)(const void *task, long item, float *scratch) {
     const Linear *a = task;
-    long first = item * ROWS, last = first + ROWS < a->n ? first + ROWS : a->n;
+    long first = item * a->step, last = first + a->step < a->n ? first + a->step : a->n;
     (void)scratch;
     if (a->kind == FP32) EACH_M(FP32)
     else if (a->kind == BF16) EACH_M(BF16)
@@ -229,16 +265,47 @@ INLINE float NAME(weigh)(float *s, long n) {
     return NAME(sum)(sum);
 }
 
-/* Keys or values of one head, at positions from to from + n, as floats, `wide` apart. */
-INLINE void NAME(fetch)(const Attend *a, const Sequence *q, const char *base, const float *scales, long head, long from, long n, long wide, float *dst) {
+/* Keys or values of one head, at positions from to from + n, as floats, `wide` apart; asks for those of the next tile,
+ * up to position stop, since heads lie too far apart for the processor to foresee them. */
+INLINE void NAME(fetch)(const Attend *a, const Sequence *q, const char *base, const float *scales, long head, long from,
+                        long n, long stop, long wide, float *dst) {
+    long size = a->width * size_of(a->kind);
     for (long i = 0; i < n; i++) {
         long p = from + i, slot = (long)q->table[p / BLOCK] * BLOCK + p % BLOCK, at = slot * a->kv_heads + head;
-        const char *src = base + at * a->width * size_of(a->kind);
+        const char *src = base + at * size;
+        if (p + TILE < stop) {
+            long next = (long)q->table[(p + TILE) / BLOCK] * BLOCK + (p + TILE) % BLOCK;
+            const char *ahead = base + (next * a->kv_heads + head) * size;
+            for (long line = 0; line < size; line += 64) __builtin_prefetch(ahead + line);
+        }
         float scale = a->kind == INT8 ? scales[at] : 1.0f;
         if (a->kind == FP32) NAME(widen)(FP32, src, 1.0f, a->width, dst + i * wide);
         else if (a->kind == BF16) NAME(widen)(BF16, src, 1.0f, a->width, dst + i * wide);
         else NAME(widen)(INT8, src, scale, a->width, dst + i * wide);
     }
+}
+
+/* Adds `count` values, weighed by the scores of n query heads, to what was found for each; sums stay in registers. */
+INLINE void NAME(mix)(int n, const float *tile, const float *scores, long room, long count, long wide, float *found) {
+    long d = 0;
+    for (; d + 4 * LANES <= wide; d += 4 * LANES) {
+        V acc[2][4];
+        for (int g = 0; g < n; g++)
+            for (int j = 0; j < 4; j++) acc[g][j] = NAME(load)(found + g * wide + d + j * LANES);
+        for (long i = 0; i < count; i++)
+            for (int j = 0; j < 4; j++) {
+                V v = NAME(load)(tile + i * wide + d + j * LANES);
+                for (int g = 0; g < n; g++) acc[g][j] += v * scores[g * room + i];
+            }
+        for (int g = 0; g < n; g++)
+            for (int j = 0; j < 4; j++) NAME(store)(found + g * wide + d + j * LANES, acc[g][j]);
+    }
+    for (; d < wide; d += LANES)
+        for (int g = 0; g < n; g++) {
+            V acc = NAME(load)(found + g * wide + d);
+            for (long i = 0; i < count; i++) acc += NAME(load)(tile + i * wide + d) * scores[g * room + i];
+            NAME(store)(found + g * wide + d, acc);
+        }
 }
 
 /* One row of the pass and one key head: every query head of its group. */
@@ -256,14 +323,19 @@ static void NAME(attend_row)(const Attend *a, const Sequence *q, long row, long 
     }
     for (long p = 0; p < n; p += TILE) {
         long here = n - p < TILE ? n - p : TILE;
-        NAME(fetch)(a, q, a->keys, a->key_scales, head, from + p, here, wide, tile);
-        for (long i = 0; i < here; i++)
+        NAME(fetch)(a, q, a->keys, a->key_scales, head, from + p, here, from + n, wide, tile);
+        /* rows beyond the last are what an earlier tile left, or nothing: their scores are not kept */
+        for (long i = 0; i < here; i += 4)
             for (long g = 0; g < group; g++) {
-                V sum = NAME(all)(0.0f);
-                for (long d = 0; d < wide; d += LANES)
-                    sum += NAME(load)(tile + i * wide + d) * NAME(load)(asked + g * wide + d);
-                float s = NAME(sum)(sum);
-                scores[g * room + p + i] = a->cap ? a->cap * tanhf(s / a->cap) : s;
+                V sum[4] = {NAME(all)(0.0f), NAME(all)(0.0f), NAME(all)(0.0f), NAME(all)(0.0f)};
+                float s[4];
+                for (long d = 0; d < wide; d += LANES) {
+                    V u = NAME(load)(asked + g * wide + d);
+                    for (int j = 0; j < 4; j++) sum[j] += NAME(load)(tile + (i + j) * wide + d) * u;
+                }
+                NAME(sum4)(sum, s);
+                for (int j = 0; j < 4 && i + j < here; j++)
+                    scores[g * room + p + i + j] = a->cap ? a->cap * tanhf(s[j] / a->cap) : s[j];
             }
     }
     for (long g = 0; g < group; g++) {
@@ -273,13 +345,10 @@ static void NAME(attend_row)(const Attend *a, const Sequence *q, long row, long 
     }
     for (long p = 0; p < n; p += TILE) {
         long here = n - p < TILE ? n - p : TILE;
-        NAME(fetch)(a, q, a->values, a->value_scales, head, from + p, here, wide, tile);
-        for (long g = 0; g < group; g++)
-            for (long d = 0; d < wide; d += LANES) {
-                V sum = NAME(load)(found + g * wide + d);
-                for (long i = 0; i < here; i++) sum += NAME(load)(tile + i * wide + d) * scores[g * room + p + i];
-                NAME(store)(found + g * wide + d, sum);
-            }
+        NAME(fetch)(a, q, a->values, a->value_scales, head, from + p, here, from + n, wide, tile);
+        long g = 0;
+        for (; g + 2 <= group; g += 2) NAME(mix)(2, tile, scores + g * room + p, room, here, wide, found + g * wide);
+        if (g < group) NAME(mix)(1, tile, scores + g * room + p, room, here, wide, found + g * wide);
     }
     for (long g = 0; g < group; g++) {
         long place = ((q->begin + row) * a->heads + head * group + g) * a->width;
@@ -336,7 +405,7 @@ static void NAME(attend_rows)(const Attend *a, const Sequence *q, long first, lo
     }
     for (long p = 0; p < n; p += TILE) {
         long here = n - p < TILE ? n - p : TILE, i = 0;
-        NAME(fetch)(a, q, a->keys, a->key_scales, head, from + p, here, wide, tile);
+        NAME(fetch)(a, q, a->keys, a->key_scales, head, from + p, here, from + n, wide, tile);
         for (; i + 4 <= here; i += 4)
             NAME(inner)(asked, tile + i * wide, wide, a->width, 4, scores + (p + i) * WIDE);
         for (; i < here; i++) NAME(inner)(asked, tile + i * wide, wide, a->width, 1, scores + (p + i) * WIDE);
@@ -368,7 +437,7 @@ static void NAME(attend_rows)(const Attend *a, const Sequence *q, long first, lo
     memset(found, 0, wide * WIDE * sizeof(float));
     for (long p = 0; p < n; p += TILE) {
         long here = n - p < TILE ? n - p : TILE;
-        NAME(fetch)(a, q, a->values, a->value_scales, head, from + p, here, wide, tile);
+        NAME(fetch)(a, q, a->values, a->value_scales, head, from + p, here, from + n, wide, tile);
         for (long d = 0; d < wide; d += 4) NAME(outer)(scores + p * WIDE, tile + d, wide, here, 4, found + d * WIDE);
     }
     for (long d = 0; d < a->width; d++)
@@ -498,7 +567,12 @@ static void NAME(place)(const void *task, long item, float *scratch) {
     }
 }
 
-static const Kernels NAME(kernels) = {NAME(linear), NAME(attend), NAME(norm), NAME(gate), NAME(place), LANES};
+static const Kernels NAME(kernels) = {NAME(linear), NAME(attend), NAME(norm), NAME(gate), NAME(place), LANES,
+#ifdef __AVX512BF16__
+                                      2 * LANES};
+#else
+                                      LANES};
+#endif
 
 #undef V
 #undef I
@@ -508,4 +582,5 @@ static const Kernels NAME(kernels) = {NAME(linear), NAME(attend), NAME(norm), NA
 #undef ROUND_UP
 #undef EACH_M
 #undef CASE
+#undef AHEAD
 #undef WIDE

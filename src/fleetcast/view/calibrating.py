@@ -17,7 +17,7 @@ from fleetcast.base.files import read_text
 from fleetcast.base.show import show
 from fleetcast.base.spec import dump_toml, to_builtins
 from fleetcast.cost.engine import Host
-from fleetcast.cost.iteration import Passes, by_format, kernel_seconds
+from fleetcast.cost.iteration import Passes, by_constant, kernel_seconds
 from fleetcast.cost.roofline import coefficients_for
 from fleetcast.runtime.replay.local import STEPS
 from fleetcast.scenario.fleet.spec import names_file
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
     from fleetcast.scenario.fleet.devices import Device
 
 MEANINGS = {
-    "products": "matrix products in {}", "elementwise": "passes over activations and logits",
-    "decode": "decode attention over a cache in {}", "prefill": "prompt attention in {}",
-    "communication": "collectives", "step": "host, an iteration", "seq": "host, a sequence of it",
-    "token": "host, a token of it",
+    "memory": "products in {}, reading weights", "compute": "products in {}, further rows",
+    "elementwise": "passes over activations", "sampling": "logits to tokens", "decode": "decode attention",
+    "prefill": "prompt attention", "communication": "collectives", "step": "host, an iteration",
+    "seq": "host, a sequence of it", "token": "host, a token of it",
 }  # fmt: skip
 
 
@@ -125,10 +125,10 @@ def read_run(folder: Path, device: Path | None = None, engine: str = "") -> tupl
     steps = read_steps(folder / STEPS_FILE)
     first = STEPS.index("decodes")
     done = Passes(*steps[:, first:].T)
-    kernels = by_format(server.cost, done, kernel_seconds(server.cost, done))
-    seconds = steps[:, STEPS.index("seconds")]
+    kernels = by_constant(server.cost, done, kernel_seconds(server.cost, done))
+    seconds, model = (steps[:, STEPS.index(name)] for name in ("seconds", "model_s"))
     setting_of = f"{state.requests.digest()} {scenario.plan.table()}"
-    ran = Ran(str(folder), kernels, done.decodes + done.prompts, done.tokens, seconds, setting_of)
+    ran = Ran(str(folder), kernels, done.decodes + done.prompts, done.tokens, seconds, model, setting_of)
     return ran, server.engine, server.group.device
 
 

@@ -26,10 +26,11 @@ def compare(forecast: Path, measured: Path, /, *, plot: Path | None = None, comm
     told = apart.remarks(before, after, found)
     terms = apart.by_term(before, after)
     table = {"differences": [r.table() for r in found], "terms": [t.table() for t in terms], "remarks": told}
+    written = []
     if plot is not None:
         from fleetcast.view.picture import write_terms
 
-        write_terms(plot, terms, before, after)
+        written = [write_terms(plot, terms, before, after)]
 
     def view(_: int) -> Any:
         from fleetcast.view.measured import compare_view
@@ -37,6 +38,8 @@ def compare(forecast: Path, measured: Path, /, *, plot: Path | None = None, comm
         return compare_view(before, after, found, told)
 
     terminal.answer(common, table, view)
+    if not common.json:
+        terminal.say_written(terminal.screen(), written)
     return 0
 
 

@@ -70,7 +70,7 @@ def start(scenario: Scenario, *, threads: int | None = None, bounded: bool = Fal
         notes.append(f"ran on {here}, not on the fleet's {device}: only the plan is the scenario's")
     if server.engine.id != ENGINE:
         notes.append(f"ran on Fleetcast's own engine with the policies of {server.engine.name}")
-    return Started(setting, done, replace(found, notes=(*notes, *server.cost.notes)))
+    return Started(setting, done, replace(found, notes=tuple(notes)))
 
 
 def run(
@@ -102,10 +102,14 @@ def run(
         "device": this_machine().id, "dtype": launched.dtype, "threads": launched.threads,
         "weights": "read" if launched.real else "random",
     }  # fmt: skip
-    done = replay_here(
-        begun.setting.requests, launched.engine, slo=scenario.slo, plan=begun.plan.table(),
-        model=scenario.workload.model, speed=speed, warmup=warmup, seed=scenario.seed, known=known, progress=progress,
-    )  # fmt: skip
+    try:
+        done = replay_here(
+            begun.setting.requests, launched.engine, slo=scenario.slo, plan=begun.plan.table(),
+            model=scenario.workload.model, speed=speed, warmup=warmup, seed=scenario.seed, known=known,
+            progress=progress,
+        )  # fmt: skip
+    finally:
+        launched.engine.close()
     return replace(done, outcome=replace(done.outcome, notes=(*done.outcome.notes, *launched.notes)))
 
 

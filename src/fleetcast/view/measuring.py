@@ -22,9 +22,11 @@ def app() -> App:
     """Returns the command with those below it."""
     made = App(
         name="measure",
-        help="Measure this machine, one model under several backends, a model's answers, or a whole application.",
+        help="Measure this machine, how its processes talk to each other, one model under several backends, a model's "
+        "answers, or a whole application.",
     )
     made.default(device)
+    made.command(collectives)
     made.command(model)
     made.command(quality)
     made.command(application, name="app")
@@ -61,6 +63,43 @@ def device(
     console.print(_view(profile, common.out))
     terminal.say_written(console, written)
     return 0
+
+
+def collectives(
+    *, processes: str = "2,4", deadline: float = 300.0, common: Common = DEFAULTS
+) -> int:  # fmt: skip
+    """Time collectives between processes of this machine (gloo, loopback); --out writes the link that follows.
+
+    Parameters
+    ----------
+    processes:
+        How many talk to each other, e.g. 2,4: one measurement for each.
+    deadline:
+        Seconds after which a measurement is given up.
+    """
+    from fleetcast.base.files import check_writable, write_atomic
+    from fleetcast.runtime.measure.collectives import measure_collectives
+    from fleetcast.view.roofs import collectives_view
+
+    if common.out is not None:
+        check_writable(common.out)
+    counts = [_count(word) for word in processes.split(",")]
+    with terminal.progress("measuring", common) as step:
+        found = measure_collectives(counts, deadline=deadline, progress=step)
+    written = [write_atomic(common.out, found.toml())] if common.out is not None else []
+    if common.json:
+        terminal.print_json(found.table())
+        return 0
+    console = terminal.screen()
+    console.print(collectives_view(found, common.out))
+    terminal.say_written(console, written)
+    return 0
+
+
+def _count(word: str) -> int:
+    if not word.strip().isdigit():
+        raise SpecError("--processes", "cannot be", value=word, limit="whole numbers", hint="Write e.g. 2,4")
+    return int(word)
 
 
 def _view(profile: Profile | EngineProfile, kept: Path | None) -> Any:
@@ -112,6 +151,7 @@ def model(
     from fleetcast.runtime.measure import backends as several
     from fleetcast.runtime.measure.backends import fitted
     from fleetcast.runtime.measure.backends.shapes import SHAPES, shape
+    from fleetcast.runtime.measure.backends.worker import BACKENDS
     from fleetcast.runtime.measure.machine import this_machine
     from fleetcast.view.backends import backends_view
 
@@ -119,7 +159,7 @@ def model(
         check_writable(common.out)
     known = [shape(name, layers=layers, vocab=vocab) for name in shapes or SHAPES]
     names = [name for name in backends.split(",") if name]
-    ready = [name for name in several.BACKENDS if name in (names or [name]) and not several.absent(name)]
+    ready = [name for name in BACKENDS if name in (names or [name]) and not several.absent(name)]
     if profile and profile not in ready:
         limit = f"one that runs here: {', '.join(ready) or 'none'}"
         raise SpecError("--profile", "is no backend of this run", value=profile, limit=limit)

@@ -50,7 +50,7 @@ def rebased(scenario: Scenario, folder: Path) -> Scenario:
         ),
         fleet=change(
             fleet, devices=rename_profiles(fleet.devices, moved), groups=_regrouped(fleet.groups, moved),
-            grid=moved(fleet.grid),
+            grid=moved(fleet.grid), link=_relinked(fleet.link, moved), network=_relinked(fleet.network, moved),
         ),
     )  # fmt: skip
 
@@ -66,9 +66,19 @@ def _rescored(given: Any, moved: Callable[[Any], Any]) -> Any:
 
 def _regrouped(groups: tuple[FleetGroup, ...], moved: Callable[[str], str]) -> tuple[FleetGroup, ...]:
     return tuple(
-        msgspec.structs.replace(g, devices=rename_profiles(g.devices, moved), groups=_regrouped(g.groups, moved))
+        msgspec.structs.replace(
+            g,
+            devices=rename_profiles(g.devices, moved),
+            groups=_regrouped(g.groups, moved),
+            link=_relinked(g.link, moved),
+        )
         for g in groups
     )
+
+
+def _relinked(link: str, moved: Callable[[str], str]) -> str:
+    """Returns a link's name as it is, or the path of its file moved."""
+    return moved(link) if link.endswith(".toml") else link
 
 
 def write_ranking(folder: Path, scenario: Scenario, ranking: Ranking, best: Outcome | None) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from rich.console import Group, RenderableType
 from rich.text import Text
 
@@ -13,6 +14,7 @@ from fleetcast.view.tables import rows_table
 
 if TYPE_CHECKING:
     from fleetcast.runtime.measure import EngineProfile
+    from fleetcast.runtime.measure.collectives import Collectives
 
 _SHOWN = ("1", "2", "4", "8", "16", "32", "64", "128", "256", "512")
 
@@ -41,8 +43,8 @@ def engine_view(profile: EngineProfile, kept: Path | None) -> RenderableType:
     blocks: list[RenderableType] = [
         Text(f"{profile.machine.id}: {profile.machine.name}", style="bold"), Text(),
         rows_table(("Memory", "Best", "Median"), streams, right=(1, 2)), Text(),
-        rows_table((f"Products of rows, {used}", *formats), products, right=range(1, len(formats) + 1)),
-        Text("weights from memory; the fastest shape", style="dim"), Text(),
+        rows_table(("Rows", *formats), products, right=range(1, len(formats) + 1)),
+        Text(f"products, {used}: weights from memory, the fastest shape", style="dim"), Text(),
         rows_table(("Iterations of models held out", "Readings vary", "Off by", "90 %"), off, right=(1, 2, 3)),
         Text(f"the engine itself: {spent}", style="dim"), Text(),
     ]  # fmt: skip
@@ -56,3 +58,34 @@ def engine_view(profile: EngineProfile, kept: Path | None) -> RenderableType:
 
 
 _UNIT = {"step": "iteration", "seq": "sequence", "token": "token"}
+
+
+def collectives_view(found: Collectives, kept: Path | None) -> RenderableType:
+    """Returns what processes take to talk to each other: small and large buffers, the fits and how far they are off."""
+    rows = [
+        (
+            f"{c.operation}, {c.ranks}", show(c.best[0], "s"), show(c.best[-1], "s"),
+            f"{np.median(np.array(c.median) / np.array(c.best)) - 1.0:.0%}", show(c.launch, "s"), show(c.rate, "B/s"),
+            f"{c.affine_error:.0%}", f"{c.curve_error:.0%}",
+        )
+        for c in found.curves
+    ]  # fmt: skip
+    first = found.curves[0].sizes
+    heads = (
+        "", show(first[0], "B"), show(first[-1], "B"), "Vary", "Latency", "Bandwidth", "Off by", "Curve",
+    )  # fmt: skip
+    blocks: list[RenderableType] = [
+        Text(f"{found.machine.id}: {found.machine.name}", style="bold"), Text(),
+        rows_table(heads, rows, right=range(1, len(heads))),
+        Text("2: between 2 processes; off by: latency and bandwidth, and a curve, at sizes held out", style="dim"),
+        Text(),
+    ]  # fmt: skip
+    for operation, why in found.missing.items():
+        blocks.append(Text(f"{operation} did not run: {why}", style="bold yellow"))
+    if found.busy:
+        blocks.append(
+            Text(f"other work ran (load {found.load:.1f} per core): measure an idle machine", style="bold yellow")
+        )
+    if kept is None:
+        blocks.append(Text("keep it with --out links.toml", style="dim"))
+    return Group(*blocks)

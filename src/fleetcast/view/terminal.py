@@ -31,7 +31,7 @@ class Common:
     json: Annotated[bool, Parameter(negative=())] = False
     "Print one JSON object instead of tables."
     out: Path | None = None
-    "plan, simulate, run: folder for outcome.json and what goes with it; others: file for what would be printed."
+    "plan, simulate, run: folder for outcome.json and what goes with it; transform: the new model's; others: a file."
     seed: int | None = None
     "Seed of every random stream, instead of the scenario's."
 

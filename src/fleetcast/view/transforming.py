@@ -23,6 +23,7 @@ def transform(
     *,
     text: str | Path | None = None,
     heal: int = 0,
+    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Made:
     """Makes a model smaller by a technique that `advise` names; returns bytes foretold and written, and quality.
@@ -32,7 +33,8 @@ def transform(
         technique: e.g. ``prune + quantise-int4``, or transforms with settings: ``narrow ffn=0.5 + quantise bits=8``.
         out: the folder to write.
         text: a file, or a folder of .txt, .md and .py files: nine tenths calibrate, the last tenth is scored.
-        heal: steps of training after each cut.
+        heal: steps of training after each cut; needs text.
+        seed: of what is drawn: windows, first weights, choices by lot.
         progress: called with (transforms done, transforms).
 
     Raises:
@@ -43,7 +45,7 @@ def transform(
     from fleetcast.runtime.transforms import applying
 
     said = applying.text_of(text) if text is not None else ""
-    return applying.transform(folder, technique, out, text=said, heal=heal, progress=progress)
+    return applying.transform(folder, technique, out, text=said, heal=heal, seed=seed, progress=progress)
 
 
 def command(
@@ -66,12 +68,14 @@ def command(
     text:
         A file, or a folder of .txt, .md and .py files: nine tenths calibrate, the last tenth is scored.
     heal:
-        Steps of training after each cut.
+        Steps of training after each cut; needs --text.
     """
     if common.out is None:
         raise SpecError("--out", "is missing", limit="the folder to write", hint="Write e.g. --out smaller")
     with terminal.progress("transforming", common) as step:
-        made = transform(folder, technique, common.out, text=text, heal=heal, progress=step)
+        made = transform(
+            folder, technique, common.out, text=text, heal=heal, seed=common.seed or 0, progress=step
+        )  # fmt: skip
     if common.json:
         terminal.print_json(made.table())
         return 0

@@ -1,6 +1,7 @@
 """Matrices and caches in every format: against fp64, their error, their bytes, and with torch's kernels and our own."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -22,8 +23,8 @@ from fleetcast.runtime.llm.linear import FEW, GROUP, Plain, int4, int8, joined  
 from fleetcast.runtime.llm.norm import Rms  # noqa: E402
 
 SIZES = [(70, 128), (33, 96), (5, 32), (64, 100), (3, 7), (48, 2816)]
-WHERE = ["torch", 4, 8, 16]
-"""Whose kernels: torch's, or our own with registers of at most so many floats."""
+WHERE = ["torch", 4, 8, 16, 32]
+"""Whose kernels: torch's, or our own with instructions that multiply at most so many elements."""
 
 
 @pytest.fixture(params=WHERE)
@@ -33,12 +34,14 @@ def where(request, monkeypatch):
         yield "torch"
         return
     if native.kernels is None:
+        if os.environ.get("FLEETCAST_REQUIRE_COMPILED") == "1":
+            pytest.fail("our own kernels are not built")
         pytest.skip("our own kernels are not built")
     if native.kernels.lanes(request.param) != request.param:
-        native.kernels.lanes(16)
+        native.kernels.lanes(32)
         pytest.skip("this processor has no such registers")
     yield request.param
-    native.kernels.lanes(16)
+    native.kernels.lanes(32)
 
 
 def draw(seed, *size):
@@ -159,7 +162,9 @@ def test_attention_over_the_paged_cache(kind, heads, kv_heads, width, where):
         assert (found - plain).abs().max() < 2e-5
         begin = 0
         for p in pieces:
-            keys, values = (part.double().repeat_interleave(heads // kv_heads, 1) for part in cache.read(1, slots_of(p)))
+            keys, values = (
+                part.double().repeat_interleave(heads // kv_heads, 1) for part in cache.read(1, slots_of(p))
+            )
             at = p.start + torch.arange(len(p.tokens))
             scores = torch.einsum("qhd,khd->hqk", q[begin : begin + len(at)].double(), keys) * 0.3
             scores = torch.tanh(scores / cap) * cap if cap else scores
@@ -223,7 +228,9 @@ def test_queries_turn_and_keys_and_values_are_stored(kind, width, turned, normed
     weights = (draw(5, width), draw(6, width), 1e-3)
     q, k, v = (part.unflatten(1, (-1, width)) for part in qkv.split([4 * width, 2 * width, 2 * width], dim=1))
     if normed:
-        q, k = ((x / (x.square().mean(-1, keepdim=True) + 1e-3).sqrt()) * w for x, w in zip((q, k), weights, strict=False))
+        q, k = (
+            (x / (x.square().mean(-1, keepdim=True) + 1e-3).sqrt()) * w for x, w in zip((q, k), weights, strict=False)
+        )
     if turned:
         both = [torch.cat([t, t], dim=1)[:, None] for t in turns]
         q, k = _rotate(q, *both), _rotate(k, *both)

@@ -28,7 +28,7 @@ POLICIES = {"batch": {"kind": "chunked", "chunk": 8, "max_batch": 3}, "order": "
     [
         ({"role": "prefill"}, r"plan\.role = 'prefill': .*Give it role"),
         ({"replicas": 2}, r"plan\.replicas = 2: .*Set replicas = 1"),
-        ({"pipeline_parallel": 2}, r"plan\.pipeline_parallel = 2: "),
+        ({"expert_parallel": 2}, r"plan\.expert_parallel = 2: "),
         ({"expert_parallel": 4}, r"plan\.expert_parallel = 4: "),
         ({"attention_dp": 2}, r"plan\.attention_dp = 2: "),
         ({"clock": 0.5}, r"plan\.clock = 0\.5: "),
@@ -142,3 +142,19 @@ def test_the_plans_dtype_is_what_is_held(tmp_path, dtype, held) -> None:
 def test_a_catalogue_model_beyond_the_family_is_refused_with_the_reason(tmp_path) -> None:
     with pytest.raises(Unsupported, match="does not run"):
         launch("opt-13b", Pool(**POOL, **POLICIES), blocks=20, folder=tmp_path)
+
+
+def test_a_plan_of_two_ranks_runs_in_two_processes(tmp_path) -> None:
+    pytest.importorskip("torch", reason="torch is not installed")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    said = {}
+    for plan in ({}, {"tensor_parallel": 2}, {"pipeline_parallel": 2}):
+        found = launch("m", Pool(**(POOL | plan), **POLICIES), blocks=20, folder=folder(tmp_path, True), threads=1)
+        try:
+            request = found.engine.submit([5, 6, 7], 6)
+            found.engine.run()
+            said[str(plan)] = request.output
+            assert hasattr(found.engine.model, "traffic") == bool(plan)
+        finally:
+            found.engine.close()
+    assert len(set(map(tuple, said.values()))) == 1

@@ -15,6 +15,7 @@ pytest.importorskip("jinja2", reason="jinja2 is not installed")
 
 from fleetcast.runtime.llm import chat  # noqa: E402
 from fleetcast.runtime.llm.text import Decoder, Stops, Text, Writer, open_text  # noqa: E402
+from fleetcast.runtime.training.tokens import byte_tokenizer  # noqa: E402
 
 
 def byte_level():
@@ -37,6 +38,7 @@ def sentence_pieces():
 
 TEXT = byte_level()
 PIECES = sentence_pieces()
+BYTES = Text(tokenizers.Tokenizer.from_str(byte_tokenizer()))
 HARD = "naïve 你好 🙂👩‍👩‍👧 \u200d ünï\n\ttab ﷽ 𝔘"
 
 
@@ -59,14 +61,15 @@ def test_no_piece_ends_in_half_a_character_and_text_survives(prompt, answer):
         assert all("\ufffd" not in piece for piece in pieces)
 
 
+@pytest.mark.parametrize("make", [TEXT, BYTES], ids=["pieces", "bytes"])
 @pytest.mark.parametrize("text", [HARD, "🙂" * 40, "é" * 200, "a🙂" * 50])
-def test_a_character_comes_when_its_last_byte_does(text):
-    decoder, said = Decoder(TEXT), ""
-    tokens = TEXT.encode(text)
+def test_a_character_comes_when_its_last_byte_does(text, make):
+    decoder, said = Decoder(make), ""
+    tokens = make.encode(text)
     raw = b""
     for token in tokens:
         said += decoder.feed(token)
-        raw += TEXT.piece(token)[1]
+        raw += make.piece(token)[1]
         assert said == raw.decode("utf-8", "ignore"), "as early as the bytes allow"
     assert said == text
 

@@ -297,3 +297,29 @@ def test_metrics_add_up(folder):
         assert gaps == pytest.approx(live.metric("e2e_request_latency_seconds_sum"), rel=0.01)
         assert live.metric("kv_cache_usage_perc") == 0
         assert live.metric("num_requests_running") == 0
+
+
+def test_a_template_that_fails_is_the_client_s_400_and_names_no_file_of_the_server(tmp_path):
+    bad = words.speaking(tmp_path / "bad", template="{{ messages[9].content.x }}{{ raise_exception('never ' ~ why) }}")
+    with (
+        serving(real_engine(bad), bad) as live,
+        openai.OpenAI(base_url=live.url, api_key="none", max_retries=0) as client,
+    ):
+        with pytest.raises(openai.BadRequestError, match="chat_template: fails") as found:
+            client.chat.completions.create(model=MODEL, messages=HELLO)
+        assert str(tmp_path) not in str(found.value)
+
+
+def test_names_for_the_template_come_from_the_client_but_not_the_messages(tmp_path):
+    source = "{{ mood }}{% for m in messages %}{{ m.content }}{% endfor %}"
+    moody = words.speaking(tmp_path / "moody", template=source)
+    text = open_text(moody, words.VOCAB + 16)
+    with (
+        serving(real_engine(moody), moody) as live,
+        openai.OpenAI(base_url=live.url, api_key="none", max_retries=0) as client,
+    ):
+        given = {"chat_template_kwargs": {"mood": "merry", "messages": []}, "return_token_ids": True}
+        found = client.chat.completions.create(
+            model=MODEL, messages=[{"role": "user", "content": "Hi"}], max_tokens=1, extra_body=given
+        )
+    assert text.decode(found.prompt_token_ids) == "merryHi"

@@ -333,6 +333,13 @@ def test_what_cannot_be_is_refused(source, folder, tmp_path):
         applying.parse("narrow fnn=0.5")
     with pytest.raises(SpecError, match="is the source"):
         applying.transform(folder, "prune", folder)
+    with pytest.raises(SpecError, match="needs text to train on"):
+        applying.transform(folder, "prune", tmp_path / "x", heal=3)
+    with pytest.raises(SpecError, match="cannot be"):
+        applying.transform(folder, "prune", tmp_path / "x", heal=-1, text="abc")
+    with pytest.raises(SpecError, match="cannot be written"):
+        applying.transform(folder, "prune", folder / "config.json" / "x")
+    assert [step.seed for _, step in applying.parse("sparsify + narrow seed=3 + quantise", 7)[:2]] == [7, 3]
     with pytest.raises(SpecError, match="too short"):
         applying.transform(folder, "prune", tmp_path / "x", text="abc")
     with pytest.raises(SpecError, match="not a folder"):

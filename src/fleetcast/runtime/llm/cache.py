@@ -1,8 +1,8 @@
 """The KV cache's memory: keys and values of every token, by layer and slot.
 
-"int8" is xFasterTransformer's: every head of every token has a scale of its own, max |x| / 127 over its elements, and an
-element is round(x / scale), ties to even; a head of zeros has scale 1. He et al., "Inference Performance Optimization for
-Large Language Models on CPUs", 2024 (arXiv 2407.07304). Its bytes are (width + 4) / (4 width) of fp32's.
+"int8" is xFasterTransformer's: every head of every token has a scale of its own, max |x| / 127 over its elements, and
+an element is round(x / scale), ties to even; a head of zeros has scale 1 (arXiv 2407.07304, 2024). Its bytes are
+(width + 4) / (4 width) of fp32's.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ class Template:
 
     Args:
         source: jinja2.
-        path: where it came from, for errors.
+        path: where it came from, for the error that it is none; later ones go to clients and do not name it.
         words: names that it may use beside the messages, such as ``bos_token``.
         clock: for templates that name the day.
 
@@ -47,7 +47,7 @@ class Template:
     def __init__(
         self, source: str, path: str, words: Mapping[str, str], clock: Callable[[], datetime] = datetime.now
     ) -> None:
-        self.path, self._words = path, dict(words)
+        self._words = dict(words)
         env = _Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation])
         env.filters["tojson"] = _tojson
         env.globals["raise_exception"] = _raise
@@ -92,11 +92,11 @@ class Template:
             hint = "Write the conversation as the model's template wants it"
             raise SpecError("messages", f"are refused by the chat template: {error}", hint=hint) from None
         except _TooMuch as error:
-            raise SpecError(self.path, f"is stopped: {error}", hint=_HINT) from None
+            raise SpecError("chat_template", f"is stopped: {error}", hint=_HINT) from None
         except (jinja2.TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
-            raise SpecError(self.path, f"fails on these messages: {error}", hint=_HINT) from None
+            raise SpecError("chat_template", f"fails on these messages: {error}", hint=_HINT) from None
         except (RecursionError, MemoryError):
-            raise SpecError(self.path, "is stopped: it goes too deep or too large", hint=_HINT) from None
+            raise SpecError("chat_template", "is stopped: it goes too deep or too large", hint=_HINT) from None
         finally:
             sys.settrace(before)
         return "".join(parts)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import numpy as np
 
@@ -24,6 +25,9 @@ from fleetcast.runtime.llm.requests import Iteration, Logits, Model, Piece, Requ
 from fleetcast.runtime.llm.sampling import Choice, Sampler, Sampling
 from fleetcast.runtime.llm.schedule import Schedule
 from fleetcast.runtime.llm.speculation import Speculation, verified
+
+NONE: Final[tuple[int, ...]] = ()
+"""No draft."""
 
 
 class Engine:
@@ -175,11 +179,13 @@ class Engine:
         if not chosen and not decoding:
             return None
         claimed = self.schedule.claimed()
-        drafts = [(r, list[int]()) for r in decoding] if self.speculation is None else self.speculation.take(decoding)
+        drafts: Sequence[tuple[Request, Sequence[int]]] = [(r, NONE) for r in decoding]
+        if self.speculation is not None:
+            drafts = self.speculation.take(decoding)
         for r in [*(r for r, _ in drafts), *self.schedule.partial]:
             self.schedule.extend(r)
         pieces = [
-            Piece([r.tokens[-1], *draft], len(r.tokens) - 1, r.table, 1 + len(draft), r.sampler.sampling.keep)
+            Piece((*r.tokens[-1:], *draft), len(r.tokens) - 1, r.table, 1 + len(draft), r.sampler.sampling.keep)
             for r, draft in drafts
         ]
         for r, n in chosen:
@@ -237,18 +243,22 @@ class Engine:
 
     @staticmethod
     def _picked(
-        drafts: Sequence[tuple[Request, list[int]]], chosen: Sequence[tuple[Request, int]], logits: Logits
-    ) -> list[tuple[Request, list[Choice]]]:
+        drafts: Sequence[tuple[Request, Sequence[int]]], chosen: Sequence[tuple[Request, int]], logits: Logits
+    ) -> list[tuple[Request, Sequence[Choice]]]:
         """Returns what each request that emits chooses: those who decode, then those whose prompt is done."""
-        ready: list[tuple[Request, list[int]]] = [(r, []) for r, n in chosen if r.prefilled + n == len(r.tokens)]
-        emitting = [*drafts, *ready]
-        ends = np.cumsum([1 + len(draft) for _, draft in emitting]).tolist()
-        if ends and ends[-1] != len(logits):
-            raise ValueError(f"the model returned {len(logits)} rows of logits, not {ends[-1]}")
-        return [
-            (r, verified(r, draft, logits[end - 1 - len(draft) : end]))
-            for (r, draft), end in zip(emitting, ends, strict=True)
-        ]
+        emitting = [*drafts, *((r, NONE) for r, n in chosen if r.prefilled + n == len(r.tokens))]
+        rows = sum(1 + len(draft) for _, draft in emitting)
+        if rows != len(logits):
+            raise ValueError(f"the model returned {len(logits)} rows of logits, not {rows}")
+        picked: list[tuple[Request, Sequence[Choice]]] = []
+        at = 0
+        for r, draft in emitting:
+            if draft:
+                picked.append((r, verified(r, draft, logits[at : at + 1 + len(draft)])))
+            else:
+                picked.append((r, (r.sampler.choose(logits[at]),)))
+            at += 1 + len(draft)
+        return picked
 
     def _emit(self, r: Request, choice: Choice, now: float) -> None:
         """Appends a token; the request then runs on or ends."""

@@ -64,7 +64,8 @@ def launch(
         folder: where relative paths start.
         watermark: blocks that admission leaves free.
         seed: of sampling and of random weights.
-        threads: of its products; None = as many as torch takes: the processor's cores, or OMP_NUM_THREADS.
+        threads: of its products; None = as many as torch takes: the processor's cores, or OMP_NUM_THREADS. Where the
+            plan has several ranks, of each; None = the cores shared out.
         bounded: keep no more blocks than the largest batch of the longest contexts fills.
         path: of the pool, for errors.
 
@@ -98,7 +99,8 @@ def launch(
     used = torch_threads(threads)
     engine = open_engine(
         weights or named, blocks=fits, dtype=dtype, kv_dtype=kv_dtype, device="cpu", fake=weights is None, seed=seed,
-        watermark=min(watermark, fits - 1), **policies,
+        watermark=min(watermark, fits - 1), threads=threads, tensor_parallel=one(pool.tensor_parallel),
+        pipeline_parallel=one(pool.pipeline_parallel), **policies,
     )  # fmt: skip
     return Launched(engine, shape, dtype, used, weights is not None, (*notes, *engine.notes))
 
@@ -213,12 +215,10 @@ def _role(value: Any) -> bool:
     return bool(value == "all")
 
 
-_ONE = "the engine runs one replica on one processor"
+_ONE = "the engine runs one replica on this machine"
 _LIMITS: Final[tuple[tuple[str, Callable[[Any], bool], str, str], ...]] = (
     ("role", _role, "the engine does not move caches between pools", 'Give it role = "all"'),
     ("replicas", _single, _ONE, "Set replicas = 1"),
-    ("tensor_parallel", _single, _ONE, "Set tensor_parallel = 1"),
-    ("pipeline_parallel", _single, _ONE, "Set pipeline_parallel = 1"),
     ("expert_parallel", _single, _ONE, "Set expert_parallel = 1"),
     ("attention_dp", _single, _ONE, "Set attention_dp = 1"),
     ("activation_dtype", lambda v: v is None, "activations are in the engine's own dtype", "Leave it out"),

@@ -7,9 +7,9 @@ Formats, and the bytes of a weight:
 - "int4": 0.625. Groups of 32 inputs of an output share a scale and a middle, both bf16: a weight is (q - 8) s + m, with
   s = (max - min) / 15. Matrices whose inputs are no multiple of 32 are int8.
 
-int8 and int4 quantise weights only: activations are bf16 and sums fp32. Products of few rows, as decode steps are, run on
-kernels of our own (`native`), which read a weight once and add up in the same order however many rows there are; others
-run on torch, from weights that are widened as they are needed.
+int8 and int4 quantise weights only: activations are bf16 and sums fp32. Products of few rows, as decode steps are, run
+on kernels of our own (`native`), which add up in the same order however many rows there are; others run on torch, from
+weights that are widened as they are needed.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ class Plain:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Returns ``x`` times the matrix, plus the bias."""
-        if len(x) <= FEW and native.ready(x) and x.dtype == self.weight.dtype:
+        if x.shape[0] <= FEW and native.ready(x) and x.dtype == self.weight.dtype:
             return native.linear(x, self.weight, None, None if self.bias is None else self.bias.float())
-        if len(x) > 1 and _oneapi(x) and x.dtype == torch.float32:
+        if x.shape[0] > 1 and _oneapi(x) and x.dtype == torch.float32:
             # oneDNN's fp32 products: as fast as MKL's on Intel's processors, twice as fast on others
             return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
         return functional.linear(x, self.weight, self.bias)
@@ -108,7 +108,7 @@ class Int8:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Returns ``x`` times the matrix, plus the bias."""
-        if len(x) <= FEW and native.ready(x):
+        if x.shape[0] <= FEW and native.ready(x):
             return native.linear(x, self.weight, self.scale, self.bias)
         # whole numbers up to 127 are exact in bf16, so that only the sums are rounded
         found = functional.linear(x, self.weight.to(x.dtype)).mul_(self.scale)
@@ -133,7 +133,7 @@ class Int4:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Returns ``x`` times the matrix, plus the bias."""
-        if len(x) <= FEW and native.ready(x):
+        if x.shape[0] <= FEW and native.ready(x):
             return native.linear(x, self.weight, self.scale, self.bias)
         found = functional.linear(x, self.wide(x.dtype))
         return found if self.bias is None else found.add_(self.bias)
@@ -162,7 +162,7 @@ def joined(weights: Sequence[Tensor], biases: Sequence[Tensor | None], form: For
     if form == "bf16" and _oneapi(weight) and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)
         return Packed(packed, bias, (int(weight.shape[0]), int(weight.shape[1])))
-    return Plain(weight, bias)
+    return Plain(native.settled(weight), bias)
 
 
 def int8(weight: Tensor, bias: Tensor | None) -> Int8:
@@ -170,7 +170,8 @@ def int8(weight: Tensor, bias: Tensor | None) -> Int8:
     wide = weight.float()
     most = wide.abs().amax(1)
     scale = torch.where(most > 0, most / 127.0, torch.ones_like(most))
-    return Int8((wide / scale[:, None]).round_().clamp_(-127, 127).to(torch.int8), scale, bias)
+    q = (wide / scale[:, None]).round_().clamp_(-127, 127).to(torch.int8)
+    return Int8(native.settled(q), scale, bias)
 
 
 def int4(weight: Tensor, bias: Tensor | None) -> Int4:
@@ -182,7 +183,8 @@ def int4(weight: Tensor, bias: Tensor | None) -> Int4:
     middle = (low + 8.0 * scale.float()).to(torch.bfloat16)
     q = ((groups - middle.float()[..., None]) / scale.float()[..., None] + 8.0).round_().clamp_(0, 15).to(torch.uint8)
     half = GROUP // 2
-    return Int4((q[..., :half] | (q[..., half:] << 4)).flatten(1).contiguous(), torch.stack([scale, middle], 2), bias)
+    packed = (q[..., :half] | (q[..., half:] << 4)).flatten(1).contiguous()
+    return Int4(native.settled(packed), torch.stack([scale, middle], 2), bias)
 
 
 def size_of(*tensors: Tensor | None) -> int:

@@ -106,7 +106,7 @@ class Schedule:
         """Returns the blocks a request counts for: those of its whole length where the rule reserves."""
         if self.rule is not None and self.rule.reserve:
             return blocks_of(r.prompt + r.limit)
-        return blocks_of(len(r.tokens) + r.ahead)
+        return -(-(len(r.tokens) + r.ahead) // BLOCK)  # asked for every request several times an iteration
 
     def claimed(self) -> int:
         """Returns the blocks that those who run count for together, each once."""

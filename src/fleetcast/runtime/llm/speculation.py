@@ -94,9 +94,7 @@ class Speculation:
                 found = self.drafter.offers(r.id, r.tokens)
                 d = r.drafts
                 said = self.policy.draft(
-                    family.View(
-                        batch, d.length, d.proposed, d.accepted, d.tried, d.right, found, d.idle, *self._late
-                    )
+                    family.View(batch, d.length, d.proposed, d.accepted, d.tried, d.right, found, d.idle, *self._late)
                 )
                 self._check(said)
                 d.length = said.length
@@ -117,6 +115,8 @@ class Speculation:
             place = {number: i for i, number in enumerate(self._asked)}
             decoding = sorted(decoding, key=lambda r: place[r.id])[: -(-len(decoding) // 2)]
         asks = [self._asked[r.id] for r in decoding if self._asked[r.id].length]
+        if not asks:
+            return [(r, []) for r in decoding]
         said = drafter.fetch([ask.request for ask in asks]) if isinstance(drafter, Pipelined) else drafter.draft(asks)
         drafts = {ask.request: draft[: ask.length] for ask, draft in zip(asks, said, strict=True)}
         for draft in drafts.values():
@@ -130,8 +130,9 @@ class Speculation:
         """Notes what the target chose where it was given a draft; returns how many tokens of it were right."""
         right = sum(c.token == token for c, token in zip(choices, draft, strict=False))
         judged = min(len(choices), len(draft))
-        self.profile.judged[:judged] += 1
-        self.profile.right[:right] += 1
+        if draft:
+            self.profile.judged[:judged] += 1
+            self.profile.right[:right] += 1
         self.calls += 1
         self.wanted += r.ahead > 0
         self.drafted += len(draft)

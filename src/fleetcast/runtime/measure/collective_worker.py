@@ -1,7 +1,7 @@
-"""One rank of the processes that time collectives: ``worker RANK RANKS STORE``, where STORE is a file they meet at.
+"""One rank of the processes that time collectives: ``RANK RANKS STORE SIZES``, where STORE is a file they meet at.
 
-Rank 0 prints one JSON object a line: ``{"operation": "all_reduce", "size": 1024, "best": ..., "median": ...}``, seconds of
-the slowest rank. An operation that the backend does not have is named once: ``{"operation": ..., "missing": ...}``.
+Rank 0 prints one JSON object a line: ``{"operation": "all_reduce", "size": 1024, "best": ..., "median": ...}``, seconds
+of the slowest rank. An operation that the backend does not have is named once: ``{"operation": ..., "missing": ...}``.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
+from statistics import median
 from typing import Any
 
 from fleetcast.base.errors import MissingExtra
-from fleetcast.runtime.measure.collectives import OPERATIONS, SIZES, TIMEOUT, readings
+from fleetcast.runtime.measure.collectives import OPERATIONS, TIMEOUT, readings
 
 try:
     import torch
@@ -25,7 +26,7 @@ except ImportError:
 _UNTIMED = 2
 
 
-def main(rank: int, ranks: int, store: str) -> int:
+def main(rank: int, ranks: int, store: str, sizes: Sequence[int]) -> int:
     """Takes part in every operation at every size."""
     torch.set_num_threads(1)
     dist.init_process_group(
@@ -33,7 +34,7 @@ def main(rank: int, ranks: int, store: str) -> int:
     )
     try:
         for operation in OPERATIONS:
-            for size in SIZES:
+            for size in sizes:
                 try:
                     seconds = timed(call(operation, size, rank, ranks), readings(size))
                 except (RuntimeError, NotImplementedError) as error:
@@ -42,7 +43,12 @@ def main(rank: int, ranks: int, store: str) -> int:
                         print(json.dumps({"operation": operation, "missing": said}), flush=True)
                     break
                 if rank == 0:
-                    row = {"operation": operation, "size": size, "best": min(seconds), "median": sorted(seconds)[len(seconds) // 2]}
+                    row = {
+                        "operation": operation,
+                        "size": size,
+                        "best": min(seconds),
+                        "median": median(seconds),
+                    }
                     print(json.dumps(row), flush=True)
     finally:
         dist.destroy_process_group()
@@ -80,4 +86,4 @@ def timed(do: Callable[[], Any], count: int) -> list[float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], [int(size) for size in sys.argv[4].split(",")]))

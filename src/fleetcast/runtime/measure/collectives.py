@@ -1,8 +1,9 @@
 """Processes of this machine that talk to each other: what collectives take by size, and the link that follows.
 
-Processes meet at a file and talk over the loopback interface (torch.distributed, gloo). Each operation is timed at sizes
-from 1 KB to 64 MB. Every second size is held out: the others give a curve, log-log linear between its knots, and Hockney's
-latency and bandwidth (Parallel Computing 20, 1994); how far both are off at the sizes held out is part of the answer.
+Processes meet at a file and talk over the loopback interface (torch.distributed, gloo). Each operation is timed at
+sizes from 1 KB to 64 MB. Every second size is held out: the others give a curve, log-log linear between its knots, and
+Hockney's latency and bandwidth (Parallel Computing 20, 1994); how far both are off at the sizes held out is part of the
+answer.
 """
 
 from __future__ import annotations
@@ -111,7 +112,8 @@ class Collectives:
             },
             "collectives": {
                 "source": "fleetcast measure collectives", "kind": "cpu", "bandwidth": reached,
-                "spread": max(spread, 0.01), "size": list(self.curves[0].sizes), "affine": affine, "curves": curves,
+                "spread": max(spread, 0.01), "size": [int(size) for size in self.curves[0].sizes],
+                "affine": affine, "curves": curves,
             },
             "measured": {
                 "load": self.load, "missing": dict(self.missing),
@@ -129,12 +131,14 @@ class Collectives:
 
 
 def measure_collectives(
-    processes: Sequence[int] = (2, 4), *, deadline: float = 300.0, progress: Callable[[int, int], None] | None = None
-) -> Collectives:
+    processes: Sequence[int] = (2, 4), *, sizes: Sequence[int] = SIZES, deadline: float = 300.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Collectives:  # fmt: skip
     """Returns what collectives take between processes of this machine.
 
     Args:
         processes: how many talk to each other, one measurement for each.
+        sizes: B of the full buffer, at least three, growing.
         deadline: s after which a measurement is given up; its processes are ended in any case.
         progress: called with (operations and sizes done, all).
 
@@ -149,27 +153,29 @@ def measure_collectives(
         raise Unsupported("collectives cannot be timed: torch is not installed", "Install fleetcast[torch]")
     machine = this_machine()
     load = os.getloadavg()[0] / machine.cores if hasattr(os, "getloadavg") else 0.0
-    total, curves, missing = len(processes) * len(OPERATIONS) * len(SIZES), [], {}
+    each, curves, missing = len(OPERATIONS) * len(sizes), [], {}
     for i, count in enumerate(processes):
         rows: dict[str, list[dict[str, Any]]] = {}
 
-        def say(row: Mapping[str, Any], before: int = i * len(OPERATIONS) * len(SIZES)) -> None:
+        def say(row: Mapping[str, Any], before: int = i * each) -> None:
             if progress is not None and "size" in row:
-                place = OPERATIONS.index(row["operation"]) * len(SIZES) + SIZES.index(row["size"])
-                progress(before + place + 1, total)
+                place = OPERATIONS.index(row["operation"]) * len(sizes) + list(sizes).index(row["size"])
+                progress(before + place + 1, len(processes) * each)
 
-        for row in run(count, deadline, say):
+        for row in run(count, deadline, say, sizes):
             if "missing" in row:
                 missing[row["operation"]] = row["missing"]
             else:
                 rows.setdefault(row["operation"], []).append(row)
-        curves += [curve(name, count, found) for name, found in rows.items() if len(found) == len(SIZES)]
+        curves += [curve(name, count, found) for name, found in rows.items() if len(found) == len(sizes)]
     if not curves:
         raise Unsupported("no collective ran", f"The backend said: {'; '.join(missing.values())}")
     return Collectives(machine, tuple(curves), missing, load)
 
 
-def run(ranks: int, deadline: float, say: Callable[[Mapping[str, Any]], None]) -> list[dict[str, Any]]:
+def run(
+    ranks: int, deadline: float, say: Callable[[Mapping[str, Any]], None], sizes: Sequence[int] = SIZES
+) -> list[dict[str, Any]]:
     """Returns what rank 0 of ``ranks`` processes says. None of them is left when it returns or raises.
 
     Raises:
@@ -194,7 +200,8 @@ def run(ranks: int, deadline: float, say: Callable[[Mapping[str, Any]], None]) -
         try:
             for rank in range(ranks):
                 begun.append(subprocess.Popen(
-                    [sys.executable, *WORKER, str(rank), str(ranks), store], env=env, text=True,
+                    [sys.executable, *WORKER, str(rank), str(ranks), store, ",".join(map(str, sizes))],
+                    env=env, text=True,
                     stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL, stderr=subprocess.PIPE,
                 ))  # fmt: skip
             timer.start()
@@ -212,7 +219,9 @@ def run(ranks: int, deadline: float, say: Callable[[Mapping[str, Any]], None]) -
             said = [(process.communicate()[1] or "").strip().splitlines() for process in begun]
     bad = next((i for i, process in enumerate(begun) if process.returncode), None)
     if late.is_set():
-        raise Unsupported(f"{ranks} processes took longer than {deadline:g} s", "Measure an idle machine, or fewer processes")
+        raise Unsupported(
+            f"{ranks} processes took longer than {deadline:g} s", "Measure an idle machine, or fewer processes"
+        )
     if begun[0].returncode or bad is not None:
         raise Unsupported(
             f"rank {bad} of {ranks} ended with status {begun[bad or 0].returncode}",
@@ -234,7 +243,9 @@ def curve(operation: str, ranks: int, rows: Sequence[Mapping[str, Any]]) -> Curv
         ranks: processes.
         rows: "size", "best" and "median" each, sizes growing.
     """
-    size, best, median = (np.array([row[name] for row in rows], dtype=np.float64) for name in ("size", "best", "median"))
+    size, best, median = (
+        np.array([row[name] for row in rows], dtype=np.float64) for name in ("size", "best", "median")
+    )
     sent = size * float(volume("send" if operation == "broadcast" else operation, ranks))
     judge = np.arange(len(size)) % 2 == 1
     judge[-1] = False  # beyond its last knot a curve is no curve

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetcast.base.spec import dump_toml
-from fleetcast.cost.gemm import Gemm, gemm_time
+from fleetcast.cost.gemm import Gemm, call_time, gemm_time
 from fleetcast.cost.roofline import Chip, format_of, peak
 from fleetcast.cost.step import SAMPLING_LAUNCH
-from fleetcast.runtime.measure.fitting import KNOTS, Case, Sizes, features, fit, hats, held_out
+from fleetcast.runtime.measure.fitting import Case, Found, Sizes, called, features, fit, hats, held_out, in_place
 from fleetcast.runtime.measure.machine import Machine
 from fleetcast.runtime.measure.passes import Timed
-from fleetcast.runtime.measure.products import Products, gemm_coefficients
+from fleetcast.runtime.measure.probes import Z80
+from fleetcast.runtime.measure.products import FEW, Products, gemm_coefficients
 from fleetcast.runtime.measure.profile import device_of, rounded
 
 Array = NDArray[np.float64]
@@ -40,7 +41,8 @@ class EngineProfile:
         load: how many processes per core wanted to run before and after, the larger.
         device: figures as the catalogue has them, SI.
         coefficients: what `cost.roofline` and `cost.engine` read for the device.
-        roofs: rows for people: streams and products, with the least and the median reading.
+        roofs: what is shown: streams (most and median), products by rows, on all threads and on one, and by format the
+            standard deviation of log(time) that shapes of one number of rows leave.
         errors: by format: median and 90th percentile of the error of iterations, their models held out of the fit.
         noise: by format: by how much a median reading of a product exceeds the least, as a share.
     """
@@ -89,25 +91,25 @@ def engine_profile(machine: Machine, said: Mapping[str, Any], load: float = 0.0)
     bandwidth = float(streams["read"][0])
     cached = {float(size): float(seconds) for size, seconds in said["cached"]}
     gemm: dict[str, dict[str, Any]] = {}
-    left, rates, noise = [], {}, {}
+    left: dict[str, float] = {}
+    rates, noise = {}, {}
     for name, row in said["products"].items():
-        found = Products(
-            [(int(n), int(k)) for n, k in row["shapes"]], row["rows"], np.array(row["cold"]), np.array(row["warm"])
-        )
+        shapes = [(int(n), int(k)) for n, k in row["shapes"]]
+        found = Products(shapes, row["rows"], np.array(row["cold"]), np.array(row["warm"]), np.array(row["tiny"]))
         weight = format_of(name).weight
-        gemm[name], residual = gemm_coefficients(found, weight, bandwidth, cached)
-        left.append(residual)
+        gemm[name], left[name] = gemm_coefficients(found, weight, bandwidth, cached)
         rates[name] = rate(found)
         noise[name] = float(row["noise"])
     peaks = {name: float(max(by_rows.values())) for name, by_rows in rates.items()}
     chip = Chip(machine.id, "cpu", bandwidth, threads, peaks)
     cases = [case_of(row, chip, gemm) for row in said["cases"]]
     known, errors = fit(cases), held_out(cases)
-    spread = max(float(e.std()) for e in errors.values())
-    tables: dict[str, dict[str, Any]] = {"gemm": {d: corrected(row, known[d]) for d, row in gemm.items()}}
-    for dtype in errors:
-        for family, row in kernels(known[dtype], chip).items():
-            tables.setdefault(family, {})[dtype] = row
+    # so that intervals of 80 % hold four of five iterations of models that were held out
+    spread = float(np.quantile(np.abs(np.concatenate(list(errors.values()))), 0.8)) / Z80
+    tables: dict[str, dict[str, Any]] = {"gemm": {form: corrected(row, form, known) for form, row in gemm.items()}}
+    for whose in known:
+        for family, row in kernels(known, whose, chip).items():
+            tables.setdefault(family, {})[whose.removeprefix("kv ")] = row
     host = dict(known["host"])
     host["step"] = max(0.0, host["step"] - SAMPLING_LAUNCH)  # which `cost.step` adds on any device
     device = device_of(machine, bandwidth, peaks) | {
@@ -117,7 +119,7 @@ def engine_profile(machine: Machine, said: Mapping[str, Any], load: float = 0.0)
     }
     coefficients = {
         "source": SOURCE,
-        "spread": dict.fromkeys(tables, spread) | {"gemm": max(left)},
+        "spread": dict.fromkeys(tables, spread),
         "tables": tables, "host": {ENGINE: host},
     }  # fmt: skip
     errs = {
@@ -126,7 +128,7 @@ def engine_profile(machine: Machine, said: Mapping[str, Any], load: float = 0.0)
     }
     roofs = {
         "streams": said["streams"], "products": {n: {str(m): r for m, r in by.items()} for n, by in rates.items()},
-        "alone": said.get("alone", {}),
+        "alone": said.get("alone", {}), "shapes": left,
     }  # fmt: skip
     return EngineProfile(machine, threads, load, device, coefficients, roofs, errs, noise)
 
@@ -141,15 +143,18 @@ def case_of(row: Mapping[str, Any], chip: Chip, gemm: Mapping[str, Mapping[str, 
     """Returns a model's timed iterations, their products forecast from their own measurement.
 
     Args:
-        row: model, dtype, config and timed, as the worker said them.
+        row: model, form, dtype, kv_dtype, config and timed, as the worker said them.
         chip: the machine.
         gemm: coefficients by format.
     """
     timed = [Timed(**t) for t in row["timed"]]
-    size, dtype = sizes_of(row["config"]), str(row["dtype"])
-    products, fixed = products_time(size, timed, dtype, chip, Gemm(**gemm[dtype]))
-    parts = features(size, timed, format_of(dtype).weight)
-    return Case(str(row["model"]), dtype, np.array([t.seconds for t in timed]), products, fixed, parts)
+    size, form = sizes_of(row["config"]), str(row["form"])
+    products, fixed, calls = products_time(size, timed, form, chip, Gemm(**gemm[form]))
+    parts = features(size, timed, format_of(row["kv_dtype"]).weight)
+    seconds = np.array([t.seconds for t in timed])
+    return Case(
+        str(row["model"]), form, str(row["dtype"]), str(row["kv_dtype"]), seconds, products, fixed, calls, parts
+    )
 
 
 def sizes_of(config: Mapping[str, Any]) -> Sizes:
@@ -161,8 +166,11 @@ def sizes_of(config: Mapping[str, Any]) -> Sizes:
     )  # fmt: skip
 
 
-def products_time(size: Sizes, timed: Sequence[Timed], dtype: str, chip: Chip, c: Gemm) -> tuple[Array, Array]:
-    """Returns (n, knots) s of all products of the iterations, by the knots of `fitting`, and (n,) s of launches."""
+def products_time(size: Sizes, timed: Sequence[Timed], dtype: str, chip: Chip, c: Gemm) -> tuple[Array, Array, Array]:
+    """Returns what all products of the iterations take.
+
+    (n, knots) s by the knots of `fitting`; (n,) s of calls; (n,) how many of these have more than `FEW` rows.
+    """
     tokens = np.array([t.decodes + t.piece for t in timed], dtype=np.float64)
     emits = np.array([t.emits for t in timed], dtype=np.float64)
     wide, kv = size.heads * size.head_dim, size.kv_heads * size.head_dim
@@ -171,33 +179,41 @@ def products_time(size: Sizes, timed: Sequence[Timed], dtype: str, chip: Chip, c
     )  # fmt: skip
     weights = size.layers * sum(n * k for n, k in matrices) + size.vocab * size.hidden
     resident = c.resident(weights * format_of(dtype).weight)
-    layer = sum(gemm_time(tokens, n, k, dtype, chip, c, resident=resident) - c.launch for n, k in matrices)
-    head = gemm_time(emits, size.vocab, size.hidden, dtype, chip, c, resident=resident) - c.launch
+    call = call_time(tokens, c)
+    layer = sum(gemm_time(tokens, n, k, dtype, chip, c, resident=resident) - call for n, k in matrices)
+    head = gemm_time(emits, size.vocab, size.hidden, dtype, chip, c, resident=resident) - call_time(emits, c)
     found = size.layers * hats(tokens) * np.asarray(layer)[:, None] + hats(emits) * np.asarray(head)[:, None]
-    return found, np.full(len(timed), c.launch * (4.0 * size.layers + 1.0))
+    layers = 4.0 * size.layers
+    more = np.asarray(layers * (tokens > FEW) + (emits > FEW), dtype=np.float64)
+    return found, layers * call + call_time(emits, c), more
 
 
-def corrected(row: Mapping[str, Any], found: Mapping[str, float]) -> dict[str, Any]:
+def corrected(row: Mapping[str, Any], form: str, known: Found) -> dict[str, Any]:
     """Returns a format's product coefficients with what the engine's products take in place."""
-    scale = hats(np.array(row["rows"])) @ [found[f"g{k}"] for k in range(len(KNOTS))]
-    return dict(row) | {name: (scale * row[name]).tolist() for name in ("passes", "kept")}
+    rows = np.array(row["rows"])
+    scale, calls = in_place(known, form, rows), np.array(row["calls"]) + called(known, form, rows)
+    found = {name: (scale * row[name]).tolist() for name in ("passes", "kept")}
+    return dict(row) | found | {"calls": calls.tolist(), "launch": float(calls[0])}
 
 
-def kernels(found: Mapping[str, float], chip: Chip) -> dict[str, dict[str, Any]]:
-    """Returns a format's kernels beside products as shares of the machine's roofs, families by name."""
+def kernels(known: Found, whose: str, chip: Chip) -> dict[str, dict[str, Any]]:
+    """Returns the kernels beside products of a dtype of activations or of the cache, as shares of the roofs."""
 
     def share(seconds: float, roof: float) -> float:
         return 1.0 / (max(seconds, _TINY) * roof)
 
-    most = peak(chip, "bf16")  # what attention's share of the peak is counted against
+    found, most = known[whose], peak(chip, "bf16")  # what attention's share of the peak is counted against
+    if whose.startswith("kv "):
+        return {"decode": {
+            "launch": 0.0, "head": 0.0, "base": found["decode"], "each": found["each"], "adds": 1.0,
+            "memory": share(found["read"], chip.bandwidth), "compute": share(found["multiply"], most),
+        }}  # fmt: skip
+    if whose == "host" or whose.startswith(("products ", "calls ")):
+        return {}
     reached = share(found["pair"], most)
     return {
         "stream": {"launch": found["launch"], "memory": share(found["stream"], chip.bandwidth)},
         "sample": {"launch": 0.0, "memory": share(found["logit"], chip.bandwidth)},
-        "decode": {
-            "launch": 0.0, "head": 0.0, "base": found["decode"], "each": found["each"], "adds": 1.0,
-            "memory": share(found["read"], chip.bandwidth), "compute": share(found["multiply"], most),
-        },
         "prefill": {
             "launch": found["piece"], "compute": reached, "narrow": reached, "window": 0.0,
             "token": found["passed"] * chip.bandwidth,

@@ -9,10 +9,12 @@ An iteration takes
     + prefill: base + pairs + tokens passed over    per layer and piece
     + products                                      forecast from their own measurement, times g(rows)
 
-``g`` is near 1: what an engine's products take in place, over what they took alone. It is linear in log(rows) between
-``KNOTS``, and held to 1 by as much as a reading with an error of ``TRUST`` would hold it. All coefficients are at
-least 0 and found together, by least squares on relative errors (Lawson and Hanson, "Solving Least Squares Problems",
-1974, chapter 23). Formats share the host's constants; all else is each format's own.
+A library's call, which products of more than `FEW` rows are, takes longer in place than alone, where its code is warm:
+by a time that is found as well. ``g`` is near 1: what products take in place over what they took alone. It is linear in
+log(rows) between ``KNOTS``, and held to 1 by as much as a reading with an error of ``TRUST`` would hold it. All
+coefficients are at least 0 and found together, by least squares on relative errors (Lawson and Hanson, "Solving Least
+Squares Problems", 1974, chapter 23). Formats share what they can: all of them the host's constants, those with one
+dtype of activations the passes over these, those with one dtype of the cache what decoding reads.
 """
 
 from __future__ import annotations
@@ -22,18 +24,26 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import lsq_linear
 
 from fleetcast.cost.attention import pairs
 from fleetcast.runtime.measure.passes import Timed
+from fleetcast.runtime.measure.products import FEW
 
 Array = NDArray[np.float64]
+Found = Mapping[str, Mapping[str, float]]
 
 HOST = ("step", "seq", "token")
-OWN = ("launch", "stream", "logit", "decode", "each", "read", "multiply", "piece", "pair", "passed")
-"""What a format's iterations consist of beside the host's part."""
+ACTIVATIONS = ("launch", "stream", "logit", "piece", "pair", "passed")
+"""What iterations consist of by the dtype of their activations."""
+CACHE = ("decode", "each", "read", "multiply")
+"""What they consist of by the dtype of their cache."""
 KNOTS = (1.0, 4.0, 16.0, 64.0, 256.0)
 TRUST, NOISE = 0.15, 0.07
 """Standard deviations, relative: of products in place from products alone, and of an iteration from its forecast."""
+LIMITS = (0.5, 3.0)
+"""Least and most that products take in place over what they took alone."""
+_LEAST = 1e-3  # of an iteration's time: a forecast that is less is no better
 LAUNCHES = 5
 """Passes over activations that `cost.layers.block_terms` charges a layer."""
 
@@ -85,19 +95,33 @@ class Case:
 
     Attributes:
         model: its name.
-        dtype: the format.
+        form: format of its matrices.
+        dtype: of its activations.
+        kv_dtype: of its cache.
         seconds: (n,) s.
         products: (n, len(KNOTS)) s of all their matrix products as forecast, by the knots that their rows lie between.
-        fixed: (n,) s of that which no knot scales.
+        fixed: (n,) s of that which no knot scales: calls.
+        calls: (n,) products of more than `FEW` rows.
         parts: what else they contain, from `features`.
     """
 
     model: str
+    form: str
     dtype: str
+    kv_dtype: str
     seconds: Array
     products: Array
     fixed: Array
+    calls: Array
     parts: Mapping[str, Array]
+
+    def holds(self) -> dict[tuple[str, str], Array]:
+        """Returns (n,) how much of each coefficient the iterations contain, by whose it is and its name."""
+        found = {("host", name): self.parts[name] for name in HOST}
+        found |= {(self.dtype, name): self.parts[name] for name in ACTIVATIONS}
+        found |= {(f"kv {self.kv_dtype}", name): self.parts[name] for name in CACHE}
+        found |= {(f"products {self.form}", str(k)): self.products[:, k] for k in range(len(KNOTS))}
+        return found | {(f"calls {self.form}", "more"): self.calls}
 
 
 def hats(rows: Array) -> Array:
@@ -106,81 +130,55 @@ def hats(rows: Array) -> Array:
     return np.maximum(0.0, 1.0 - np.abs(place[:, None] - np.arange(len(KNOTS))))
 
 
-def fit(cases: Sequence[Case]) -> dict[str, dict[str, float]]:
-    """Returns the coefficients: of "host", and of each format, s per unit of each part, and g at "g0", "g1", ..."""
-    dtypes = list(dict.fromkeys(case.dtype for case in cases))
-    inner = [f"g{k}" for k in range(len(KNOTS))]
-    columns = [("host", name) for name in HOST] + [(d, name) for d in dtypes for name in (*OWN, *inner)]
-    blocks = []
-    for case in cases:
-        block = np.zeros((len(case.seconds), len(columns)))
-        for j, (whose, name) in enumerate(columns):
-            if whose in ("host", case.dtype):
-                amount = case.products[:, inner.index(name)] if name in inner else case.parts[name]
-                block[:, j] = amount / case.seconds
-        blocks.append(block)
-    trusted = np.array([float(name in inner) for _, name in columns]) * (NOISE / TRUST)
-    believed = np.diag(trusted)[trusted > 0]
-    matrix = np.vstack([*blocks, believed])
+def fit(cases: Sequence[Case]) -> Found:
+    """Returns the coefficients, by whose they are ("host", "fp32", "kv fp32", "products fp32", ...) and their names."""
+    contents = [case.holds() for case in cases]
+    columns = list(dict.fromkeys(key for held in contents for key in held))
+    blocks = [
+        np.stack([held.get(key, np.zeros(len(case.seconds))) / case.seconds for key in columns], axis=1)
+        for case, held in zip(cases, contents, strict=True)
+    ]
+    ours = np.array([whose.startswith("products") for whose, _ in columns])
+    trusted = ours * (NOISE / TRUST)
+    matrix = np.vstack([*blocks, np.diag(trusted)[ours]])
+    left = np.concatenate([*(1.0 - case.fixed / case.seconds for case in cases), trusted[ours]])
     scale = np.linalg.norm(matrix, axis=0)
     scale = np.where(scale > 0, scale, 1.0)
-    left = np.concatenate([*(1.0 - case.fixed / case.seconds for case in cases), trusted[trusted > 0]])
-    found = least_squares(matrix / scale, left) / scale
-    result: dict[str, dict[str, float]] = {}
-    for (whose, name), value in zip(columns, found.tolist(), strict=True):
-        result.setdefault(whose, {})[name] = value
-    return result
+    least, most = np.where(ours, LIMITS[0], 0.0), np.where(ours, LIMITS[1], np.inf)
+    values = lsq_linear(matrix / scale, left, (least * scale, most * scale), method="bvls").x / scale
+    values = np.clip(values, least, most)  # bounds are met to rounding only
+    found: dict[str, dict[str, float]] = {}
+    for (whose, name), value in zip(columns, values.tolist(), strict=True):
+        found.setdefault(whose, {})[name] = value
+    return found
 
 
-def forecast(case: Case, found: Mapping[str, Mapping[str, float]]) -> Array:
+def forecast(case: Case, found: Found) -> Array:
     """Returns s of a case's iterations by fitted coefficients."""
-    own, rest = found[case.dtype], sum(found["host"][name] * case.parts[name] for name in HOST)
-    products = case.products @ [own[f"g{k}"] for k in range(len(KNOTS))]
-    return np.asarray(case.fixed + products + rest + sum(own[name] * case.parts[name] for name in OWN))
+    return np.asarray(case.fixed + sum(found[whose][name] * held for (whose, name), held in case.holds().items()))
+
+
+def in_place(found: Found, form: str, rows: Array) -> Array:
+    """Returns what products of ``rows`` (n,) take in place over what they took alone."""
+    known = found.get(f"products {form}", {})
+    return np.asarray(hats(rows) @ [known.get(str(k), 1.0) for k in range(len(KNOTS))])
+
+
+def called(found: Found, form: str, rows: Array) -> Array:
+    """Returns s by which a call of a product of ``rows`` (n,) takes longer in place than alone."""
+    return np.where(np.asarray(rows) > FEW, found.get(f"calls {form}", {"more": 0.0})["more"], 0.0)
 
 
 def held_out(cases: Sequence[Case]) -> dict[str, Array]:
-    """Returns log(forecast / measured) by format, each model forecast from a fit without it."""
+    """Returns log(forecast / measured) by format, each model forecast from a fit without it.
+
+    Formats and caches that only one model was run in are left out: nothing is known of them without it.
+    """
     errors: dict[str, list[Array]] = {}
     for model in dict.fromkeys(case.model for case in cases):
-        rest = [case for case in cases if case.model != model]
-        found = fit(rest)
+        found = fit([case for case in cases if case.model != model])
         for case in cases:
-            if case.model == model and case.dtype in found:
-                errors.setdefault(case.dtype, []).append(np.log(forecast(case, found) / case.seconds))
-    return {dtype: np.concatenate(rows) for dtype, rows in errors.items()}
-
-
-def least_squares(a: Array, b: Array) -> Array:
-    """Returns x >= 0 that makes ``|a x - b|`` least (Lawson and Hanson's active sets).
-
-    Args:
-        a: (m, n), columns of similar length.
-        b: (m,).
-    """
-    n = a.shape[1]
-    x = np.zeros(n)
-    active = np.zeros(n, dtype=bool)
-    gradient = a.T @ (b - a @ x)
-    tolerance = 1e-10 * max(1.0, float(np.abs(gradient).max(initial=0.0)))
-    for _ in range(10 * n):
-        free = ~active & (gradient > tolerance)
-        if not free.any():
-            break
-        active[np.where(free, gradient, -np.inf).argmax()] = True
-        while True:
-            trial = np.zeros(n)
-            trial[active] = np.linalg.lstsq(a[:, active], b, rcond=None)[0]
-            if trial[active].min() > 0:
-                break
-            low = active & (trial <= 0)
-            step = float(np.min(x[low] / np.maximum(x[low] - trial[low], 1e-300)))
-            x = x + step * (trial - x)
-            active &= x > 1e-15
-            x[~active] = 0.0
-            if not active.any():
-                trial = np.zeros(n)
-                break
-        x = trial
-        gradient = a.T @ (b - a @ x)
-    return x
+            if case.model == model and all(whose in found for whose, _ in case.holds()):
+                share = np.maximum(forecast(case, found) / case.seconds, _LEAST)
+                errors.setdefault(case.form, []).append(np.log(share))
+    return {form: np.concatenate(rows) for form, rows in errors.items()}

@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from fleetcast.base.errors import MissingExtra
 from fleetcast.runtime.llm.linear import Linear
-from fleetcast.runtime.measure.products import KEPT, ROWS, SHAPES, Products
+from fleetcast.runtime.measure.products import KEPT, ROWS, SHAPES, TINY, Products
+from fleetcast.runtime.measure.timing import fastest
 
 try:
     import torch
@@ -27,8 +29,8 @@ Clock = Callable[[], float]
 
 SHARES = (0.125, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 """Sizes of the rings that show what the last cache keeps, relative to it."""
-_MOST = 768 << 20
-"""B: of a ring; beyond, not all of its matrices are gone when their turn comes back."""
+_LEAST, _MOST = 256 << 20, 768 << 20
+"""B: of a stream's buffer at least; of a ring at most. Beyond, a ring's first matrices are still there."""
 
 
 class Ring:
@@ -95,8 +97,11 @@ def time_products(
                 warm[turn, j] = small.read(x, max(turns, len(small.matrices)), clock)
             if progress is not None:
                 progress()
+        least = make(torch.randn(TINY))
+        inputs = [torch.randn(m, TINY[1]).to(dtype) for m in rows]
+        tiny = fastest([partial(least, x) for x in inputs], repeats, clock=clock)
     noise = float(np.median(np.median(cold, axis=0) / cold.min(axis=0)) - 1.0)
-    return Products(shapes, rows, cold.min(axis=0), warm.min(axis=0), noise)
+    return Products(shapes, rows, cold.min(axis=0), warm.min(axis=0), tiny, noise)
 
 
 def time_cache(
@@ -128,7 +133,7 @@ def time_streams(
         repeats: readings.
         clock: s.
     """
-    count = int(min(max(4.0 * cache, 256 << 20), 2 * _MOST) // 4)
+    count = int(min(max(4.0 * cache, _LEAST), 2 * _MOST) // 4)
     a, b = torch.zeros(count), torch.zeros(count)
     size = 4.0 * count
 

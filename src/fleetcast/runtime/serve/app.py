@@ -88,8 +88,8 @@ class Api:
                 found = guard.from_http(error)
             except ApiError as error:
                 found = error
-            except (ConnectionError, asyncio.CancelledError):
-                raise
+            except ConnectionError:  # the reader has left, which is no fault to be logged; nobody reads this
+                return web.Response(status=499)
             except Exception as error:
                 found = refused(error)
                 if found.status >= 500:
@@ -195,7 +195,7 @@ class Api:
             return [text.encode(p) if isinstance(p, str) else p for p in ask.prompts]
 
         parts: Sequence[Any] = [m["content"] for m in ask.messages] if ask.chat else ask.prompts
-        size = sum(len(part) for part in parts if isinstance(part, str))
+        size = sum(64 + len(part) for part in parts if isinstance(part, str))
         return encode() if size <= INLINE else await asyncio.to_thread(encode)
 
     def _check(self, tokens: Sequence[int]) -> None:

@@ -57,7 +57,9 @@ def check_key(request: Any, key: str) -> None:
     if not key or request.path in OPEN:
         return
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), key.encode()):
+    if scheme.lower() != "bearer" or not hmac.compare_digest(
+        given.strip().encode("utf-8", "surrogateescape"), key.encode()
+    ):
         problem = "is not the server's key" if given else "is wanted: a bearer token"
         raise ApiError(
             401, f"Authorization: {problem}; send 'Authorization: Bearer KEY'", code="invalid_api_key",

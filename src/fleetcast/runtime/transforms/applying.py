@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from fleetcast.base.errors import SpecError, closest
-from fleetcast.base.files import read_text
+from fleetcast.base.files import check_writable, read_text
 from fleetcast.base.spec import build, kinds
 from fleetcast.runtime import transforms
 from fleetcast.runtime.llm.shape import read_shape
@@ -19,7 +19,7 @@ from fleetcast.runtime.training.lm import Score, score, train
 from fleetcast.runtime.training.tokens import as_bytes, encode
 from fleetcast.runtime.transforms import Transform
 from fleetcast.runtime.transforms.calibrate import LENGTH, Tokens
-from fleetcast.runtime.transforms.checkpoint import STORAGE, Checkpoint, read, write
+from fleetcast.runtime.transforms.checkpoint import STORAGE, WEIGHTS, Checkpoint, read, write
 
 TECHNIQUES: Final[Mapping[str, Mapping[str, Any]]] = {
     "quantise-int8": {"kind": "quantise", "bits": 8, "group": 0},
@@ -64,8 +64,12 @@ class Made:
         return asdict(self)
 
 
-def parse(technique: str) -> list[tuple[str, Transform]]:
+def parse(technique: str, seed: int = 0) -> list[tuple[str, Transform]]:
     """Returns the transforms that a text names: ``prune + quantise-int4``, ``narrow ffn=0.5 + quantise bits=8``.
+
+    Args:
+        technique: names and settings.
+        seed: of each that draws and is told no other.
 
     Raises:
         SpecError: an unknown technique, kind or setting, or a value of the wrong type.
@@ -81,7 +85,10 @@ def parse(technique: str) -> list[tuple[str, Transform]]:
         for setting in settings:
             key, _, value = setting.partition("=")
             table[key] = _value(value)
-        found.append((name, build(transforms, table, f"technique {name}")))
+        step = build(transforms, table, f"technique {name}")
+        if "seed" not in table and hasattr(step, "seed"):
+            step.seed = seed
+        found.append((name, step))
     return found
 
 
@@ -99,6 +106,7 @@ def transform(
     *,
     text: str = "",
     heal: int = 0,
+    seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Made:
     """Applies ``technique`` to the model in ``folder`` and writes what comes of it to ``out``.
@@ -109,15 +117,20 @@ def transform(
         out: the folder to write.
         text: nine tenths are to calibrate on or to learn from, the last tenth to score on; "" = weights alone.
         heal: steps of training after each transform that leaves the matrices plain; distilled ones need none.
+        seed: of what is drawn.
         progress: is told (transforms done, transforms).
 
     Raises:
         SpecError: a technique, setting or folder that cannot be; too little text. Unsupported: a model that is not
             transformed.
     """
-    steps = parse(technique)
+    steps = parse(technique, seed)
+    if heal < 0 or (heal and not text):
+        problem = "needs text to train on" if heal > 0 else "cannot be"
+        raise SpecError("heal", problem, value=heal, limit="steps, 0 or more, with text", hint="Give --text FILE")
     if Path(out).resolve() == Path(folder).resolve():
         raise SpecError("out", "is the source", value=str(out), limit="another folder", hint="Choose another --out")
+    check_writable(Path(out) / WEIGHTS)
     current = read(folder)
     begun = _bytes(current)
     tokens, held = _split(current, text) if text else (None, None)
@@ -127,7 +140,7 @@ def transform(
         predicted = step.predict_bytes(current.config)
         current = step.apply(current, tokens)
         if heal and tokens is not None and STORAGE not in current.config and name != "distil":
-            current = healed(current, tokens, heal)
+            current = healed(current, tokens, heal, seed=seed)
         if progress is not None:
             progress(done, len(steps))
     after = _score(current, held)

@@ -109,10 +109,11 @@ class Distil:
         """Returns the student.
 
         Raises:
-            SpecError: no text to learn from.
+            SpecError: no text to learn from; the model is packed already.
         """
         if tokens is None:
             raise SpecError("distil", "needs text", limit="what student and teacher read", hint="Give --text FILE")
+        source.plain("distil")
         after, taught, teacher = self.config(source.config), read_shape(source.config), source.weights()
         heat, weight = self.temperature, self.weight
         begun = read(self.student).weights() if (Path(self.student) / WEIGHTS).is_file() else None

@@ -20,7 +20,7 @@ from fleetcast.base.errors import SpecError, closest
 from fleetcast.base.files import read_text
 from fleetcast.base.spec import Spec, convert, read_toml
 from fleetcast.scenario.fleet.devices import ClockSweep, Device, Fitted
-from fleetcast.scenario.fleet.links import Link
+from fleetcast.scenario.fleet.links import Collectives, Link
 
 _FOLDER = Path(__file__).with_name("catalog")
 _VENDORS = frozenset({"nvidia", "tesla", "geforce", "amd", "intel", "google", "qualcomm", "apple", "gpu"})
@@ -43,6 +43,14 @@ class _Profile(Spec):
 
 class _Links(Spec):
     link: tuple[Link, ...]
+
+
+class _MeasuredLink(Spec):
+    """What `fleetcast measure collectives` writes; ``measured`` says what it rests on."""
+
+    link: Link
+    collectives: Collectives
+    measured: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class _Curves(Spec):
@@ -106,16 +114,41 @@ def links() -> Mapping[str, Link]:
     return MappingProxyType({row.id: row for row in _link_rows()})
 
 
-def link(name: str, path: str = "link") -> Link:
-    """Returns the link called ``name``: its id or an alias, in any usual spelling.
+def link(name: str, path: str = "link", base: Path | None = None) -> Link:
+    """Returns the link called ``name``: its id or an alias, in any usual spelling; or a file, if it ends in ``.toml``.
+
+    Args:
+        name: the link, or a file that `fleetcast measure collectives` wrote.
+        path: where the name stands, for errors.
+        base: folder that files start from; default the working directory.
 
     Raises:
-        SpecError: no such link.
+        SpecError: no such link, or the file is none.
     """
+    if name.endswith(".toml"):
+        return _measured_link((base or Path()) / name, path)
     found = _link_names().get(_key(name))
     if found is None:
         raise _unknown(name, path, "link", links().values())
     return found
+
+
+def _measured_link(file: Path, path: str) -> Link:
+    hint = "Write one with: fleetcast measure collectives --out links.toml"
+    if not file.is_file():
+        raise SpecError(path, "names a link's file that is not there", value=str(file), hint=hint)
+    table = read_toml(read_text(file), str(file))
+    if "link" not in table or "collectives" not in table:
+        limit = "a file with [link] and [collectives]"
+        raise SpecError(path, "names a file that is no link", value=str(file), limit=limit, hint=hint)
+    found = convert(table, _MeasuredLink, str(file))
+    for operation, by_ranks in found.collectives.curves.items():
+        for ranks, times in by_ranks.items():
+            if len(times) != len(found.collectives.size) or not ranks.isdigit() or min(times, default=0.0) <= 0:
+                where = f"{file}.collectives.curves.{operation}.{ranks}"
+                limit = f"{len(found.collectives.size)} times above 0, by a number of ranks"
+                raise SpecError(where, "is no curve", value=list(times), limit=limit, hint=hint)
+    return msgspec.structs.replace(found.link, fitted=found.collectives)
 
 
 @cache

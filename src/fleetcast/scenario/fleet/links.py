@@ -14,12 +14,35 @@ Kind = Literal[
 ]  # fmt: skip
 
 
+class Collectives(Spec):
+    """What collectives took on a link that was measured; `cost.collectives` reads it.
+
+    Attributes:
+        source: what measured them.
+        kind: of the link.
+        bandwidth: B/s that curves and efficiencies are relative to.
+        spread: standard deviation of log(time).
+        size: B of the full buffer, growing.
+        affine: launch (s), hop (s) and efficiency by operation.
+        curves: us at each size by operation and ranks.
+    """
+
+    source: str
+    kind: str
+    bandwidth: float
+    spread: float
+    size: tuple[float, ...]
+    affine: dict[str, dict[str, float]]
+    curves: dict[str, dict[str, tuple[float, ...]]]
+
+
 class Link(Spec):
     """One kind of link.
 
     ``bandwidth``: B/s per device, one direction. ``latency``: s for one small message. ``peers``: devices that the
     links of one are divided among, each pair having its own; 0 = a switch or bus. ``uplink``: B/s from the device to
-    the network where that is less than the way down; None = the same.
+    the network where that is less than the way down; None = the same. ``fitted``: collectives of a link that
+    `fleetcast measure collectives` timed.
     """
 
     id: str
@@ -31,6 +54,7 @@ class Link(Spec):
     aliases: tuple[str, ...] = ()
     peers: int = 0
     uplink: BytesPerSecond | None = None
+    fitted: Collectives | None = None
 
 
 def slowest(links: Iterable[Link]) -> Link:

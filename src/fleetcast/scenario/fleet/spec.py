@@ -51,7 +51,8 @@ class Fleet(Spec):
         devices: how many of what, several kinds joined by ``+``, a kind being a device of the catalogue or a profile
             (``1x profile.toml``); or a fleet's TOML file.
         groups: instead of ``devices``: the tree written out.
-        link: over the catalogue's link inside a node; only beside ``devices``.
+        link: over the catalogue's link inside a node; only beside ``devices``. A link of the catalogue, or a file that
+            `fleetcast measure collectives` wrote, as are the other links of a fleet.
         network: over its link between nodes; beside ``groups``, the link between these.
         price: per device, by device, over the catalogue's: $/h, "spot" or "on-demand" (the catalogue's), or a CSV
             file with columns time_h and price.
@@ -154,8 +155,8 @@ def read(fleet: Fleet, base: Path, path: str) -> tuple[Fleet, Path]:
     return msgspec.structs.replace(inner, **said), file.parent
 
 
-def check(fleet: Fleet, path: str) -> None:
-    """Refuses a fleet that contradicts itself.
+def check(fleet: Fleet, path: str, base: Path | None = None) -> None:
+    """Refuses a fleet that contradicts itself; ``base`` is the folder that paths in it start from.
 
     Raises:
         SpecError: both or neither of devices and groups, an unknown link, a PUE below one, ...
@@ -178,11 +179,11 @@ def check(fleet: Fleet, path: str) -> None:
         raise SpecError(f"{path}.ssd", "is out of range", value=fleet.ssd, limit=limit, hint='Write e.g. "6 GB/s"')
     for name, key in ((fleet.link, "link"), (fleet.network, "network")):
         if name:
-            catalog.link(name, f"{path}.{key}")
+            catalog.link(name, f"{path}.{key}", base)
 
 
-def check_group(group: FleetGroup, path: str) -> None:
-    """Refuses a group that contradicts itself.
+def check_group(group: FleetGroup, path: str, base: Path | None = None) -> None:
+    """Refuses a group that contradicts itself; ``base`` is the folder that paths in it start from.
 
     Raises:
         SpecError: both or neither of devices and groups, an odd name, no copies, an unknown link.
@@ -205,4 +206,4 @@ def check_group(group: FleetGroup, path: str) -> None:
                 limit="a group with devices, not with groups", hint=f"Write {key} in each group below",
             )  # fmt: skip
     if group.link:
-        catalog.link(group.link, f"{path}.link")
+        catalog.link(group.link, f"{path}.link", base)

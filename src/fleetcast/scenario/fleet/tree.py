@@ -162,7 +162,7 @@ def resolve(fleet: Fleet, base: Path | None = None, path: str = "fleet") -> Tree
     """
     if spec.names_file(fleet.devices):
         fleet, base = spec.read(fleet, base or Path(), path)
-    spec.check(fleet, path)
+    spec.check(fleet, path, base)
     walk = _Walk(base)
     if fleet.devices:
         walk.terms(parse_devices(fleet.devices, f"{path}.devices", base), fleet.link, fleet.network, ())
@@ -234,11 +234,11 @@ class _Walk:
         """Notes the link between the children of ``path``: by default their slowest network."""
         leaves, joined = self.leaves[first[0] :], self.joined[first[1] :]
         if link:
-            self.joins[path] = catalog.link(link)
+            self.joins[path] = catalog.link(link, base=self.base)
             if len(leaves) == 1 and leaves[0].count <= leaves[0].node:
                 self.notes.append(f"{self.joins[path].id} joins nothing: {'/'.join(leaves[0].path)} is one node")
         else:
-            below = [catalog.link(leaf.network or leaf.device.network) for leaf in leaves]
+            below = [catalog.link(leaf.network or leaf.device.network, base=self.base) for leaf in leaves]
             self.joins[path] = slowest(below + joined)
             if len(leaves) > 1:
                 among, say = "/".join(path) or "the fleet", _say(self.joins[path])
@@ -247,7 +247,7 @@ class _Walk:
 
     def group(self, group: FleetGroup, join: str, path: tuple[str, ...], where: str, taken: set[str]) -> None:
         """Adds one group, ``group.count`` times; ``join`` is the link of the group above."""
-        spec.check_group(group, where)
+        spec.check_group(group, where, self.base)
         terms = parse_devices(group.devices, f"{where}.devices", self.base) if group.devices else []
         if group.name in taken:
             raise SpecError(
@@ -342,8 +342,8 @@ def _finish(
         )
     if leaf.link and leaf.node == 1:
         notes.append(f"link {leaf.link} joins nothing in {name}: its nodes have one device")
-    link = catalog.link(leaf.link or device.link)
-    network = catalog.link(leaf.network or device.network)
+    link = catalog.link(leaf.link or device.link, base=base)
+    network = catalog.link(leaf.network or device.network, base=base)
     price = prices[device.id]
     if leaf.said.price is not None:
         price = signals.price(leaf.said.price, device, base, f"{leaf.where}.price")

@@ -82,8 +82,8 @@ def shaped(port: int, path: Sequence[Link]) -> Iterator[int]:
         ready.append(server.sockets[0].getsockname()[1])
         started.set()
         await stop.wait()
-        server.close()
         await asyncio.sleep(0.01)  # who was let in just now begins, or nobody would close what it has
+        server.close()
         for task in list(tasks):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

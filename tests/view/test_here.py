@@ -1,0 +1,140 @@
+"""`fleetcast run` without a server: a model runs here, and simulate, compare and calibrate read what it leaves."""
+
+import json
+
+import pytest
+
+import fleetcast
+from fleetcast.base.errors import Infeasible, SpecError, Unsupported
+from fleetcast.runtime.replay.local import STEPS
+from fleetcast.view.calibrating import read_steps
+from fleetcast.view.cli import main
+from tests.runtime.llm import tiny
+
+try:
+    import safetensors  # noqa: F401
+    import torch  # noqa: F401
+
+    MODELS = True
+except ImportError:
+    MODELS = False
+needs_torch = pytest.mark.skipif(not MODELS, reason="torch and safetensors are not installed")
+
+
+def scenario(tmp_path, **plan):
+    folder = tmp_path / "model"
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(tiny.config("llama-biased")))
+    lines = "\n".join(f"{name} = {json.dumps(value)}" for name, value in plan.items())
+    file = tmp_path / "here.toml"
+    file.write_text(
+        '[fleet]\ndevices = "1x epyc-9654"\n[workload]\nmodel = "model"\n'
+        'arrivals = { kind = "closed", concurrency = 3, requests = 12 }\n'
+        'lengths = { kind = "lognormal", prompt = 20, prompt_p90 = 40, output = 8, output_p90 = 16 }\n'
+        f'[slo]\nttft_p99 = "10 s"\n[plan]\n{lines}\n'
+    )
+    return file
+
+
+@needs_torch
+def test_a_run_leaves_what_the_other_commands_read(tmp_path, capsys):
+    file, out = scenario(tmp_path), tmp_path / "run"
+    assert main(["run", str(file), "--out", str(out)]) == 0
+    said = capsys.readouterr()
+    assert "12 requests answered" in said.out
+    assert "weights are random" in " ".join(said.out.split())
+    names = {path.name for path in out.iterdir()}
+    assert names == {"outcome.json", "requests.csv", "plan.toml", "steps.csv", "trace.json.gz"}
+    table = json.loads((out / "outcome.json").read_text())
+    assert (table["source"], table["plan"]["engine"], table["plan"]["dtype"]) == ("measured", "fleetcast", "fp32")
+    assert table["metrics"]["requests"] == 12
+    steps = read_steps(out / "steps.csv")
+    assert len(steps) == table["provenance"]["iterations"]
+    emitted = steps[:, STEPS.index("emitted")].sum()
+    assert emitted == table["metrics"]["output_tokens"]
+    assert steps[:, STEPS.index("prompt_tokens")].sum() + steps[:, STEPS.index("decodes")].sum() == (
+        table["metrics"]["prompt_tokens"] + emitted - 12  # a request's last token is not processed
+    )
+
+    assert main(["simulate", str(out / "plan.toml"), "--out", str(tmp_path / "forecast")]) == 0
+    capsys.readouterr()
+    files = [str(tmp_path / name / "outcome.json") for name in ("forecast", "run")]
+    assert main(["compare", *files, "--plot", str(tmp_path / "terms.svg")]) == 0
+    said = capsys.readouterr().out
+    assert "All busy time" in said
+    assert "different requests" not in said
+    picture = (tmp_path / "terms.svg").read_text()
+    assert picture.startswith("<svg") and "matrix products" in picture
+    assert main(["compare", *files, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    whole = sum(term["after"] for term in found["terms"])
+    off = sum(term["before"] for term in found["terms"]) / whole - 1
+    assert sum(term["share"] for term in found["terms"]) == pytest.approx(off)
+
+    assert main(["calibrate", str(out), "--out", str(tmp_path / "new.toml")]) == 0
+    said = capsys.readouterr().out
+    assert "host, an iteration" in said
+    changed = (out / "plan.toml").read_text().replace('"1x epyc-9654"', f'"1x {tmp_path / "new.toml"}"')
+    (out / "again.toml").write_text(changed)
+    before, after = (fleetcast.simulate(out / name) for name in ("plan.toml", "again.toml"))
+    measured = table["metrics"]["e2e"]["mean"]
+    assert abs(after.metrics["e2e"]["mean"] / measured - 1) < abs(before.metrics["e2e"]["mean"] / measured - 1)
+
+
+@needs_torch
+def test_python_runs_a_plan_that_says_nothing(tmp_path):
+    found = fleetcast.run(scenario(tmp_path), speed=2.0)
+    assert found.source == "measured"
+    assert found.metrics["failed"] == 0
+    assert found.record is not None
+    assert len(found.record) == found.provenance["iterations"]
+
+
+@pytest.mark.parametrize(
+    ("plan", "error", "said"),
+    [
+        ({"replicas": 2}, Unsupported, r"plan\.replicas = 2: "),
+        ({"expert_parallel": 2}, Unsupported, r"plan\.expert_parallel = 2: "),
+        ({"overlap": "nano"}, Unsupported, r"plan\.overlap = 'nano': "),
+        ({"engine": "nonesuch"}, SpecError, r"plan\.engine: is unknown"),
+    ],
+)
+def test_what_cannot_run_here_is_refused_before_anything_is_loaded(tmp_path, plan, error, said):
+    with pytest.raises(error, match=said):
+        fleetcast.run(scenario(tmp_path, **plan))
+
+
+@needs_torch
+def test_a_request_beyond_the_models_context_is_refused(tmp_path):
+    file = scenario(tmp_path)
+    file.write_text(file.read_text().replace("prompt = 20, prompt_p90 = 40", "prompt = 2000, prompt_p90 = 2100"))
+    with pytest.raises((SpecError, Infeasible), match="beyond the model's context"):
+        fleetcast.run(file)
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        ({}, "holds no iterations to fit"),
+        ({"plan.toml": "", "steps.csv": "a,b\n1,2\n"}, "fleet: is missing"),
+    ],
+)
+def test_folders_that_hold_no_run_are_refused(tmp_path, capsys, write, said):
+    for name, text in write.items():
+        (tmp_path / name).write_text(text)
+    assert main(["calibrate", str(tmp_path)]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("a,b\n1,2\n", "has other columns"), (",".join(STEPS) + "\n1,x\n", "number")]
+)
+def test_iterations_that_cannot_be_read_are_refused(tmp_path, text, said):
+    (tmp_path / "steps.csv").write_text(text)
+    with pytest.raises(SpecError, match=said):
+        read_steps(tmp_path / "steps.csv")
+
+
+def test_what_only_a_server_understands_is_refused_without_one(tmp_path, capsys):
+    assert main(["run", str(scenario(tmp_path)), "--model", "x"]) == 2
+    assert "--model is for a server" in capsys.readouterr().err
