@@ -36,8 +36,10 @@ def test_a_worker_answers_and_is_gone_afterwards(folder) -> None:
     log = contexts.logs(1, 4)[0]
     with Worker(folder) as worker, Application(worker, worker.port) as application:
         answer = application.ask(log)
-        assert answer.tokens[0] == len(log.text()) and 0 < answer.tokens[1] <= 40
-        assert 0 < answer.cpu and 0 < answer.seconds
+        assert answer.tokens[0] == len(log.text())
+        assert 0 < answer.tokens[1] <= 40
+        assert answer.cpu > 0
+        assert answer.seconds > 0
         assert answer.size[0] > len(log.text())
         assert worker.held()["mapped"] > 0
     assert gone(worker.pid)
