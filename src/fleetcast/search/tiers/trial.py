@@ -21,7 +21,7 @@ from fleetcast.base.errors import Infeasible, SpecError
 from fleetcast.cost.engine import engine
 from fleetcast.cost.memory import Memory, layout_memory, misfit
 from fleetcast.runtime.measure.trial import TIERS, Cell, Tier, measure_cell
-from fleetcast.runtime.measure.trial.application import Answer, Application, Worker, asked
+from fleetcast.runtime.measure.trial.application import Answer, Application, Worker, asked, warm
 from fleetcast.runtime.measure.trial.confined import GROUPS, PERIOD, quota, sweep
 from fleetcast.runtime.measure.trial.contexts import Log
 from fleetcast.runtime.measure.trial.worker import BLOCKS
@@ -227,14 +227,15 @@ def cold_of(work: float, held: float, share: float, period: float = PERIOD) -> f
 
 
 def calibrate(
-    name: str, folder: Path, logs: Sequence[Log], warm: int = 3, groups: Path | None = GROUPS, share: float = REFERENCE
+    name: str, folder: Path, logs: Sequence[Log], groups: Path | None = GROUPS, share: float = REFERENCE
 ) -> Known:  # fmt: skip
     """Returns how a model does on this machine at full speed, and what pauses cost it under a quota of no tier.
 
     Neither memory limit nor link is met.
     """
     with Worker(folder) as worker, Application(worker, worker.port) as application:
-        answers = list(asked(application, logs, warm))
+        warm(application)
+        answers = asked(application, logs)
         mapped = worker.held()["mapped"]
         with quota(worker.pid, share, groups=groups):
             held = float(np.median([application.ask(log).cpu for log in logs[:HELD]]))

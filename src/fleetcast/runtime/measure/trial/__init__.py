@@ -15,15 +15,12 @@ from typing import Final
 import numpy as np
 
 from fleetcast.base.errors import Infeasible
-from fleetcast.runtime.measure.trial.application import Answer, Application, Worker, asked
+from fleetcast.runtime.measure.trial.application import Answer, Application, Worker, asked, warm
 from fleetcast.runtime.measure.trial.confined import GROUPS, quota
 from fleetcast.runtime.measure.trial.contexts import Log
 from fleetcast.runtime.measure.trial.link import shaped
 from fleetcast.scenario.fleet.catalog import link as known_link
 from fleetcast.scenario.fleet.links import Link
-
-WARM: Final = 3
-"""Logs that are asked before those that count."""
 
 
 @dataclass(frozen=True)
@@ -94,19 +91,19 @@ class Cell:
         return float(np.mean([answer.right for answer in self.answers]))
 
 
-def measure_cell(
-    folder: Path, model: str, tier: Tier, logs: Sequence[Log], *, groups: Path | None = GROUPS, warm: int = WARM
-) -> Cell:
+def measure_cell(folder: Path, model: str, tier: Tier, logs: Sequence[Log], *, groups: Path | None = GROUPS) -> Cell:
     """Returns what the application met with one model on one tier.
 
-    The memory is limited before the model is read, the CPU from the first question on: to start is no part of it.
+    The memory is limited before the model is read, the CPU once it is warm: to start is no part of it.
     """
     try:
         with (
             Worker(folder, tier.room) as worker, shaped(worker.port, tier.path) as port,
-            Application(worker, port) as application, quota(worker.pid, tier.share, groups=groups) as how,
+            Application(worker, port) as application,
         ):  # fmt: skip
-            answers = tuple(asked(application, logs, warm))
+            warm(application)
+            with quota(worker.pid, tier.share, groups=groups) as how:
+                answers = asked(application, logs)
             return Cell(tier.name, model, answers, worker.held(), how)
     except Infeasible as error:
         return Cell(tier.name, model, refusal=str(error))

@@ -14,15 +14,17 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from fleetcast.base.errors import FleetcastError, Infeasible
+from fleetcast.runtime.measure.trial import contexts
 from fleetcast.runtime.measure.trial.confined import cpu_seconds, limit_memory, status
 from fleetcast.runtime.measure.trial.contexts import Log, told
+
 
 STORY: Final = 40
 """Most tokens of an answer."""
@@ -227,9 +229,17 @@ class Application:
 _OTHERS: Final = len("Accept-Encoding: identity\r\nContent-Length: 300\r\nContent-Type: application/json\r\n\r\n")
 
 
-def asked(application: Application, logs: Sequence[Log], warm: int) -> Iterator[Answer]:
-    """Yields the answers to logs after ``warm`` that do not count, the first of them asked before."""
-    for log in logs[:warm]:
+_SEED: Final = 4
+WARM: Final = 12
+"""Logs that are asked before those that count: products are compiled for lengths of prompts, and that memory stays."""
+
+
+def warm(application: Application) -> None:
+    """Asks logs that do not count, always the same."""
+    for log in contexts.logs(WARM, _SEED):
         application.ask(log)
-    for log in logs:
-        yield application.ask(log)
+
+
+def asked(application: Application, logs: Sequence[Log]) -> tuple[Answer, ...]:
+    """Returns the answers to logs, asked one after the other."""
+    return tuple(application.ask(log) for log in logs)
