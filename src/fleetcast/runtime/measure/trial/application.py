@@ -25,7 +25,6 @@ from fleetcast.runtime.measure.trial import contexts
 from fleetcast.runtime.measure.trial.confined import cpu_seconds, limit_memory, status
 from fleetcast.runtime.measure.trial.contexts import Log, told
 
-
 STORY: Final = 40
 """Most tokens of an answer."""
 TIMEOUT: Final = 120.0
