@@ -3,8 +3,8 @@
 The calibration (`fleetcast calibrate`) sees four settings and is judged on the others. Settings and their split are
 frozen in ``forecast_inputs.toml``. Each is run three times, interleaved, every run in a process of its own, with the
 machine's load noted; a setting's time is the median of its runs. A setting whose own runs are more than 10 % apart is
-discarded. A bar is never below 1.5 times the spread of the runs that are left. The null has one speed for everything:
-tokens per second of a user, and of a prompt, both fitted on the same four settings.
+discarded, unless most would be. A bar is never below 1.5 times the spread of the runs that are left. The null has one
+speed for everything: tokens per second of a user, and of a prompt, both fitted on the same four settings.
 
     python -m benchmarks.forecast_run [--folder DIR] [--profile FILE] [--repeats N] [--only NAME ...] [--fresh]
 
