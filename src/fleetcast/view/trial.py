@@ -29,7 +29,8 @@ def trial_view(table: Mapping[str, Any], kept: Path | None) -> RenderableType:
     notes = [
         f"models: {models}", tiers,
         f"logs are synthetic; always telling the most common context would be right in {table['most_common']:.0%}",
-        "tiers are emulated on this machine; forecasts were made from full speed, before anything ran on a tier",
+        "tiers are emulated on this machine; forecasts were made from full speed and a quota that no tier has, before "
+        "anything ran on a tier",
     ]  # fmt: skip
     if kept is None:
         notes.append("keep it with --out trial.json")
