@@ -231,10 +231,14 @@ def _overlap(a: Box, b: Box) -> bool:
 
 
 def _crosses(start: tuple[float, float], end: tuple[float, float], box: Box) -> bool:
-    """Whether a straight line runs through a box: some of its points, close enough together, lie within."""
-    steps = max(1, int(max(abs(end[0] - start[0]), abs(end[1] - start[1])) / 4))
-    points = (
-        (start[0] + (end[0] - start[0]) * i / steps, start[1] + (end[1] - start[1]) * i / steps)
-        for i in range(steps + 1)
-    )
-    return any(box[0] <= x <= box[2] and box[1] <= y <= box[3] for x, y in points)
+    """Whether a straight line touches a box or comes within half a unit of it (Liang and Barsky, 1984)."""
+    enters, leaves = 0.0, 1.0
+    for i in (0, 1):
+        run, near, far = end[i] - start[i], box[i] - 0.5 - start[i], box[i + 2] + 0.5 - start[i]
+        if run == 0:
+            if near > 0 or far < 0:
+                return False
+            continue
+        first, last = sorted((near / run, far / run))
+        enters, leaves = max(enters, first), min(leaves, last)
+    return enters <= leaves

@@ -37,8 +37,9 @@ class Scale:
         if self.high <= self.low:
             return [self.low]
         step = round_step((self.high - self.low) / max(1, most - 1))
-        ticks = self._multiples(step)
-        return ticks if len(ticks) > 2 else self._multiples(round_step(step / 2.6))  # one or two say too little
+        ticks, finer = self._multiples(step), self._multiples(round_step(step / 2.6))
+        # one or two say too little, but two are better than a crowd
+        return finer if len(ticks) < 2 or (len(ticks) == 2 and len(finer) <= most + 2) else ticks
 
     def _multiples(self, step: float) -> list[float]:
         first = math.ceil(self.low / step - 1e-9)
