@@ -36,6 +36,7 @@ _STARVED: Final = (
     "DefaultCPUAllocator",
     "can't start new thread",
     "could not create a primitive",
+    "error return without exception set",
 )
 """What a process writes that fails for want of memory."""
 _ENDED: Final = 5.0
