@@ -209,3 +209,12 @@ def test_an_axis_has_some_ticks_and_not_many(low, span, most):
     ticks = svg.Scale(low, low + span, 0.0, 300.0).ticks(most)
     assert 2 <= len(ticks) <= most + 2
     assert all(low - 1e-6 * span <= t <= low + span * (1 + 1e-6) for t in ticks)
+
+
+def test_a_picture_of_terms_has_the_colours_of_its_bars():
+    from fleetcast.view.compare import Term
+    from fleetcast.view.picture import alone
+
+    drawn = alone(plots.draw_terms([Term("gemm", 1.0, 2.0, -0.5)], ("forecast", "measured")))
+    fills = dict(re.findall(r"\.(c\d) \{ fill: (#\w+)", drawn))
+    assert fills["c0"] != fills["c1"]

@@ -44,7 +44,8 @@ def alone(figure: str) -> str:
     size = f'width="{width:.0f}" height="{height:.0f}"'
     css = _CSS.read_text(encoding="utf-8")
     colours = dict(re.findall(r"(--[\w-]+): ([^;]+);", css.partition("@media")[0]))
-    rules = re.findall(r"^svg .*$", css, re.MULTILINE)
+    parts = r"|\.c\d" if 'class="part' in figure else ""
+    rules = re.findall(rf"^(?:svg{parts}) .*$", css, re.MULTILINE)
     style = "\n".join(["svg { font: 13px system-ui, sans-serif; fill: var(--ink); }", *rules])
     style = re.sub(r"var\((--[\w-]+)\)", lambda m: colours[m[1]], style)
     ground = f'<style>\n{style}\n</style><rect x="{-_MARGIN}" y="{-_MARGIN}" {size} fill="{colours["--card"]}"/>'
