@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its p
 
 import numpy as np
 
-from benchmarks.records import Null, Ours, Paper, Record, cpu_seconds, main, skipped
+from benchmarks.records import Null, Ours, Paper, Record, absent, cpu_seconds, main, skipped
 from fleetcast.policy import batch, speculate
 from fleetcast.runtime.llm.draft import Drafter, ModelDrafter, NgramLookup, NgramModel, Pipelined, Voted
 from fleetcast.runtime.llm.engine import Engine
@@ -216,12 +216,8 @@ def distinct(tokens: Sequence[int]) -> float:
 def records(quick: bool) -> list[Record]:
     """Returns Minions' claims on real drafters."""
     command = "python -m benchmarks.minions" + (" --quick" if quick else "")
-    try:
-        import safetensors  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError:
-        why = "torch or safetensors is not installed"
-        return [skipped(system=45, claim=IDENTICAL, bar="all", why=why, command=command)]
+    if missing := absent("torch", "safetensors"):
+        return [skipped(system=45, claim=IDENTICAL, bar="all", why=f"not installed: {missing}", command=command)]
     return [
         identical(quick, command), predicted(quick, command), voted(quick, command), *timed(quick, command),
         turns(quick, command),

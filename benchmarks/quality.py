@@ -20,8 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its p
 import numpy as np
 
 from benchmarks.questions.answers import ANSWER, family, right_options
-from benchmarks.records import Null, Ours, Paper, Record, cpu_seconds, main, skipped
-from fleetcast.base.errors import MissingExtra
+from benchmarks.records import Null, Ours, Paper, Record, absent, cpu_seconds, main, skipped
 from fleetcast.runtime.measure.quality import Quality, judge, judge_folder
 from fleetcast.runtime.measure.quality.items import Item, everyday, read_items
 from fleetcast.runtime.measure.quality.orders import Ask, Orders
@@ -184,15 +183,12 @@ def with_models(quick: bool, command: str) -> list[Record]:
         "right answers of a tiny model on what it was trained on": "above chance there and only there",
         "milliseconds of a question asked once, tiny model, four orders in a pass": "J and bytes beside them",
     }
-    try:
-        import torch
+    if missing := absent("torch", "safetensors"):
+        why = f"not installed: {missing}"
+        return [skipped(system=34, claim=c, bar=bar, why=why, command=command) for c, bar in claims.items()]
+    import torch
 
-        torch.set_num_threads(1)
-        import fleetcast.runtime.training.lm  # noqa: F401
-    except (ImportError, MissingExtra):
-        return [
-            skipped(system=34, claim=c, bar=bar, why="torch is absent", command=command) for c, bar in claims.items()
-        ]
+    torch.set_num_threads(1)
     same, learnt, took = claims
     return [identity(quick, same, command), memory_of(quick, learnt, command), costs(quick, took, command)]
 

@@ -22,6 +22,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -126,6 +127,11 @@ def skipped(*, system: int, claim: str, bar: str, why: str, command: str = "") -
         system=system, claim=claim, bar=bar, holds=None, reproduced="other setting",
         reason=f"not measured: {why}", skipped=why, command=command or caller_command(),
     )  # fmt: skip
+
+
+def absent(*packages: str) -> str:
+    """Returns those of the packages that are not installed, or ""."""
+    return ", ".join(name for name in packages if find_spec(name) is None)
 
 
 def caller_command() -> str:

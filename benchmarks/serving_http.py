@@ -24,8 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its path as well
 
-from benchmarks.records import ROOT, Null, Ours, Record, main, skipped, timer
-from fleetcast.base.errors import MissingExtra
+from benchmarks.records import ROOT, Null, Ours, Record, absent, main, skipped, timer
 
 SYSTEM = 2
 COMMAND = "python -m benchmarks.serving_http"
@@ -69,13 +68,8 @@ for line in sys.stdin:
 def records(quick: bool) -> list[Record]:
     """Returns a record a number of streams."""
     command = COMMAND + (" --quick" if quick else "")
-    try:
-        import aiohttp  # noqa: F401
-        import prometheus_client  # noqa: F401
-        import tokenizers  # noqa: F401
-        import torch  # noqa: F401
-    except ImportError as error:
-        why = str(MissingExtra(str(error.name), "serve"))
+    if missing := absent("torch", "safetensors", "tokenizers", "aiohttp", "prometheus_client"):
+        why = f"not installed: {missing}"
         return [skipped(system=SYSTEM, claim=CLAIM.format(n), bar=BAR.format(b), why=why) for n, b in STREAMS.items()]
     rounds = 1 if quick else 5
     with tempfile.TemporaryDirectory() as home:

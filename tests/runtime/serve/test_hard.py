@@ -188,6 +188,7 @@ def test_a_reader_who_leaves_while_waiting_is_forgotten(folder):
         until(lambda: len(engine.schedule.waiting) == 1)
         second.close()
         until(lambda: not engine.schedule.waiting)
+        assert len(engine.schedule.running) == 1, "the one who stays is served on"
         first.close()
 
 
