@@ -11,7 +11,7 @@ import msgspec
 
 from fleetcast.base.files import write_atomic
 from fleetcast.scenario.fleet.spec import FleetGroup, rename_profiles
-from fleetcast.scenario.load import Scenario, dump
+from fleetcast.scenario.load import ServingScenario, dump
 from fleetcast.scenario.plan import read_plan
 from fleetcast.view.words import pools_of
 
@@ -25,12 +25,12 @@ def to_json(value: Any) -> str:
     return msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2).decode() + "\n"
 
 
-def decided(scenario: Scenario, outcome: Outcome) -> Scenario:
+def decided(scenario: ServingScenario, outcome: Outcome) -> ServingScenario:
     """Returns the scenario with the complete plan of ``outcome``."""
     return scenario.with_plan(read_plan(dict(outcome.plan)))
 
 
-def rebased(scenario: Scenario, folder: Path) -> Scenario:
+def rebased(scenario: ServingScenario, folder: Path) -> ServingScenario:
     """Returns the scenario as a file in ``folder`` must say it: relative paths start there."""
     base = Path(scenario.folder)
 
@@ -81,7 +81,7 @@ def _relinked(link: str, moved: Callable[[str], str]) -> str:
     return moved(link) if link.endswith(".toml") else link
 
 
-def write_ranking(folder: Path, scenario: Scenario, ranking: Ranking, best: Outcome | None) -> list[Path]:
+def write_ranking(folder: Path, scenario: ServingScenario, ranking: Ranking, best: Outcome | None) -> list[Path]:
     """Writes a search's plan.toml (where a plan was found), report.html and outcome.json; returns their paths."""
     from fleetcast.view.report import plan_report
 
@@ -93,7 +93,7 @@ def write_ranking(folder: Path, scenario: Scenario, ranking: Ranking, best: Outc
     return found
 
 
-def write_outcome(folder: Path, scenario: Scenario, outcome: Outcome) -> list[Path]:
+def write_outcome(folder: Path, scenario: ServingScenario, outcome: Outcome) -> list[Path]:
     """Writes an outcome's plan.toml, report.html, outcome.json and, with a record, trace.json.gz.
 
     A pool with nano-batches also leaves layers.json.gz: how their operators share the device in a full iteration.
@@ -118,7 +118,7 @@ def write_outcome(folder: Path, scenario: Scenario, outcome: Outcome) -> list[Pa
     return found
 
 
-def write_plan(folder: Path, scenario: Scenario) -> Path:
+def write_plan(folder: Path, scenario: ServingScenario) -> Path:
     """Writes the scenario, whose plan is complete, as ``folder``/plan.toml."""
     return write_atomic(folder / "plan.toml", dump(rebased(scenario, folder)))
 

@@ -13,7 +13,7 @@ import msgspec
 
 from fleetcast.base.errors import SpecError, Unsupported, closest
 from fleetcast.scenario import load as files
-from fleetcast.scenario.load import Scenario
+from fleetcast.scenario.load import Scenario, ServingScenario
 
 if TYPE_CHECKING:
     from fleetcast.runtime.measure import EngineProfile, Profile
@@ -59,6 +59,16 @@ def load(source: Source, *, seed: int | None = None) -> Scenario:
     return files.load(path, seed=seed)
 
 
+def serving(source: Source, asked: str, *, seed: int | None = None) -> ServingScenario:
+    """Returns what `load` does where it has requests; ``asked`` says who asks, for the error.
+
+    Raises:
+        SpecError: as `load`.
+        Unsupported: another kind of workload.
+    """
+    return files.serving(load(source, seed=seed), asked)
+
+
 def examples() -> dict[str, Path]:
     """Returns the packaged examples: name -> file."""
     return {path.stem: path for path in sorted(_EXAMPLES.glob("*.toml"))}
@@ -83,7 +93,7 @@ def plan(source: Source, *, seed: int | None = None, top: int | None = 6, progre
         SpecError: anything in the scenario that cannot be.
         Infeasible: nothing fits.
     """
-    scenario = load(source, seed=seed)
+    scenario = serving(source, "plan", seed=seed)
     if scenario.workload.exits is not None:
         from fleetcast.search.tiers import planner
 
@@ -106,7 +116,7 @@ def simulate(source: Source, *, seed: int | None = None, record: bool = False) -
         SpecError: anything in the scenario that cannot be.
         Infeasible: the plan does not fit.
     """
-    scenario = load(source, seed=seed)
+    scenario = serving(source, "simulate", seed=seed)
     if scenario.workload.exits is not None:
         from fleetcast.search.tiers import planner
 
@@ -129,7 +139,7 @@ def max_rate(source: Source, *, seed: int | None = None, tolerance: float = 0.02
     """
     from fleetcast.search import capacity
 
-    scenario = load(source, seed=seed)
+    scenario = serving(source, "capacity", seed=seed)
     _serving(scenario)
     return capacity.max_rate(scenario, tolerance=tolerance)
 
@@ -149,7 +159,7 @@ def max_users(source: Source, *, seed: int | None = None, tolerance: float = 0.0
     """
     from fleetcast.search import capacity
 
-    scenario = load(source, seed=seed)
+    scenario = serving(source, "capacity", seed=seed)
     if scenario.workload.exits is not None:
         from fleetcast.search.tiers import planner
 
@@ -174,7 +184,7 @@ def devices_needed(
     """
     from fleetcast.search import capacity
 
-    scenario, wanted = load(source, seed=seed), tuple(kinds)
+    scenario, wanted = serving(source, "capacity", seed=seed), tuple(kinds)
     groups = _serving(scenario).tree.groups
     measured = [g.device.id for g in groups if g.device.fitted is not None]
     if measured and not wanted:
@@ -258,7 +268,7 @@ def replay(
     from fleetcast.runtime import replay as real
     from fleetcast.scenario.workload.arrivals import traffic
 
-    scenario = load(source, seed=seed)
+    scenario = serving(source, "run", seed=seed)
     if scenario.workload.exits is not None or scenario.slo.quality is not None:
         raise Unsupported(
             "workload.exits, slo.quality: a server's answers are timed, not judged", "Leave exits and quality out"
@@ -288,7 +298,7 @@ def advise(source: Source, *, seed: int | None = None) -> list[Advice]:
     from fleetcast.search.advice.advisor import advise as ask
     from fleetcast.search.advice.advisor import asked_of_one
 
-    scenario, notes = asked_of_one(load(source, seed=seed))
+    scenario, notes = asked_of_one(serving(source, "advise", seed=seed))
     return ask(_resolved(scenario), notes)
 
 
@@ -306,7 +316,7 @@ def servers_under(source: Source, *, seed: int | None = None, progress: Progress
     """
     from fleetcast.search import servers
 
-    return servers.servers_under(_serving(load(source, seed=seed)), progress)
+    return servers.servers_under(_serving(serving(source, "capacity", seed=seed)), progress)
 
 
 def best_pools(
@@ -325,7 +335,7 @@ def best_pools(
     """
     from fleetcast.search import pools
 
-    scenario = load(source, seed=seed)
+    scenario = serving(source, "capacity", seed=seed)
     _serving(scenario)
     return pools.best_pools(scenario, tolerance=tolerance, progress=progress)
 
@@ -338,11 +348,11 @@ def check(source: Source, *, seed: int | None = None) -> list[Remark]:
     """
     from fleetcast.view.checks import remarks
 
-    scenario = load(source, seed=seed)
+    scenario = serving(source, "check", seed=seed)
     return remarks(_serving(scenario) if scenario.workload.exits is None else _resolved(scenario))
 
 
-def _serving(scenario: Scenario) -> Setting:
+def _serving(scenario: ServingScenario) -> Setting:
     """The scenario resolved for the serving world alone, which knows no exits."""
     if scenario.workload.exits is not None:
         raise Unsupported(
@@ -352,10 +362,8 @@ def _serving(scenario: Scenario) -> Setting:
     return _resolved(scenario)
 
 
-def _resolved(scenario: Scenario) -> Setting:
+def _resolved(scenario: ServingScenario) -> Setting:
     """The scenario with its names looked up."""
-    if scenario.workload.kind != "serving":
-        raise Unsupported(f"workload.kind = '{scenario.workload.kind}' has no engine yet")
     from fleetcast.sim.serving.setting import setting
 
     return setting(scenario)
@@ -370,7 +378,7 @@ def completed(source: Source, *, seed: int | None = None) -> tuple[Setting, Plan
     """
     from fleetcast.sim.serving.completing import complete
 
-    state = _serving(load(source, seed=seed))
+    state = _serving(serving(source, "export", seed=seed))
     return state, complete(state, state.scenario.plan)
 
 
