@@ -1,17 +1,19 @@
 """The space of training plans: every way to spread a model, a batch and an optimizer over a fleet's devices.
 
-A plan is a *layout* (degrees, micro-batch, pieces, schedule: what divisibility ties together) and a *choice* (recompute,
-sharding, offload, messages, overlap: what goes with every layout). The space is their product: a plan's number is
-``layout x choices + choice``, and columns are made of numbers, a chunk at a time, so the space is never held as a whole.
+A plan is a *layout* (degrees, micro-batch, pieces, schedule: what divisibility ties together) and a *choice*
+(recompute, sharding, offload, messages, overlap: what goes with every layout). The space is their product: a plan's
+number is ``layout x choices + choice``, and columns are made of numbers, a chunk at a time, so that the space is never
+held as a whole.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -52,7 +54,7 @@ class Question:
     sequence: int
     batch: int
     devices: int
-    plan: TrainingPlan = TrainingPlan()
+    plan: TrainingPlan
     fused: bool = True
 
 
@@ -251,17 +253,18 @@ def explain(q: Question, path: str = "plan") -> SpecError:
             path, f"takes {product} devices: {words}", value=product, limit=f"a divisor of the fleet's {q.devices}",
             hint="Change a degree or fleet.devices, or leave data_parallel out",
         )  # fmt: skip
-    if q.plan.micro_batch is not None:
-        return SpecError(
-            f"{path}.micro_batch", "does not divide the sequences of a copy", value=_shown(_listed(q.plan.micro_batch)),
-            limit=f"batch {q.batch} = data_parallel x micro_batch x a whole number", hint="Write 1, or leave it out",
-        )  # fmt: skip
-    if q.plan.schedule is not None or q.plan.interleave is not None:
+    freed = msgspec.structs.replace(q.plan, schedule=None, interleave=None)
+    if freed != q.plan and next(_layouts(replace(q, plan=freed)), None) is not None:
         return SpecError(
             f"{path}.schedule", "suits no layout", value=_shown(_listed(q.plan.schedule) or _listed(q.plan.interleave)),
             limit="interleave takes layers that divide by stages x interleave, and micro-batches by stages; "
             "dualpipe an even number of stages and twice as many micro-batches",
             hint="Leave schedule and interleave out",
+        )  # fmt: skip
+    if q.plan.micro_batch is not None:
+        return SpecError(
+            f"{path}.micro_batch", "does not divide the sequences of a copy", value=_shown(_listed(q.plan.micro_batch)),
+            limit=f"batch {q.batch} = data_parallel x micro_batch x a whole number", hint="Write 1, or leave it out",
         )  # fmt: skip
     return SpecError(
         "workload.batch", "splits over no layout of the fleet", value=q.batch,

@@ -38,9 +38,8 @@ Order = list[tuple[Pass, ...]]
 
 def gpipe(stages: int, micro_batches: int) -> list[Order]:
     """Returns all forward passes, then all backward passes."""
-    ahead = [[(Pass("F", m, stage),) for m in range(micro_batches)] for stage in range(stages)]
-    back = [[(Pass("B", m, stage),) for m in reversed(range(micro_batches))] for stage in range(stages)]
-    return [a + b for a, b in zip(ahead, back, strict=True)]
+    passes = [("F", m) for m in range(micro_batches)] + [("B", m) for m in reversed(range(micro_batches))]
+    return [[(Pass(kind, m, stage),) for kind, m in passes] for stage in range(stages)]
 
 
 def one_forward_one_backward(stages: int, micro_batches: int) -> list[Order]:
