@@ -114,8 +114,7 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     hidden = plans.overlaps("pipeline")
     steady = np.where(hidden, np.maximum(hop - device, 0.0), hop)
     f, b, w = idle_weights(plans.schedule, plans.pipeline, plans.interleave)
-    share = np.where(device > 0, host / np.where(device > 0, device, 1.0), 0.0)
-    idle = f * forward * (1 + share) + b * ((backward + again) * (1 + share)) - w * factor["gemm"] * p.weights
+    idle = f * (forward + host) + b * (backward + again) - w * factor["gemm"] * p.weights
     idle = np.maximum(idle, 0.0) + f * hop
     found = {n: p.micro * factor[n] * (p.forward[n] + p.backward[n]) for n in LAYER_TERMS}
     found["recompute"] = p.micro * again
@@ -161,22 +160,24 @@ def _head(network: Network, job: Job, plans: Plans, system: System) -> Array:
 
 def _hop(network: Network, job: Job, plans: Plans, system: System) -> Array:
     """Returns seconds of one piece's messages of one micro-batch: activations on, gradients back."""
-    first, inverse = distinct((plans.tensor, plans.context, plans.micro_batch, plans.sequence_parallel,
-                               plans.tensor_messages, plans.data, plans.pipeline))  # fmt: skip
+    first, inverse = distinct((plans.tensor, plans.context, plans.micro_batch, plans.sequence_parallel, plans.data,
+                               plans.pipeline))  # fmt: skip
     few = plans.take(first)
     tokens = few.micro_batch * (job.sequence / few.context)
     whole = tokens * (2.0 * network.hidden)
-    cut = (few.sequence_parallel == 1) | (few.tensor_messages == 1)
-    size = np.where(cut, whole / few.tensor, whole)
     apart = few.tensor * few.context * few.data
-    inside = apart * few.pipeline <= system.node
-    two = np.full_like(few.tensor, 2)
-    near = spread_time("send", size, two, np.ones_like(few.tensor), system)
-    far = spread_time("send", size, two, np.full_like(few.tensor, system.node), system)
-    time = np.where(inside, near, far)
-    again = cut & (few.sequence_parallel == 0)
-    ones = np.ones_like(few.tensor)
-    time += np.where(again, spread_time("all_gather", whole, few.tensor, ones, system), 0.0)
+    ones, two = np.ones_like(few.tensor), np.full_like(few.tensor, 2)
+
+    def sent(size: Array) -> Array:
+        near = spread_time("send", size, two, ones, system)
+        far = spread_time("send", size, two, np.full_like(ones, system.node), system)
+        return np.where(apart * few.pipeline <= system.node, near, far)
+
+    # Tensor-parallel ranks hold equal copies, so each sends its share and the next node gathers, where that is faster
+    # (Narayanan and others, SC 2021); with sequence parallelism each holds its share only.
+    shares = sent(whole / few.tensor)
+    gathered = shares + spread_time("all_gather", whole, few.tensor, ones, system)
+    time = np.where(few.sequence_parallel == 1, shares, np.minimum(gathered, sent(whole)))
     return np.where(few.pipeline > 1, 2.0 * time, 0.0)[inverse]
 
 
