@@ -55,6 +55,7 @@ class TrainingPlan(Spec):
         tensor_messages: how tensor parallelism adds up.
         overlap: what is hidden behind computation, as a list; to search, lists in a list.
         dtype: of the matrices that are multiplied.
+        fused_attention: attention keeps no scores in memory, as FlashAttention does; left out = true.
         recover: what is done against failures: a policy of ``policy/recover``.
         islands: experts that train apart, without any messages between them.
     """
@@ -74,6 +75,7 @@ class TrainingPlan(Spec):
     tensor_messages: Words = None
     overlap: tuple[str | tuple[str, ...], ...] | None = None
     dtype: Words = None
+    fused_attention: Flags = None
     recover: Table | str | None = None
     islands: Degree | None = None
 
