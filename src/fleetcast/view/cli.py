@@ -15,10 +15,12 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError
+from fleetcast.scenario.load import TrainingScenario
 from fleetcast.view import comparing, measuring, terminal, transforming, verbs
 from fleetcast.view.release import release
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.terminal import DEFAULTS, STDIN, Common, File
+from fleetcast.view.training import commands as training
 
 if TYPE_CHECKING:
     from fleetcast.scenario.load import ServingScenario
@@ -83,7 +85,10 @@ def plan(file: File, /, *, report: Path | None = None, top: int = 6, common: Com
     """
     from fleetcast.view import outputs
 
-    scenario = terminal.serving(file, common, "plan")
+    asked = terminal.load(file, common)
+    if isinstance(asked, TrainingScenario):
+        return training.plan(asked, common, top=top, report=report)
+    scenario = verbs.serving(asked, "plan")
     with terminal.progress("simulating plans", common) as step:
         ranking = verbs.plan(scenario, top=top or None, progress=step)
     best = ranking.best or (ranking.misses[0] if ranking.misses else None)
@@ -113,10 +118,13 @@ def plan(file: File, /, *, report: Path | None = None, top: int = 6, common: Com
 
 
 def simulate(file: File, /, *, common: Common = DEFAULTS) -> int:
-    """Simulate the scenario's plan: latencies, throughput, money, energy, carbon."""
+    """Simulate the scenario's plan: latencies and throughput, or an iteration of training; money, energy, carbon."""
     from fleetcast.view import outputs
 
-    scenario = terminal.serving(file, common, "simulate")
+    asked = terminal.load(file, common)
+    if isinstance(asked, TrainingScenario):
+        return training.simulate(asked, common)
+    scenario = verbs.serving(asked, "simulate")
     with terminal.progress("simulating", common):
         outcome = verbs.simulate(scenario, record=common.out is not None)
     written = outputs.write_outcome(common.out, scenario, outcome) if common.out is not None else []

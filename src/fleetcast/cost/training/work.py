@@ -175,7 +175,9 @@ def _vector(
     return times[0], times[1]
 
 
-def tensor_messages(network: Network, job: Job, plans: Plans, system: System, tokens: Array) -> tuple[Array, Array]:
+def tensor_messages(
+    network: Network, job: Job, plans: Plans, system: System, tokens: Array
+) -> tuple[Array, Array]:
     """Returns seconds of adding up one residual stream, and what the backward pass gathers on top per layer."""
     size = tokens * (2.0 * network.hidden)
     gathers = (plans.sequence_parallel == 1) | (plans.tensor_messages == 1)
@@ -201,9 +203,7 @@ def _dealt(network: Network, layer: Layer, job: Job, plans: Plans, system: Syste
     return 2.0 * spread_time("all_to_all", size, plans.expert, plans.expert_tensor, system)
 
 
-def spread_time(
-    operation: str, size: Array, ranks: NDArray[np.int32], stride: NDArray[np.int32], system: System
-) -> Array:
+def spread_time(operation: str, size: Array, ranks: NDArray[np.int32], stride: NDArray[np.int32], system: System) -> Array:
     """Returns seconds of a collective, arrays over plans.
 
     Args:
