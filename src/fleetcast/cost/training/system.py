@@ -41,6 +41,9 @@ class Practice:
     pipeline: float = 1.0
     data: float = 1.0
     optimizer: float = 1.0
+    head: float = 1.0
+    gap: float = 2e-6
+    sharp: float = 4.0
     kernel: float = 8e-6
     pace: float = 20e-6
     iteration: float = 5e-3
