@@ -27,7 +27,7 @@ from fleetcast.cost.training.work import layer_work, spread_time
 Array = NDArray[np.float64]
 TERMS = (
     "gemm", "attention", "vector", "recompute", "head", "tensor_comm", "context_comm", "expert_comm", "pipeline_comm",
-    "host", "bubble", "data_comm", "weight_gather", "optimizer", "offload", "jitter",
+    "host", "bubble", "data_comm", "weight_gather", "optimizer", "offload", "straggler",
 )  # fmt: skip
 OPTIMIZER_BYTES = 36.0
 """B that Adam moves for each parameter: gradient, master weight and two moments read, the last three and the weight
@@ -65,6 +65,7 @@ class Parts:
     transfer: Array
     host_step: Array
     micro: Array
+    slowest: Array
 
 
 def step(network: Network, job: Job, plans: Plans, system: System) -> dict[str, Array]:
@@ -93,7 +94,7 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
         forward=spread(layer.forward), backward=spread(layer.backward), again=spread(layer.again),
         weights=layer.weights[inverse] * held, head=head[inverse], hop=_hop(network, job, plans, system),
         launch=layer.kernels[inverse] * held + 30.0, messages=layer.messages[inverse] * held, reduce=reduce,
-        gather=gather, optimizer=optimizer, transfer=transfer, host_step=host_step, micro=micro,
+        gather=gather, optimizer=optimizer, transfer=transfer, host_step=host_step, micro=micro, slowest=system.practice.slowest(plans.devices / system.node),
     )  # fmt: skip
 
 
@@ -129,7 +130,7 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     found["data_comm"], found["weight_gather"] = _exposed(p, plans, practice, device)
     found["optimizer"] = np.where(plans.offloads("optimizer"), 0.0, practice.optimizer * p.optimizer)
     found["offload"] = np.maximum(p.transfer - p.micro * device, 0.0) + p.host_step
-    found["jitter"] = practice.jitter * sum((found[n] for n in found), np.zeros(len(plans)))
+    found["straggler"] = p.slowest * sum((found[n] for n in found), np.zeros(len(plans)))
     found = {name: found[name] for name in TERMS}
     found["total"] = sum(found.values(), np.zeros(len(plans)))
     return found
