@@ -24,6 +24,10 @@ def plan(scenario: TrainingScenario, *, top: int | None, progress: Callable[[int
 
 def simulate(scenario: TrainingScenario) -> Outcome:
     """Returns what an iteration of the scenario's plan takes, see `view.verbs.simulate`."""
+    if scenario.workload.features is not None:
+        from fleetcast.sim.training import counted
+
+        return counted.simulate(scenario)
     from fleetcast.sim.training.world import simulate as run
 
     return run(setting(scenario))
