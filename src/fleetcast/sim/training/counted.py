@@ -22,7 +22,7 @@ from fleetcast.scenario.training_plan import TrainingPlan, words
 from fleetcast.sim.training.setting import as_one
 
 SPREAD = 0.25
-"""Share by which a step may differ: the paper holds 70 % of every data sheet to be reached, and jobs differ; assumed."""
+"""Share by which a step may differ: the paper takes 70 % of every data sheet, and jobs differ; assumed."""
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ def outcome(state: Counted, placement: str) -> Outcome:
     plan: TrainingPlan = msgspec.structs.replace(state.scenario.plan, placement=placement)
     notes = (
         *state.tree.echo(), *state.notes,
-        f"nothing overlaps, and each resource gives {REACHED:.0%} of its data sheet; if all of a step overlapped it would "
-        f"take {show(least, 's')}",
+        f"nothing overlaps, and each resource gives {REACHED:.0%} of its data sheet; if all of a step overlapped, it "
+        f"would take {show(least, 's')}",
     )  # fmt: skip
     return Outcome(
         source="simulated", metrics=metrics, slo={"met": True, "checks": []}, plan=plan.table(),
