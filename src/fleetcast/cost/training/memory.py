@@ -150,7 +150,9 @@ def layer_activations(network: Network, layer: Layer, job: Job, plans: Plans) ->
     scores = heads * (5.0 if layer.dropout else 2.0) * span
     scores = np.where(plans.fused == 1, 4.0 * heads, scores)
     whole = local * stream + tokens * (inner + scores)
-    kept = np.where(plans.recompute == 1, local * stream + tokens * (inner + np.where(plans.fused == 1, scores, 0.0)), whole)
+    kept = np.where(
+        plans.recompute == 1, local * stream + tokens * (inner + np.where(plans.fused == 1, scores, 0.0)), whole
+    )
     return np.where(plans.recompute == 2, local * (2.0 * h), kept), whole
 
 

@@ -21,13 +21,13 @@ from fleetcast.cost.training.network import Job, Network
 from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.schedule import idle_weights
 from fleetcast.cost.training.system import Practice, System
-from fleetcast.cost.training.work import layer_work, spread_time
 from fleetcast.cost.training.work import TERMS as LAYER_TERMS
+from fleetcast.cost.training.work import layer_work, spread_time
 
 Array = NDArray[np.float64]
 TERMS = (
     "gemm", "attention", "vector", "recompute", "head", "tensor_comm", "context_comm", "expert_comm", "pipeline_comm",
-    "host", "bubble", "data_comm", "weight_gather", "optimizer", "offload", "jitter",
+    "host", "bubble", "data_comm", "weight_gather", "optimizer", "offload", "straggler",
 )  # fmt: skip
 OPTIMIZER_BYTES = 36.0
 """B that Adam moves for each parameter: gradient, master weight and two moments read, the last three and the weight
@@ -65,6 +65,7 @@ class Parts:
     transfer: Array
     host_step: Array
     micro: Array
+    slowest: Array
 
 
 def step(network: Network, job: Job, plans: Plans, system: System) -> dict[str, Array]:
@@ -93,7 +94,7 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
         forward=spread(layer.forward), backward=spread(layer.backward), again=spread(layer.again),
         weights=layer.weights[inverse] * held, head=head[inverse], hop=_hop(network, job, plans, system),
         launch=layer.kernels[inverse] * held + 30.0, messages=layer.messages[inverse] * held, reduce=reduce,
-        gather=gather, optimizer=optimizer, transfer=transfer, host_step=host_step, micro=micro,
+        gather=gather, optimizer=optimizer, transfer=transfer, host_step=host_step, micro=micro, slowest=system.practice.slowest(plans.devices / system.node),
     )  # fmt: skip
 
 
@@ -107,26 +108,29 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     forward = sum((factor[n] * p.forward[n] for n in LAYER_TERMS), np.zeros(len(plans)))
     backward = sum((factor[n] * p.backward[n] for n in LAYER_TERMS), np.zeros(len(plans)))
     again = sum((factor[n] * p.again[n] for n in LAYER_TERMS), np.zeros(len(plans)))
+    gaps = practice.gap * p.launch / 3.0
+    forward, backward = forward + gaps, backward + 2.0 * gaps
     device = forward + backward + again
-    host = np.maximum(practice.kernel * p.launch + practice.pace * p.messages - device, 0.0)
+    waits = practice.kernel * p.launch + practice.pace * p.messages
+    q = practice.sharp
+    host = (device**q + waits**q) ** (1.0 / q) - device
     hops = np.where(plans.pipeline > 1, plans.interleave, 0)
     hop = practice.pipeline * p.hop * hops
     hidden = plans.overlaps("pipeline")
     steady = np.where(hidden, np.maximum(hop - device, 0.0), hop)
     f, b, w = idle_weights(plans.schedule, plans.pipeline, plans.interleave)
-    share = np.where(device > 0, host / np.where(device > 0, device, 1.0), 0.0)
-    idle = f * forward * (1 + share) + b * ((backward + again) * (1 + share)) - w * factor["gemm"] * p.weights
+    idle = f * (forward + host) + b * (backward + again) - w * factor["gemm"] * p.weights
     idle = np.maximum(idle, 0.0) + f * hop
     found = {n: p.micro * factor[n] * (p.forward[n] + p.backward[n]) for n in LAYER_TERMS}
     found["recompute"] = p.micro * again
-    found["head"] = p.micro * practice.gemm * p.head
+    found["head"] = p.micro * practice.head * p.head
     found["pipeline_comm"] = p.micro * steady
-    found["host"] = p.micro * host + practice.iteration
+    found["host"] = p.micro * (host + 3.0 * gaps) + practice.iteration
     found["bubble"] = idle
     found["data_comm"], found["weight_gather"] = _exposed(p, plans, practice, device)
     found["optimizer"] = np.where(plans.offloads("optimizer"), 0.0, practice.optimizer * p.optimizer)
     found["offload"] = np.maximum(p.transfer - p.micro * device, 0.0) + p.host_step
-    found["jitter"] = practice.jitter * sum((found[n] for n in found), np.zeros(len(plans)))
+    found["straggler"] = p.slowest * sum((found[n] for n in found), np.zeros(len(plans)))
     found = {name: found[name] for name in TERMS}
     found["total"] = sum(found.values(), np.zeros(len(plans)))
     return found
@@ -161,22 +165,24 @@ def _head(network: Network, job: Job, plans: Plans, system: System) -> Array:
 
 def _hop(network: Network, job: Job, plans: Plans, system: System) -> Array:
     """Returns seconds of one piece's messages of one micro-batch: activations on, gradients back."""
-    first, inverse = distinct((plans.tensor, plans.context, plans.micro_batch, plans.sequence_parallel,
-                               plans.tensor_messages, plans.data, plans.pipeline))  # fmt: skip
+    first, inverse = distinct((plans.tensor, plans.context, plans.micro_batch, plans.sequence_parallel, plans.data,
+                               plans.pipeline))  # fmt: skip
     few = plans.take(first)
     tokens = few.micro_batch * (job.sequence / few.context)
     whole = tokens * (2.0 * network.hidden)
-    cut = (few.sequence_parallel == 1) | (few.tensor_messages == 1)
-    size = np.where(cut, whole / few.tensor, whole)
     apart = few.tensor * few.context * few.data
-    inside = apart * few.pipeline <= system.node
-    two = np.full_like(few.tensor, 2)
-    near = spread_time("send", size, two, np.ones_like(few.tensor), system)
-    far = spread_time("send", size, two, np.full_like(few.tensor, system.node), system)
-    time = np.where(inside, near, far)
-    again = cut & (few.sequence_parallel == 0)
-    ones = np.ones_like(few.tensor)
-    time += np.where(again, spread_time("all_gather", whole, few.tensor, ones, system), 0.0)
+    ones, two = np.ones_like(few.tensor), np.full_like(few.tensor, 2)
+
+    def sent(size: Array) -> Array:
+        near = spread_time("send", size, two, ones, system)
+        far = spread_time("send", size, two, np.full_like(ones, system.node), system)
+        return np.where(apart * few.pipeline <= system.node, near, far)
+
+    # Tensor-parallel ranks hold equal copies, so each sends its share and the next node gathers, where that is faster
+    # (Narayanan and others, SC 2021); with sequence parallelism each holds its share only.
+    shares = sent(whole / few.tensor)
+    gathered = shares + spread_time("all_gather", whole, few.tensor, ones, system)
+    time = np.where(few.sequence_parallel == 1, shares, np.minimum(gathered, sent(whole)))
     return np.where(few.pipeline > 1, 2.0 * time, 0.0)[inverse]
 
 
@@ -219,13 +225,11 @@ def _offload(network: Network, job: Job, plans: Plans, system: System) -> tuple[
         return zero, zero
     from fleetcast.cost.training.memory import memory
 
-    kept = memory(network, job, plans.take(slice(None)), system)
+    kept = memory(network, job, plans, system)
     ends, experts = stage_params(network, plans)
     params = np.maximum(*ends) + experts
     owned = params / np.where(plans.zero > 0, plans.data * plans.context, 1)
     micro = plans.micro_batches(job.batch).astype(np.float64)
-    tokens = plans.micro_batch * (job.sequence / plans.context)
-    del tokens
     weights = np.where(plans.offloads("weights"), 2.0 * micro * params * 2.0, 0.0)
     moved = weights + np.where(plans.offloads("optimizer"), owned * 4.0, 0.0)
     rate = np.minimum(system.host_link, np.where(kept["ssd"] > 0, max(system.ssd, 1.0), np.inf))

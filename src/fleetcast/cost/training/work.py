@@ -22,7 +22,7 @@ from fleetcast.cost.training.system import System
 Array = NDArray[np.float64]
 TERMS = ("gemm", "attention", "vector", "tensor_comm", "context_comm", "expert_comm")
 FUSED_BACKWARD = 2.8
-"""Backward over forward time of fused attention: 5 products for 2, at about 0.9 of the rate (FlashAttention-2, 2023)."""
+"""Backward over forward time of fused attention: 5 products for 2, at 0.9 of the rate (FlashAttention-2, recalled)."""
 CHUNKS = 4
 """Pieces in which messages of tensor parallelism hide behind products: the first or last has nothing to hide behind."""
 KERNELS = {"forward": 18, "backward": 34, "fused": 6}
@@ -59,9 +59,13 @@ def layer_work(network: Network, job: Job, plans: Plans, system: System) -> Work
 
 
 def _add(a: Work, b: Work) -> Work:
-    sums = ({k: x[k] + y[k] for k in TERMS} for x, y in zip(
-        (a.forward, a.backward, a.again), (b.forward, b.backward, b.again), strict=True))  # fmt: skip
-    return Work(*sums, a.weights + b.weights, a.kernels + b.kernels, a.messages + b.messages)
+    forward, backward, again = (
+        {k: x[k] + y[k] for k in TERMS}
+        for x, y in ((a.forward, b.forward), (a.backward, b.backward), (a.again, b.again))
+    )
+    return Work(
+        forward, backward, again, a.weights + b.weights, a.kernels + b.kernels, a.messages + b.messages
+    )  # fmt: skip
 
 
 def _layer(network: Network, layer: Layer, job: Job, plans: Plans, system: System, share: float) -> Work:
@@ -72,9 +76,8 @@ def _layer(network: Network, layer: Layer, job: Job, plans: Plans, system: Syste
     back, again = dict(fore), dict(fore)
     fore["gemm"], inputs, weights = _products(network, layer, job, plans, system, tokens)
     back["gemm"] = inputs + weights
-    fore["attention"], back["attention"], scores = _attention(layer, job, plans, system, tokens)
+    fore["attention"], back["attention"] = _attention(layer, job, plans, system, tokens)
     fore["vector"], back["vector"] = _vector(network, layer, plans, system, tokens, local)
-    fore["vector"], back["vector"] = fore["vector"] + scores[0], back["vector"] + scores[1]
     reduce, extra = tensor_messages(network, job, plans, system, tokens)
     reduce = reduce * (1.0 if layer.parallel else 2.0)
     fore["tensor_comm"], back["tensor_comm"] = reduce, reduce + extra
@@ -92,15 +95,15 @@ def _layer(network: Network, layer: Layer, job: Job, plans: Plans, system: Syste
         again[name] = np.where(full, fore[name], 0.0)
     kept = np.where(plans.fused == 1, 0.0, 1.0) * selective
     again["attention"] = again["attention"] + kept * fore["attention"]
-    again["vector"] = again["vector"] + kept * scores[0]
     saved = np.where(plans.fused == 1, KERNELS["fused"], 0)
     spare = 10.0 if layer.experts else 0.0
     forward = KERNELS["forward"] + spare - saved
-    kernels = forward * (1.0 + full) + KERNELS["backward"] + 2.0 * spare - saved
-    messages = np.where(t > 1, (1.0 if layer.parallel else 2.0) * (2.0 + full), 0.0)
+    odd = np.where((plans.fused == 0) & ((plans.micro_batch * np.ceil(layer.heads / t)) % 4 != 0), 7.0, 0.0)
+    kernels = (forward + odd) * (1.0 + full) + KERNELS["backward"] + 2.0 * spare - saved + odd
+    messages = np.log2(t) * np.where(t > 1, (1.0 if layer.parallel else 2.0) * (2.0 + full), 0.0)
     messages = messages + np.where((plans.expert > 1) & bool(layer.experts), 2.0 * (2.0 + full), 0.0)
-    scaled = ({k: v * share for k, v in part.items()} for part in (fore, back, again))
-    return Work(*scaled, weights * share, kernels * share, messages * share)
+    fore, back, again = ({k: v * share for k, v in part.items()} for part in (fore, back, again))
+    return Work(fore, back, again, weights * share, kernels * share, messages * share)
 
 
 def _products(
@@ -129,13 +132,11 @@ def _products(
     return sums[0], sums[1], sums[2]
 
 
-def _attention(
-    layer: Layer, job: Job, plans: Plans, system: System, tokens: Array
-) -> tuple[Array, Array, tuple[Array, Array]]:
-    """Returns seconds of attention forward and backward, and of what passes over its scores, forward and backward."""
+def _attention(layer: Layer, job: Job, plans: Plans, system: System, tokens: Array) -> tuple[Array, Array]:
+    """Returns seconds of attention forward and backward; without fusion, of its passes over the scores too."""
     zero = np.zeros(len(plans))
     if not layer.heads:
-        return zero, zero, (zero, zero)
+        return zero, zero
     t = plans.tensor.astype(np.float64)
     heads, keys = np.ceil(layer.heads / t), np.ceil(layer.kv_heads / t)
     span = min(job.sequence, layer.window) if layer.window else job.sequence
@@ -150,10 +151,9 @@ def _attention(
     )
     pairs, rate = rows * job.sequence, system.chip.bandwidth * system.stream.memory
     mask = 5.0 if layer.dropout else 0.0
-    kept = np.where(plans.fused == 1, 0.0, 1.0)
-    scores = kept * pairs * ((4.0 + mask) / rate), kept * pairs * ((6.0 + mask) / rate)
     is_fused = plans.fused == 1
-    return np.where(is_fused, fused, plain), np.where(is_fused, FUSED_BACKWARD * fused, 2.0 * plain), scores
+    forward = np.where(is_fused, fused, plain + pairs * ((4.0 + mask) / rate))
+    return forward, np.where(is_fused, FUSED_BACKWARD * fused, 2.0 * plain + pairs * ((6.0 + mask) / rate))
 
 
 def _vector(
@@ -175,9 +175,7 @@ def _vector(
     return times[0], times[1]
 
 
-def tensor_messages(
-    network: Network, job: Job, plans: Plans, system: System, tokens: Array
-) -> tuple[Array, Array]:
+def tensor_messages(network: Network, job: Job, plans: Plans, system: System, tokens: Array) -> tuple[Array, Array]:
     """Returns seconds of adding up one residual stream, and what the backward pass gathers on top per layer."""
     size = tokens * (2.0 * network.hidden)
     gathers = (plans.sequence_parallel == 1) | (plans.tensor_messages == 1)
@@ -203,7 +201,9 @@ def _dealt(network: Network, layer: Layer, job: Job, plans: Plans, system: Syste
     return 2.0 * spread_time("all_to_all", size, plans.expert, plans.expert_tensor, system)
 
 
-def spread_time(operation: str, size: Array, ranks: NDArray[np.int32], stride: NDArray[np.int32], system: System) -> Array:
+def spread_time(
+    operation: str, size: Array, ranks: NDArray[np.int32], stride: NDArray[np.int32], system: System
+) -> Array:
     """Returns seconds of a collective, arrays over plans.
 
     Args:

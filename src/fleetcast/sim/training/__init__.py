@@ -1,1 +1,1 @@
-"""The world of training: one iteration of one plan, from a scenario to an Outcome."""
+"""The world of one big training job: pipelines as events, and the weeks around them."""
