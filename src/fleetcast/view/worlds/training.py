@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def plan(scenario: TrainingScenario, *, top: int | None, progress: Callable[[int, int], None] | None) -> Ranking:
     """Returns the ranked plans of a scenario, see `view.verbs.plan`."""
-    from fleetcast.search.training import search
+    from fleetcast.search.training.planner import search
 
     return search(setting(scenario), top=top, progress=progress)
 
