@@ -22,7 +22,7 @@ TIMES = {
     "context_comm": "Context-parallel messages", "expert_comm": "Expert-parallel messages",
     "pipeline_comm": "Messages between stages", "host": "Host", "bubble": "Pipeline bubble",
     "data_comm": "Gradients added up", "weight_gather": "Weights gathered", "optimizer": "Optimizer",
-    "offload": "Link to the host", "jitter": "Waiting for the slowest",
+    "offload": "Link to the host", "straggler": "Waiting for the slowest",
 }  # fmt: skip
 """Terms of an iteration; each is what nothing else of the device hides."""
 ROOMS = {

@@ -20,6 +20,7 @@ def plan(scenario: TrainingScenario, *, top: int | None, progress: Callable[[int
     if scenario.workload.features is not None:
         from fleetcast.search.training import placements
 
+
         return placements.search(scenario, top=top)
     from fleetcast.search.training import planner
 
