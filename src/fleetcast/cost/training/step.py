@@ -78,7 +78,7 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
     """Returns the iteration's terms, nothing hidden between them and no factor applied."""
     first, inverse = distinct(
         (plans.tensor, plans.context, plans.micro_batch, plans.sequence_parallel, plans.recompute,
-         plans.tensor_messages, plans.overlap & 1, plans.expert, plans.expert_tensor, plans.fused)
+         plans.tensor_messages, plans.overlap & 1, plans.expert, plans.expert_tensor, plans.fused, np.asarray(plans.zero == 3, dtype=np.int32))
     )  # fmt: skip
     few = plans.take(first)
     layer = layer_work(network, job, few, system)
@@ -99,7 +99,7 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
     )  # fmt: skip
 
 
-_FACTORS = {"gemm": "gemm", "attention": "attention", "vector": "vector", "tensor_comm": "tensor",
+_FACTORS = {"gemm": "gemm", "attention": "attention", "narrow": "narrow", "vector": "vector", "tensor_comm": "tensor",
             "context_comm": "tensor", "expert_comm": "tensor"}  # fmt: skip
 
 
@@ -123,6 +123,7 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     idle = f * (forward + host) + b * (backward + again) - w * factor["gemm"] * p.weights
     idle = np.maximum(idle, 0.0) + f * hop
     found = {n: p.micro * factor[n] * (p.forward[n] + p.backward[n]) for n in LAYER_TERMS}
+    found["attention"] = found["attention"] + found.pop("narrow")
     found["recompute"] = p.micro * again
     found["head"] = p.micro * practice.head * p.head
     found["pipeline_comm"] = p.micro * steady
@@ -141,8 +142,11 @@ def _exposed(p: Parts, plans: Plans, practice: Practice, device: Array) -> tuple
     """Returns seconds of adding up gradients and of gathering weights that no computation hides."""
     reduce, gather = practice.data * p.reduce, practice.data * p.gather
     hidden, sharded = plans.overlaps("data"), plans.zero == 3
-    window = np.where(sharded, p.micro * device, device)  # the last micro-batch's, unless each gathers again
-    pieces = np.maximum(np.where(sharded, p.micro, 1.0) * 8.0, 1.0)
+    # Behind the last backward pass, layer by layer; of stages in pieces, behind the last round of all pieces but one,
+    # and the gathering of weights behind the first (MegaScale, NSDI 2024); where each pass gathers anew, behind all.
+    rounds = np.where(plans.interleave > 1, np.minimum(plans.pipeline, p.micro), 1.0)
+    window = np.where(sharded, p.micro, rounds) * device
+    pieces = np.where(sharded, p.micro, 1.0) * np.maximum(8.0, 2.0 * plans.interleave)
     all_ = reduce + gather
     left = all_ / pieces + behind(all_ * (1.0 - 1.0 / pieces), window)
     share = np.where(hidden & (all_ > 0), left / np.where(all_ > 0, all_, 1.0), 1.0)
