@@ -26,7 +26,8 @@ def shapes(rng):
     kv = int(rng.choice(divisors(heads)))
     experts = int(rng.choice([0, 0, 4, 8]))
     return Shape(
-        layers=layers, hidden=heads * int(rng.choice([64, 96, 128])), heads=heads, kv_heads=kv, gated=bool(rng.integers(2)), experts=experts, vocab=int(rng.choice([32000, 51200])),
+        layers=layers, hidden=heads * int(rng.choice([64, 96, 128])), heads=heads, kv_heads=kv,
+        gated=bool(rng.integers(2)), experts=experts, vocab=int(rng.choice([32000, 51200])),
     )  # fmt: skip
 
 

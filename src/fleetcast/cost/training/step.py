@@ -22,7 +22,7 @@ from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.schedule import idle_weights
 from fleetcast.cost.training.system import Practice, System
 from fleetcast.cost.training.work import TERMS as LAYER_TERMS
-from fleetcast.cost.training.work import layer_work, spread_time
+from fleetcast.cost.training.work import behind, layer_work, spread_time
 
 Array = NDArray[np.float64]
 TERMS = (
@@ -143,7 +143,7 @@ def _exposed(p: Parts, plans: Plans, practice: Practice, device: Array) -> tuple
     window = np.where(sharded, p.micro * device, device)  # the last micro-batch's, unless each gathers again
     pieces = np.maximum(np.where(sharded, p.micro, 1.0) * 8.0, 1.0)
     all_ = reduce + gather
-    left = np.maximum(all_ - window, all_ / pieces)
+    left = all_ / pieces + behind(all_ * (1.0 - 1.0 / pieces), window)
     share = np.where(hidden & (all_ > 0), left / np.where(all_ > 0, all_, 1.0), 1.0)
     return reduce * share, gather * share
 

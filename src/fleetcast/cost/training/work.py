@@ -25,6 +25,8 @@ FUSED_BACKWARD = 2.8
 """Backward over forward time of fused attention: 5 products for 2, at 0.9 of the rate (FlashAttention-2, recalled)."""
 CHUNKS = 4
 """Pieces in which messages of tensor parallelism hide behind products: the first or last has nothing to hide behind."""
+CONTENTION = 1.1256
+"""How much longer work takes while messages run beside it, and they (Galvatron's overlap coefficient, measured)."""
 KERNELS = {"forward": 18, "backward": 34, "fused": 6}
 """Kernels that a GPT layer launches in Megatron's code, counted; fused attention saves some of them each way."""
 
@@ -78,13 +80,13 @@ def _layer(network: Network, layer: Layer, job: Job, plans: Plans, system: Syste
     back["gemm"] = inputs + weights
     fore["attention"], back["attention"] = _attention(layer, job, plans, system, tokens)
     fore["vector"], back["vector"] = _vector(network, layer, plans, system, tokens, local)
-    reduce, extra = tensor_messages(network, job, plans, system, tokens)
-    reduce = reduce * (1.0 if layer.parallel else 2.0)
-    fore["tensor_comm"], back["tensor_comm"] = reduce, reduce + extra
-    hidden = plans.overlaps("tensor")
-    for part in (fore, back):
-        exposed = np.maximum(part["tensor_comm"] / CHUNKS, part["tensor_comm"] - part["gemm"])
-        part["tensor_comm"] = np.where(hidden, exposed, part["tensor_comm"])
+    reduce, gather = tensor_messages(network, job, plans, system, tokens)
+    times = 1.0 if layer.parallel else 2.0
+    cut = np.where(plans.overlaps("tensor"), 1.0 / CHUNKS, 1.0)
+    for part, seconds in ((fore, times * reduce), (back, times * reduce)):
+        part["tensor_comm"] = seconds * cut + behind(seconds * (1.0 - cut), part["gemm"])
+    # What sequence parallelism scattered is gathered once more for the gradients of weights, beside those of inputs.
+    back["tensor_comm"] = back["tensor_comm"] + behind(np.where(plans.sequence_parallel == 1, times * gather, 0.0), inputs)
     ring = _ring(layer, job, plans, system, tokens)
     fore["context_comm"] = np.maximum(ring - fore["attention"], 0.0)
     back["context_comm"] = np.maximum(2.0 * ring - back["attention"], 0.0)
@@ -175,14 +177,19 @@ def _vector(
     return times[0], times[1]
 
 
+def behind(messages: Array, work: Array) -> Array:
+    """Returns seconds that ``messages`` add to ``work`` they hide behind: what is longer, and what both lose by sharing."""
+    return np.asarray(np.maximum(messages - work, 0.0) + (CONTENTION - 1.0) * np.minimum(messages, work))
+
+
 def tensor_messages(network: Network, job: Job, plans: Plans, system: System, tokens: Array) -> tuple[Array, Array]:
-    """Returns seconds of adding up one residual stream, and what the backward pass gathers on top per layer."""
-    size = tokens * (2.0 * network.hidden)
+    """Returns seconds of adding up one residual stream, and of gathering one that is split along the sequence."""
+    size, ones = tokens * (2.0 * network.hidden), np.ones_like(plans.tensor)
     gathers = (plans.sequence_parallel == 1) | (plans.tensor_messages == 1)
-    whole = spread_time("all_reduce", size, plans.tensor, np.ones_like(plans.tensor), system)
-    gather = spread_time("all_gather", size, plans.tensor, np.ones_like(plans.tensor), system)
-    scatter = spread_time("reduce_scatter", size, plans.tensor, np.ones_like(plans.tensor), system)
-    return np.where(gathers, gather + scatter, whole), np.zeros_like(size)
+    whole = spread_time("all_reduce", size, plans.tensor, ones, system)
+    gather = spread_time("all_gather", size, plans.tensor, ones, system)
+    scatter = spread_time("reduce_scatter", size, plans.tensor, ones, system)
+    return np.where(gathers, gather + scatter, whole), gather
 
 
 def _ring(layer: Layer, job: Job, plans: Plans, system: System, tokens: Array) -> Array:

@@ -17,13 +17,22 @@ if TYPE_CHECKING:
 
 def plan(scenario: TrainingScenario, *, top: int | None, progress: Callable[[int, int], None] | None) -> Ranking:
     """Returns the ranked plans of a scenario, see `view.verbs.plan`."""
-    from fleetcast.search.training.planner import search
+    if scenario.workload.features is not None:
+        from fleetcast.search.training import placements
 
-    return search(setting(scenario), top=top, progress=progress)
+
+        return placements.search(scenario, top=top)
+    from fleetcast.search.training import planner
+
+    return planner.search(setting(scenario), top=top, progress=progress)
 
 
 def simulate(scenario: TrainingScenario) -> Outcome:
     """Returns what an iteration of the scenario's plan takes, see `view.verbs.simulate`."""
+    if scenario.workload.features is not None:
+        from fleetcast.sim.training import counted
+
+        return counted.simulate(scenario)
     from fleetcast.sim.training.world import simulate as run
 
     return run(setting(scenario))
