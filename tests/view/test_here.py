@@ -120,6 +120,10 @@ def test_a_plan_that_drafts_is_run_with_its_drafter(tmp_path, pools, capsys):
     assert "12 requests answered" in said
     assert "drafts: " in said
     table = json.loads((out / "outcome.json").read_text())
+    terms = table["breakdown"]["time"]
+    assert terms["draft"] > 0
+    assert terms["host"] > 0
+    assert sum(terms.values()) == pytest.approx(table["metrics"]["makespan"], rel=0.02)
     if pools != LOOKUP:
         assert "draft model's weights are random" in said
         assert table["provenance"]["draft_weights"] == "random"
