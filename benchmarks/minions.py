@@ -485,8 +485,8 @@ def timed(quick: bool, command: str) -> list[Record]:
             ours=Ours(
                 value=round(median(a / f for a, f in zip(mixed[f"{single}, adaptive"], mixed[fixed], strict=True)), 3),
                 unit="x",
-                spread=f"best fixed: {fixed}; measured: a draft costs {works[1][0]:.2f} of a call and {works[1][1]:.3f} "
-                f"more a token; of {MANY} users {works[MANY][0]:.2f} and {works[MANY][1]:.3f}",
+                spread=f"best fixed: {fixed}; measured: a draft costs {works[1][0]:.2f} of a call and "
+                f"{works[1][1]:.3f} more a token; of {MANY} users {works[MANY][0]:.2f} and {works[MANY][1]:.3f}",
                 setting=where,
             ),
             null=Null(

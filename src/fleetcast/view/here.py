@@ -13,8 +13,8 @@ from fleetcast.runtime.llm.launch import Launched, check_context, launch, refuse
 from fleetcast.runtime.llm.paging import BLOCK
 from fleetcast.runtime.measure.machine import this_machine
 from fleetcast.scenario import plan as plans
-from fleetcast.scenario.load import Scenario
-from fleetcast.view.verbs import Progress, Source, completed, load
+from fleetcast.scenario.load import ServingScenario
+from fleetcast.view.verbs import Progress, Source, completed, serving
 
 if TYPE_CHECKING:
     from fleetcast.runtime.replay import Replay
@@ -34,7 +34,7 @@ class Started:
     launched: Launched
 
 
-def start(scenario: Scenario, *, threads: int | None = None, bounded: bool = False) -> Started:
+def start(scenario: ServingScenario, *, threads: int | None = None, bounded: bool = False) -> Started:
     """Returns an engine that runs the scenario's plan on this machine; what the plan leaves open is one replica's.
 
     Args:
@@ -97,7 +97,7 @@ def run(
     """
     from fleetcast.runtime.replay.local import replay_here
 
-    scenario = load(source, seed=seed)
+    scenario = serving(source, "run", seed=seed)
     begun = start(scenario, threads=threads, bounded=scenario.plan.serving[0].prefix_cache in (None, "off"))
     launched = begun.launched
     known = {
@@ -142,7 +142,7 @@ def for_servers_only(**settings: object) -> None:
             )  # fmt: skip
 
 
-def opened(scenario: Scenario) -> Plan:
+def opened(scenario: ServingScenario) -> Plan:
     """Returns the scenario's plan with what a run needs where it leaves it open: one replica of each, this engine."""
     pools = [
         plans.replace(
@@ -161,7 +161,7 @@ def opened(scenario: Scenario) -> Plan:
     return msgspec.structs.replace(scenario.plan, pools=tuple(done))
 
 
-def _stored(scenario: Scenario, pool: Pool) -> str | None:
+def _stored(scenario: ServingScenario, pool: Pool) -> str | None:
     """Returns the dtype that the engine runs a pool's model in; None where a draft pool leaves the model to others."""
     from fleetcast.sim.serving.setting import model_at
 

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from fleetcast.base.errors import SpecError
 
 if TYPE_CHECKING:
-    from fleetcast.scenario.load import Scenario
+    from fleetcast.scenario.load import ServingScenario
     from fleetcast.scenario.plan import Plan
 
 
@@ -69,7 +69,7 @@ def refuse_beside(**others: object) -> None:
             )  # fmt: skip
 
 
-def serve(scenario: Scenario, given: Serving, *, name: str, key_env: str, as_json: bool) -> int:
+def serve(scenario: ServingScenario, given: Serving, *, name: str, key_env: str, as_json: bool) -> int:
     """Serves a scenario's plan until it is told to stop, and says so on stdout; returns the command's exit code.
 
     Args:
@@ -148,7 +148,7 @@ def _drafter(plan: Plan) -> str:
     return str((table.get("model") if isinstance(table, dict) else None) or (plan.draft and plan.draft.model))
 
 
-def _folder(scenario: Scenario) -> Path:
+def _folder(scenario: ServingScenario) -> Path:
     """Returns the folder of the model's files.
 
     Raises:
