@@ -76,9 +76,7 @@ def test_votes_are_weighed_and_copies_gain_nothing() -> None:
     assert three[0] > 0.8 and (np.diff(three) < 0).all() and three[-1] == pytest.approx(0.7, abs=0.02)
 
 
-def stepped(
-    policy: Any, rate: Any, tokens: int, draw: np.random.Generator, found: float = 1.0
-) -> tuple[int, int, int]:
+def stepped(policy: Any, rate: Any, tokens: int, draw: np.random.Generator, found: float = 1.0) -> tuple[int, int, int]:
     """Calls, drafted tokens and drafts of one request, the policy asked before each call as an engine asks it."""
     view, made, calls, drafted, drafts = View(1), 0, 0, 0, 0
     tried = right = idle = 0

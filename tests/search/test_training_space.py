@@ -10,14 +10,14 @@ from fleetcast.cost.training import network as networks
 from fleetcast.cost.training import system as systems
 from fleetcast.cost.training.memory import memory
 from fleetcast.cost.training.network import Job
-from fleetcast.cost.training.plans import plans
+from fleetcast.cost.training.plans import SCHEDULES, plans
 from fleetcast.cost.training.step import step
 from fleetcast.scenario.fleet.spec import Fleet
 from fleetcast.scenario.fleet.tree import resolve
 from fleetcast.scenario.training_plan import TrainingPlan
 from fleetcast.scenario.workload.training import Shape
 from fleetcast.search.training.exhaust import exhaust
-from fleetcast.search.training.space import CHOICE, LAYOUT, Question, divisors, schedules, space
+from fleetcast.search.training.space import CHOICE, LAYOUT, SEARCHED, Question, divisors, schedules, space
 
 
 def shapes(rng):
@@ -26,7 +26,8 @@ def shapes(rng):
     kv = int(rng.choice(divisors(heads)))
     experts = int(rng.choice([0, 0, 4, 8]))
     return Shape(
-        layers=layers, hidden=heads * int(rng.choice([64, 96, 128])), heads=heads, kv_heads=kv, gated=bool(rng.integers(2)), experts=experts, vocab=int(rng.choice([32000, 51200])),
+        layers=layers, hidden=heads * int(rng.choice([64, 96, 128])), heads=heads, kv_heads=kv,
+        gated=bool(rng.integers(2)), experts=experts, vocab=int(rng.choice([32000, 51200])),
     )  # fmt: skip
 
 
@@ -59,7 +60,8 @@ def brute(q, shape):
         for mb, v in itertools.product(range(1, q.batch // dp + 1), range(1, shape.layers + 1)):
             if (q.batch // dp) % mb or (shape.layers // pp) % v:
                 continue
-            for schedule in schedules(pp, v, q.batch // dp // mb, shape.layers):
+            known = schedules(pp, v, q.batch // dp // mb, shape.layers)
+            for schedule in [s for s in known if SCHEDULES[s] in SEARCHED]:
                 for choice in itertools.product(
                     *(getattr(q.plan, n) for n in ("recompute", "sequence_parallel", "zero", "offload", "overlap"))
                 ):

@@ -236,5 +236,14 @@ def _check_kind(workload: dict[str, Any]) -> None:
             f"workload.kind = '{kind}' has no engine yet",
             "This version plans and simulates 'serving' and 'training'",
         )
+    if kind == "training" and ("features" in workload) != ("model" in workload):
+        if "model" in workload and "batch" not in workload:
+            raise SpecError("workload.batch", "is missing", hint="Add batch, the sequences of an iteration")
+        return
+    if kind == "training" and "features" in workload:
+        raise SpecError(
+            "workload.features", "stands beside workload.model", limit="one of them says what a step does",
+            hint="Leave features out: a model's layers are known",
+        )  # fmt: skip
     if "model" not in workload:
         raise SpecError("workload.model", "is missing", hint='Write e.g. model = "llama-3.1-70b"')

@@ -25,6 +25,8 @@ OVERLAPS = ("tensor", "pipeline", "data", "input", "optimizer")
 """What may be hidden behind computation: the messages of each kind of parallelism, data loading, optimizer."""
 TENSOR_MESSAGES = ("all_reduce", "scatter_gather")
 """How tensor parallelism adds up: an all-reduce, or a reduce-scatter and an all-gather."""
+PLACEMENTS = ("one", "server", "parameter-server", "all-reduce-local", "all-reduce-cluster")
+"""Where the weights of a job with features travel; `cost.breakdown` numbers them in this order."""
 DTYPES = ("bf16", "fp16", "fp32", "fp8")
 
 Degree = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -57,6 +59,8 @@ class TrainingPlan(Spec):
         dtype: of the matrices that are multiplied.
         fused_attention: attention keeps no scores in memory, as FlashAttention does; left out = true.
         recover: what is done against failures: a policy of ``policy/recover``.
+        placement: of a workload with features alone: "one" device, the devices of one "server" over its host link, a
+            "parameter-server", or all-reduce within a server or over the cluster.
         islands: experts that train apart, without any messages between them.
     """
 
@@ -78,6 +82,7 @@ class TrainingPlan(Spec):
     fused_attention: Flags = None
     recover: Table | str | None = None
     islands: Degree | None = None
+    placement: Words = None
 
     def table(self) -> Table:
         """Returns the plan as the table that a scenario file holds."""
@@ -109,6 +114,7 @@ class TrainingPlan(Spec):
 CHOICES = (
     ("schedule", SCHEDULES), ("recompute", RECOMPUTE), ("offload", OFFLOADED), ("overlap", OVERLAPS),
     ("tensor_messages", TENSOR_MESSAGES), ("dtype", DTYPES),
+    ("placement", PLACEMENTS),
 )  # fmt: skip
 """The words that each key may hold."""
 

@@ -1,4 +1,4 @@
-"""The command line: plan, simulate, run, compare, calibrate, advise, check, capacity, measure, export and the rest.
+"""The command line: plan, simulate, run, whatif, compare, calibrate, advise, check, capacity, measure and the rest.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 ok, 1 infeasible, 2 bad input.
 """
@@ -15,10 +15,12 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError
+from fleetcast.scenario.load import TrainingScenario
 from fleetcast.view import comparing, measuring, terminal, transforming, verbs
 from fleetcast.view.release import release
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.terminal import DEFAULTS, STDIN, Common, File
+from fleetcast.view.training import commands as training
 
 if TYPE_CHECKING:
     from fleetcast.scenario.load import ServingScenario
@@ -62,8 +64,8 @@ def app() -> App:
         help="Forecast, plan and run AI workloads on any fleet, from phones to GPU clusters.",
     )  # fmt: skip
     for command in (
-        plan, simulate, run, comparing.compare, comparing.calibrate, advise, check, capacity, export, catalog, examples,
-        schema,
+        plan, simulate, run, whatif, comparing.compare, comparing.calibrate, advise, check, capacity, export, catalog,
+        examples, schema,
     ):  # fmt: skip
         made.command(command)
     made.command(measuring.app())
@@ -83,7 +85,10 @@ def plan(file: File, /, *, report: Path | None = None, top: int = 6, common: Com
     """
     from fleetcast.view import outputs
 
-    scenario = terminal.serving(file, common, "plan")
+    asked = terminal.load(file, common)
+    if isinstance(asked, TrainingScenario):
+        return training.plan(asked, common, top=top, report=report)
+    scenario = verbs.serving(asked, "plan")
     with terminal.progress("simulating plans", common) as step:
         ranking = verbs.plan(scenario, top=top or None, progress=step)
     best = ranking.best or (ranking.misses[0] if ranking.misses else None)
@@ -113,10 +118,13 @@ def plan(file: File, /, *, report: Path | None = None, top: int = 6, common: Com
 
 
 def simulate(file: File, /, *, common: Common = DEFAULTS) -> int:
-    """Simulate the scenario's plan: latencies, throughput, money, energy, carbon."""
+    """Simulate the scenario's plan: latencies and throughput, or an iteration of training; money, energy, carbon."""
     from fleetcast.view import outputs
 
-    scenario = terminal.serving(file, common, "simulate")
+    asked = terminal.load(file, common)
+    if isinstance(asked, TrainingScenario):
+        return training.simulate(asked, common)
+    scenario = verbs.serving(asked, "simulate")
     with terminal.progress("simulating", common):
         outcome = verbs.simulate(scenario, record=common.out is not None)
     written = outputs.write_outcome(common.out, scenario, outcome) if common.out is not None else []
@@ -134,6 +142,32 @@ def simulate(file: File, /, *, common: Common = DEFAULTS) -> int:
         if note := left_out(outcome.record):
             console.print(f"trace.json.gz holds {note}", style="dim")
     return 0
+
+
+def whatif(
+    file: File, /, *,
+    set: Annotated[list[str], Parameter(name="--set", negative=(), help="path=value, a key of the file; repeatable.")],
+    how: Literal["auto", "plan", "simulate"] = "auto", common: Common = DEFAULTS,
+) -> int:  # fmt: skip
+    """Change keys of a scenario and say what that does, term by term: --set fleet.links.inter=100Gb/s.
+
+    Parameters
+    ----------
+    how:
+        "plan" searches the best plan on both sides, "simulate" keeps the plan, "auto" searches where it is open.
+    """
+    from fleetcast.view.whatif import whatif as ask
+
+    with terminal.progress("variants", common) as step:
+        found = ask(terminal.load(file, common), set, how=how, progress=step)
+
+    def view(width: int) -> Any:
+        from fleetcast.view.changes import whatif_view
+
+        return whatif_view(found, width)
+
+    terminal.answer(common, found.table(), view)
+    return 0 if all(variant.fits for variant in found.after) else 1
 
 
 def run(

@@ -13,7 +13,8 @@ import msgspec
 
 from fleetcast.base.errors import SpecError, Unsupported, closest
 from fleetcast.scenario import load as files
-from fleetcast.scenario.load import Scenario, ServingScenario
+from fleetcast.scenario.load import Scenario, ServingScenario, TrainingScenario
+from fleetcast.view import worlds
 
 if TYPE_CHECKING:
     from fleetcast.runtime.measure import EngineProfile, Profile
@@ -80,50 +81,42 @@ def headline(path: Path) -> str:
 
 
 def plan(source: Source, *, seed: int | None = None, top: int | None = 6, progress: Progress | None = None) -> Ranking:
-    """Returns the ranked plans of a scenario: best, frontier, what was rejected and why.
+    """Returns the ranked plans of a scenario: best, what was rejected and why, how much of the space was looked at.
 
     Args:
         source: a Scenario or what `load` takes.
         seed: instead of the scenario's.
-        top: how many layouts to rank, each with its batch policies that are as good as the last layout;
-            None = all that meet the SLO.
+        top: how many layouts to rank, each with its batch policies that are as good as the last layout; of training
+            how many plans. None = all that meet the SLO.
         progress: called while plans are settled.
 
     Raises:
         SpecError: anything in the scenario that cannot be.
         Infeasible: nothing fits.
     """
-    scenario = serving(source, "plan", seed=seed)
-    if scenario.workload.exits is not None:
-        from fleetcast.search.tiers import planner
-
-        return planner.plan(_resolved(scenario), top=top)
-    from fleetcast.search import parallelism
-
-    return parallelism.search(_serving(scenario), top=top, weigh=True, progress=progress)
+    scenario = load(source, seed=seed)
+    if isinstance(scenario, TrainingScenario):
+        return worlds.training.plan(scenario, top=top, progress=progress)
+    return worlds.serving.plan(files.serving(scenario, "plan"), top=top, progress=progress)
 
 
 def simulate(source: Source, *, seed: int | None = None, record: bool = False) -> Outcome:
     """Returns what happens under the scenario's plan.
 
     Args:
-        source: a Scenario or what `load` takes; ``[plan]`` needs replicas, tensor_parallel, pipeline_parallel, and
-            where the workload has exits a cascade instead.
+        source: a Scenario or what `load` takes; where it serves requests, ``[plan]`` needs replicas, tensor_parallel,
+            pipeline_parallel, and where the workload has exits a cascade instead. Training needs none of them.
         seed: instead of the scenario's.
-        record: keep the event record for timelines; changes no result. A cascade has none.
+        record: keep the event record for timelines; changes no result. A cascade and training have none.
 
     Raises:
         SpecError: anything in the scenario that cannot be.
-        Infeasible: the plan does not fit.
+        Infeasible: the plan does not fit; of training the outcome says so, ``metrics["fits"]``.
     """
-    scenario = serving(source, "simulate", seed=seed)
-    if scenario.workload.exits is not None:
-        from fleetcast.search.tiers import planner
-
-        return planner.simulate(_resolved(scenario))
-    from fleetcast.sim.serving.world import simulate as run
-
-    return run(*completed(scenario), record=record)
+    scenario = load(source, seed=seed)
+    if isinstance(scenario, TrainingScenario):
+        return worlds.training.simulate(scenario)
+    return worlds.serving.simulate(files.serving(scenario, "simulate"), record=record)
 
 
 def max_rate(source: Source, *, seed: int | None = None, tolerance: float = 0.02) -> Load:
@@ -140,7 +133,7 @@ def max_rate(source: Source, *, seed: int | None = None, tolerance: float = 0.02
     from fleetcast.search import capacity
 
     scenario = serving(source, "capacity", seed=seed)
-    _serving(scenario)
+    worlds.serving.resolved(scenario)
     return capacity.max_rate(scenario, tolerance=tolerance)
 
 
@@ -163,8 +156,8 @@ def max_users(source: Source, *, seed: int | None = None, tolerance: float = 0.0
     if scenario.workload.exits is not None:
         from fleetcast.search.tiers import planner
 
-        return planner.max_users(_resolved(scenario), tolerance=tolerance)
-    _serving(scenario)
+        return planner.max_users(worlds.serving.setting(scenario), tolerance=tolerance)
+    worlds.serving.resolved(scenario)
     return capacity.max_users(scenario, tolerance=tolerance)
 
 
@@ -185,7 +178,7 @@ def devices_needed(
     from fleetcast.search import capacity
 
     scenario, wanted = serving(source, "capacity", seed=seed), tuple(kinds)
-    groups = _serving(scenario).tree.groups
+    groups = worlds.serving.resolved(scenario).tree.groups
     measured = [g.device.id for g in groups if g.device.fitted is not None]
     if measured and not wanted:
         problem, hint = "must be named beside measured devices", "Name the profile: --kinds ./profile.toml"
@@ -299,7 +292,7 @@ def advise(source: Source, *, seed: int | None = None) -> list[Advice]:
     from fleetcast.search.advice.advisor import asked_of_one
 
     scenario, notes = asked_of_one(serving(source, "advise", seed=seed))
-    return ask(_resolved(scenario), notes)
+    return ask(worlds.serving.setting(scenario), notes)
 
 
 def servers_under(source: Source, *, seed: int | None = None, progress: Progress | None = None) -> Room:
@@ -316,7 +309,7 @@ def servers_under(source: Source, *, seed: int | None = None, progress: Progress
     """
     from fleetcast.search import servers
 
-    return servers.servers_under(_serving(serving(source, "capacity", seed=seed)), progress)
+    return servers.servers_under(worlds.serving.resolved(serving(source, "capacity", seed=seed)), progress)
 
 
 def best_pools(
@@ -336,7 +329,7 @@ def best_pools(
     from fleetcast.search import pools
 
     scenario = serving(source, "capacity", seed=seed)
-    _serving(scenario)
+    worlds.serving.resolved(scenario)
     return pools.best_pools(scenario, tolerance=tolerance, progress=progress)
 
 
@@ -346,27 +339,10 @@ def check(source: Source, *, seed: int | None = None) -> list[Remark]:
     Raises:
         SpecError: the scenario cannot be read at all.
     """
-    from fleetcast.view.checks import remarks
-
-    scenario = serving(source, "check", seed=seed)
-    return remarks(_serving(scenario) if scenario.workload.exits is None else _resolved(scenario))
-
-
-def _serving(scenario: ServingScenario) -> Setting:
-    """The scenario resolved for the serving world alone, which knows no exits."""
-    if scenario.workload.exits is not None:
-        raise Unsupported(
-            "workload.exits: only plan, simulate, advise, check and capacity of users know exits",
-            "Leave workload.exits out",
-        )
-    return _resolved(scenario)
-
-
-def _resolved(scenario: ServingScenario) -> Setting:
-    """The scenario with its names looked up."""
-    from fleetcast.sim.serving.setting import setting
-
-    return setting(scenario)
+    scenario = load(source, seed=seed)
+    if isinstance(scenario, TrainingScenario):
+        return worlds.training.check(scenario)
+    return worlds.serving.check(files.serving(scenario, "check"))
 
 
 def completed(source: Source, *, seed: int | None = None) -> tuple[Setting, Plan]:
@@ -376,10 +352,7 @@ def completed(source: Source, *, seed: int | None = None) -> tuple[Setting, Plan
         SpecError: a choice without a default is open.
         Infeasible: the plan does not fit.
     """
-    from fleetcast.sim.serving.completing import complete
-
-    state = _serving(serving(source, "export", seed=seed))
-    return state, complete(state, state.scenario.plan)
+    return worlds.serving.completed(serving(source, "export", seed=seed))
 
 
 def example(name: str) -> Path:

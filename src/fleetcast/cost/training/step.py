@@ -18,16 +18,17 @@ from fleetcast.cost.gemm import gemm_time
 from fleetcast.cost.training.groups import distinct
 from fleetcast.cost.training.memory import expert_copies, stage_params
 from fleetcast.cost.training.network import Job, Network
+from fleetcast.cost.training.offload import offload
 from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.schedule import idle_weights
 from fleetcast.cost.training.system import Practice, System
-from fleetcast.cost.training.work import layer_work, spread_time
 from fleetcast.cost.training.work import TERMS as LAYER_TERMS
+from fleetcast.cost.training.work import behind, layer_work, spread_time
 
 Array = NDArray[np.float64]
 TERMS = (
     "gemm", "attention", "vector", "recompute", "head", "tensor_comm", "context_comm", "expert_comm", "pipeline_comm",
-    "host", "bubble", "data_comm", "weight_gather", "optimizer", "offload", "jitter",
+    "host", "bubble", "data_comm", "weight_gather", "optimizer", "offload", "straggler",
 )  # fmt: skip
 OPTIMIZER_BYTES = 36.0
 """B that Adam moves for each parameter: gradient, master weight and two moments read, the last three and the weight
@@ -65,6 +66,7 @@ class Parts:
     transfer: Array
     host_step: Array
     micro: Array
+    slowest: Array
 
 
 def step(network: Network, job: Job, plans: Plans, system: System) -> dict[str, Array]:
@@ -76,7 +78,7 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
     """Returns the iteration's terms, nothing hidden between them and no factor applied."""
     first, inverse = distinct(
         (plans.tensor, plans.context, plans.micro_batch, plans.sequence_parallel, plans.recompute,
-         plans.tensor_messages, plans.overlap & 1, plans.expert, plans.expert_tensor, plans.fused)
+         plans.tensor_messages, plans.overlap & 1, plans.expert, plans.expert_tensor, plans.fused, np.asarray(plans.zero == 3, dtype=np.int32))
     )  # fmt: skip
     few = plans.take(first)
     layer = layer_work(network, job, few, system)
@@ -87,17 +89,17 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
         return {name: part[name][inverse] * held for name in LAYER_TERMS}
 
     reduce, gather, optimizer = _copies(network, job, plans, system)
-    transfer, host_step = _offload(network, job, plans, system)
+    transfer, host_step = offload(network, job, plans, system)
     micro = plans.micro_batches(job.batch).astype(np.float64)
     return Parts(
         forward=spread(layer.forward), backward=spread(layer.backward), again=spread(layer.again),
         weights=layer.weights[inverse] * held, head=head[inverse], hop=_hop(network, job, plans, system),
         launch=layer.kernels[inverse] * held + 30.0, messages=layer.messages[inverse] * held, reduce=reduce,
-        gather=gather, optimizer=optimizer, transfer=transfer, host_step=host_step, micro=micro,
+        gather=gather, optimizer=optimizer, transfer=transfer, host_step=host_step, micro=micro, slowest=system.practice.slowest(plans.devices / system.node),
     )  # fmt: skip
 
 
-_FACTORS = {"gemm": "gemm", "attention": "attention", "vector": "vector", "tensor_comm": "tensor",
+_FACTORS = {"gemm": "gemm", "attention": "attention", "narrow": "narrow", "vector": "vector", "tensor_comm": "tensor",
             "context_comm": "tensor", "expert_comm": "tensor"}  # fmt: skip
 
 
@@ -107,8 +109,12 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     forward = sum((factor[n] * p.forward[n] for n in LAYER_TERMS), np.zeros(len(plans)))
     backward = sum((factor[n] * p.backward[n] for n in LAYER_TERMS), np.zeros(len(plans)))
     again = sum((factor[n] * p.again[n] for n in LAYER_TERMS), np.zeros(len(plans)))
+    gaps = practice.gap * p.launch / 3.0
+    forward, backward = forward + gaps, backward + 2.0 * gaps
     device = forward + backward + again
-    host = np.maximum(practice.kernel * p.launch + practice.pace * p.messages - device, 0.0)
+    waits = practice.kernel * p.launch + practice.pace * p.messages
+    q = practice.sharp
+    host = (device**q + waits**q) ** (1.0 / q) - device
     hops = np.where(plans.pipeline > 1, plans.interleave, 0)
     hop = practice.pipeline * p.hop * hops
     hidden = plans.overlaps("pipeline")
@@ -117,15 +123,16 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     idle = f * (forward + host) + b * (backward + again) - w * factor["gemm"] * p.weights
     idle = np.maximum(idle, 0.0) + f * hop
     found = {n: p.micro * factor[n] * (p.forward[n] + p.backward[n]) for n in LAYER_TERMS}
+    found["attention"] = found["attention"] + found.pop("narrow")
     found["recompute"] = p.micro * again
-    found["head"] = p.micro * practice.gemm * p.head
+    found["head"] = p.micro * practice.head * p.head
     found["pipeline_comm"] = p.micro * steady
-    found["host"] = p.micro * host + practice.iteration
+    found["host"] = p.micro * (host + 3.0 * gaps) + practice.iteration
     found["bubble"] = idle
     found["data_comm"], found["weight_gather"] = _exposed(p, plans, practice, device)
     found["optimizer"] = np.where(plans.offloads("optimizer"), 0.0, practice.optimizer * p.optimizer)
     found["offload"] = np.maximum(p.transfer - p.micro * device, 0.0) + p.host_step
-    found["jitter"] = practice.jitter * sum((found[n] for n in found), np.zeros(len(plans)))
+    found["straggler"] = p.slowest * sum((found[n] for n in found), np.zeros(len(plans)))
     found = {name: found[name] for name in TERMS}
     found["total"] = sum(found.values(), np.zeros(len(plans)))
     return found
@@ -135,10 +142,13 @@ def _exposed(p: Parts, plans: Plans, practice: Practice, device: Array) -> tuple
     """Returns seconds of adding up gradients and of gathering weights that no computation hides."""
     reduce, gather = practice.data * p.reduce, practice.data * p.gather
     hidden, sharded = plans.overlaps("data"), plans.zero == 3
-    window = np.where(sharded, p.micro * device, device)  # the last micro-batch's, unless each gathers again
-    pieces = np.maximum(np.where(sharded, p.micro, 1.0) * 8.0, 1.0)
+    # Behind the last backward pass, layer by layer; of stages in pieces, behind the last round of all pieces but one,
+    # and the gathering of weights behind the first (MegaScale, NSDI 2024); where each pass gathers anew, behind all.
+    rounds = np.where(plans.interleave > 1, np.minimum(plans.pipeline, p.micro), 1.0)
+    window = np.where(sharded, p.micro, rounds) * device
+    pieces = np.where(sharded, p.micro, 1.0) * np.maximum(8.0, 2.0 * plans.interleave)
     all_ = reduce + gather
-    left = np.maximum(all_ - window, all_ / pieces)
+    left = all_ / pieces + behind(all_ * (1.0 - 1.0 / pieces), window)
     share = np.where(hidden & (all_ > 0), left / np.where(all_ > 0, all_, 1.0), 1.0)
     return reduce * share, gather * share
 
@@ -211,25 +221,3 @@ def _copies(network: Network, job: Job, plans: Plans, system: System) -> tuple[A
         far = np.full_like(few.tensor, system.node)
         times[0] += spread_time("all_reduce", size, np.full_like(few.tensor, 2), far, system)
     return times[0][inverse], times[1][inverse], times[2][inverse]
-
-
-def _offload(network: Network, job: Job, plans: Plans, system: System) -> tuple[Array, Array]:
-    """Returns seconds of the link to the host in an iteration, and of the optimizer's step on the host."""
-    if not plans.offload.any():
-        zero = np.zeros(len(plans))
-        return zero, zero
-    from fleetcast.cost.training.memory import memory
-
-    kept = memory(network, job, plans.take(slice(None)), system)
-    ends, experts = stage_params(network, plans)
-    params = np.maximum(*ends) + experts
-    owned = params / np.where(plans.zero > 0, plans.data * plans.context, 1)
-    micro = plans.micro_batches(job.batch).astype(np.float64)
-    tokens = plans.micro_batch * (job.sequence / plans.context)
-    del tokens
-    weights = np.where(plans.offloads("weights"), 2.0 * micro * params * 2.0, 0.0)
-    moved = weights + np.where(plans.offloads("optimizer"), owned * 4.0, 0.0)
-    rate = np.minimum(system.host_link, np.where(kept["ssd"] > 0, max(system.ssd, 1.0), np.inf))
-    step_time = owned * (28.0 / system.host_bandwidth) + owned * (2.0 / system.host_link)
-    slow = np.where(kept["ssd"] > 0, 2.0 * kept["ssd"] / max(system.ssd, 1.0), 0.0)
-    return moved / rate, np.where(plans.offloads("optimizer"), step_time + slow, 0.0)

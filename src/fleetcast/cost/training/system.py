@@ -9,10 +9,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from fleetcast.cost.attention import Prefill
 from fleetcast.cost.collectives import Fabric, fabric_for
 from fleetcast.cost.gemm import Gemm
-from fleetcast.cost.roofline import Coefficients, Silicon, Stream, coefficients_for
+from fleetcast.cost.roofline import Array, Coefficients, Silicon, Stream, coefficients_for
 from fleetcast.scenario.fleet.tree import Group
 
 _FILE = Path(__file__).parent.parent / "coefficients" / "training.toml"
@@ -25,28 +28,41 @@ class Practice:
     A factor of 1 says that the kernel's own measured curve holds in training too.
 
     Attributes:
-        gemm, attention, vector, tensor, pipeline, data, optimizer: factors on seconds.
+        gemm, attention, vector, head, tensor, pipeline, data, optimizer: factors on seconds of products, attention,
+            element-wise kernels, the head, messages of tensor, pipeline and data parallelism, and the optimizer.
+        narrow: in place of ``attention`` where heads are 64 wide or less.
         kernel: s of the host for each kernel that it launches.
         pace: s of the host for each collective that it starts.
         iteration: s of each iteration that belong to nothing else: loss scale, gradient norm, logging, data.
-        jitter: share by which p stages and copies in lock step wait for the slowest of them.
+        slow: share of machines that are stragglers, and ``slower`` by how much their steps are longer: all wait for the
+            slowest. 0.5 % and 10 % as MegaScale found on its fleet (Jiang and others, NSDI 2024).
         spread: standard deviation of log(iteration time) that forecasts leave.
         source: what they were fitted on.
     """
 
     gemm: float = 1.0
     attention: float = 1.0
+    narrow: float = 1.0
     vector: float = 1.0
     tensor: float = 1.0
     pipeline: float = 1.0
     data: float = 1.0
     optimizer: float = 1.0
+    head: float = 1.0
+    gap: float = 2e-6
+    sharp: float = 4.0
     kernel: float = 8e-6
     pace: float = 20e-6
     iteration: float = 5e-3
-    jitter: float = 0.0
+    slow: float = 0.005
+    slower: float = 0.1
     spread: float = 0.15
     source: str = "assumed"
+
+    def slowest(self, machines: ArrayLike) -> Array:
+        """Returns by which share a job on so many machines is longer on average, some of them being stragglers."""
+        count = np.ceil(np.asarray(machines, dtype=np.float64))
+        return np.asarray(self.slower * (1.0 - (1.0 - self.slow) ** count))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,11 +20,13 @@ from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.system import System
 
 Array = NDArray[np.float64]
-TERMS = ("gemm", "attention", "vector", "tensor_comm", "context_comm", "expert_comm")
+TERMS = ("gemm", "attention", "narrow", "vector", "tensor_comm", "context_comm", "expert_comm")
 FUSED_BACKWARD = 2.8
-"""Backward over forward time of fused attention: 5 products for 2, at about 0.9 of the rate (FlashAttention-2, 2023)."""
+"""Backward over forward time of fused attention: 5 products for 2, at 0.9 of the rate (FlashAttention-2, recalled)."""
 CHUNKS = 4
 """Pieces in which messages of tensor parallelism hide behind products: the first or last has nothing to hide behind."""
+CONTENTION = 1.1256
+"""How much longer work takes while messages run beside it, and they (Galvatron's overlap coefficient, measured)."""
 KERNELS = {"forward": 18, "backward": 34, "fused": 6}
 """Kernels that a GPT layer launches in Megatron's code, counted; fused attention saves some of them each way."""
 
@@ -59,9 +61,13 @@ def layer_work(network: Network, job: Job, plans: Plans, system: System) -> Work
 
 
 def _add(a: Work, b: Work) -> Work:
-    sums = ({k: x[k] + y[k] for k in TERMS} for x, y in zip(
-        (a.forward, a.backward, a.again), (b.forward, b.backward, b.again), strict=True))  # fmt: skip
-    return Work(*sums, a.weights + b.weights, a.kernels + b.kernels, a.messages + b.messages)
+    forward, backward, again = (
+        {k: x[k] + y[k] for k in TERMS}
+        for x, y in ((a.forward, b.forward), (a.backward, b.backward), (a.again, b.again))
+    )
+    return Work(
+        forward, backward, again, a.weights + b.weights, a.kernels + b.kernels, a.messages + b.messages
+    )  # fmt: skip
 
 
 def _layer(network: Network, layer: Layer, job: Job, plans: Plans, system: System, share: float) -> Work:
@@ -70,45 +76,50 @@ def _layer(network: Network, layer: Layer, job: Job, plans: Plans, system: Syste
     local = np.where(plans.sequence_parallel == 1, tokens / t, tokens)  # of norms and dropout
     fore = dict.fromkeys(TERMS, np.zeros(len(plans)))
     back, again = dict(fore), dict(fore)
-    fore["gemm"], inputs, weights = _products(network, layer, job, plans, system, tokens)
+    fore["gemm"], inputs, weights, last = _products(network, layer, job, plans, system, tokens)
     back["gemm"] = inputs + weights
-    fore["attention"], back["attention"], scores = _attention(layer, job, plans, system, tokens)
+    heads = "narrow" if layer.head_dim <= 64 else "attention"
+    fore[heads], back[heads] = _attention(layer, job, plans, system, tokens)
     fore["vector"], back["vector"] = _vector(network, layer, plans, system, tokens, local)
-    fore["vector"], back["vector"] = fore["vector"] + scores[0], back["vector"] + scores[1]
-    reduce, extra = tensor_messages(network, job, plans, system, tokens)
-    reduce = reduce * (1.0 if layer.parallel else 2.0)
-    fore["tensor_comm"], back["tensor_comm"] = reduce, reduce + extra
-    hidden = plans.overlaps("tensor")
-    for part in (fore, back):
-        exposed = np.maximum(part["tensor_comm"] / CHUNKS, part["tensor_comm"] - part["gemm"])
-        part["tensor_comm"] = np.where(hidden, exposed, part["tensor_comm"])
+    reduce, gather = tensor_messages(network, job, plans, system, tokens)
+    times = 1.0 if layer.parallel else 2.0
+    cut = np.where(plans.overlaps("tensor"), 1.0 / CHUNKS, 1.0)
+    for part, seconds in ((fore, times * reduce), (back, times * reduce)):
+        part["tensor_comm"] = seconds * cut + behind(seconds * (1.0 - cut), part["gemm"])
+    # What sequence parallelism scattered is gathered once more for the gradients of weights, beside those of inputs.
+    back["tensor_comm"] = back["tensor_comm"] + behind(
+        np.where(plans.sequence_parallel == 1, times * gather, 0.0), inputs
+    )
     ring = _ring(layer, job, plans, system, tokens)
-    fore["context_comm"] = np.maximum(ring - fore["attention"], 0.0)
-    back["context_comm"] = np.maximum(2.0 * ring - back["attention"], 0.0)
+    fore["context_comm"] = np.maximum(ring - fore[heads], 0.0)
+    back["context_comm"] = np.maximum(2.0 * ring - back[heads], 0.0)
     dealt = _dealt(network, layer, job, plans, system, tokens)
     fore["expert_comm"], back["expert_comm"] = dealt, dealt
     full, selective = plans.recompute == 2, plans.recompute == 1
     for name in TERMS:
         again[name] = np.where(full, fore[name], 0.0)
+    # PyTorch's own checkpoints stop once the last kept tensor is back, before the last product; Megatron's do not.
+    again["gemm"] = np.where(full & (plans.zero == 3), fore["gemm"] - last, again["gemm"])
     kept = np.where(plans.fused == 1, 0.0, 1.0) * selective
-    again["attention"] = again["attention"] + kept * fore["attention"]
-    again["vector"] = again["vector"] + kept * scores[0]
+    again[heads] = again[heads] + kept * fore[heads]
     saved = np.where(plans.fused == 1, KERNELS["fused"], 0)
     spare = 10.0 if layer.experts else 0.0
     forward = KERNELS["forward"] + spare - saved
-    kernels = forward * (1.0 + full) + KERNELS["backward"] + 2.0 * spare - saved
-    messages = np.where(t > 1, (1.0 if layer.parallel else 2.0) * (2.0 + full), 0.0)
+    odd = np.where((plans.fused == 0) & ((plans.micro_batch * np.ceil(layer.heads / t)) % 4 != 0), 7.0, 0.0)
+    kernels = (forward + odd) * (1.0 + full) + KERNELS["backward"] + 2.0 * spare - saved + odd
+    messages = np.log2(t) * np.where(t > 1, (1.0 if layer.parallel else 2.0) * (2.0 + full), 0.0)
     messages = messages + np.where((plans.expert > 1) & bool(layer.experts), 2.0 * (2.0 + full), 0.0)
-    scaled = ({k: v * share for k, v in part.items()} for part in (fore, back, again))
-    return Work(*scaled, weights * share, kernels * share, messages * share)
+    fore, back, again = ({k: v * share for k, v in part.items()} for part in (fore, back, again))
+    return Work(fore, back, again, weights * share, kernels * share, messages * share)
 
 
 def _products(
     network: Network, layer: Layer, job: Job, plans: Plans, system: System, tokens: Array
-) -> tuple[Array, Array, Array]:
-    """Returns seconds of the dense and expert products: forward, gradients of inputs, gradients of weights."""
+) -> tuple[Array, Array, Array, Array]:
+    """Returns seconds of the dense and expert products: forward, gradients of inputs and weights; the last one's."""
     c, t = system.gemm(job.dtype), plans.tensor.astype(np.float64)
     sums = [np.zeros(len(plans)) for _ in range(3)]
+    last = np.zeros(len(plans))
 
     def add(rows: Array, n: Array, k: Array, count: Array | float = 1.0) -> None:
         for i, (a, b, d) in enumerate(((rows, n, k), (rows, k, n), (n, k, rows))):
@@ -117,7 +128,9 @@ def _products(
     for m in layer.matrices:
         n, k = np.full(len(plans), m.outputs), np.full(len(plans), m.inputs)
         rows = tokens if m.split else np.where(plans.sequence_parallel == 1, tokens / t, tokens)
-        add(rows, n / t if m.split == "out" else n, k / t if m.split == "in" else k)
+        n, k = n / t if m.split == "out" else n, k / t if m.split == "in" else k
+        add(rows, n, k)
+        last = gemm_time(rows, n, k, job.dtype, system.chip, c)
     if layer.experts:
         shared, ep = plans.expert_tensor.astype(np.float64), plans.expert.astype(np.float64)
         held = np.ceil(layer.experts / ep)
@@ -126,16 +139,15 @@ def _products(
         hidden = np.full(len(plans), float(network.hidden))
         add(rows, wide * (layer.expert_matrices - 1), hidden, held)
         add(rows, hidden, wide, held)
-    return sums[0], sums[1], sums[2]
+        last = held * gemm_time(rows, hidden, wide, job.dtype, system.chip, c)
+    return sums[0], sums[1], sums[2], last
 
 
-def _attention(
-    layer: Layer, job: Job, plans: Plans, system: System, tokens: Array
-) -> tuple[Array, Array, tuple[Array, Array]]:
-    """Returns seconds of attention forward and backward, and of what passes over its scores, forward and backward."""
+def _attention(layer: Layer, job: Job, plans: Plans, system: System, tokens: Array) -> tuple[Array, Array]:
+    """Returns seconds of attention forward and backward; without fusion, of its passes over the scores too."""
     zero = np.zeros(len(plans))
     if not layer.heads:
-        return zero, zero, (zero, zero)
+        return zero, zero
     t = plans.tensor.astype(np.float64)
     heads, keys = np.ceil(layer.heads / t), np.ceil(layer.kv_heads / t)
     span = min(job.sequence, layer.window) if layer.window else job.sequence
@@ -150,10 +162,9 @@ def _attention(
     )
     pairs, rate = rows * job.sequence, system.chip.bandwidth * system.stream.memory
     mask = 5.0 if layer.dropout else 0.0
-    kept = np.where(plans.fused == 1, 0.0, 1.0)
-    scores = kept * pairs * ((4.0 + mask) / rate), kept * pairs * ((6.0 + mask) / rate)
     is_fused = plans.fused == 1
-    return np.where(is_fused, fused, plain), np.where(is_fused, FUSED_BACKWARD * fused, 2.0 * plain), scores
+    forward = np.where(is_fused, fused, plain + pairs * ((4.0 + mask) / rate))
+    return forward, np.where(is_fused, FUSED_BACKWARD * fused, 2.0 * plain + pairs * ((6.0 + mask) / rate))
 
 
 def _vector(
@@ -175,14 +186,19 @@ def _vector(
     return times[0], times[1]
 
 
+def behind(messages: Array, work: Array) -> Array:
+    """Returns seconds that ``messages`` add to ``work`` they hide behind: what is longer, and what both lose by sharing."""
+    return np.asarray(np.maximum(messages - work, 0.0) + (CONTENTION - 1.0) * np.minimum(messages, work))
+
+
 def tensor_messages(network: Network, job: Job, plans: Plans, system: System, tokens: Array) -> tuple[Array, Array]:
-    """Returns seconds of adding up one residual stream, and what the backward pass gathers on top per layer."""
-    size = tokens * (2.0 * network.hidden)
+    """Returns seconds of adding up one residual stream, and of gathering one that is split along the sequence."""
+    size, ones = tokens * (2.0 * network.hidden), np.ones_like(plans.tensor)
     gathers = (plans.sequence_parallel == 1) | (plans.tensor_messages == 1)
-    whole = spread_time("all_reduce", size, plans.tensor, np.ones_like(plans.tensor), system)
-    gather = spread_time("all_gather", size, plans.tensor, np.ones_like(plans.tensor), system)
-    scatter = spread_time("reduce_scatter", size, plans.tensor, np.ones_like(plans.tensor), system)
-    return np.where(gathers, gather + scatter, whole), np.zeros_like(size)
+    whole = spread_time("all_reduce", size, plans.tensor, ones, system)
+    gather = spread_time("all_gather", size, plans.tensor, ones, system)
+    scatter = spread_time("reduce_scatter", size, plans.tensor, ones, system)
+    return np.where(gathers, gather + scatter, whole), gather
 
 
 def _ring(layer: Layer, job: Job, plans: Plans, system: System, tokens: Array) -> Array:

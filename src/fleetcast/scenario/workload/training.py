@@ -8,6 +8,7 @@ import msgspec
 
 from fleetcast.base.errors import SpecError
 from fleetcast.base.spec import Spec
+from fleetcast.base.units import Quantity
 from fleetcast.scenario.workload.blocks import Attention, Block, Ffn
 from fleetcast.scenario.workload.models import Model
 from fleetcast.scenario.workload.precision import Precision
@@ -99,20 +100,38 @@ class Shape(Spec):
         )  # fmt: skip
 
 
+class Features(Spec):
+    """What one step of one worker does, counted, instead of a model: any kind of network, of which no layer is known.
+
+    Attributes:
+        flops: of products.
+        traffic: bytes of device memory that element-wise kernels move.
+        weights: bytes of weights and gradients that are exchanged.
+        input: bytes of samples.
+    """
+
+    flops: Annotated[float, Quantity("FLOP", low=1.0, high=1e24)]
+    traffic: Annotated[float, Quantity("B", high=1e18)] = 0.0
+    weights: Annotated[float, Quantity("B", high=1e18)] = 0.0
+    input: Annotated[float, Quantity("B", high=1e18)] = 0.0
+
+
 class Training(Spec):
-    """Batches of sequences for one model.
+    """Batches of sequences for one model, or the steps of a job that is known by what it does.
 
     Attributes:
         model: catalogue name, path of a Hugging Face config.json, or a shape.
+        features: instead of a model: what a step does; then ``plan.placement`` says where weights travel.
         kind: "training".
         sequence: tokens of a sequence.
-        batch: sequences of an iteration, all devices together.
+        batch: sequences of an iteration, all devices together; needed with a model.
         tokens: to train on in all; gives the length of the job.
         steps: iterations in all, instead of tokens.
     """
 
-    model: str | Shape
-    batch: Count
+    model: str | Shape = ""
+    features: Features | None = None
+    batch: Count = 1
     kind: str = "training"
     sequence: Count = 2048
     tokens: Long | None = None

@@ -22,7 +22,7 @@ from fleetcast.search.training.space import Space
 
 CHUNK = 1 << 16
 """Plans that are looked at together: columns of them stay in the processor's caches."""
-_MEMORY = ("recompute", "sequence_parallel", "zero", "offload")
+_MEMORY = ("recompute", "sequence_parallel", "zero", "offload", "fused")
 
 Progress = Callable[[int, int], None]
 Floats = NDArray[np.float64]
@@ -38,6 +38,7 @@ class Found:
         fits: plans that fit.
         best: of each layout, the number of its best plan; -1 = none fits.
         value: of each layout, what that plan makes of the goal: s, or what ``weigh`` says.
+        need: of each layout, B per device that its leanest plan takes.
         nearest: the number of the plan whose memory is least over, where nothing fits; else -1.
     """
 
@@ -46,6 +47,7 @@ class Found:
     fits: int
     best: NDArray[np.int64]
     value: Floats
+    need: Floats
     nearest: int
 
     def ranked(self, limit: int | None = None) -> NDArray[np.int64]:
@@ -75,7 +77,7 @@ def exhaust(
     """
     layouts, per = len(space.layouts["tensor"]), space.per_layout
     best = np.full(layouts, -1, dtype=np.int64)
-    value = np.full(layouts, np.inf)
+    value, leanest = np.full(layouts, np.inf), np.zeros(layouts)
     alike, member = _alike(space)
     each = len(alike)
     fitting, nearest, least = 0, -1, np.inf
@@ -85,6 +87,7 @@ def exhaust(
         numbers = (np.arange(first, last, dtype=np.int64)[:, None] * per + alike[None, :]).ravel()
         need = memory(network, job, space.plans(numbers), system)
         over = np.maximum(need["total"] / system.memory, need["host"] / system.host_memory)
+        leanest[first:last] = need["total"].reshape(last - first, each).min(axis=1)
         at = int(np.argmin(over))
         if over[at] < least:
             least, nearest = float(over[at]), int(numbers[at])
@@ -94,7 +97,7 @@ def exhaust(
         _time(space, (layout + first) * per + choice, (network, job, system), weigh, best, value)
         if progress is not None:
             progress(last, layouts)
-    return Found(space, len(space), fitting, best, value, nearest if not fitting else -1)
+    return Found(space, len(space), fitting, best, value, leanest, nearest if not fitting else -1)
 
 
 def _alike(space: Space) -> tuple[NDArray[np.int64], NDArray[np.intp]]:

@@ -32,7 +32,7 @@ from fleetcast.scenario.training_plan import DEGREES, TrainingPlan
 
 Column = NDArray[np.int32]
 LAYOUT = ("tensor", "pipeline", "data", "context", "expert", "micro_batch", "interleave", "schedule")
-CHOICE = ("recompute", "sequence_parallel", "zero", "offload", "tensor_messages", "overlap")
+CHOICE = ("recompute", "sequence_parallel", "zero", "offload", "tensor_messages", "overlap", "fused")
 _PIECEWISE = SCHEDULES.index("interleaved")
 _DUAL = SCHEDULES.index("dualpipe")
 
@@ -47,7 +47,6 @@ class Question:
         batch: sequences of an iteration.
         devices: how many the plans take.
         plan: what is decided, what is listed, what is open.
-        fused: whether attention keeps no scores.
     """
 
     network: Network
@@ -55,7 +54,6 @@ class Question:
     batch: int
     devices: int
     plan: TrainingPlan
-    fused: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,12 +63,10 @@ class Space:
     Attributes:
         layouts: columns of ``LAYOUT``, one row per layout.
         choices: columns of ``CHOICE``, one row per choice.
-        fused: of `Question`.
     """
 
     layouts: dict[str, Column]
     choices: dict[str, Column]
-    fused: bool
 
     def __len__(self) -> int:
         """Returns how many plans."""
@@ -87,7 +83,6 @@ class Space:
         columns: dict[str, Column] = {name: self.layouts[name][layout] for name in LAYOUT}
         columns |= {name: self.choices[name][choice] for name in CHOICE}
         columns["expert_tensor"] = columns["tensor"]
-        columns["fused"] = np.full(len(numbers), int(self.fused), dtype=np.int32)
         return Plans(**{f.name: columns[f.name] for f in fields(Plans)})
 
 
@@ -106,7 +101,7 @@ def space(question: Question, path: str = "plan") -> Space:
     axes = _choices(question.plan)
     grid = np.asarray(list(itertools.product(*axes)), dtype=np.int32)
     choices = {name: np.ascontiguousarray(grid[:, i]) for i, name in enumerate(CHOICE)}
-    return Space(layouts, choices, question.fused)
+    return Space(layouts, choices)
 
 
 def _choices(plan: TrainingPlan) -> tuple[list[int], ...]:
@@ -117,7 +112,8 @@ def _choices(plan: TrainingPlan) -> tuple[list[int], ...]:
     offload = sets(plan.offload, OFFLOADED) or list(range(1 << len(OFFLOADED)))
     messages = [TENSOR_MESSAGES.index(word) for word in _listed(plan.tensor_messages)] or [0]
     overlap = sets(plan.overlap, OVERLAPS) or [code(OVERLAPPED, OVERLAPS)]
-    return recompute, parallel, zero, offload, messages, overlap
+    fused = [int(flag) for flag in _listed(plan.fused_attention)] or [1]
+    return recompute, parallel, zero, offload, messages, overlap, fused
 
 
 OVERLAPPED: tuple[str, ...] = ("data",)
@@ -131,6 +127,11 @@ def sets(value: tuple[str | tuple[str, ...], ...] | None, known: Sequence[str]) 
     if all(isinstance(item, str) for item in value):
         return [code([str(item) for item in value], known)]
     return [code((item,) if isinstance(item, str) else item, known) for item in value]
+
+
+SEARCHED = ("1f1b", "interleaved", "zero-bubble")
+"""Schedules that a plan may follow where it does not say: those that engines run. GPipe is never quicker than 1F1B;
+DualPipe holds every weight twice, and is searched where it is named."""
 
 
 def _listed(value: Any) -> tuple[Any, ...]:
@@ -182,12 +183,12 @@ def _experts(q: Question, ranks: int) -> list[int]:
 def _steps(q: Question, pipeline: int, data: int) -> Iterator[tuple[int, int, int]]:
     """Yields (micro-batch, pieces of a stage, schedule) of one layout."""
     share = q.batch // data
-    wanted = [SCHEDULES.index(word) for word in _listed(q.plan.schedule)]
+    wanted = [SCHEDULES.index(word) for word in _listed(q.plan.schedule) or SEARCHED]
     for micro in _within(q.plan.micro_batch, share):
         count = share // micro
         for pieces in _listed(q.plan.interleave) or divisors(q.network.depth // pipeline):
             for schedule in schedules(pipeline, pieces, count, q.network.depth):
-                if not wanted or schedule in wanted or pipeline == 1:
+                if schedule in wanted or pipeline == 1:
                     yield micro, pieces, schedule
 
 
@@ -195,7 +196,7 @@ def schedules(pipeline: int, pieces: int, micro_batches: int, depth: int) -> lis
     """Returns the codes of the schedules that a pipeline may follow.
 
     Interleaving takes whole rounds of micro-batches (Megatron-LM) and layers that divide; DualPipe an even number of
-    stages and two micro-batches for each. GPipe is never quicker than 1F1B and holds more; it is left to who asks.
+    stages and two micro-batches for each.
     """
     if pipeline == 1:
         return [SCHEDULES.index("1f1b")] if pieces == 1 else []

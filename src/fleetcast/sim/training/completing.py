@@ -254,7 +254,8 @@ def _divides(path: str, name: str, part: int, number: int, what: str, whole: str
         near = max(1, round(number / part)) * part
         raise SpecError(
             f"{path}.{name}", f"does not divide over {whole}", value=number,
-            limit=f"a multiple of {part}, such as {near}", hint="Change the batch, or the degrees that leave so many copies",
+            limit=f"a multiple of {part}, such as {near}",
+            hint="Change the batch, or the degrees that leave so many copies",
         )  # fmt: skip
     raise SpecError(
         f"{path}.{name}", f"does not divide the {number:,} {what}", value=part,

@@ -1,8 +1,6 @@
 """One iteration of a complete plan as an Outcome: time by term, memory by term, FLOP, energy, money, carbon.
 
-A plan that does not fit has an Outcome too: what it would take, by which term of memory it is too large. Energy is
-drawn as in serving (`cost.energy`): idle power all the time, joules per FLOP of products and attention, and while
-element-wise kernels run the power of a full memory bus.
+A plan that does not fit has an Outcome too: what it would take, by which term of memory it is too large.
 """
 
 from __future__ import annotations
@@ -11,11 +9,14 @@ from collections.abc import Mapping
 from math import exp
 from typing import Any
 
-from fleetcast.cost.energy import Draw, rates_of
 from fleetcast.cost.intervals import POWER, Z80
+from fleetcast.cost.training.energy import Array
+from fleetcast.cost.training.energy import energy as energy_of
+from fleetcast.cost.training.energy import flops as flops_of
 from fleetcast.cost.training.memory import TERMS as MEMORY
 from fleetcast.cost.training.memory import memory
-from fleetcast.cost.training.network import Network
+from fleetcast.cost.training.network import Job
+from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.step import TERMS, step
 from fleetcast.scenario.fleet.signals import intensity
 from fleetcast.scenario.outcome import Outcome
@@ -24,11 +25,6 @@ from fleetcast.sim.training.completing import columns, complete
 from fleetcast.sim.training.setting import Setting
 
 JOULES_PER_KWH = 3.6e6
-WAITING = (
-    "bubble", "host", "tensor_comm", "context_comm", "expert_comm", "pipeline_comm", "data_comm", "weight_gather",
-    "offload", "jitter",
-)  # fmt: skip
-"""Terms in which a device's multipliers and its memory rest."""
 
 
 def simulate(state: Setting, plan: TrainingPlan | None = None) -> Outcome:
@@ -45,13 +41,14 @@ def simulate(state: Setting, plan: TrainingPlan | None = None) -> Outcome:
     done = complete(state, state.scenario.plan if plan is None else plan)
     made, rows = done.plan, columns(done.plan)
     job = state.job(str(made.dtype))
-    times = {name: float(column[0]) for name, column in step(state.network, job, rows, state.system).items()}
+    taken = step(state.network, job, rows, state.system)
+    times = {name: float(column[0]) for name, column in taken.items()}
     room = {name: float(column[0]) for name, column in memory(state.network, job, rows, state.system).items()}
     total = times.pop("total")
-    flops = work_of(state.network, made, state.workload.sequence)
+    flops = {name: float(column[0]) for name, column in flops_of(state.network, job, rows).items()}
     tokens = state.workload.batch * state.workload.sequence
     peak = state.group.device.peak[str(made.dtype)] * state.group.count
-    joules = energy_of(state, made, times, total, flops, tokens)
+    joules = _joules(state, job, rows, taken)
     energy = sum(joules.values())
     prices = state.group.prices
     dollars = None if prices is None else prices.mean(0.0, max(total, 1e-9)) * state.group.count * total / 3600.0
@@ -86,7 +83,10 @@ def simulate(state: Setting, plan: TrainingPlan | None = None) -> Outcome:
             "memory": {name: room[name] for name in MEMORY if room[name]},
         },
         notes=tuple(notes),
-        provenance={"seed": state.scenario.seed, "practice": state.system.practice.source, "over": over or {}},
+        provenance={
+            "seed": state.scenario.seed, "practice": state.system.practice.source, "memory": state.system.memory,
+            "over": over or {},
+        },
     )  # fmt: skip
 
 
@@ -105,47 +105,11 @@ def shortage(state: Setting, room: Mapping[str, float]) -> dict[str, Any] | None
     return None
 
 
-def work_of(network: Network, plan: TrainingPlan, sequence: int) -> dict[str, float]:
-    """Returns FLOP per token: ``model`` as Narayanan and others count, ``again`` what is recomputed, ``pairs`` of both.
-
-    Full recompute repeats the layers' forward pass; selective recompute attention's part of it, which fused attention
-    repeats anyhow and which is then no choice of the plan's.
-    """
-    model = network.flops(sequence)
-    pairs = 2.0 * (model - network.flops(sequence, causal=True))
-    head = 6.0 * network.hidden * network.vocab
-    again = {"full": (model - head) / 3.0, "selective": 0.0 if plan.fused_attention else pairs / 3.0}
-    return {"model": model, "again": again.get(str(plan.recompute), 0.0), "pairs": pairs}
-
-
-def energy_of(
-    state: Setting,
-    plan: TrainingPlan,
-    times: Mapping[str, float],
-    total: float,
-    flops: Mapping[str, float],
-    tokens: int,
-) -> dict[str, float]:
+def _joules(state: Setting, job: Job, rows: Plans, taken: Mapping[str, Array]) -> dict[str, float]:
     """Returns joules of all devices in one iteration by term, the facility's share included."""
     group = state.group
-    rates = rates_of(group.device, group.limit, str(plan.dtype), state.system.fitted.get("draw", "any", Draw))
-    idle = group.device.power.idle
-    busy = total - sum(times[name] for name in WAITING)
-    share = tokens / group.count
-    pairs = flops["pairs"] * (
-        1.0 if plan.fused_attention else 0.5
-    )  # kernels that skip what is masked; FLOP counts do not
-    products = flops["model"] + flops["again"] - flops["pairs"]
-    streaming = times["vector"] + times["optimizer"]
-    above = {
-        "busy": max(0.0, rates.busy - idle) * busy,
-        "compute": rates.product * products * share,
-        "memory": rates.weights * group.device.bandwidth * state.system.stream.memory * streaming,
-        "attention": rates.attention * pairs * share,
-    }
-    drawn, room = sum(above.values()), max(0.0, group.limit - idle) * busy
-    scale = min(1.0, room / drawn) if drawn > 0 else 1.0
-    terms = {"idle": idle * total * group.count} | {k: v * scale * group.count for k, v in above.items()}
+    found = energy_of(state.network, job, rows, state.system, taken, group.device.power.idle, group.limit)
+    terms = {name: float(column[0]) for name, column in found.items()}
     facility = (state.tree.pue - 1.0) * sum(terms.values())
     return terms | ({"facility": facility} if facility else {})
 
