@@ -10,10 +10,11 @@ PLANNED = (
     "speculation", "draft-pool", "prefixes", "mixed-budget", "spot",
 )  # fmt: skip
 DECIDED = ("simulate", "phone", "closed-loop", "capacity", "pools", "policies", "two-nodes", "measured", "power")
+TOGETHER = ("multitask",)
 
 
 def test_all_examples_are_run_here(root):
-    assert set(verbs.examples()) == {*PLANNED, *DECIDED}
+    assert set(verbs.examples()) == {*PLANNED, *DECIDED, *TOGETHER}
     assert {p.stem for p in (root / "examples").glob("*.toml")} == set(verbs.examples())
 
 
@@ -31,7 +32,13 @@ def test_decided_example_serves_its_requests(name):
     assert outcome.metrics["throughput"] > 0
 
 
-@pytest.mark.parametrize("name", [*PLANNED, *DECIDED])
+@pytest.mark.parametrize("name", TOGETHER)
+def test_an_example_of_several_tasks_finds_waves(name):
+    ranking = fleetcast.plan(name)
+    assert ranking.best is not None and ranking.best.plan["waves"]
+
+
+@pytest.mark.parametrize("name", [*PLANNED, *DECIDED, *TOGETHER])
 def test_examples_have_a_headline_and_no_errors(name):
     assert len(verbs.headline(verbs.example(name))) > 20
     assert not [r for r in fleetcast.check(name) if r.level == "error"]
