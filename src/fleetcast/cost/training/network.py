@@ -27,6 +27,7 @@ class Job:
         optimizer: B of the optimizer's states for each parameter: 12 for Adam with master weights and two moments.
         gradient: B of an accumulated gradient.
         message: B of a gradient where copies add theirs up.
+        element: B of an activation that is kept.
     """
 
     sequence: int
@@ -35,6 +36,7 @@ class Job:
     optimizer: float = 12.0
     gradient: float = 4.0
     message: float = 4.0
+    element: float = 2.0
 
 
 @dataclass(frozen=True)

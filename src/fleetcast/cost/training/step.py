@@ -77,7 +77,8 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
     """Returns the iteration's terms, nothing hidden between them and no factor applied."""
     first, inverse = distinct(
         (plans.tensor, plans.context, plans.micro_batch, plans.sequence_parallel, plans.recompute,
-         plans.tensor_messages, plans.overlap & 1, plans.expert, plans.expert_tensor, plans.fused, np.asarray(plans.zero == 3, dtype=np.int32))
+         plans.tensor_messages, plans.overlap & 1, plans.expert, plans.expert_tensor, plans.fused,
+         np.asarray(plans.zero == 3, dtype=np.int32))
     )  # fmt: skip
     few = plans.take(first)
     layer = layer_work(network, job, few, system)
@@ -94,7 +95,8 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
         forward=spread(layer.forward), backward=spread(layer.backward), again=spread(layer.again),
         weights=layer.weights[inverse] * held, head=head[inverse], hop=_hop(network, job, plans, system),
         launch=layer.kernels[inverse] * held + 30.0, messages=layer.messages[inverse] * held, reduce=reduce,
-        gather=gather, optimizer=optimizer, transfer=transfer, host_step=host_step, micro=micro, slowest=system.practice.slowest(plans.devices / system.node),
+        gather=gather, optimizer=optimizer, transfer=transfer, host_step=host_step, micro=micro,
+        slowest=system.practice.slowest(plans.devices / system.node),
     )  # fmt: skip
 
 

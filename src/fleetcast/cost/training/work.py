@@ -187,7 +187,7 @@ def _vector(
 
 
 def behind(messages: Array, work: Array) -> Array:
-    """Returns seconds that ``messages`` add to ``work`` they hide behind: what is longer, and what both lose by sharing."""
+    """Returns seconds that ``messages`` add to ``work`` they hide behind: what is longer, and what sharing costs."""
     return np.asarray(np.maximum(messages - work, 0.0) + (CONTENTION - 1.0) * np.minimum(messages, work))
 
 
