@@ -100,7 +100,7 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
     )  # fmt: skip
 
 
-_FACTORS = {"gemm": "gemm", "attention": "attention", "narrow": "narrow", "vector": "vector", "tensor_comm": "tensor",
+_FACTORS = {"gemm": "gemm", "attention": "attention", "fused": "fused", "narrow": "narrow", "vector": "vector", "tensor_comm": "tensor",
             "context_comm": "tensor", "expert_comm": "tensor"}  # fmt: skip
 
 
@@ -124,7 +124,7 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     idle = f * (forward + host) + b * (backward + again) - w * factor["gemm"] * p.weights
     idle = np.maximum(idle, 0.0) + f * hop
     found = {n: p.micro * factor[n] * (p.forward[n] + p.backward[n]) for n in LAYER_TERMS}
-    found["attention"] = found["attention"] + found.pop("narrow")
+    found["attention"] = found["attention"] + found.pop("fused") + found.pop("narrow")
     found["recompute"] = p.micro * again
     found["head"] = p.micro * practice.head * p.head
     found["pipeline_comm"] = p.micro * steady
@@ -209,7 +209,7 @@ def _copies(network: Network, job: Job, plans: Plans, system: System) -> tuple[A
     ):
         if not params.any():
             continue
-        size, stored = params * job.message, params * wide
+        size, stored = params * job.sent, params * wide
         whole = spread_time("all_reduce", size, copies, stride, system)
         scatter = spread_time("reduce_scatter", size, copies, stride, system)
         gather = spread_time("all_gather", stored, copies, stride, system)
@@ -218,7 +218,7 @@ def _copies(network: Network, job: Job, plans: Plans, system: System) -> tuple[A
         owned = params / np.where(few.zero > 0, copies, 1)
         times[2] += owned * (OPTIMIZER_BYTES / (system.chip.bandwidth * system.stream.memory))
     if network.tied:  # first and last stage add up the gradients of the embedding
-        size = np.where(few.pipeline > 1, network.table_params / few.tensor * job.message, 0.0)
+        size = np.where(few.pipeline > 1, network.table_params / few.tensor * job.sent, 0.0)
         far = np.full_like(few.tensor, system.node)
         times[0] += spread_time("all_reduce", size, np.full_like(few.tensor, 2), far, system)
     return times[0][inverse], times[1][inverse], times[2][inverse]
