@@ -161,6 +161,11 @@ def layer_activations(network: Network, layer: Layer, job: Job, plans: Plans) ->
     return kept * (job.element / 2.0), whole * (job.element / 2.0)
 
 
+def kept_activations(network: Network, job: Job, plans: Plans) -> Array:
+    """Returns B that the mean layer keeps of one micro-batch for its backward pass."""
+    return _activations(network, job, plans)[0]
+
+
 def _activations(network: Network, job: Job, plans: Plans) -> tuple[Array, Array, Array]:
     """Returns B of one micro-batch: what the mean layer keeps, the logits, and what is at work beside them.
 

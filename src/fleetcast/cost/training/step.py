@@ -18,6 +18,7 @@ from fleetcast.cost.gemm import gemm_time
 from fleetcast.cost.training.groups import distinct
 from fleetcast.cost.training.memory import expert_copies, stage_params
 from fleetcast.cost.training.network import Job, Network
+from fleetcast.cost.training.offload import offload
 from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.schedule import idle_weights
 from fleetcast.cost.training.system import Practice, System
@@ -89,7 +90,7 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
         return {name: part[name][inverse] * held for name in LAYER_TERMS}
 
     reduce, gather, optimizer = _copies(network, job, plans, system)
-    transfer, host_step = _offload(network, job, plans, system)
+    transfer, host_step = offload(network, job, plans, system)
     micro = plans.micro_batches(job.batch).astype(np.float64)
     return Parts(
         forward=spread(layer.forward), backward=spread(layer.backward), again=spread(layer.again),
@@ -222,23 +223,3 @@ def _copies(network: Network, job: Job, plans: Plans, system: System) -> tuple[A
         far = np.full_like(few.tensor, system.node)
         times[0] += spread_time("all_reduce", size, np.full_like(few.tensor, 2), far, system)
     return times[0][inverse], times[1][inverse], times[2][inverse]
-
-
-def _offload(network: Network, job: Job, plans: Plans, system: System) -> tuple[Array, Array]:
-    """Returns seconds of the link to the host in an iteration, and of the optimizer's step on the host."""
-    if not plans.offload.any():
-        zero = np.zeros(len(plans))
-        return zero, zero
-    from fleetcast.cost.training.memory import memory
-
-    kept = memory(network, job, plans, system)
-    ends, experts = stage_params(network, plans)
-    params = np.maximum(*ends) + experts
-    owned = params / np.where(plans.zero > 0, plans.data * plans.context, 1)
-    micro = plans.micro_batches(job.batch).astype(np.float64)
-    weights = np.where(plans.offloads("weights"), 2.0 * micro * params * 2.0, 0.0)
-    moved = weights + np.where(plans.offloads("optimizer"), owned * 4.0, 0.0)
-    rate = np.minimum(system.host_link, np.where(kept["ssd"] > 0, max(system.ssd, 1.0), np.inf))
-    step_time = owned * (28.0 / system.host_bandwidth) + owned * (2.0 / system.host_link)
-    slow = np.where(kept["ssd"] > 0, 2.0 * kept["ssd"] / max(system.ssd, 1.0), 0.0)
-    return moved / rate, np.where(plans.offloads("optimizer"), step_time + slow, 0.0)
