@@ -61,6 +61,13 @@ def complete(state: Setting, plan: TrainingPlan, path: str = "plan") -> Complete
     if ones:
         filled.append(f"{', '.join(ones)} 1")
     fixed = int(np.prod([fields[n] for n in ("tensor_parallel", "pipeline_parallel", "context_parallel")]))
+    if fields["data_parallel"] is None and state.group.count % fixed:
+        words = " x ".join(f"{n} {fields[n]}" for n in DEGREES if fields[n] and fields[n] > 1)
+        raise SpecError(
+            path, f"splits a copy of the model over {fixed:,} devices ({words}), which do not divide the fleet",
+            value=fixed, limit=f"a divisor of the fleet's {state.group.count:,} devices",
+            hint="Change a degree or fleet.devices",
+        )  # fmt: skip
     fill("data_parallel", max(1, state.group.count // fixed), "what is left of the fleet")
     check_degrees(state, fields, path)
     fill("schedule", "interleaved" if fields["interleave"] > 1 else "1f1b")
