@@ -19,6 +19,7 @@ from fleetcast.view.training import terms
 
 if TYPE_CHECKING:
     from fleetcast.scenario.fleet.links import Link
+    from fleetcast.scenario.load import TrainingScenario
 
 TILE = 64
 """Elements of a tensor core's tile of 16-bit products; edges that are not whole tiles waste a part of one."""
@@ -33,6 +34,17 @@ def remarks(state: Setting) -> list[Remark]:
     """Returns what every check finds, errors first."""
     found = [remark for check in CHECKS for remark in check(state)]
     return sorted(found, key=lambda r: r.level != "error")
+
+
+def counted(scenario: TrainingScenario) -> list[Remark]:
+    """Returns what is wrong about a job without a model: that its step cannot be taken apart."""
+    from fleetcast.sim.training.counted import simulate as run
+
+    try:
+        run(scenario)
+    except FleetcastError as error:
+        return [Remark("error", getattr(error, "path", "plan"), str(error))]
+    return []
 
 
 def check_plan(state: Setting) -> Iterator[Remark]:

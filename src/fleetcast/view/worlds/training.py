@@ -41,9 +41,11 @@ def simulate(scenario: TrainingScenario) -> Outcome:
 
 def check(scenario: TrainingScenario) -> list[Remark]:
     """Returns what is wrong or doubtful about a scenario, errors first."""
-    from fleetcast.view.training.checks import remarks
+    from fleetcast.view.training import checks
 
-    return remarks(setting(scenario))
+    if scenario.workload.features is not None:
+        return checks.counted(scenario)
+    return checks.remarks(setting(scenario))
 
 
 def completed(scenario: TrainingScenario) -> tuple[Setting, TrainingPlan]:
@@ -70,7 +72,16 @@ def export(scenario: TrainingScenario, to: str) -> Export:
 
 
 def setting(scenario: TrainingScenario) -> Setting:
-    """Returns the scenario with its names looked up."""
+    """Returns the scenario with its names looked up.
+
+    Raises:
+        Unsupported: a job without a model.
+    """
+    if scenario.workload.features is not None:
+        raise Unsupported(
+            "workload.features: of such a job no layer is known, so that there is no plan to write out",
+            "Name a model instead of features",
+        )
     from fleetcast.sim.training.setting import setting as resolve
 
     return resolve(scenario)
