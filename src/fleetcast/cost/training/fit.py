@@ -21,7 +21,7 @@ from fleetcast.cost.training.system import Practice
 
 Array = NDArray[np.float64]
 FACTORS = (
-    "gemm", "attention", "vector", "head", "tensor", "pipeline", "data", "optimizer", "kernel", "pace", "gap",
+    "gemm", "attention", "narrow", "vector", "head", "tensor", "pipeline", "data", "optimizer", "kernel", "pace", "gap",
     "iteration",
 )  # fmt: skip
 SCALE = 0.05

@@ -156,6 +156,11 @@ def layer_activations(network: Network, layer: Layer, job: Job, plans: Plans) ->
     return np.where(plans.recompute == 2, local * (2.0 * h), kept), whole
 
 
+def kept_activations(network: Network, job: Job, plans: Plans) -> Array:
+    """Returns B that the mean layer keeps of one micro-batch for its backward pass."""
+    return _activations(network, job, plans)[0]
+
+
 def _activations(network: Network, job: Job, plans: Plans) -> tuple[Array, Array]:
     """Returns B that the mean layer keeps of one micro-batch, and that the largest holds before any recompute."""
     first, inverse = distinct(

@@ -18,6 +18,7 @@ from fleetcast.cost.gemm import gemm_time
 from fleetcast.cost.training.groups import distinct
 from fleetcast.cost.training.memory import expert_copies, stage_params
 from fleetcast.cost.training.network import Job, Network
+from fleetcast.cost.training.offload import offload
 from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.schedule import idle_weights
 from fleetcast.cost.training.system import Practice, System
@@ -77,7 +78,7 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
     """Returns the iteration's terms, nothing hidden between them and no factor applied."""
     first, inverse = distinct(
         (plans.tensor, plans.context, plans.micro_batch, plans.sequence_parallel, plans.recompute,
-         plans.tensor_messages, plans.overlap & 1, plans.expert, plans.expert_tensor, plans.fused)
+         plans.tensor_messages, plans.overlap & 1, plans.expert, plans.expert_tensor, plans.fused, np.asarray(plans.zero == 3, dtype=np.int32))
     )  # fmt: skip
     few = plans.take(first)
     layer = layer_work(network, job, few, system)
@@ -88,7 +89,7 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
         return {name: part[name][inverse] * held for name in LAYER_TERMS}
 
     reduce, gather, optimizer = _copies(network, job, plans, system)
-    transfer, host_step = _offload(network, job, plans, system)
+    transfer, host_step = offload(network, job, plans, system)
     micro = plans.micro_batches(job.batch).astype(np.float64)
     return Parts(
         forward=spread(layer.forward), backward=spread(layer.backward), again=spread(layer.again),
@@ -98,7 +99,7 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
     )  # fmt: skip
 
 
-_FACTORS = {"gemm": "gemm", "attention": "attention", "vector": "vector", "tensor_comm": "tensor",
+_FACTORS = {"gemm": "gemm", "attention": "attention", "narrow": "narrow", "vector": "vector", "tensor_comm": "tensor",
             "context_comm": "tensor", "expert_comm": "tensor"}  # fmt: skip
 
 
@@ -122,6 +123,7 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     idle = f * (forward + host) + b * (backward + again) - w * factor["gemm"] * p.weights
     idle = np.maximum(idle, 0.0) + f * hop
     found = {n: p.micro * factor[n] * (p.forward[n] + p.backward[n]) for n in LAYER_TERMS}
+    found["attention"] = found["attention"] + found.pop("narrow")
     found["recompute"] = p.micro * again
     found["head"] = p.micro * practice.head * p.head
     found["pipeline_comm"] = p.micro * steady
@@ -140,8 +142,11 @@ def _exposed(p: Parts, plans: Plans, practice: Practice, device: Array) -> tuple
     """Returns seconds of adding up gradients and of gathering weights that no computation hides."""
     reduce, gather = practice.data * p.reduce, practice.data * p.gather
     hidden, sharded = plans.overlaps("data"), plans.zero == 3
-    window = np.where(sharded, p.micro * device, device)  # the last micro-batch's, unless each gathers again
-    pieces = np.maximum(np.where(sharded, p.micro, 1.0) * 8.0, 1.0)
+    # Behind the last backward pass, layer by layer; of stages in pieces, behind the last round of all pieces but one,
+    # and the gathering of weights behind the first (MegaScale, NSDI 2024); where each pass gathers anew, behind all.
+    rounds = np.where(plans.interleave > 1, np.minimum(plans.pipeline, p.micro), 1.0)
+    window = np.where(sharded, p.micro, rounds) * device
+    pieces = np.where(sharded, p.micro, 1.0) * np.maximum(8.0, 2.0 * plans.interleave)
     all_ = reduce + gather
     left = all_ / pieces + behind(all_ * (1.0 - 1.0 / pieces), window)
     share = np.where(hidden & (all_ > 0), left / np.where(all_ > 0, all_, 1.0), 1.0)
@@ -216,23 +221,3 @@ def _copies(network: Network, job: Job, plans: Plans, system: System) -> tuple[A
         far = np.full_like(few.tensor, system.node)
         times[0] += spread_time("all_reduce", size, np.full_like(few.tensor, 2), far, system)
     return times[0][inverse], times[1][inverse], times[2][inverse]
-
-
-def _offload(network: Network, job: Job, plans: Plans, system: System) -> tuple[Array, Array]:
-    """Returns seconds of the link to the host in an iteration, and of the optimizer's step on the host."""
-    if not plans.offload.any():
-        zero = np.zeros(len(plans))
-        return zero, zero
-    from fleetcast.cost.training.memory import memory
-
-    kept = memory(network, job, plans, system)
-    ends, experts = stage_params(network, plans)
-    params = np.maximum(*ends) + experts
-    owned = params / np.where(plans.zero > 0, plans.data * plans.context, 1)
-    micro = plans.micro_batches(job.batch).astype(np.float64)
-    weights = np.where(plans.offloads("weights"), 2.0 * micro * params * 2.0, 0.0)
-    moved = weights + np.where(plans.offloads("optimizer"), owned * 4.0, 0.0)
-    rate = np.minimum(system.host_link, np.where(kept["ssd"] > 0, max(system.ssd, 1.0), np.inf))
-    step_time = owned * (28.0 / system.host_bandwidth) + owned * (2.0 / system.host_link)
-    slow = np.where(kept["ssd"] > 0, 2.0 * kept["ssd"] / max(system.ssd, 1.0), 0.0)
-    return moved / rate, np.where(plans.offloads("optimizer"), step_time + slow, 0.0)
