@@ -3,8 +3,8 @@
 Weights come in for each forward and each backward pass; activations leave while a micro-batch goes forward and return
 while it goes back (vDNN, Rhu and others, MICRO 2016); gradients leave and weights return once an iteration, and the
 host's memory bus is what Adam waits for (ZeRO-Offload, Ren and others, USENIX ATC 2021). The link is there while the
-device computes, so only what takes longer than that is exposed. What the host does not hold lies on its disks, if it has
-any, and moves at their pace.
+device computes, so only what takes longer than that is exposed. What the host does not hold lies on its disks, if it
+has any, and moves at their pace.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fleetcast.cost.training.system import System
 
 Array = NDArray[np.float64]
 ADAM_BYTES = 28.0
-"""B of host memory that Adam moves for each parameter: master weight and two moments read and written, gradient read."""
+"""B of host memory that Adam moves for each parameter: master weight and moments read and written, gradient read."""
 
 
 def offload(network: Network, job: Job, plans: Plans, system: System) -> tuple[Array, Array]:
