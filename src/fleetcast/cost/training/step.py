@@ -126,7 +126,8 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     hidden = plans.overlaps("pipeline")
     steady = np.where(hidden, np.maximum(hop - device, 0.0), hop)
     f, b, w = idle_weights(plans.schedule, plans.pipeline, plans.interleave)
-    idle = f * (forward + host) + b * (backward + again) - w * factor["gemm"] * p.weights
+    late = np.maximum(p.transfer / p.micro - device, 0.0)  # s by which off-loaded states hold up a micro-batch
+    idle = f * (forward + host + late / 2.0) + b * (backward + again + late / 2.0) - w * factor["gemm"] * p.weights
     idle = np.maximum(idle, 0.0) + f * hop
     found = {n: p.micro * factor[n] * (p.forward[n] + p.backward[n]) for n in LAYER_TERMS}
     found["attention"] = found["attention"] + found.pop("fused") + found.pop("narrow")
@@ -137,7 +138,7 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     found["bubble"] = idle
     found["data_comm"], found["weight_gather"] = _exposed(p, plans, practice, device)
     found["optimizer"] = np.where(plans.offloads("optimizer"), 0.0, practice.optimizer * p.optimizer)
-    found["offload"] = np.maximum(p.transfer - p.micro * device, 0.0) + p.host_step
+    found["offload"] = p.micro * late + p.host_step
     found["straggler"] = p.slowest * sum((found[n] for n in found), np.zeros(len(plans)))
     found = {name: found[name] for name in TERMS}
     found["total"] = sum(found.values(), np.zeros(len(plans)))
