@@ -6,10 +6,8 @@ forecast with it are in none of its fits. Where a table is fitted, the error is 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its path as well
@@ -27,7 +25,6 @@ from benchmarks.training_data import (
     costed,
     foundry,
     megascale,
-    network,
     rows,
     sc21,
     seconds,
@@ -36,10 +33,6 @@ from benchmarks.training_data import (
 )
 from fleetcast.cost.intervals import Z80
 from fleetcast.cost.training.fit import FACTORS, Calibration, fit, take
-from fleetcast.cost.training.memory import layer_activations, memory, stage_params
-from fleetcast.cost.training.network import Job
-from fleetcast.cost.training.plans import plans
-from fleetcast.cost.training.schedule import in_flight
 from fleetcast.cost.training.step import settle, step
 from fleetcast.cost.training.system import Practice, practice_of
 
@@ -56,7 +49,7 @@ def records(quick: bool) -> list[Record]:
         return [skipped(system=SYSTEM, claim="training iterations forecast", bar="see the documentation", why=ABSENT,
                         command=command)]  # fmt: skip
     found: list[Record] = []
-    for part in (uncalibrated, recomputing, several_nodes, one_node, production, ablation, sharded, room, feasible):
+    for part in (uncalibrated, recomputing, several_nodes, one_node, production, ablation, sharded, covered):
         found += timed(part, quick, command)
     return found
 
@@ -81,7 +74,7 @@ def constant(runs: Sequence[Run], groups: Sequence[str]) -> Array:
     rate = np.array([r.flops / r.seconds for r in runs])
     names = np.array(groups)
     guess = np.array([np.median(rate[names != name]) for name in names])
-    return rate / guess - 1.0
+    return np.asarray(rate / guess - 1.0)
 
 
 def mean(errors: Array) -> float:
@@ -277,123 +270,19 @@ def sharded(quick: bool) -> list[Record]:
     )]  # fmt: skip
 
 
-def room(quick: bool) -> list[Record]:
-    """Returns memory against published formulas and against measured profiles."""
-    return [figure_1(), galvatron()]
-
-
-def figure_1() -> Record:
-    """Returns how far layers' memory is from the formulas behind Figure 1 of selective recompute."""
-    names = {"22B": "megatron-22b", "175B": "gpt3-175b", "530B": "megatron-530b", "1T": "megatron-1t"}
-    plan_of = {r.group: r for r in data.recompute()}
-    off = []
-    for r in rows("seqsel", "fig1_memory_gib_per_gpu.csv"):
-        net, run = network(names[r["model"]]), plan_of[r["model"]]
-        on = r["mode"] == "seqsel"
-        plan = plans(
-            tensor=run.plan.tensor, pipeline=run.plan.pipeline, micro_batch=run.plan.micro_batch,
-            interleave=run.plan.interleave, schedule=run.plan.schedule, recompute="selective" if on else "none",
-            sequence_parallel=int(on), fused=0,
-        )  # fmt: skip
-        kept, _ = layer_activations(net, net.layers[0], run.job, plan)
-        flying = in_flight(plan.schedule, plan.pipeline, plan.interleave, plan.micro_batches(run.job.batch))
-        stage = net.depth / plan.pipeline
-        activations = float((kept * stage * flying)[0])
-        ends, _ = stage_params(net, plan)
-        layers = 18.0 * float((ends[0] - net.table_params / plan.tensor - net.first_params)[0])
-        if int(plan.pipeline[0]) == 1:
-            layers -= 18.0 * net.last_params
-        off += [activations / 2**30 / float(r["activations_gib"]) - 1.0]
-        off += [layers / 2**30 / float(r["params_opt_gib"]) - 1.0]
-    errors = np.array(off)
-    return made(
-        claim="memory of Figure 1 of selective recompute: a test of formulas, not of measurements",
-        paper=Paper(value=None, setting="34 and 10 + 24/t + 5as/(ht) per token and hidden element, 18 B per parameter"),
-        ours=Ours(value=round(100 * float(np.abs(errors).max()), 3), unit="%", setting="worst of eight bars' parts"),
-        null=Null(value=None, what="none: an identity"), bar="equal within 0.1 %",
-        holds=bool(np.abs(errors).max() <= 1e-3),
-    )  # fmt: skip
-
-
-def galvatron() -> Record:
-    """Returns peak memory of Galvatron's profile of Llama-2-7B's first layers, on 8 A100s."""
-    path = data_path("training", "galvatron", "memory_profiling_bf16_llama2-7b_all.json")
-    assert path is not None
-    base, off, plain, labels = network("llama-2-7b"), [], [], []
-    for name, values in json.loads(path.read_text(encoding="utf-8")).items():
-        words = name.split("_")
-        if not words[0].isdigit():
-            continue
-        pipeline, tensor, data = (int(n) for n in words[:3])
-        for depth in (1, 2, 4):
-            key = f"layernum[{depth}]_bsz8_seq2048_rank"
-            if f"{key}0_ms" not in values:
-                continue
-            net = replace(base, layers=(replace(base.layers[0], count=depth),))
-            plan = plans(
-                tensor=tensor, pipeline=pipeline, data=data, micro_batch=8 // data, sequence_parallel=1, zero=3,
-                recompute="full" if "c" in words[3:] else "none",
-            )  # fmt: skip
-            found = memory(net, Job(2048, 8, gradient=2.0, element=4.0), plan, system(A100, 8))
-            measured = max(values[f"{key}{r}_ms"] + values[f"{key}{r}_act_peak"] for r in (0, 7)) * 2**20
-            off.append(float(found["total"][0] - found["reserve"][0]) / measured - 1.0)
-            plain.append(net.params * 16.0 / 8 / measured - 1.0)
-            labels.append(f"{name} {depth}")
-    errors = np.array(off)
-    several = np.array([label[0] != "1" for label in labels])
-    said = ", ".join(f"{n} {100 * e:+.0f}" for n, e in zip(labels, errors, strict=True))
-    return made(
-        claim="peak memory of Llama-2-7B's first layers as Galvatron profiled it on 8 GPUs",
-        paper=Paper(value=None, setting=f"{len(off)} points: model states and the peak of activations, fuller stage"),
-        ours=Ours(value=mean(errors), unit="%", spread=f"worst {worst(errors)} %: {said}",
-                  setting="16 B per parameter, 4 B per kept element (its checkpointed layers keep that much of their "
-                  "input); what a layer's pass back gathers was read off its layouts of one stage, those of several "
-                  f"were not looked at: mean {mean(errors[several])} %"),
-        null=Null(value=mean(np.array(plain)), what="16 B per parameter over the devices, no activations"),
-        bar="within 10 % on every point", holds=worst(errors) <= 10,
-    )  # fmt: skip
-
-
-def feasible(quick: bool) -> list[Record]:
-    """Returns which published plans, all of which ran, the forecast says fit; and intervals' coverage."""
-    fits, count, refused, tried, missed = 0, 0, 0, 0, []
-    for name, runs in data.all_runs():
-        for r in runs[:: 40 if quick and len(runs) > 200 else 1]:
-            device = system(r.device, r.devices)
-            taken = float(memory(r.network, r.job, r.plan, device)["total"][0])
-            fits += taken <= device.memory
-            count += 1
-            if taken > device.memory:
-                missed.append(f"{name} {r.label}: {taken / device.memory:.2f}")
-            if r.network.params * 16 > device.memory and name != "LLM Foundry":
-                whole = plans(data=r.devices, micro_batch=1, recompute="full", fused=0)
-                tried += 1
-                refused += float(memory(r.network, r.job, whole, device)["total"][0]) > device.memory
-    return [made(
-        claim="published plans that ran and are said to fit",
-        paper=Paper(value=count, unit="plans", setting="all five tables"),
-        ours=Ours(value=fits, unit="plans", spread="; ".join(missed[:12]) or "none refused",
-                  setting=f"{refused} of the {tried} whose parameters alone exceed a device are refused without "
-                  "model parallelism"),
-        null=Null(value=count, what="everything fits: refuses nothing"),
-        bar="every plan that ran is accepted, every one that cannot is refused",
-        holds=fits == count and refused == tried,
-    ), coverage()]  # fmt: skip
-
-
-def coverage() -> Record:
+def covered(quick: bool) -> list[Record]:
     """Returns how often the 80 % interval holds the measurement, on tables that nothing was fitted to."""
     runs = sc21() + data.recompute() + megascale()
     inside = []
     for r, error in zip(runs, forecast(runs), strict=True):
         spread = system(r.device, r.devices).practice.spread
         inside.append(abs(np.log1p(error)) <= Z80 * spread)
-    return made(
+    return [made(
         claim="measurements inside the 80 % interval of a forecast, tables that nothing was fitted to",
         ours=Ours(value=round(100 * float(np.mean(inside)), 1), unit="%", setting=f"{len(inside)} rows on A100s"),
         null=Null(value=80.0, what="what the interval says"),
         bar="at least 80 %", holds=bool(np.mean(inside) >= 0.8),
-    )  # fmt: skip
+    )]  # fmt: skip
 
 
 def _host(kind: str) -> Practice:
@@ -439,7 +328,7 @@ def leave_out(runs: Sequence[Run], prior: Practice) -> dict[str, Array]:
 
 def outliers(runs: Sequence[Run], residual: Array, beyond: float = 0.15) -> str:
     """Returns the rows that a fit on all of them leaves farther off than ``beyond``."""
-    far = sorted(np.flatnonzero(np.abs(residual) > beyond), key=lambda i: -abs(residual[i]))
+    far = sorted(np.flatnonzero(np.abs(residual) > beyond).tolist(), key=lambda i: -abs(float(residual[i])))
     shown = "; ".join(f"{runs[i].label} {100 * residual[i]:+.0f} %" for i in far[:8])
     return f"{shown}{f' and {len(far) - 8} more' if len(far) > 8 else ''}" or "none"
 
