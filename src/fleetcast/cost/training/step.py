@@ -47,9 +47,11 @@ class Parts:
         head: embedding and head of one micro-batch, on the last stage.
         hop: messages to the next stage and back, of one micro-batch and one piece of a stage.
         launch, messages: kernels and collectives that one micro-batch starts on a stage.
-        reduce, gather: gradients added up, weights gathered, each in a whole iteration.
+        reduce, gather: gradients added up and weights gathered, of a whole iteration.
         optimizer: of a whole iteration.
-        parts of a plan: ``micro`` micro-batches, ``interleave`` pieces.
+        transfer, host_step: of the link to the host and of the host's own step, of a whole iteration.
+        micro: micro-batches.
+        slowest: share by which stragglers make all of it longer.
     """
 
     forward: dict[str, Array]
@@ -101,8 +103,10 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
     )  # fmt: skip
 
 
-_FACTORS = {"gemm": "gemm", "attention": "attention", "fused": "fused", "narrow": "narrow", "vector": "vector", "tensor_comm": "tensor",
-            "context_comm": "tensor", "expert_comm": "tensor"}  # fmt: skip
+_FACTORS = {
+    "gemm": "gemm", "attention": "attention", "fused": "fused", "narrow": "narrow", "vector": "vector",
+    "tensor_comm": "tensor", "context_comm": "tensor", "expert_comm": "tensor",
+}  # fmt: skip
 
 
 def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
