@@ -133,8 +133,9 @@ def _structs(top: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
 
 
 def _attributes(struct: type) -> dict[str, str]:
-    """Returns the sentences under "Attributes:" of a docstring, by name; shared lines name several."""
-    text = inspect.getdoc(struct) or ""
+    """Returns the sentences under "Attributes:" of a class and those above it, by name."""
+    above = _attributes(struct.__base__) if struct.__base__ is not None and struct.__base__ is not object else {}
+    text = inspect.cleandoc(struct.__doc__ or "")
     found: dict[str, str] = {}
     name = ""
     for line in text.partition("Attributes:")[2].splitlines():
@@ -145,4 +146,4 @@ def _attributes(struct: type) -> dict[str, str]:
             found[name] = rest.strip()
         elif name and bare:
             found[name] += f" {bare}"
-    return found
+    return above | found
