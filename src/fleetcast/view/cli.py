@@ -338,13 +338,15 @@ def _pools(scenario: ServingScenario, common: Common) -> int:
     return 0 if any(row.best is not None for row in sizing.rows) else 1
 
 
-def export(
-    file: File, /, *, to: Annotated[str, Parameter(help="vllm, sglang or kubernetes.")], common: Common = DEFAULTS
-) -> int:
-    """Write a complete plan as what an operator pastes: engine commands or Kubernetes manifests."""
-    from fleetcast.view.exports import export as make
+def export(file: File, /, *, to: str, common: Common = DEFAULTS) -> int:
+    """Write a complete plan as what an operator pastes.
 
-    made = make(*verbs.completed(terminal.load(file, common)), to)
+    Parameters
+    ----------
+    to:
+        Requests: "vllm", "sglang" or "kubernetes"; training: "megatron", "deepspeed", "torchtitan" or "torchrun".
+    """
+    made = verbs.export(terminal.load(file, common), to)
     terminal.write_text(common, made.text, made.data)
     return 0
 

@@ -248,6 +248,8 @@ def is_open(scenario: Scenario) -> bool:
     """Returns whether a scenario's plan leaves to a search what it cannot be simulated without."""
     if isinstance(scenario, TrainingScenario):
         plan = scenario.plan
+        if scenario.workload.features is not None:
+            return plan.placement is None or isinstance(plan.placement, tuple)
         spread = plan.tensor_parallel is None and plan.pipeline_parallel is None and plan.data_parallel is None
         return spread or any(_listed(name, getattr(plan, name)) for name in plan.__struct_fields__)
     assert isinstance(scenario, ServingScenario)
