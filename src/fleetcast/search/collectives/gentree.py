@@ -194,9 +194,8 @@ class _Search:
         kinds = [c if self.small else self.kind(c) for c in children]
         distinct = list(dict.fromkeys(kinds))
         counts = [len(known[children[kinds.index(kind)]]) for kind in distinct]
-        picks = itertools.product(*(range(n) for n in counts))
-        if not self.small:
-            picks = itertools.islice(picks, MOST_CHOICES)
+        all_picks = itertools.product(*(range(n) for n in counts))
+        picks = all_picks if self.small else itertools.islice(all_picks, MOST_CHOICES)
         found = []
         for pick in picks:
             of = dict(zip(distinct, pick, strict=True))
