@@ -75,7 +75,8 @@ def complete(state: Setting, plan: TrainingPlan, path: str = "plan") -> Complete
     check_schedule(state, fields, path)
     fill("sequence_parallel", fields["tensor_parallel"] > 1)
     fill("tensor_messages", "scatter_gather" if fields["sequence_parallel"] else "all_reduce")
-    fill("zero", 1 if fields["data_parallel"] * fields["context_parallel"] > 1 else 0)
+    several = fields["data_parallel"] * fields["context_parallel"] > 1
+    fill("zero", 1 if several and fields["shards"] is None else 0)
     fill("offload", ())
     fill("overlap", ("data",))
     fill("fused_attention", True)
@@ -136,7 +137,10 @@ def decided(rows: Plans, i: int, dtype: str, like: TrainingPlan | None = None) -
         tensor_messages=TENSOR_MESSAGES[rows.tensor_messages[i]], overlap=words(int(rows.overlap[i]), OVERLAPS),
         dtype=dtype, fused_attention=bool(rows.fused[i]),
     )  # fmt: skip
-    return made if like is None else msgspec.structs.replace(made, recover=like.recover, islands=like.islands)
+    if like is None:
+        return made
+    kept = {name: getattr(like, name) for name in ("recover", "islands", "place", "shards")}
+    return msgspec.structs.replace(made, **kept)
 
 
 def check_split(state: Setting, fields: dict[str, Any], path: str = "plan") -> None:
