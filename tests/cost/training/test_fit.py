@@ -79,7 +79,10 @@ def test_a_system_is_calibrated_from_runs_and_a_profile_brings_it_back() -> None
     found = calibrate(runs, system)
     assert np.abs(found.residual).max() < 0.05
     row = {n: getattr(found.practice, n) for n in FACTORS}
-    own = Fitted(source="my cluster", spread={"training": 0.04}, tables={"training": {"any": row}})
+    kernels = system.fitted
+    tables = {family: {k: dict(v) for k, v in rows.items()} for family, rows in kernels.tables.items()}
+    spread = {family: found.spread for family, found in kernels.provenance.items()} | {"training": 0.04}
+    own = Fitted(source="my cluster", spread=spread, tables=tables | {"training": {"any": row}})
     mine = replace(group, device=structs.replace(group.device, fitted=own))
     again = systems.of(mine)
     assert again.practice == replace(found.practice, spread=0.04, source="my cluster")
