@@ -68,7 +68,7 @@ def refuse_beside(**others: object) -> None:
             )  # fmt: skip
 
 
-def serve(scenario: Scenario, given: Serving, *, name: str, key_env: str, as_json: bool) -> int:
+def serve(scenario: Scenario, given: Serving, *, name: str, key_env: str, device: str, as_json: bool) -> int:
     """Serves a scenario's plan until it is told to stop, and says so on stdout; returns the command's exit code.
 
     Args:
@@ -76,6 +76,7 @@ def serve(scenario: Scenario, given: Serving, *, name: str, key_env: str, as_jso
         given: the options.
         name: that clients ask for; "" = the model's, without its folder.
         key_env: environment variable with the key; "" = no key.
+        device: "cpu", "cuda" or "auto", as `here.start` takes it.
         as_json: say it as a line of JSON.
 
     Returns:
@@ -97,7 +98,7 @@ def serve(scenario: Scenario, given: Serving, *, name: str, key_env: str, as_jso
     limits = Limits(**{f.name: getattr(given, f.name) for f in fields(given) if f.name in Limits.__dataclass_fields__})
     folder = _folder(scenario)
     Server.check(given.host, given.port, key)
-    started = here.start(scenario, bounded=True)
+    started = here.start(scenario, device=device, bounded=True)
     launched = started.launched
     if not launched.real:
         raise SpecError(

@@ -12,7 +12,7 @@ from tests.runtime.llm import tiny
 
 try:
     import safetensors  # noqa: F401
-    import torch  # noqa: F401
+    import torch
 
     MODELS = True
 except ImportError:
@@ -111,15 +111,52 @@ def test_without_weights_random_ones_run_and_the_notes_say_so(tmp_path) -> None:
 
 @needs_torch
 def test_the_cache_is_no_larger_than_the_machine(tmp_path, monkeypatch) -> None:
+    from fleetcast.runtime.llm import devices
+
     home = folder(tmp_path, False)
     weights = sum(module._size(dims) for _, dims in module.read_shape(tiny.config("llama-biased")).tensors()) * 4
     block = 2 * 3 * 2 * 8 * 16 * 4  # keys and values, layers, heads, width, tokens, fp32
-    monkeypatch.setattr(module, "free_memory", lambda: (weights + 7.5 * block) / module.SHARE)
+    monkeypatch.setattr(devices, "_host_memory", lambda: (weights + 7.5 * block) / module.SHARE)
     found = launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home)
     assert found.engine.blocks.count == 7
     assert "7 blocks of cache instead of the plan's 20" in found.notes[0]
-    monkeypatch.setattr(module, "free_memory", lambda: weights / module.SHARE)
+    monkeypatch.setattr(devices, "_host_memory", lambda: weights / module.SHARE)
     with pytest.raises(Infeasible, match="free memory"):
+        launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home)
+
+
+@needs_torch
+def test_a_cuda_device_bounds_the_cache_by_its_own_memory(tmp_path, monkeypatch) -> None:
+    from fleetcast.runtime.llm import Engine, devices
+
+    home, given = folder(tmp_path, False), []
+
+    def opened(model, *, device, blocks, tensor_parallel, **_):
+        given.append((device, blocks, tensor_parallel))
+        return launched.engine
+
+    launched = launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home)
+    assert (launched.device, isinstance(launched.engine, Engine)) == ("cpu", True)
+    weights = sum(module._size(dims) for _, dims in module.read_shape(tiny.config("llama-biased")).tensors()) * 4
+    block = 2 * 3 * 2 * 8 * 16 * 4  # as above
+    free = {0: (weights + 7.5 * block) / module.SHARE, 1: (weights + 3.5 * block) / module.SHARE / 2}
+    monkeypatch.setattr("fleetcast.runtime.llm.open_engine", opened)
+    with pytest.raises(SpecError, match=r"device: cannot be run on \(got 'cuda'\).*torch finds no CUDA device"):
+        launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home, device="cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[device.index], 1e12))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Faked {device.index}")
+    monkeypatch.setattr(devices.dist, "is_nccl_available", lambda: True)
+    found = launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home)
+    assert "7 blocks of cache instead of the plan's 20: the CUDA device's memory" in found.notes[0]
+    assert found.device == "Faked 0"
+    # two ranks have half of all each, so the second device, of half the free memory, holds 3 of 20
+    launch("m", Pool(**(POOL | {"tensor_parallel": 2}), **POLICIES), blocks=20, folder=home, device="cuda")
+    launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home, device="cpu")
+    assert given == [("cuda", 7, 1), ("cuda", 3, 2), ("cpu", 20, 1)]
+    free[0] = weights / module.SHARE
+    with pytest.raises(Infeasible, match="the CUDA device's free memory"):
         launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home)
 
 

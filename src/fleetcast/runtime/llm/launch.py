@@ -1,13 +1,12 @@
 """From a plan's pool to an engine that runs on this machine; what it cannot run is refused with the reason.
 
-The engine runs one replica on the processor at hand. Policies, cache size and dtype are the plan's, so that what is
-measured is what was forecast.
+The engine runs one replica, on CUDA devices or on the processor at hand. Policies, cache size and dtype are the plan's,
+so that what is measured is what was forecast.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +37,7 @@ class Launched:
         shape: of its model.
         dtype: of its weights.
         threads: that its products use.
+        device: that holds it: "cpu", or the name of a CUDA device (of rank 0's where there are several).
         real: whether the weights were read; otherwise they are random, and so is what it says.
         notes: what to know, in sentences.
     """
@@ -46,13 +46,14 @@ class Launched:
     shape: Shape
     dtype: str
     threads: int
+    device: str
     real: bool
     notes: tuple[str, ...]
 
 
 def launch(
     model: str, pool: Pool, *, blocks: int, folder: Path = Path(), watermark: int = 0, seed: int = 0,
-    threads: int | None = None, bounded: bool = False, path: str = "plan",
+    threads: int | None = None, device: str = "auto", bounded: bool = False, path: str = "plan",
 ) -> Launched:  # fmt: skip
     """Returns an engine with the model, policies and dtypes of a complete pool.
 
@@ -60,19 +61,20 @@ def launch(
         model: a folder or config.json, from ``folder`` on, with safetensors beside it; or a catalogue name. Where there
             are no weights it runs random ones, which take as long and say nothing.
         pool: with every choice made.
-        blocks: of the KV cache, 16 tokens each; fewer where this machine's memory does not hold them.
+        blocks: of the KV cache, 16 tokens each; fewer where the device's memory does not hold them.
         folder: where relative paths start.
         watermark: blocks that admission leaves free.
         seed: of sampling and of random weights.
         threads: of its products; None = as many as torch takes: the processor's cores, or OMP_NUM_THREADS. Where the
             plan has several ranks, of each; None = the cores shared out.
+        device: "cpu", "cuda", or "auto": CUDA where every rank has such a device of its own.
         bounded: keep no more blocks than the largest batch of the longest contexts fills.
         path: of the pool, for errors.
 
     Raises:
-        SpecError: no such model, or its files are wrong.
+        SpecError: no such model, or its files are wrong. No such device.
         Unsupported: what this engine cannot run, with the reason.
-        Infeasible: weights and one block of cache do not fit this machine's memory.
+        Infeasible: weights and one block of cache do not fit the device's memory.
         MissingExtra: torch or safetensors is not installed.
     """
     refuse(pool, path)
@@ -87,22 +89,26 @@ def launch(
         policies["speculate"] = build(speculate, asked, f"{path}.speculate", DRAFTING)
 
     from fleetcast.runtime.llm import open_engine, torch_threads
+    from fleetcast.runtime.llm.devices import devices_of, free_memory, name_of
 
+    tensor, pipeline = one(pool.tensor_parallel) or 1, one(pool.pipeline_parallel) or 1
+    places = devices_of(device, max(tensor, pipeline))
     dtype, kv_dtype = str(pool.dtype or "auto"), str(pool.kv_dtype or "auto")
     kv_dtype = "bf16" if kv_dtype == "fp16" else kv_dtype  # as the engine takes float16 weights
     notes = []
     rule = policies["batch"].rule() if bounded and hasattr(policies["batch"], "rule") else None
     blocks = min(blocks, rule.max_batch * blocks_of(shape.context)) if rule is not None else blocks
-    fits = _blocks_that_fit(shape, dtype, kv_dtype, blocks)
+    fits = _blocks_that_fit(shape, dtype, kv_dtype, blocks, free_memory(places), places)
     if fits < blocks:
-        notes.append(f"{fits:,} blocks of cache instead of the plan's {blocks:,}: this machine's memory holds no more")
+        whose = "this machine's memory" if places[0].type == "cpu" else "the CUDA device's memory"
+        notes.append(f"{fits:,} blocks of cache instead of the plan's {blocks:,}: {whose} holds no more")
     used = torch_threads(threads)
     engine = open_engine(
-        weights or named, blocks=fits, dtype=dtype, kv_dtype=kv_dtype, device="cpu", fake=weights is None, seed=seed,
-        watermark=min(watermark, fits - 1), threads=threads, tensor_parallel=one(pool.tensor_parallel),
-        pipeline_parallel=one(pool.pipeline_parallel), **policies,
+        weights or named, blocks=fits, dtype=dtype, kv_dtype=kv_dtype, device=places[0].type, fake=weights is None,
+        seed=seed, watermark=min(watermark, fits - 1), threads=threads, tensor_parallel=tensor,
+        pipeline_parallel=pipeline, **policies,
     )  # fmt: skip
-    return Launched(engine, shape, dtype, used, weights is not None, (*notes, *engine.notes))
+    return Launched(engine, shape, dtype, used, name_of(places[0]), weights is not None, (*notes, *engine.notes))
 
 
 def refuse(pool: Pool, path: str = "plan") -> None:
@@ -123,9 +129,11 @@ def _located(model: str, folder: Path) -> tuple[Path, Path | None]:
     return at, home if has else None
 
 
-def _blocks_that_fit(shape: Shape, dtype: str, kv_dtype: str, wanted: int) -> int:
-    """Returns how many of the wanted blocks this machine's free memory holds beside the weights."""
-    free = SHARE * free_memory()
+def _blocks_that_fit(
+    shape: Shape, dtype: str, kv_dtype: str, wanted: int, free: float, places: Sequence[Any]
+) -> int:  # fmt: skip
+    """Returns how many of the wanted blocks fit beside the weights into ``free`` B, which all ranks have together."""
+    free *= SHARE
     stored = dtype if dtype != "auto" else shape.stored
     weights = float(sum(_size(dims) for _, dims in shape.tensors())) * BITS[stored] / 8
     held = kv_dtype if kv_dtype != "auto" else "fp32" if stored == "fp32" else "bf16"
@@ -133,9 +141,10 @@ def _blocks_that_fit(shape: Shape, dtype: str, kv_dtype: str, wanted: int) -> in
     block = 2.0 * len(shape.windows) * shape.kv_heads * shape.head_dim * BLOCK * cache
     fits = int((free - weights) / block)
     if fits < 1:
+        whose = "this machine's" if places[0].type == "cpu" else "the CUDA device's"
         raise Infeasible(
-            "this machine's free memory for weights and a block of cache", need=weights + block, have=free, unit="B",
-            hint="Choose a smaller model or a narrower dtype, or end what else runs here",
+            f"{whose} free memory for weights and a block of cache", need=weights + block, have=free, unit="B",
+            hint="Choose a smaller model or a narrower dtype, or end what else runs there",
         )  # fmt: skip
     return min(wanted, fits)
 
@@ -157,20 +166,6 @@ def check_context(shape: Shape, longest: int, blocks: int) -> None:
             "KV cache for the longest request", need=float(longest), have=float(blocks * BLOCK), unit="tokens",
             hint="Shorten the requests, or choose a smaller model",
         )  # fmt: skip
-
-
-def free_memory() -> float:
-    """Returns bytes that a new process can take on this machine without swapping."""
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return float(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return float(8 << 30)
 
 
 def _size(dims: tuple[int, ...]) -> int:

@@ -76,6 +76,7 @@ class Ranks:
         pipeline: ranks that hold some layers each.
         threads: of each rank; None = the cores shared out.
         timeout: s that a pass, or loading, may take before a rank that does not answer counts as lost.
+        devices: of torch, one for each rank (`devices_of`); None = the CPU for all.
 
     Raises:
         SpecError: the model cannot be cut so.
@@ -84,12 +85,13 @@ class Ranks:
 
     def __init__(
         self, source: Source, blocks: int, *, tensor: int = 1, pipeline: int = 1, threads: int | None = None,
-        timeout: float = 300.0,
+        timeout: float = 300.0, devices: Sequence[Any] | None = None,
     ) -> None:  # fmt: skip
         shape = read_shape(source.config)
         check(shape, tensor, pipeline)
         self.shape, self.vocab, self.context, self.timeout = shape, shape.vocab, shape.context, timeout
         self.ranks = max(tensor, pipeline)
+        self.devices = [str(device) for device in devices or ["cpu"] * self.ranks]
         self.lost: LostRank | None = None
         self.threads = threads or max(1, _cores() // self.ranks)
         self._home = Path(tempfile.mkdtemp(prefix="fleetcast-ranks-"))
@@ -106,7 +108,7 @@ class Ranks:
             for rank in range(1, self.ranks):
                 self._processes.append(self._begin(rank, said))
             self._hear("here")  # one that does not come up is not waited for
-            self._wire = Wire(self._home / "meeting", 0, self.ranks, timeout)
+            self._wire = Wire(self._home / "meeting", 0, self.ranks, timeout, self.devices[0])
             self._part = Part(said, self._wire)
             self._hear("loaded")
         except (RuntimeError, OSError) as error:
@@ -135,7 +137,8 @@ class Ranks:
                 process.stdin.write(line)
                 process.stdin.flush()
             if not self._part.pipeline:
-                self._wire.broadcast(torch.tensor([t for p in pieces for t in p.tokens], dtype=torch.int32))
+                ids = [t for p in pieces for t in p.tokens]
+                self._wire.broadcast(torch.tensor(ids, dtype=torch.int32, device=self._wire.device))
             want, numbers, ids = self._part.run(pieces)
         except (RuntimeError, OSError) as error:
             raise self._found(error) from None
@@ -152,7 +155,8 @@ class Ranks:
                 env=os.environ | {"OMP_NUM_THREADS": str(self.threads)}, start_new_session=True,
             )  # fmt: skip
         assert process.stdin is not None
-        process.stdin.write((json.dumps({**said, "rank": rank}) + "\n").encode())
+        mine = {**said, "rank": rank, "device": self.devices[rank]}
+        process.stdin.write((json.dumps(mine) + "\n").encode())
         process.stdin.flush()
         return process
 
@@ -201,7 +205,7 @@ class Ranks:
 
 def _excused(said: str) -> bool:
     """Whether a rank failed because another one did."""
-    return any(word in said for word in ("gloo", "Connection", "Timed out", "timed out", "Broken pipe"))
+    return any(word in said for word in ("gloo", "NCCL", "Connection", "Timed out", "timed out", "Broken pipe"))
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]], home: Path) -> None:
