@@ -25,6 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its path as well
 
 from benchmarks.records import ROOT, Null, Ours, Record, absent, main, skipped, timer
+from fleetcast.base.host import cores
 
 SYSTEM = 2
 COMMAND = "python -m benchmarks.serving_http"
@@ -97,7 +98,7 @@ def record(url: str, engine: Any, many: int, share: float, rounds: int, command:
         system=SYSTEM, claim=CLAIM.format(many), bar=BAR.format(share),
         ours=Ours(
             value=round(best, 1), unit="tokens/s", spread=round(max(speeds) - min(speeds), 1),
-            setting=f"best of {len(over)} rounds, spread over them; {os.cpu_count()} cores for server and client",
+            setting=f"best of {len(over)} rounds, spread over them; {cores()} cores for server and client",
         ),
         null=Null(value=round(null, 1), what="the same engine in a process of its own, without HTTP and text"),
         holds=whole and free and best >= share * null, reproduced="other setting",

@@ -193,7 +193,7 @@ def test_every_rank_has_a_cuda_device_of_its_own_or_none_has_one(monkeypatch):
 
 def test_the_memory_is_that_of_the_devices_and_the_fullest_bounds_all_ranks(monkeypatch):
     cuda(monkeypatch, 7, 5)
-    monkeypatch.setattr(devices, "_host_memory", lambda: 100.0)
+    monkeypatch.setattr(devices.host, "free_memory", lambda: 100.0)
     assert free_memory(devices_of("cpu", 2)) == 100
     assert free_memory(devices_of("cuda")) == 7
     assert free_memory(devices_of("cuda", 2)) == 2 * 5

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from fleetcast.base import host
 from fleetcast.base.errors import Infeasible, SpecError, Unsupported
 from fleetcast.runtime.llm import launch as module
 from fleetcast.runtime.llm.launch import check_context, launch, refuse
@@ -111,16 +112,14 @@ def test_without_weights_random_ones_run_and_the_notes_say_so(tmp_path) -> None:
 
 @needs_torch
 def test_the_cache_is_no_larger_than_the_machine(tmp_path, monkeypatch) -> None:
-    from fleetcast.runtime.llm import devices
-
     home = folder(tmp_path, False)
     weights = sum(module._size(dims) for _, dims in module.read_shape(tiny.config("llama-biased")).tensors()) * 4
     block = 2 * 3 * 2 * 8 * 16 * 4  # keys and values, layers, heads, width, tokens, fp32
-    monkeypatch.setattr(devices, "_host_memory", lambda: (weights + 7.5 * block) / module.SHARE)
+    monkeypatch.setattr(host, "free_memory", lambda: (weights + 7.5 * block) / module.SHARE)
     found = launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home)
     assert found.engine.blocks.count == 7
     assert "7 blocks of cache instead of the plan's 20" in found.notes[0]
-    monkeypatch.setattr(devices, "_host_memory", lambda: weights / module.SHARE)
+    monkeypatch.setattr(host, "free_memory", lambda: weights / module.SHARE)
     with pytest.raises(Infeasible, match="free memory"):
         launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home)
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from fleetcast.base import host
 from fleetcast.base.errors import MissingExtra, SpecError
 
 try:
@@ -58,18 +57,4 @@ def free_memory(devices: Sequence[Device]) -> float:
     """
     if devices[0].type == "cuda":
         return len(devices) * min(float(torch.cuda.mem_get_info(device)[0]) for device in devices)
-    return _host_memory()
-
-
-def _host_memory() -> float:
-    """Returns bytes that a new process can take on this machine without swapping."""
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return float(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return float(8 << 30)
+    return host.free_memory()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fleetcast.base.errors import FleetcastError, MissingExtra
+from fleetcast.base.host import cores
 from fleetcast.runtime.llm.ranks.likeliest import merged
 from fleetcast.runtime.llm.ranks.part import Part
 from fleetcast.runtime.llm.ranks.shard import check
@@ -93,7 +94,7 @@ class Ranks:
         self.ranks = max(tensor, pipeline)
         self.devices = [str(device) for device in devices or ["cpu"] * self.ranks]
         self.lost: LostRank | None = None
-        self.threads = threads or max(1, _cores() // self.ranks)
+        self.threads = threads or max(1, cores() // self.ranks)
         self._home = Path(tempfile.mkdtemp(prefix="fleetcast-ranks-"))
         self._processes: list[subprocess.Popen[bytes]] = []
         self._end = weakref.finalize(self, _end, self._processes, self._home)
@@ -223,7 +224,3 @@ def _end(processes: Sequence[subprocess.Popen[bytes]], home: Path) -> None:
         if process.stdout is not None:
             process.stdout.close()
     shutil.rmtree(home, ignore_errors=True)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
