@@ -34,7 +34,7 @@ BAR = "all answered, no block held, at least {:.0%} of the engine's tokens/s"
 STREAMS = {1: 0.7, 32: 0.7, 200: 0.7}
 """Streams at once, and the least share of the engine's speed held to; set before the first run."""
 PROMPT, OUTPUT = 32, 48
-SIZES = {
+SIZES: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"], "hidden_size": 512, "num_attention_heads": 8, "num_key_value_heads": 4,
     "intermediate_size": 1536, "num_hidden_layers": 6, "vocab_size": 2048, "max_position_embeddings": 2048,
     "rms_norm_eps": 1e-5, "torch_dtype": "float32", "tie_word_embeddings": True,
@@ -111,9 +111,9 @@ def written(home: Path) -> Path:
     """Writes a random model with a tokenizer, and the scenario that serves it; returns the scenario's path."""
     import torch
     from safetensors.torch import save_file
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     from fleetcast.runtime.llm.shape import read_shape
+    from fleetcast.runtime.training.tokens import train_tokenizer
 
     folder = home / "model"
     folder.mkdir()
@@ -121,16 +121,8 @@ def written(home: Path) -> Path:
     tensors = {n: torch.randn(dims, generator=draw) * 0.05 for n, dims in read_shape(SIZES).tensors()}
     save_file(tensors, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(SIZES))
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    made.train(
-        [str(p) for p in sorted((ROOT / "docs").glob("*.md"))],
-        trainers.BpeTrainer(
-            vocab_size=int(SIZES["vocab_size"]), show_progress=False,  # type: ignore[call-overload]
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        ),
-    )  # fmt: skip
-    made.save(str(folder / "tokenizer.json"))
+    texts = [page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md"))]
+    (folder / "tokenizer.json").write_text(train_tokenizer(texts, SIZES["vocab_size"]))
     (home / "served.toml").write_text(SCENARIO)
     return home / "served.toml"
 
