@@ -108,7 +108,7 @@ def serve(scenario: Scenario, given: Serving, *, name: str, key_env: str, device
     from fleetcast.runtime.llm.text import open_text
 
     text = open_text(folder, launched.shape.vocab)
-    served = name or folder.name
+    served = name or named(folder)
     server = Server(launched.engine, text, served, host=given.host, port=given.port, key=key, limits=limits)
 
     def told(url: str) -> None:
@@ -150,4 +150,9 @@ def _folder(scenario: Scenario) -> Path:
             limit="a folder with config.json, safetensors and tokenizer.json",
             hint="Fetch the model from its repository and name the folder; relative paths start at the scenario file",
         )  # fmt: skip
-    return (at if at.is_dir() else at.parent).resolve()
+    return at if at.is_dir() else at.parent
+
+
+def named(folder: Path) -> str:
+    """Returns what a model's folder is called: as it was given, not what a link leads to."""
+    return folder.name if folder.name not in ("", "..") else folder.resolve().name
