@@ -138,6 +138,25 @@ def test_iterations_that_cannot_be_read_are_refused(tmp_path, text, said):
 
 
 @needs_torch
+def test_a_tiny_model_that_keeps_prefixes_takes_no_more_cache_than_its_requests_fill(tmp_path, monkeypatch):
+    file, kept = scenario(tmp_path, prefix_cache="lru"), []
+
+    def launched(*given, **settings):
+        found = launch(*given, **settings)
+        kept.append((settings["blocks"], settings["most"], found.engine))
+        return found
+
+    launch = here.launch
+    monkeypatch.setattr(here, "launch", launched)
+    here.run(file)
+    ((planned, most, engine),) = kept
+    assert engine.blocks.count == most < planned / 1000
+    assert engine.preemptions == 0
+    # all that were asked, kept to the end, fit beside each other
+    assert 0 < engine.blocks.used <= most
+
+
+@needs_torch
 @pytest.mark.parametrize(
     ("fleet", "asked", "given"),
     [

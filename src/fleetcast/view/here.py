@@ -19,6 +19,7 @@ from fleetcast.view.verbs import Progress, Source, completed, load
 if TYPE_CHECKING:
     from fleetcast.runtime.replay import Replay
     from fleetcast.scenario.plan import Plan, Pool
+    from fleetcast.scenario.workload.requests import Requests
     from fleetcast.sim.serving.setting import Setting
 
 ENGINE = "fleetcast"
@@ -35,7 +36,8 @@ class Started:
 
 
 def start(
-    scenario: Scenario, *, threads: int | None = None, device: str = "auto", bounded: bool = False
+    scenario: Scenario, *, threads: int | None = None, device: str = "auto", bounded: bool = False,
+    warmup: int | None = None,
 ) -> Started:  # fmt: skip
     """Returns an engine that runs the scenario's plan on this machine; what the plan leaves open is one replica's.
 
@@ -45,6 +47,8 @@ def start(
         device: "cpu", "cuda", or "auto": CUDA where the fleet's device is a GPU and torch finds one for each rank, else
             the processor.
         bounded: keep no more cache than the largest batch of the longest contexts fills.
+        warmup: requests before the scenario's, where these are all that comes: no more cache is kept than they fill
+            together. None = anything may come.
 
     Raises:
         SpecError: anything in the scenario that cannot be, or a request beyond the model's context.
@@ -66,8 +70,8 @@ def start(
     wanted = "cpu" if device == "auto" and planned.kind != "gpu" else device
     found = launch(
         str(server.pool.model or scenario.workload.model), server.pool, blocks=blocks, folder=Path(scenario.folder),
-        watermark=int(server.engine.watermark * blocks), seed=scenario.seed, threads=threads,
-        device=wanted, bounded=bounded,
+        watermark=server.engine.watermark, seed=scenario.seed, threads=threads,
+        device=wanted, bounded=bounded, most=None if warmup is None else filled(setting.requests, warmup),
     )  # fmt: skip
     check_context(found.shape, setting.longest, found.engine.blocks.count)
     notes = list(found.notes)
@@ -107,7 +111,7 @@ def run(
 
     scenario = load(source, seed=seed)
     bounded = scenario.plan.pools[0].prefix_cache in (None, "off")
-    begun = start(scenario, threads=threads, device=device, bounded=bounded)
+    begun = start(scenario, threads=threads, device=device, bounded=bounded, warmup=warmup)
     launched = begun.launched
     known = {
         "device": where(launched), "dtype": launched.dtype, "threads": launched.threads,
@@ -122,6 +126,16 @@ def run(
     finally:
         launched.engine.close()
     return replace(done, outcome=replace(done.outcome, notes=(*done.outcome.notes, *launched.notes)))
+
+
+def filled(requests: Requests, warmup: int) -> int:
+    """Returns the blocks that requests fill where nothing of any is given back, ``warmup`` of the longest before them.
+
+    Two more each are for drafts that are checked.
+    """
+    tokens = requests.prompt + requests.output
+    blocks = -(-tokens // BLOCK) + 2
+    return int(blocks.sum() + warmup * blocks.max())
 
 
 def where(launched: Launched) -> str:

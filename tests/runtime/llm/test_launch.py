@@ -67,7 +67,7 @@ def folder(tmp_path, real):
 
 @needs_torch
 def test_a_folder_with_weights_runs_them(tmp_path) -> None:
-    found = launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=folder(tmp_path, True), watermark=2)
+    found = launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=folder(tmp_path, True), watermark=0.1)
     assert found.real
     assert not found.notes
     assert (found.engine.blocks.count, found.engine.schedule.watermark, found.dtype) == (20, 2, "fp32")
@@ -122,6 +122,19 @@ def test_the_cache_is_no_larger_than_the_machine(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(host, "free_memory", lambda: weights / module.SHARE)
     with pytest.raises(Infeasible, match="free memory"):
         launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home)
+
+
+@needs_torch
+def test_no_more_cache_is_kept_than_can_be_of_use(tmp_path) -> None:
+    home, batch = folder(tmp_path, True), 3 * (512 // 16)  # the largest batch of the longest contexts
+    for given, kept, free in (
+        ({}, 5000, 500), ({"bounded": True}, 107, 10), ({"most": 40}, 45, 4), ({"most": 400, "bounded": True}, 107, 10),
+        ({"most": 9000}, 5000, 500),
+    ):  # fmt: skip
+        found = launch("m", Pool(**POOL, **POLICIES), blocks=5000, folder=home, watermark=0.1, **given).engine
+        assert (found.blocks.count, found.schedule.watermark) == (kept, free)
+        of_use = min(given.get("most", 5000), batch if "bounded" in given else 5000, 4500)
+        assert found.blocks.count - found.schedule.watermark >= of_use
 
 
 @needs_torch

@@ -6,6 +6,7 @@ so that what is measured is what was forecast.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,8 +53,9 @@ class Launched:
 
 
 def launch(
-    model: str, pool: Pool, *, blocks: int, folder: Path = Path(), watermark: int = 0, seed: int = 0,
-    threads: int | None = None, device: str = "auto", bounded: bool = False, path: str = "plan",
+    model: str, pool: Pool, *, blocks: int, folder: Path = Path(), watermark: float = 0.0, seed: int = 0,
+    threads: int | None = None, device: str = "auto", bounded: bool = False, most: int | None = None,
+    path: str = "plan",
 ) -> Launched:  # fmt: skip
     """Returns an engine with the model, policies and dtypes of a complete pool.
 
@@ -63,12 +65,14 @@ def launch(
         pool: with every choice made.
         blocks: of the KV cache, 16 tokens each; fewer where the device's memory does not hold them.
         folder: where relative paths start.
-        watermark: blocks that admission leaves free.
+        watermark: share of the blocks that admission leaves free.
         seed: of sampling and of random weights.
         threads: of its products; None = as many as torch takes: the processor's cores, or OMP_NUM_THREADS. Where the
             plan has several ranks, of each; None = the cores shared out.
         device: "cpu", "cuda", or "auto": CUDA where every rank has such a device of its own.
         bounded: keep no more blocks than the largest batch of the longest contexts fills.
+        most: keep no more blocks than these, which all that comes can fill; None = anything may come. Beside either,
+            those that the watermark leaves free are kept.
         path: of the pool, for errors.
 
     Raises:
@@ -97,7 +101,8 @@ def launch(
     kv_dtype = "bf16" if kv_dtype == "fp16" else kv_dtype  # as the engine takes float16 weights
     notes = []
     rule = policies["batch"].rule() if bounded and hasattr(policies["batch"], "rule") else None
-    blocks = min(blocks, rule.max_batch * blocks_of(shape.context)) if rule is not None else blocks
+    of_use = [n for n in (rule and rule.max_batch * blocks_of(shape.context), most) if n is not None]
+    blocks = min([blocks, *(math.ceil(n / (1.0 - watermark)) for n in of_use)])
     fits = _blocks_that_fit(shape, dtype, kv_dtype, blocks, free_memory(places), places)
     if fits < blocks:
         whose = "this machine's memory" if places[0].type == "cpu" else "the CUDA device's memory"
@@ -105,7 +110,7 @@ def launch(
     used = torch_threads(threads)
     engine = open_engine(
         weights or named, blocks=fits, dtype=dtype, kv_dtype=kv_dtype, device=places[0].type, fake=weights is None,
-        seed=seed, watermark=min(watermark, fits - 1), threads=threads, tensor_parallel=tensor,
+        seed=seed, watermark=int(watermark * fits), threads=threads, tensor_parallel=tensor,
         pipeline_parallel=pipeline, **policies,
     )  # fmt: skip
     return Launched(engine, shape, dtype, used, name_of(places[0]), weights is not None, (*notes, *engine.notes))
