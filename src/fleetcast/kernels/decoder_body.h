@@ -179,6 +179,24 @@ _Pragma("GCC unroll 8")
 }
 #endif
 
+#ifdef __AVX512BF16__
+/* One panel of 64 outputs (decoder_panels.h), of every row of x. */
+static void NAME(panels)(const void *task, long item, float *scratch) {
+    const Linear *a = task;
+    long pairs = (a->k + 1) / 2, first = item * 64, count = a->n - first < 64 ? a->n - first : 64;
+    const uint16_t *w = (const uint16_t *)((const char *)a->weight + item * a->row_bytes);
+    memset(scratch, 0, a->m * 64 * sizeof(float));
+    for (long i = 0; i < pairs; i += PAIRS, w += PAIRS * 128)
+        panel_rows(a->m, w, a->half + 2 * i, a->stride, pairs - i < PAIRS ? pairs - i : PAIRS, scratch);
+    for (long r = 0; r < a->m; r++) {
+        float *y = scratch + r * 64;
+        if (a->bias)
+            for (long j = 0; j < count; j++) y[j] += a->bias[first + j];
+        NAME(narrow)(BF16, y, count, (uint16_t *)a->out + r * a->n + first);
+    }
+}
+#endif
+
 /* As dots, of 4-bit weights: groups of 32, byte i of a group holds its weights i (low) and i + 16 (high). */
 INLINE void NAME(dots4)(int m, const Linear *a, const float *x, const char *w, const uint16_t *scale, float *out) {
     V acc[4][2];
@@ -567,11 +585,11 @@ static void NAME(place)(const void *task, long item, float *scratch) {
     }
 }
 
-static const Kernels NAME(kernels) = {NAME(linear), NAME(attend), NAME(norm), NAME(gate), NAME(place), LANES,
+static const Kernels NAME(kernels) = {NAME(linear),
 #ifdef __AVX512BF16__
-                                      2 * LANES};
+                                      NAME(panels), NAME(attend), NAME(norm), NAME(gate), NAME(place), LANES, 2 * LANES};
 #else
-                                      LANES};
+                                      NULL, NAME(attend), NAME(norm), NAME(gate), NAME(place), LANES, LANES};
 #endif
 
 #undef V

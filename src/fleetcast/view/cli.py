@@ -15,13 +15,15 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError
+from fleetcast.scenario.load import TrainingScenario
 from fleetcast.view import comparing, measuring, terminal, transforming, verbs
 from fleetcast.view.release import release
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.terminal import DEFAULTS, STDIN, Common, File
+from fleetcast.view.training import commands as training
 
 if TYPE_CHECKING:
-    from fleetcast.scenario.load import Scenario
+    from fleetcast.scenario.load import ServingScenario
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
 """What shells report for a command ended by Ctrl-C, and by a reader that left."""
@@ -83,7 +85,10 @@ def plan(file: File, /, *, report: Path | None = None, top: int = 6, common: Com
     """
     from fleetcast.view import outputs
 
-    scenario = terminal.load(file, common)
+    asked = terminal.load(file, common)
+    if isinstance(asked, TrainingScenario):
+        return training.plan(asked, common, top=top, report=report)
+    scenario = verbs.serving(asked, "plan")
     with terminal.progress("simulating plans", common) as step:
         ranking = verbs.plan(scenario, top=top or None, progress=step)
     best = ranking.best or (ranking.misses[0] if ranking.misses else None)
@@ -113,10 +118,13 @@ def plan(file: File, /, *, report: Path | None = None, top: int = 6, common: Com
 
 
 def simulate(file: File, /, *, common: Common = DEFAULTS) -> int:
-    """Simulate the scenario's plan: latencies, throughput, money, energy, carbon."""
+    """Simulate the scenario's plan: latencies and throughput, or an iteration of training; money, energy, carbon."""
     from fleetcast.view import outputs
 
-    scenario = terminal.load(file, common)
+    asked = terminal.load(file, common)
+    if isinstance(asked, TrainingScenario):
+        return training.simulate(asked, common)
+    scenario = verbs.serving(asked, "simulate")
     with terminal.progress("simulating", common):
         outcome = verbs.simulate(scenario, record=common.out is not None)
     written = outputs.write_outcome(common.out, scenario, outcome) if common.out is not None else []
@@ -186,11 +194,10 @@ def run(
             url=url, out=common.out, speed=speed != 1, warmup=warmup != 3, prompts=prompts != "tokens",
             ignore_eos=ignore_eos, return_token_ids=return_token_ids,
         )  # fmt: skip
-        return serve(
-            terminal.load(file, common), serving, name=model, key_env=key_env, device=device, as_json=common.json
-        )
+        scenario = terminal.serving(file, common, "run")
+        return serve(scenario, serving, name=model, key_env=key_env, device=device, as_json=common.json)
     refuse_without(serving)
-    scenario = terminal.load(file, common)
+    scenario = terminal.serving(file, common, "run")
     if common.out is not None:
         measured.check_folder(common.out)
     with terminal.progress("requests", common) as step:
@@ -264,7 +271,7 @@ def capacity(
     most:
         With --of devices: the largest fleet tried.
     """
-    scenario = terminal.load(file, common)
+    scenario = terminal.serving(file, common, "capacity")
     if of == "servers":
         return _servers(scenario, common)
     if of == "pools":
@@ -284,7 +291,7 @@ def capacity(
     return 0 if held.outcome is not None else 1
 
 
-def _servers(scenario: Scenario, common: Common) -> int:
+def _servers(scenario: ServingScenario, common: Common) -> int:
     with terminal.progress("trying rows of servers", common) as step:
         room = verbs.servers_under(scenario, progress=step)
 
@@ -297,7 +304,7 @@ def _servers(scenario: Scenario, common: Common) -> int:
     return 0 if any(held.servers for held in room.held) else 1
 
 
-def _pools(scenario: Scenario, common: Common) -> int:
+def _pools(scenario: ServingScenario, common: Common) -> int:
     with terminal.progress("racing pools", common) as step:
         sizing = verbs.best_pools(scenario, progress=step)
 

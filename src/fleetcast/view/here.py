@@ -13,8 +13,8 @@ from fleetcast.runtime.llm.launch import Launched, check_context, launch, refuse
 from fleetcast.runtime.llm.paging import BLOCK
 from fleetcast.runtime.measure.machine import this_machine
 from fleetcast.scenario import plan as plans
-from fleetcast.scenario.load import Scenario
-from fleetcast.view.verbs import Progress, Source, completed, load
+from fleetcast.scenario.load import ServingScenario
+from fleetcast.view.verbs import Progress, Source, completed, serving
 
 if TYPE_CHECKING:
     from fleetcast.runtime.replay import Replay
@@ -36,7 +36,7 @@ class Started:
 
 
 def start(
-    scenario: Scenario, *, threads: int | None = None, device: str = "auto", bounded: bool = False,
+    scenario: ServingScenario, *, threads: int | None = None, device: str = "auto", bounded: bool = False,
     warmup: int | None = None,
 ) -> Started:  # fmt: skip
     """Returns an engine that runs the scenario's plan on this machine; what the plan leaves open is one replica's.
@@ -109,7 +109,7 @@ def run(
     """
     from fleetcast.runtime.replay.local import replay_here
 
-    scenario = load(source, seed=seed)
+    scenario = serving(source, "run", seed=seed)
     bounded = scenario.plan.pools[0].prefix_cache in (None, "off")
     begun = start(scenario, threads=threads, device=device, bounded=bounded, warmup=warmup)
     launched = begun.launched
@@ -162,7 +162,7 @@ def for_servers_only(**settings: object) -> None:
             )  # fmt: skip
 
 
-def opened(scenario: Scenario) -> Pool:
+def opened(scenario: ServingScenario) -> Pool:
     """Returns the scenario's pool with what a run needs where the plan leaves it open: one replica, this engine."""
     pool = scenario.plan.pools[0]
     stored = _stored(scenario)
@@ -173,7 +173,7 @@ def opened(scenario: Scenario) -> Pool:
     )  # fmt: skip
 
 
-def _stored(scenario: Scenario) -> str:
+def _stored(scenario: ServingScenario) -> str:
     from fleetcast.sim.serving.setting import model_at
 
     pool = scenario.plan.pools[0]

@@ -12,7 +12,7 @@ import msgspec
 from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
 from fleetcast.policy import batch, evict, memory, order, power, route, speculate
-from fleetcast.scenario.load import Scenario
+from fleetcast.scenario.load import ServingScenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE
 from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES, OVERLAPS, PHASES, PLACEMENTS
 
@@ -24,14 +24,14 @@ FAMILIES: dict[str, ModuleType] = {
 
 def scenario_schema() -> dict[str, Any]:
     """Returns the JSON Schema (2020-12) of a scenario file."""
-    _, parts = msgspec.json.schema_components([Scenario], ref_template="#/$defs/{name}")
-    for struct in _structs(Scenario):
+    _, parts = msgspec.json.schema_components([ServingScenario], ref_template="#/$defs/{name}")
+    for struct in _structs(ServingScenario):
         _describe(parts[struct.__name__]["properties"], struct)
-    del parts["Scenario"]["properties"]["folder"]
+    del parts["ServingScenario"]["properties"]["folder"]
     parts["Plan"] = _plan(parts)
     for key, known in (("minimize", MINIMIZE), ("maximize", MAXIMIZE)):
         parts["Objective"]["properties"][key] = _one_or_several({"enum": list(known)})
-    body: dict[str, Any] = parts.pop("Scenario")
+    body: dict[str, Any] = parts.pop("ServingScenario") | {"title": "Scenario"}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | body | {"$defs": parts}
 
 

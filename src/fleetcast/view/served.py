@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from fleetcast.base.errors import SpecError
 
 if TYPE_CHECKING:
-    from fleetcast.scenario.load import Scenario
+    from fleetcast.scenario.load import ServingScenario
 
 
 @Parameter(name="*", group="Serving")
@@ -68,7 +68,7 @@ def refuse_beside(**others: object) -> None:
             )  # fmt: skip
 
 
-def serve(scenario: Scenario, given: Serving, *, name: str, key_env: str, device: str, as_json: bool) -> int:
+def serve(scenario: ServingScenario, given: Serving, *, name: str, key_env: str, device: str, as_json: bool) -> int:
     """Serves a scenario's plan until it is told to stop, and says so on stdout; returns the command's exit code.
 
     Args:
@@ -136,7 +136,7 @@ def _say(table: dict[str, Any], as_json: bool) -> None:
     print("Ctrl-C lets running answers end, and stops", flush=True)
 
 
-def _folder(scenario: Scenario) -> Path:
+def _folder(scenario: ServingScenario) -> Path:
     """Returns the folder of the model's files.
 
     Raises:

@@ -24,7 +24,7 @@ from numpy.typing import ArrayLike
 
 from fleetcast.cost.roofline import Array
 
-_FOLDER = Path(__file__).parent / "coefficients"
+_FOLDER = Path(__file__).parent.parent / "coefficients"
 OPERATIONS = ("all_reduce", "all_gather", "reduce_scatter", "all_to_all", "send")
 
 
