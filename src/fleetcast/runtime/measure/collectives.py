@@ -175,9 +175,17 @@ def measure_collectives(
 
 
 def run(
-    ranks: int, deadline: float, say: Callable[[Mapping[str, Any]], None], sizes: Sequence[int] = SIZES
-) -> list[dict[str, Any]]:
+    ranks: int, deadline: float, say: Callable[[Mapping[str, Any]], None], sizes: Sequence[int] = SIZES, *,
+    worker: Sequence[str] | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Returns what rank 0 of ``ranks`` processes says. None of them is left when it returns or raises.
+
+    Args:
+        ranks: processes.
+        deadline: s that they may take.
+        say: is told each row.
+        sizes: B that are timed.
+        worker: arguments of python that make a rank; None = the one that times collectives by themselves.
 
     Raises:
         Unsupported: one failed, or they took longer than ``deadline`` s.
@@ -201,7 +209,7 @@ def run(
         try:
             for rank in range(ranks):
                 begun.append(subprocess.Popen(
-                    [sys.executable, *WORKER, str(rank), str(ranks), store, ",".join(map(str, sizes))],
+                    [sys.executable, *(worker or WORKER), str(rank), str(ranks), store, ",".join(map(str, sizes))],
                     env=env, text=True,
                     stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL, stderr=subprocess.PIPE,
                 ))  # fmt: skip
