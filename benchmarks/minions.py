@@ -43,6 +43,10 @@ PROMPT, OUTPUT, LENGTH, TIED = 96, 48, 6, 1e-4
 """Bytes of a prompt and of an answer; tokens of a fixed draft; gap of logits below which two tokens are tied."""
 USERS = 32
 """Requests at once where tokens are counted and not timed."""
+MANY = 8
+"""Requests at once of a small batch."""
+ADAPTIVE, ADAPTIVE_VOTE = "adaptive", "adaptive vote"
+"""Stand for the policy whose length adapts: what a draft costs it is measured for the users that there are."""
 ORDER = 8
 """Bytes of an n-gram's longest context."""
 SHUFFLE = 45
@@ -403,18 +407,18 @@ def ratios(found: dict[str, list[float]]) -> str:
     return ", ".join(f"{n} {median(x):.2f}x ({min(x):.2f} to {max(x):.2f})" for n, x in list(found.items())[1:])
 
 
-def work_of(b: Bench) -> tuple[float, float]:
-    """Returns what a draft costs over a call, and what each of its tokens does, by n-grams for one user.
+def work_of(b: Bench, users: int) -> tuple[float, float]:
+    """Returns what a draft costs over a request's share of a call, and what each of its tokens does, by n-grams.
 
     The line through calls without drafts, with drafts of two and with drafts of `LENGTH`, on prompts of their own.
     Each side's least time of several runs in turn counts: what disturbs a run only makes it longer.
     """
     lengths = (0, 2, LENGTH)
-    asked, calls, least = b.prompts(max(1, b.size.timed // 3)), [1] * 3, [float("inf")] * 3
+    asked, calls, least = b.prompts(max(1, b.size.timed // 3, users // 2)), [1] * 3, [float("inf")] * 3
     for _ in range(max(2, b.size.rounds)):
         for i, length in enumerate(lengths):
             policy = speculate.Fixed(length=length) if length else None
-            run = b.run(asked, policy, b.ngrams["all"] if length else None, 1)
+            run = b.run(asked, policy, b.ngrams["all"] if length else None, users)
             calls[i], least[i] = run.calls, min(least[i], run.cpu)
     plain, short, long = (seconds / count for seconds, count in zip(least, calls, strict=True))
     token = float(np.clip((long - short) / (LENGTH - 2) / plain, 0.01, 1.0))
@@ -424,28 +428,34 @@ def work_of(b: Bench) -> tuple[float, float]:
 def timed(quick: bool, command: str) -> list[Record]:
     """Returns the records of speed: the mixed stream, and one that nobody can foresee."""
     start, b = cpu_seconds(), bench(quick)
-    overhead, token = work_of(b)
+    works = {users: work_of(b, users) for users in (1, MANY)}
     asked, make = b.prompts(b.size.timed, part=1), b.drafters()
-    adaptive = partial(speculate.Minions, start=4, most=16, cost=token, least=0, overhead=overhead)
     single = "n-gram of all"
     tries: dict[str, tuple[Any, str]] = {
         "off": (None, ""),
         **{f"{single}, {n} tokens": (speculate.Fixed(length=n), single) for n in (2, 3, 4, 6, 12)},
-        f"{single}, adaptive": (adaptive(), single),
+        f"{single}, adaptive": (ADAPTIVE, single),
         "vote, 6 tokens": (speculate.Fixed(length=6, drafters=3), "vote of three n-grams"),
-        "vote, adaptive": (adaptive(drafters=3), "vote of three n-grams"),
+        "vote, adaptive": (ADAPTIVE_VOTE, "vote of three n-grams"),
         "lookup, 6 tokens": (speculate.Ngram(length=6), "lookup"),
         "small model, 3 tokens": (speculate.Fixed(length=3), "small model"),
     }
 
+    def go(policy: Any, who: str, users: int, temperature: float) -> Run:
+        if policy in (ADAPTIVE, ADAPTIVE_VOTE):
+            overhead, token = works[users]
+            policy = speculate.Minions(
+                start=4, most=16, cost=token, least=0, overhead=overhead, drafters=3 if policy == ADAPTIVE_VOTE else 1
+            )
+        return b.run(asked, policy, make[who]() if who else None, users, temperature)
+
     def runs(users: int, temperature: float, names: Sequence[str]) -> dict[str, Callable[[], Run]]:
-        return {
-            n: partial(lambda p, d: b.run(asked, p, make[d]() if d else None, users, temperature), *tries[n])
-            for n in names
-        }
+        return {n: partial(go, *tries[n], users, temperature) for n in names}
 
     mixed = in_turn(runs(1, 0.0, list(tries)), b.size.rounds)
-    many = in_turn(runs(8, 0.0, ["off", f"{single}, 3 tokens", f"{single}, adaptive", "vote, adaptive"]), b.size.rounds)
+    many = in_turn(
+        runs(MANY, 0.0, ["off", f"{single}, 3 tokens", f"{single}, adaptive", "vote, adaptive"]), b.size.rounds
+    )
     names = ["off", f"{single}, 6 tokens", f"{single}, adaptive", "off again"]
     tries["off again"] = tries["off"]
     adverse = in_turn(runs(1, 4.0, names), b.size.rounds)
@@ -462,7 +472,7 @@ def timed(quick: bool, command: str) -> list[Record]:
             paper=PAPER,
             ours=Ours(
                 value=round(median(mixed[best]), 3), unit="x",
-                spread=f"{ratios(mixed)}; 8 users: {ratios(many)}", setting=f"{where}; best: {best}",
+                spread=f"{ratios(mixed)}; {MANY} users: {ratios(many)}", setting=f"{where}; best: {best}",
             ),
             null=Null(value=1.0, what="no drafts"), bar="above 1", holds=median(mixed[best]) > 1.0,
             reproduced="other setting",
@@ -475,8 +485,8 @@ def timed(quick: bool, command: str) -> list[Record]:
             ours=Ours(
                 value=round(median(a / f for a, f in zip(mixed[f"{single}, adaptive"], mixed[fixed], strict=True)), 3),
                 unit="x",
-                spread=f"best fixed: {fixed}; measured: a draft costs {overhead:.2f} of a call and {token:.3f} more a "
-                "token",
+                spread=f"best fixed: {fixed}; measured: a draft costs {works[1][0]:.2f} of a call and "
+                f"{works[1][1]:.3f} more a token; of {MANY} users {works[MANY][0]:.2f} and {works[MANY][1]:.3f}",
                 setting=where,
             ),
             null=Null(
@@ -519,7 +529,7 @@ class Waited(Pipelined):
 def turns(quick: bool, command: str) -> Record:
     """Returns the record of a small model that drafts in its own process, while the target checks the other half."""
     start, b = cpu_seconds(), bench(quick)
-    asked, users = b.prompts(2 * b.size.timed, part=1), USERS
+    asked, users = b.prompts(8 * b.size.timed, part=1), USERS  # more than fit: the last of a burst take no turns
     policy, waits = speculate.Fixed(length=3), list[tuple[float, float, float]]()
     owns = list[float]()
 
@@ -540,7 +550,7 @@ def turns(quick: bool, command: str) -> Record:
     outputs = [run().outputs for run in runs.values()]
     found = in_turn(runs, b.size.rounds, wall=True)
     gain = [x / y for x, y in zip(found["in its own process"], found["before each check"], strict=True)]
-    wall, cpu, waited = min(waits)  # the run that was disturbed least
+    wall, cpu, waited = (min(column) for column in zip(*waits, strict=True))  # disturbed least
     return Record(
         system=45, claim="speed of a small model that drafts in its own process over one that drafts before each check",
         paper=PAPER,
@@ -548,7 +558,7 @@ def turns(quick: bool, command: str) -> Record:
             value=round(median(gain), 3), unit="x",
             spread=f"{min(gain):.2f} to {max(gain):.2f}; over no drafts: {ratios(found)}; least times: "
             f"{min(owns):.3f} s before each check, {wall:.3f} s apart, of which the target's process works {cpu:.3f} s "
-            f"and waits {waited:.3f} s for drafts, so that at most {min(owns) / cpu:.2f}x is to be had; "
+            f"and waits {waited:.3f} s for drafts, so that without waiting {min(owns) / cpu:.2f}x were to be had; "
             f"{sum(o == outputs[0] for o in outputs[1:])} of 2 with all answers identical",
             setting=f"{setting_of(quick)}; {users} users, wall clock, two processes of one thread",
         ),

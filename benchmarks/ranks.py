@@ -155,12 +155,13 @@ def records(quick: bool) -> list[Record]:
             told = float(np.median([added(b, sums=2 * layers, size=size, batch=batch) for b in between]))
             was = float(np.median(np.subtract(took[name or RANKS, batch], took[f"half{name}", batch])))
             cases.append((f"{layers} layers of {table['hidden_size']}, batch {batch}", told, was))
-    missed = max(abs(t / w - 1) if w > 0 else np.inf for _, t, w in cases)
+    busy = min(w for _, _, w in cases) <= 0
+    missed = max(abs(t - w) / abs(w) for _, t, w in cases)
     best = {key: min(found) for key, found in took.items()}
     # the rule before: collectives by themselves, over half of what one process takes alone
     before_told = [2 * LAYERS * float(np.interp(4096 * b, list(sums), list(sums.values()))) for b in BATCHES]
     before_was = [best[RANKS, b] - best["1 process x 1 thread", b] / 2 for b in BATCHES]
-    plain = max(abs(t / w - 1) if w > 0 else np.inf for t, w in zip(before_told, before_was, strict=True))
+    plain = max(abs(t - w) / abs(w) for t, w in zip(before_told, before_was, strict=True))
     speeds = {f"{name}, batch {batch}": batch / s for (name, batch), s in best.items() if name in FORMS}
     ratio = speeds["2 ranks x 1 thread, batch 1"] / speeds["1 process x 2 threads, batch 1"]
     where = (
@@ -184,7 +185,10 @@ def records(quick: bool) -> list[Record]:
             reproduced="no", reason="two ranks share the cores and the memory of one socket; the paper adds sockets",
             command=COMMAND,
         ),
-        Record(
+        skipped(
+            system=2, claim=TOLD, bar="at most 50 %", command=COMMAND,
+            why="the machine is too busy: a step without messages took longer than one with",
+        ) if busy else Record(
             system=2, claim=TOLD,
             ours=Ours(
                 value=round(100 * float(missed), 1), unit="%", setting=where,

@@ -1,4 +1,4 @@
-"""The command line: plan, simulate, run, compare, calibrate, advise, check, capacity, measure, export and the rest.
+"""The command line: plan, simulate, run, whatif, compare, calibrate, advise, check, capacity, measure and the rest.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 ok, 1 infeasible, 2 bad input.
 """
@@ -64,8 +64,8 @@ def app() -> App:
         help="Forecast, plan and run AI workloads on any fleet, from phones to GPU clusters.",
     )  # fmt: skip
     for command in (
-        plan, simulate, run, comparing.compare, comparing.calibrate, advise, check, capacity, export, catalog, examples,
-        schema,
+        plan, simulate, run, whatif, comparing.compare, comparing.calibrate, advise, check, capacity, export, catalog,
+        examples, schema,
     ):  # fmt: skip
         made.command(command)
     made.command(measuring.app())
@@ -142,6 +142,32 @@ def simulate(file: File, /, *, common: Common = DEFAULTS) -> int:
         if note := left_out(outcome.record):
             console.print(f"trace.json.gz holds {note}", style="dim")
     return 0
+
+
+def whatif(
+    file: File, /, *,
+    set: Annotated[list[str], Parameter(name="--set", negative=(), help="path=value, a key of the file; repeatable.")],
+    how: Literal["auto", "plan", "simulate"] = "auto", common: Common = DEFAULTS,
+) -> int:  # fmt: skip
+    """Change keys of a scenario and say what that does, term by term: --set fleet.links.inter=100Gb/s.
+
+    Parameters
+    ----------
+    how:
+        "plan" searches the best plan on both sides, "simulate" keeps the plan, "auto" searches where it is open.
+    """
+    from fleetcast.view.whatif import whatif as ask
+
+    with terminal.progress("variants", common) as step:
+        found = ask(terminal.load(file, common), set, how=how, progress=step)
+
+    def view(width: int) -> Any:
+        from fleetcast.view.changes import whatif_view
+
+        return whatif_view(found, width)
+
+    terminal.answer(common, found.table(), view)
+    return 0 if all(variant.fits for variant in found.after) else 1
 
 
 def run(
@@ -317,13 +343,15 @@ def _pools(scenario: ServingScenario, common: Common) -> int:
     return 0 if any(row.best is not None for row in sizing.rows) else 1
 
 
-def export(
-    file: File, /, *, to: Annotated[str, Parameter(help="vllm, sglang or kubernetes.")], common: Common = DEFAULTS
-) -> int:
-    """Write a complete plan as what an operator pastes: engine commands or Kubernetes manifests."""
-    from fleetcast.view.exports import export as make
+def export(file: File, /, *, to: str, common: Common = DEFAULTS) -> int:
+    """Write a complete plan as what an operator pastes.
 
-    made = make(*verbs.completed(terminal.load(file, common)), to)
+    Parameters
+    ----------
+    to:
+        Requests: "vllm", "sglang" or "kubernetes"; training: "megatron", "deepspeed", "torchtitan" or "torchrun".
+    """
+    made = verbs.export(terminal.load(file, common), to)
     terminal.write_text(common, made.text, made.data)
     return 0
 

@@ -58,20 +58,23 @@ def start(
     """
     if scenario.workload.exits is not None or scenario.slo.quality is not None:
         raise Unsupported("workload.exits, slo.quality: answers are timed, not judged", "Leave exits and quality out")
-    if len(scenario.plan.pools) > 1:
-        limit = "one pool: the engine runs one replica"
-        raise Unsupported(f"plan.pools: {len(scenario.plan.pools)} pools cannot run on one processor", f"Write {limit}")
-    refuse(scenario.plan.pools[0])
-    setting, done = completed(scenario.with_plan(replace_pool(scenario.plan, opened(scenario))))
-    server = setting.server(done.pools[0])
-    refuse(server.pool)
+    plan = scenario.plan
+    if len(plan.serving) > 1:
+        limit = "one pool that serves: the engine runs one replica"
+        raise Unsupported(f"plan.pools: {len(plan.serving)} pools cannot run on one processor", f"Write {limit}")
+    path = "plan" if len(plan.pools) == 1 else f"plan.pools[{plan.pools.index(plan.serving[0])}]"
+    refuse(plan.serving[0], path, plan.draft)
+    setting, done = completed(scenario.with_plan(opened(scenario)))
+    server = setting.server(done.serving[0], done.draft)
+    refuse(server.pool, path, done.draft)
     blocks, planned = server.room.tokens // BLOCK, server.group.device
     # a plan for a processor is measured on one, whatever else is here
     wanted = "cpu" if device == "auto" and planned.kind != "gpu" else device
     found = launch(
-        str(server.pool.model or scenario.workload.model), server.pool, blocks=blocks, folder=Path(scenario.folder),
-        watermark=server.engine.watermark, seed=scenario.seed, threads=threads,
-        device=wanted, bounded=bounded, most=None if warmup is None else filled(setting.requests, warmup),
+        str(server.pool.model or scenario.workload.model), server.pool, blocks=blocks, draft=done.draft,
+        folder=Path(scenario.folder), watermark=server.engine.watermark, seed=scenario.seed,
+        threads=threads, device=wanted, bounded=bounded, path=path,
+        most=None if warmup is None else filled(setting.requests, warmup),
     )  # fmt: skip
     check_context(found.shape, setting.longest, found.engine.blocks.count)
     notes = list(found.notes)
@@ -110,13 +113,15 @@ def run(
     from fleetcast.runtime.replay.local import replay_here
 
     scenario = serving(source, "run", seed=seed)
-    bounded = scenario.plan.pools[0].prefix_cache in (None, "off")
+    bounded = scenario.plan.serving[0].prefix_cache in (None, "off")
     begun = start(scenario, threads=threads, device=device, bounded=bounded, warmup=warmup)
     launched = begun.launched
     known = {
         "device": where(launched), "dtype": launched.dtype, "threads": launched.threads,
         "weights": "read" if launched.real else "random",
     }  # fmt: skip
+    if launched.drafts is not None:
+        known["draft_weights"] = "read" if launched.drafts else "random"
     try:
         done = replay_here(
             begun.setting.requests, launched.engine, slo=scenario.slo, plan=begun.plan.table(),
@@ -125,7 +130,22 @@ def run(
         )  # fmt: skip
     finally:
         launched.engine.close()
-    return replace(done, outcome=replace(done.outcome, notes=(*done.outcome.notes, *launched.notes)))
+    notes = (*done.outcome.notes, *launched.notes, *drafted(launched))
+    return replace(done, outcome=replace(done.outcome, notes=notes))
+
+
+def drafted(launched: Launched) -> tuple[str, ...]:
+    """Returns what became of an engine's drafts, in sentences; none where it drafts nothing."""
+    found = launched.engine.speculation
+    if found is None:
+        return ()
+    if not found.drafted:
+        return ("drafts: there were none",)
+    rates = ", ".join(f"{rate:.2f}" for rate in found.profile.rates)
+    return (
+        f"drafts: {found.drafted / found.calls:.2f} tokens a call of the model, {found.accepted / found.calls:.2f} of "
+        f"them right; acceptance = [{rates}], warm-up included",
+    )
 
 
 def filled(requests: Requests, warmup: int) -> int:
@@ -162,25 +182,30 @@ def for_servers_only(**settings: object) -> None:
             )  # fmt: skip
 
 
-def opened(scenario: ServingScenario) -> Pool:
-    """Returns the scenario's pool with what a run needs where the plan leaves it open: one replica, this engine."""
-    pool = scenario.plan.pools[0]
-    stored = _stored(scenario)
-    return plans.replace(
-        pool, replicas=pool.replicas or 1, tensor_parallel=pool.tensor_parallel or 1,
-        pipeline_parallel=pool.pipeline_parallel or 1, engine=pool.engine or ENGINE,
-        dtype=pool.dtype if pool.dtype not in (None, "auto") else stored, prefix_cache=pool.prefix_cache or "off",
-    )  # fmt: skip
+def opened(scenario: ServingScenario) -> Plan:
+    """Returns the scenario's plan with what a run needs where it leaves it open: one replica of each, this engine."""
+    pools = [
+        plans.replace(
+            pool, tensor_parallel=pool.tensor_parallel or 1, engine=pool.engine or ENGINE,
+            dtype=pool.dtype if pool.dtype not in (None, "auto") else _stored(scenario, pool),
+        )
+        for pool in scenario.plan.pools
+    ]  # fmt: skip
+    done = [
+        pool if pool.role == "draft" else plans.replace(
+            pool, replicas=pool.replicas or 1, pipeline_parallel=pool.pipeline_parallel or 1,
+            prefix_cache=pool.prefix_cache or "off",
+        )
+        for pool in pools
+    ]  # fmt: skip
+    return msgspec.structs.replace(scenario.plan, pools=tuple(done))
 
 
-def _stored(scenario: ServingScenario) -> str:
+def _stored(scenario: ServingScenario, pool: Pool) -> str | None:
+    """Returns the dtype that the engine runs a pool's model in; None where a draft pool leaves the model to others."""
     from fleetcast.sim.serving.setting import model_at
 
-    pool = scenario.plan.pools[0]
+    if pool.role == "draft" and pool.model is None:
+        return None
     model = model_at(pool.model or scenario.workload.model, Path(scenario.folder))
     return "fp32" if model.precision.rest == "fp32" else "bf16"
-
-
-def replace_pool(plan: Plan, pool: Pool) -> Plan:
-    """Returns the plan with another pool."""
-    return msgspec.structs.replace(plan, pools=(pool,))

@@ -55,7 +55,10 @@ def rebased(scenario: ServingScenario, folder: Path) -> ServingScenario:
     """Returns the scenario as a file in ``folder`` must say it: relative paths start there."""
     moved = _mover(Path(scenario.folder), folder)
     change = msgspec.structs.replace
-    pools = tuple(change(pool, model=moved(pool.model)) for pool in scenario.plan.pools)
+    pools = tuple(
+        change(pool, model=moved(pool.model), speculate=_redrafted(pool.speculate, moved))
+        for pool in scenario.plan.pools
+    )
     workload, fleet = scenario.workload, scenario.fleet
     return change(
         scenario, folder=str(folder), plan=change(scenario.plan, pools=pools),
@@ -82,6 +85,16 @@ def _rescored(given: Any, moved: Callable[[Any], Any]) -> Any:
     return tuple(
         moved(row) if isinstance(row, str) else msgspec.structs.replace(row, model=moved(row.model)) for row in given
     )
+
+
+def _redrafted(given: Any, moved: Callable[[Any], Any]) -> Any:
+    """Returns the values of ``speculate`` with their models' paths moved."""
+    if isinstance(given, list | tuple):
+        return tuple(_redrafted(value, moved) for value in given)
+    if not isinstance(given, dict) or "model" not in given:
+        return given
+    named = given["model"]
+    return given | {"model": [moved(name) for name in named] if isinstance(named, list | tuple) else moved(named)}
 
 
 def _regrouped(groups: tuple[FleetGroup, ...], moved: Callable[[str], str]) -> tuple[FleetGroup, ...]:

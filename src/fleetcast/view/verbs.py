@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fleetcast.search.servers import Room
     from fleetcast.sim.serving.setting import Setting
     from fleetcast.view.checks import Remark
+    from fleetcast.view.exports import Export
 
 Source = Scenario | str | Path | Mapping[str, Any]
 Progress = Callable[[int, int], None]
@@ -343,6 +344,25 @@ def check(source: Source, *, seed: int | None = None) -> list[Remark]:
     if isinstance(scenario, TrainingScenario):
         return worlds.training.check(scenario)
     return worlds.serving.check(files.serving(scenario, "check"))
+
+
+def export(source: Source, to: str, *, seed: int | None = None) -> Export:
+    """Returns a scenario's plan, completed, as what an operator pastes.
+
+    Args:
+        source: a Scenario or what `load` takes.
+        to: "vllm", "sglang", "kubernetes"; of training "megatron", "deepspeed", "torchtitan", "torchrun".
+        seed: instead of the scenario's.
+
+    Raises:
+        SpecError: an unknown target, or a choice without a default is open.
+        Infeasible: the plan does not fit.
+        Unsupported: the target has no way to run this plan, or this kind of workload.
+    """
+    scenario = load(source, seed=seed)
+    if isinstance(scenario, TrainingScenario):
+        return worlds.training.export(scenario, to)
+    return worlds.serving.export(scenario, to)
 
 
 def completed(source: Source, *, seed: int | None = None) -> tuple[Setting, Plan]:

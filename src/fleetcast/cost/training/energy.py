@@ -18,7 +18,7 @@ from fleetcast.cost.training.system import System
 Array = NDArray[np.float64]
 WAITING = (
     "bubble", "host", "tensor_comm", "context_comm", "expert_comm", "pipeline_comm", "data_comm", "weight_gather",
-    "offload", "jitter",
+    "offload", "straggler",
 )  # fmt: skip
 """Terms in which a device's multipliers and its memory rest."""
 

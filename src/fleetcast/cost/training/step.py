@@ -18,6 +18,7 @@ from fleetcast.cost.gemm import gemm_time
 from fleetcast.cost.training.groups import distinct
 from fleetcast.cost.training.memory import expert_copies, stage_params
 from fleetcast.cost.training.network import Job, Network
+from fleetcast.cost.training.offload import offload
 from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.schedule import idle_weights
 from fleetcast.cost.training.system import Practice, System
@@ -46,9 +47,11 @@ class Parts:
         head: embedding and head of one micro-batch, on the last stage.
         hop: messages to the next stage and back, of one micro-batch and one piece of a stage.
         launch, messages: kernels and collectives that one micro-batch starts on a stage.
-        reduce, gather: gradients added up, weights gathered, each in a whole iteration.
+        reduce, gather: gradients added up and weights gathered, of a whole iteration.
         optimizer: of a whole iteration.
-        parts of a plan: ``micro`` micro-batches, ``interleave`` pieces.
+        transfer, host_step: of the link to the host and of the host's own step, of a whole iteration.
+        micro: micro-batches.
+        slowest: share by which stragglers make all of it longer.
     """
 
     forward: dict[str, Array]
@@ -77,7 +80,8 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
     """Returns the iteration's terms, nothing hidden between them and no factor applied."""
     first, inverse = distinct(
         (plans.tensor, plans.context, plans.micro_batch, plans.sequence_parallel, plans.recompute,
-         plans.tensor_messages, plans.overlap & 1, plans.expert, plans.expert_tensor, plans.fused)
+         plans.tensor_messages, plans.overlap & 1, plans.expert, plans.expert_tensor, plans.fused,
+         np.asarray(plans.zero == 3, dtype=np.int32))
     )  # fmt: skip
     few = plans.take(first)
     layer = layer_work(network, job, few, system)
@@ -88,18 +92,21 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
         return {name: part[name][inverse] * held for name in LAYER_TERMS}
 
     reduce, gather, optimizer = _copies(network, job, plans, system)
-    transfer, host_step = _offload(network, job, plans, system)
+    transfer, host_step = offload(network, job, plans, system)
     micro = plans.micro_batches(job.batch).astype(np.float64)
     return Parts(
         forward=spread(layer.forward), backward=spread(layer.backward), again=spread(layer.again),
         weights=layer.weights[inverse] * held, head=head[inverse], hop=_hop(network, job, plans, system),
         launch=layer.kernels[inverse] * held + 30.0, messages=layer.messages[inverse] * held, reduce=reduce,
-        gather=gather, optimizer=optimizer, transfer=transfer, host_step=host_step, micro=micro, slowest=system.practice.slowest(plans.devices / system.node),
+        gather=gather, optimizer=optimizer, transfer=transfer, host_step=host_step, micro=micro,
+        slowest=system.practice.slowest(plans.devices / system.node),
     )  # fmt: skip
 
 
-_FACTORS = {"gemm": "gemm", "attention": "attention", "vector": "vector", "tensor_comm": "tensor",
-            "context_comm": "tensor", "expert_comm": "tensor"}  # fmt: skip
+_FACTORS = {
+    "gemm": "gemm", "attention": "attention", "fused": "fused", "narrow": "narrow", "vector": "vector",
+    "tensor_comm": "tensor", "context_comm": "tensor", "expert_comm": "tensor",
+}  # fmt: skip
 
 
 def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
@@ -119,9 +126,11 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     hidden = plans.overlaps("pipeline")
     steady = np.where(hidden, np.maximum(hop - device, 0.0), hop)
     f, b, w = idle_weights(plans.schedule, plans.pipeline, plans.interleave)
-    idle = f * (forward + host) + b * (backward + again) - w * factor["gemm"] * p.weights
+    late = np.maximum(p.transfer / p.micro - device, 0.0)  # s by which off-loaded states hold up a micro-batch
+    idle = f * (forward + host + late / 2.0) + b * (backward + again + late / 2.0) - w * factor["gemm"] * p.weights
     idle = np.maximum(idle, 0.0) + f * hop
     found = {n: p.micro * factor[n] * (p.forward[n] + p.backward[n]) for n in LAYER_TERMS}
+    found["attention"] = found["attention"] + found.pop("fused") + found.pop("narrow")
     found["recompute"] = p.micro * again
     found["head"] = p.micro * practice.head * p.head
     found["pipeline_comm"] = p.micro * steady
@@ -129,7 +138,7 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     found["bubble"] = idle
     found["data_comm"], found["weight_gather"] = _exposed(p, plans, practice, device)
     found["optimizer"] = np.where(plans.offloads("optimizer"), 0.0, practice.optimizer * p.optimizer)
-    found["offload"] = np.maximum(p.transfer - p.micro * device, 0.0) + p.host_step
+    found["offload"] = p.micro * late + p.host_step
     found["straggler"] = p.slowest * sum((found[n] for n in found), np.zeros(len(plans)))
     found = {name: found[name] for name in TERMS}
     found["total"] = sum(found.values(), np.zeros(len(plans)))
@@ -140,8 +149,11 @@ def _exposed(p: Parts, plans: Plans, practice: Practice, device: Array) -> tuple
     """Returns seconds of adding up gradients and of gathering weights that no computation hides."""
     reduce, gather = practice.data * p.reduce, practice.data * p.gather
     hidden, sharded = plans.overlaps("data"), plans.zero == 3
-    window = np.where(sharded, p.micro * device, device)  # the last micro-batch's, unless each gathers again
-    pieces = np.maximum(np.where(sharded, p.micro, 1.0) * 8.0, 1.0)
+    # Behind the last backward pass, layer by layer; of stages in pieces, behind the last round of all pieces but one,
+    # and the gathering of weights behind the first (MegaScale, NSDI 2024); where each pass gathers anew, behind all.
+    rounds = np.where(plans.interleave > 1, np.minimum(plans.pipeline, p.micro), 1.0)
+    window = np.where(sharded, p.micro, rounds) * device
+    pieces = np.where(sharded, p.micro, 1.0) * np.maximum(8.0, 2.0 * plans.interleave)
     all_ = reduce + gather
     left = all_ / pieces + behind(all_ * (1.0 - 1.0 / pieces), window)
     share = np.where(hidden & (all_ > 0), left / np.where(all_ > 0, all_, 1.0), 1.0)
@@ -203,7 +215,7 @@ def _copies(network: Network, job: Job, plans: Plans, system: System) -> tuple[A
     ):
         if not params.any():
             continue
-        size, stored = params * job.message, params * wide
+        size, stored = params * job.sent, params * wide
         whole = spread_time("all_reduce", size, copies, stride, system)
         scatter = spread_time("reduce_scatter", size, copies, stride, system)
         gather = spread_time("all_gather", stored, copies, stride, system)
@@ -212,27 +224,7 @@ def _copies(network: Network, job: Job, plans: Plans, system: System) -> tuple[A
         owned = params / np.where(few.zero > 0, copies, 1)
         times[2] += owned * (OPTIMIZER_BYTES / (system.chip.bandwidth * system.stream.memory))
     if network.tied:  # first and last stage add up the gradients of the embedding
-        size = np.where(few.pipeline > 1, network.table_params / few.tensor * job.message, 0.0)
+        size = np.where(few.pipeline > 1, network.table_params / few.tensor * job.sent, 0.0)
         far = np.full_like(few.tensor, system.node)
         times[0] += spread_time("all_reduce", size, np.full_like(few.tensor, 2), far, system)
     return times[0][inverse], times[1][inverse], times[2][inverse]
-
-
-def _offload(network: Network, job: Job, plans: Plans, system: System) -> tuple[Array, Array]:
-    """Returns seconds of the link to the host in an iteration, and of the optimizer's step on the host."""
-    if not plans.offload.any():
-        zero = np.zeros(len(plans))
-        return zero, zero
-    from fleetcast.cost.training.memory import memory
-
-    kept = memory(network, job, plans, system)
-    ends, experts = stage_params(network, plans)
-    params = np.maximum(*ends) + experts
-    owned = params / np.where(plans.zero > 0, plans.data * plans.context, 1)
-    micro = plans.micro_batches(job.batch).astype(np.float64)
-    weights = np.where(plans.offloads("weights"), 2.0 * micro * params * 2.0, 0.0)
-    moved = weights + np.where(plans.offloads("optimizer"), owned * 4.0, 0.0)
-    rate = np.minimum(system.host_link, np.where(kept["ssd"] > 0, max(system.ssd, 1.0), np.inf))
-    step_time = owned * (28.0 / system.host_bandwidth) + owned * (2.0 / system.host_link)
-    slow = np.where(kept["ssd"] > 0, 2.0 * kept["ssd"] / max(system.ssd, 1.0), 0.0)
-    return moved / rate, np.where(plans.offloads("optimizer"), step_time + slow, 0.0)

@@ -28,7 +28,9 @@ class Practice:
     A factor of 1 says that the kernel's own measured curve holds in training too.
 
     Attributes:
-        gemm, attention, vector, tensor, pipeline, data, optimizer: factors on seconds.
+        gemm, attention, vector, head, tensor, pipeline, data, optimizer: factors on seconds of products, attention,
+            element-wise kernels, the head, messages of tensor, pipeline and data parallelism, and the optimizer.
+        fused: in place of ``attention`` where it keeps no scores, and ``narrow`` where its heads are 64 wide or less.
         kernel: s of the host for each kernel that it launches.
         pace: s of the host for each collective that it starts.
         iteration: s of each iteration that belong to nothing else: loss scale, gradient norm, logging, data.
@@ -40,6 +42,8 @@ class Practice:
 
     gemm: float = 1.0
     attention: float = 1.0
+    fused: float = 1.0
+    narrow: float = 1.0
     vector: float = 1.0
     tensor: float = 1.0
     pipeline: float = 1.0

@@ -20,7 +20,7 @@ from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.system import System
 
 Array = NDArray[np.float64]
-TERMS = ("gemm", "attention", "vector", "tensor_comm", "context_comm", "expert_comm")
+TERMS = ("gemm", "attention", "fused", "narrow", "vector", "tensor_comm", "context_comm", "expert_comm")
 FUSED_BACKWARD = 2.8
 """Backward over forward time of fused attention: 5 products for 2, at 0.9 of the rate (FlashAttention-2, recalled)."""
 CHUNKS = 4
@@ -76,9 +76,12 @@ def _layer(network: Network, layer: Layer, job: Job, plans: Plans, system: Syste
     local = np.where(plans.sequence_parallel == 1, tokens / t, tokens)  # of norms and dropout
     fore = dict.fromkeys(TERMS, np.zeros(len(plans)))
     back, again = dict(fore), dict(fore)
-    fore["gemm"], inputs, weights = _products(network, layer, job, plans, system, tokens)
+    fore["gemm"], inputs, weights, last = _products(network, layer, job, plans, system, tokens)
     back["gemm"] = inputs + weights
-    fore["attention"], back["attention"] = _attention(layer, job, plans, system, tokens)
+    kernel = "narrow" if layer.head_dim <= 64 else "fused"
+    ahead, after = _attention(layer, job, plans, system, tokens)
+    for name, taken in ((kernel, plans.fused == 1), ("attention", plans.fused == 0)):
+        fore[name], back[name] = np.where(taken, ahead, 0.0), np.where(taken, after, 0.0)
     fore["vector"], back["vector"] = _vector(network, layer, plans, system, tokens, local)
     reduce, gather = tensor_messages(network, job, plans, system, tokens)
     times = 1.0 if layer.parallel else 2.0
@@ -86,17 +89,20 @@ def _layer(network: Network, layer: Layer, job: Job, plans: Plans, system: Syste
     for part, seconds in ((fore, times * reduce), (back, times * reduce)):
         part["tensor_comm"] = seconds * cut + behind(seconds * (1.0 - cut), part["gemm"])
     # What sequence parallelism scattered is gathered once more for the gradients of weights, beside those of inputs.
-    back["tensor_comm"] = back["tensor_comm"] + behind(np.where(plans.sequence_parallel == 1, times * gather, 0.0), inputs)
+    back["tensor_comm"] = back["tensor_comm"] + behind(
+        np.where(plans.sequence_parallel == 1, times * gather, 0.0), inputs
+    )
     ring = _ring(layer, job, plans, system, tokens)
-    fore["context_comm"] = np.maximum(ring - fore["attention"], 0.0)
-    back["context_comm"] = np.maximum(2.0 * ring - back["attention"], 0.0)
+    fore["context_comm"] = np.maximum(ring - ahead, 0.0)
+    back["context_comm"] = np.maximum(2.0 * ring - after, 0.0)
     dealt = _dealt(network, layer, job, plans, system, tokens)
     fore["expert_comm"], back["expert_comm"] = dealt, dealt
     full, selective = plans.recompute == 2, plans.recompute == 1
     for name in TERMS:
         again[name] = np.where(full, fore[name], 0.0)
-    kept = np.where(plans.fused == 1, 0.0, 1.0) * selective
-    again["attention"] = again["attention"] + kept * fore["attention"]
+    # PyTorch's own checkpoints stop once the last kept tensor is back, before the last product; Megatron's do not.
+    again["gemm"] = np.where(full & (plans.zero == 3), fore["gemm"] - last, again["gemm"])
+    again["attention"] = again["attention"] + np.where(selective, fore["attention"], 0.0)
     saved = np.where(plans.fused == 1, KERNELS["fused"], 0)
     spare = 10.0 if layer.experts else 0.0
     forward = KERNELS["forward"] + spare - saved
@@ -110,10 +116,11 @@ def _layer(network: Network, layer: Layer, job: Job, plans: Plans, system: Syste
 
 def _products(
     network: Network, layer: Layer, job: Job, plans: Plans, system: System, tokens: Array
-) -> tuple[Array, Array, Array]:
-    """Returns seconds of the dense and expert products: forward, gradients of inputs, gradients of weights."""
+) -> tuple[Array, Array, Array, Array]:
+    """Returns seconds of the dense and expert products: forward, gradients of inputs and weights; the last one's."""
     c, t = system.gemm(job.dtype), plans.tensor.astype(np.float64)
     sums = [np.zeros(len(plans)) for _ in range(3)]
+    last = np.zeros(len(plans))
 
     def add(rows: Array, n: Array, k: Array, count: Array | float = 1.0) -> None:
         for i, (a, b, d) in enumerate(((rows, n, k), (rows, k, n), (n, k, rows))):
@@ -122,7 +129,9 @@ def _products(
     for m in layer.matrices:
         n, k = np.full(len(plans), m.outputs), np.full(len(plans), m.inputs)
         rows = tokens if m.split else np.where(plans.sequence_parallel == 1, tokens / t, tokens)
-        add(rows, n / t if m.split == "out" else n, k / t if m.split == "in" else k)
+        n, k = n / t if m.split == "out" else n, k / t if m.split == "in" else k
+        add(rows, n, k)
+        last = gemm_time(rows, n, k, job.dtype, system.chip, c)
     if layer.experts:
         shared, ep = plans.expert_tensor.astype(np.float64), plans.expert.astype(np.float64)
         held = np.ceil(layer.experts / ep)
@@ -131,7 +140,8 @@ def _products(
         hidden = np.full(len(plans), float(network.hidden))
         add(rows, wide * (layer.expert_matrices - 1), hidden, held)
         add(rows, hidden, wide, held)
-    return sums[0], sums[1], sums[2]
+        last = held * gemm_time(rows, hidden, wide, job.dtype, system.chip, c)
+    return sums[0], sums[1], sums[2], last
 
 
 def _attention(layer: Layer, job: Job, plans: Plans, system: System, tokens: Array) -> tuple[Array, Array]:
@@ -178,7 +188,7 @@ def _vector(
 
 
 def behind(messages: Array, work: Array) -> Array:
-    """Returns seconds that ``messages`` add to ``work`` they hide behind: what is longer, and what both lose by sharing."""
+    """Returns seconds that ``messages`` add to ``work`` they hide behind: what is longer, and what sharing costs."""
     return np.asarray(np.maximum(messages - work, 0.0) + (CONTENTION - 1.0) * np.minimum(messages, work))
 
 

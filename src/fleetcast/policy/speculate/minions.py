@@ -9,9 +9,9 @@ what a longer draft promises is worth its cost.
 The paper's constants are not in any text we could read, so the brake is ours: with the acceptance seen so far, the
 length moves one step towards the one with the most expected tokens per work, where a draft costs ``overhead`` of a
 call and ``cost`` more for each of its tokens. Without the brake the length wanders for ever and loses 4 to 12 % to the
-best fixed one. The paper weighs drafters by past acceptance; here the weights are the caller's, equal in forecasts. With
-``least`` 0 the length may come down to nothing where drafts are not worth their cost, and one token is tried again every
-`TRIAL` calls. What an engine saw of other requests counts as `PRIOR` judged tokens at most. Both are ours too;
+best fixed one. The paper weighs drafters by past acceptance; here the weights are the caller's, equal in forecasts.
+With ``least`` 0 the length may come down to nothing where drafts are not worth their cost, and one token is tried again
+every `TRIAL` calls. What an engine saw of other requests counts as `PRIOR` judged tokens at most. Both are ours too;
 forecasts ask with neither.
 """
 

@@ -51,7 +51,7 @@ class Speculation:
     """Who drafts for the requests that decode, and what became of it.
 
     Attributes: ``calls`` of the target, a request's at a time, ``wanted`` those for which a draft was wanted,
-    ``drafted`` and ``accepted`` tokens.
+    ``drafted`` and ``accepted`` tokens, ``seconds`` by the engine's clock for which it drafted or waited for drafts.
 
     Args:
         policy: of `policy.speculate`.
@@ -74,6 +74,7 @@ class Speculation:
         self.policy, self.drafter, self.vocab = policy, drafter, vocab
         self.profile = Profile(np.zeros(family.LONGEST, np.int64), np.zeros(family.LONGEST, np.int64))
         self.calls = self.wanted = self.drafted = self.accepted = 0
+        self.seconds = 0.0
         self._asked: dict[int, Ask] = {}
         self._late = [0.0, 0.0]
 

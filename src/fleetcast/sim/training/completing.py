@@ -60,7 +60,15 @@ def complete(state: Setting, plan: TrainingPlan, path: str = "plan") -> Complete
         fields[name] = 1
     if ones:
         filled.append(f"{', '.join(ones)} 1")
+    check_split(state, fields, path)
     fixed = int(np.prod([fields[n] for n in ("tensor_parallel", "pipeline_parallel", "context_parallel")]))
+    if fields["data_parallel"] is None and state.group.count % fixed:
+        words = " x ".join(f"{n} {fields[n]}" for n in DEGREES if fields[n] and fields[n] > 1)
+        raise SpecError(
+            path, f"splits a copy of the model over {fixed:,} devices ({words}), which do not divide the fleet",
+            value=fixed, limit=f"a divisor of the fleet's {state.group.count:,} devices",
+            hint="Change a degree or fleet.devices",
+        )  # fmt: skip
     fill("data_parallel", max(1, state.group.count // fixed), "what is left of the fleet")
     check_degrees(state, fields, path)
     fill("schedule", "interleaved" if fields["interleave"] > 1 else "1f1b")
@@ -131,15 +139,14 @@ def decided(rows: Plans, i: int, dtype: str, like: TrainingPlan | None = None) -
     return made if like is None else msgspec.structs.replace(made, recover=like.recover, islands=like.islands)
 
 
-def check_degrees(state: Setting, fields: dict[str, Any], path: str = "plan") -> None:
-    """Refuses degrees that do not divide what they split, or whose product is not the fleet.
+def check_split(state: Setting, fields: dict[str, Any], path: str = "plan") -> None:
+    """Refuses degrees that do not divide what they split of the model and its sequences.
 
     Raises:
-        SpecError: names the degree, what it should divide, and the nearest that does.
+        SpecError: names the degree, what it should divide, and what does.
     """
     net, work = state.network, state.workload
-    tensor, pipeline = fields["tensor_parallel"], fields["pipeline_parallel"]
-    data, context, expert = fields["data_parallel"], fields["context_parallel"], fields["expert_parallel"]
+    tensor, pipeline, context = (fields[n] for n in ("tensor_parallel", "pipeline_parallel", "context_parallel"))
     for layer in net.layers:
         if layer.heads:
             _divides(path, "tensor_parallel", tensor, layer.heads, "attention heads")
@@ -156,6 +163,17 @@ def check_degrees(state: Setting, fields: dict[str, Any], path: str = "plan") ->
         )  # fmt: skip
     if context > 1:
         _divides(path, "context_parallel", 2 * context, work.sequence, "tokens of a sequence in two pieces per rank")
+
+
+def check_degrees(state: Setting, fields: dict[str, Any], path: str = "plan") -> None:
+    """Refuses degrees whose product is not the fleet, or which do not divide the batch or the experts.
+
+    Raises:
+        SpecError: names the degree, what it should divide, and what does.
+    """
+    net, work = state.network, state.workload
+    tensor, pipeline = fields["tensor_parallel"], fields["pipeline_parallel"]
+    data, context, expert = fields["data_parallel"], fields["context_parallel"], fields["expert_parallel"]
     used = tensor * pipeline * data * context
     if used != state.group.count:
         words = " x ".join(f"{name} {fields[name]}" for name in DEGREES if fields[name] > 1) or "every degree is 1"

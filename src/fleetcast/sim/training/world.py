@@ -83,7 +83,10 @@ def simulate(state: Setting, plan: TrainingPlan | None = None) -> Outcome:
             "memory": {name: room[name] for name in MEMORY if room[name]},
         },
         notes=tuple(notes),
-        provenance={"seed": state.scenario.seed, "practice": state.system.practice.source, "memory": state.system.memory, "over": over or {}},
+        provenance={
+            "seed": state.scenario.seed, "practice": state.system.practice.source, "memory": state.system.memory,
+            "over": over or {},
+        },
     )  # fmt: skip
 
 
