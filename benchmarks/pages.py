@@ -131,7 +131,8 @@ EXAMPLES: Mapping[str, str] = {
         "expert_parallel": "[4, 8]", "micro_batch": "[1, 2]", "interleave": "3", "schedule": '"interleaved"',
         "recompute": '["none", "selective"]', "sequence_parallel": "true", "zero": "[1, 3]",
         "offload": '["optimizer"]', "tensor_messages": '"scatter_gather"', "overlap": '["data", "pipeline"]',
-        "dtype": '"bf16"', "fused_attention": "false", "islands": "8", "recover": '"none"', "placement": '"all-reduce-local"',
+        "dtype": '"bf16"', "fused_attention": "false", "islands": "8", "recover": '"none"',
+        "practice": '"./practice.toml"', "placement": '"all-reduce-local"',
     }.items()},
 }  # fmt: skip
 """One value per key, as a file has it; a test loads each."""
@@ -189,7 +190,8 @@ DEFAULTS: Mapping[str, str] = {
         **dict.fromkeys(ONES, "`1`"), "data_parallel": "what is left", "schedule": "see below",
         "recompute": "the least that fits", "sequence_parallel": "with tensor parallelism", "zero": "`1` with copies",
         "offload": "`[]`", "overlap": '`["data"]`', "tensor_messages": "see below", "dtype": '`"bf16"`',
-        "fused_attention": "`true`", "recover": "none", "islands": "none", "placement": "the quickest",
+        "fused_attention": "`true`", "recover": "none", "practice": "the device's", "islands": "none",
+        "placement": "the quickest",
     }.items()},
     "workload.quality.dtype": "any", "workload.expert_load": "the kernels'", "plan.expert_placement": '`"contiguous"`',
 }  # fmt: skip

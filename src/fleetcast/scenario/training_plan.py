@@ -58,6 +58,7 @@ class TrainingPlan(Spec):
         overlap: what is hidden behind computation, as a list; to search, lists in a list.
         dtype: of the matrices that are multiplied.
         fused_attention: attention keeps no scores in memory, as FlashAttention does; left out = true.
+        practice: a file that `fleetcast calibrate` wrote from measured iterations; left out = what is known of the device.
         recover: what is done against failures: a policy of ``policy/recover``.
         placement: of a workload with features alone: "one" device, the devices of one "server" over its host link, a
             "parameter-server", or all-reduce within a server or over the cluster.
@@ -80,6 +81,7 @@ class TrainingPlan(Spec):
     overlap: tuple[str | tuple[str, ...], ...] | None = None
     dtype: Words = None
     fused_attention: Flags = None
+    practice: str | None = None
     recover: Table | str | None = None
     islands: Degree | None = None
     placement: Words = None

@@ -136,7 +136,11 @@ def decided(rows: Plans, i: int, dtype: str, like: TrainingPlan | None = None) -
         tensor_messages=TENSOR_MESSAGES[rows.tensor_messages[i]], overlap=words(int(rows.overlap[i]), OVERLAPS),
         dtype=dtype, fused_attention=bool(rows.fused[i]),
     )  # fmt: skip
-    return made if like is None else msgspec.structs.replace(made, recover=like.recover, islands=like.islands)
+    return (
+        made
+        if like is None
+        else msgspec.structs.replace(made, recover=like.recover, islands=like.islands, practice=like.practice)
+    )
 
 
 def check_split(state: Setting, fields: dict[str, Any], path: str = "plan") -> None:
