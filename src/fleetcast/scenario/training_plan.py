@@ -60,6 +60,8 @@ class TrainingPlan(Spec):
         fused_attention: attention keeps no scores in memory, as FlashAttention does; left out = true.
         practice: a file that `fleetcast calibrate` wrote from measured iterations; left out = what is known of the device.
         recover: what is done against failures: a policy of ``policy/recover``.
+        place: on which group of a fleet of several each stage lies, and how many layers it holds: a policy of
+            ``policy/place``.
         placement: of a workload with features alone: "one" device, the devices of one "server" over its host link, a
             "parameter-server", or all-reduce within a server or over the cluster.
         islands: experts that train apart, without any messages between them.
@@ -84,6 +86,7 @@ class TrainingPlan(Spec):
     practice: str | None = None
     recover: Table | str | None = None
     islands: Degree | None = None
+    place: Table | str | None = None
     placement: Words = None
 
     def table(self) -> Table:

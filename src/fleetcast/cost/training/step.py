@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetcast.cost.gemm import gemm_time
+from fleetcast.cost.roofline import soft_max
 from fleetcast.cost.training.groups import distinct
 from fleetcast.cost.training.memory import expert_copies, stage_params
 from fleetcast.cost.training.network import Job, Network
@@ -119,12 +120,11 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     forward, backward = forward + gaps, backward + 2.0 * gaps
     device = forward + backward + again
     waits = practice.kernel * p.launch + practice.pace * p.messages
-    q = practice.sharp
-    host = (device**q + waits**q) ** (1.0 / q) - device
+    host = soft_max(device, waits, practice.sharp) - device
     hops = np.where(plans.pipeline > 1, plans.interleave, 0)
     hop = practice.pipeline * p.hop * hops
     hidden = plans.overlaps("pipeline")
-    steady = np.where(hidden, np.maximum(hop - device, 0.0), hop)
+    steady = np.where(hidden, behind(hop, device), hop)
     f, b, w = idle_weights(plans.schedule, plans.pipeline, plans.interleave)
     late = np.maximum(p.transfer / p.micro - device, 0.0)  # s by which off-loaded states hold up a micro-batch
     idle = f * (forward + host + late / 2.0) + b * (backward + again + late / 2.0) - w * factor["gemm"] * p.weights
@@ -134,10 +134,12 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     found["recompute"] = p.micro * again
     found["head"] = p.micro * practice.head * p.head
     found["pipeline_comm"] = p.micro * steady
-    found["host"] = p.micro * (host + 3.0 * gaps) + practice.iteration
+    found["host"] = p.micro * (host + 3.0 * gaps) + np.where(plans.overlaps("input"), 0.0, practice.iteration)
     found["bubble"] = idle
     found["data_comm"], found["weight_gather"] = _exposed(p, plans, practice, device)
-    found["optimizer"] = np.where(plans.offloads("optimizer"), 0.0, practice.optimizer * p.optimizer)
+    update = np.where(plans.offloads("optimizer"), 0.0, practice.optimizer * p.optimizer)
+    beside = behind(update, practice.data * (p.reduce + p.gather))  # one piece moves while the next is added up
+    found["optimizer"] = np.where(plans.overlaps("optimizer"), np.minimum(beside, update), update)
     found["offload"] = p.micro * late + p.host_step
     found["straggler"] = p.slowest * sum((found[n] for n in found), np.zeros(len(plans)))
     found = {name: found[name] for name in TERMS}

@@ -31,9 +31,11 @@ class Practice:
         gemm, attention, vector, head, tensor, pipeline, data, optimizer: factors on seconds of products, attention,
             element-wise kernels, the head, messages of tensor, pipeline and data parallelism, and the optimizer.
         fused: in place of ``attention`` where it keeps no scores, and ``narrow`` where its heads are 64 wide or less.
+        gap: s of the device between two kernels.
+        sharp: how well host and device overlap: 1 adds them, 8 is almost the longer; a power of two.
         kernel: s of the host for each kernel that it launches.
         pace: s of the host for each collective that it starts.
-        iteration: s of each iteration that belong to nothing else: loss scale, gradient norm, logging, data.
+        iteration: s before the first kernel of an iteration: its samples, the host's bookkeeping.
         slow: share of machines that are stragglers, and ``slower`` by how much their steps are longer: all wait for the
             slowest. 0.5 % and 10 % as MegaScale found on its fleet (Jiang and others, NSDI 2024).
         spread: standard deviation of log(iteration time) that forecasts leave.
@@ -51,7 +53,7 @@ class Practice:
     optimizer: float = 1.0
     head: float = 1.0
     gap: float = 2e-6
-    sharp: float = 4.0
+    sharp: int = 4
     kernel: float = 8e-6
     pace: float = 20e-6
     iteration: float = 5e-3
