@@ -30,7 +30,7 @@ from fleetcast.base.show import show
 from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
 from fleetcast.cost.engine import Engine, Host, engines
-from fleetcast.policy import batch, evict, memory, order, power, route, speculate
+from fleetcast.policy import batch, evict, memory, order, place, power, route, speculate
 from fleetcast.scenario.fleet.catalog import devices, links
 from fleetcast.scenario.fleet.failures import SHORTEST, Failures
 from fleetcast.scenario.fleet.signals import grids
@@ -132,7 +132,7 @@ EXAMPLES: Mapping[str, str] = {
         "recompute": '["none", "selective"]', "sequence_parallel": "true", "zero": "[1, 3]",
         "offload": '["optimizer"]', "tensor_messages": '"scatter_gather"', "overlap": '["data", "pipeline"]',
         "dtype": '"bf16"', "fused_attention": "false", "islands": "8", "recover": '"none"',
-        "practice": '"./practice.toml"', "placement": '"all-reduce-local"',
+        "practice": '"./practice.toml"', "place": '"nic_aware"', "placement": '"all-reduce-local"',
     }.items()},
 }  # fmt: skip
 """One value per key, as a file has it; a test loads each."""
@@ -146,7 +146,8 @@ CHOICES: Mapping[str, Iterable[str]] = {
     "plan.batch": kinds(batch), "plan.order": kinds(order), "plan.memory": kinds(memory), "plan.engine": engines(),
     "plan.overlap": OVERLAPS, "plan.expert_placement": PLACEMENTS,
     "plan.speculate": kinds(speculate), "plan.prefix_cache": ("off", *kinds(evict)),
-    "training.workload.kind": KINDS[1:2], **{f"training.plan.{name}": known for name, known in TRAINED},
+    "training.workload.kind": KINDS[1:2], "training.plan.place": kinds(place),
+    **{f"training.plan.{name}": known for name, known in TRAINED},
 }  # fmt: skip
 RANGES: Mapping[str, str] = {
     "seed": "0 to 2^63",
@@ -191,6 +192,7 @@ DEFAULTS: Mapping[str, str] = {
         "recompute": "the least that fits", "sequence_parallel": "with tensor parallelism", "zero": "`1` with copies",
         "offload": "`[]`", "overlap": '`["data"]`', "tensor_messages": "see below", "dtype": '`"bf16"`',
         "fused_attention": "`true`", "recover": "none", "practice": "the device's", "islands": "none",
+        "place": '`"nic_aware"`',
         "placement": "the quickest",
     }.items()},
     "workload.quality.dtype": "any", "workload.expert_load": "the kernels'", "plan.expert_placement": '`"contiguous"`',

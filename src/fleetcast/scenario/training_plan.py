@@ -58,7 +58,8 @@ class TrainingPlan(Spec):
         overlap: what is hidden behind computation, as a list; to search, lists in a list.
         dtype: of the matrices that are multiplied.
         fused_attention: attention keeps no scores in memory, as FlashAttention does; left out = true.
-        practice: a file that `fleetcast calibrate` wrote from measured iterations; left out = what is known of the device.
+        practice: a file that `fleetcast calibrate` wrote from measured iterations; left out = what is known of the
+            device.
         recover: what is done against failures: a policy of ``policy/recover``.
         place: on which group of a fleet of several each stage lies, and how many layers it holds: a policy of
             ``policy/place``.

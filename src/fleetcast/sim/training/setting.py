@@ -123,7 +123,9 @@ def practice_at(file: Path, path: str = "plan.practice") -> Practice:
                             hint=closest(name, known) or hint)  # fmt: skip
         if name != "source" and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e6):
             raise SpecError(where, "is no factor", value=value, limit="a number from 0 to 1e6", hint=hint)
-    return Practice(**{**rows, "source": str(rows.get("source", file.name))})
+    plain = Practice()
+    typed = {name: type(getattr(plain, name))(value) for name, value in rows.items()}
+    return Practice(**{**typed, "source": str(rows.get("source", file.name))})
 
 
 def model_of(workload: Training, folder: Path) -> Model:

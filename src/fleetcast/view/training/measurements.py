@@ -146,7 +146,7 @@ def toml(found: Fitted) -> str:
     """Returns the text of the file that ``plan.practice`` names."""
     practice = {f.name: getattr(found.practice, f.name) for f in fields(found.practice)}
     table = {
-        "practice": {k: v if isinstance(v, str) else float(f"{v:.6g}") for k, v in practice.items()},
+        "practice": practice,
         "measured": {
             "rows": found.rows, "date": datetime.now(UTC).date().isoformat(),
             "mean_error_before": found.first, "mean_error": found.seen,
