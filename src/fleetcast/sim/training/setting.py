@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -93,6 +93,8 @@ def setting(scenario: TrainingScenario) -> Setting:
     group, notes = as_one(tree)
     named = scenario.plan.practice
     found = systems.of(group, ssd=tree.ssd, practice=None if named is None else practice_at(folder / named))
+    if tree.host_memory is not None:
+        found = replace(found, host_memory=tree.host_memory)
     return Setting(scenario, tree, group, model, network_of(model), found, notes)
 
 
