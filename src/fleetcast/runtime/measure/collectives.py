@@ -174,9 +174,13 @@ def measure_collectives(
 
 
 def run(
-    ranks: int, deadline: float, say: Callable[[Mapping[str, Any]], None], sizes: Sequence[int] = SIZES
-) -> list[dict[str, Any]]:
+    ranks: int, deadline: float, say: Callable[[Mapping[str, Any]], None], sizes: Sequence[int] = SIZES, *,
+    worker: Sequence[str] = (), memory: bool = False,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Returns what rank 0 of ``ranks`` processes says. None of them is left when it returns or raises.
+
+    ``worker`` is what the interpreter runs in each, default `WORKER`; with ``memory`` they meet at a file that no disk
+    keeps, where the system has such files.
 
     Raises:
         Unsupported: one failed, or they took longer than ``deadline`` s.
@@ -184,7 +188,8 @@ def run(
     env = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": loopback()}
     found: list[dict[str, Any]] = []
     late = threading.Event()
-    with tempfile.TemporaryDirectory() as folder:
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared if memory and shared.is_dir() else None) as folder:
         store = str(Path(folder) / "store")
         begun: list[subprocess.Popen[str]] = []
 
@@ -200,7 +205,7 @@ def run(
         try:
             for rank in range(ranks):
                 begun.append(subprocess.Popen(
-                    [sys.executable, *WORKER, str(rank), str(ranks), store, ",".join(map(str, sizes))],
+                    [sys.executable, *(worker or WORKER), str(rank), str(ranks), store, ",".join(map(str, sizes))],
                     env=env, text=True,
                     stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL, stderr=subprocess.PIPE,
                 ))  # fmt: skip
