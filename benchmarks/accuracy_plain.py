@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.records import Null, Ours, Paper, Record, cpu_seconds, data_path, main, skipped
 from fleetcast.base.errors import FleetcastError
-from fleetcast.scenario.load import load
+from fleetcast.scenario.load import load_serving
 from fleetcast.sim.serving.completing import complete
 from fleetcast.sim.serving.setting import setting
 from fleetcast.sim.serving.world import simulate
@@ -47,7 +47,7 @@ def errors(path: Path, every: int, **lengths: float) -> dict[str, list[tuple[flo
             },
         }  # fmt: skip
         try:
-            state = setting(load(table))
+            state = setting(load_serving(table))
             metrics = simulate(state, complete(state, state.scenario.plan)).metrics
         except FleetcastError:
             continue

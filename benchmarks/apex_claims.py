@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.records import Null, Ours, Paper, Record, cpu_seconds, main
 from fleetcast.base.errors import Infeasible
-from fleetcast.scenario.load import load
+from fleetcast.scenario.load import load_serving
 from fleetcast.search.frequency import sensitivity, trade
 from fleetcast.search.heuristic import heuristic
 from fleetcast.search.parallelism import search
@@ -55,7 +55,7 @@ def state_of(model: str, family: str, speed: float, **plan: Any) -> Setting:
         "objective": {"minimize": "latency"},
         "plan": {"engine": "vllm-0.6", "batch": {"kind": "prefill_first"}} | plan,
     }
-    return replace(setting(load(table)), requests=traffic(family, speed))
+    return replace(setting(load_serving(table)), requests=traffic(family, speed))
 
 
 def latency_gains(models: tuple[str, ...], speeds: tuple[int, ...]) -> list[tuple[float, str]]:

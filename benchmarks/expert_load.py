@@ -22,7 +22,7 @@ from fleetcast.base.rng import rng
 from fleetcast.cost.moe import Experts, busiest, distinct_experts
 from fleetcast.cost.placement import busiest_of, placed
 from fleetcast.cost.roofline import coefficients_for
-from fleetcast.scenario.load import load
+from fleetcast.scenario.load import load_serving
 from fleetcast.scenario.workload.loads import inclusion
 from fleetcast.sim.serving.completing import complete
 from fleetcast.sim.serving.setting import setting
@@ -268,7 +268,7 @@ def served(model: str, zipf: float, placement: str, requests: int) -> tuple[floa
             "batch": {"kind": "chunked", "chunk": 4096, "max_batch": 256},
         },
     }  # fmt: skip
-    state = setting(load(table))
+    state = setting(load_serving(table))
     outcome = simulate(state, complete(state, state.scenario.plan))
     return outcome.metrics["throughput"], next(note for note in outcome.notes if note.startswith("expert load"))
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.records import ROOT, Null, Ours, Paper, Record, cpu_seconds, main
 from fleetcast.policy.route import Arrival, View
-from fleetcast.scenario.load import load
+from fleetcast.scenario.load import load_serving
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.plan import Plan
 from fleetcast.search.capacity import max_rate
@@ -72,7 +72,7 @@ def by_speed(quick: bool) -> Record:
     ):  # fmt: skip
         table = scenario({"devices": given["devices"]}, given["slo"], pools, {"requests": requests},
                          route={"kind": kind})  # fmt: skip
-        found[name] = max_rate(load(table)).rate
+        found[name] = max_rate(load_serving(table)).rate
     null, ours = found["round robin"], found["least loaded by speed"]
     said = "; ".join(f"{name} {rate:.1f} requests/s" for name, rate in found.items())
     return Record(
@@ -99,7 +99,7 @@ def places(kept: int, spot: int, mtbf: str, seed: int, requests: int | None) -> 
     ]
     pools = [{"on": on, "replicas": n} for on, n in (("kept", kept), ("spot", spot)) if n]
     workload = {"speed_up": given["speed_up"]} | ({"requests": requests} if requests else {})
-    return setting(load(scenario({"groups": groups}, given["slo"], pools, workload) | {"seed": seed}))
+    return setting(load_serving(scenario({"groups": groups}, given["slo"], pools, workload) | {"seed": seed}))
 
 
 class Mixes:

@@ -25,7 +25,7 @@ from benchmarks.records import Null, Ours, Paper, Record, cpu_seconds, data_path
 from fleetcast.cost.layers import Rank
 from fleetcast.cost.overlap.nano import layers_time, optimal
 from fleetcast.cost.overlap.operators import Batch, layer_operators
-from fleetcast.scenario.load import load
+from fleetcast.scenario.load import load_serving
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.plan import replace as with_choice
 from fleetcast.scenario.workload.requests import requests
@@ -74,7 +74,7 @@ def state_of(model: str, gpus: int, chunk: int, traffic: str, count: int) -> Set
         },
     }  # fmt: skip
     prompt, output = lengths(traffic, count)
-    return replace(setting(load(table)), requests=requests(np.zeros(len(prompt)), prompt, output))
+    return replace(setting(load_serving(table)), requests=requests(np.zeros(len(prompt)), prompt, output))
 
 
 @cache

@@ -10,14 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import fleetcast
-from fleetcast.view import figures, plots, svg
+from fleetcast.view import figures, plots, svg, verbs
 from fleetcast.view.outputs import decided
 from fleetcast.view.picture import alone
 
 
 def draw() -> dict[str, str]:
     """Returns the pictures: file name -> SVG text."""
-    scenario = fleetcast.load("mixed-fleet")
+    scenario = verbs.serving("mixed-fleet", "the picture")
     ranking = fleetcast.plan(scenario, top=None)
     assert ranking.best is not None, "the example has a plan within its SLO"
     best = fleetcast.simulate(decided(scenario, ranking.best), record=True)

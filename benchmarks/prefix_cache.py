@@ -17,7 +17,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its path as well
 
 from benchmarks.records import Null, Ours, Paper, Record, cpu_seconds, data_path, main, skipped
-from fleetcast.scenario.load import load
+from fleetcast.scenario.load import load_serving
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.plan import read_plan
 from fleetcast.scenario.workload.prefixes import shared_tokens
@@ -49,7 +49,7 @@ def scenario(quick: bool, replicas: int = 1) -> Setting:
     if replicas > 1:
         table["fleet"]["devices"] = f"{4 * replicas}x h100-sxm"
         arrivals["rate"] = RATE
-    return setting(load(table))
+    return setting(load_serving(table))
 
 
 def run(quick: bool, caching: Any, replicas: int = 1, route: str = "least_loaded") -> tuple[Outcome, float]:
@@ -176,7 +176,7 @@ def measured() -> Record:
                     **({"dtype": row.dtype} if row.dtype else {}),
                 },
             }  # fmt: skip
-            state = setting(load(table))
+            state = setting(load_serving(table))
             m = simulate(state, complete(state, state.scenario.plan)).metrics
             pairs.append((m["tpot"]["mean_per_request"] / row.tpot - 1, m["ttft"]["mean"] / row.ttft - 1))
     tpot = {warm: 100 * statistics.median(abs(a) for a, _ in pairs) for warm, pairs in found.items()}

@@ -25,7 +25,7 @@ from fleetcast.runtime.measure.quality import Quality, judge, judge_folder
 from fleetcast.runtime.measure.quality.items import Item, everyday, read_items
 from fleetcast.runtime.measure.quality.orders import Ask, Orders
 from fleetcast.runtime.measure.quality.score import Scored
-from fleetcast.scenario.load import load
+from fleetcast.scenario.load import load_serving
 from fleetcast.search.parallelism import search
 from fleetcast.search.ranking import values
 from fleetcast.sim.serving.setting import setting
@@ -158,8 +158,8 @@ def frontier(command: str) -> Record:
         "plan": {"dtype": ["bf16", "fp8", "int4"], "batch": {"kind": "chunked", "chunk": [256, 2048], "max_batch": 64}},
     }  # fmt: skip
     both = table | {"objective": {"minimize": "cost", "maximize": "quality"}}
-    some, every = (search(setting(load(both)), exhaustive=all_) for all_ in (False, True))
-    alone = search(setting(load(table | {"objective": {"minimize": "cost"}})), axes=(("cost", "cost", 1),))
+    some, every = (search(setting(load_serving(both)), exhaustive=all_) for all_ in (False, True))
+    alone = search(setting(load_serving(table | {"objective": {"minimize": "cost"}})), axes=(("cost", "cost", 1),))
     same = [values(o, some.axes) for o in some.frontier] == [values(o, every.axes) for o in every.frontier]
     traded, single = ({o.metrics["quality"] for o in found.frontier} for found in (some, alone))
     return Record(

@@ -20,7 +20,7 @@ from fleetcast.base.tables import lookup
 from fleetcast.cost.speculate import constant_tokens, rates_of, tokens_per_call, voted
 from fleetcast.policy.speculate import Fixed, Minions, View
 from fleetcast.scenario.drafts import Drafting
-from fleetcast.scenario.load import load
+from fleetcast.scenario.load import load_serving
 from fleetcast.scenario.plan import read_plan
 from fleetcast.search.parallelism import search
 from fleetcast.sim.serving.completing import complete
@@ -49,7 +49,7 @@ def state_of(users: int, speculate: Any, tensor: int = 4, batch: Any = None, dev
         "plan": {"replicas": 1, "tensor_parallel": tensor, "pipeline_parallel": 1, "speculate": speculate}
         | ({} if batch is None else {"batch": batch}),
     }
-    return setting(load(table))
+    return setting(load_serving(table))
 
 
 def rate(users: int, speculate: Any = "off", tensor: int = 4, devices: int = 0) -> float:
@@ -209,7 +209,7 @@ def beside(users: int, lengths: list[int], group: Any, where: str, goal: str = "
         pools = [target | {"speculate": fixed | {"length": lengths[0]} | model}]
         if where != "own":
             pools.append({"role": "draft", "on": group, "tensor_parallel": 1} | model)
-    return setting(load({
+    return setting(load_serving({
         "fleet": {
             "groups": [{"name": "h100", "devices": "9x h100-sxm"}, {"name": "l40s", "devices": "4x l40s"}],
             "network": "ethernet-100g",

@@ -28,7 +28,7 @@ import sys, time
 import numpy as np
 from dataclasses import replace
 from fleetcast.base.rng import rng
-from fleetcast.scenario.load import load
+from fleetcast.scenario.load import load_serving
 from fleetcast.scenario.workload.requests import requests
 from fleetcast.sim.serving.setting import setting
 from fleetcast.sim.serving.world import simulate
@@ -42,7 +42,7 @@ draw = rng(0, "speed")
 arrival = np.cumsum(draw.exponential(0.2, count))
 prompt = np.minimum(draw.lognormal(6.5, 1.0, count), 8000).astype(int) + 1
 output = np.minimum(draw.lognormal(5.0, 0.9, count), 1500).astype(int) + 1
-state = setting(load({
+state = setting(load_serving({
     "fleet": {"devices": "8x h100-sxm"},
     "workload": {"model": "llama-3.1-70b", "arrivals": {"kind": "poisson", "rate": 1.0, "requests": 100},
                  "lengths": {"kind": "fixed", "prompt": 500, "output": 100}},

@@ -64,7 +64,7 @@ def state_of(
     """Returns (Setting, complete Plan) of a model on 8 H100 under given requests."""
     from dataclasses import replace
 
-    from fleetcast.scenario.load import load
+    from fleetcast.scenario.load import load_serving
     from fleetcast.sim.serving.completing import complete
     from fleetcast.sim.serving.setting import setting
 
@@ -75,7 +75,7 @@ def state_of(
             "lengths": {"kind": "fixed", "prompt": 1, "output": 1},
         },
     }  # fmt: skip
-    state = replace(setting(load(table)), requests=requests)
+    state = replace(setting(load_serving(table)), requests=requests)
     return state, complete(state, state.scenario.plan)
 
 
@@ -193,11 +193,11 @@ def load_levels(count: int) -> dict[str, Any]:
 
 def whole_search() -> dict[str, Any]:
     """Returns the counts of a default search on 8 GPUs with SLO and frontier: what a user's process does."""
-    from fleetcast.scenario.load import load
+    from fleetcast.scenario.load import load_serving
     from fleetcast.search.parallelism import search
     from fleetcast.sim.serving.setting import setting
 
-    ranking = search(setting(load({
+    ranking = search(setting(load_serving({
         "fleet": FLEET, "slo": SLO, "workload": {"model": "llama-3.1-70b", "trace": "azure-conv-2023"},
     })))  # fmt: skip
     return {"counts": dict(ranking.counts), "frontier": [[o.plan, o.metrics] for o in ranking.frontier]}
@@ -205,11 +205,11 @@ def whole_search() -> dict[str, Any]:
 
 def exhaustive_search() -> dict[str, Any]:
     """Returns the same of simulating every plan that fits."""
-    from fleetcast.scenario.load import load
+    from fleetcast.scenario.load import load_serving
     from fleetcast.search.parallelism import search
     from fleetcast.sim.serving.setting import setting
 
-    ranking = search(setting(load({
+    ranking = search(setting(load_serving({
         "fleet": FLEET, "slo": SLO, "workload": {"model": "llama-3.1-70b", "trace": "azure-conv-2023"},
     })), exhaustive=True)  # fmt: skip
     return {"counts": dict(ranking.counts), "frontier": [[o.plan, o.metrics] for o in ranking.frontier]}

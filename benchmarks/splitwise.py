@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.records import Null, Ours, Paper, Record, cpu_seconds, data_path, main, skipped
 from fleetcast.base.rng import rng
 from fleetcast.cost.step import GRID, StepCost
-from fleetcast.scenario.load import load
+from fleetcast.scenario.load import load_serving
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.plan import Plan, Pool
 from fleetcast.scenario.workload.requests import Requests
@@ -113,7 +113,7 @@ def measured_cost(path: Path, model: str, kind: str, cost: StepCost) -> StepCost
 def resolved(model: str, trace: str) -> Setting:
     """Returns the scenario of a model on enough machines of both kinds, its servers timed by the rows."""
     groups = [{"name": k, "devices": f"{8 * 4 * SIZE}x {device}"} for k, (device, _) in KINDS.items()]
-    state = setting(load({
+    state = setting(load_serving({
         "fleet": {"groups": groups, "network": "infiniband-hdr"}, "workload": {"model": model, "trace": trace},
         "plan": {"pools": [pool(k, "all", 1) for k in KINDS]},
     }))  # fmt: skip

@@ -27,7 +27,7 @@ from fleetcast.base.show import show
 from fleetcast.cost.engine import engine
 from fleetcast.scenario.fleet.catalog import device, link
 from fleetcast.scenario.fleet.links import transfer_time
-from fleetcast.scenario.load import load
+from fleetcast.scenario.load import load_serving
 from fleetcast.scenario.workload.catalog import model
 from fleetcast.search.advice.advisor import Option, advise
 from fleetcast.search.tiers.choice import choose
@@ -101,7 +101,7 @@ def family(near: str, far: str, price: Mapping[str, str]) -> Question:
         "workload": workload("qwen2.5-7b", "flow") | {"exits": flow["family"], "confidence": flow["confidence"]},
         "plan": {"pools": pools},
     }
-    return question(setting(load(scenario)))
+    return question(setting(load_serving(scenario)))
 
 
 def nulls(asked: Question, quality: float, goal: str, within: float) -> dict[str, float]:
@@ -225,7 +225,7 @@ def advice_records(command: str) -> list[Record]:
     with timer() as spent:
         for name in part["models"]:
             fleet = {"devices": " + ".join(f"1x {d}" for d in part["devices"])}
-            for found in advise(setting(load({"fleet": fleet, "workload": workload(name, "advice")}))):
+            for found in advise(setting(load_serving({"fleet": fleet, "workload": workload(name, "advice")}))):
                 chip = device(found.device)
                 pairs += 1
                 fit += bool(found.options)
@@ -277,7 +277,9 @@ def answer_time(name: str, on: str, dtype: str) -> float | None:
     if dtype == "auto":
         del pool["dtype"]
     try:
-        state = setting(load({"fleet": {"devices": f"1x {on}"}, "workload": workload(name, "autolife"), "plan": pool}))
+        state = setting(
+            load_serving({"fleet": {"devices": f"1x {on}"}, "workload": workload(name, "autolife"), "plan": pool})
+        )
         return float(simulate(state, complete(state, state.scenario.plan)).metrics["e2e"]["mean"])
     except Infeasible:
         return None

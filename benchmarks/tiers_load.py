@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.records import Null, Ours, Paper, Record, timer
 from benchmarks.tiers_exhaustive import queued_compared, same_ways
 from fleetcast.base.show import show
-from fleetcast.scenario.load import load
+from fleetcast.scenario.load import load_serving
 from fleetcast.search.tiers.choice import Found
 from fleetcast.search.tiers.planner import Question, question
 from fleetcast.search.tiers.queues import MOST, choose_queued, users_held
@@ -52,7 +52,7 @@ def shared(flow: Mapping[str, Any], far: str, quality: float, within: float) -> 
         {"on": "cloud", "dtype": flow["cloud"]["dtype"], "batch": {"max_batch": part["at_once"]}},
     ]
     rate = part["each"] * part["users"]
-    return question(setting(load({
+    return question(setting(load_serving({
         "fleet": {"network": far, "groups": groups},
         "workload": {
             "model": "qwen2.5-7b", "exits": flow["family"], "confidence": flow["confidence"],

@@ -24,7 +24,7 @@ from fleetcast.base.files import write_atomic
 from fleetcast.cost.engine import Host
 from fleetcast.cost.layers import launches
 from fleetcast.cost.step import GRID
-from fleetcast.scenario.load import load
+from fleetcast.scenario.load import load_serving
 from fleetcast.scenario.plan import Plan
 from fleetcast.scenario.workload.traces import Case, cases
 from fleetcast.sim.serving import kernel
@@ -82,7 +82,7 @@ def measured() -> tuple[Measured, ...]:
     """Returns the 20 cases, served as the profile's defaults say."""
     found = []
     for case in cases():
-        scenario = load(
+        scenario = load_serving(
             {
                 "fleet": {"devices": f"{case.tp}x h100-sxm"},
                 "workload": {"kind": "serving", "model": case.model, "trace": case.id},

@@ -14,7 +14,7 @@ from fleetcast.base.errors import Infeasible
 from fleetcast.cost.engine import Host
 from fleetcast.cost.layers import launches
 from fleetcast.scenario.fleet.tree import Tree, resolve
-from fleetcast.scenario.load import load
+from fleetcast.scenario.load import load_serving
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.workload import catalog
 from fleetcast.scenario.workload.requests import requests
@@ -87,7 +87,7 @@ class Case:
 
 @lru_cache(maxsize=64)
 def _tree(device: str, count: int) -> Tree:
-    return resolve(load({"fleet": {"devices": f"{count}x {device}"}, "workload": {"model": "opt-13b"}}).fleet)
+    return resolve(load_serving({"fleet": {"devices": f"{count}x {device}"}, "workload": {"model": "opt-13b"}}).fleet)
 
 
 def case(row: Row, waves: int = WAVES) -> Case:
@@ -104,7 +104,7 @@ def case(row: Row, waves: int = WAVES) -> Case:
         plan["dtype"] = row.dtype
     if row.batch:
         plan["batch"] = row.batch
-    scenario = load({
+    scenario = load_serving({
         "fleet": {"devices": f"{row.devices}x {row.device}"}, "workload": {"model": row.model}, "plan": plan,
         "name": f"row {row.index}",
     })  # fmt: skip

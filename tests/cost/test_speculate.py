@@ -76,9 +76,9 @@ def test_votes_are_weighed_and_copies_gain_nothing() -> None:
     assert three[0] > 0.8 and (np.diff(three) < 0).all() and three[-1] == pytest.approx(0.7, abs=0.02)
 
 
-def stepped(policy: Any, rate: Any, tokens: int, draw: np.random.Generator, found: float = 1.0) -> tuple[int, int]:
-    """Calls and drafted tokens of one request, the policy asked before each call as an engine asks it."""
-    view, made, calls, drafted = View(1), 0, 0, 0
+def stepped(policy: Any, rate: Any, tokens: int, draw: np.random.Generator, found: float = 1.0) -> tuple[int, int, int]:
+    """Calls, drafted tokens and drafts of one request, the policy asked before each call as an engine asks it."""
+    view, made, calls, drafted, drafts = View(1), 0, 0, 0, 0
     tried = right = idle = 0
     while made < tokens:
         length = policy.draft(view).length
@@ -86,11 +86,11 @@ def stepped(policy: Any, rate: Any, tokens: int, draw: np.random.Generator, foun
         rates = speculate.rates_of(rate, proposed) if proposed else np.zeros(0)
         misses = np.flatnonzero(draw.random(proposed) >= rates)
         good = int(misses[0]) if len(misses) else proposed
-        made, calls, drafted = made + good + 1, calls + 1, drafted + proposed
+        made, calls, drafted, drafts = made + good + 1, calls + 1, drafted + proposed, drafts + (proposed > 0)
         tried, right = tried + min(good + 1, proposed), right + good
         idle = 0 if proposed else idle + 1
         view = View(1, length, proposed, good, tried, right, idle=idle)
-    return calls, drafted
+    return calls, drafted, drafts
 
 
 @pytest.mark.parametrize("policy", [Off(), Fixed(length=3), Minions(), Minions(start=1, cost=0.02), Ngram(length=5)])
@@ -103,7 +103,7 @@ def test_the_process_of_a_policy_against_the_policy_itself(policy: Any, rate: An
         # an adaptive policy finds its length while it runs: what it loses meanwhile the process leaves out
         slack = (0.08 if tokens == 40 else 0.02) if isinstance(policy, Minions) else 0.0
         runs = 1500 if tokens == 40 else 150
-        calls, drafted = np.array([stepped(policy, rate, tokens, draw, lookups) for _ in range(runs)]).T
+        calls, drafted, _ = np.array([stepped(policy, rate, tokens, draw, lookups) for _ in range(runs)]).T
         forecast = process.calls(np.full(20_000, tokens), draw.random(20_000))
         error = 4 * (calls.std() / runs**0.5 + forecast.std() / 20_000**0.5)
         assert forecast.mean() == pytest.approx(calls.mean(), abs=error + slack * calls.mean())
@@ -157,9 +157,30 @@ def test_adaptive_length_is_within_3_percent_of_the_best_fixed_one(rate: float, 
     assert worth(process.tokens, process.length) >= 0.97 * best
     draw = np.random.default_rng(7)
     made = 4000
-    calls, drafted = np.array([stepped(Minions(cost=cost), rate, made, draw) for _ in range(20)]).sum(axis=0)
+    calls, drafted, _ = np.array([stepped(Minions(cost=cost), rate, made, draw) for _ in range(20)]).sum(axis=0)
     assert worth(20 * made / calls, drafted / calls) >= 0.97 * best
     assert worth(speculate.constant_tokens(rate, best_length(rate, cost, 8)), best_length(rate, cost, 8)) == best
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.5, 0.7, 0.9])
+def test_what_any_draft_costs_is_weighed_beside_its_tokens(rate: float) -> None:
+    cost, overhead = 0.13, 0.42
+
+    def worth(tokens: float, length: float, drafts: float) -> float:
+        return tokens / (1 + overhead * drafts + cost * length)
+
+    by_length = {k: worth(speculate.constant_tokens(rate, k), k, float(k > 0)) for k in range(17)}
+    assert best_length(rate, cost, 16, 0, overhead) == max(by_length, key=lambda k: by_length[k])
+    told = Minions(start=4, most=16, cost=cost, least=0, overhead=overhead)
+    # the null: the same work at a length of two, charged as if it all came by the token
+    blind = Minions(start=4, most=16, cost=cost + overhead / 2, least=0)
+    draw, made, found = np.random.default_rng(9), 4000, []
+    for policy in (told, blind):
+        calls, drafted, drafts = np.array([stepped(policy, rate, made, draw) for _ in range(10)]).sum(axis=0)
+        found.append(worth(10 * made / calls, drafted / calls, drafts / calls))
+    assert found[0] >= 0.97 * max(by_length.values())
+    if rate >= 0.7:
+        assert found[1] < 0.95 * max(by_length.values())
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.05, 0.2, 0.7])
@@ -168,7 +189,7 @@ def test_an_adaptive_length_may_come_down_to_nothing_where_drafts_are_not_worth_
     ended, kept = (process_of(p, rate, Drafting()) for p in (policy, Minions(cost=0.1)))
     worth = [p.tokens / (1 + 0.1 * p.length) for p in (ended, kept)]
     assert worth[0] == pytest.approx(max(1.0, worth[1]))
-    calls, drafted = stepped(policy, rate, 4000, np.random.default_rng(8))
+    calls, drafted, _ = stepped(policy, rate, 4000, np.random.default_rng(8))
     assert 4000 / (calls + 0.1 * drafted) > 0.99, "trials cost less than one percent"
     assert best_length(0.05, 0.1, 8, 0) == 0
     assert best_length(0.05, 0.1, 8) == 1

@@ -13,7 +13,7 @@ import pytest
 
 from fleetcast.base.errors import FleetcastError, SpecError
 from fleetcast.scenario.fleet.failures import Failures
-from fleetcast.scenario.fleet.spec import Fleet, FleetGroup
+from fleetcast.scenario.fleet.spec import Fleet, FleetGroup, Links
 from fleetcast.scenario.load import load
 from fleetcast.scenario.objective import Objective, Slo
 from fleetcast.scenario.plan import Pool
@@ -34,6 +34,7 @@ PARTS = {
     ("fleet",): Fleet,
     ("fleet", "groups", 0): FleetGroup,
     ("fleet", "failures"): Failures,
+    ("fleet", "links"): Links,
     ("workload",): Serving,
     ("workload", "arrivals"): Arrivals,
     ("workload", "lengths"): Lengths,
@@ -52,6 +53,7 @@ NONSENSE = [*WRONG_TYPES, *TEXTS, *NUMBERS]
 FINE = {
     **dict.fromkeys(("fleet.link", "fleet.network", "fleet.groups.0.link"), ("",)),
     "fleet.price": ({},),
+    "fleet.links": ({},),
     **dict.fromkeys(("fleet.price.h100-sxm", "fleet.groups.0.price"), (0, 0.5, 1e300, 10**30)),
     "fleet.failures.mtbf": (1e300, 10**30),
     "fleet.failures.repair": (0.5,),

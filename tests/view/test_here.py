@@ -90,6 +90,65 @@ def test_python_runs_a_plan_that_says_nothing(tmp_path):
     assert len(found.record) == found.provenance["iterations"]
 
 
+def drafting(tmp_path, pools, devices="2x epyc-9654"):
+    """A scenario of a tiny model and a smaller one, with these pools."""
+    file = scenario(tmp_path)
+    (tmp_path / "small").mkdir()
+    small = tiny.config("llama-biased") | {"num_hidden_layers": 1}
+    (tmp_path / "small" / "config.json").write_text(json.dumps(small))
+    text = file.read_text().replace("1x epyc-9654", devices).split("[plan]")[0]
+    file.write_text(text + pools)
+    return file
+
+
+IN_PLACE = '[plan]\nspeculate = { kind = "fixed", length = 3, model = "small", acceptance = 0.5 }\n'
+APART = """[[plan.pools]]
+speculate = { kind = "fixed", length = 3, acceptance = 0.5 }
+[[plan.pools]]
+role = "draft"
+model = "small"
+"""
+LOOKUP = '[plan]\nspeculate = { kind = "ngram", length = 3 }\n'
+
+
+@needs_torch
+@pytest.mark.parametrize("pools", [IN_PLACE, APART, LOOKUP], ids=["in-place", "draft-pool", "lookup"])
+def test_a_plan_that_drafts_is_run_with_its_drafter(tmp_path, pools, capsys):
+    out = tmp_path / "run"
+    assert main(["run", str(drafting(tmp_path, pools)), "--out", str(out)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "12 requests answered" in said
+    assert "drafts: " in said
+    table = json.loads((out / "outcome.json").read_text())
+    terms = table["breakdown"]["time"]
+    assert terms["draft"] > 0
+    assert terms["host"] > 0
+    assert sum(terms.values()) == pytest.approx(table["metrics"]["makespan"], rel=0.02)
+    if pools != LOOKUP:
+        assert "draft model's weights are random" in said
+        assert table["provenance"]["draft_weights"] == "random"
+        assert "acceptance = [" in said
+    plan = table["plan"]["pools"] if pools == APART else [table["plan"]]
+    assert plan[0]["speculate"]["length"] == 3
+    if pools == APART:
+        assert (plan[1]["role"], plan[1]["replicas"], plan[1]["dtype"]) == ("draft", 1, "fp32")
+    assert main(["simulate", str(out / "plan.toml")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("pools", "said"),
+    [
+        (IN_PLACE.replace("length = 3", "drafters = 3"), r"plan\.speculate = fixed: .*Set drafters = 1"),
+        (APART + "tensor_parallel = 2\n", r"the draft pool\.tensor_parallel = 2: "),
+        (APART.replace("length = 3", "drafters = 3"), r"plan\.pools\[0\]\.speculate = fixed: .*Set drafters = 1"),
+        (APART + "[[plan.pools]]\n", r"plan\.pools: 2 pools cannot run on one processor"),
+    ],
+)
+def test_drafters_that_cannot_run_here_are_refused(tmp_path, pools, said):
+    with pytest.raises(Unsupported, match=said):
+        fleetcast.run(drafting(tmp_path, pools))
+
+
 @pytest.mark.parametrize(
     ("plan", "error", "said"),
     [

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -181,6 +182,24 @@ def test_models_that_cannot_be_served_are_named(file, tmp_path, capsys):
     (mute / "model.safetensors").unlink()
     code, said = refused(capsys, scenario, "--serve")
     assert (code, "has no weights to serve" in said, "safetensors" in said) == (2, True, True)
+
+
+def test_a_plan_that_drafts_is_served_with_its_drafter(file, tmp_path, capsys):
+    words.speaking(tmp_path / "speaks", context=8192)
+    small = words.speaking(tmp_path / "small", context=8192, layers=1)
+    scenario = tmp_path / "chat.toml"
+    scenario.write_text(SCENARIO + 'speculate = { kind = "fixed", length = 3, model = "small" }\n')
+    answers = []
+    for each in (file, scenario):
+        with started(each, "--port", "0") as (_, said):
+            answers.append(httpx.post(f"{said['url']}/completions", json=ASK | {"max_tokens": 20}, timeout=60).json())
+            metrics = httpx.get(f"{said['url'].removesuffix('/v1')}/metrics", timeout=60).text
+    assert answers[0]["choices"][0]["text"] == answers[1]["choices"][0]["text"]
+    drafted = re.search(r"^\S*spec_decode_num_draft_tokens_total\S* (\S+)$", metrics, re.MULTILINE)
+    assert float(drafted[1]) > 0
+    (small / "model.safetensors").unlink()
+    code, said = refused(capsys, scenario, "--serve")
+    assert (code, "plan.speculate.model: has no weights to draft with" in said, "small" in said) == (2, True, True)
 
 
 @pytest.mark.parametrize("package, extra", [("aiohttp", "serve"), ("prometheus_client", "serve")])

@@ -226,6 +226,7 @@ RELATIVES: Mapping[str, tuple[str, ...]] = {
     "blackwell-rtx": ("blackwell-rtx", "ada"),
     "xe2": ("xe2",),
     "tpu-v5e": ("tpu-v6e",),
+    "cdna2": ("ampere",),
     "cdna3": ("hopper",),
 }
 # How much wider than the fit an interval is; architectures and generic rows carry held-out spreads

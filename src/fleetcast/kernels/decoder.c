@@ -89,7 +89,7 @@ typedef struct {
 typedef void (*Step)(const void *task, long item, float *scratch);
 
 typedef struct {
-    Step linear, attend, norm, gate, place;
+    Step linear, panels, attend, norm, gate, place; /* panels: NULL where there are no products of pairs */
     int lanes, products; /* floats of a register; elements that one multiplies at once, more for bf16 */
 } Kernels;
 
@@ -148,6 +148,7 @@ INLINE void put(int kind, void *p, long i, float x) {
 #pragma GCC target("avx512bf16,avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,bmi2")
 #define SUFFIX avx512bf16
 #define LANES 16
+#include "decoder_panels.h"
 #include "decoder_body.h"
 #undef SUFFIX
 #undef LANES
@@ -246,6 +247,25 @@ static PyObject *py_linear(PyObject *self, PyObject *const *args, Py_ssize_t giv
     return done;
 }
 
+/* bf16 rows times bf16 weights in panels of 64 outputs, `row_bytes` each; rows of x end in a zero where inputs are odd. */
+static PyObject *py_panels(PyObject *self, PyObject *const *args, Py_ssize_t given) {
+    long long v[9];
+    (void)self;
+    if (!numbers(args, given, v, 9)) return NULL;
+    if (!kernels->panels) return PyErr_Format(PyExc_RuntimeError, "no products of pairs of bf16 here");
+    long m = v[0], n = v[1], k = v[2], stride = (k + 63) / 64 * 64 + 32;
+    uint16_t *x;
+    if (posix_memalign((void **)&x, 64, m * stride * sizeof *x)) return PyErr_NoMemory();
+    for (long r = 0; r < m; r++) {
+        memcpy(x + r * stride, (const uint16_t *)P(4) + r * k, k * sizeof *x);
+        x[r * stride + k] = 0;
+    }
+    Linear a = {BF16, BF16, NULL, P(6), x, P(5), NULL, P(7), m, n, k, stride, v[3], 64};
+    PyObject *done = run(kernels->panels, &a, (n + 63) / 64, 64 * m, v[8]);
+    free(x);
+    return done;
+}
+
 static PyObject *py_attend(PyObject *self, PyObject *const *args, Py_ssize_t given) {
     long long v[17];
     (void)self;
@@ -334,10 +354,15 @@ static PyObject *py_lanes(PyObject *self, PyObject *most) {
     return PyLong_FromLong(kernels->products);
 }
 
+static PyObject *py_pairs(PyObject *self, PyObject *none) {
+    (void)self, (void)none;
+    return PyBool_FromLong(kernels->panels != NULL);
+}
+
 #define METHOD(name) {#name, (PyCFunction)(void (*)(void))py_##name, METH_FASTCALL, NULL}
 
-static PyMethodDef methods[] = {METHOD(linear), METHOD(attend), METHOD(norm), METHOD(gate), METHOD(place), METHOD(settle),
-                                {"lanes", py_lanes, METH_O, NULL}, {NULL, NULL, 0, NULL}};
+static PyMethodDef methods[] = {METHOD(linear), METHOD(panels), METHOD(attend), METHOD(norm), METHOD(gate), METHOD(place), METHOD(settle),
+                                {"lanes", py_lanes, METH_O, NULL}, {"pairs", py_pairs, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
 
 static PyModuleDef module = {PyModuleDef_HEAD_INIT, "decoder", NULL, -1, methods, NULL, NULL, NULL, NULL};
 

@@ -15,6 +15,14 @@ def linear(
 ) -> None:  # fmt: skip
     """Writes x (rows, inputs) times the matrix (outputs, inputs), plus a fp32 bias, to out (rows, outputs)."""
 
+def pairs() -> bool:
+    """Whether this processor, with the instructions that were taken, multiplies pairs of bf16: what `panels` needs."""
+
+def panels(
+    rows: int, outputs: int, inputs: int, panel_bytes: int, x: int, weight: int, bias: int, out: int, threads: int,
+) -> None:  # fmt: skip
+    """Does what `linear` does, all in bf16, with a weight in panels of 64 outputs (decoder_panels.h)."""
+
 def attend(
     q_kind: int, kind: int, q: int, out: int, keys: int, values: int, key_scales: int, value_scales: int, tables: int,
     most: int, spans: int, count: int, heads: int, kv_heads: int, width: int, window: int, threads: int, scale: float,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -13,54 +13,88 @@ from fleetcast.base.errors import SpecError, Unsupported, closest
 from fleetcast.base.files import read_text
 from fleetcast.base.spec import Spec, convert, dump_toml, read_toml, to_builtins
 from fleetcast.scenario.fleet.tree import Fleet
-from fleetcast.scenario.objective import Objective, Slo
+from fleetcast.scenario.objective import TRAINING, Objective, Slo
 from fleetcast.scenario.plan import Plan, read_plan
+from fleetcast.scenario.training_plan import TrainingPlan, read_training_plan
 from fleetcast.scenario.workload.serving import Serving
+from fleetcast.scenario.workload.training import Shape, Training
 
 PARTS = ("name", "seed", "fleet", "workload", "slo", "objective", "plan")
 KINDS = ("serving", "training", "graph", "jobs", "functions", "federation", "stream")
-"""Kinds of workload a scenario may name; only the first has an engine so far."""
+"""Kinds of workload a scenario may name; the first two have a world so far."""
 
 
-class Scenario(Spec):
-    """One question: this fleet, this workload, these limits, this goal, these choices already made.
+class Scenario(Spec, kw_only=True):
+    """One question: this fleet, this workload, this goal. The workload's kind says which class below it is.
 
     Attributes:
         fleet: devices, links, prices, grid.
-        workload: a model and its requests.
-        slo: upper limits on latency.
         objective: what is minimised or maximised.
-        plan: what is already decided; a list means: search these values.
         name: shown in reports; the file's stem by default.
         seed: of every random stream.
         folder: where relative paths start.
     """
 
     fleet: Fleet
-    workload: Serving
-    slo: Slo = Slo()
     objective: Objective = Objective()
-    plan: Plan = Plan()
     name: str = "scenario"
     seed: int = 0
     folder: str = "."
 
-    def with_plan(self, plan: Plan) -> Scenario:
-        """Returns the scenario with another plan."""
-        return msgspec.structs.replace(self, plan=plan)
+    kind: ClassVar[str] = ""
+    parts: ClassVar[tuple[str, ...]] = ()
 
     def table(self) -> dict[str, Any]:
         """Returns the table that a file would hold."""
         table: dict[str, Any] = {"name": self.name}
         if self.seed:
             table["seed"] = self.seed
-        for part in ("fleet", "workload", "slo", "objective"):
-            if rows := to_builtins(getattr(self, part)):
+        for part in self.parts:
+            value = getattr(self, part)
+            if rows := value.table() if hasattr(value, "table") else to_builtins(value):
                 table[part] = rows
-        if plan := self.plan.table():
-            table["plan"] = plan
-        table["workload"] = {"kind": "serving"} | table["workload"]
+        table["workload"] = {"kind": self.kind} | table["workload"]
         return table
+
+
+class ServingScenario(Scenario, kw_only=True):
+    """Requests for a model, limits on their latency, and what is already decided.
+
+    Attributes:
+        workload: a model and its requests.
+        slo: upper limits on latency.
+        plan: what is already decided; a list means: search these values.
+    """
+
+    workload: Serving
+    slo: Slo = Slo()
+    plan: Plan = Plan()
+
+    kind: ClassVar[str] = "serving"
+    parts: ClassVar[tuple[str, ...]] = ("fleet", "workload", "slo", "objective", "plan")
+
+    def with_plan(self, plan: Plan) -> ServingScenario:
+        """Returns the scenario with another plan."""
+        return msgspec.structs.replace(self, plan=plan)
+
+
+class TrainingScenario(Scenario, kw_only=True):
+    """One model to train, and what is already decided of how.
+
+    Attributes:
+        workload: a model, its sequences, its batch.
+        plan: what is already decided; a list means: search these values.
+    """
+
+    workload: Training
+    plan: TrainingPlan = TrainingPlan()
+
+    kind: ClassVar[str] = "training"
+    parts: ClassVar[tuple[str, ...]] = ("fleet", "workload", "objective", "plan")
+
+    def with_plan(self, plan: TrainingPlan) -> TrainingScenario:
+        """Returns the scenario with another plan."""
+        return msgspec.structs.replace(self, plan=plan)
 
 
 def load(source: str | Path | Mapping[str, Any], *, seed: int | None = None) -> Scenario:
@@ -86,6 +120,33 @@ def load(source: str | Path | Mapping[str, Any], *, seed: int | None = None) -> 
         folder, name = path.parent, path.stem
         table = _read_json(text, str(path)) if path.suffix == ".json" else read_toml(text, str(path))
     return _convert(table, name, folder, seed)
+
+
+def load_serving(source: str | Path | Mapping[str, Any], *, seed: int | None = None) -> ServingScenario:
+    """Returns the scenario of a file, a text or a table whose workload is requests; arguments and errors as `load`.
+
+    Raises:
+        Unsupported: another kind of workload.
+    """
+    return serving(load(source, seed=seed))
+
+
+def serving(scenario: Scenario, asked: str = "This question") -> ServingScenario:
+    """Returns a scenario that has requests.
+
+    Args:
+        scenario: of any kind.
+        asked: who asks, for the error.
+
+    Raises:
+        Unsupported: another kind of workload.
+    """
+    if not isinstance(scenario, ServingScenario):
+        raise Unsupported(
+            f"workload.kind = '{scenario.kind}': {asked[:1].lower()}{asked[1:]} is about requests",
+            "It takes a workload of kind 'serving'",
+        )
+    return scenario
 
 
 def dump(scenario: Scenario) -> str:
@@ -129,15 +190,37 @@ def _convert(table: Any, name: str, folder: Path, seed: int | None) -> Scenario:
     label = table.get("name", name)
     if not isinstance(label, str):
         raise SpecError("name", "is not text", value=label, limit="a name for reports in quotes")
-    workload = convert(parts["workload"], Serving, "workload")
+    fleet = convert(parts["fleet"], Fleet, "fleet")
     objective = convert(parts["objective"], Objective, "objective")
+    if parts["workload"].get("kind", "serving") == "training":
+        return _training(parts, fleet, objective, label, number, str(folder))
+    workload = convert(parts["workload"], Serving, "workload")
     objective.goals()
     slo = convert(parts["slo"], Slo, "slo")
     slo.check()
-    return Scenario(
-        fleet=convert(parts["fleet"], Fleet, "fleet"), workload=workload,
-        slo=slo, objective=objective,
-        plan=read_plan(parts["plan"]), name=label, seed=number, folder=str(folder),
+    return ServingScenario(
+        fleet=fleet, workload=workload, slo=slo, objective=objective, plan=read_plan(parts["plan"]), name=label,
+        seed=number, folder=str(folder),
+    )  # fmt: skip
+
+
+def _training(
+    parts: dict[str, Any], fleet: Fleet, objective: Objective, name: str, seed: int, folder: str
+) -> TrainingScenario:
+    if parts["slo"]:
+        key = next(iter(parts["slo"]))
+        raise SpecError(
+            f"slo.{key}", "limits the latency of requests, and training has none", value=parts["slo"][key],
+            limit="an objective", hint='Write [objective] minimize = "time"',
+        )  # fmt: skip
+    workload = convert(parts["workload"], Training, "workload")
+    workload.iterations()
+    if isinstance(workload.model, Shape):
+        workload.model.model(workload.sequence)
+    objective.goals(TRAINING, {})
+    return TrainingScenario(
+        fleet=fleet, workload=workload, objective=objective, plan=read_training_plan(parts["plan"]), name=name,
+        seed=seed, folder=folder,
     )  # fmt: skip
 
 
@@ -148,10 +231,19 @@ def _check_kind(workload: dict[str, Any]) -> None:
             "workload.kind", "is unknown", value=kind, limit=f"one of {', '.join(KINDS)}",
             hint=closest(str(kind), KINDS),
         )  # fmt: skip
-    if kind != "serving":
+    if kind not in ("serving", "training"):
         raise Unsupported(
             f"workload.kind = '{kind}' has no engine yet",
-            "This version plans and simulates 'serving'",
+            "This version plans and simulates 'serving' and 'training'",
         )
+    if kind == "training" and ("features" in workload) != ("model" in workload):
+        if "model" in workload and "batch" not in workload:
+            raise SpecError("workload.batch", "is missing", hint="Add batch, the sequences of an iteration")
+        return
+    if kind == "training" and "features" in workload:
+        raise SpecError(
+            "workload.features", "stands beside workload.model", limit="one of them says what a step does",
+            hint="Leave features out: a model's layers are known",
+        )  # fmt: skip
     if "model" not in workload:
         raise SpecError("workload.model", "is missing", hint='Write e.g. model = "llama-3.1-70b"')

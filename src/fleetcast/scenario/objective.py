@@ -13,6 +13,8 @@ from fleetcast.base.tables import lookup
 from fleetcast.base.units import Seconds
 
 MINIMIZE = {"cost": "cost", "energy": "energy", "carbon": "carbon", "latency": "e2e.mean", "bytes": "bytes"}
+TRAINING = {"time": "iteration_time", "cost": "cost", "energy": "energy", "carbon": "carbon"}
+"""What a training job may minimise; time unless said otherwise."""
 MAXIMIZE = {"throughput": "throughput", "goodput": "goodput", "quality": "quality"}
 
 
@@ -83,31 +85,38 @@ class Objective(Spec):
     minimize: str | tuple[str, ...] | None = None
     maximize: str | tuple[str, ...] | None = None
 
-    def goals(self) -> tuple[tuple[str, str, int], ...]:
-        """Returns (goal, metric path, sign) in order; sign 1 = minimise, -1 = maximise. Default: cost.
+    def goals(
+        self, minimize: Mapping[str, str] = MINIMIZE, maximize: Mapping[str, str] = MAXIMIZE
+    ) -> tuple[tuple[str, str, int], ...]:
+        """Returns (goal, metric path, sign) in order; sign 1 = minimise, -1 = maximise.
+
+        Args:
+            minimize: goals that there are, default those of serving; the default is cost there, else the first.
+            maximize: the same of what may be raised.
 
         Raises:
             SpecError: unknown goal, one named twice, or none in a list.
         """
         found: list[tuple[str, str, int]] = []
-        for key, known, sign in (("minimize", MINIMIZE, 1), ("maximize", MAXIMIZE, -1)):
+        for key, known, sign in (("minimize", minimize, 1), ("maximize", maximize, -1)):
             value = getattr(self, key)
             if value is not None and not isinstance(value, str) and len(set(value)) < max(1, len(value)):
                 problem = "names a goal twice" if value else "names no goal"
-                hint = "Name each once" if value else "Leave it out: cost is minimised"
+                hint = "Name each once" if value else f"Leave it out: {next(iter(minimize))} is minimised"
                 raise SpecError(
                     f"objective.{key}", problem, value=list(value), limit=f"one of {', '.join(known)}", hint=hint
                 )
             for goal in (value,) if isinstance(value, str) else value or ():
                 if goal not in known:
                     other = "maximize" if key == "minimize" else "minimize"
-                    where = f"'{goal}' belongs under {other}" if goal in (MINIMIZE | MAXIMIZE) else ""
+                    where = f"'{goal}' belongs under {other}" if goal in {**minimize, **maximize} else ""
                     raise SpecError(
                         f"objective.{key}", "is unknown", value=goal, limit=f"one of {', '.join(known)}",
                         hint=where or closest(goal, known),
                     )  # fmt: skip
                 found.append((goal, known[goal], sign))
-        return tuple(found) or (("cost", "cost", 1),)
+        first = next(iter(minimize))
+        return tuple(found) or ((first, minimize[first], 1),)
 
 
 def judge(metrics: Mapping[str, Any], slo: Slo) -> dict[str, Any]:

@@ -19,6 +19,8 @@ UNITS = {
     "cost": "$", "carbon": "g", "mfu": "", "mbu": "", "makespan": "s", "requests": "", "output_tokens": "",
     "prompt_tokens": "", "preemptions": "", "devices": "", "power": "W", "bytes": "B", "quality": "", "error": "",
     "cached": "", "failed": "", "availability": "", "failures": "", "restarts": "", "restarted": "",
+    "iteration_time": "s", "hfu": "", "memory": "B", "host_memory": "B", "ssd_memory": "B", "fits": "", "flops": "FLOP",
+    "tokens": "", "micro_batches": "", "params": "", "breakdown": "s", "job": "",
 }  # fmt: skip
 
 
@@ -107,6 +109,7 @@ class Outcome:
 
 def _headline(metrics: Mapping[str, Any]) -> list[str]:
     wanted = (
+        "iteration_time",
         "ttft.p99",
         "tpot.p99",
         "e2e.mean",
@@ -115,5 +118,6 @@ def _headline(metrics: Mapping[str, Any]) -> list[str]:
         "energy",
         "cost",
         "carbon",
+        "memory",
     )
     return [k for k in wanted if k.partition(".")[0] in metrics]

@@ -17,7 +17,7 @@ from fleetcast.base.errors import Infeasible, SpecError
 from fleetcast.scenario.fleet import catalog
 from fleetcast.scenario.fleet.devices import Device
 from fleetcast.scenario.fleet.spec import parse_devices
-from fleetcast.scenario.load import Scenario
+from fleetcast.scenario.load import ServingScenario
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.plan import Plan, read_plan
 from fleetcast.scenario.workload.requests import Requests
@@ -123,7 +123,7 @@ class Users:
         }  # fmt: skip
 
 
-def devices_needed(scenario: Scenario, kinds: Iterable[str], *, most: int = 256) -> list[Need]:
+def devices_needed(scenario: ServingScenario, kinds: Iterable[str], *, most: int = 256) -> list[Need]:
     """Returns, per kind of device, the least number that serves the load within the SLO; cheapest first.
 
     Fleets of 1, 2, 4, ... devices of the kind are searched, each plan of up to all of them, fewest devices first; what
@@ -150,7 +150,7 @@ def _price(need: Need) -> float:
     return float("inf") if cost != cost else float(cost)
 
 
-def _need(scenario: Scenario, kind: str, most: int) -> Need:
+def _need(scenario: ServingScenario, kind: str, most: int) -> Need:
     below, size = 0, 1
     constraint, nearest = "", None
     slow: list[Mapping[str, Any]] = []
@@ -176,7 +176,7 @@ def _why(rejected: Iterable[Any]) -> str:
     return f"{rows[-1]['family']}: {rows[-1]['constraint']}" if rows else ""
 
 
-def _with_fleet(scenario: Scenario, devices: str) -> Scenario:
+def _with_fleet(scenario: ServingScenario, devices: str) -> ServingScenario:
     ((_, wanted),) = parse_devices(devices, "kinds", Path(scenario.folder))
     fleet = scenario.fleet
     price = {n: value for n, value in fleet.price.items() if _names(n, wanted)}
@@ -197,7 +197,7 @@ def _names(name: str, device: Device) -> bool:
         return False
 
 
-def max_rate(scenario: Scenario, *, tolerance: float = 0.02) -> Load:
+def max_rate(scenario: ServingScenario, *, tolerance: float = 0.02) -> Load:
     """Returns the largest load under which some plan of the scenario meets the SLO.
 
     The scenario's arrivals are drawn together by a factor (the same requests in the same order); the factor is doubled
@@ -229,7 +229,7 @@ def bisect_rate(tolerance: float) -> Callable[[Callable[[float], bool]], tuple[f
     return run
 
 
-def limited_and_timed(scenario: Scenario) -> Setting:
+def limited_and_timed(scenario: ServingScenario) -> Setting:
     """Returns the scenario resolved, for questions about its rate.
 
     Raises:
@@ -244,7 +244,7 @@ def limited_and_timed(scenario: Scenario) -> Setting:
     return state
 
 
-def max_users(scenario: Scenario, *, tolerance: float = 0.02) -> Users:
+def max_users(scenario: ServingScenario, *, tolerance: float = 0.02) -> Users:
     """Returns the most users of a closed loop that some plan of the scenario serves within the SLO.
 
     The same requests are sent by more users or by fewer, beginning with the scenario's; a complete ``[plan]`` is taken
@@ -276,7 +276,7 @@ def max_users(scenario: Scenario, *, tolerance: float = 0.02) -> Users:
     return Users(users, trial.outcomes.get(users), missed, tolerance, tried)
 
 
-def _limited(scenario: Scenario) -> Setting:
+def _limited(scenario: ServingScenario) -> Setting:
     if not scenario.slo.limits():
         raise SpecError("slo", "is empty", hint="Set e.g. slo.ttft_p99: any load is held when nothing limits it")
     return setting(scenario)

@@ -23,7 +23,7 @@ from fleetcast.base.errors import SpecError
 from fleetcast.base.show import show
 from fleetcast.cost.step import GRID
 from fleetcast.scenario.fleet.tree import Tree
-from fleetcast.scenario.load import Scenario
+from fleetcast.scenario.load import ServingScenario
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.plan import Plan, Pool, as_tuple
 from fleetcast.scenario.plan import replace as with_choice
@@ -104,7 +104,7 @@ Design = tuple[Shape, Sizes]
 
 
 def best_pools(
-    scenario: Scenario, *, tolerance: float = 0.02, progress: Callable[[int, int], None] | None = None
+    scenario: ServingScenario, *, tolerance: float = 0.02, progress: Callable[[int, int], None] | None = None
 ) -> Sizing:
     """Returns the pools that hold the most load at equal power, at equal cost, and at both.
 

@@ -13,6 +13,7 @@ from fleetcast.base.show import show
 from fleetcast.base.tables import lookup
 from fleetcast.scenario.outcome import UNITS, Outcome
 from fleetcast.scenario.plan import Plan, read_plan
+from fleetcast.scenario.training_plan import TrainingPlan, read_training_plan
 
 Axis = tuple[str, str, int]
 """(goal, metric path, sign): sign 1 = less is better, -1 = more is."""
@@ -78,9 +79,9 @@ class Ranking:
         return self.plans[0] if self.plans else None
 
     @property
-    def plan(self) -> Plan | None:
+    def plan(self) -> Plan | TrainingPlan | None:
         """The best plan, complete."""
-        return read_plan(dict(self.best.plan)) if self.best is not None else None
+        return read_any(self.best.plan) if self.best is not None else None
 
     def table(self) -> dict[str, Any]:
         """Returns everything for JSON; ``notes`` are the search's own and those of every plan in it."""
@@ -140,10 +141,18 @@ class Ranking:
 
 def label(outcome: Outcome) -> str:
     """Returns the short name of an outcome's plan, with its batch policy."""
-    plan = read_plan(dict(outcome.plan))
+    plan = read_any(outcome.plan)
+    if isinstance(plan, TrainingPlan):
+        return plan.label()
     batch = plan.serving[0].batch
     said = " ".join(str(v) for v in batch.values()) if isinstance(batch, dict) else ""
     return f"{plan.label()} {said}".strip()
+
+
+def read_any(table: Mapping[str, Any]) -> Plan | TrainingPlan:
+    """Returns the complete plan of a table, of whichever kind of workload: training has micro-batches or a placement."""
+    trains = "micro_batch" in table or "placement" in table
+    return read_training_plan(dict(table)) if trains else read_plan(dict(table))
 
 
 def values(outcome: Outcome, axes: Sequence[Axis]) -> tuple[float, ...]:

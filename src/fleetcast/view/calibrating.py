@@ -21,7 +21,7 @@ from fleetcast.cost.iteration import Passes, by_constant, kernel_seconds
 from fleetcast.cost.roofline import coefficients_for
 from fleetcast.runtime.replay.local import STEPS
 from fleetcast.scenario.fleet.spec import names_file
-from fleetcast.scenario.load import Scenario, load
+from fleetcast.scenario.load import ServingScenario, load_serving
 from fleetcast.search.calibrate import FACTORS, HOST, Calibration, Ran, calibrate, slowed
 from fleetcast.sim.serving.completing import complete
 from fleetcast.sim.serving.setting import setting
@@ -114,7 +114,7 @@ def read_run(folder: Path, device: Path | None = None, engine: str = "") -> tupl
             str(folder), "holds no iterations to fit", limit=f"plan.toml and {STEPS_FILE}",
             hint="Write them: fleetcast run FILE --out FOLDER; a server's runs do not say what its iterations were",
         )  # fmt: skip
-    scenario = load(plan)
+    scenario = load_serving(plan)
     if device is not None:
         scenario = on_device(scenario, device)
     if engine:
@@ -132,7 +132,7 @@ def read_run(folder: Path, device: Path | None = None, engine: str = "") -> tupl
     return ran, server.engine, server.group.device
 
 
-def on_device(scenario: Scenario, device: Path) -> Scenario:
+def on_device(scenario: ServingScenario, device: Path) -> ServingScenario:
     """Returns the scenario on one device of a profile.
 
     Raises:

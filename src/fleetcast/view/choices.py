@@ -10,7 +10,7 @@ from fleetcast.scenario.caches import TIERS
 from fleetcast.view.words import UNKNOWN, policy_brief, pools_of
 
 if TYPE_CHECKING:
-    from fleetcast.scenario.load import Scenario
+    from fleetcast.scenario.load import ServingScenario
 
 
 def choice(key: str) -> Callable[[Mapping[str, Any]], str]:
@@ -100,7 +100,7 @@ SETUP = {
 }  # fmt: skip
 
 
-def setup(scenario: Scenario, table: Mapping[str, Any]) -> str:
+def setup(scenario: ServingScenario, table: Mapping[str, Any]) -> str:
     """Returns in a sentence what a plan's name leaves out, and which of it was not asked for."""
     said = {name: told(table) for name, told in SETUP.items()} | {"route": _kind(table.get("route"))}
     if any(pool.get("speculate") for pool in pools_of(table)):

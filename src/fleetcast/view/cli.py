@@ -1,4 +1,4 @@
-"""The command line: plan, simulate, run, compare, calibrate, advise, check, capacity, measure, export and the rest.
+"""The command line: plan, simulate, run, whatif, compare, calibrate, advise, check, capacity, measure and the rest.
 
 Results go to stdout, progress and errors to stderr. Exit codes: 0 ok, 1 infeasible, 2 bad input.
 """
@@ -15,13 +15,15 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError
+from fleetcast.scenario.load import TrainingScenario
 from fleetcast.view import comparing, measuring, terminal, transforming, verbs
 from fleetcast.view.release import release
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.terminal import DEFAULTS, STDIN, Common, File
+from fleetcast.view.training import commands as training
 
 if TYPE_CHECKING:
-    from fleetcast.scenario.load import Scenario
+    from fleetcast.scenario.load import ServingScenario
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
 """What shells report for a command ended by Ctrl-C, and by a reader that left."""
@@ -62,8 +64,8 @@ def app() -> App:
         help="Forecast, plan and run AI workloads on any fleet, from phones to GPU clusters.",
     )  # fmt: skip
     for command in (
-        plan, simulate, run, comparing.compare, comparing.calibrate, advise, check, capacity, export, catalog, examples,
-        schema,
+        plan, simulate, run, whatif, comparing.compare, comparing.calibrate, advise, check, capacity, export, catalog,
+        examples, schema,
     ):  # fmt: skip
         made.command(command)
     made.command(measuring.app())
@@ -83,7 +85,10 @@ def plan(file: File, /, *, report: Path | None = None, top: int = 6, common: Com
     """
     from fleetcast.view import outputs
 
-    scenario = terminal.load(file, common)
+    asked = terminal.load(file, common)
+    if isinstance(asked, TrainingScenario):
+        return training.plan(asked, common, top=top, report=report)
+    scenario = verbs.serving(asked, "plan")
     with terminal.progress("simulating plans", common) as step:
         ranking = verbs.plan(scenario, top=top or None, progress=step)
     best = ranking.best or (ranking.misses[0] if ranking.misses else None)
@@ -113,10 +118,13 @@ def plan(file: File, /, *, report: Path | None = None, top: int = 6, common: Com
 
 
 def simulate(file: File, /, *, common: Common = DEFAULTS) -> int:
-    """Simulate the scenario's plan: latencies, throughput, money, energy, carbon."""
+    """Simulate the scenario's plan: latencies and throughput, or an iteration of training; money, energy, carbon."""
     from fleetcast.view import outputs
 
-    scenario = terminal.load(file, common)
+    asked = terminal.load(file, common)
+    if isinstance(asked, TrainingScenario):
+        return training.simulate(asked, common)
+    scenario = verbs.serving(asked, "simulate")
     with terminal.progress("simulating", common):
         outcome = verbs.simulate(scenario, record=common.out is not None)
     written = outputs.write_outcome(common.out, scenario, outcome) if common.out is not None else []
@@ -134,6 +142,32 @@ def simulate(file: File, /, *, common: Common = DEFAULTS) -> int:
         if note := left_out(outcome.record):
             console.print(f"trace.json.gz holds {note}", style="dim")
     return 0
+
+
+def whatif(
+    file: File, /, *,
+    set: Annotated[list[str], Parameter(name="--set", negative=(), help="path=value, a key of the file; repeatable.")],
+    how: Literal["auto", "plan", "simulate"] = "auto", common: Common = DEFAULTS,
+) -> int:  # fmt: skip
+    """Change keys of a scenario and say what that does, term by term: --set fleet.links.inter=100Gb/s.
+
+    Parameters
+    ----------
+    how:
+        "plan" searches the best plan on both sides, "simulate" keeps the plan, "auto" searches where it is open.
+    """
+    from fleetcast.view.whatif import whatif as ask
+
+    with terminal.progress("variants", common) as step:
+        found = ask(terminal.load(file, common), set, how=how, progress=step)
+
+    def view(width: int) -> Any:
+        from fleetcast.view.changes import whatif_view
+
+        return whatif_view(found, width)
+
+    terminal.answer(common, found.table(), view)
+    return 0 if all(variant.fits for variant in found.after) else 1
 
 
 def run(
@@ -183,9 +217,9 @@ def run(
             url=url, out=common.out, speed=speed != 1, warmup=warmup != 3, prompts=prompts != "tokens",
             ignore_eos=ignore_eos, return_token_ids=return_token_ids,
         )  # fmt: skip
-        return serve(terminal.load(file, common), serving, name=model, key_env=key_env, as_json=common.json)
+        return serve(terminal.serving(file, common, "run"), serving, name=model, key_env=key_env, as_json=common.json)
     refuse_without(serving)
-    scenario = terminal.load(file, common)
+    scenario = terminal.serving(file, common, "run")
     if common.out is not None:
         measured.check_folder(common.out)
     with terminal.progress("requests", common) as step:
@@ -258,7 +292,7 @@ def capacity(
     most:
         With --of devices: the largest fleet tried.
     """
-    scenario = terminal.load(file, common)
+    scenario = terminal.serving(file, common, "capacity")
     if of == "servers":
         return _servers(scenario, common)
     if of == "pools":
@@ -278,7 +312,7 @@ def capacity(
     return 0 if held.outcome is not None else 1
 
 
-def _servers(scenario: Scenario, common: Common) -> int:
+def _servers(scenario: ServingScenario, common: Common) -> int:
     with terminal.progress("trying rows of servers", common) as step:
         room = verbs.servers_under(scenario, progress=step)
 
@@ -291,7 +325,7 @@ def _servers(scenario: Scenario, common: Common) -> int:
     return 0 if any(held.servers for held in room.held) else 1
 
 
-def _pools(scenario: Scenario, common: Common) -> int:
+def _pools(scenario: ServingScenario, common: Common) -> int:
     with terminal.progress("racing pools", common) as step:
         sizing = verbs.best_pools(scenario, progress=step)
 
@@ -304,13 +338,15 @@ def _pools(scenario: Scenario, common: Common) -> int:
     return 0 if any(row.best is not None for row in sizing.rows) else 1
 
 
-def export(
-    file: File, /, *, to: Annotated[str, Parameter(help="vllm, sglang or kubernetes.")], common: Common = DEFAULTS
-) -> int:
-    """Write a complete plan as what an operator pastes: engine commands or Kubernetes manifests."""
-    from fleetcast.view.exports import export as make
+def export(file: File, /, *, to: str, common: Common = DEFAULTS) -> int:
+    """Write a complete plan as what an operator pastes.
 
-    made = make(*verbs.completed(terminal.load(file, common)), to)
+    Parameters
+    ----------
+    to:
+        Requests: "vllm", "sglang" or "kubernetes"; training: "megatron", "deepspeed", "torchtitan" or "torchrun".
+    """
+    made = verbs.export(terminal.load(file, common), to)
     terminal.write_text(common, made.text, made.data)
     return 0
 

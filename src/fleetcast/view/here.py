@@ -13,8 +13,8 @@ from fleetcast.runtime.llm.launch import Launched, check_context, launch, refuse
 from fleetcast.runtime.llm.paging import BLOCK
 from fleetcast.runtime.measure.machine import this_machine
 from fleetcast.scenario import plan as plans
-from fleetcast.scenario.load import Scenario
-from fleetcast.view.verbs import Progress, Source, completed, load
+from fleetcast.scenario.load import ServingScenario
+from fleetcast.view.verbs import Progress, Source, completed, serving
 
 if TYPE_CHECKING:
     from fleetcast.runtime.replay import Replay
@@ -34,7 +34,7 @@ class Started:
     launched: Launched
 
 
-def start(scenario: Scenario, *, threads: int | None = None, bounded: bool = False) -> Started:
+def start(scenario: ServingScenario, *, threads: int | None = None, bounded: bool = False) -> Started:
     """Returns an engine that runs the scenario's plan on this machine; what the plan leaves open is one replica's.
 
     Args:
@@ -50,18 +50,20 @@ def start(scenario: Scenario, *, threads: int | None = None, bounded: bool = Fal
     """
     if scenario.workload.exits is not None or scenario.slo.quality is not None:
         raise Unsupported("workload.exits, slo.quality: answers are timed, not judged", "Leave exits and quality out")
-    if len(scenario.plan.pools) > 1:
-        limit = "one pool: the engine runs one replica"
-        raise Unsupported(f"plan.pools: {len(scenario.plan.pools)} pools cannot run on one processor", f"Write {limit}")
-    refuse(scenario.plan.pools[0])
-    setting, done = completed(scenario.with_plan(replace_pool(scenario.plan, opened(scenario))))
-    server = setting.server(done.pools[0])
-    refuse(server.pool)
+    plan = scenario.plan
+    if len(plan.serving) > 1:
+        limit = "one pool that serves: the engine runs one replica"
+        raise Unsupported(f"plan.pools: {len(plan.serving)} pools cannot run on one processor", f"Write {limit}")
+    path = "plan" if len(plan.pools) == 1 else f"plan.pools[{plan.pools.index(plan.serving[0])}]"
+    refuse(plan.serving[0], path, plan.draft)
+    setting, done = completed(scenario.with_plan(opened(scenario)))
+    server = setting.server(done.serving[0], done.draft)
+    refuse(server.pool, path, done.draft)
     blocks = server.room.tokens // BLOCK
     found = launch(
-        str(server.pool.model or scenario.workload.model), server.pool, blocks=blocks, folder=Path(scenario.folder),
-        watermark=int(server.engine.watermark * blocks), seed=scenario.seed, threads=threads,
-        bounded=bounded,
+        str(server.pool.model or scenario.workload.model), server.pool, blocks=blocks, draft=done.draft,
+        folder=Path(scenario.folder), watermark=int(server.engine.watermark * blocks), seed=scenario.seed,
+        threads=threads, bounded=bounded, path=path,
     )  # fmt: skip
     check_context(found.shape, setting.longest, found.engine.blocks.count)
     notes = list(found.notes)
@@ -95,13 +97,15 @@ def run(
     """
     from fleetcast.runtime.replay.local import replay_here
 
-    scenario = load(source, seed=seed)
-    begun = start(scenario, threads=threads, bounded=scenario.plan.pools[0].prefix_cache in (None, "off"))
+    scenario = serving(source, "run", seed=seed)
+    begun = start(scenario, threads=threads, bounded=scenario.plan.serving[0].prefix_cache in (None, "off"))
     launched = begun.launched
     known = {
         "device": this_machine().id, "dtype": launched.dtype, "threads": launched.threads,
         "weights": "read" if launched.real else "random",
     }  # fmt: skip
+    if launched.drafts is not None:
+        known["draft_weights"] = "read" if launched.drafts else "random"
     try:
         done = replay_here(
             begun.setting.requests, launched.engine, slo=scenario.slo, plan=begun.plan.table(),
@@ -110,7 +114,22 @@ def run(
         )  # fmt: skip
     finally:
         launched.engine.close()
-    return replace(done, outcome=replace(done.outcome, notes=(*done.outcome.notes, *launched.notes)))
+    notes = (*done.outcome.notes, *launched.notes, *drafted(launched))
+    return replace(done, outcome=replace(done.outcome, notes=notes))
+
+
+def drafted(launched: Launched) -> tuple[str, ...]:
+    """Returns what became of an engine's drafts, in sentences; none where it drafts nothing."""
+    found = launched.engine.speculation
+    if found is None:
+        return ()
+    if not found.drafted:
+        return ("drafts: there were none",)
+    rates = ", ".join(f"{rate:.2f}" for rate in found.profile.rates)
+    return (
+        f"drafts: {found.drafted / found.calls:.2f} tokens a call of the model, {found.accepted / found.calls:.2f} of "
+        f"them right; acceptance = [{rates}], warm-up included",
+    )
 
 
 def for_servers_only(**settings: object) -> None:
@@ -123,25 +142,30 @@ def for_servers_only(**settings: object) -> None:
             )  # fmt: skip
 
 
-def opened(scenario: Scenario) -> Pool:
-    """Returns the scenario's pool with what a run needs where the plan leaves it open: one replica, this engine."""
-    pool = scenario.plan.pools[0]
-    stored = _stored(scenario)
-    return plans.replace(
-        pool, replicas=pool.replicas or 1, tensor_parallel=pool.tensor_parallel or 1,
-        pipeline_parallel=pool.pipeline_parallel or 1, engine=pool.engine or ENGINE,
-        dtype=pool.dtype if pool.dtype not in (None, "auto") else stored, prefix_cache=pool.prefix_cache or "off",
-    )  # fmt: skip
+def opened(scenario: ServingScenario) -> Plan:
+    """Returns the scenario's plan with what a run needs where it leaves it open: one replica of each, this engine."""
+    pools = [
+        plans.replace(
+            pool, tensor_parallel=pool.tensor_parallel or 1, engine=pool.engine or ENGINE,
+            dtype=pool.dtype if pool.dtype not in (None, "auto") else _stored(scenario, pool),
+        )
+        for pool in scenario.plan.pools
+    ]  # fmt: skip
+    done = [
+        pool if pool.role == "draft" else plans.replace(
+            pool, replicas=pool.replicas or 1, pipeline_parallel=pool.pipeline_parallel or 1,
+            prefix_cache=pool.prefix_cache or "off",
+        )
+        for pool in pools
+    ]  # fmt: skip
+    return msgspec.structs.replace(scenario.plan, pools=tuple(done))
 
 
-def _stored(scenario: Scenario) -> str:
+def _stored(scenario: ServingScenario, pool: Pool) -> str | None:
+    """Returns the dtype that the engine runs a pool's model in; None where a draft pool leaves the model to others."""
     from fleetcast.sim.serving.setting import model_at
 
-    pool = scenario.plan.pools[0]
+    if pool.role == "draft" and pool.model is None:
+        return None
     model = model_at(pool.model or scenario.workload.model, Path(scenario.folder))
     return "fp32" if model.precision.rest == "fp32" else "bf16"
-
-
-def replace_pool(plan: Plan, pool: Pool) -> Plan:
-    """Returns the plan with another pool."""
-    return msgspec.structs.replace(plan, pools=(pool,))

@@ -23,7 +23,7 @@ from fleetcast.view.timeline import trace_bytes
 
 if TYPE_CHECKING:
     from fleetcast.runtime.replay import Replay
-    from fleetcast.scenario.load import Scenario
+    from fleetcast.scenario.load import ServingScenario
     from fleetcast.scenario.outcome import Outcome
 
 _TABLE, _COLUMNS = "outcome.json", "requests.csv"
@@ -40,7 +40,7 @@ def check_folder(folder: Path) -> None:
         check_writable(folder / name)
 
 
-def write_run(folder: Path, scenario: Scenario, done: Replay) -> list[Path]:
+def write_run(folder: Path, scenario: ServingScenario, done: Replay) -> list[Path]:
     """Writes a run's outcome.json, and requests.csv with a row per request, failed ones too; returns their paths.
 
     A run of the engine here leaves also its plan.toml, steps.csv with a row per iteration, and trace.json.gz.
@@ -67,7 +67,7 @@ def _csv(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return text.getvalue()
 
 
-def measured_view(scenario: Scenario, outcome: Outcome) -> RenderableType:
+def measured_view(scenario: ServingScenario, outcome: Outcome) -> RenderableType:
     """Returns what was measured: whom it was asked of, latencies, rates, what failed, notes."""
     known = outcome.provenance
     metrics, failed = outcome.metrics, int(outcome.metrics["failed"])

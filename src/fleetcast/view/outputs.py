@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fleetcast.base.files import write_atomic
-from fleetcast.scenario.fleet.spec import FleetGroup, rename_profiles
-from fleetcast.scenario.load import Scenario, dump
+from fleetcast.scenario.fleet.spec import Fleet, FleetGroup, rename_profiles
+from fleetcast.scenario.load import ServingScenario, TrainingScenario, dump
 from fleetcast.scenario.plan import read_plan
 from fleetcast.view.words import pools_of
 
@@ -25,22 +25,40 @@ def to_json(value: Any) -> str:
     return msgspec.json.format(msgspec.json.encode(value, enc_hook=_plain), indent=2).decode() + "\n"
 
 
-def decided(scenario: Scenario, outcome: Outcome) -> Scenario:
+def decided(scenario: ServingScenario, outcome: Outcome) -> ServingScenario:
     """Returns the scenario with the complete plan of ``outcome``."""
     return scenario.with_plan(read_plan(dict(outcome.plan)))
 
 
-def rebased(scenario: Scenario, folder: Path) -> Scenario:
-    """Returns the scenario as a file in ``folder`` must say it: relative paths start there."""
-    base = Path(scenario.folder)
+def _mover(base: Path, folder: Path) -> Callable[[Any], Any]:
+    """Returns what renames a path that starts at ``base`` to start at ``folder``, and leaves all else as it is."""
 
     def moved(name: Any) -> Any:
         if not isinstance(name, str) or not name or Path(name).is_absolute() or not (base / name).exists():
             return name
         return Path(os.path.relpath((base / name).resolve(), folder.resolve())).as_posix()
 
+    return moved
+
+
+def relocated(scenario: TrainingScenario, folder: Path) -> TrainingScenario:
+    """Returns a training scenario as a file in ``folder`` must say it: relative paths start there."""
+    rename, change = _mover(Path(scenario.folder), folder), msgspec.structs.replace
+    model = scenario.workload.model
+    return change(
+        scenario, folder=str(folder), fleet=_refitted(scenario.fleet, rename),
+        workload=change(scenario.workload, model=rename(model) if isinstance(model, str) else model),
+    )  # fmt: skip
+
+
+def rebased(scenario: ServingScenario, folder: Path) -> ServingScenario:
+    """Returns the scenario as a file in ``folder`` must say it: relative paths start there."""
+    moved = _mover(Path(scenario.folder), folder)
     change = msgspec.structs.replace
-    pools = tuple(change(pool, model=moved(pool.model)) for pool in scenario.plan.pools)
+    pools = tuple(
+        change(pool, model=moved(pool.model), speculate=_redrafted(pool.speculate, moved))
+        for pool in scenario.plan.pools
+    )
     workload, fleet = scenario.workload, scenario.fleet
     return change(
         scenario, folder=str(folder), plan=change(scenario.plan, pools=pools),
@@ -48,10 +66,15 @@ def rebased(scenario: Scenario, folder: Path) -> Scenario:
             workload, trace=moved(workload.trace), model=moved(workload.model), confidence=moved(workload.confidence),
             expert_load=moved(workload.expert_load), quality=_rescored(workload.quality, moved),
         ),
-        fleet=change(
-            fleet, devices=rename_profiles(fleet.devices, moved), groups=_regrouped(fleet.groups, moved),
-            grid=moved(fleet.grid), link=_relinked(fleet.link, moved), network=_relinked(fleet.network, moved),
-        ),
+        fleet=_refitted(fleet, moved),
+    )  # fmt: skip
+
+
+def _refitted(fleet: Fleet, moved: Callable[[Any], Any]) -> Fleet:
+    """Returns a fleet with the paths of its profiles, links and grid moved."""
+    return msgspec.structs.replace(
+        fleet, devices=rename_profiles(fleet.devices, moved), groups=_regrouped(fleet.groups, moved),
+        grid=moved(fleet.grid), link=_relinked(fleet.link, moved), network=_relinked(fleet.network, moved),
     )  # fmt: skip
 
 
@@ -62,6 +85,16 @@ def _rescored(given: Any, moved: Callable[[Any], Any]) -> Any:
     return tuple(
         moved(row) if isinstance(row, str) else msgspec.structs.replace(row, model=moved(row.model)) for row in given
     )
+
+
+def _redrafted(given: Any, moved: Callable[[Any], Any]) -> Any:
+    """Returns the values of ``speculate`` with their models' paths moved."""
+    if isinstance(given, list | tuple):
+        return tuple(_redrafted(value, moved) for value in given)
+    if not isinstance(given, dict) or "model" not in given:
+        return given
+    named = given["model"]
+    return given | {"model": [moved(name) for name in named] if isinstance(named, list | tuple) else moved(named)}
 
 
 def _regrouped(groups: tuple[FleetGroup, ...], moved: Callable[[str], str]) -> tuple[FleetGroup, ...]:
@@ -81,7 +114,7 @@ def _relinked(link: str, moved: Callable[[str], str]) -> str:
     return moved(link) if link.endswith(".toml") else link
 
 
-def write_ranking(folder: Path, scenario: Scenario, ranking: Ranking, best: Outcome | None) -> list[Path]:
+def write_ranking(folder: Path, scenario: ServingScenario, ranking: Ranking, best: Outcome | None) -> list[Path]:
     """Writes a search's plan.toml (where a plan was found), report.html and outcome.json; returns their paths."""
     from fleetcast.view.report import plan_report
 
@@ -93,7 +126,7 @@ def write_ranking(folder: Path, scenario: Scenario, ranking: Ranking, best: Outc
     return found
 
 
-def write_outcome(folder: Path, scenario: Scenario, outcome: Outcome) -> list[Path]:
+def write_outcome(folder: Path, scenario: ServingScenario, outcome: Outcome) -> list[Path]:
     """Writes an outcome's plan.toml, report.html, outcome.json and, with a record, trace.json.gz.
 
     A pool with nano-batches also leaves layers.json.gz: how their operators share the device in a full iteration.
@@ -118,7 +151,7 @@ def write_outcome(folder: Path, scenario: Scenario, outcome: Outcome) -> list[Pa
     return found
 
 
-def write_plan(folder: Path, scenario: Scenario) -> Path:
+def write_plan(folder: Path, scenario: ServingScenario) -> Path:
     """Writes the scenario, whose plan is complete, as ``folder``/plan.toml."""
     return write_atomic(folder / "plan.toml", dump(rebased(scenario, folder)))
 

@@ -13,13 +13,13 @@ from fleetcast.view.choices import setup
 from fleetcast.view.tables import bullets, rows_table
 
 if TYPE_CHECKING:
-    from fleetcast.scenario.load import Scenario
+    from fleetcast.scenario.load import ServingScenario
     from fleetcast.search.held import Equal, Held, Sizing
 
 HEADS = ("Equal", "Pools", "Requests/s", "Of null", "Power", "$/h")
 
 
-def sizing_view(scenario: Scenario, sizing: Sizing, width: int) -> RenderableType:
+def sizing_view(scenario: ServingScenario, sizing: Sizing, width: int) -> RenderableType:
     """Returns what holds most under each limit, beside what each kind holds alone with its phases together."""
     parts: list[RenderableType] = [Text(words.question(scenario, goals=False), style="dim"), Text()]
     parts += [_verdict(scenario, row) for row in sizing.rows]
@@ -38,7 +38,7 @@ def sizing_view(scenario: Scenario, sizing: Sizing, width: int) -> RenderableTyp
     return Group(*parts)
 
 
-def _verdict(scenario: Scenario, row: Equal) -> Text:
+def _verdict(scenario: ServingScenario, row: Equal) -> Text:
     head = f"At equal {_limits(scenario, row)}: "
     if row.best is None:
         return Text(f"{head}no pools hold any load that was tried.", style="bold red")
@@ -52,13 +52,13 @@ def _verdict(scenario: Scenario, row: Equal) -> Text:
     return text.append(f", {row.best.factor / null.factor:.2f} times what {words.plan_name(null.outcome.plan)} does.")
 
 
-def _limits(scenario: Scenario, row: Equal) -> str:
+def _limits(scenario: ServingScenario, row: Equal) -> str:
     fleet = scenario.fleet
     said = {"power": show(fleet.budget or 0.0, "W"), "cost": show(fleet.spend or 0.0, "$/h")}
     return " and ".join(f"{name} ({said[name]})" for name in row.equal)
 
 
-def _rows(scenario: Scenario, row: Equal) -> list[tuple[str, ...]]:
+def _rows(scenario: ServingScenario, row: Equal) -> list[tuple[str, ...]]:
     found = []
     null = row.null
     if row.best is not None and (null is None or row.best.outcome.plan != null.outcome.plan):

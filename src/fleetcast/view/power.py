@@ -13,7 +13,7 @@ from fleetcast.view import words
 from fleetcast.view.tables import rows_table
 
 if TYPE_CHECKING:
-    from fleetcast.scenario.load import Scenario
+    from fleetcast.scenario.load import ServingScenario
     from fleetcast.search.power import Held
     from fleetcast.search.servers import Room
 
@@ -21,7 +21,7 @@ HEADS = ("Policy", "Servers", "Added", "Peak", "Low p99", "High p99", "Low mean"
 """The last column goes first where the terminal is narrow."""
 
 
-def room_view(scenario: Scenario, room: Room, width: int) -> RenderableType:
+def room_view(scenario: ServingScenario, room: Room, width: int) -> RenderableType:
     """Returns the servers each policy holds without a brake, and how much slower requests become."""
     best = max(room.held, key=lambda h: h.servers)
     if best.servers == 0:

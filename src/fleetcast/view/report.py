@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from fleetcast.base.show import show
 from fleetcast.cost.engine import engine
 from fleetcast.scenario.fleet.tree import resolve
-from fleetcast.scenario.load import Scenario, dump
+from fleetcast.scenario.load import ServingScenario, dump
 from fleetcast.view import figures, plots, words
 from fleetcast.view.accuracy import accuracy_rows, concerning, forecast_errors
 from fleetcast.view.missed import too_slow
@@ -34,7 +34,7 @@ TILES = (
 )  # fmt: skip
 
 
-def plan_report(scenario: Scenario, ranking: Ranking, best: Outcome | None) -> str:
+def plan_report(scenario: ServingScenario, ranking: Ranking, best: Outcome | None) -> str:
     """Returns the page of a search.
 
     Args:
@@ -64,7 +64,7 @@ def plan_report(scenario: Scenario, ranking: Ranking, best: Outcome | None) -> s
     return _page(scenario, parts, shown)
 
 
-def outcome_report(scenario: Scenario, outcome: Outcome) -> str:
+def outcome_report(scenario: ServingScenario, outcome: Outcome) -> str:
     """Returns the page of one simulated or measured plan."""
     met = bool(outcome.slo.get("met", True))
     name = words.plan_name(outcome.plan)
@@ -93,7 +93,7 @@ def _rest(outcome: Outcome) -> str:
     return f"{words.policy_name(outcome.plan)}; {words.precision_name(outcome.plan)}; {' + '.join(engines)}"
 
 
-def _title(scenario: Scenario, headline: str, rest: str, badge: str, good: bool, *, goals: bool = True) -> str:
+def _title(scenario: ServingScenario, headline: str, rest: str, badge: str, good: bool, *, goals: bool = True) -> str:
     mark = f'<span class="badge {"ok" if good else "bad"}">{escape(badge)}</span>' if badge else ""
     said = f"<p class=detail>{escape(rest)}</p>" if rest else ""
     return f"<h1>{escape(headline)}{mark}</h1>{said}<p class=lead>{escape(words.question(scenario, goals=goals))}</p>"
@@ -122,7 +122,7 @@ def _sized(value: str) -> str:
     return escape(figure) + (f" <i>{escape(unit)}</i>" if space else "")
 
 
-def _frontier(scenario: Scenario, ranking: Ranking) -> str:
+def _frontier(scenario: ServingScenario, ranking: Ranking) -> str:
     info = figures.frontier_info(ranking, scenario.slo)
     if info is None or len(info.points) < 2:
         return ""
@@ -132,7 +132,7 @@ def _frontier(scenario: Scenario, ranking: Ranking) -> str:
     return _section("The plans", plots.draw_scatter(info), lead)
 
 
-def _outcome_sections(scenario: Scenario, outcome: Outcome) -> list[str]:
+def _outcome_sections(scenario: ServingScenario, outcome: Outcome) -> list[str]:
     sections = []
     curves = figures.latency_info(outcome, scenario.slo)
     if curves:
@@ -208,7 +208,7 @@ def _rejected(ranking: Ranking) -> str:
     return _section("Rejected before simulation", f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>")
 
 
-def _accuracy(scenario: Scenario, outcome: Outcome) -> str:
+def _accuracy(scenario: ServingScenario, outcome: Outcome) -> str:
     pools = outcome.plan.get("pools", [outcome.plan])
     groups = resolve(scenario.fleet, Path(scenario.folder)).groups
     homes = {pool["on"] for pool in pools if pool.get("on")} or {group.name for group in groups}
@@ -230,7 +230,7 @@ def _accuracy(scenario: Scenario, outcome: Outcome) -> str:
     return _section("How far to trust this", f"<table><thead>{head}</thead><tbody>{body}</tbody></table>", lead)
 
 
-def _page(scenario: Scenario, parts: Sequence[str], outcome: Outcome | None) -> str:
+def _page(scenario: ServingScenario, parts: Sequence[str], outcome: Outcome | None) -> str:
     parts = [*parts, *([_accuracy(scenario, outcome)] if outcome is not None else [])]
     if outcome is not None and outcome.notes:
         parts.append(

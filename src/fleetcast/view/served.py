@@ -12,7 +12,8 @@ from cyclopts import Parameter
 from fleetcast.base.errors import SpecError
 
 if TYPE_CHECKING:
-    from fleetcast.scenario.load import Scenario
+    from fleetcast.scenario.load import ServingScenario
+    from fleetcast.scenario.plan import Plan
 
 
 @Parameter(name="*", group="Serving")
@@ -68,7 +69,7 @@ def refuse_beside(**others: object) -> None:
             )  # fmt: skip
 
 
-def serve(scenario: Scenario, given: Serving, *, name: str, key_env: str, as_json: bool) -> int:
+def serve(scenario: ServingScenario, given: Serving, *, name: str, key_env: str, as_json: bool) -> int:
     """Serves a scenario's plan until it is told to stop, and says so on stdout; returns the command's exit code.
 
     Args:
@@ -104,6 +105,12 @@ def serve(scenario: Scenario, given: Serving, *, name: str, key_env: str, as_jso
             "workload.model", "has no weights to serve", value=str(folder), limit="safetensors beside config.json",
             hint="Fetch them from the model's repository",
         )  # fmt: skip
+    if launched.drafts is False:
+        launched.engine.close()
+        raise SpecError(
+            "plan.speculate.model", "has no weights to draft with", value=_drafter(started.plan),
+            limit="a folder with safetensors beside config.json", hint="Fetch them, or leave speculate out",
+        )  # fmt: skip
     from fleetcast.runtime.llm.text import open_text
 
     text = open_text(folder, launched.shape.vocab)
@@ -135,13 +142,19 @@ def _say(table: dict[str, Any], as_json: bool) -> None:
     print("Ctrl-C lets running answers end, and stops", flush=True)
 
 
-def _folder(scenario: Scenario) -> Path:
+def _drafter(plan: Plan) -> str:
+    """Returns the name of the model that drafts."""
+    table = plan.serving[0].speculate
+    return str((table.get("model") if isinstance(table, dict) else None) or (plan.draft and plan.draft.model))
+
+
+def _folder(scenario: ServingScenario) -> Path:
     """Returns the folder of the model's files.
 
     Raises:
         SpecError: the scenario's model is a name of the catalogue, which has no weights.
     """
-    model = str(scenario.plan.pools[0].model or scenario.workload.model)
+    model = str(scenario.plan.serving[0].model or scenario.workload.model)
     at = Path(scenario.folder) / model
     if not at.exists():
         raise SpecError(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fleetcast.runtime.measure import Profile
-    from fleetcast.scenario.load import Scenario
+    from fleetcast.scenario.load import ServingScenario
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.search.capacity import Load, Need, Users
     from fleetcast.search.ranking import Ranking
@@ -34,7 +34,7 @@ POINTS = 12
 """Plans of a frontier that are listed, evenly spaced."""
 
 
-def ranking_view(scenario: Scenario, ranking: Ranking, width: int) -> RenderableType:
+def ranking_view(scenario: ServingScenario, ranking: Ranking, width: int) -> RenderableType:
     """Returns what a search found: the verdict, the ranking, why, what was rejected, the space."""
     best = ranking.best
     shown = best or (ranking.misses[0] if ranking.misses else None)
@@ -57,7 +57,7 @@ def ranking_view(scenario: Scenario, ranking: Ranking, width: int) -> Renderable
     return Group(*parts)
 
 
-def _ranked(scenario: Scenario, ranking: Ranking, best: Outcome, width: int) -> list[RenderableType]:
+def _ranked(scenario: ServingScenario, ranking: Ranking, best: Outcome, width: int) -> list[RenderableType]:
     """The best plan, the frontier where several goals ask for one, the layouts in order, and why."""
     goals = [goal for goal, _, _ in ranking.goals]
     several = len(goals) > 1
@@ -95,7 +95,7 @@ def _ranked(scenario: Scenario, ranking: Ranking, best: Outcome, width: int) -> 
     return parts
 
 
-def outcome_view(scenario: Scenario, outcome: Outcome, width: int) -> RenderableType:
+def outcome_view(scenario: ServingScenario, outcome: Outcome, width: int) -> RenderableType:
     """Returns one outcome: latencies, the rest of the metrics, where time and energy went, notes."""
     head = Text.assemble((words.plan_name(outcome.plan), "bold"), f", {words.policy_name(outcome.plan)}")
     parts: list[RenderableType] = [
@@ -137,7 +137,7 @@ def latency_table(outcome: Outcome) -> Table:
     return latency
 
 
-def held_view(scenario: Scenario, held: Load | Users, width: int) -> RenderableType:
+def held_view(scenario: ServingScenario, held: Load | Users, width: int) -> RenderableType:
     """Returns the largest load that is held, by which plan, what binds it, and the loads that were tried."""
     from fleetcast.search.capacity import Load
 
@@ -169,7 +169,7 @@ def _of_rate(load: Load) -> tuple[Table, Text]:
     )
 
 
-def _of_users(scenario: Scenario, held: Users) -> tuple[Table, Text]:
+def _of_users(scenario: ServingScenario, held: Users) -> tuple[Table, Text]:
     rows = [(f"{users:,}", "met" if met else "missed") for users, met in sorted(held.tried)]
     own = scenario.workload.arrivals.concurrency if scenario.workload.arrivals is not None else None
     text = f" at once; the scenario has {own:,}" if own else " at once"
@@ -182,7 +182,7 @@ def _of_users(scenario: Scenario, held: Users) -> tuple[Table, Text]:
     return rows_table(("Users", "SLO"), rows, right=(0,)), Text.assemble("Serves ", (count, "bold"), text)
 
 
-def needs_view(scenario: Scenario, needs: Sequence[Need], width: int) -> RenderableType:
+def needs_view(scenario: ServingScenario, needs: Sequence[Need], width: int) -> RenderableType:
     """Returns how many devices of each kind the load needs, cheapest first."""
     rows = []
     for need in needs:

@@ -18,7 +18,7 @@ from fleetcast.view import verbs
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from fleetcast.scenario.load import Scenario
+    from fleetcast.scenario.load import Scenario, ServingScenario
 
 STDIN = "<stdin>"
 
@@ -45,6 +45,11 @@ def load(file: str, common: Common) -> Scenario:
     if file == STDIN:
         return verbs.load(sys.stdin.read() + "\n", seed=common.seed)
     return verbs.load(file, seed=common.seed)
+
+
+def serving(file: str, common: Common, asked: str) -> ServingScenario:
+    """Returns the same where it has requests; ``asked`` says who asks, for the error."""
+    return verbs.serving(load(file, common), asked)
 
 
 def tables() -> Any:

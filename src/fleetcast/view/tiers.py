@@ -16,13 +16,13 @@ from fleetcast.view.plans import GAP, bare, slo_word
 from fleetcast.view.tables import bullets, rejected_table, rows_table
 
 if TYPE_CHECKING:
-    from fleetcast.scenario.load import Scenario
+    from fleetcast.scenario.load import ServingScenario
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.search.advice.advisor import Advice
     from fleetcast.search.ranking import Ranking
 
 
-def cascades_view(scenario: Scenario, ranking: Ranking) -> RenderableType:
+def cascades_view(scenario: ServingScenario, ranking: Ranking) -> RenderableType:
     """Returns the best cascade and the best of each other way, why, what does not fit, and the space."""
     best = ranking.best
     plans = ranking.plans or ranking.misses

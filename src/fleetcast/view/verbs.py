@@ -13,7 +13,8 @@ import msgspec
 
 from fleetcast.base.errors import SpecError, Unsupported, closest
 from fleetcast.scenario import load as files
-from fleetcast.scenario.load import Scenario
+from fleetcast.scenario.load import Scenario, ServingScenario, TrainingScenario
+from fleetcast.view import worlds
 
 if TYPE_CHECKING:
     from fleetcast.runtime.measure import EngineProfile, Profile
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from fleetcast.search.servers import Room
     from fleetcast.sim.serving.setting import Setting
     from fleetcast.view.checks import Remark
+    from fleetcast.view.exports import Export
 
 Source = Scenario | str | Path | Mapping[str, Any]
 Progress = Callable[[int, int], None]
@@ -59,6 +61,16 @@ def load(source: Source, *, seed: int | None = None) -> Scenario:
     return files.load(path, seed=seed)
 
 
+def serving(source: Source, asked: str, *, seed: int | None = None) -> ServingScenario:
+    """Returns what `load` does where it has requests; ``asked`` says who asks, for the error.
+
+    Raises:
+        SpecError: as `load`.
+        Unsupported: another kind of workload.
+    """
+    return files.serving(load(source, seed=seed), asked)
+
+
 def examples() -> dict[str, Path]:
     """Returns the packaged examples: name -> file."""
     return {path.stem: path for path in sorted(_EXAMPLES.glob("*.toml"))}
@@ -70,13 +82,13 @@ def headline(path: Path) -> str:
 
 
 def plan(source: Source, *, seed: int | None = None, top: int | None = 6, progress: Progress | None = None) -> Ranking:
-    """Returns the ranked plans of a scenario: best, frontier, what was rejected and why.
+    """Returns the ranked plans of a scenario: best, what was rejected and why, how much of the space was looked at.
 
     Args:
         source: a Scenario or what `load` takes.
         seed: instead of the scenario's.
-        top: how many layouts to rank, each with its batch policies that are as good as the last layout;
-            None = all that meet the SLO.
+        top: how many layouts to rank, each with its batch policies that are as good as the last layout; of training
+            how many plans. None = all that meet the SLO.
         progress: called while plans are settled.
 
     Raises:
@@ -84,36 +96,28 @@ def plan(source: Source, *, seed: int | None = None, top: int | None = 6, progre
         Infeasible: nothing fits.
     """
     scenario = load(source, seed=seed)
-    if scenario.workload.exits is not None:
-        from fleetcast.search.tiers import planner
-
-        return planner.plan(_resolved(scenario), top=top)
-    from fleetcast.search import parallelism
-
-    return parallelism.search(_serving(scenario), top=top, weigh=True, progress=progress)
+    if isinstance(scenario, TrainingScenario):
+        return worlds.training.plan(scenario, top=top, progress=progress)
+    return worlds.serving.plan(files.serving(scenario, "plan"), top=top, progress=progress)
 
 
 def simulate(source: Source, *, seed: int | None = None, record: bool = False) -> Outcome:
     """Returns what happens under the scenario's plan.
 
     Args:
-        source: a Scenario or what `load` takes; ``[plan]`` needs replicas, tensor_parallel, pipeline_parallel, and
-            where the workload has exits a cascade instead.
+        source: a Scenario or what `load` takes; where it serves requests, ``[plan]`` needs replicas, tensor_parallel,
+            pipeline_parallel, and where the workload has exits a cascade instead. Training needs none of them.
         seed: instead of the scenario's.
-        record: keep the event record for timelines; changes no result. A cascade has none.
+        record: keep the event record for timelines; changes no result. A cascade and training have none.
 
     Raises:
         SpecError: anything in the scenario that cannot be.
-        Infeasible: the plan does not fit.
+        Infeasible: the plan does not fit; of training the outcome says so, ``metrics["fits"]``.
     """
     scenario = load(source, seed=seed)
-    if scenario.workload.exits is not None:
-        from fleetcast.search.tiers import planner
-
-        return planner.simulate(_resolved(scenario))
-    from fleetcast.sim.serving.world import simulate as run
-
-    return run(*completed(scenario), record=record)
+    if isinstance(scenario, TrainingScenario):
+        return worlds.training.simulate(scenario)
+    return worlds.serving.simulate(files.serving(scenario, "simulate"), record=record)
 
 
 def max_rate(source: Source, *, seed: int | None = None, tolerance: float = 0.02) -> Load:
@@ -129,8 +133,8 @@ def max_rate(source: Source, *, seed: int | None = None, tolerance: float = 0.02
     """
     from fleetcast.search import capacity
 
-    scenario = load(source, seed=seed)
-    _serving(scenario)
+    scenario = serving(source, "capacity", seed=seed)
+    worlds.serving.resolved(scenario)
     return capacity.max_rate(scenario, tolerance=tolerance)
 
 
@@ -149,12 +153,12 @@ def max_users(source: Source, *, seed: int | None = None, tolerance: float = 0.0
     """
     from fleetcast.search import capacity
 
-    scenario = load(source, seed=seed)
+    scenario = serving(source, "capacity", seed=seed)
     if scenario.workload.exits is not None:
         from fleetcast.search.tiers import planner
 
-        return planner.max_users(_resolved(scenario), tolerance=tolerance)
-    _serving(scenario)
+        return planner.max_users(worlds.serving.setting(scenario), tolerance=tolerance)
+    worlds.serving.resolved(scenario)
     return capacity.max_users(scenario, tolerance=tolerance)
 
 
@@ -174,8 +178,8 @@ def devices_needed(
     """
     from fleetcast.search import capacity
 
-    scenario, wanted = load(source, seed=seed), tuple(kinds)
-    groups = _serving(scenario).tree.groups
+    scenario, wanted = serving(source, "capacity", seed=seed), tuple(kinds)
+    groups = worlds.serving.resolved(scenario).tree.groups
     measured = [g.device.id for g in groups if g.device.fitted is not None]
     if measured and not wanted:
         problem, hint = "must be named beside measured devices", "Name the profile: --kinds ./profile.toml"
@@ -258,7 +262,7 @@ def replay(
     from fleetcast.runtime import replay as real
     from fleetcast.scenario.workload.arrivals import traffic
 
-    scenario = load(source, seed=seed)
+    scenario = serving(source, "run", seed=seed)
     if scenario.workload.exits is not None or scenario.slo.quality is not None:
         raise Unsupported(
             "workload.exits, slo.quality: a server's answers are timed, not judged", "Leave exits and quality out"
@@ -288,8 +292,8 @@ def advise(source: Source, *, seed: int | None = None) -> list[Advice]:
     from fleetcast.search.advice.advisor import advise as ask
     from fleetcast.search.advice.advisor import asked_of_one
 
-    scenario, notes = asked_of_one(load(source, seed=seed))
-    return ask(_resolved(scenario), notes)
+    scenario, notes = asked_of_one(serving(source, "advise", seed=seed))
+    return ask(worlds.serving.setting(scenario), notes)
 
 
 def servers_under(source: Source, *, seed: int | None = None, progress: Progress | None = None) -> Room:
@@ -306,7 +310,7 @@ def servers_under(source: Source, *, seed: int | None = None, progress: Progress
     """
     from fleetcast.search import servers
 
-    return servers.servers_under(_serving(load(source, seed=seed)), progress)
+    return servers.servers_under(worlds.serving.resolved(serving(source, "capacity", seed=seed)), progress)
 
 
 def best_pools(
@@ -325,8 +329,8 @@ def best_pools(
     """
     from fleetcast.search import pools
 
-    scenario = load(source, seed=seed)
-    _serving(scenario)
+    scenario = serving(source, "capacity", seed=seed)
+    worlds.serving.resolved(scenario)
     return pools.best_pools(scenario, tolerance=tolerance, progress=progress)
 
 
@@ -336,29 +340,29 @@ def check(source: Source, *, seed: int | None = None) -> list[Remark]:
     Raises:
         SpecError: the scenario cannot be read at all.
     """
-    from fleetcast.view.checks import remarks
-
     scenario = load(source, seed=seed)
-    return remarks(_serving(scenario) if scenario.workload.exits is None else _resolved(scenario))
+    if isinstance(scenario, TrainingScenario):
+        return worlds.training.check(scenario)
+    return worlds.serving.check(files.serving(scenario, "check"))
 
 
-def _serving(scenario: Scenario) -> Setting:
-    """The scenario resolved for the serving world alone, which knows no exits."""
-    if scenario.workload.exits is not None:
-        raise Unsupported(
-            "workload.exits: only plan, simulate, advise, check and capacity of users know exits",
-            "Leave workload.exits out",
-        )
-    return _resolved(scenario)
+def export(source: Source, to: str, *, seed: int | None = None) -> Export:
+    """Returns a scenario's plan, completed, as what an operator pastes.
 
+    Args:
+        source: a Scenario or what `load` takes.
+        to: "vllm", "sglang", "kubernetes"; of training "megatron", "deepspeed", "torchtitan", "torchrun".
+        seed: instead of the scenario's.
 
-def _resolved(scenario: Scenario) -> Setting:
-    """The scenario with its names looked up."""
-    if scenario.workload.kind != "serving":
-        raise Unsupported(f"workload.kind = '{scenario.workload.kind}' has no engine yet")
-    from fleetcast.sim.serving.setting import setting
-
-    return setting(scenario)
+    Raises:
+        SpecError: an unknown target, or a choice without a default is open.
+        Infeasible: the plan does not fit.
+        Unsupported: the target has no way to run this plan, or this kind of workload.
+    """
+    scenario = load(source, seed=seed)
+    if isinstance(scenario, TrainingScenario):
+        return worlds.training.export(scenario, to)
+    return worlds.serving.export(scenario, to)
 
 
 def completed(source: Source, *, seed: int | None = None) -> tuple[Setting, Plan]:
@@ -368,10 +372,7 @@ def completed(source: Source, *, seed: int | None = None) -> tuple[Setting, Plan
         SpecError: a choice without a default is open.
         Infeasible: the plan does not fit.
     """
-    from fleetcast.sim.serving.completing import complete
-
-    state = _serving(load(source, seed=seed))
-    return state, complete(state, state.scenario.plan)
+    return worlds.serving.completed(serving(source, "export", seed=seed))
 
 
 def example(name: str) -> Path:

@@ -12,7 +12,7 @@ from fleetcast.scenario.outcome import UNITS
 from fleetcast.scenario.plan import read_plan
 
 if TYPE_CHECKING:
-    from fleetcast.scenario.load import Scenario
+    from fleetcast.scenario.load import ServingScenario
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.search.ranking import Ranking
 
@@ -78,7 +78,7 @@ def policy_brief(table: Mapping[str, Any]) -> str:
     return policy_name(table).replace(", batch ", "/")
 
 
-def question(scenario: Scenario, *, goals: bool = True, fleet: bool = True) -> str:
+def question(scenario: ServingScenario, *, goals: bool = True, fleet: bool = True) -> str:
     """Returns the scenario in one sentence: what is served, on what, under which limits, for which goal.
 
     Args:

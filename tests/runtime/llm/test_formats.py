@@ -19,7 +19,7 @@ from fleetcast.runtime.llm import native  # noqa: E402
 from fleetcast.runtime.llm.attention import attend, attend_paged, groups_of, paged, place, slots_of  # noqa: E402
 from fleetcast.runtime.llm.cache import Cache, quantised  # noqa: E402
 from fleetcast.runtime.llm.ffn import Gated  # noqa: E402
-from fleetcast.runtime.llm.linear import FEW, GROUP, Plain, int4, int8, joined  # noqa: E402
+from fleetcast.runtime.llm.linear import FEW, GROUP, Packed, Plain, int4, int8, joined  # noqa: E402
 from fleetcast.runtime.llm.norm import Rms  # noqa: E402
 
 SIZES = [(70, 128), (33, 96), (5, 32), (64, 100), (3, 7), (48, 2816)]
@@ -79,6 +79,39 @@ def test_products_are_those_of_the_weights_that_are_held(form, rows, where):
             terms = x.double().abs() @ wide(matrix).abs().T
             least = terms * (2.0**-8 if form == "int4" and (where == "torch" or rows > FEW) else 1e-6)
             assert ((found.double() - exact).abs() <= near * exact.abs() + least + near * (1 + 2 * thrice)).all()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 6, 7, FEW, FEW + 1])
+def test_products_in_the_layout_of_onednn(rows, where):
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("oneDNN has no bf16 here")
+    for n, (outputs, inputs) in enumerate(SIZES):
+        weight, x, bias = (
+            draw(n + i, *size).bfloat16()
+            for i, size in ((0, (outputs, inputs)), (50, (rows, inputs)), (99, (outputs,)))
+        )
+        for b in (None, bias):
+            matrix = joined([weight], [b], "bf16")
+            assert isinstance(matrix, Packed)
+            assert bool(matrix.panel) == (where == 32), "its layout is the one that our own kernel reads"
+            exact = x.double() @ weight.double().T + (0 if b is None else b.double())
+            near = 2.0**-8 * exact.abs() + 1e-6 * (x.double().abs() @ weight.double().abs().T) + 2.0**-8
+            found = matrix(x)
+            assert found.dtype == torch.bfloat16
+            assert ((found.double() - exact).abs() <= near).all()
+            if where == 32 and rows <= FEW:
+                for row in range(rows):
+                    assert torch.equal(matrix(x[row : row + 1])[0], found[row])
+
+
+def test_a_layout_that_is_not_the_one_expected_is_left_to_onednn(where):
+    if where != 32:
+        pytest.skip("nothing of ours")
+    weight = draw(1, 70, 96).bfloat16()
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight, 256)
+    other = weight.clone()
+    other[69, 95] += 1
+    assert native.panels(packed, weight) and not native.panels(packed, other)
 
 
 def test_a_row_is_the_same_whatever_shares_its_product(where):

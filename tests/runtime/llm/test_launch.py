@@ -1,18 +1,21 @@
 """A pool of a plan becomes an engine, or is refused with the key and the reason."""
 
 import json
+import multiprocessing
 
 import pytest
 
 from fleetcast.base.errors import Infeasible, SpecError, Unsupported
 from fleetcast.runtime.llm import launch as module
+from fleetcast.runtime.llm.draft import Pipelined
 from fleetcast.runtime.llm.launch import check_context, launch, refuse
+from fleetcast.runtime.llm.shape import read_shape
 from fleetcast.scenario.plan import Pool
 from tests.runtime.llm import tiny
 
 try:
     import safetensors  # noqa: F401
-    import torch  # noqa: F401
+    import torch
 
     MODELS = True
 except ImportError:
@@ -35,7 +38,7 @@ POLICIES = {"batch": {"kind": "chunked", "chunk": 8, "max_batch": 3}, "order": "
         ({"overlap": {"kind": "nano"}}, r"plan\.overlap = nano: "),
         ({"activation_dtype": "fp8"}, r"plan\.activation_dtype = 'fp8': "),
         ({"memory": {"kind": "swap"}}, r"plan\.memory = swap: "),
-        ({"speculate": {"kind": "fixed", "model": "llama-3.2-1b"}}, r"plan\.speculate = fixed: .*draft model's files"),
+        ({"speculate": {"kind": "fixed", "model": "m", "drafters": 3}}, r"plan\.speculate = fixed: .*Set drafters = 1"),
         ({"prefix_cache": {"kind": "lru", "cpu": 1e9}}, r"plan\.prefix_cache = lru: .*Leave cpu and ssd out"),
     ],
 )
@@ -46,7 +49,7 @@ def test_what_cannot_be_run_is_refused_by_key_value_and_reason(changes: dict, sa
 
 
 def test_a_request_beyond_the_context_or_the_cache_is_refused() -> None:
-    shape = module.read_shape(tiny.config("llama-biased"))
+    shape = read_shape(tiny.config("llama-biased"))
     check_context(shape, 512, 32)
     with pytest.raises(SpecError, match="beyond the model's context"):
         check_context(shape, 513, 64)
@@ -96,6 +99,142 @@ def test_prefixes_are_kept_and_drafts_looked_up_as_the_plan_says(tmp_path) -> No
         launch("m", Pool(**POOL, **POLICIES, prefix_cache="belady"), blocks=20, folder=home)
 
 
+def beside(home, layers=1):
+    """Writes a model that drafts for the one of `folder`: its first layers alone."""
+    whole = tiny.config("llama-biased")
+    table, values = whole | {"num_hidden_layers": layers}, tiny.tensors(whole)
+    kept = {
+        k: v for k, v in values.items() if ".layers." not in k or int(k.split(".layers.")[1].split(".")[0]) < layers
+    }
+    tiny.write(home / "small", table, kept)
+    return home
+
+
+def said_by(found, prompt=(5, 6, 7), limit=24):
+    request = found.engine.submit(list(prompt), limit)
+    found.engine.run()
+    return request
+
+
+FIXED = {"kind": "fixed", "length": 3, "model": "small", "acceptance": 0.6}
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("speculate", "draft", "apart"),
+    [
+        (FIXED, None, False),
+        ({"kind": "minions", "model": "small", "most": 6}, None, False),
+        (FIXED | {"pipelined": True}, None, True),
+        ({"kind": "fixed"}, {"model": "small", "dtype": "bf16", "replicas": 1, "tensor_parallel": 1}, True),
+        (FIXED | {"pipelined": False}, {"model": "small", "dtype": "bf16"}, False),
+    ],
+    ids=["fixed", "minions", "pipelined", "draft-pool", "not-in-the-draft-pool"],
+)
+def test_the_plans_draft_model_drafts(tmp_path, speculate, draft, apart) -> None:
+    home = beside(folder(tmp_path, True))
+    draft = None if draft is None else Pool(role="draft", **draft)
+    found = launch("m", Pool(**POOL, **POLICIES, speculate=speculate), blocks=20, draft=draft, folder=home, threads=1)
+    try:
+        assert (found.drafts, found.notes, isinstance(found.engine.speculation.drafter, Pipelined)) == (True, (), apart)
+        request = said_by(found)
+        table = tiny.config("llama-biased")
+        assert tiny.follow(table, tiny.tensors(table), request.tokens, 3)[0] == request.output
+        assert found.engine.speculation.drafted > 0
+        if not apart:
+            assert found.engine.speculation.drafter.blocks.count == 20
+            assert len(found.engine.speculation.drafter.model.shape.windows) == 1
+    finally:
+        found.engine.close()
+    assert not multiprocessing.active_children()
+
+
+@needs_torch
+def test_the_drafts_are_those_of_the_files_that_the_plan_names(tmp_path) -> None:
+    """A draft model that is the target itself is always right; another seed's is not."""
+    home = beside(folder(tmp_path, True), layers=3)
+    found = launch("m", Pool(**POOL, **POLICIES, speculate=FIXED), blocks=20, folder=home)
+    said_by(found)
+    assert found.engine.speculation.profile.rate == 1.0
+    table = tiny.config("llama-biased")
+    tiny.write(home / "small", table, tiny.tensors(table, seed=7))
+    found = launch("m", Pool(**POOL, **POLICIES, speculate=FIXED), blocks=20, folder=home)
+    said_by(found)
+    assert found.engine.speculation.profile.rate < 0.5
+
+
+@needs_torch
+def test_a_draft_model_without_weights_is_random_and_the_notes_say_so(tmp_path) -> None:
+    home = beside(folder(tmp_path, True))
+    (home / "small" / "model.safetensors").unlink()
+    found = launch("m", Pool(**POOL, **POLICIES, speculate=FIXED), blocks=20, folder=home)
+    assert (found.real, found.drafts) == (True, False)
+    assert "draft model's weights are random" in found.notes[0]
+    request, table = said_by(found), tiny.config("llama-biased")
+    assert tiny.follow(table, tiny.tensors(table), request.tokens, 3)[0] == request.output
+
+
+@needs_torch
+def test_threads_are_shared_out_to_a_drafter_of_its_own(tmp_path) -> None:
+    home, before = beside(folder(tmp_path, True)), torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        pool = Pool(**POOL, **POLICIES, speculate=FIXED | {"pipelined": True})
+        found = launch("m", pool, blocks=20, folder=home)
+        found.engine.close()
+        assert found.threads == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@needs_torch
+def test_the_memory_holds_the_draft_model_and_its_cache_too(tmp_path, monkeypatch) -> None:
+    home = beside(folder(tmp_path, True))
+    shapes = [read_shape(tiny.config("llama-biased") | {"num_hidden_layers": n}) for n in (3, 1)]
+    weights = sum(module._size(dims) for shape in shapes for _, dims in shape.tensors()) * 4
+    block = 2 * (3 + 1) * 2 * 8 * 16 * 4  # keys and values, layers of both, heads, width, tokens, fp32
+    monkeypatch.setattr(module, "free_memory", lambda: (weights + 7.5 * block) / module.SHARE)
+    found = launch("m", Pool(**POOL, **POLICIES, speculate=FIXED), blocks=20, folder=home)
+    assert (found.engine.blocks.count, found.engine.speculation.drafter.blocks.count) == (7, 7)
+    monkeypatch.setattr(module, "free_memory", lambda: weights / module.SHARE)
+    with pytest.raises(Infeasible, match="free memory"):
+        launch("m", Pool(**POOL, **POLICIES, speculate=FIXED), blocks=20, folder=home)
+
+
+@needs_torch
+def test_what_cannot_draft_is_refused_by_key(tmp_path) -> None:
+    home = beside(folder(tmp_path, True))
+
+    def asked(speculate, draft=None, error=SpecError, said=""):
+        pool = Pool(**POOL, **POLICIES, speculate=speculate)
+        with pytest.raises(error, match=said):
+            launch("m", pool, blocks=20, draft=draft, folder=home)
+        assert not multiprocessing.active_children()
+
+    asked({"kind": "fixed"}, said=r"plan\.speculate\.model: is missing")
+    asked(FIXED | {"model": "nonesuch"}, said=r"plan\.speculate\.model.*nonesuch")
+    apart = {"role": "draft", "model": "small"}
+    asked({"kind": "fixed"}, Pool(**apart, dtype="fp8"), said=r"dtype: cannot be run \(got 'fp8'\)")
+    asked({"kind": "fixed"}, Pool(**apart, tensor_parallel=2), Unsupported, "the draft pool.tensor_parallel = 2: ")
+    asked({"kind": "fixed"}, Pool(**apart, replicas=3), Unsupported, "the draft pool.replicas = 3: ")
+    asked({"kind": "fixed"}, Pool(**apart, clock=0.5), Unsupported, r"the draft pool.clock = 0\.5: ")
+    table = json.loads((home / "small" / "config.json").read_text())
+    (home / "small" / "model.safetensors").write_bytes(b"damaged")
+    asked(FIXED, said="model.safetensors")
+    asked(FIXED | {"pipelined": True}, said="cannot be built in its process.*model.safetensors")
+    (home / "small" / "config.json").write_text(json.dumps(table | {"vocab_size": 99}))
+    asked(FIXED, said=r"plan\.speculate\.model: has another vocabulary \(got 99\); 61 tokens")
+
+
+@needs_torch
+def test_a_drafter_ends_where_its_engine_cannot_be_made(tmp_path) -> None:
+    home = beside(folder(tmp_path, True))
+    (home / "m" / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(SpecError, match=r"model\.safetensors"):
+        launch("m", Pool(**POOL, **POLICIES, speculate=FIXED | {"pipelined": True}), blocks=20, folder=home)
+    assert not multiprocessing.active_children()
+
+
 @needs_torch
 def test_without_weights_random_ones_run_and_the_notes_say_so(tmp_path) -> None:
     found = [launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=folder(tmp_path / str(i), False)) for i in "ab"]
@@ -112,7 +251,7 @@ def test_without_weights_random_ones_run_and_the_notes_say_so(tmp_path) -> None:
 @needs_torch
 def test_the_cache_is_no_larger_than_the_machine(tmp_path, monkeypatch) -> None:
     home = folder(tmp_path, False)
-    weights = sum(module._size(dims) for _, dims in module.read_shape(tiny.config("llama-biased")).tensors()) * 4
+    weights = sum(module._size(dims) for _, dims in read_shape(tiny.config("llama-biased")).tensors()) * 4
     block = 2 * 3 * 2 * 8 * 16 * 4  # keys and values, layers, heads, width, tokens, fp32
     monkeypatch.setattr(module, "free_memory", lambda: (weights + 7.5 * block) / module.SHARE)
     found = launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home)

@@ -25,6 +25,12 @@ MEASURED = {
 }
 """Every model that the measured serving rows name."""
 
+UNPUBLISHED = (
+    "https://arxiv.org/abs/2104.04473", "https://arxiv.org/abs/2205.05198",
+    "https://github.com/mosaicml/llm-foundry/blob/main/scripts/train/yamls/pretrain/",
+)  # fmt: skip
+"""Where the shapes are stated that published training runs timed."""
+
 REQUIRED = (
     "llama-2-7b llama-2-13b llama-2-70b llama-3.1-8b llama-3.1-70b llama-3.1-405b llama-3.2-1b "
     "llama-3.2-3b mistral-7b mistral-large-2407 mixtral-8x7b mixtral-8x22b qwen3-8b qwen3-32b "
@@ -59,10 +65,24 @@ def test_names_are_compared_as_people_write_them(name: str) -> None:
     assert model(name).id == "llama-3.1-70b"
 
 
+@pytest.mark.parametrize(
+    ("name", "id"),
+    [
+        ("gpt3", "gpt3-175b"), ("GPT-3-175B", "gpt3-175b"), ("mt-nlg-530b", "megatron-530b"),
+        ("megatron-1008b", "megatron-1t"), ("gpt-22b", "megatron-22b"), ("MPT-7B", "mpt-7b"),
+    ],
+)  # fmt: skip
+def test_trained_sizes_are_found_by_what_people_call_them(name: str, id: str) -> None:
+    assert model(name).id == id
+
+
 @pytest.mark.parametrize("id", entries())
 def test_entries_have_sources_and_names_of_their_own(id: str) -> None:
     entry = entries()[id]
-    assert entry.source.startswith("https://huggingface.co/" + entry.aliases[0])
+    if entry.config["architectures"] == ["GPT2LMHeadModel"] and id != "gpt2":
+        assert entry.source.startswith(UNPUBLISHED), "a shape that was trained or timed, without a repository"
+    else:
+        assert entry.source.startswith("https://huggingface.co/" + entry.aliases[0])
     assert entry.name and entry.id == id == simplified(id)
     for variant in entry.variants:
         assert variant.id.startswith(id + "-")

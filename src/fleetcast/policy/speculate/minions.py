@@ -7,11 +7,12 @@ work does not grow with the drafters. Length: longer while everything is accepte
 what a longer draft promises is worth its cost.
 
 The paper's constants are not in any text we could read, so the brake is ours: with the acceptance seen so far, the
-length moves one step towards the one with the most expected tokens per work, where a drafted token costs ``cost`` of a
-call. Without the brake the length wanders for ever and loses 4 to 12 % to the best fixed one. The paper weighs
-drafters by past acceptance; here the weights are the caller's, equal in forecasts. With ``least`` 0 the length may
-come down to nothing where drafts are not worth their cost, and one token is tried again every `TRIAL` calls. What an
-engine saw of other requests counts as `PRIOR` judged tokens at most. Both are ours too; forecasts ask with neither.
+length moves one step towards the one with the most expected tokens per work, where a draft costs ``overhead`` of a
+call and ``cost`` more for each of its tokens. Without the brake the length wanders for ever and loses 4 to 12 % to the
+best fixed one. The paper weighs drafters by past acceptance; here the weights are the caller's, equal in forecasts.
+With ``least`` 0 the length may come down to nothing where drafts are not worth their cost, and one token is tried again
+every `TRIAL` calls. What an engine saw of other requests counts as `PRIOR` judged tokens at most. Both are ours too;
+forecasts ask with neither.
 """
 
 from __future__ import annotations
@@ -44,18 +45,20 @@ class Minions:
         cost: Annotated[float, Meta(ge=0.0, le=1.0)] = 0.1,
         drafters: Annotated[int, Meta(ge=1, le=16)] = 1,
         least: Annotated[int, Meta(ge=0, le=1)] = 1,
+        overhead: Annotated[float, Meta(ge=0.0, le=4.0)] = 0.0,
     ) -> None:
-        """Stores first, largest and least length, what a drafted token costs over a call, number of drafters."""
+        """Stores first, largest and least length, what a drafted token and any draft cost over a call, drafters."""
         if start > most:
             raise ValueError(f"start {start} is above most {most}")
         self.start, self.most, self.cost, self.drafters, self.least = start, most, cost, drafters, least
+        self.overhead = overhead
 
     def draft(self, view: View) -> Draft:
         """Returns the next length, by what became of the last drafts and of all before."""
         others = min(view.others_tried, PRIOR)
         right = others * view.others_right / view.others_tried if others else 0.0
         rate = (view.right + right + 1) / (view.tried + others + 2)
-        best = best_length(rate, self.cost, self.most, self.least)
+        best = best_length(rate, self.cost, self.most, self.least, self.overhead)
         if view.length is None:
             return Draft(min(self.start, best) if others else self.start, self.drafters)
         if view.length == 0 and view.idle >= TRIAL:
@@ -65,21 +68,28 @@ class Minions:
         return Draft(view.length - (view.length > best), self.drafters)
 
 
-def best_length(rate: float, cost: float, most: int, least: int = 1) -> int:
+def best_length(rate: float, cost: float, most: int, least: int = 1, overhead: float = 0.0) -> int:
     """Returns the length from ``least`` to ``most`` with the most expected tokens per work.
+
+    Tokens grow by less and less and work by the same, so that after a first fall the worth only falls.
 
     Args:
         rate: chance that a drafted token is accepted where those before it were.
         cost: of a drafted token, drafted and checked, over a call without any.
         most: longest.
         least: shortest, 0 or 1.
+        overhead: of a draft of any length, beside its tokens, over a call without any.
     """
-    best, found, tokens, power = least, 0.0 if least else 1.0, 1.0, 1.0
+    best, found, tokens, power, before = least, 0.0 if least else 1.0, 1.0, 1.0, 0.0
     for length in range(1, most + 1):
         power *= rate
         tokens += power
-        if tokens / (1.0 + cost * length) > found:
-            best, found = length, tokens / (1.0 + cost * length)
+        worth = tokens / (1.0 + overhead + cost * length)
+        if worth > found:
+            best, found = length, worth
+        if worth < before:
+            break
+        before = worth
     return best
 
 

@@ -181,7 +181,9 @@ class Engine:
         claimed = self.schedule.claimed()
         drafts: Sequence[tuple[Request, Sequence[int]]] = [(r, NONE) for r in decoding]
         if self.speculation is not None:
+            asked = self.clock()
             drafts = self.speculation.take(decoding)
+            self.speculation.seconds += self.clock() - asked
         for r in [*(r for r, _ in drafts), *self.schedule.partial]:
             self.schedule.extend(r)
         pieces = [

@@ -7,7 +7,7 @@ measured is what was forecast.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,13 +15,13 @@ from typing import Any, Final
 from fleetcast.base.errors import Infeasible, SpecError, Unsupported
 from fleetcast.base.spec import build
 from fleetcast.policy import batch, evict, memory, order, speculate
+from fleetcast.runtime.llm.drafter import RANDOM, open_drafter, source_of
 from fleetcast.runtime.llm.engine import Engine
 from fleetcast.runtime.llm.paging import BLOCK, blocks_of
-from fleetcast.runtime.llm.shape import Shape, read_shape
+from fleetcast.runtime.llm.shape import Shape, located, shape_at
 from fleetcast.scenario.caches import TIERS, tiers_of
-from fleetcast.scenario.drafts import DRAFTING, drafting_of
+from fleetcast.scenario.drafts import DRAFTING, drafting_of, drafts_by_model
 from fleetcast.scenario.plan import Pool, one
-from fleetcast.scenario.workload import catalog
 from fleetcast.scenario.workload.precision import BITS
 
 SHARE: Final = 0.9
@@ -40,6 +40,7 @@ class Launched:
         threads: that its products use.
         real: whether the weights were read; otherwise they are random, and so is what it says.
         notes: what to know, in sentences.
+        drafts: whether the weights of the model that drafts were read; None = no model drafts.
     """
 
     engine: Engine
@@ -48,24 +49,27 @@ class Launched:
     threads: int
     real: bool
     notes: tuple[str, ...]
+    drafts: bool | None = None
 
 
 def launch(
-    model: str, pool: Pool, *, blocks: int, folder: Path = Path(), watermark: int = 0, seed: int = 0,
-    threads: int | None = None, bounded: bool = False, path: str = "plan",
+    model: str, pool: Pool, *, blocks: int, draft: Pool | None = None, folder: Path = Path(), watermark: int = 0,
+    seed: int = 0, threads: int | None = None, bounded: bool = False, path: str = "plan",
 ) -> Launched:  # fmt: skip
-    """Returns an engine with the model, policies and dtypes of a complete pool.
+    """Returns an engine with the model, policies, dtypes and drafter of a complete pool.
 
     Args:
         model: a folder or config.json, from ``folder`` on, with safetensors beside it; or a catalogue name. Where there
             are no weights it runs random ones, which take as long and say nothing.
         pool: with every choice made.
-        blocks: of the KV cache, 16 tokens each; fewer where this machine's memory does not hold them.
+        blocks: of the KV cache, 16 tokens each; fewer where this machine's memory does not hold them. A model that
+            drafts has as many.
+        draft: the plan's draft pool, complete.
         folder: where relative paths start.
         watermark: blocks that admission leaves free.
         seed: of sampling and of random weights.
         threads: of its products; None = as many as torch takes: the processor's cores, or OMP_NUM_THREADS. Where the
-            plan has several ranks, of each; None = the cores shared out.
+            plan has several ranks, or a drafter of its own, of each process; None = the cores shared out.
         bounded: keep no more blocks than the largest batch of the longest contexts fills.
         path: of the pool, for errors.
 
@@ -75,9 +79,9 @@ def launch(
         Infeasible: weights and one block of cache do not fit this machine's memory.
         MissingExtra: torch or safetensors is not installed.
     """
-    refuse(pool, path)
-    named, weights = _located(model, folder)
-    shape = read_shape(named if named.exists() else catalog.config(model, "workload.model"))
+    refuse(pool, path, draft)
+    named, weights = located(model, folder)
+    shape = shape_at(model, folder)
     policies = {name: build(space, getattr(pool, name), f"{path}.{name}") for name, space in _FAMILIES.items()}
     kept = tiers_of(pool.prefix_cache, f"{path}.prefix_cache")
     if kept is not None:
@@ -86,6 +90,13 @@ def launch(
         asked, _ = drafting_of(pool.speculate, f"{path}.speculate")
         policies["speculate"] = build(speculate, asked, f"{path}.speculate", DRAFTING)
 
+    drafting = source_of(pool, draft, folder, path)
+    if drafting is not None and drafting.shape.vocab != shape.vocab:
+        raise SpecError(
+            f"{path}.speculate.model", "has another vocabulary", value=drafting.shape.vocab,
+            limit=f"{shape.vocab:,} tokens, the target's", hint="Choose a model of the same family",
+        )  # fmt: skip
+
     from fleetcast.runtime.llm import open_engine, torch_threads
 
     dtype, kv_dtype = str(pool.dtype or "auto"), str(pool.kv_dtype or "auto")
@@ -93,44 +104,53 @@ def launch(
     notes = []
     rule = policies["batch"].rule() if bounded and hasattr(policies["batch"], "rule") else None
     blocks = min(blocks, rule.max_batch * blocks_of(shape.context)) if rule is not None else blocks
-    fits = _blocks_that_fit(shape, dtype, kv_dtype, blocks)
+    held = [(shape, dtype, kv_dtype)]
+    held += [(drafting.shape, drafting.dtype, drafting.kv_dtype)] if drafting is not None else []
+    fits = _blocks_that_fit(held, blocks)
     if fits < blocks:
         notes.append(f"{fits:,} blocks of cache instead of the plan's {blocks:,}: this machine's memory holds no more")
+    if drafting is not None and drafting.apart and threads is None:  # two that took all cores would wait for each other
+        threads = max(1, torch_threads() // (one(pool.tensor_parallel) * one(pool.pipeline_parallel) + 1))
     used = torch_threads(threads)
-    engine = open_engine(
-        weights or named, blocks=fits, dtype=dtype, kv_dtype=kv_dtype, device="cpu", fake=weights is None, seed=seed,
-        watermark=min(watermark, fits - 1), threads=threads, tensor_parallel=one(pool.tensor_parallel),
-        pipeline_parallel=one(pool.pipeline_parallel), **policies,
-    )  # fmt: skip
-    return Launched(engine, shape, dtype, used, weights is not None, (*notes, *engine.notes))
+    if drafting is not None:
+        policies["drafter"] = open_drafter(drafting, fits, seed=seed, threads=threads)
+        notes += [RANDOM] if drafting.weights is None else []
+    try:
+        engine = open_engine(
+            weights or named, blocks=fits, dtype=dtype, kv_dtype=kv_dtype, device="cpu", fake=weights is None,
+            seed=seed, watermark=min(watermark, fits - 1), threads=threads, tensor_parallel=one(pool.tensor_parallel),
+            pipeline_parallel=one(pool.pipeline_parallel), **policies,
+        )  # fmt: skip
+    except BaseException:
+        if drafting is not None:
+            policies["drafter"].close()
+        raise
+    real = None if drafting is None else drafting.weights is not None
+    return Launched(engine, shape, dtype, used, weights is not None, (*notes, *engine.notes), real)
 
 
-def refuse(pool: Pool, path: str = "plan") -> None:
-    """Raises Unsupported where the pool asks for what this engine cannot run; names the key, its value and why."""
-    for name, runs, why, hint in _LIMITS:
-        value = getattr(pool, name)
-        if not runs(value):
-            raise Unsupported(f"{path}.{name} = {_said(value)}: {why}", hint)
+def refuse(pool: Pool, path: str = "plan", draft: Pool | None = None) -> None:
+    """Raises Unsupported where a pool, or the one that drafts for it, asks for what this engine cannot run.
+
+    The error names the key, its value and why.
+    """
+    for where, each, limits in ((path, pool, _LIMITS), ("the draft pool", draft, _DRAFT_LIMITS)):
+        for name, runs, why, hint in limits if each is not None else ():
+            value = getattr(each, name)
+            if not runs(value):
+                raise Unsupported(f"{where}.{name} = {_said(value)}: {why}", hint)
 
 
-def _located(model: str, folder: Path) -> tuple[Path, Path | None]:
-    """Returns the model's path, or its name in the catalogue, and the folder of its weights, if it has any."""
-    at = folder / model
-    if not at.exists():
-        return Path(model), None
-    home = at if at.is_dir() else at.parent
-    has = any(next(home.glob(pattern), None) for pattern in ("*.safetensors", "*.safetensors.index.json", "*.bin"))
-    return at, home if has else None
+def _blocks_that_fit(held: Sequence[tuple[Shape, str, str]], wanted: int) -> int:
+    """Returns how many of the wanted blocks this machine's free memory holds beside the weights.
 
-
-def _blocks_that_fit(shape: Shape, dtype: str, kv_dtype: str, wanted: int) -> int:
-    """Returns how many of the wanted blocks this machine's free memory holds beside the weights."""
+    Args:
+        held: models, with the dtypes of their weights and caches; each has as many blocks.
+        wanted: blocks.
+    """
     free = SHARE * free_memory()
-    stored = dtype if dtype != "auto" else shape.stored
-    weights = float(sum(_size(dims) for _, dims in shape.tensors())) * BITS[stored] / 8
-    held = kv_dtype if kv_dtype != "auto" else "fp32" if stored == "fp32" else "bf16"
-    cache = BITS[held] / 8 + (4.0 / shape.head_dim if held == "int8" else 0.0)  # a scale a head
-    block = 2.0 * len(shape.windows) * shape.kv_heads * shape.head_dim * BLOCK * cache
+    sizes = [_bytes(*each) for each in held]
+    weights, block = sum(size for size, _ in sizes), sum(size for _, size in sizes)
     fits = int((free - weights) / block)
     if fits < 1:
         raise Infeasible(
@@ -138,6 +158,15 @@ def _blocks_that_fit(shape: Shape, dtype: str, kv_dtype: str, wanted: int) -> in
             hint="Choose a smaller model or a narrower dtype, or end what else runs here",
         )  # fmt: skip
     return min(wanted, fits)
+
+
+def _bytes(shape: Shape, dtype: str, kv_dtype: str) -> tuple[float, float]:
+    """Returns bytes of a model's weights and of a block of its cache."""
+    stored = dtype if dtype != "auto" else shape.stored
+    weights = float(sum(_size(dims) for _, dims in shape.tensors())) * BITS[stored] / 8
+    held = kv_dtype if kv_dtype != "auto" else "fp32" if stored == "fp32" else "bf16"
+    cache = BITS[held] / 8 + (4.0 / shape.head_dim if held == "int8" else 0.0)  # a scale a head
+    return weights, 2.0 * len(shape.windows) * shape.kv_heads * shape.head_dim * BLOCK * cache
 
 
 def check_context(shape: Shape, longest: int, blocks: int) -> None:
@@ -199,8 +228,8 @@ def _off(value: Any) -> bool:
     return kind in (None, "off", "none")
 
 
-def _looked_up(value: Any) -> bool:
-    return _off(value) or (value.get("kind") if isinstance(value, dict) else value) == "ngram"
+def _one_drafts(value: Any) -> bool:
+    return not drafts_by_model(value) or not isinstance(value, dict) or value.get("drafters", 1) == 1
 
 
 def _on_device(value: Any) -> bool:
@@ -224,8 +253,19 @@ _LIMITS: Final[tuple[tuple[str, Callable[[Any], bool], str, str], ...]] = (
     ("activation_dtype", lambda v: v is None, "activations are in the engine's own dtype", "Leave it out"),
     ("clock", _whole, "the engine does not set the processor's clock", "Leave it out"),
     ("overlap", _off, "the engine cuts no iteration into nano-batches", "Leave it out"),
-    ("speculate", _looked_up, "a plan names no draft model's files", 'Use kind = "ngram", or leave it out'),
+    (
+        "speculate",
+        _one_drafts,
+        "its drafters are copies of one model, which are always of one mind, so that a vote adds nothing",
+        "Set drafters = 1",
+    ),
     ("prefix_cache", _on_device, "the engine keeps no prefixes below its cache", "Leave cpu and ssd out"),
     ("memory", _no_swap, "the engine does not swap caches out", 'Set memory = "recompute"'),
 )
 """Key of the pool, whether the engine runs its value, why not otherwise, and what to write instead."""
+_DRAFT_LIMITS: Final[tuple[tuple[str, Callable[[Any], bool], str, str], ...]] = (
+    ("replicas", _single, "the engine lets one model draft", "Leave it out, and set drafters = 1"),
+    ("tensor_parallel", _single, "a model that drafts runs in one process", "Set tensor_parallel = 1"),
+    *(limit for limit in _LIMITS if limit[0] in ("activation_dtype", "clock")),
+)
+"""The same of the pool that drafts."""

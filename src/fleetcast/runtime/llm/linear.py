@@ -2,7 +2,8 @@
 
 Formats, and the bytes of a weight:
 
-- "fp32": 4. "bf16": 2, laid out anew for the CPU's matrix units (oneDNN's layout) where it has any.
+- "fp32": 4. "bf16": 2, laid out anew for the CPU's matrix units (oneDNN's layout) where it has any. Our own kernel reads
+  that layout as well, where the processor multiplies pairs of bf16, so that there is one copy.
 - "int8": 1, and 4 for every output. A weight is q s, q = round(w / s), s = max |w| / 127 over the output's weights.
 - "int4": 0.625. Groups of 32 inputs of an output share a scale and a middle, both bf16: a weight is (q - 8) s + m, with
   s = (max - min) / 15. Matrices whose inputs are no multiple of 32 are int8.
@@ -77,11 +78,12 @@ class Plain:
 
 @dataclass(frozen=True)
 class Packed:
-    """A bf16 matrix in oneDNN's layout. ``size`` is (outputs, inputs)."""
+    """A bf16 matrix in oneDNN's layout. ``size`` is (outputs, inputs), ``panel`` the bytes of a panel (`native`)."""
 
     weight: Tensor
     bias: Tensor | None
     size: tuple[int, int]
+    panel: int
 
     @property
     def bytes(self) -> int:
@@ -90,12 +92,15 @@ class Packed:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Returns ``x`` times the matrix, plus the bias."""
+        if self.panel and x.shape[0] <= FEW and native.ready(x) and native.kernels.pairs():
+            bias = None if self.bias is None else self.bias.float()
+            return native.panelled(x, self.weight, self.size[0], self.panel, bias)
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
 
 
 @dataclass(frozen=True)
-class Int8:
-    """``weight`` (outputs, inputs) int8, ``scale`` (outputs,) fp32, ``bias`` (outputs,) fp32 or None."""
+class _Rounded:
+    """A matrix of whole numbers with scales."""
 
     weight: Tensor
     scale: Tensor
@@ -110,33 +115,33 @@ class Int8:
         """Returns ``x`` times the matrix, plus the bias."""
         if x.shape[0] <= FEW and native.ready(x):
             return native.linear(x, self.weight, self.scale, self.bias)
-        # whole numbers up to 127 are exact in bf16, so that only the sums are rounded
-        found = functional.linear(x, self.weight.to(x.dtype)).mul_(self.scale)
+        found = self.widened(x)
         return found if self.bias is None else found.add_(self.bias)
+
+    def widened(self, x: Tensor) -> Tensor:
+        """Returns ``x`` times the matrix by torch's own product, without the bias."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Int4:
+class Int8(_Rounded):
+    """``weight`` (outputs, inputs) int8, ``scale`` (outputs,) fp32, ``bias`` (outputs,) fp32 or None."""
+
+    def widened(self, x: Tensor) -> Tensor:
+        """Returns the product; whole numbers up to 127 are exact in bf16, so that only the sums are rounded."""
+        return functional.linear(x, self.weight.to(x.dtype)).mul_(self.scale)
+
+
+@dataclass(frozen=True)
+class Int4(_Rounded):
     """Two weights a byte: byte i of a group of 32 holds weight i (low) and weight i + 16 (high).
 
     ``weight`` is (outputs, inputs / 2) uint8, ``scale`` (outputs, inputs / 32, 2) bf16: scale and middle.
     """
 
-    weight: Tensor
-    scale: Tensor
-    bias: Tensor | None
-
-    @property
-    def bytes(self) -> int:
-        """Memory that it holds."""
-        return size_of(self.weight, self.scale, self.bias)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Returns ``x`` times the matrix, plus the bias."""
-        if x.shape[0] <= FEW and native.ready(x):
-            return native.linear(x, self.weight, self.scale, self.bias)
-        found = functional.linear(x, self.wide(x.dtype))
-        return found if self.bias is None else found.add_(self.bias)
+    def widened(self, x: Tensor) -> Tensor:
+        """Returns the product with weights that are rounded to the dtype of ``x``."""
+        return functional.linear(x, self.wide(x.dtype))
 
     def wide(self, dtype: Any) -> Tensor:
         """Returns the weights as (outputs, inputs) of a dtype."""
@@ -161,7 +166,7 @@ def joined(weights: Sequence[Tensor], biases: Sequence[Tensor | None], form: For
         return int4(weight, wide) if form == "int4" and weight.shape[1] % GROUP == 0 else int8(weight, wide)
     if form == "bf16" and _oneapi(weight) and torch.ops.mkldnn._is_mkldnn_bf16_supported():
         packed = torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)
-        return Packed(packed, bias, (int(weight.shape[0]), int(weight.shape[1])))
+        return Packed(packed, bias, (int(weight.shape[0]), int(weight.shape[1])), native.panels(packed, weight))
     return Plain(native.settled(weight), bias)
 
 

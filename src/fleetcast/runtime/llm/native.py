@@ -5,12 +5,14 @@ Every caller has torch's own operations to fall back on, which compute the same 
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any, Final
 
 from fleetcast.base.errors import MissingExtra
 
 try:
     import torch
+    from torch.nn import functional
 except ImportError:
     raise MissingExtra("torch", "torch") from None
 kernels: Any
@@ -23,6 +25,9 @@ Tensor = Any
 
 KINDS: Final = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2, torch.uint8: 3}
 """How the kernels number what elements are; two int4 weights share a uint8."""
+
+PANEL: Final = 64
+"""Outputs of a panel of bf16 weights."""
 
 
 def ready(x: Tensor) -> bool:
@@ -49,6 +54,37 @@ def linear(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None)
     kernels.linear(
         KINDS[weight.dtype], KINDS[x.dtype], rows, outputs, inputs, x.data_ptr(), weight.data_ptr(),
         address(scale), address(bias), out.data_ptr(), torch.get_num_threads(),
+    )  # fmt: skip
+    return out
+
+
+def panels(packed: Tensor, weight: Tensor) -> int:
+    """Returns the bytes of a panel of ``packed``, oneDNN's layout of ``weight`` (outputs, inputs); 0 = it is another.
+
+    Panels hold 64 outputs. What oneDNN chose is looked at, since it does not promise any layout; where it is the one
+    that our own kernel reads, huge pages are asked for.
+    """
+    if kernels is None or not kernels.pairs() or not hasattr(torch.ops.mkldnn, "data_ptr"):
+        return 0
+    (outputs, inputs), at, size = weight.shape, torch.ops.mkldnn.data_ptr(packed), torch.ops.mkldnn._nbytes(packed)
+    count = (outputs + PANEL - 1) // PANEL
+    held = size // (2 * count * PANEL)
+    if size != 2 * count * PANEL * held or held % 2 or held < inputs:
+        return 0
+    kernels.settle(at, size)
+    found = torch.frombuffer((ctypes.c_char * size).from_address(at), dtype=torch.int16)
+    laid = functional.pad(weight.view(torch.int16), (0, held - inputs, 0, count * PANEL - outputs))
+    laid = laid.view(count, PANEL, held // 2, 2).transpose(1, 2)
+    return size // count if torch.equal(found.view(laid.shape), laid) else 0
+
+
+def panelled(x: Tensor, packed: Tensor, outputs: int, panel: int, bias: Tensor | None) -> Tensor:
+    """Returns bf16 ``x`` times a matrix whose panels have so many bytes, plus a fp32 ``bias``."""
+    rows, inputs = x.shape
+    out = x.new_empty(rows, outputs)
+    kernels.panels(
+        rows, outputs, inputs, panel, x.data_ptr(), torch.ops.mkldnn.data_ptr(packed), address(bias), out.data_ptr(),
+        torch.get_num_threads(),
     )  # fmt: skip
     return out
 

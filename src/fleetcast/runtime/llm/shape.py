@@ -13,11 +13,12 @@ from typing import Any, Final
 from fleetcast.base.errors import Unsupported
 from fleetcast.runtime.llm.families import gemma, gpt2, llama, mixtral, phi, qwen_moe
 from fleetcast.runtime.llm.families.decoder import Experts, Shape
+from fleetcast.scenario.workload import catalog
 from fleetcast.scenario.workload.architectures import from_config
 from fleetcast.scenario.workload.architectures.fields import Fields, read_config
 from fleetcast.scenario.workload.models import Model
 
-__all__ = ["FAMILIES", "Experts", "Shape", "read_shape"]
+__all__ = ["FAMILIES", "Experts", "Shape", "located", "read_shape", "shape_at"]
 
 FAMILIES: Final[Mapping[str, Callable[[Fields, Model], Shape]]] = {
     "LlamaForCausalLM": llama.llama,
@@ -55,3 +56,29 @@ def read_shape(config: Mapping[str, Any] | str | Path) -> Shape:
         known = ", ".join(FAMILIES)
         raise Unsupported(f"{path}: the engine does not run {model.architecture}", f"It runs {known}")
     return FAMILIES[model.architecture](Fields(table, path), model)
+
+
+def shape_at(model: str, folder: Path, path: str = "workload.model") -> Shape:
+    """Returns the shape of a folder, a config.json or a catalogue model.
+
+    Args:
+        model: one of these; paths start at ``folder``.
+        folder: where they start.
+        path: of the key that names it, for errors.
+
+    Raises:
+        SpecError: no such model, or a field that cannot be.
+        Unsupported: as `read_shape`.
+    """
+    named, _ = located(model, folder)
+    return read_shape(named if named.exists() else catalog.config(model, path))
+
+
+def located(model: str, folder: Path) -> tuple[Path, Path | None]:
+    """Returns a model's path, or its name in the catalogue, and the folder of its weights, if it has any."""
+    at = folder / model
+    if not at.exists():
+        return Path(model), None
+    home = at if at.is_dir() else at.parent
+    has = any(next(home.glob(pattern), None) for pattern in ("*.safetensors", "*.safetensors.index.json", "*.bin"))
+    return at, home if has else None

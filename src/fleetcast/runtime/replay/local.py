@@ -152,7 +152,7 @@ class _Run:
         self.watch = Watch(engine.model, engine.clock, watch(engine.model, engine.clock))
         engine.model = self.watch
         self._progress, self._sleep, self._done, self._start = progress, sleep, 0, 0.0
-        self._preempted = engine.preemptions
+        self._preempted, self._drafted = engine.preemptions, 0.0
         self._thought = requests.thought(seed).tolist()
         self._coming = iter(range(min(requests.concurrency, len(requests)), len(requests)))
         self._due: list[tuple[float, int, int]] = []  # when, which request, from which iteration on
@@ -175,6 +175,7 @@ class _Run:
         self.watch.rows.clear()
         if self.watch.stopwatch is not None:
             self.watch.stopwatch.reset()
+        self._drafted = engine.speculation.seconds if engine.speculation is not None else 0.0
         self._start = engine.clock()
         first = min(q.concurrency, len(q)) if q.concurrency else len(q)
         begin = 0.0 if q.concurrency else float(q.arrival[0])
@@ -258,11 +259,14 @@ class _Run:
         if self.watch.stopwatch is not None:
             terms, sampling = self.watch.stopwatch.terms(), self._sampling()
             terms["head"] = terms.get("head", 0.0) + sampling  # a forecast has both in one table
+        drafted = 0.0
+        if self.engine.speculation is not None:
+            drafted = terms["draft"] = self.engine.speculation.seconds - self._drafted
         log: Record = self.engine.record()
         return replace(
             outcome,
             metrics=outcome.metrics | {"preemptions": self.engine.preemptions - self._preempted},
-            breakdown={"time": terms | {"host": busy - model - sampling, "idle": max(0.0, span - busy)}},
+            breakdown={"time": terms | {"host": busy - model - sampling - drafted, "idle": max(0.0, span - busy)}},
             resources=({
                 "name": "replica 0", "devices": 1, "busy": busy / span, "requests": len(outcome.requests.arrival),
                 "peak_running": int((steps[:, 3] + steps[:, 4]).max(initial=0)),

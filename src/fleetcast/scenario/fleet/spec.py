@@ -9,11 +9,13 @@ from pathlib import Path
 import msgspec
 
 from fleetcast.base.errors import SpecError
+from fleetcast.base.show import show
 from fleetcast.base.spec import Spec, convert, read_toml
-from fleetcast.base.units import BytesPerSecond, DollarsPerHour, Price, Watts
+from fleetcast.base.units import BytesPerSecond, DollarsPerHour, LinkSpeed, Price, Watts
 from fleetcast.scenario.fleet import catalog
 from fleetcast.scenario.fleet.devices import Device
 from fleetcast.scenario.fleet.failures import Failures
+from fleetcast.scenario.fleet.links import Link
 
 _TERM = re.compile(r"^(?:([-+]?\d+)\s*[xX×*]\s*)?(\S.*)$")
 _NAME = re.compile(r"^[\w .-]*$")
@@ -44,6 +46,18 @@ class FleetGroup(Spec):
     failures: Failures | None = None
 
 
+class Links(Spec):
+    """How fast the fleet's links are, over what the catalogue says of them: what a what-if changes.
+
+    Attributes:
+        intra: inside a node: B/s per device, one direction, or a link of the catalogue.
+        inter: between nodes and between groups: the same.
+    """
+
+    intra: LinkSpeed | None = None
+    inter: LinkSpeed | None = None
+
+
 class Fleet(Spec):
     """What a scenario says under ``[fleet]``.
 
@@ -54,6 +68,7 @@ class Fleet(Spec):
         link: over the catalogue's link inside a node; only beside ``devices``. A link of the catalogue, or a file that
             `fleetcast measure collectives` wrote, as are the other links of a fleet.
         network: over its link between nodes; beside ``groups``, the link between these.
+        links: over the bandwidth of both, per device and direction: ``links.inter = "100 Gb/s"``.
         price: per device, by device, over the catalogue's: $/h, "spot" or "on-demand" (the catalogue's), or a CSV
             file with columns time_h and price.
         failures: how nodes or devices of every group fail and come back.
@@ -71,6 +86,7 @@ class Fleet(Spec):
     groups: tuple[FleetGroup, ...] = ()
     link: str = ""
     network: str = ""
+    links: Links = Links()
     price: dict[str, Price] = msgspec.field(default_factory=dict)
     failures: Failures | None = None
     pue: float = 1.0
@@ -177,9 +193,31 @@ def check(fleet: Fleet, path: str, base: Path | None = None) -> None:
     if fleet.ssd is not None and not _SLOWEST <= fleet.ssd <= _FASTEST:
         limit = f"{_SLOWEST:g} to {_FASTEST:g} B/s"
         raise SpecError(f"{path}.ssd", "is out of range", value=fleet.ssd, limit=limit, hint='Write e.g. "6 GB/s"')
-    for name, key in ((fleet.link, "link"), (fleet.network, "network")):
-        if name:
+    for name, key in (
+        (fleet.link, "link"), (fleet.network, "network"), (fleet.links.intra, "links.intra"),
+        (fleet.links.inter, "links.inter"),
+    ):  # fmt: skip
+        if isinstance(name, str) and (name or key.startswith("links.")):
             catalog.link(name, f"{path}.{key}", base)
+    for named, key, over in ((fleet.link, "link", "intra"), (fleet.network, "network", "inter")):
+        if named and isinstance(getattr(fleet.links, over), str):
+            raise SpecError(
+                f"{path}.links.{over}", f"names a link, as {path}.{key} does", value=getattr(fleet.links, over),
+                limit="one of them", hint=f'Or give links.{over} a speed, such as "100 Gb/s"',
+            )  # fmt: skip
+
+
+def at_speed(link: Link, speed: float | str | None, base: Path | None = None) -> Link:
+    """Returns a link as ``fleet.links`` changes it: another one, or the same with another bandwidth.
+
+    A link that was measured stays so in shape: its curves scale with its bandwidth.
+    """
+    if speed is None:
+        return link
+    if isinstance(speed, str):
+        return catalog.link(speed, base=base)
+    name = f"{link.id} at {show(speed, 'B/s')}"
+    return msgspec.structs.replace(link, id=name, bandwidth=speed, uplink=None)
 
 
 def check_group(group: FleetGroup, path: str, base: Path | None = None) -> None:

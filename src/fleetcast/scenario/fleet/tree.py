@@ -179,8 +179,9 @@ def resolve(fleet: Fleet, base: Path | None = None, path: str = "fleet") -> Tree
     if fleet.grid == "world":
         walk.notes.append("grid world: the world's yearly mean carbon intensity")
     notes = tuple(dict.fromkeys(walk.notes))
+    joins = {path: spec.at_speed(link, fleet.links.inter, base) for path, link in walk.joins.items()}
     return Tree(
-        groups, walk.joins, fleet.pue, fleet.grid, notes, base, fleet.budget, fleet.spend, fleet.host_power, fleet.ssd
+        groups, joins, fleet.pue, fleet.grid, notes, base, fleet.budget, fleet.spend, fleet.host_power, fleet.ssd
     )
 
 
@@ -342,8 +343,8 @@ def _finish(
         )
     if leaf.link and leaf.node == 1:
         notes.append(f"link {leaf.link} joins nothing in {name}: its nodes have one device")
-    link = catalog.link(leaf.link or device.link, base=base)
-    network = catalog.link(leaf.network or device.network, base=base)
+    link = spec.at_speed(catalog.link(leaf.link or device.link, base=base), fleet.links.intra, base)
+    network = spec.at_speed(catalog.link(leaf.network or device.network, base=base), fleet.links.inter, base)
     price = prices[device.id]
     if leaf.said.price is not None:
         price = signals.price(leaf.said.price, device, base, f"{leaf.where}.price")

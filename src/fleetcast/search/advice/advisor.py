@@ -19,7 +19,7 @@ from fleetcast.base.errors import FleetcastError, Infeasible, SpecError
 from fleetcast.cost.engine import Engine, engine
 from fleetcast.cost.memory import layout_memory
 from fleetcast.scenario.fleet.tree import Group
-from fleetcast.scenario.load import Scenario
+from fleetcast.scenario.load import ServingScenario
 from fleetcast.scenario.objective import Slo
 from fleetcast.scenario.plan import Plan, Pool
 from fleetcast.scenario.workload.models import Layout, Model, rank_bytes
@@ -107,7 +107,7 @@ class Advice:
         return dict(fields)
 
 
-def asked_of_one(scenario: Scenario) -> tuple[Scenario, tuple[str, ...]]:
+def asked_of_one(scenario: ServingScenario) -> tuple[ServingScenario, tuple[str, ...]]:
     """Returns a scenario with the traffic of one user where it has none, and what was assumed, in sentences."""
     workload = scenario.workload
     if workload.trace is not None or (workload.arrivals is not None and workload.lengths is not None):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from fleetcast.base.errors import SpecError
 from fleetcast.scenario.fleet.tree import Tree
-from fleetcast.scenario.load import Scenario
+from fleetcast.scenario.load import ServingScenario
 from fleetcast.scenario.plan import as_tuple
 from fleetcast.scenario.workload.exits import exits_of
 from fleetcast.scenario.workload.models import Model
 
 
-def check_failures(scenario: Scenario, tree: Tree, closed: bool) -> None:
+def check_failures(scenario: ServingScenario, tree: Tree, closed: bool) -> None:
     """Refuses replicas that fail where the world does not say what becomes of their requests."""
     group = next((g for g in tree.groups if g.outages is not None), None)
     if group is None:
@@ -29,7 +29,7 @@ def check_failures(scenario: Scenario, tree: Tree, closed: bool) -> None:
             )  # fmt: skip
 
 
-def check_placement(scenario: Scenario) -> None:
+def check_placement(scenario: ServingScenario) -> None:
     """Refuses a placement by popularity where nothing says which experts are popular."""
     for pool in scenario.plan.pools:
         if "balanced" in as_tuple(pool.expert_placement) and (
@@ -42,7 +42,7 @@ def check_placement(scenario: Scenario) -> None:
             )  # fmt: skip
 
 
-def check_exits(scenario: Scenario, model: Model) -> None:
+def check_exits(scenario: ServingScenario, model: Model) -> None:
     """Refuses exits that the model cannot have, and what only exits give a meaning where there are none."""
     if scenario.workload.exits is not None:
         exits_of(scenario.workload.exits, model)

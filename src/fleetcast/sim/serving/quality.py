@@ -14,10 +14,10 @@ from fleetcast.scenario.workload.models import Model
 from fleetcast.scenario.workload.quality import Score, score_of
 
 if TYPE_CHECKING:
-    from fleetcast.scenario.load import Scenario
+    from fleetcast.scenario.load import ServingScenario
 
 
-def measured(scenario: Scenario, scores: Sequence[Score], pool: Pool, model: Model) -> Score | None:
+def measured(scenario: ServingScenario, scores: Sequence[Score], pool: Pool, model: Model) -> Score | None:
     """Returns the score of a complete pool; None where none was measured and none is needed.
 
     Raises:

@@ -24,7 +24,7 @@ from fleetcast.scenario.fleet.failures import Downtime
 from fleetcast.scenario.fleet.links import transfer_time
 from fleetcast.scenario.fleet.signals import Signal, signal
 from fleetcast.scenario.fleet.tree import Group, Tree, resolve
-from fleetcast.scenario.load import Scenario
+from fleetcast.scenario.load import ServingScenario
 from fleetcast.scenario.plan import PLACEMENTS, Plan, Pool, clock_of, pool_label, replace
 from fleetcast.scenario.workload import catalog
 from fleetcast.scenario.workload.arrivals import traffic
@@ -87,7 +87,7 @@ class Setting:
         downtimes: when replicas are down, by group and the units that they stand on.
     """
 
-    scenario: Scenario
+    scenario: ServingScenario
     tree: Tree
     model: Model
     requests: Requests
@@ -285,7 +285,7 @@ class Setting:
         )  # fmt: skip
 
 
-def setting(scenario: Scenario) -> Setting:
+def setting(scenario: ServingScenario) -> Setting:
     """Returns ``scenario`` with fleet, model and traffic looked up.
 
     Raises:

@@ -47,7 +47,10 @@ class Pipelined:
         if said is None or said[0] != "ready":
             why = self.failure if said is None else said[1]
             self._stop()
-            raise SpecError("drafter", "cannot be built in its process", value=str(why), limit="one that drafts")
+            raise SpecError(
+                "drafter", f"cannot be built in its process: {why}",
+                hint='Correct that; a script that starts processes does so under if __name__ == "__main__"',
+            )  # fmt: skip
         self.drafters, self.vocab = said[1]
 
     def offers(self, request: int, tokens: Sequence[int]) -> int | None:

@@ -1,0 +1,195 @@
+"""Peak memory of a training step on the fullest device, by what it is spent on.
+
+Activations are counted tensor by tensor as Korthikanti and others do ("Reducing activation recomputation in large
+transformer models", MLSys 2023): per layer of GPT and token 10h + 24h/t + 5as/t bytes, h hidden elements, a heads, s
+tokens, t tensor-parallel ranks; sequence parallelism divides the 10h too, selective recompute and fused attention drop
+the scores' 5as/t, full recompute keeps the layer's input alone. Experts are divided by the ranks that share them (ETP x
+EP) and their optimizer's states by the copies of an expert, not of the model.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fleetcast.cost.training.groups import Index, distinct
+from fleetcast.cost.training.network import Job, Layer, Network
+from fleetcast.cost.training.plans import Plans
+from fleetcast.cost.training.schedule import DUALPIPE, in_flight, last_in_flight
+from fleetcast.cost.training.system import System
+
+Array = NDArray[np.float64]
+TERMS = ("weights", "gradients", "optimizer", "activations", "buffers", "reserve")
+RESERVE = 1.5e9
+"""B that driver, libraries and their communicators take before any tensor; assumed: more refuses plans that ran."""
+LOGITS = 3.0
+"""Elements of memory for each logit: its own, and a probability of twice the width."""
+
+
+def memory(network: Network, job: Job, plans: Plans, system: System) -> dict[str, Array]:
+    """Returns bytes by term (``TERMS``), their ``total``, and what lies in ``host`` memory and on ``ssd``, per device.
+
+    Of the first or the last stage, whichever is fuller. Arrays over plans.
+    """
+    row, states, pair, grown = _states(network, job, plans)
+    kept, whole, logits, stream = _activations(network, job, plans)
+    held = np.ceil(network.depth / plans.pipeline)
+    first, last = _flying(plans, job)
+    activations = kept * (held * first), kept * (held * last)
+    # A layer's pass back has its gathered weights, and gradients that grow while its activations shrink.
+    gathered = (plans.zero == 3) & (plans.data * plans.context > 1)
+    work = np.where(plans.recompute == 2, whole, 0.0) + np.where(gathered, pair + np.maximum(grown - whole, 0.0), 0.0)
+    early = np.where(plans.pipeline == 1, np.maximum(logits, work), work)
+    closing = np.maximum(logits, work)
+    whole_states = states.sum(axis=1)
+    more = whole_states[1] - whole_states[0]
+    late = (more[row] + activations[1] + closing > activations[0] + early) & (plans.pipeline > 1)
+    end = late.astype(np.intp)
+    found = {name: states[end, i, row] for i, name in enumerate(TERMS[:3])}
+    found["activations"] = np.where(late, activations[1], activations[0])
+    found["buffers"] = stream + np.where(late, closing, early)
+    moved = _move(plans, found, pair, 2.0 * kept) if plans.offload.any() else np.zeros(len(plans))
+    found["reserve"] = np.full(len(plans), RESERVE)
+    total = found["weights"] + RESERVE
+    for name in TERMS[1:5]:
+        total += found[name]
+    found["total"] = total
+    found["host"] = np.minimum(moved, system.host_memory) if system.ssd else moved
+    found["ssd"] = moved - found["host"]
+    return found
+
+
+def fits(network: Network, job: Job, plans: Plans, system: System) -> NDArray[np.bool_]:
+    """Returns which plans a device's memory and its host's hold."""
+    found = memory(network, job, plans, system)
+    return np.asarray((found["total"] <= system.memory) & (found["host"] <= system.host_memory))
+
+
+def stage_params(network: Network, plans: Plans) -> tuple[tuple[Array, Array], Array]:
+    """Returns parameters on a device of the (first, last) stage, experts aside, and experts' parameters on any."""
+    t, held = plans.tensor.astype(np.float64), np.ceil(network.depth / plans.pipeline)
+    dealt = np.zeros(len(plans))
+    for x in network.layers:
+        if x.experts:
+            share = np.ceil(x.experts / plans.expert) / x.experts / plans.expert_tensor
+            dealt = dealt + x.count / network.depth * x.expert_params * share
+    split = sum(x.count * x.split_params for x in network.layers) / network.depth
+    whole = sum(x.count * x.whole_params for x in network.layers) / network.depth
+    dense = held * (split / t + whole)
+    table, alone = network.table_params / t, plans.pipeline == 1
+    both = (1.0 if network.tied else 2.0) * table + network.first_params + network.last_params
+    first = dense + np.where(alone, both, table + network.first_params)
+    last = dense + np.where(alone, both, table + network.last_params)
+    return (first, last), held * dealt
+
+
+def expert_copies(plans: Plans) -> Array:
+    """Returns how many ranks of a stage hold the same experts: tensor x context x data / (ETP x EP)."""
+    return np.maximum(plans.tensor * plans.context * plans.data / (plans.expert_tensor * plans.expert), 1.0)
+
+
+def _states(network: Network, job: Job, plans: Plans) -> tuple[Index, Array, Array, Array]:
+    """Returns the row of each plan in the states, the states, and what ZeRO 3 gathers, of each plan (B).
+
+    States are (first or last stage; weights, gradients or optimizer; row); DualPipe's stages hold the weights of two.
+    Gathered are the weights of the layer at work and of the next, or of the embedding, and the gradients of one layer.
+    """
+    index, inverse = distinct(
+        (plans.tensor, plans.pipeline, plans.data, plans.context, plans.expert, plans.expert_tensor, plans.zero,
+         plans.schedule)
+    )  # fmt: skip
+    few = plans.take(index)
+    ends, experts = stage_params(network, few)
+    copies, dealt = (few.data * few.context).astype(np.float64), expert_copies(few)
+    wide = 4.0 if job.dtype == "fp32" else 2.0
+    apart = job.optimizer - (4.0 if job.dtype == "fp32" else 0.0)  # fp32 weights are their own master copy
+    twice = np.where(few.schedule == DUALPIPE, 2.0, 1.0)
+    states = np.empty((2, 3, len(few)))
+    sizes: tuple[Array, ...] = (wide * twice, job.gradient * twice, np.full(len(few), apart))
+    for i, size in enumerate(sizes):
+        shared = few.zero >= 3 - i
+        for end in (0, 1):
+            dense = ends[end] / np.where(shared, copies, 1.0)
+            states[end, i] = size * (dense + experts / np.where(shared, dealt, 1.0))
+    held = np.ceil(network.depth / few.pipeline)
+    largest = np.zeros(len(few))
+    for x in network.layers:
+        share = np.ceil(x.experts / few.expert) / max(x.experts, 1) / few.expert_tensor
+        largest = np.maximum(largest, x.split_params / few.tensor + x.whole_params + x.expert_params * share)
+    following = np.where(held > 1, largest, network.table_params / few.tensor)
+    return inverse, states, (wide * (largest + following))[inverse], (wide * largest)[inverse]
+
+
+def _move(plans: Plans, found: dict[str, Array], pair: Array, layers: Array) -> Array:
+    """Takes what is offloaded out of ``found``, and returns its B: two layers stay, one at work and one on its way."""
+    moved = np.zeros(len(plans))
+    for name, flag, left in (
+        ("weights", "weights", pair), ("activations", "activations", layers), ("optimizer", "optimizer", 0.0),
+        ("gradients", "optimizer", pair),
+    ):  # fmt: skip
+        gone = np.where(plans.offloads(flag), np.maximum(found[name] - left, 0.0), 0.0)
+        found[name] = found[name] - gone
+        moved += gone
+    return moved
+
+
+def _flying(plans: Plans, job: Job) -> tuple[Array, Array]:
+    """Returns the micro-batches in flight on the first and on the last stage."""
+    index, inverse = distinct((plans.schedule, plans.pipeline, plans.interleave, plans.data, plans.micro_batch))
+    few = plans.take(index)
+    micro = few.micro_batches(job.batch)
+    ends = in_flight(few.schedule, few.pipeline, few.interleave, micro)
+    late = last_in_flight(few.schedule, few.pipeline, few.interleave, micro)
+    return ends[inverse], late[inverse]
+
+
+def layer_activations(network: Network, layer: Layer, job: Job, plans: Plans) -> tuple[Array, Array]:
+    """Returns B that one layer keeps of one micro-batch for its backward pass, and that it has before any recompute."""
+    h, t = float(network.hidden), plans.tensor.astype(np.float64)
+    tokens = plans.micro_batch * (job.sequence / plans.context)
+    local = np.where(plans.sequence_parallel == 1, tokens / t, tokens)
+    masks = 2.0 * h if layer.dropout else 0.0
+    stream = (4.0 if layer.parallel else 8.0) * h + masks
+    keys = np.ceil(layer.kv_heads / t)
+    heads = np.ceil(layer.heads / t)
+    inner = 2.0 * heads * (layer.head_dim + layer.value_dim) + 2.0 * keys * (layer.head_dim + layer.value_dim)
+    wide = 6.0 if layer.gated else 4.0
+    inner = inner + wide * layer.ffn / t
+    if layer.experts:
+        rows = layer.top_k * plans.expert_tensor / t
+        inner = inner + rows * (2.0 * h) + wide * layer.top_k * layer.expert_ffn / t
+    span = min(job.sequence, layer.window) if layer.window else job.sequence
+    scores = heads * (5.0 if layer.dropout else 2.0) * span
+    scores = np.where(plans.fused == 1, 4.0 * heads, scores)
+    whole = local * stream + tokens * (inner + scores)
+    spared = np.where((plans.recompute == 1) & (plans.fused == 0), tokens * scores, 0.0)
+    kept = np.where(plans.recompute == 2, local * (2.0 * h), whole - spared)
+    return kept * (job.element / 2.0), whole * (job.element / 2.0)
+
+
+def kept_activations(network: Network, job: Job, plans: Plans) -> Array:
+    """Returns B that the mean layer keeps of one micro-batch for its backward pass."""
+    return _activations(network, job, plans)[0]
+
+
+def _activations(network: Network, job: Job, plans: Plans) -> tuple[Array, Array, Array, Array]:
+    """Returns B of one micro-batch: what the mean layer keeps, what the largest has, the logits, and the stream.
+
+    The stream and its gradient; where it is split along the sequence, what two products gather of it as well.
+    """
+    first, inverse = distinct(
+        (plans.tensor, plans.context, plans.micro_batch, plans.sequence_parallel, plans.recompute, plans.fused,
+         plans.expert_tensor)
+    )  # fmt: skip
+    few = plans.take(first)
+    kept, largest = np.zeros(len(few)), np.zeros(len(few))
+    for layer in network.layers:
+        keeps, whole = layer_activations(network, layer, job, few)
+        kept += keeps * (layer.count / network.depth)
+        largest = np.maximum(largest, whole)
+    tokens = few.micro_batch * (job.sequence / few.context)
+    logits = tokens * (network.vocab * LOGITS * job.element) / few.tensor
+    split = (few.sequence_parallel == 1) & (few.tensor > 1)
+    local = np.where(split, tokens / few.tensor, tokens)
+    stream = local * (2.0 * job.element * network.hidden) + np.where(split, tokens * (4.0 * network.hidden), 0.0)
+    return kept[inverse], largest[inverse], logits[inverse], stream[inverse]

@@ -1,0 +1,245 @@
+"""What one layer takes for one micro-batch on one device: seconds of its kernels and messages, forward and backward.
+
+Times of products come from the curves that were measured for serving (`cost.gemm`): forward, the gradient of the input
+and that of the weight are three products of their own shape. Element-wise kernels are counted in bytes: what a kernel
+reads and writes, at 2 bytes an element and 1 byte of a dropout mask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fleetcast.cost.attention import prefill_pair, prefill_token
+from fleetcast.cost.collectives import Fabric, nested_time
+from fleetcast.cost.gemm import gemm_time
+from fleetcast.cost.training.network import Job, Layer, Network
+from fleetcast.cost.training.plans import Plans
+from fleetcast.cost.training.system import System
+
+Array = NDArray[np.float64]
+TERMS = ("gemm", "attention", "fused", "narrow", "vector", "tensor_comm", "context_comm", "expert_comm")
+FUSED_BACKWARD = 2.8
+"""Backward over forward time of fused attention: 5 products for 2, at 0.9 of the rate (FlashAttention-2, recalled)."""
+CHUNKS = 4
+"""Pieces in which messages of tensor parallelism hide behind products: the first or last has nothing to hide behind."""
+CONTENTION = 1.1256
+"""How much longer work takes while messages run beside it, and they (Galvatron's overlap coefficient, measured)."""
+KERNELS = {"forward": 18, "backward": 34, "fused": 6}
+"""Kernels that a GPT layer launches in Megatron's code, counted; fused attention saves some of them each way."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Seconds per micro-batch of all layers that one stage holds, by term; arrays over plans.
+
+    Attributes:
+        forward, backward: once each.
+        again: forward passes that the backward pass repeats.
+        weights: the part of ``backward`` that makes gradients of weights.
+        kernels: kernels launched, and ``messages`` collectives started, forward and backward and again.
+    """
+
+    forward: dict[str, Array]
+    backward: dict[str, Array]
+    again: dict[str, Array]
+    weights: Array
+    kernels: Array
+    messages: Array
+
+
+def layer_work(network: Network, job: Job, plans: Plans, system: System) -> Work:
+    """Returns the mean layer's work per micro-batch, each kind of layer by its share of the depth."""
+    total: Work | None = None
+    for layer in network.layers:
+        part = _layer(network, layer, job, plans, system, layer.count / network.depth)
+        total = part if total is None else _add(total, part)
+    assert total is not None
+    return total
+
+
+def _add(a: Work, b: Work) -> Work:
+    forward, backward, again = (
+        {k: x[k] + y[k] for k in TERMS}
+        for x, y in ((a.forward, b.forward), (a.backward, b.backward), (a.again, b.again))
+    )
+    return Work(
+        forward, backward, again, a.weights + b.weights, a.kernels + b.kernels, a.messages + b.messages
+    )  # fmt: skip
+
+
+def _layer(network: Network, layer: Layer, job: Job, plans: Plans, system: System, share: float) -> Work:
+    t, c = plans.tensor.astype(np.float64), plans.context.astype(np.float64)
+    tokens = plans.micro_batch * (job.sequence / c)
+    local = np.where(plans.sequence_parallel == 1, tokens / t, tokens)  # of norms and dropout
+    fore = dict.fromkeys(TERMS, np.zeros(len(plans)))
+    back, again = dict(fore), dict(fore)
+    fore["gemm"], inputs, weights, last = _products(network, layer, job, plans, system, tokens)
+    back["gemm"] = inputs + weights
+    kernel = "narrow" if layer.head_dim <= 64 else "fused"
+    ahead, after = _attention(layer, job, plans, system, tokens)
+    for name, taken in ((kernel, plans.fused == 1), ("attention", plans.fused == 0)):
+        fore[name], back[name] = np.where(taken, ahead, 0.0), np.where(taken, after, 0.0)
+    fore["vector"], back["vector"] = _vector(network, layer, plans, system, tokens, local)
+    reduce, gather = tensor_messages(network, job, plans, system, tokens)
+    times = 1.0 if layer.parallel else 2.0
+    cut = np.where(plans.overlaps("tensor"), 1.0 / CHUNKS, 1.0)
+    for part, seconds in ((fore, times * reduce), (back, times * reduce)):
+        part["tensor_comm"] = seconds * cut + behind(seconds * (1.0 - cut), part["gemm"])
+    # What sequence parallelism scattered is gathered once more for the gradients of weights, beside those of inputs.
+    back["tensor_comm"] = back["tensor_comm"] + behind(
+        np.where(plans.sequence_parallel == 1, times * gather, 0.0), inputs
+    )
+    ring = _ring(layer, job, plans, system, tokens)
+    fore["context_comm"] = np.maximum(ring - ahead, 0.0)
+    back["context_comm"] = np.maximum(2.0 * ring - after, 0.0)
+    dealt = _dealt(network, layer, job, plans, system, tokens)
+    fore["expert_comm"], back["expert_comm"] = dealt, dealt
+    full, selective = plans.recompute == 2, plans.recompute == 1
+    for name in TERMS:
+        again[name] = np.where(full, fore[name], 0.0)
+    # PyTorch's own checkpoints stop once the last kept tensor is back, before the last product; Megatron's do not.
+    again["gemm"] = np.where(full & (plans.zero == 3), fore["gemm"] - last, again["gemm"])
+    again["attention"] = again["attention"] + np.where(selective, fore["attention"], 0.0)
+    saved = np.where(plans.fused == 1, KERNELS["fused"], 0)
+    spare = 10.0 if layer.experts else 0.0
+    forward = KERNELS["forward"] + spare - saved
+    odd = np.where((plans.fused == 0) & ((plans.micro_batch * np.ceil(layer.heads / t)) % 4 != 0), 7.0, 0.0)
+    kernels = (forward + odd) * (1.0 + full) + KERNELS["backward"] + 2.0 * spare - saved + odd
+    messages = np.log2(t) * np.where(t > 1, (1.0 if layer.parallel else 2.0) * (2.0 + full), 0.0)
+    messages = messages + np.where((plans.expert > 1) & bool(layer.experts), 2.0 * (2.0 + full), 0.0)
+    fore, back, again = ({k: v * share for k, v in part.items()} for part in (fore, back, again))
+    return Work(fore, back, again, weights * share, kernels * share, messages * share)
+
+
+def _products(
+    network: Network, layer: Layer, job: Job, plans: Plans, system: System, tokens: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Returns seconds of the dense and expert products: forward, gradients of inputs and weights; the last one's."""
+    c, t = system.gemm(job.dtype), plans.tensor.astype(np.float64)
+    sums = [np.zeros(len(plans)) for _ in range(3)]
+    last = np.zeros(len(plans))
+
+    def add(rows: Array, n: Array, k: Array, count: Array | float = 1.0) -> None:
+        for i, (a, b, d) in enumerate(((rows, n, k), (rows, k, n), (n, k, rows))):
+            sums[i] = sums[i] + count * gemm_time(a, b, d, job.dtype, system.chip, c)
+
+    for m in layer.matrices:
+        n, k = np.full(len(plans), m.outputs), np.full(len(plans), m.inputs)
+        rows = tokens if m.split else np.where(plans.sequence_parallel == 1, tokens / t, tokens)
+        n, k = n / t if m.split == "out" else n, k / t if m.split == "in" else k
+        add(rows, n, k)
+        last = gemm_time(rows, n, k, job.dtype, system.chip, c)
+    if layer.experts:
+        shared, ep = plans.expert_tensor.astype(np.float64), plans.expert.astype(np.float64)
+        held = np.ceil(layer.experts / ep)
+        rows = tokens * layer.top_k * shared / t / held
+        wide = np.full(len(plans), float(layer.expert_ffn)) / shared
+        hidden = np.full(len(plans), float(network.hidden))
+        add(rows, wide * (layer.expert_matrices - 1), hidden, held)
+        add(rows, hidden, wide, held)
+        last = held * gemm_time(rows, hidden, wide, job.dtype, system.chip, c)
+    return sums[0], sums[1], sums[2], last
+
+
+def _attention(layer: Layer, job: Job, plans: Plans, system: System, tokens: Array) -> tuple[Array, Array]:
+    """Returns seconds of attention forward and backward; without fusion, of its passes over the scores too."""
+    zero = np.zeros(len(plans))
+    if not layer.heads:
+        return zero, zero
+    t = plans.tensor.astype(np.float64)
+    heads, keys = np.ceil(layer.heads / t), np.ceil(layer.kv_heads / t)
+    span = min(job.sequence, layer.window) if layer.window else job.sequence
+    wide = (layer.head_dim + layer.value_dim) / 2.0
+    seen = span / 2.0 if span == job.sequence else span - span * span / (2.0 * job.sequence)
+    c = system.prefill
+    fused = c.launch + prefill_pair(heads, wide, system.chip, c) * (tokens * seen)
+    fused = fused + (prefill_token(heads, wide, system.chip, c) + prefill_token(keys, wide, system.chip, c)) * tokens
+    rows, g = tokens * heads, system.gemm("bf16")
+    plain = gemm_time(rows, job.sequence, layer.head_dim, "bf16", system.chip, g) + gemm_time(
+        rows, layer.value_dim, job.sequence, "bf16", system.chip, g
+    )
+    pairs, rate = rows * job.sequence, system.chip.bandwidth * system.stream.memory
+    mask = 5.0 if layer.dropout else 0.0
+    is_fused = plans.fused == 1
+    forward = np.where(is_fused, fused, plain + pairs * ((4.0 + mask) / rate))
+    return forward, np.where(is_fused, FUSED_BACKWARD * fused, 2.0 * plain + pairs * ((6.0 + mask) / rate))
+
+
+def _vector(
+    network: Network, layer: Layer, plans: Plans, system: System, tokens: Array, local: Array
+) -> tuple[Array, Array]:
+    """Returns seconds of norms, residuals, dropout, activations and copies, forward and backward."""
+    t, h = plans.tensor.astype(np.float64), float(network.hidden)
+    rate = system.chip.bandwidth * system.stream.memory
+    plain = (22.0, 42.0) if layer.dropout else (20.0, 38.0)
+    shared = plans.expert_tensor.astype(np.float64)
+    inner = layer.ffn / t + (layer.expert_ffn * layer.top_k / t if layer.experts else 0.0)
+    wide = (6.0, 10.0) if layer.gated else (4.0, 6.0)
+    copies = (8.0 * layer.heads * layer.head_dim + 8.0 * layer.kv_heads * layer.head_dim) / t
+    moved = 6.0 * layer.top_k * h * shared / t if layer.experts else 0.0  # rows dealt to experts and back
+    times = []
+    for norm, act in zip(plain, wide, strict=True):
+        size = local * (norm * h) + tokens * (act * inner + copies + moved)
+        times.append(size / rate)
+    return times[0], times[1]
+
+
+def behind(messages: Array, work: Array) -> Array:
+    """Returns seconds that ``messages`` add to ``work`` they hide behind: what is longer, and what sharing costs."""
+    return np.asarray(np.maximum(messages - work, 0.0) + (CONTENTION - 1.0) * np.minimum(messages, work))
+
+
+def tensor_messages(network: Network, job: Job, plans: Plans, system: System, tokens: Array) -> tuple[Array, Array]:
+    """Returns seconds of adding up one residual stream, and of gathering one that is split along the sequence."""
+    size, ones = tokens * (2.0 * network.hidden), np.ones_like(plans.tensor)
+    gathers = (plans.sequence_parallel == 1) | (plans.tensor_messages == 1)
+    whole = spread_time("all_reduce", size, plans.tensor, ones, system)
+    gather = spread_time("all_gather", size, plans.tensor, ones, system)
+    scatter = spread_time("reduce_scatter", size, plans.tensor, ones, system)
+    return np.where(gathers, gather + scatter, whole), gather
+
+
+def _ring(layer: Layer, job: Job, plans: Plans, system: System, tokens: Array) -> Array:
+    """Returns seconds in which the keys and values of a sequence travel around the context-parallel ranks."""
+    c = plans.context.astype(np.float64)
+    held = np.ceil(layer.kv_heads / plans.tensor) * (layer.head_dim + layer.value_dim) * 2.0
+    ring = spread_time("all_gather", tokens * held * c, plans.context, plans.tensor, system)
+    return ring if layer.heads else np.zeros_like(tokens)
+
+
+def _dealt(network: Network, layer: Layer, job: Job, plans: Plans, system: System, tokens: Array) -> Array:
+    """Returns seconds in which tokens go to their experts and come back."""
+    if not layer.experts:
+        return np.zeros_like(tokens)
+    size = tokens / plans.tensor * (2.0 * network.hidden * layer.top_k)
+    return 2.0 * spread_time("all_to_all", size, plans.expert, plans.expert_tensor, system)
+
+
+def spread_time(
+    operation: str, size: Array, ranks: NDArray[np.int32], stride: NDArray[np.int32], system: System
+) -> Array:
+    """Returns seconds of a collective, arrays over plans.
+
+    Args:
+        operation: as `cost.collectives.OPERATIONS`.
+        size: B of the full buffer of a rank.
+        ranks: that take part.
+        stride: devices from one rank to the next: so many groups of them share each node.
+        system: node size and links.
+    """
+    found = np.zeros(len(size))
+    pairs = ranks.astype(np.int64) * (1 << 32) + stride
+    for pair in np.unique(pairs[ranks > 1]):
+        n, apart = int(pair >> 32), int(pair & 0xFFFFFFFF)
+        rows = pairs == pair
+        near = max(1, min(n, system.node // apart))
+        found[rows] = group_time(operation, size[rows], n, near, system.inner, system.outer)
+    return found
+
+
+def group_time(operation: str, size: Array, ranks: int, near: int, inner: Fabric, outer: Fabric) -> Array:
+    """Returns seconds of a collective of ``ranks``, ``near`` of them in each node."""
+    return nested_time(operation, size, ranks, near, inner, outer)

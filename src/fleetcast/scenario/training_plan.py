@@ -1,0 +1,152 @@
+"""Plan of a training job: how the model, the batch and the optimizer are spread, and what is kept or recomputed.
+
+Like the pools of a serving plan, every field is one value, a list of values to search, or left out: `plan` searches it
+and `simulate` takes its default where there is one.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import msgspec
+
+from fleetcast.base.errors import SpecError, closest
+from fleetcast.base.spec import Spec, convert, to_builtins
+
+Table = dict[str, Any]
+
+SCHEDULES = ("gpipe", "1f1b", "interleaved", "zero-bubble", "dualpipe")
+"""In which order a pipeline's stages work through the micro-batches."""
+RECOMPUTE = ("none", "selective", "full")
+"""What is computed anew in the backward pass: nothing, attention's quadratic part, or whole layers."""
+OFFLOADED = ("weights", "activations", "optimizer")
+"""What may lie in the host's memory or on its disks."""
+OVERLAPS = ("tensor", "pipeline", "data", "input", "optimizer")
+"""What may be hidden behind computation: the messages of each kind of parallelism, data loading, optimizer."""
+TENSOR_MESSAGES = ("all_reduce", "scatter_gather")
+"""How tensor parallelism adds up: an all-reduce, or a reduce-scatter and an all-gather."""
+PLACEMENTS = ("one", "server", "parameter-server", "all-reduce-local", "all-reduce-cluster")
+"""Where the weights of a job with features travel; `cost.breakdown` numbers them in this order."""
+DTYPES = ("bf16", "fp16", "fp32", "fp8")
+
+Degree = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+Stage = Annotated[int, msgspec.Meta(ge=0, le=3)]
+Degrees = Degree | tuple[Degree, ...] | None
+Flags = bool | tuple[bool, ...] | None
+Words = str | tuple[str, ...] | None
+
+DEGREES = ("tensor_parallel", "pipeline_parallel", "data_parallel", "context_parallel", "expert_parallel")
+
+
+class TrainingPlan(Spec):
+    """How a model is trained. A tuple means: search these values; None means: not decided.
+
+    Attributes:
+        tensor_parallel: devices that split each layer.
+        pipeline_parallel: stages that split the layers.
+        data_parallel: copies of the model that split the batch; left out = what the other degrees leave of the fleet.
+        context_parallel: devices that split each sequence.
+        expert_parallel: ranks, of those that split the batch, that hold different experts.
+        micro_batch: sequences of one forward pass.
+        interleave: parts of the model that each stage holds, in turns; 1 = one piece.
+        schedule: order of the pipeline's micro-batches.
+        recompute: what the backward pass computes anew.
+        sequence_parallel: norms and dropout split along the sequence by the tensor-parallel devices.
+        zero: what data-parallel copies share out: 0 nothing, 1 the optimizer's states, 2 gradients too, 3 weights too.
+        offload: what lies in the host's memory, as a list; to search, lists in a list.
+        tensor_messages: how tensor parallelism adds up.
+        overlap: what is hidden behind computation, as a list; to search, lists in a list.
+        dtype: of the matrices that are multiplied.
+        fused_attention: attention keeps no scores in memory, as FlashAttention does; left out = true.
+        recover: what is done against failures: a policy of ``policy/recover``.
+        place: on which group of a fleet of several each stage lies, and how many layers it holds: a policy of
+            ``policy/place``.
+        placement: of a workload with features alone: "one" device, the devices of one "server" over its host link, a
+            "parameter-server", or all-reduce within a server or over the cluster.
+        islands: experts that train apart, without any messages between them.
+    """
+
+    tensor_parallel: Degrees = None
+    pipeline_parallel: Degrees = None
+    data_parallel: Degrees = None
+    context_parallel: Degrees = None
+    expert_parallel: Degrees = None
+    micro_batch: Degrees = None
+    interleave: Degrees = None
+    schedule: Words = None
+    recompute: Words = None
+    sequence_parallel: Flags = None
+    zero: Stage | tuple[Stage, ...] | None = None
+    offload: tuple[str | tuple[str, ...], ...] | None = None
+    tensor_messages: Words = None
+    overlap: tuple[str | tuple[str, ...], ...] | None = None
+    dtype: Words = None
+    fused_attention: Flags = None
+    recover: Table | str | None = None
+    islands: Degree | None = None
+    place: Table | str | None = None
+    placement: Words = None
+
+    def table(self) -> Table:
+        """Returns the plan as the table that a scenario file holds."""
+        table: Table = to_builtins(self)
+        return table
+
+    def label(self) -> str:
+        """Returns a short name for tables: ``TP8 PP8 DP16 mb1 selective``."""
+        parts = []
+        for name, short in (
+            ("tensor_parallel", "TP"), ("pipeline_parallel", "PP"), ("data_parallel", "DP"), ("context_parallel", "CP"),
+            ("expert_parallel", "EP"), ("micro_batch", "mb"), ("interleave", "v"), ("zero", "ZeRO"),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            always = name in ("tensor_parallel", "pipeline_parallel", "data_parallel", "micro_batch")
+            if isinstance(value, int) and (always or value > (0 if name == "zero" else 1)):
+                parts.append(f"{short}{value}")
+        for name in ("schedule", "recompute"):
+            value = getattr(self, name)
+            if isinstance(value, str) and value not in ("1f1b", "interleaved", "none"):
+                parts.append(value if name == "schedule" else f"{value} recompute")
+        if self.sequence_parallel is True:
+            parts.append("SP")
+        if self.offload and all(isinstance(name, str) for name in self.offload):
+            parts.append(f"{'+'.join(str(name) for name in self.offload)} offloaded")
+        return " ".join(parts)
+
+
+CHOICES = (
+    ("schedule", SCHEDULES), ("recompute", RECOMPUTE), ("offload", OFFLOADED), ("overlap", OVERLAPS),
+    ("tensor_messages", TENSOR_MESSAGES), ("dtype", DTYPES),
+    ("placement", PLACEMENTS),
+)  # fmt: skip
+"""The words that each key may hold."""
+
+
+def read_training_plan(table: Table, path: str = "plan") -> TrainingPlan:
+    """Returns the plan of a training scenario's ``[plan]`` table.
+
+    Raises:
+        SpecError: unknown key or word, a degree below 1, an empty list, or the same word twice.
+    """
+    plan = convert(table, TrainingPlan, path)
+    for name in plan.__struct_fields__:
+        if getattr(plan, name) == () and name not in ("offload", "overlap"):
+            raise SpecError(
+                f"{path}.{name}", "lists no value to search", value=[], limit="one value, or a list of some",
+                hint="Leave it out to search what fits",
+            )  # fmt: skip
+    for name, known in CHOICES:
+        for word in words(getattr(plan, name)):
+            if word not in known:
+                raise SpecError(
+                    f"{path}.{name}", "is unknown", value=word, limit=f"one of {', '.join(known)}",
+                    hint=closest(word, known),
+                )  # fmt: skip
+    return plan
+
+
+def words(value: str | tuple[str | tuple[str, ...], ...] | None) -> tuple[str, ...]:
+    """Returns every word of a field, those of lists in lists too."""
+    if value is None or isinstance(value, str):
+        return () if value is None else (value,)
+    return tuple(word for item in value for word in ((item,) if isinstance(item, str) else item))

@@ -1,0 +1,300 @@
+"""What a training plan leaves open, filled in; what cannot be, refused by the divisor that fails.
+
+The rules, where a key is left out:
+
+- ``tensor_parallel``, ``pipeline_parallel``, ``context_parallel``, ``expert_parallel``, ``micro_batch``,
+  ``interleave``: 1.
+- ``data_parallel``: the devices that the other degrees leave.
+- ``schedule``: "interleaved" with more than one piece of a stage, else "1f1b".
+- ``sequence_parallel``: true with tensor parallelism; it costs no time and saves memory.
+- ``zero``: 1 with several copies; sharing out the optimizer's states sends the same bytes.
+- ``recompute``: the least that fits: "none", "selective", "full"; "full" where nothing does.
+- ``offload``: nothing. ``overlap``: gradients are added up while the last ones are made.
+- ``tensor_messages``: "scatter_gather" with sequence parallelism, else "all_reduce".
+- ``dtype``: "bf16" where the devices multiply in it, else "fp16". ``fused_attention``: true.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from fleetcast.base.errors import SpecError
+from fleetcast.cost.training.memory import memory
+from fleetcast.cost.training.plans import OFFLOADED, OVERLAPS, RECOMPUTE, SCHEDULES, TENSOR_MESSAGES, Plans, plans
+from fleetcast.scenario.training_plan import TrainingPlan
+from fleetcast.sim.training.setting import Setting
+
+ONES = ("tensor_parallel", "pipeline_parallel", "context_parallel", "expert_parallel", "micro_batch", "interleave")
+_SHORT = {"tensor": "tensor_parallel", "pipeline": "pipeline_parallel", "data": "data_parallel",
+          "context": "context_parallel", "expert": "expert_parallel"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Completed:
+    """A complete plan, and in sentences what was filled in."""
+
+    plan: TrainingPlan
+    notes: tuple[str, ...]
+
+
+def complete(state: Setting, plan: TrainingPlan, path: str = "plan") -> Completed:
+    """Returns ``plan`` with every choice made.
+
+    Raises:
+        SpecError: a list of several values, or a degree that does not divide what it splits.
+    """
+    fields = {name: _one(plan, name, path) for name in plan.__struct_fields__}
+    filled: list[str] = []
+
+    def fill(name: str, value: Any, why: str = "") -> None:
+        if fields[name] is None:
+            fields[name] = value
+            filled.append(f"{name} {_shown(value)}{f' ({why})' if why else ''}")
+
+    ones = [name for name in ONES if fields[name] is None]
+    for name in ones:
+        fields[name] = 1
+    if ones:
+        filled.append(f"{', '.join(ones)} 1")
+    check_split(state, fields, path)
+    fixed = int(np.prod([fields[n] for n in ("tensor_parallel", "pipeline_parallel", "context_parallel")]))
+    if fields["data_parallel"] is None and state.group.count % fixed:
+        words = " x ".join(f"{n} {fields[n]}" for n in DEGREES if fields[n] and fields[n] > 1)
+        raise SpecError(
+            path, f"splits a copy of the model over {fixed:,} devices ({words}), which do not divide the fleet",
+            value=fixed, limit=f"a divisor of the fleet's {state.group.count:,} devices",
+            hint="Change a degree or fleet.devices",
+        )  # fmt: skip
+    fill("data_parallel", max(1, state.group.count // fixed), "what is left of the fleet")
+    check_degrees(state, fields, path)
+    fill("schedule", "interleaved" if fields["interleave"] > 1 else "1f1b")
+    check_schedule(state, fields, path)
+    fill("sequence_parallel", fields["tensor_parallel"] > 1)
+    fill("tensor_messages", "scatter_gather" if fields["sequence_parallel"] else "all_reduce")
+    fill("zero", 1 if fields["data_parallel"] * fields["context_parallel"] > 1 else 0)
+    fill("offload", ())
+    fill("overlap", ("data",))
+    fill("fused_attention", True)
+    fill("dtype", state.dtype)
+    state.job(fields["dtype"])
+    if fields["recompute"] is None:
+        fill("recompute", _least_recompute(state, fields), "the least that fits")
+    made = TrainingPlan(**fields)
+    return Completed(made, (f"left out of the plan and filled in: {'; '.join(filled)}",) if filled else ())
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "+".join(value) or "none" if isinstance(value, tuple) else str(value)
+
+
+def columns(*given: TrainingPlan) -> Plans:
+    """Returns complete plans as columns."""
+
+    def column(name: str) -> list[int]:
+        return [int(getattr(plan, name)) for plan in given]
+
+    def codes(name: str, known: tuple[str, ...]) -> list[int]:
+        return [known.index(getattr(plan, name)) for plan in given]
+
+    def bits(name: str, known: tuple[str, ...]) -> list[int]:
+        return [sum(1 << known.index(word) for word in set(getattr(plan, name))) for plan in given]
+
+    made = {short: np.asarray(column(long)) for short, long in _SHORT.items()}
+    made |= {n: np.asarray(column(n)) for n in ("micro_batch", "interleave", "sequence_parallel", "zero")}
+    return plans(
+        **made, schedule=np.asarray(codes("schedule", SCHEDULES)), recompute=np.asarray(codes("recompute", RECOMPUTE)),
+        tensor_messages=np.asarray(codes("tensor_messages", TENSOR_MESSAGES)),
+        offload=np.asarray(bits("offload", OFFLOADED)), overlap=np.asarray(bits("overlap", OVERLAPS)),
+        fused=np.asarray(column("fused_attention")),
+    )  # fmt: skip
+
+
+def decided(rows: Plans, i: int, dtype: str, like: TrainingPlan | None = None) -> TrainingPlan:
+    """Returns the ``i``-th row as a complete plan.
+
+    Args:
+        rows: columns.
+        i: which.
+        dtype: of its products.
+        like: gives what columns do not hold (``recover``, ``islands``); None = nothing.
+    """
+
+    def words(code: int, known: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(word for bit, word in enumerate(known) if code >> bit & 1)
+
+    whole: dict[str, Any] = {long: int(getattr(rows, short)[i]) for short, long in _SHORT.items()}
+    whole |= {n: int(getattr(rows, n)[i]) for n in ("micro_batch", "interleave", "zero")}
+    made = TrainingPlan(
+        **whole, schedule=SCHEDULES[rows.schedule[i]], recompute=RECOMPUTE[rows.recompute[i]],
+        sequence_parallel=bool(rows.sequence_parallel[i]), offload=words(int(rows.offload[i]), OFFLOADED),
+        tensor_messages=TENSOR_MESSAGES[rows.tensor_messages[i]], overlap=words(int(rows.overlap[i]), OVERLAPS),
+        dtype=dtype, fused_attention=bool(rows.fused[i]),
+    )  # fmt: skip
+    return made if like is None else msgspec.structs.replace(made, recover=like.recover, islands=like.islands)
+
+
+def check_split(state: Setting, fields: dict[str, Any], path: str = "plan") -> None:
+    """Refuses degrees that do not divide what they split of the model and its sequences.
+
+    Raises:
+        SpecError: names the degree, what it should divide, and what does.
+    """
+    net, work = state.network, state.workload
+    tensor, pipeline, context = (fields[n] for n in ("tensor_parallel", "pipeline_parallel", "context_parallel"))
+    for layer in net.layers:
+        if layer.heads:
+            _divides(path, "tensor_parallel", tensor, layer.heads, "attention heads")
+            if layer.kv_heads % tensor and tensor % layer.kv_heads:
+                _divides(path, "tensor_parallel", tensor, layer.kv_heads, "key and value heads")
+        for wide in (layer.ffn, layer.expert_ffn):
+            if wide:
+                _divides(path, "tensor_parallel", tensor, wide, "elements of the feed-forward part")
+    _divides(path, "tensor_parallel", tensor, net.hidden, "elements of the residual stream")
+    if pipeline > net.depth:
+        raise SpecError(
+            f"{path}.pipeline_parallel", "is more than there are layers", value=pipeline, limit=f"at most {net.depth}",
+            hint="Each stage needs a layer",
+        )  # fmt: skip
+    if context > 1:
+        _divides(path, "context_parallel", 2 * context, work.sequence, "tokens of a sequence in two pieces per rank")
+
+
+def check_degrees(state: Setting, fields: dict[str, Any], path: str = "plan") -> None:
+    """Refuses degrees whose product is not the fleet, or which do not divide the batch or the experts.
+
+    Raises:
+        SpecError: names the degree, what it should divide, and what does.
+    """
+    net, work = state.network, state.workload
+    tensor, pipeline = fields["tensor_parallel"], fields["pipeline_parallel"]
+    data, context, expert = fields["data_parallel"], fields["context_parallel"], fields["expert_parallel"]
+    used = tensor * pipeline * data * context
+    if used != state.group.count:
+        words = " x ".join(f"{name} {fields[name]}" for name in DEGREES if fields[name] > 1) or "every degree is 1"
+        left = state.group.count // (tensor * pipeline * context)
+        fitting = left * tensor * pipeline * context == state.group.count
+        raise SpecError(
+            f"{path}.data_parallel", f"makes the plan take {used:,} devices ({words})", value=data,
+            limit=f"the fleet has {state.group.count:,}",
+            hint=f"Write data_parallel = {left}, or leave it out" if fitting and left
+            else f"Choose degrees whose product divides {state.group.count:,}, or change fleet.devices",
+        )  # fmt: skip
+    _divides("workload", "batch", data, work.batch, "", whole=f"data_parallel = {data}")
+    share = work.batch // data
+    if share % fields["micro_batch"]:
+        raise SpecError(
+            f"{path}.micro_batch", f"does not divide the {share} sequences of a copy", value=fields["micro_batch"],
+            limit=f"batch {work.batch} / data_parallel {data} = {share}, so one of {_some_divisors(share)}",
+            hint="Leave it out: 1",
+        )  # fmt: skip
+    if expert > 1:
+        if not net.experts:
+            raise SpecError(
+                f"{path}.expert_parallel", "spreads experts, and the model has none", value=expert, limit="1",
+                hint="Leave it out",
+            )  # fmt: skip
+        _divides(path, "expert_parallel", expert, net.experts, "experts")
+        _divides(path, "expert_parallel", expert, data * context, "ranks that split the batch or its sequences")
+
+
+DEGREES = ("tensor_parallel", "pipeline_parallel", "data_parallel", "context_parallel")
+
+
+def check_schedule(state: Setting, fields: dict[str, Any], path: str = "plan") -> None:
+    """Refuses a schedule that the pipeline cannot follow.
+
+    Raises:
+        SpecError: pieces that do not divide, or a schedule that wants other degrees.
+    """
+    pipeline, pieces, kind = fields["pipeline_parallel"], fields["interleave"], fields["schedule"]
+    depth, micro = state.network.depth, state.workload.batch // fields["data_parallel"] // fields["micro_batch"]
+    if pieces > 1:
+        if pipeline == 1:
+            raise SpecError(
+                f"{path}.interleave", "cuts the stages of a pipeline, and there is one stage", value=pieces, limit="1",
+                hint="Raise pipeline_parallel, or leave it out",
+            )  # fmt: skip
+        if depth % (pipeline * pieces):
+            raise SpecError(
+                f"{path}.interleave", f"does not divide the layers: {depth} over {pipeline} stages of {pieces} pieces",
+                value=pieces, limit=_pieces(depth, pipeline), hint="Change interleave or pipeline_parallel",
+            )  # fmt: skip
+        if micro % pipeline:
+            raise SpecError(
+                f"{path}.interleave", f"works through whole rounds of {pipeline} micro-batches, and there are {micro}",
+                value=pieces, limit=f"micro-batches of a copy in multiples of {pipeline}",
+                hint="Change workload.batch, micro_batch or data_parallel, or leave interleave out",
+            )  # fmt: skip
+        if kind != "interleaved":
+            raise SpecError(
+                f"{path}.schedule", f"takes stages in one piece, and interleave is {pieces}", value=kind,
+                limit='"interleaved"', hint="Leave one of the two out",
+            )  # fmt: skip
+    elif kind == "interleaved":
+        raise SpecError(
+            f"{path}.schedule", "needs stages of several pieces", value=kind, limit="interleave from 2",
+            hint=f"Write e.g. interleave = 2, where {depth} layers allow it",
+        )  # fmt: skip
+    if kind == "dualpipe" and (pipeline % 2 or micro < 2 * pipeline):
+        raise SpecError(
+            f"{path}.schedule", f"sends micro-batches in from both ends, and there are {micro} for {pipeline} stages",
+            value=kind, limit="an even number of stages, and two micro-batches for each", hint='Or write "1f1b"',
+        )  # fmt: skip
+
+
+def _one(plan: TrainingPlan, name: str, path: str) -> Any:
+    value = getattr(plan, name)
+    if name in ("offload", "overlap"):
+        if value is None or all(isinstance(word, str) for word in value):
+            return value
+        if len(value) == 1:
+            return value[0]
+    elif not isinstance(value, tuple):
+        return value
+    elif len(value) == 1:
+        return value[0]
+    raise SpecError(
+        f"{path}.{name}", "lists several values", value=[list(v) if isinstance(v, tuple) else v for v in value],
+        limit="one value to simulate", hint="Search them with: fleetcast plan",
+    )  # fmt: skip
+
+
+def _divides(path: str, name: str, part: int, number: int, what: str, whole: str = "") -> None:
+    if number % part == 0:
+        return
+    if whole:  # the number is what the scenario says, and the part comes from elsewhere
+        near = max(1, round(number / part)) * part
+        raise SpecError(
+            f"{path}.{name}", f"does not divide over {whole}", value=number,
+            limit=f"a multiple of {part}, such as {near}",
+            hint="Change the batch, or the degrees that leave so many copies",
+        )  # fmt: skip
+    raise SpecError(
+        f"{path}.{name}", f"does not divide the {number:,} {what}", value=part,
+        limit=f"one of {_some_divisors(number)}", hint="Leave it out: fleetcast plan searches what fits",
+    )  # fmt: skip
+
+
+def _some_divisors(number: int) -> str:
+    found = [n for n in range(1, min(number, 4096) + 1) if number % n == 0]
+    return ", ".join(map(str, found[:12])) + (", ..." if len(found) > 12 else "")
+
+
+def _pieces(depth: int, pipeline: int) -> str:
+    if depth % pipeline:
+        return f"1, as {depth} layers do not divide over {pipeline} stages"
+    return f"one of {_some_divisors(depth // pipeline)}"
+
+
+def _least_recompute(state: Setting, fields: dict[str, Any]) -> str:
+    """The least recompute with which the plan fits, "full" where none does."""
+    tried = columns(*(TrainingPlan(**{**fields, "recompute": kind}) for kind in RECOMPUTE))
+    kept = memory(state.network, state.job(fields["dtype"]), tried, state.system)
+    fits = (kept["total"] <= state.system.memory) & (kept["host"] <= state.system.host_memory)
+    return RECOMPUTE[int(np.argmax(fits))] if fits.any() else "full"

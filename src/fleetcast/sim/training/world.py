@@ -1,0 +1,172 @@
+"""One iteration of a complete plan as an Outcome: time by term, memory by term, FLOP, energy, money, carbon.
+
+A plan that does not fit has an Outcome too: what it would take, by which term of memory it is too large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import exp
+from typing import Any
+
+import numpy as np
+
+from fleetcast.base.spec import build
+from fleetcast.cost.intervals import POWER, Z80
+from fleetcast.cost.training.energy import Array
+from fleetcast.cost.training.energy import energy as energy_of
+from fleetcast.cost.training.energy import flops as flops_of
+from fleetcast.cost.training.memory import TERMS as MEMORY
+from fleetcast.cost.training.memory import memory
+from fleetcast.cost.training.network import Job
+from fleetcast.cost.training.plans import Plans
+from fleetcast.cost.training.step import TERMS, step
+from fleetcast.policy import place
+from fleetcast.scenario.fleet.signals import intensity
+from fleetcast.scenario.outcome import Outcome
+from fleetcast.scenario.training_plan import TrainingPlan
+from fleetcast.sim.training.completing import columns, complete
+from fleetcast.sim.training.mixed import Mixed, held_by, iterate
+from fleetcast.sim.training.setting import Setting
+
+JOULES_PER_KWH = 3.6e6
+
+
+def simulate(state: Setting, plan: TrainingPlan | None = None) -> Outcome:
+    """Returns what an iteration of a plan takes.
+
+    Args:
+        state: the scenario, resolved.
+        plan: what is left out of it is completed; None = the scenario's.
+
+    Raises:
+        SpecError: a degree that does not divide, or a choice that is a list.
+        Unsupported: a number format that the devices do not have.
+    """
+    done = complete(state, state.scenario.plan if plan is None else plan)
+    made, rows = done.plan, columns(done.plan)
+    job = state.job(str(made.dtype))
+    taken = step(state.network, job, rows, state.system)
+    mixed = across(state, made, rows, job)
+    if mixed is not None:
+        taken = {name: np.asarray([mixed.terms.get(name, 0.0)]) for name in TERMS} | {"total": np.asarray([mixed.time])}
+    times = {name: float(column[0]) for name, column in taken.items()}
+    room = {name: float(column[0]) for name, column in memory(state.network, job, rows, state.system).items()}
+    total = times.pop("total")
+    flops = {name: float(column[0]) for name, column in flops_of(state.network, job, rows).items()}
+    tokens = state.workload.batch * state.workload.sequence
+    peak = state.group.device.peak[str(made.dtype)] * state.group.count
+    joules = _joules(state, job, rows, taken)
+    energy = sum(joules.values())
+    prices = state.group.prices
+    dollars = None if prices is None else prices.mean(0.0, max(total, 1e-9)) * state.group.count * total / 3600.0
+    grams = energy / JOULES_PER_KWH * intensity(state.grid, 0.0, max(total, 1e-9))
+    over = shortage(state, room)
+    metrics: dict[str, Any] = {
+        "iteration_time": total, "throughput": tokens / total, "mfu": flops["model"] * tokens / (peak * total),
+        "hfu": (flops["model"] + flops["again"]) * tokens / (peak * total), "memory": room["total"],
+        "fits": over is None, "flops": flops["model"] * tokens, "tokens": tokens,
+        "devices": state.group.count, "energy": energy, "power": energy / total,
+        "cost": dollars if dollars is not None else float("nan"), "carbon": grams,
+        "micro_batches": int(rows.micro_batches(state.workload.batch)[0]), "params": state.network.params,
+        "breakdown": {name: times[name] for name in TERMS},
+    }  # fmt: skip
+    for name in ("host", "ssd"):
+        if room[name]:
+            metrics[f"{name}_memory"] = room[name]
+    iterations = state.workload.iterations()
+    if iterations is not None:
+        metrics["job"] = {
+            "iterations": iterations, "tokens": iterations * tokens, "time": iterations * total,
+            "energy": iterations * energy, "cost": iterations * metrics["cost"], "carbon": iterations * grams,
+        }  # fmt: skip
+    notes = [*state.tree.echo(), *(state.notes if mixed is None else ()), *done.notes, *_said(state, made)]
+    if mixed is not None:
+        notes.append(_placed(state, mixed))
+    if dollars is None:
+        notes.append(f"{state.group.device.id} has no rental price: cost is unknown; set fleet.price")
+    return Outcome(
+        source="simulated", metrics=metrics, intervals=_intervals(state, metrics),
+        slo={"met": over is None, "checks": []}, plan=made.table(),
+        breakdown={
+            "time": {name: times[name] for name in TERMS if times[name]}, "energy": joules,
+            "memory": {name: room[name] for name in MEMORY if room[name]},
+        },
+        notes=tuple(notes),
+        provenance={
+            "seed": state.scenario.seed, "practice": state.system.practice.source, "memory": state.system.memory,
+            "over": over or {},
+        },
+    )  # fmt: skip
+
+
+def shortage(state: Setting, room: Mapping[str, float]) -> dict[str, Any] | None:
+    """Returns where a plan does not fit and by how much, None where it fits.
+
+    ``{"constraint", "need", "have", "term", "unit"}``: the largest term of what is too small.
+    """
+    largest = max(MEMORY, key=lambda name: room[name])
+    for constraint, need, have in (
+        ("memory of a device", room["total"], state.system.memory),
+        ("host memory per device", room["host"], state.system.host_memory),
+    ):
+        if need > have:
+            return {"constraint": constraint, "need": need, "have": have, "term": largest, "unit": "B"}
+    return None
+
+
+def _joules(state: Setting, job: Job, rows: Plans, taken: Mapping[str, Array]) -> dict[str, float]:
+    """Returns joules of all devices in one iteration by term, the facility's share included."""
+    group = state.group
+    found = energy_of(state.network, job, rows, state.system, taken, group.device.power.idle, group.limit)
+    terms = {name: float(column[0]) for name, column in found.items()}
+    facility = (state.tree.pue - 1.0) * sum(terms.values())
+    return terms | ({"facility": facility} if facility else {})
+
+
+def across(state: Setting, plan: TrainingPlan, rows: Plans, job: Job) -> Mixed | None:
+    """Returns an iteration whose pipeline crosses between groups, None where each stage lies on all of them."""
+    stages = held_by(state.tree.groups, rows) if len(state.tree.groups) > 1 else None
+    if stages is None or plan.islands is not None:
+        return None
+    return iterate(state.tree, state.network, job, rows, build(place, plan.place or "nic_aware", "plan.place"), stages)
+
+
+def _placed(state: Setting, mixed: Mixed) -> str:
+    """Returns in a sentence where the stages lie."""
+    names = [group.name for group in state.tree.groups]
+    parts = []
+    for i, name in enumerate(names):
+        layers = [n for g, n in zip(mixed.placement.groups, mixed.placement.layers, strict=True) if g == i]
+        parts.append(f"{name} holds {len(layers)} stages of {'+'.join(map(str, layers))} layers")
+    links = "each group's own network" if mixed.placement.own_links else "the network that joins the groups"
+    return f"{'; '.join(parts)}; gradients are added up over {links}"
+
+
+def _intervals(state: Setting, metrics: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """Returns 80 % intervals: time's from what the fit left, energy's from that and the power model's own."""
+    wide = exp(Z80 * state.system.practice.spread)
+    more = exp(((Z80 * state.system.practice.spread) ** 2 + POWER**2) ** 0.5)
+    found = {
+        "iteration_time": wide, "throughput": wide, "mfu": wide, "hfu": wide, "cost": wide, "energy": more,
+        "carbon": more, "job.time": wide, "job.cost": wide, "job.energy": more, "job.carbon": more,
+    }  # fmt: skip
+    kept = {}
+    for path, factor in found.items():
+        head, _, rest = path.partition(".")
+        value = metrics.get(head) if not rest else metrics.get(head, {}).get(rest)
+        if value is not None and value == value:
+            kept[path] = (value / factor, value * factor)
+    return kept
+
+
+def _said(state: Setting, plan: TrainingPlan) -> list[str]:
+    """Returns what the reader should know of this plan."""
+    told = [f"training practice: {state.system.practice.source}"]
+    depth, stages = state.network.depth, int(plan.pipeline_parallel or 1)  # type: ignore[arg-type]
+    if depth % stages:
+        told.append(f"{depth} layers over {stages} stages: the fullest stage has {-(-depth // stages)}, others fewer")
+    context = state.model.context
+    if context and state.workload.sequence > context:
+        told.append(f"sequences of {state.workload.sequence:,} tokens are longer than {state.model.id} has positions")
+    return told

@@ -1,0 +1,118 @@
+"""Words for training: what its terms are called, plans and scenarios in one line, how much a plan is over."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fleetcast.base.show import show
+from fleetcast.base.tables import lookup
+from fleetcast.scenario.objective import TRAINING
+from fleetcast.scenario.training_plan import read_training_plan
+from fleetcast.scenario.workload.training import Shape
+from fleetcast.view import words
+
+if TYPE_CHECKING:
+    from fleetcast.scenario.load import TrainingScenario
+    from fleetcast.scenario.outcome import Outcome
+
+TIMES = {
+    "gemm": "Products", "attention": "Attention", "vector": "Element-wise kernels", "recompute": "Recomputed layers",
+    "head": "Embedding, head and loss", "tensor_comm": "Tensor-parallel messages",
+    "context_comm": "Context-parallel messages", "expert_comm": "Expert-parallel messages",
+    "pipeline_comm": "Messages between stages", "host": "Host", "bubble": "Pipeline bubble",
+    "data_comm": "Gradients added up", "weight_gather": "Weights gathered", "optimizer": "Optimizer",
+    "offload": "Link to the host", "straggler": "Waiting for the slowest",
+}  # fmt: skip
+"""Terms of an iteration; each is what nothing else of the device hides."""
+ROOMS = {
+    "weights": "Weights", "gradients": "Gradients", "optimizer": "Optimizer states", "activations": "Activations",
+    "buffers": "Buffers", "reserve": "Driver and libraries",
+}  # fmt: skip
+WIRES = ("tensor_comm", "context_comm", "expert_comm", "pipeline_comm", "data_comm", "weight_gather")
+"""Terms that wait for links between devices."""
+
+
+def model_name(scenario: TrainingScenario) -> str:
+    """Returns the model in a few words."""
+    model = scenario.workload.model
+    if scenario.workload.features is not None:
+        return f"a job of {show(scenario.workload.features.flops, 'FLOP')} a step and device"
+    if not isinstance(model, Shape):
+        return model
+    experts = f", {model.experts} experts" if model.experts else ""
+    return f"{model.layers} layers of {model.hidden} ({model.heads} heads{experts})"
+
+
+def question(scenario: TrainingScenario, *, goals: bool = True) -> str:
+    """Returns the scenario in a sentence: what is trained, on what, towards what."""
+    work = scenario.workload
+    groups = " and ".join(f"{g.name or 'group'} ({g.devices or 'groups'})" for g in scenario.fleet.groups)
+    length = ""
+    if work.tokens is not None:
+        length = f", {work.tokens:,} tokens in all"
+    elif work.steps is not None:
+        length = f", {work.steps:,} iterations"
+    batches = f", batches of {work.batch:,} x {work.sequence:,} tokens" if work.features is None else ""
+    text = f"{scenario.name}: train {model_name(scenario)} on {scenario.fleet.devices or groups}{batches}{length}"
+    wanted = " and ".join(f"least {goal}" for goal, _, _ in scenario.objective.goals(TRAINING, {}))
+    return f"{text}; {wanted}." if goals else f"{text}."
+
+
+def plan_name(table: Mapping[str, Any]) -> str:
+    """Returns e.g. ``TP8 PP8 DP16 mb1 selective recompute SP`` for a plan's table."""
+    return read_training_plan(dict(table)).label() or str(table.get("placement", "the plan"))
+
+
+def over(outcome: Outcome) -> str:
+    """Returns why a plan does not fit, "" where it fits: what is too small, by how much, and its largest term."""
+    found = outcome.provenance.get("over")
+    if not found:
+        return ""
+    more = found["need"] - found["have"]
+    return (
+        f"{found['constraint']} is {show(found['have'], 'B')} and the plan needs {show(found['need'], 'B')}, "
+        f"{show(more, 'B')} more; most of it is {ROOMS[found['term']].lower()}, "
+        f"{show(outcome.breakdown['memory'][found['term']], 'B')}"
+    )
+
+
+def number(value: float, path: str) -> str:
+    """Returns a metric of training with its unit."""
+    head, _, rest = path.partition(".")
+    if path == "fits":
+        return "yes" if value else "no"
+    if head == "job":
+        return (
+            words.number(value, rest)
+            if rest in ("energy", "cost", "carbon")
+            else (days(value) if rest == "time" else f"{value:,.0f}")
+        )
+    if head in ("mfu", "hfu"):
+        return f"{value:.1%}"
+    if head in ("params", "tokens", "devices", "micro_batches"):
+        return f"{value:,.0f}"
+    return words.number(value, head)
+
+
+def days(seconds: float) -> str:
+    """Returns a long time as people say it: hours up to two days, then days."""
+    return show(seconds / 86400, "days") if seconds >= 172800 else show(seconds, "s")
+
+
+def metric(outcome: Outcome, path: str) -> str:
+    """Returns a metric with half the width of its interval, "–" where it is not known."""
+    try:
+        value = lookup(outcome.metrics, path)
+    except (KeyError, TypeError):
+        return words.UNKNOWN
+    if value != value:
+        return words.UNKNOWN
+    interval = outcome.intervals.get(path)
+    text = number(value, path)
+    return f"{text} ±{words.plus_minus(value, interval)}" if interval is not None and value else text
+
+
+def term(name: str, names: Mapping[str, str] = TIMES) -> str:
+    """Returns what a term is called for people."""
+    return names.get(name, name.replace("_", " ").capitalize())

@@ -1,0 +1,87 @@
+"""Training: the verbs of a scenario with one model to train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from fleetcast.base.errors import Unsupported
+from fleetcast.scenario.load import TrainingScenario
+
+if TYPE_CHECKING:
+    from fleetcast.scenario.outcome import Outcome
+    from fleetcast.scenario.training_plan import TrainingPlan
+    from fleetcast.search.ranking import Ranking
+    from fleetcast.sim.training.setting import Setting
+    from fleetcast.view.checks import Remark
+    from fleetcast.view.exports import Export
+
+
+def plan(scenario: TrainingScenario, *, top: int | None, progress: Callable[[int, int], None] | None) -> Ranking:
+    """Returns the ranked plans of a scenario, see `view.verbs.plan`."""
+    if scenario.workload.features is not None:
+        from fleetcast.search.training import placements
+
+        return placements.search(scenario, top=top)
+    from fleetcast.search.training import planner
+
+    return planner.search(setting(scenario), top=top, progress=progress)
+
+
+def simulate(scenario: TrainingScenario) -> Outcome:
+    """Returns what an iteration of the scenario's plan takes, see `view.verbs.simulate`."""
+    if scenario.workload.features is not None:
+        from fleetcast.sim.training import counted
+
+        return counted.simulate(scenario)
+    from fleetcast.sim.training.world import simulate as run
+
+    return run(setting(scenario))
+
+
+def check(scenario: TrainingScenario) -> list[Remark]:
+    """Returns what is wrong or doubtful about a scenario, errors first."""
+    from fleetcast.view.training import checks
+
+    if scenario.workload.features is not None:
+        return checks.counted(scenario)
+    return checks.remarks(setting(scenario))
+
+
+def completed(scenario: TrainingScenario) -> tuple[Setting, TrainingPlan]:
+    """Returns the scenario resolved, and its plan with every choice made.
+
+    Raises:
+        SpecError: a degree that does not divide, or a choice that is a list.
+    """
+    from fleetcast.sim.training.completing import complete
+
+    state = setting(scenario)
+    return state, complete(state, scenario.plan).plan
+
+
+def export(scenario: TrainingScenario, to: str) -> Export:
+    """Returns the scenario's plan as what an operator pastes, see `view.verbs.export`."""
+    from fleetcast.view import exports
+    from fleetcast.view.exports.training import TARGETS
+    from fleetcast.view.exports.training import export as make
+
+    if to in exports.TARGETS:
+        raise Unsupported(f"--to {to} serves requests, and the scenario trains", f"Take one of {', '.join(TARGETS)}")
+    return make(*completed(scenario), to)
+
+
+def setting(scenario: TrainingScenario) -> Setting:
+    """Returns the scenario with its names looked up.
+
+    Raises:
+        Unsupported: a job without a model.
+    """
+    if scenario.workload.features is not None:
+        raise Unsupported(
+            "workload.features: of such a job no layer is known, so that there is no plan to write out",
+            "Name a model instead of features",
+        )
+    from fleetcast.sim.training.setting import setting as resolve
+
+    return resolve(scenario)
