@@ -26,6 +26,7 @@ from fleetcast.base.errors import SpecError
 from fleetcast.base.spec import build
 from fleetcast.cost.training.memory import memory
 from fleetcast.cost.training.plans import OFFLOADED, OVERLAPS, RECOMPUTE, SCHEDULES, TENSOR_MESSAGES, Plans, plans
+from fleetcast.cost.training.schedule import whole_pieces
 from fleetcast.policy import place
 from fleetcast.scenario.training_plan import TrainingPlan
 from fleetcast.sim.training.setting import Setting
@@ -227,7 +228,7 @@ def check_schedule(state: Setting, fields: dict[str, Any], path: str = "plan") -
                 f"{path}.interleave", "cuts the stages of a pipeline, and there is one stage", value=pieces, limit="1",
                 hint="Raise pipeline_parallel, or leave it out",
             )  # fmt: skip
-        if depth % (pipeline * pieces):
+        if not whole_pieces(depth, pipeline, pieces):
             raise SpecError(
                 f"{path}.interleave", f"does not divide the layers: {depth} over {pipeline} stages of {pieces} pieces",
                 value=pieces, limit=_pieces(depth, pipeline), hint="Change interleave or pipeline_parallel",
@@ -294,9 +295,8 @@ def _some_divisors(number: int) -> str:
 
 
 def _pieces(depth: int, pipeline: int) -> str:
-    if depth % pipeline:
-        return f"1, as {depth} layers do not divide over {pipeline} stages"
-    return f"one of {_some_divisors(depth // pipeline)}"
+    most = -(-depth // pipeline)
+    return f"one of {', '.join(str(n) for n in range(1, most + 1) if whole_pieces(depth, pipeline, n))}"
 
 
 def _least_recompute(state: Setting, fields: dict[str, Any]) -> str:
