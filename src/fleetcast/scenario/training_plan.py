@@ -57,7 +57,8 @@ class TrainingPlan(Spec):
         tensor_messages: how tensor parallelism adds up.
         overlap: what is hidden behind computation, as a list; to search, lists in a list.
         dtype: of the matrices that are multiplied.
-        fused_attention: attention keeps no scores in memory, as FlashAttention does; left out = true.
+        fused_attention: attention keeps no scores in memory, as FlashAttention does; left out = true, but for GPT's layers
+            on V100s and A100s, whose published runs kept them.
         recover: what is done against failures: a policy of ``policy/recover``.
         place: on which group of a fleet of several each stage lies, and how many layers it holds: a policy of
             ``policy/place``.

@@ -114,19 +114,20 @@ def layer_seconds(net: Network, layer: Layer, job: Job, plan: Plan, system: Syst
     if layer.experts:
         part = tokens / t * 2 * net.hidden * layer.top_k
         dealt = 2 * collective("all_to_all", part, plan.expert, plan.expert_tensor, system)
+    passes = p.eager if plan.zero >= 2 else p.vector
     forward = {
-        "gemm": p.gemm * fore, "attention": factor * ahead, "vector": p.vector * vector[0],
+        "gemm": p.gemm * fore, "attention": factor * ahead, "vector": passes * vector[0],
         "tensor_comm": p.tensor * talk[0], "context_comm": p.tensor * max(ring - ahead, 0.0),
         "expert_comm": p.tensor * dealt,
     }  # fmt: skip
     backward = {
-        "gemm": p.gemm * (inputs + weights), "attention": factor * after, "vector": p.vector * vector[1],
+        "gemm": p.gemm * (inputs + weights), "attention": factor * after, "vector": passes * vector[1],
         "tensor_comm": p.tensor * talk[1], "context_comm": p.tensor * max(2 * ring - after, 0.0),
         "expert_comm": p.tensor * dealt,
     }  # fmt: skip
     again = 0.0
     if plan.recompute == 2:
-        again = sum(forward.values()) - (p.gemm * last if plan.zero == 3 else 0.0)
+        again = sum(forward.values()) - (p.gemm * last if plan.zero >= 2 else 0.0)
     elif plan.recompute == 1 and not plan.fused:
         again = forward["attention"]
     full, extra = plan.recompute == 2, 10 if layer.experts else 0

@@ -23,8 +23,8 @@ from fleetcast.cost.training.system import Practice, System
 
 Array = NDArray[np.float64]
 FACTORS = (
-    "gemm", "attention", "fused", "narrow", "vector", "head", "tensor", "pipeline", "data", "optimizer", "kernel",
-    "pace", "gap", "iteration",
+    "gemm", "attention", "fused", "narrow", "vector", "eager", "head", "tensor", "pipeline", "data", "optimizer",
+    "kernel", "pace", "gap", "iteration",
 )  # fmt: skip
 SCALE = 0.05
 """Relative error up to which a row pulls in full."""

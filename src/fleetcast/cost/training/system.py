@@ -32,6 +32,8 @@ class Practice:
         gemm, attention, vector, head, tensor, pipeline, data, optimizer: factors on seconds of products, attention,
             element-wise kernels, the head, messages of tensor, pipeline and data parallelism, and the optimizer.
         fused: in place of ``attention`` where it keeps no scores, and ``narrow`` where its heads are 64 wide or less.
+        eager: in place of ``vector`` where PyTorch shards gradients (ZeRO 2 and 3) and runs its own kernels one by one,
+            which Megatron-LM has fused.
         gap: s of the device between two kernels.
         sharp: how well host and device overlap: 1 adds them, 8 is almost the longer; a power of two.
         kernel: s of the host for each kernel that it launches.
@@ -48,6 +50,7 @@ class Practice:
     fused: float = 1.0
     narrow: float = 1.0
     vector: float = 1.0
+    eager: float = 1.0
     tensor: float = 1.0
     pipeline: float = 1.0
     data: float = 1.0
