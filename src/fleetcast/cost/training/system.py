@@ -88,6 +88,7 @@ class System:
         host_bandwidth: B/s of that memory, a device's share.
         ssd: B/s of the disks, a device's share; 0 = none.
         practice: what training adds.
+        pair: what joins the two dies of a module, where that is faster than ``inner``.
     """
 
     chip: Silicon
@@ -101,6 +102,7 @@ class System:
     host_bandwidth: float = 40e9
     ssd: float = 0.0
     practice: Practice = Practice()
+    pair: Fabric | None = None
 
     def gemm(self, dtype: str) -> Gemm:
         """Returns the coefficients of products in ``dtype``."""
@@ -131,9 +133,10 @@ def of(group: Group, *, ssd: float | None = None, practice: Practice | None = No
     from fleetcast.scenario.fleet import catalog  # ids of links live in the catalogue
 
     host = catalog.link(device.host_link)
+    near = fabric_for(device.id, inner.kind, inner.bandwidth, inner.latency, inner.peers, table)
     return System(
         chip=device, memory=float(device.memory), fitted=coefficients_for(device),
-        inner=fabric_for(device.id, inner.kind, inner.bandwidth, inner.latency, inner.peers, table),
+        inner=near, pair=replace(near, bandwidth=inner.pair, peers=0) if inner.pair else None,
         outer=fabric_for(device.id, outer.kind, outer.bandwidth, outer.latency, outer.peers),
         node=min(group.node, group.count), host_link=host.bandwidth, ssd=ssd or 0.0,
         practice=_own(device) if practice is None else practice,

@@ -25,8 +25,10 @@ import msgspec
 import numpy as np
 
 from fleetcast.base.errors import SpecError
+from fleetcast.base.spec import build
 from fleetcast.cost.training.memory import memory
 from fleetcast.cost.training.plans import OFFLOADED, OVERLAPS, RECOMPUTE, SCHEDULES, TENSOR_MESSAGES, Plans, plans
+from fleetcast.policy import place
 from fleetcast.scenario.training_plan import TrainingPlan
 from fleetcast.sim.training.setting import Setting
 
@@ -75,7 +77,8 @@ def complete(state: Setting, plan: TrainingPlan, path: str = "plan") -> Complete
     check_degrees(state, fields, path)
     fill("schedule", "interleaved" if fields["interleave"] > 1 else "1f1b")
     check_schedule(state, fields, path)
-    fill("zero", 1 if fields["data_parallel"] * fields["context_parallel"] > 1 else 0)
+    several = fields["data_parallel"] * fields["context_parallel"] > 1
+    fill("zero", 1 if several and fields["shards"] is None else 0)
     kept = _keeps_scores(state, fields["zero"])
     first = kept and fields["recompute"] == "full"
     fill("sequence_parallel", fields["tensor_parallel"] > 1 and not first)
@@ -85,6 +88,8 @@ def complete(state: Setting, plan: TrainingPlan, path: str = "plan") -> Complete
     fill("fused_attention", not kept, "GPT under Megatron-LM on this generation of devices" if kept else "")
     fill("dtype", state.dtype)
     state.job(fields["dtype"])
+    if plan.place is not None:
+        build(place, plan.place, f"{path}.place")
     if fields["recompute"] is None:
         fill("recompute", _least_recompute(state, fields), "the least that fits")
     made = TrainingPlan(**fields)
@@ -126,7 +131,7 @@ def decided(rows: Plans, i: int, dtype: str, like: TrainingPlan | None = None) -
         rows: columns.
         i: which.
         dtype: of its products.
-        like: gives what columns do not hold (``recover``, ``islands``); None = nothing.
+        like: gives what columns do not hold (``BESIDE``); None = nothing.
     """
 
     def words(code: int, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -140,7 +145,7 @@ def decided(rows: Plans, i: int, dtype: str, like: TrainingPlan | None = None) -
         tensor_messages=TENSOR_MESSAGES[rows.tensor_messages[i]], overlap=words(int(rows.overlap[i]), OVERLAPS),
         dtype=dtype, fused_attention=bool(rows.fused[i]),
     )  # fmt: skip
-    return made if like is None else msgspec.structs.replace(made, recover=like.recover, islands=like.islands)
+    return made if like is None else msgspec.structs.replace(made, **{name: getattr(like, name) for name in BESIDE})
 
 
 def check_split(state: Setting, fields: dict[str, Any], path: str = "plan") -> None:
@@ -207,6 +212,8 @@ def check_degrees(state: Setting, fields: dict[str, Any], path: str = "plan") ->
         _divides(path, "expert_parallel", expert, data * context, "ranks that split the batch or its sequences")
 
 
+BESIDE = ("practice", "recover", "place", "islands", "shards")
+"""Keys that no column of plans holds."""
 DEGREES = ("tensor_parallel", "pipeline_parallel", "data_parallel", "context_parallel")
 
 
