@@ -204,7 +204,7 @@ def seconds(net: Network, job: Job, plan: Plan, system: System) -> dict[str, flo
     first, last, experts = params_of(net, plan)
     wide, dense = 4.0 if job.dtype == "fp32" else 2.0, max(first, last)
     reduce = gather = update = 0.0
-    passes = micro if plan.zero == 3 else 1
+    passes = micro if plan.zero >= 2 else 1  # no copy holds gradients whole
     of_experts = max(plan.tensor * plan.context * plan.data / (plan.expert_tensor * plan.expert), 1.0)
     for size, copies, stride in (
         (dense, plan.data * plan.context, plan.tensor), (experts, round(of_experts), plan.expert_tensor * plan.expert),
@@ -223,7 +223,7 @@ def seconds(net: Network, job: Job, plan: Plan, system: System) -> dict[str, flo
     if plan.hides("optimizer"):
         update = min(update, behind(update, reduce + gather))
     if plan.hides("data") and reduce + gather > 0:
-        sharded = plan.zero == 3
+        sharded = plan.zero >= 2
         window = device * (micro if sharded else min(plan.pipeline, micro) if plan.interleave > 1 else 1)
         pieces = (micro if sharded else 1) * max(8, 2 * plan.interleave)
         left = (reduce + gather) / pieces + behind((reduce + gather) * (1 - 1 / pieces), window)
