@@ -124,7 +124,7 @@ def _name(path: str) -> str:
 
 def _term(kind: str, name: str) -> str:
     if kind == "training":
-        return terms.TIMES.get(name, name)
+        return terms.term(name)
     return words.TERMS.get(name, name).capitalize()
 
 

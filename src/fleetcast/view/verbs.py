@@ -13,7 +13,7 @@ import msgspec
 
 from fleetcast.base.errors import SpecError, Unsupported, closest
 from fleetcast.scenario import load as files
-from fleetcast.scenario.load import Scenario, ServingScenario, TrainingScenario
+from fleetcast.scenario.load import MultitaskScenario, Scenario, ServingScenario, TrainingScenario
 from fleetcast.view import worlds
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fleetcast.search.servers import Room
     from fleetcast.sim.serving.setting import Setting
     from fleetcast.view.checks import Remark
+    from fleetcast.view.exports import Export
 
 Source = Scenario | str | Path | Mapping[str, Any]
 Progress = Callable[[int, int], None]
@@ -95,6 +96,8 @@ def plan(source: Source, *, seed: int | None = None, top: int | None = 6, progre
         Infeasible: nothing fits.
     """
     scenario = load(source, seed=seed)
+    if isinstance(scenario, MultitaskScenario):
+        return worlds.multitask.plan(scenario, top=top)
     if isinstance(scenario, TrainingScenario):
         return worlds.training.plan(scenario, top=top, progress=progress)
     return worlds.serving.plan(files.serving(scenario, "plan"), top=top, progress=progress)
@@ -114,6 +117,8 @@ def simulate(source: Source, *, seed: int | None = None, record: bool = False) -
         Infeasible: the plan does not fit; of training the outcome says so, ``metrics["fits"]``.
     """
     scenario = load(source, seed=seed)
+    if isinstance(scenario, MultitaskScenario):
+        return worlds.multitask.simulate(scenario)
     if isinstance(scenario, TrainingScenario):
         return worlds.training.simulate(scenario)
     return worlds.serving.simulate(files.serving(scenario, "simulate"), record=record)
@@ -340,9 +345,30 @@ def check(source: Source, *, seed: int | None = None) -> list[Remark]:
         SpecError: the scenario cannot be read at all.
     """
     scenario = load(source, seed=seed)
+    if isinstance(scenario, MultitaskScenario):
+        return []  # reading it has checked all there is
     if isinstance(scenario, TrainingScenario):
         return worlds.training.check(scenario)
     return worlds.serving.check(files.serving(scenario, "check"))
+
+
+def export(source: Source, to: str, *, seed: int | None = None) -> Export:
+    """Returns a scenario's plan, completed, as what an operator pastes.
+
+    Args:
+        source: a Scenario or what `load` takes.
+        to: "vllm", "sglang", "kubernetes"; of training "megatron", "deepspeed", "torchtitan", "torchrun".
+        seed: instead of the scenario's.
+
+    Raises:
+        SpecError: an unknown target, or a choice without a default is open.
+        Infeasible: the plan does not fit.
+        Unsupported: the target has no way to run this plan, or this kind of workload.
+    """
+    scenario = load(source, seed=seed)
+    if isinstance(scenario, TrainingScenario):
+        return worlds.training.export(scenario, to)
+    return worlds.serving.export(scenario, to)
 
 
 def completed(source: Source, *, seed: int | None = None) -> tuple[Setting, Plan]:

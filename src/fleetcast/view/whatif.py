@@ -165,7 +165,7 @@ def parse(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
                 "--set", f"changes {path} twice", value=text, limit="each path once",
                 hint=f"Values to compare: --set {path}=1,2,4",
             )  # fmt: skip
-        found[path] = tuple(_value(part) for part in _split(value))
+        found[path] = tuple(as_written(part) for part in _split(value))
     return found
 
 
@@ -192,8 +192,8 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in (*parts, text[start:]) if part.strip()]
 
 
-def _value(text: str) -> Any:
-    """A number, truth value, list or table as TOML has it; anything else is text."""
+def as_written(text: str) -> Any:
+    """Returns a number, truth value, list or table as TOML has it; anything else is text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -248,6 +248,8 @@ def is_open(scenario: Scenario) -> bool:
     """Returns whether a scenario's plan leaves to a search what it cannot be simulated without."""
     if isinstance(scenario, TrainingScenario):
         plan = scenario.plan
+        if scenario.workload.features is not None:
+            return plan.placement is None or isinstance(plan.placement, tuple)
         spread = plan.tensor_parallel is None and plan.pipeline_parallel is None and plan.data_parallel is None
         return spread or any(_listed(name, getattr(plan, name)) for name in plan.__struct_fields__)
     assert isinstance(scenario, ServingScenario)

@@ -12,18 +12,18 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fleetcast.cost.training.groups import distinct
+from fleetcast.cost.training.groups import Index, distinct
 from fleetcast.cost.training.network import Job, Layer, Network
 from fleetcast.cost.training.plans import Plans
-from fleetcast.cost.training.schedule import DUALPIPE, GPIPE, INTERLEAVED, ZERO_BUBBLE, in_flight
+from fleetcast.cost.training.schedule import DUALPIPE, in_flight, last_in_flight
 from fleetcast.cost.training.system import System
 
 Array = NDArray[np.float64]
 TERMS = ("weights", "gradients", "optimizer", "activations", "buffers", "reserve")
-RESERVE = 2.0e9
-"""B that driver, libraries and their communicators take before any tensor; assumed, read off A100s under PyTorch."""
-LOGITS = 6.0
-"""B for each logit: 2 of its own and 4 of its probability in fp32."""
+RESERVE = 1.5e9
+"""B that driver, libraries and their communicators take before any tensor; assumed: more refuses plans that ran."""
+LOGITS = 3.0
+"""Elements of memory for each logit: its own, and a probability of twice the width."""
 
 
 def memory(network: Network, job: Job, plans: Plans, system: System) -> dict[str, Array]:
@@ -31,39 +31,29 @@ def memory(network: Network, job: Job, plans: Plans, system: System) -> dict[str
 
     Of the first or the last stage, whichever is fuller. Arrays over plans.
     """
-    weights, gradients, optimizer, whole = _states(network, job, plans)
-    micro = plans.micro_batches(job.batch)
-    kept, layer_set = _activations(network, job, plans)
+    row, states, pair, grown = _states(network, job, plans)
+    kept, whole, logits, stream = _activations(network, job, plans)
     held = np.ceil(network.depth / plans.pipeline)
-    first = in_flight(plans.schedule, plans.pipeline, plans.interleave, micro)
-    last = _last_in_flight(plans, micro)
-    tokens = plans.micro_batch * (job.sequence / plans.context)
-    logits = tokens * (network.vocab * LOGITS) / plans.tensor
-    working = np.where(plans.recompute == 2, layer_set, 0.0) + tokens * (4.0 * network.hidden)
-    gathered = np.where(plans.zero == 3, whole, 0.0)
-    off = {name: plans.offloads(name) for name in ("weights", "activations", "optimizer")}
-    ends: list[dict[str, Array]] = []
-    for i, flying in enumerate((first, last)):
-        alone = plans.pipeline == 1
-        activations = kept * held * (np.maximum(first, last) if i == 0 else flying)
-        buffers = working + gathered + np.where(alone | (i == 1), logits, 0.0)
-        ends.append({
-            "weights": weights[i], "gradients": gradients[i], "optimizer": optimizer[i],
-            "activations": activations if i else kept * held * flying, "buffers": buffers,
-        })  # fmt: skip
-    fuller = sum(ends[1].values()) > sum(ends[0].values())
-    found = {name: np.where(fuller, ends[1][name], ends[0][name]) for name in ends[0]}
-    moved = np.zeros(len(plans))
-    for name, at in (("weights", off["weights"]), ("activations", off["activations"]), ("optimizer", off["optimizer"])):
-        if at.any():
-            left = {"weights": whole, "activations": 2.0 * kept, "optimizer": np.zeros(len(plans))}[name]
-            gone = np.where(at, np.maximum(found[name] - left, 0.0), 0.0)
-            found[name], moved = found[name] - gone, moved + gone
-    if off["optimizer"].any():  # gradients leave as soon as they are made
-        gone = np.where(off["optimizer"], np.maximum(found["gradients"] - whole, 0.0), 0.0)
-        found["gradients"], moved = found["gradients"] - gone, moved + gone
+    first, last = _flying(plans, job)
+    activations = kept * (held * first), kept * (held * last)
+    # A layer's pass back has its gathered weights, and gradients that grow while its activations shrink.
+    gathered = (plans.zero == 3) & (plans.data * plans.context > 1)
+    work = np.where(plans.recompute == 2, whole, 0.0) + np.where(gathered, pair + np.maximum(grown - whole, 0.0), 0.0)
+    early = np.where(plans.pipeline == 1, np.maximum(logits, work), work)
+    closing = np.maximum(logits, work)
+    whole_states = states.sum(axis=1)
+    more = whole_states[1] - whole_states[0]
+    late = (more[row] + activations[1] + closing > activations[0] + early) & (plans.pipeline > 1)
+    end = late.astype(np.intp)
+    found = {name: states[end, i, row] for i, name in enumerate(TERMS[:3])}
+    found["activations"] = np.where(late, activations[1], activations[0])
+    found["buffers"] = stream + np.where(late, closing, early)
+    moved = _move(plans, found, pair, 2.0 * kept) if plans.offload.any() else np.zeros(len(plans))
     found["reserve"] = np.full(len(plans), RESERVE)
-    found["total"] = sum((found[name] for name in TERMS), np.zeros(len(plans)))
+    total = found["weights"] + RESERVE
+    for name in TERMS[1:5]:
+        total += found[name]
+    found["total"] = total
     found["host"] = np.minimum(moved, system.host_memory) if system.ssd else moved
     found["ssd"] = moved - found["host"]
     return found
@@ -78,15 +68,19 @@ def fits(network: Network, job: Job, plans: Plans, system: System) -> NDArray[np
 def stage_params(network: Network, plans: Plans) -> tuple[tuple[Array, Array], Array]:
     """Returns parameters on a device of the (first, last) stage, experts aside, and experts' parameters on any."""
     t, held = plans.tensor.astype(np.float64), np.ceil(network.depth / plans.pipeline)
+    dealt = np.zeros(len(plans))
+    for x in network.layers:
+        if x.experts:
+            share = np.ceil(x.experts / plans.expert) / x.experts / plans.expert_tensor
+            dealt = dealt + x.count / network.depth * x.expert_params * share
     split = sum(x.count * x.split_params for x in network.layers) / network.depth
     whole = sum(x.count * x.whole_params for x in network.layers) / network.depth
-    dealt = sum(x.count * x.expert_params for x in network.layers) / network.depth
     dense = held * (split / t + whole)
     table, alone = network.table_params / t, plans.pipeline == 1
-    copies = 1.0 if network.tied else 2.0
-    first = dense + np.where(alone, copies * table + network.last_params, table) + network.first_params
-    last = dense + np.where(alone, copies * table + network.first_params, table) + network.last_params
-    return (first, last), held * dealt / (plans.expert_tensor * plans.expert)
+    both = (1.0 if network.tied else 2.0) * table + network.first_params + network.last_params
+    first = dense + np.where(alone, both, table + network.first_params)
+    last = dense + np.where(alone, both, table + network.last_params)
+    return (first, last), held * dealt
 
 
 def expert_copies(plans: Plans) -> Array:
@@ -94,41 +88,59 @@ def expert_copies(plans: Plans) -> Array:
     return np.maximum(plans.tensor * plans.context * plans.data / (plans.expert_tensor * plans.expert), 1.0)
 
 
-def _states(
-    network: Network, job: Job, plans: Plans
-) -> tuple[tuple[Array, Array], tuple[Array, Array], tuple[Array, Array], Array]:
-    """Returns B of weights, gradients and optimizer for (first, last) stage, and of two whole layers with gradients."""
-    ends, experts = stage_params(network, plans)
-    copies, dealt = (plans.data * plans.context).astype(np.float64), expert_copies(plans)
+def _states(network: Network, job: Job, plans: Plans) -> tuple[Index, Array, Array, Array]:
+    """Returns the row of each plan in the states, the states, and what ZeRO 3 gathers, of each plan (B).
+
+    States are (first or last stage; weights, gradients or optimizer; row); DualPipe's stages hold the weights of two.
+    Gathered are the weights of the layer at work and of the next, or of the embedding, and the gradients of one layer.
+    """
+    index, inverse = distinct(
+        (plans.tensor, plans.pipeline, plans.data, plans.context, plans.expert, plans.expert_tensor, plans.zero,
+         plans.schedule)
+    )  # fmt: skip
+    few = plans.take(index)
+    ends, experts = stage_params(network, few)
+    copies, dealt = (few.data * few.context).astype(np.float64), expert_copies(few)
     wide = 4.0 if job.dtype == "fp32" else 2.0
-    owned = []
-    for stage in (3, 2, 1):
-        shared = plans.zero >= stage
-        owned.append(tuple(
-            e / np.where(shared, copies, 1.0) + experts / np.where(shared, dealt, 1.0) for e in ends
-        ))  # fmt: skip
-    weights, gradients, optimizer = owned
     apart = job.optimizer - (4.0 if job.dtype == "fp32" else 0.0)  # fp32 weights are their own master copy
-    held = np.ceil(network.depth / plans.pipeline)
-    largest = max(x.split_params / 1.0 + x.expert_params for x in network.layers)
-    per_layer = largest / np.where(largest > 0, plans.tensor, 1) if not network.experts else (ends[0] + experts) / held
-    whole = np.minimum(held, 2.0) * per_layer * (wide + job.gradient / 2.0)
-    return (
-        (weights[0] * wide, weights[1] * wide),
-        (gradients[0] * job.gradient, gradients[1] * job.gradient),
-        (optimizer[0] * apart, optimizer[1] * apart),
-        whole,
-    )
+    twice = np.where(few.schedule == DUALPIPE, 2.0, 1.0)
+    states = np.empty((2, 3, len(few)))
+    sizes: tuple[Array, ...] = (wide * twice, job.gradient * twice, np.full(len(few), apart))
+    for i, size in enumerate(sizes):
+        shared = few.zero >= 3 - i
+        for end in (0, 1):
+            dense = ends[end] / np.where(shared, copies, 1.0)
+            states[end, i] = size * (dense + experts / np.where(shared, dealt, 1.0))
+    held = np.ceil(network.depth / few.pipeline)
+    largest = np.zeros(len(few))
+    for x in network.layers:
+        share = np.ceil(x.experts / few.expert) / max(x.experts, 1) / few.expert_tensor
+        largest = np.maximum(largest, x.split_params / few.tensor + x.whole_params + x.expert_params * share)
+    following = np.where(held > 1, largest, network.table_params / few.tensor)
+    return inverse, states, (wide * (largest + following))[inverse], (wide * largest)[inverse]
 
 
-def _last_in_flight(plans: Plans, micro: NDArray[np.int32]) -> Array:
-    """Returns the micro-batches that the last stage holds, in whole stages."""
-    p, v, kind = plans.pipeline, np.maximum(plans.interleave, 1), plans.schedule
-    turns = np.where(v > 1, ((v - 1) * p + 1.0) / v, 1.0)
-    held = np.where(kind == INTERLEAVED, np.minimum(turns, micro), 1.0)
-    held = np.where(kind == GPIPE, micro, held)
-    held = np.where(kind == ZERO_BUBBLE, np.minimum(p, micro), held)
-    return np.where(kind == DUALPIPE, np.minimum(p + 1.0, 2.0 * micro), held).astype(np.float64)
+def _move(plans: Plans, found: dict[str, Array], pair: Array, layers: Array) -> Array:
+    """Takes what is offloaded out of ``found``, and returns its B: two layers stay, one at work and one on its way."""
+    moved = np.zeros(len(plans))
+    for name, flag, left in (
+        ("weights", "weights", pair), ("activations", "activations", layers), ("optimizer", "optimizer", 0.0),
+        ("gradients", "optimizer", pair),
+    ):  # fmt: skip
+        gone = np.where(plans.offloads(flag), np.maximum(found[name] - left, 0.0), 0.0)
+        found[name] = found[name] - gone
+        moved += gone
+    return moved
+
+
+def _flying(plans: Plans, job: Job) -> tuple[Array, Array]:
+    """Returns the micro-batches in flight on the first and on the last stage."""
+    index, inverse = distinct((plans.schedule, plans.pipeline, plans.interleave, plans.data, plans.micro_batch))
+    few = plans.take(index)
+    micro = few.micro_batches(job.batch)
+    ends = in_flight(few.schedule, few.pipeline, few.interleave, micro)
+    late = last_in_flight(few.schedule, few.pipeline, few.interleave, micro)
+    return ends[inverse], late[inverse]
 
 
 def layer_activations(network: Network, layer: Layer, job: Job, plans: Plans) -> tuple[Array, Array]:
@@ -150,10 +162,9 @@ def layer_activations(network: Network, layer: Layer, job: Job, plans: Plans) ->
     scores = heads * (5.0 if layer.dropout else 2.0) * span
     scores = np.where(plans.fused == 1, 4.0 * heads, scores)
     whole = local * stream + tokens * (inner + scores)
-    kept = np.where(
-        plans.recompute == 1, local * stream + tokens * (inner + np.where(plans.fused == 1, scores, 0.0)), whole
-    )
-    return np.where(plans.recompute == 2, local * (2.0 * h), kept), whole
+    spared = np.where((plans.recompute == 1) & (plans.fused == 0), tokens * scores, 0.0)
+    kept = np.where(plans.recompute == 2, local * (2.0 * h), whole - spared)
+    return kept * (job.element / 2.0), whole * (job.element / 2.0)
 
 
 def kept_activations(network: Network, job: Job, plans: Plans) -> Array:
@@ -161,8 +172,11 @@ def kept_activations(network: Network, job: Job, plans: Plans) -> Array:
     return _activations(network, job, plans)[0]
 
 
-def _activations(network: Network, job: Job, plans: Plans) -> tuple[Array, Array]:
-    """Returns B that the mean layer keeps of one micro-batch, and that the largest holds before any recompute."""
+def _activations(network: Network, job: Job, plans: Plans) -> tuple[Array, Array, Array, Array]:
+    """Returns B of one micro-batch: what the mean layer keeps, what the largest has, the logits, and the stream.
+
+    The stream and its gradient; where it is split along the sequence, what two products gather of it as well.
+    """
     first, inverse = distinct(
         (plans.tensor, plans.context, plans.micro_batch, plans.sequence_parallel, plans.recompute, plans.fused,
          plans.expert_tensor)
@@ -173,4 +187,9 @@ def _activations(network: Network, job: Job, plans: Plans) -> tuple[Array, Array
         keeps, whole = layer_activations(network, layer, job, few)
         kept += keeps * (layer.count / network.depth)
         largest = np.maximum(largest, whole)
-    return kept[inverse], largest[inverse]
+    tokens = few.micro_batch * (job.sequence / few.context)
+    logits = tokens * (network.vocab * LOGITS * job.element) / few.tensor
+    split = (few.sequence_parallel == 1) & (few.tensor > 1)
+    local = np.where(split, tokens / few.tensor, tokens)
+    stream = local * (2.0 * job.element * network.hidden) + np.where(split, tokens * (4.0 * network.hidden), 0.0)
+    return kept[inverse], largest[inverse], logits[inverse], stream[inverse]

@@ -1,10 +1,10 @@
 """What off-loaded states cost in an iteration: seconds of the link to the host, and of an optimizer that runs there.
 
 Weights come in for each forward and each backward pass; activations leave while a micro-batch goes forward and return
-while it goes back (vDNN, Rhu and others, MICRO 2016); gradients leave and weights return once an iteration, and the
-host's memory bus is what Adam waits for (ZeRO-Offload, Ren and others, USENIX ATC 2021). The link is there while the
-device computes, so only what takes longer than that is exposed. What the host does not hold lies on its disks, if it has
-any, and moves at their pace.
+while it goes back (vDNN, Rhu and others, MICRO 2016). With the optimizer on the host, gradients leave after each
+micro-batch and are added up there, weights return once an iteration, and the host's memory bus is what Adam waits for
+(ZeRO-Offload, Ren and others, USENIX ATC 2021). The link is there while the device computes, so only what takes longer
+than that is exposed. What the host does not hold lies on its disks, if it has any, and moves at their pace.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fleetcast.cost.training.system import System
 
 Array = NDArray[np.float64]
 ADAM_BYTES = 28.0
-"""B of host memory that Adam moves for each parameter: master weight and two moments read and written, gradient read."""
+"""B of host memory that Adam moves for each parameter: master weight, two moments read and written, gradient read."""
 
 
 def offload(network: Network, job: Job, plans: Plans, system: System) -> tuple[Array, Array]:
@@ -36,7 +36,8 @@ def offload(network: Network, job: Job, plans: Plans, system: System) -> tuple[A
     if plans.offloads("activations").any():
         kept = kept_activations(network, job, plans) * np.ceil(network.depth / plans.pipeline)
         moved = moved + np.where(plans.offloads("activations"), 2.0 * kept * micro, 0.0)
-    moved = moved + np.where(plans.offloads("optimizer"), owned * (job.gradient + wide), 0.0)
+    sent = np.where(plans.zero >= 2, owned, held) * wide * micro  # ZeRO-2 sends what a copy owns
+    moved = moved + np.where(plans.offloads("optimizer"), sent + owned * wide, 0.0)
     host = np.where(plans.offloads("optimizer"), owned * (ADAM_BYTES / system.host_bandwidth), 0.0)
     rate: Array | float = system.host_link
     if system.ssd:

@@ -66,3 +66,13 @@ def in_flight(schedule: ArrayLike, pipeline: ArrayLike, interleave: ArrayLike, m
     held = np.where(kind == INTERLEAVED, np.where(v > 1, turns, few), few)
     held = np.where(kind == GPIPE, m, held)
     return np.asarray(np.where(kind == DUALPIPE, np.minimum(p + 1.0, 2.0 * m), held), dtype=np.float64)
+
+
+def last_in_flight(schedule: ArrayLike, pipeline: ArrayLike, interleave: ArrayLike, micro_batches: ArrayLike) -> Array:
+    """Returns the micro-batches whose activations the last stage holds at once, in whole stages."""
+    kind, p, v, m = (np.asarray(x) for x in (schedule, pipeline, interleave, micro_batches))
+    turns = np.minimum(np.where(v > 1, ((v - 1) * p + 1.0) / np.maximum(v, 1), 1.0), m)
+    held = np.where(kind == INTERLEAVED, turns, 1.0)
+    held = np.where(kind == GPIPE, m, held)
+    held = np.where(kind == ZERO_BUBBLE, np.minimum(p, m), held)
+    return np.asarray(np.where(kind == DUALPIPE, np.minimum(p + 1.0, 2.0 * m), held), dtype=np.float64)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetcast.cost.gemm import gemm_time
+from fleetcast.cost.roofline import soft_max
 from fleetcast.cost.training.groups import distinct
 from fleetcast.cost.training.memory import expert_copies, stage_params
 from fleetcast.cost.training.network import Job, Network
@@ -47,9 +48,11 @@ class Parts:
         head: embedding and head of one micro-batch, on the last stage.
         hop: messages to the next stage and back, of one micro-batch and one piece of a stage.
         launch, messages: kernels and collectives that one micro-batch starts on a stage.
-        reduce, gather: gradients added up, weights gathered, each in a whole iteration.
+        reduce, gather: gradients added up and weights gathered, of a whole iteration.
         optimizer: of a whole iteration.
-        parts of a plan: ``micro`` micro-batches, ``interleave`` pieces.
+        transfer, host_step: of the link to the host and of the host's own step, of a whole iteration.
+        micro: micro-batches.
+        slowest: share by which stragglers make all of it longer.
     """
 
     forward: dict[str, Array]
@@ -78,7 +81,8 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
     """Returns the iteration's terms, nothing hidden between them and no factor applied."""
     first, inverse = distinct(
         (plans.tensor, plans.context, plans.micro_batch, plans.sequence_parallel, plans.recompute,
-         plans.tensor_messages, plans.overlap & 1, plans.expert, plans.expert_tensor, plans.fused, np.asarray(plans.zero == 3, dtype=np.int32))
+         plans.tensor_messages, plans.overlap & 1, plans.expert, plans.expert_tensor, plans.fused,
+         np.asarray(plans.zero == 3, dtype=np.int32))
     )  # fmt: skip
     few = plans.take(first)
     layer = layer_work(network, job, few, system)
@@ -95,12 +99,15 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
         forward=spread(layer.forward), backward=spread(layer.backward), again=spread(layer.again),
         weights=layer.weights[inverse] * held, head=head[inverse], hop=_hop(network, job, plans, system),
         launch=layer.kernels[inverse] * held + 30.0, messages=layer.messages[inverse] * held, reduce=reduce,
-        gather=gather, optimizer=optimizer, transfer=transfer, host_step=host_step, micro=micro, slowest=system.practice.slowest(plans.devices / system.node),
+        gather=gather, optimizer=optimizer, transfer=transfer, host_step=host_step, micro=micro,
+        slowest=system.practice.slowest(plans.devices / system.node),
     )  # fmt: skip
 
 
-_FACTORS = {"gemm": "gemm", "attention": "attention", "narrow": "narrow", "vector": "vector", "tensor_comm": "tensor",
-            "context_comm": "tensor", "expert_comm": "tensor"}  # fmt: skip
+_FACTORS = {
+    "gemm": "gemm", "attention": "attention", "fused": "fused", "narrow": "narrow", "vector": "vector",
+    "tensor_comm": "tensor", "context_comm": "tensor", "expert_comm": "tensor",
+}  # fmt: skip
 
 
 def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
@@ -113,25 +120,27 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     forward, backward = forward + gaps, backward + 2.0 * gaps
     device = forward + backward + again
     waits = practice.kernel * p.launch + practice.pace * p.messages
-    q = practice.sharp
-    host = (device**q + waits**q) ** (1.0 / q) - device
+    host = soft_max(device, waits, practice.sharp) - device
     hops = np.where(plans.pipeline > 1, plans.interleave, 0)
     hop = practice.pipeline * p.hop * hops
     hidden = plans.overlaps("pipeline")
-    steady = np.where(hidden, np.maximum(hop - device, 0.0), hop)
+    steady = np.where(hidden, behind(hop, device), hop)
     f, b, w = idle_weights(plans.schedule, plans.pipeline, plans.interleave)
-    idle = f * (forward + host) + b * (backward + again) - w * factor["gemm"] * p.weights
+    late = np.maximum(p.transfer / p.micro - device, 0.0)  # s by which off-loaded states hold up a micro-batch
+    idle = f * (forward + host + late / 2.0) + b * (backward + again + late / 2.0) - w * factor["gemm"] * p.weights
     idle = np.maximum(idle, 0.0) + f * hop
     found = {n: p.micro * factor[n] * (p.forward[n] + p.backward[n]) for n in LAYER_TERMS}
-    found["attention"] = found["attention"] + found.pop("narrow")
+    found["attention"] = found["attention"] + found.pop("fused") + found.pop("narrow")
     found["recompute"] = p.micro * again
     found["head"] = p.micro * practice.head * p.head
     found["pipeline_comm"] = p.micro * steady
-    found["host"] = p.micro * (host + 3.0 * gaps) + practice.iteration
+    found["host"] = p.micro * (host + 3.0 * gaps) + np.where(plans.overlaps("input"), 0.0, practice.iteration)
     found["bubble"] = idle
     found["data_comm"], found["weight_gather"] = _exposed(p, plans, practice, device)
-    found["optimizer"] = np.where(plans.offloads("optimizer"), 0.0, practice.optimizer * p.optimizer)
-    found["offload"] = np.maximum(p.transfer - p.micro * device, 0.0) + p.host_step
+    update = np.where(plans.offloads("optimizer"), 0.0, practice.optimizer * p.optimizer)
+    beside = behind(update, practice.data * (p.reduce + p.gather))  # one piece moves while the next is added up
+    found["optimizer"] = np.where(plans.overlaps("optimizer"), np.minimum(beside, update), update)
+    found["offload"] = p.micro * late + p.host_step
     found["straggler"] = p.slowest * sum((found[n] for n in found), np.zeros(len(plans)))
     found = {name: found[name] for name in TERMS}
     found["total"] = sum(found.values(), np.zeros(len(plans)))
@@ -208,7 +217,7 @@ def _copies(network: Network, job: Job, plans: Plans, system: System) -> tuple[A
     ):
         if not params.any():
             continue
-        size, stored = params * job.message, params * wide
+        size, stored = params * job.sent, params * wide
         whole = spread_time("all_reduce", size, copies, stride, system)
         scatter = spread_time("reduce_scatter", size, copies, stride, system)
         gather = spread_time("all_gather", stored, copies, stride, system)
@@ -217,7 +226,7 @@ def _copies(network: Network, job: Job, plans: Plans, system: System) -> tuple[A
         owned = params / np.where(few.zero > 0, copies, 1)
         times[2] += owned * (OPTIMIZER_BYTES / (system.chip.bandwidth * system.stream.memory))
     if network.tied:  # first and last stage add up the gradients of the embedding
-        size = np.where(few.pipeline > 1, network.table_params / few.tensor * job.message, 0.0)
+        size = np.where(few.pipeline > 1, network.table_params / few.tensor * job.sent, 0.0)
         far = np.full_like(few.tensor, system.node)
         times[0] += spread_time("all_reduce", size, np.full_like(few.tensor, 2), far, system)
     return times[0][inverse], times[1][inverse], times[2][inverse]

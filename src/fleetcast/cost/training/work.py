@@ -20,7 +20,7 @@ from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.system import System
 
 Array = NDArray[np.float64]
-TERMS = ("gemm", "attention", "narrow", "vector", "tensor_comm", "context_comm", "expert_comm")
+TERMS = ("gemm", "attention", "fused", "narrow", "vector", "tensor_comm", "context_comm", "expert_comm")
 FUSED_BACKWARD = 2.8
 """Backward over forward time of fused attention: 5 products for 2, at 0.9 of the rate (FlashAttention-2, recalled)."""
 CHUNKS = 4
@@ -78,8 +78,10 @@ def _layer(network: Network, layer: Layer, job: Job, plans: Plans, system: Syste
     back, again = dict(fore), dict(fore)
     fore["gemm"], inputs, weights, last = _products(network, layer, job, plans, system, tokens)
     back["gemm"] = inputs + weights
-    heads = "narrow" if layer.head_dim <= 64 else "attention"
-    fore[heads], back[heads] = _attention(layer, job, plans, system, tokens)
+    kernel = "narrow" if layer.head_dim <= 64 else "fused"
+    ahead, after = _attention(layer, job, plans, system, tokens)
+    for name, taken in ((kernel, plans.fused == 1), ("attention", plans.fused == 0)):
+        fore[name], back[name] = np.where(taken, ahead, 0.0), np.where(taken, after, 0.0)
     fore["vector"], back["vector"] = _vector(network, layer, plans, system, tokens, local)
     reduce, gather = tensor_messages(network, job, plans, system, tokens)
     times = 1.0 if layer.parallel else 2.0
@@ -91,8 +93,8 @@ def _layer(network: Network, layer: Layer, job: Job, plans: Plans, system: Syste
         np.where(plans.sequence_parallel == 1, times * gather, 0.0), inputs
     )
     ring = _ring(layer, job, plans, system, tokens)
-    fore["context_comm"] = np.maximum(ring - fore[heads], 0.0)
-    back["context_comm"] = np.maximum(2.0 * ring - back[heads], 0.0)
+    fore["context_comm"] = np.maximum(ring - ahead, 0.0)
+    back["context_comm"] = np.maximum(2.0 * ring - after, 0.0)
     dealt = _dealt(network, layer, job, plans, system, tokens)
     fore["expert_comm"], back["expert_comm"] = dealt, dealt
     full, selective = plans.recompute == 2, plans.recompute == 1
@@ -100,8 +102,7 @@ def _layer(network: Network, layer: Layer, job: Job, plans: Plans, system: Syste
         again[name] = np.where(full, fore[name], 0.0)
     # PyTorch's own checkpoints stop once the last kept tensor is back, before the last product; Megatron's do not.
     again["gemm"] = np.where(full & (plans.zero == 3), fore["gemm"] - last, again["gemm"])
-    kept = np.where(plans.fused == 1, 0.0, 1.0) * selective
-    again[heads] = again[heads] + kept * fore[heads]
+    again["attention"] = again["attention"] + np.where(selective, fore["attention"], 0.0)
     saved = np.where(plans.fused == 1, KERNELS["fused"], 0)
     spare = 10.0 if layer.experts else 0.0
     forward = KERNELS["forward"] + spare - saved
@@ -187,7 +188,7 @@ def _vector(
 
 
 def behind(messages: Array, work: Array) -> Array:
-    """Returns seconds that ``messages`` add to ``work`` they hide behind: what is longer, and what both lose by sharing."""
+    """Returns seconds that ``messages`` add to ``work`` they hide behind: what is longer, and what sharing costs."""
     return np.asarray(np.maximum(messages - work, 0.0) + (CONTENTION - 1.0) * np.minimum(messages, work))
 
 

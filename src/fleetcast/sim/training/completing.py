@@ -23,8 +23,10 @@ import msgspec
 import numpy as np
 
 from fleetcast.base.errors import SpecError
+from fleetcast.base.spec import build
 from fleetcast.cost.training.memory import memory
 from fleetcast.cost.training.plans import OFFLOADED, OVERLAPS, RECOMPUTE, SCHEDULES, TENSOR_MESSAGES, Plans, plans
+from fleetcast.policy import place
 from fleetcast.scenario.training_plan import TrainingPlan
 from fleetcast.sim.training.setting import Setting
 
@@ -60,19 +62,30 @@ def complete(state: Setting, plan: TrainingPlan, path: str = "plan") -> Complete
         fields[name] = 1
     if ones:
         filled.append(f"{', '.join(ones)} 1")
+    check_split(state, fields, path)
     fixed = int(np.prod([fields[n] for n in ("tensor_parallel", "pipeline_parallel", "context_parallel")]))
+    if fields["data_parallel"] is None and state.group.count % fixed:
+        words = " x ".join(f"{n} {fields[n]}" for n in DEGREES if fields[n] and fields[n] > 1)
+        raise SpecError(
+            path, f"splits a copy of the model over {fixed:,} devices ({words}), which do not divide the fleet",
+            value=fixed, limit=f"a divisor of the fleet's {state.group.count:,} devices",
+            hint="Change a degree or fleet.devices",
+        )  # fmt: skip
     fill("data_parallel", max(1, state.group.count // fixed), "what is left of the fleet")
     check_degrees(state, fields, path)
     fill("schedule", "interleaved" if fields["interleave"] > 1 else "1f1b")
     check_schedule(state, fields, path)
     fill("sequence_parallel", fields["tensor_parallel"] > 1)
     fill("tensor_messages", "scatter_gather" if fields["sequence_parallel"] else "all_reduce")
-    fill("zero", 1 if fields["data_parallel"] * fields["context_parallel"] > 1 else 0)
+    several = fields["data_parallel"] * fields["context_parallel"] > 1
+    fill("zero", 1 if several and fields["shards"] is None else 0)
     fill("offload", ())
     fill("overlap", ("data",))
     fill("fused_attention", True)
     fill("dtype", state.dtype)
     state.job(fields["dtype"])
+    if plan.place is not None:
+        build(place, plan.place, f"{path}.place")
     if fields["recompute"] is None:
         fill("recompute", _least_recompute(state, fields), "the least that fits")
     made = TrainingPlan(**fields)
@@ -114,7 +127,7 @@ def decided(rows: Plans, i: int, dtype: str, like: TrainingPlan | None = None) -
         rows: columns.
         i: which.
         dtype: of its products.
-        like: gives what columns do not hold (``recover``, ``islands``); None = nothing.
+        like: gives what columns do not hold (``BESIDE``); None = nothing.
     """
 
     def words(code: int, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -128,18 +141,17 @@ def decided(rows: Plans, i: int, dtype: str, like: TrainingPlan | None = None) -
         tensor_messages=TENSOR_MESSAGES[rows.tensor_messages[i]], overlap=words(int(rows.overlap[i]), OVERLAPS),
         dtype=dtype, fused_attention=bool(rows.fused[i]),
     )  # fmt: skip
-    return made if like is None else msgspec.structs.replace(made, recover=like.recover, islands=like.islands)
+    return made if like is None else msgspec.structs.replace(made, **{name: getattr(like, name) for name in BESIDE})
 
 
-def check_degrees(state: Setting, fields: dict[str, Any], path: str = "plan") -> None:
-    """Refuses degrees that do not divide what they split, or whose product is not the fleet.
+def check_split(state: Setting, fields: dict[str, Any], path: str = "plan") -> None:
+    """Refuses degrees that do not divide what they split of the model and its sequences.
 
     Raises:
-        SpecError: names the degree, what it should divide, and the nearest that does.
+        SpecError: names the degree, what it should divide, and what does.
     """
     net, work = state.network, state.workload
-    tensor, pipeline = fields["tensor_parallel"], fields["pipeline_parallel"]
-    data, context, expert = fields["data_parallel"], fields["context_parallel"], fields["expert_parallel"]
+    tensor, pipeline, context = (fields[n] for n in ("tensor_parallel", "pipeline_parallel", "context_parallel"))
     for layer in net.layers:
         if layer.heads:
             _divides(path, "tensor_parallel", tensor, layer.heads, "attention heads")
@@ -156,6 +168,17 @@ def check_degrees(state: Setting, fields: dict[str, Any], path: str = "plan") ->
         )  # fmt: skip
     if context > 1:
         _divides(path, "context_parallel", 2 * context, work.sequence, "tokens of a sequence in two pieces per rank")
+
+
+def check_degrees(state: Setting, fields: dict[str, Any], path: str = "plan") -> None:
+    """Refuses degrees whose product is not the fleet, or which do not divide the batch or the experts.
+
+    Raises:
+        SpecError: names the degree, what it should divide, and what does.
+    """
+    net, work = state.network, state.workload
+    tensor, pipeline = fields["tensor_parallel"], fields["pipeline_parallel"]
+    data, context, expert = fields["data_parallel"], fields["context_parallel"], fields["expert_parallel"]
     used = tensor * pipeline * data * context
     if used != state.group.count:
         words = " x ".join(f"{name} {fields[name]}" for name in DEGREES if fields[name] > 1) or "every degree is 1"
@@ -185,6 +208,8 @@ def check_degrees(state: Setting, fields: dict[str, Any], path: str = "plan") ->
         _divides(path, "expert_parallel", expert, data * context, "ranks that split the batch or its sequences")
 
 
+BESIDE = ("practice", "recover", "place", "islands", "shards")
+"""Keys that no column of plans holds."""
 DEGREES = ("tensor_parallel", "pipeline_parallel", "data_parallel", "context_parallel")
 
 

@@ -14,6 +14,7 @@ from fleetcast.base.show import show
 from fleetcast.view.plans import GAP, Column, fitted
 from fleetcast.view.tables import bullets, rejected_table, rows_table
 from fleetcast.view.training import terms
+from fleetcast.view.words import UNKNOWN
 
 if TYPE_CHECKING:
     from fleetcast.scenario.load import TrainingScenario
@@ -39,10 +40,10 @@ def iteration_view(scenario: TrainingScenario, outcome: Outcome, width: int) -> 
     parts += [_headline(outcome), Text()]
     total = float(metrics["iteration_time"])
     parts += [bars("Where an iteration goes", outcome.breakdown["time"], terms.TIMES, total, "s", width), Text()]
-    room = outcome.breakdown["memory"]
-    capacity = float(outcome.provenance.get("memory", 0.0)) or sum(room.values())
-    head = f"Memory of the fullest device, {show(sum(room.values()), 'B')} of {show(capacity, 'B')}"
-    parts += [bars(head, room, terms.ROOMS, capacity, "B", width), Text()]
+    if room := outcome.breakdown.get("memory"):
+        capacity = float(outcome.provenance.get("memory", 0.0)) or sum(room.values())
+        head = f"Memory of the fullest device, {show(sum(room.values()), 'B')} of {show(capacity, 'B')}"
+        parts += [bars(head, room, terms.ROOMS, capacity, "B", width), Text()]
     if "job" in metrics:
         parts += [_job(outcome), Text()]
     if outcome.notes:
@@ -57,10 +58,10 @@ def bars(
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, GAP, 0, 0))
     room = max(8, min(BAR, width - 56))
     small = {name: value for name, value in values.items() if value < _LEAST * whole}
-    rows = [(names.get(n, n), v) for n, v in values.items() if n not in small]
+    rows = [(terms.term(n, names), v) for n, v in values.items() if n not in small]
     if small:
         one = next(iter(small))
-        rows.append((names.get(one, one) if len(small) == 1 else f"{len(small)} smaller terms", sum(small.values())))
+        rows.append((terms.term(one, names) if len(small) == 1 else f"{len(small)} smaller terms", sum(small.values())))
     longest = max((value for _, value in rows), default=0.0) or 1.0
     for name, value in rows:
         share = value / whole if whole else 0.0
@@ -81,7 +82,7 @@ def _headline(outcome: Outcome) -> Table:
         ("carbon", "  its carbon"), ("power", "Mean power"),
     )  # fmt: skip
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, GAP, 0, 0))
-    cells = [(name, terms.metric(outcome, path)) for path, name in rows]
+    cells = [(name, said) for path, name in rows if (said := terms.metric(outcome, path)) != UNKNOWN]
     for i in range(0, len(cells), 2):
         row = [cell for pair in cells[i : i + 2] for cell in pair]
         table.add_row(*(Text(cell, style="dim" if j % 2 == 0 else "") for j, cell in enumerate(row)))
@@ -114,7 +115,12 @@ def ranking_view(scenario: TrainingScenario, ranking: Ranking, width: int) -> Re
         parts += [bars("Where its iteration goes", best.breakdown["time"], terms.TIMES, total, "s", width), Text()]
     if ranking.rejected:
         parts += [rejected_table(ranking.rejected), Text()]
-    parts.append(bullets("Space searched", ranking.lines(), dim=True))
+    counts = ranking.counts
+    every = (
+        f"{counts['enumerated']:,} plans divide, {counts['memory_feasible']:,} fit in memory; all of those were timed"
+    )
+    space = [*ranking.space, every] if scenario.workload.features is None else list(ranking.space)
+    parts.append(bullets("Space searched", space, dim=True))
     shown = best or next(iter(ranking.misses), None)
     parts.append(bullets("Taken as given", [*ranking.notes, *(shown.notes if shown is not None else ())], dim=True))
     return Group(*parts)

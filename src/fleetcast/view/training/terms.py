@@ -36,6 +36,8 @@ WIRES = ("tensor_comm", "context_comm", "expert_comm", "pipeline_comm", "data_co
 def model_name(scenario: TrainingScenario) -> str:
     """Returns the model in a few words."""
     model = scenario.workload.model
+    if scenario.workload.features is not None:
+        return f"a job of {show(scenario.workload.features.flops, 'FLOP')} a step and device"
     if not isinstance(model, Shape):
         return model
     experts = f", {model.experts} experts" if model.experts else ""
@@ -51,17 +53,15 @@ def question(scenario: TrainingScenario, *, goals: bool = True) -> str:
         length = f", {work.tokens:,} tokens in all"
     elif work.steps is not None:
         length = f", {work.steps:,} iterations"
-    text = (
-        f"{scenario.name}: train {model_name(scenario)} on {scenario.fleet.devices or groups}, batches of "
-        f"{work.batch:,} x {work.sequence:,} tokens{length}"
-    )
+    batches = f", batches of {work.batch:,} x {work.sequence:,} tokens" if work.features is None else ""
+    text = f"{scenario.name}: train {model_name(scenario)} on {scenario.fleet.devices or groups}{batches}{length}"
     wanted = " and ".join(f"least {goal}" for goal, _, _ in scenario.objective.goals(TRAINING, {}))
     return f"{text}; {wanted}." if goals else f"{text}."
 
 
 def plan_name(table: Mapping[str, Any]) -> str:
     """Returns e.g. ``TP8 PP8 DP16 mb1 selective recompute SP`` for a plan's table."""
-    return read_training_plan(dict(table)).label()
+    return read_training_plan(dict(table)).label() or str(table.get("placement", "the plan"))
 
 
 def over(outcome: Outcome) -> str:
@@ -111,3 +111,8 @@ def metric(outcome: Outcome, path: str) -> str:
     interval = outcome.intervals.get(path)
     text = number(value, path)
     return f"{text} ±{words.plus_minus(value, interval)}" if interval is not None and value else text
+
+
+def term(name: str, names: Mapping[str, str] = TIMES) -> str:
+    """Returns what a term is called for people."""
+    return names.get(name, name.replace("_", " ").capitalize())

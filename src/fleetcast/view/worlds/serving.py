@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fleetcast.base.errors import Unsupported
-from fleetcast.scenario.load import ServingScenario
+from fleetcast.scenario import load as files
+from fleetcast.scenario.load import Scenario, ServingScenario
 
 if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from fleetcast.search.ranking import Ranking
     from fleetcast.sim.serving.setting import Setting
     from fleetcast.view.checks import Remark
+    from fleetcast.view.exports import Export
 
 
 def plan(scenario: ServingScenario, *, top: int | None, progress: Callable[[int, int], None] | None) -> Ranking:
@@ -56,6 +58,17 @@ def completed(scenario: ServingScenario) -> tuple[Setting, Plan]:
 
     state = resolved(scenario)
     return state, complete(state, state.scenario.plan)
+
+
+def export(scenario: Scenario, to: str) -> Export:
+    """Returns the scenario's plan as what an operator pastes, see `view.verbs.export`."""
+    from fleetcast.view import exports
+    from fleetcast.view.exports.training import TARGETS
+
+    if to in TARGETS:
+        hint = f"Take one of {', '.join(exports.TARGETS)}"
+        raise Unsupported(f"--to {to} trains, and the scenario serves requests", hint)
+    return exports.export(*completed(files.serving(scenario, "export")), to)
 
 
 def resolved(scenario: ServingScenario) -> Setting:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from fleetcast.base.errors import Unsupported
 from fleetcast.scenario.load import TrainingScenario
 
 if TYPE_CHECKING:
@@ -13,13 +14,13 @@ if TYPE_CHECKING:
     from fleetcast.search.ranking import Ranking
     from fleetcast.sim.training.setting import Setting
     from fleetcast.view.checks import Remark
+    from fleetcast.view.exports import Export
 
 
 def plan(scenario: TrainingScenario, *, top: int | None, progress: Callable[[int, int], None] | None) -> Ranking:
     """Returns the ranked plans of a scenario, see `view.verbs.plan`."""
     if scenario.workload.features is not None:
         from fleetcast.search.training import placements
-
 
         return placements.search(scenario, top=top)
     from fleetcast.search.training import planner
@@ -40,9 +41,11 @@ def simulate(scenario: TrainingScenario) -> Outcome:
 
 def check(scenario: TrainingScenario) -> list[Remark]:
     """Returns what is wrong or doubtful about a scenario, errors first."""
-    from fleetcast.view.training.checks import remarks
+    from fleetcast.view.training import checks
 
-    return remarks(setting(scenario))
+    if scenario.workload.features is not None:
+        return checks.counted(scenario)
+    return checks.remarks(setting(scenario))
 
 
 def completed(scenario: TrainingScenario) -> tuple[Setting, TrainingPlan]:
@@ -57,8 +60,28 @@ def completed(scenario: TrainingScenario) -> tuple[Setting, TrainingPlan]:
     return state, complete(state, scenario.plan).plan
 
 
+def export(scenario: TrainingScenario, to: str) -> Export:
+    """Returns the scenario's plan as what an operator pastes, see `view.verbs.export`."""
+    from fleetcast.view import exports
+    from fleetcast.view.exports.training import TARGETS
+    from fleetcast.view.exports.training import export as make
+
+    if to in exports.TARGETS:
+        raise Unsupported(f"--to {to} serves requests, and the scenario trains", f"Take one of {', '.join(TARGETS)}")
+    return make(*completed(scenario), to)
+
+
 def setting(scenario: TrainingScenario) -> Setting:
-    """Returns the scenario with its names looked up."""
+    """Returns the scenario with its names looked up.
+
+    Raises:
+        Unsupported: a job without a model.
+    """
+    if scenario.workload.features is not None:
+        raise Unsupported(
+            "workload.features: of such a job no layer is known, so that there is no plan to write out",
+            "Name a model instead of features",
+        )
     from fleetcast.sim.training.setting import setting as resolve
 
     return resolve(scenario)
