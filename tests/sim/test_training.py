@@ -201,6 +201,17 @@ def test_only_decoders_are_trained():
         state(workload={"model": "t5-11b"})
 
 
+def test_what_is_offloaded_must_fit_the_host():
+    plan = {"offload": ["optimizer"], "zero": 0}
+    work = {"model": "megatron-7.5b"}
+    roomy = simulate(state(plan, workload=work, fleet={"host_memory": "512 GB"}))
+    tight = simulate(state(plan, workload=work, fleet={"host_memory": "16 GB"}))
+    assert roomy.metrics["host_memory"] == tight.metrics["host_memory"] > 16e9
+    assert roomy.metrics["fits"] and not tight.metrics["fits"]
+    assert tight.provenance["over"]["constraint"] == "host memory per device"
+    assert tight.provenance["over"]["have"] == 16e9
+
+
 def test_a_slower_network_changes_messages_alone():
     fast = simulate(state({"tensor_parallel": 2})).metrics["breakdown"]
     slow = simulate(state({"tensor_parallel": 2}, fleet={"links": {"inter": "25 Gb/s"}})).metrics["breakdown"]

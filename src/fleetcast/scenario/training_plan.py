@@ -83,6 +83,8 @@ class TrainingPlan(Spec):
         fused_attention: attention keeps no scores in memory, as FlashAttention does; left out = true.
         shards: what copies share out level by level of the fleet, instead of ``zero``; "auto" = the quickest that
             fits.
+        practice: a file that `fleetcast calibrate` wrote from measured iterations; left out = what is known of the
+            device.
         recover: what is done against failures: a policy of ``policy/recover``.
         place: on which group of a fleet of several each stage lies, and how many layers it holds: a policy of
             ``policy/place``.
@@ -108,6 +110,7 @@ class TrainingPlan(Spec):
     dtype: Words = None
     fused_attention: Flags = None
     shards: Shards | str | None = None
+    practice: str | None = None
     recover: Table | str | None = None
     islands: Degree | None = None
     place: Table | str | None = None
@@ -196,8 +199,8 @@ def _check_shards(plan: TrainingPlan, path: str) -> None:
     ):  # fmt: skip
         if whole is not None and whole % part:
             raise SpecError(
-                f"{path}.shards.{name}", "is no multiple of the level below", value=whole, limit=f"a multiple of {part}",
-                hint="Levels hold each other: a pair, a node, the fleet",
+                f"{path}.shards.{name}", "is no multiple of the level below", value=whole,
+                limit=f"a multiple of {part}", hint="Levels hold each other: a pair, a node, the fleet",
             )  # fmt: skip
     for name in ("weight_format", "gradient_format"):
         value = getattr(shards, name)

@@ -23,8 +23,10 @@ import msgspec
 import numpy as np
 
 from fleetcast.base.errors import SpecError
+from fleetcast.base.spec import build
 from fleetcast.cost.training.memory import memory
 from fleetcast.cost.training.plans import OFFLOADED, OVERLAPS, RECOMPUTE, SCHEDULES, TENSOR_MESSAGES, Plans, plans
+from fleetcast.policy import place
 from fleetcast.scenario.training_plan import TrainingPlan
 from fleetcast.sim.training.setting import Setting
 
@@ -82,6 +84,8 @@ def complete(state: Setting, plan: TrainingPlan, path: str = "plan") -> Complete
     fill("fused_attention", True)
     fill("dtype", state.dtype)
     state.job(fields["dtype"])
+    if plan.place is not None:
+        build(place, plan.place, f"{path}.place")
     if fields["recompute"] is None:
         fill("recompute", _least_recompute(state, fields), "the least that fits")
     made = TrainingPlan(**fields)
@@ -123,7 +127,7 @@ def decided(rows: Plans, i: int, dtype: str, like: TrainingPlan | None = None) -
         rows: columns.
         i: which.
         dtype: of its products.
-        like: gives what columns do not hold (``recover``, ``islands``); None = nothing.
+        like: gives what columns do not hold (``BESIDE``); None = nothing.
     """
 
     def words(code: int, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -137,10 +141,7 @@ def decided(rows: Plans, i: int, dtype: str, like: TrainingPlan | None = None) -
         tensor_messages=TENSOR_MESSAGES[rows.tensor_messages[i]], overlap=words(int(rows.overlap[i]), OVERLAPS),
         dtype=dtype, fused_attention=bool(rows.fused[i]),
     )  # fmt: skip
-    if like is None:
-        return made
-    kept = {name: getattr(like, name) for name in ("recover", "islands", "place", "shards")}
-    return msgspec.structs.replace(made, **kept)
+    return made if like is None else msgspec.structs.replace(made, **{name: getattr(like, name) for name in BESIDE})
 
 
 def check_split(state: Setting, fields: dict[str, Any], path: str = "plan") -> None:
@@ -207,6 +208,8 @@ def check_degrees(state: Setting, fields: dict[str, Any], path: str = "plan") ->
         _divides(path, "expert_parallel", expert, data * context, "ranks that split the batch or its sequences")
 
 
+BESIDE = ("practice", "recover", "place", "islands", "shards")
+"""Keys that no column of plans holds."""
 DEGREES = ("tensor_parallel", "pipeline_parallel", "data_parallel", "context_parallel")
 
 
