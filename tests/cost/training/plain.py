@@ -118,19 +118,20 @@ def layer_seconds(net: Network, layer: Layer, job: Job, plan: Plan, system: Syst
     if layer.experts:
         part = tokens / t * 2 * net.hidden * layer.top_k
         dealt = 2 * collective("all_to_all", part, plan.expert, plan.expert_tensor, system)
+    passes = p.eager if plan.zero >= 2 else p.vector
     forward = {
-        "gemm": p.gemm * fore, "attention": factor * ahead, "vector": p.vector * vector[0],
+        "gemm": p.gemm * fore, "attention": factor * ahead, "vector": passes * vector[0],
         "tensor_comm": p.tensor * talk[0], "context_comm": p.tensor * max(ring - ahead, 0.0),
         "expert_comm": p.tensor * dealt,
     }  # fmt: skip
     backward = {
-        "gemm": p.gemm * (inputs + weights), "attention": factor * after, "vector": p.vector * vector[1],
+        "gemm": p.gemm * (inputs + weights), "attention": factor * after, "vector": passes * vector[1],
         "tensor_comm": p.tensor * talk[1], "context_comm": p.tensor * max(2 * ring - after, 0.0),
         "expert_comm": p.tensor * dealt,
     }  # fmt: skip
     again = 0.0
     if plan.recompute == 2:
-        again = sum(forward.values()) - (p.gemm * last if plan.zero == 3 else 0.0)
+        again = sum(forward.values()) - (p.gemm * last if plan.zero >= 2 else 0.0)
     elif plan.recompute == 1 and not plan.fused:
         again = forward["attention"]
     full, extra = plan.recompute == 2, 10 if layer.experts else 0
@@ -210,7 +211,7 @@ def seconds(net: Network, job: Job, plan: Plan, system: System) -> dict[str, flo
     first, last, experts = params_of(net, plan)
     wide, dense = 4.0 if job.dtype == "fp32" else 2.0, max(first, last)
     reduce = gather = update = 0.0
-    passes = micro if plan.zero == 3 else 1
+    passes = micro if plan.zero >= 2 else 1  # no copy holds gradients whole
     of_experts = max(plan.tensor * plan.context * plan.data / (plan.expert_tensor * plan.expert), 1.0)
     for size, copies, stride in (
         (dense, plan.data * plan.context, plan.tensor), (experts, round(of_experts), plan.expert_tensor * plan.expert),
@@ -231,7 +232,7 @@ def seconds(net: Network, job: Job, plan: Plan, system: System) -> dict[str, flo
     if plan.hides("optimizer"):
         update = min(update, behind(update, reduce + gather))
     if plan.hides("data") and reduce + gather > 0:
-        sharded = plan.zero == 3
+        sharded = plan.zero >= 2
         window = device * (micro if sharded else min(plan.pipeline, micro) if plan.interleave > 1 else 1)
         pieces = (micro if sharded else 1) * max(8, 2 * plan.interleave)
         left = (reduce + gather) / pieces + behind((reduce + gather) * (1 - 1 / pieces), window)
