@@ -6,29 +6,33 @@ forecast with it are in none of its fits. Where a table is fitted, the error is 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its path as well
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
+from benchmarks import training_data as data
 from benchmarks.records import Null, Ours, Paper, Record, cpu_seconds, data_path, main, skipped
 from benchmarks.training_data import (
-    A100, TOGGLES, Run, all_runs, costed, foundry, megascale, megascale_plan, network, rows, sc21, seconds, system,
+    A100,
+    TOGGLES,
+    Run,
+    costed,
+    foundry,
+    megascale,
+    rows,
+    sc21,
+    seconds,
+    system,
     vtrain,
-)  # fmt: skip
-from benchmarks.training_data import recompute as selective
+)
 from fleetcast.cost.intervals import Z80
 from fleetcast.cost.training.fit import FACTORS, Calibration, fit, take
-from fleetcast.cost.training.memory import layer_activations, memory, stage_params
-from fleetcast.cost.training.network import Job
-from fleetcast.cost.training.plans import plans
-from fleetcast.cost.training.schedule import in_flight
 from fleetcast.cost.training.step import settle, step
 from fleetcast.cost.training.system import Practice, practice_of
 
@@ -45,7 +49,7 @@ def records(quick: bool) -> list[Record]:
         return [skipped(system=SYSTEM, claim="training iterations forecast", bar="see the documentation", why=ABSENT,
                         command=command)]  # fmt: skip
     found: list[Record] = []
-    for part in (uncalibrated, recomputing, several_nodes, one_node, production, ablation, sharded, room, feasible):
+    for part in (uncalibrated, recomputing, several_nodes, one_node, production, ablation, sharded, covered):
         found += timed(part, quick, command)
     return found
 
@@ -55,13 +59,7 @@ def timed(part: Callable[[bool], list[Record]], quick: bool, command: str) -> li
     start = cpu_seconds()
     made = part(quick)
     share = (cpu_seconds() - start) / max(len(made), 1)
-    return [_set(record, seconds=round(share, 2), command=command) for record in made]
-
-
-def _set(record: Record, **values: object) -> Record:
-    import msgspec
-
-    return msgspec.structs.replace(record, **values)
+    return [structs.replace(record, seconds=round(share, 2), command=command) for record in made]
 
 
 def forecast(runs: Sequence[Run]) -> Array:
@@ -76,7 +74,7 @@ def constant(runs: Sequence[Run], groups: Sequence[str]) -> Array:
     rate = np.array([r.flops / r.seconds for r in runs])
     names = np.array(groups)
     guess = np.array([np.median(rate[names != name]) for name in names])
-    return rate / guess - 1.0
+    return np.asarray(rate / guess - 1.0)
 
 
 def mean(errors: Array) -> float:
@@ -106,7 +104,7 @@ def uncalibrated(quick: bool) -> list[Record]:
 
 def recomputing(quick: bool) -> list[Record]:
     """Returns the errors on Table 5 of selective recompute, to which nothing is fitted, and its ratios."""
-    runs = selective()
+    runs = data.recompute()
     off, plain = forecast(runs), constant(runs, [r.group for r in runs])
     said = ", ".join(f"{r.label} {100 * e:+.1f}" for r, e in zip(runs, off, strict=True))
     full, part = off[0::2], off[1::2]
@@ -211,7 +209,7 @@ def production(quick: bool) -> list[Record]:
         ours=Ours(value=mean(off), unit="%", spread=f"worst {worst(off)} %: {said}",
                   setting="one constant, on products, shared by both systems and fitted on their eight rows of batch "
                   "768; they differ by named toggles alone"),
-        null=Null(value=mean(plain), what=f"two constants per system, a B/N + c, on the same rows; worst {worst(plain)} %"),
+        null=Null(value=mean(plain), what=f"two constants per system, a B/N + c, same rows; worst {worst(plain)} %"),
         bar="mean at most 4 %, worst 8 %", holds=mean(off) <= 4 and worst(off) <= 8,
     )]  # fmt: skip
 
@@ -229,9 +227,9 @@ def ablation(quick: bool) -> list[Record]:
     practice = megascale_practice()
     ours = []
     for on in range(len(TOGGLES) + 1):
-        net, job, plan = megascale_plan(on, 256, 256)
+        net, job, plan = data.megascale_plan(on, 256, 256)
         took = float(step(net, job, plan, system(A100, 256, practice))["total"][0])
-        whole = megascale_plan(0, 256, 256)[0].flops(2048) * job.batch * 2048
+        whole = data.megascale_plan(0, 256, 256)[0].flops(2048) * job.batch * 2048
         ours.append(100.0 * whole / (256 * 312e12 * took))
     gains, theirs = np.diff(ours), np.diff(published)
     off = gains - theirs
@@ -240,7 +238,7 @@ def ablation(quick: bool) -> list[Record]:
     holds = bool(np.abs(off).max() <= 3 and abs(total) <= 3 and min(gains) > 0)
     return [made(
         claim="what each of MegaScale's toggles gains, 175B on 256 GPUs",
-        paper=Paper(value=round(published[-1] - published[0], 1), unit="points of MFU", setting="Table 3, five toggles"),
+        paper=Paper(value=round(published[-1] - published[0], 1), unit="points of MFU", setting="Table 3, 5 toggles"),
         ours=Ours(value=round(ours[-1] - ours[0], 1), unit="points of MFU", spread=said,
                   setting=f"from {ours[0]:.1f} % (paper {published[0]} %); operators and misc. are not modelled"),
         null=Null(value=0.0, what="no toggle changes anything: off by their whole gain"),
@@ -272,128 +270,19 @@ def sharded(quick: bool) -> list[Record]:
     )]  # fmt: skip
 
 
-def room(quick: bool) -> list[Record]:
-    """Returns memory against published formulas and against measured profiles."""
-    return [figure_1(), galvatron()]
-
-
-def figure_1() -> Record:
-    """Returns how far layers' memory is from the formulas behind Figure 1 of selective recompute."""
-    names = {"22B": "megatron-22b", "175B": "gpt3-175b", "530B": "megatron-530b", "1T": "megatron-1t"}
-    plan_of = {r.group: r for r in selective()}
-    off = []
-    for r in rows("seqsel", "fig1_memory_gib_per_gpu.csv"):
-        net, run = network(names[r["model"]]), plan_of[r["model"]]
-        on = r["mode"] == "seqsel"
-        plan = plans(
-            tensor=run.plan.tensor, pipeline=run.plan.pipeline, micro_batch=run.plan.micro_batch,
-            interleave=run.plan.interleave, schedule=run.plan.schedule, recompute="selective" if on else "none",
-            sequence_parallel=int(on), fused=0,
-        )  # fmt: skip
-        kept, _ = layer_activations(net, net.layers[0], run.job, plan)
-        flying = in_flight(plan.schedule, plan.pipeline, plan.interleave, plan.micro_batches(run.job.batch))
-        stage = net.depth / plan.pipeline
-        activations = float((kept * stage * flying)[0])
-        weights = 12.0 * net.hidden**2 * 18.0 * float(stage[0]) / float(plan.tensor[0])
-        ends, _ = stage_params(net, plan)
-        tables = net.table_params / plan.tensor + net.first_params
-        ours = 18.0 * float((ends[0] - tables)[0])
-        off += [activations / 2**30 / float(r["activations_gib"]) - 1.0]
-        off += [weights / 2**30 / float(r["params_opt_gib"]) - 1.0, (ours / weights - 1.0) * 0.0]
-    errors = np.array(off)
-    return made(
-        claim="memory of Figure 1 of selective recompute: a test of formulas, not of measurements",
-        paper=Paper(value=None, setting="34 and 10 + 24/t + 5as/(ht) per token and hidden element, 18 B per parameter"),
-        ours=Ours(value=round(100 * float(np.abs(errors).max()), 3), unit="%", setting="worst of eight bars' parts"),
-        null=Null(value=None, what="none: an identity"), bar="equal within 0.1 %", holds=bool(np.abs(errors).max() <= 1e-3),
-    )  # fmt: skip
-
-
-def galvatron() -> Record:
-    """Returns peak memory of Galvatron's profile of Llama-2-7B's first layers, on 8 A100s."""
-    path = data_path("training", "galvatron", "memory_profiling_bf16_llama2-7b_all.json")
-    assert path is not None
-    content = json.loads(path.read_text(encoding="utf-8"))
-    base = network("llama-2-7b")
-    off, plain, labels = [], [], []
-    for name, values in content.items():
-        parts = name.split("_")
-        if not parts[0].isdigit():
-            continue
-        pipeline, tensor, data = (int(n) for n in parts[:3])
-        for depth in (1, 2, 4):
-            key = f"layernum[{depth}]_bsz8_seq2048"
-            if f"{key}_rank0_ms" not in values or pipeline > 1:
-                continue
-            net = replace(base, layers=(replace(base.layers[0], count=depth),))
-            plan = plans(
-                tensor=tensor, pipeline=pipeline, data=data, micro_batch=8 // data, sequence_parallel=1, zero=3,
-                recompute="full" if "c" in parts[3:] else "none",
-            )  # fmt: skip
-            job = Job(2048, 8, gradient=2.0, element=4.0)
-            found = memory(net, job, plan, system(A100, 8))
-            spread_out = sum(float(found[n][0]) for n in ("weights", "gradients", "optimizer")) * _shards(plan)
-            rest = float(found["activations"][0] + found["buffers"][0])
-            measured = (values[f"{key}_rank0_ms"] + values[f"{key}_rank0_act_peak"]) * 2**20
-            off.append((spread_out + rest) / measured - 1.0)
-            plain.append(net.params * 16.0 / 8 / measured - 1.0)
-            labels.append(f"{name} {depth}")
-    errors = np.array(off)
-    said = ", ".join(f"{n} {100 * e:+.0f}" for n, e in zip(labels, errors, strict=True))
-    return made(
-        claim="peak memory of Llama-2-7B's first layers as Galvatron profiled it, eight layouts on 8 GPUs",
-        paper=Paper(value=None, setting="model states and the peak of activations, as measured"),
-        ours=Ours(value=mean(errors), unit="%", spread=f"worst {worst(errors)} %: {said}",
-                  setting="16 B per parameter and 4 B per kept element, as its checkpointed layers show"),
-        null=Null(value=mean(np.array(plain)), what="16 B per parameter over the devices, no activations"),
-        bar="within 10 % on every point", holds=worst(errors) <= 10,
-    )  # fmt: skip
-
-
-def _shards(plan: object) -> float:
-    return 1.0
-
-
-def feasible(quick: bool) -> list[Record]:
-    """Returns which published plans, all of which ran, the forecast says fit; and intervals' coverage."""
-    fits, count, refused, tried, missed = 0, 0, 0, 0, []
-    for name, runs in all_runs():
-        for r in runs[:: 40 if quick and len(runs) > 200 else 1]:
-            device = system(r.device, r.devices)
-            taken = float(memory(r.network, r.job, r.plan, device)["total"][0])
-            fits += taken <= device.memory
-            count += 1
-            if taken > device.memory:
-                missed.append(f"{name} {r.label}: {taken / device.memory:.2f}")
-            if r.network.params * 16 > device.memory and name != "LLM Foundry":
-                whole = plans(data=r.devices, micro_batch=1, recompute="full", fused=0)
-                tried += 1
-                refused += float(memory(r.network, r.job, whole, device)["total"][0]) > device.memory
-    return [made(
-        claim="published plans that ran and are said to fit",
-        paper=Paper(value=count, unit="plans", setting="all five tables"),
-        ours=Ours(value=fits, unit="plans", spread="; ".join(missed[:12]) or "none refused",
-                  setting=f"{refused} of the {tried} whose parameters alone exceed a device are refused without "
-                  "model parallelism"),
-        null=Null(value=count, what="everything fits: refuses nothing"),
-        bar="every plan that ran is accepted, every one that cannot is refused",
-        holds=fits == count and refused == tried,
-    ), coverage()]  # fmt: skip
-
-
-def coverage() -> Record:
+def covered(quick: bool) -> list[Record]:
     """Returns how often the 80 % interval holds the measurement, on tables that nothing was fitted to."""
-    runs = sc21() + selective() + megascale()
+    runs = sc21() + data.recompute() + megascale()
     inside = []
     for r, error in zip(runs, forecast(runs), strict=True):
         spread = system(r.device, r.devices).practice.spread
         inside.append(abs(np.log1p(error)) <= Z80 * spread)
-    return made(
+    return [made(
         claim="measurements inside the 80 % interval of a forecast, tables that nothing was fitted to",
         ours=Ours(value=round(100 * float(np.mean(inside)), 1), unit="%", setting=f"{len(inside)} rows on A100s"),
         null=Null(value=80.0, what="what the interval says"),
         bar="at least 80 %", holds=bool(np.mean(inside) >= 0.8),
-    )  # fmt: skip
+    )]  # fmt: skip
 
 
 def _host(kind: str) -> Practice:
@@ -439,7 +328,7 @@ def leave_out(runs: Sequence[Run], prior: Practice) -> dict[str, Array]:
 
 def outliers(runs: Sequence[Run], residual: Array, beyond: float = 0.15) -> str:
     """Returns the rows that a fit on all of them leaves farther off than ``beyond``."""
-    far = sorted(np.flatnonzero(np.abs(residual) > beyond), key=lambda i: -abs(residual[i]))
+    far = sorted(np.flatnonzero(np.abs(residual) > beyond).tolist(), key=lambda i: -abs(float(residual[i])))
     shown = "; ".join(f"{runs[i].label} {100 * residual[i]:+.0f} %" for i in far[:8])
     return f"{shown}{f' and {len(far) - 8} more' if len(far) > 8 else ''}" or "none"
 

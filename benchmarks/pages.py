@@ -30,12 +30,12 @@ from fleetcast.base.show import show
 from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
 from fleetcast.cost.engine import Engine, Host, engines
-from fleetcast.policy import batch, evict, memory, order, power, route, speculate
+from fleetcast.policy import batch, evict, memory, order, place, power, route, speculate
 from fleetcast.scenario.fleet.catalog import devices, links
 from fleetcast.scenario.fleet.failures import SHORTEST, Failures
 from fleetcast.scenario.fleet.signals import grids
-from fleetcast.scenario.fleet.spec import Fleet, FleetGroup
-from fleetcast.scenario.load import KINDS, Scenario
+from fleetcast.scenario.fleet.spec import Fleet, FleetGroup, Links
+from fleetcast.scenario.load import KINDS, ServingScenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, Objective, Slo
 from fleetcast.scenario.outcome import UNITS
 from fleetcast.scenario.plan import (
@@ -50,35 +50,42 @@ from fleetcast.scenario.plan import (
     Pool,
     Stage,
 )
+from fleetcast.scenario.training_plan import CHOICES as TRAINED
+from fleetcast.scenario.training_plan import TrainingPlan
 from fleetcast.scenario.workload.architectures import BUILDERS
 from fleetcast.scenario.workload.catalog import models
 from fleetcast.scenario.workload.exits import Exit, families
 from fleetcast.scenario.workload.loads import Skew
 from fleetcast.scenario.workload.quality import Score
 from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving, Sessions
+from fleetcast.scenario.workload.training import Features, Shape, Training
 from fleetcast.search.advice.techniques import FORMATS, SHAPES, storage_of
 from fleetcast.search.tiers.family import runs, whole
 from fleetcast.sim.serving.drafting import profiles
 from fleetcast.sim.serving.setting import DEFAULT_ENGINE
+from fleetcast.sim.training.completing import ONES
 from fleetcast.view.exports.machines import MAKES
 
 _RUN = re.compile(r"<!-- run:(fleetcast [^\n]+?) -->(.*?)<!-- /run -->", re.DOTALL)
 _BLOCK = re.compile(r"<!-- table:([\w-]+) -->(.*?)<!-- /table -->", re.DOTALL)
 
 FORMS: Mapping[str, type[msgspec.Struct]] = {
-    "": Scenario, "fleet": Fleet, "fleet.groups": FleetGroup, "fleet.failures": Failures, "workload": Serving,
+    "": ServingScenario, "fleet": Fleet, "fleet.groups": FleetGroup, "fleet.failures": Failures, "fleet.links": Links,
+    "workload": Serving,
     "workload.arrivals": Arrivals, "workload.lengths": Lengths, "workload.sessions": Sessions, "workload.exits": Exit,
     "workload.expert_load": Skew, "workload.quality": Score, "slo": Slo,
-    "objective": Objective, "plan": Pool, "plan.cascade": Stage,
+    "objective": Objective, "plan": Pool, "plan.cascade": Stage, "training.workload": Training,
+    "training.workload.model": Shape, "training.workload.features": Features, "training.plan": TrainingPlan,
 }  # fmt: skip
-"""What a scenario file is made of: the path of each table and the class that reads it."""
+"""What a scenario file is made of: the path of each table and the class that reads it; ``training.`` before the paths
+of a scenario that trains."""
 
 EXAMPLES: Mapping[str, str] = {
     "name": '"night shift"', "seed": "7",
     "fleet.devices": '"4x h100-sxm + 4x l40s"', "fleet.link": '"pcie-5"', "fleet.network": '"infiniband-ndr"',
     "fleet.price": '{ "h100-sxm" = "2.50 $/h" }', "fleet.pue": "1.2", "fleet.grid": '"PJM"',
     "fleet.power_limit": '"500 W"', "fleet.budget": '"200 kW"', "fleet.spend": '"500 $/h"',
-    "fleet.host_power": '"1500 W"', "fleet.ssd": '"6 GB/s"',
+    "fleet.host_power": '"1500 W"', "fleet.ssd": '"6 GB/s"', "fleet.host_memory": '"256 GB"',
     "fleet.groups.name": '"new"', "fleet.groups.count": "2", "fleet.groups.link": '"nvlink-4"',
     "fleet.groups.devices": '"8x h100-sxm"', "fleet.groups.price": '"spot"',
     "fleet.groups.failures": '{ mtbf = "2 h", repair = "5 min" }',
@@ -110,6 +117,23 @@ EXAMPLES: Mapping[str, str] = {
     "plan.cascade.split": "11", "plan.cascade.after": '"phone"', "plan.cascade.threshold": "0.7",
     "plan.speculate": '{ kind = "fixed", length = 4, model = "llama-3.2-1b", acceptance = 0.7 }',
     "plan.prefix_cache": '{ kind = "lru", cpu = "50 GB" }',
+    "fleet.links.intra": '"nvlink-4"', "fleet.links.inter": '"100 Gb/s"',
+    **{f"training.workload.{key}": value for key, value in {
+        "model": '"gpt3-175b"', "kind": '"training"', "sequence": "4096", "batch": "1536", "tokens": "300_000_000_000",
+        "steps": "10_000", "model.layers": "48", "model.hidden": "6144", "model.heads": "64", "model.kv_heads": "8",
+        "model.head_dim": "128", "model.ffn": "16384", "model.vocab": "51200", "model.gated": "true",
+        "model.experts": "8", "model.top_k": "2", "model.shared_ffn": "1408", "model.tied": "false",
+        "model.learned_positions": "false", "features.flops": '"1.5 TFLOP"', "features.traffic": '"20 GB"',
+        "features.weights": '"1 GB"', "features.input": '"10 MB"',
+    }.items()},
+    **{f"training.plan.{key}": value for key, value in {
+        "tensor_parallel": "[1, 2, 4, 8]", "pipeline_parallel": "8", "data_parallel": "16", "context_parallel": "2",
+        "expert_parallel": "[4, 8]", "micro_batch": "[1, 2]", "interleave": "3", "schedule": '"interleaved"',
+        "recompute": '["none", "selective"]', "sequence_parallel": "true", "zero": "[1, 3]",
+        "offload": '["optimizer"]', "tensor_messages": '"scatter_gather"', "overlap": '["data", "pipeline"]',
+        "dtype": '"bf16"', "fused_attention": "false", "islands": "8", "recover": '"none"',
+        "practice": '"./practice.toml"', "place": '"nic_aware"', "placement": '"all-reduce-local"',
+    }.items()},
 }  # fmt: skip
 """One value per key, as a file has it; a test loads each."""
 
@@ -122,6 +146,8 @@ CHOICES: Mapping[str, Iterable[str]] = {
     "plan.batch": kinds(batch), "plan.order": kinds(order), "plan.memory": kinds(memory), "plan.engine": engines(),
     "plan.overlap": OVERLAPS, "plan.expert_placement": PLACEMENTS,
     "plan.speculate": kinds(speculate), "plan.prefix_cache": ("off", *kinds(evict)),
+    "training.workload.kind": KINDS[1:2], "training.plan.place": kinds(place),
+    **{f"training.plan.{name}": known for name, known in TRAINED},
 }  # fmt: skip
 RANGES: Mapping[str, str] = {
     "seed": "0 to 2^63",
@@ -146,7 +172,7 @@ DEFAULTS: Mapping[str, str] = {
     "plan.batch": "the engine's", "plan.order": "the engine's", "plan.memory": "the engine's",
     "plan.overlap": '`"none"`',
     "plan.speculate": '`"off"`', "plan.prefix_cache": "the engine's",
-    "fleet.ssd": "no tier on disk", "workload.sessions.think": "one turn",
+    "fleet.ssd": "no tier on disk", "fleet.host_memory": "128 GB", "workload.sessions.think": "one turn",
     "plan.model": "the workload's", "plan.expert_parallel": "`1`", "plan.attention_dp": "`1`",
     "plan.kv_dtype": '`"auto"`',
     "plan.activation_dtype": "follows dtype", "plan.clock": "`1.0`", "plan.on": "the only group",
@@ -156,6 +182,19 @@ DEFAULTS: Mapping[str, str] = {
     "plan.cascade.after": "the stage before",
     "workload.exits": "no tiers", "workload.confidence": "one answer a query",
     "workload.quality": "not known", "workload.quality.model": "the workload's",
+    "fleet.links": "the catalogue's", "fleet.links.intra": "the device's", "fleet.links.inter": "the device's",
+    "training.workload.model": "required, or features", "training.workload.batch": "required with a model",
+    "training.workload.tokens": "not said", "training.workload.steps": "not said",
+    "training.workload.model.kv_heads": "heads", "training.workload.model.head_dim": "hidden / heads",
+    "training.workload.model.ffn": "see right", "training.workload.model.learned_positions": "of GPT alone",
+    **{f"training.plan.{name}": said for name, said in {
+        **dict.fromkeys(ONES, "`1`"), "data_parallel": "what is left", "schedule": "see below",
+        "recompute": "the least that fits", "sequence_parallel": "with tensor parallelism", "zero": "`1` with copies",
+        "offload": "`[]`", "overlap": '`["data"]`', "tensor_messages": "see below", "dtype": '`"bf16"`',
+        "fused_attention": "`true`", "recover": "none", "practice": "the device's", "islands": "none",
+        "place": '`"nic_aware"`',
+        "placement": "the quickest",
+    }.items()},
     "workload.quality.dtype": "any", "workload.expert_load": "the kernels'", "plan.expert_placement": '`"contiguous"`',
 }  # fmt: skip
 """What an absent key means where the class says None."""
@@ -193,17 +232,25 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def attributes(struct: type) -> dict[str, str]:
-    """Returns the sentences under "Attributes:" of a docstring, by name, as Markdown."""
+    """Returns the sentences under "Attributes:" of a class and those above it, by name, as Markdown."""
+    found: dict[str, str] = {}
+    for base in reversed(struct.__mro__):
+        found |= _said(base)
+    return {name: said.replace("``", "`") for name, said in found.items()}
+
+
+def _said(struct: type) -> dict[str, str]:
+    """The sentences under "Attributes:" of a docstring of the class itself."""
     found: dict[str, str] = {}
     name = ""
-    for line in (inspect.getdoc(struct) or "").partition("Attributes:")[2].splitlines():
+    for line in inspect.cleandoc(struct.__doc__ or "").partition("Attributes:")[2].splitlines():
         head, colon, rest = line.strip().partition(":")
         if re.match(r"    \S", line) and colon and head.isidentifier():
             name = head
             found[name] = rest.strip()
         elif name and line.strip():
             found[name] += f" {line.strip()}"
-    return {name: said.replace("``", "`") for name, said in found.items()}
+    return found
 
 
 def keys(path: str) -> str:
@@ -581,6 +628,9 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "lengths": lambda: keys("workload.lengths"), "sessions": lambda: keys("workload.sessions"),
     "exits": lambda: keys("workload.exits"),
     "expert-load": lambda: keys("workload.expert_load"), "quality": lambda: keys("workload.quality"),
+    "fleet-links": lambda: keys("fleet.links"), "training": lambda: keys("training.workload"),
+    "shape": lambda: keys("training.workload.model"), "features": lambda: keys("training.workload.features"),
+    "training-plan": lambda: keys("training.plan"),
     "cascade": lambda: keys("plan.cascade"), "slo": slo_keys, "objective": lambda: keys("objective"),
     "plan": lambda: keys("plan"), "devices": device_table, "device-sources": device_sources, "links": link_table,
     "grids": grid_table, "models": model_table, "architectures": architecture_table, "engines": engine_table,

@@ -205,7 +205,7 @@ def megascale_plan(on: bool | int, gpus: int, batch: int) -> tuple[Network, Job,
     net = shape(known["layers"], known["hidden"], known["heads"], 2048, known["vocab"], dropout=False)
     window = known["window"] if "sliding window" in active else 0
     layers = tuple(replace(x, parallel="parallel block" in active, window=window) for x in net.layers)
-    hidden = tuple(t for t in TOGGLES[2:] if t in active)
+    hidden = tuple(t for t in TOGGLES[2:] if t in active) + (("input", "optimizer") if on is True else ())
     plan = plans(
         tensor=8, pipeline=8, data=gpus // 64, interleave=known["interleave"], schedule="interleaved",
         recompute="selective", sequence_parallel=1, zero=1, overlap=hidden,

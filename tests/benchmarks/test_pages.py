@@ -33,8 +33,12 @@ def scenario(key: str, value: str) -> dict:
         "workload": {"model": "llama-3.1-8b", "trace": "azure-conv-2023"},
         "plan": {},
     }
+    if key.startswith("training."):
+        return trained(key.removeprefix("training."), value)
     part, _, rest = key.rpartition(".")
-    if part == "fleet.groups":
+    if part == "fleet.links":
+        table["fleet"]["links"] = {rest: value}
+    elif part == "fleet.groups":
         table["fleet"] = {"groups": [{"devices": "8x h100-sxm"} | {rest: value}]}
     elif part == "fleet.failures":
         table["fleet"]["failures"] = ({} if rest == "outages" else {"mtbf": "1 h", "repair": "1 min"}) | {rest: value}
@@ -61,6 +65,20 @@ def scenario(key: str, value: str) -> dict:
     return table
 
 
+def trained(key: str, value: object) -> dict:
+    """The least scenario that trains in which a key may stand, with that key set."""
+    shape = {"layers": 48, "hidden": 6144, "heads": 64}
+    table = {"fleet": {"devices": "64x h100-sxm"}, "workload": {"kind": "training", "model": shape, "batch": 64}}
+    part, _, rest = key.rpartition(".")
+    if part == "workload.model":
+        table["workload"]["model"] = shape | {rest: value}
+    elif part == "workload.features":
+        table["workload"] = {"kind": "training", "features": {"flops": "1 TFLOP"} | {rest: value}}
+    else:
+        table.setdefault(part, {})[rest] = value
+    return table
+
+
 @pytest.mark.parametrize("key", pages.EXAMPLES)
 def test_the_example_of_a_key_is_accepted(key, tmp_path):
     (tmp_path / "outages.csv").write_text("node,start_h,end_h\n0,1,2\n")
@@ -78,6 +96,9 @@ def test_the_example_of_a_key_is_accepted(key, tmp_path):
         ("workload.speed_up", "0"), ("workload.requests", "0"), ("workload.arrivals.concurrency", "0"),
         ("workload.lengths.prompt", "-1"), ("workload.expert_load.zipf", "3.1"),
         ("slo.ttft_p99", '"-1 s"'), ("plan.role", '"drafts"'),
+        ("fleet.links.inter", "0"), ("training.workload.batch", "0"), ("training.workload.model.layers", "0"),
+        ("training.plan.zero", "4"), ("training.plan.tensor_parallel", "[0, 1]"), ("training.plan.dtype", '"fp12"'),
+        ("training.plan.schedule", '"2f2b"'),
         ("plan.dtype", '"fp12"'), ("plan.kv_dtype", '"nvfp4"'), ("objective.minimize", '"goodput"'),
     ],
 )  # fmt: skip

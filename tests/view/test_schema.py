@@ -38,14 +38,32 @@ def test_policies_are_offered_by_kind():
     assert {"pools", "route", "tensor_parallel"} <= set(pool)
 
 
+def test_the_kind_of_workload_says_which_keys_there_are():
+    schema = scenario_schema()
+    assert schema["if"]["properties"]["workload"]["properties"]["kind"] == {"const": "training"}
+    both = [schema[name]["properties"]["plan"]["$ref"] for name in ("then", "else")]
+    assert both == ["#/$defs/TrainingPlan", "#/$defs/Plan"]
+    plan = schema["$defs"]["TrainingPlan"]["properties"]
+    assert plan["recompute"]["anyOf"][0]["enum"] == ["none", "selective", "full"]
+    assert plan["offload"]["items"]["anyOf"][0]["enum"] == ["weights", "activations", "optimizer"]
+    assert "time" in schema["$defs"]["Objective"]["properties"]["minimize"]["anyOf"][0]["enum"]
+    assert {item.get("type") for item in schema["$defs"]["Links"]["properties"]["inter"]["anyOf"]} == {
+        "number",
+        "string",
+    }
+
+
 def test_examples_use_only_keys_of_the_schema():
     schema = scenario_schema()
     for name, path in examples().items():
         table = tomllib.loads(path.read_text())
         if "tasks" in table["workload"]:  # the schema knows one model
             continue
+        trains = table["workload"].get("kind") == "training"
+        kind = schema["then" if trains else "else"]["properties"]
         for part, value in table.items():
             assert part in schema["properties"], name
-            reference = schema["properties"][part].get("$ref", "").rpartition("/")[2]
+            assert part in kind or part not in ("workload", "plan", "slo"), "not a part of this kind"
+            reference = (kind.get(part) or schema["properties"][part]).get("$ref", "").rpartition("/")[2]
             if reference:
                 assert set(value) <= set(schema["$defs"][reference]["properties"]), (name, part)

@@ -23,9 +23,13 @@ INLINE V NAME(load)(const float *p) {
 INLINE void NAME(store)(float *p, V v) { memcpy(p, &v, sizeof v); }
 
 INLINE V NAME(load_half)(const uint16_t *p) {
+#if defined(__AVX512F__) && LANES == 16
+    return (V)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
+#else
     H h;
     memcpy(&h, p, sizeof h);
     return (V)(__builtin_convertvector(h, U) << 16);
+#endif
 }
 
 INLINE V NAME(load_byte)(const int8_t *p) {
@@ -303,8 +307,48 @@ INLINE void NAME(fetch)(const Attend *a, const Sequence *q, const char *base, co
     }
 }
 
+INLINE V NAME(load_kind)(int kind, const char *p, long i) {
+    return kind == FP32 ? NAME(load)((const float *)p + i)
+        : kind == BF16 ? NAME(load_half)((const uint16_t *)p + i) : NAME(load_byte)((const int8_t *)p + i);
+}
+
+/* Asks for the key or value of one head at a position: heads lie too far apart for the processor to foresee them. */
+INLINE void NAME(ask)(const Attend *a, const Sequence *q, const char *base, long head, long p) {
+    long size = a->width * size_of(a->kind), slot = (long)q->table[p / BLOCK] * BLOCK + p % BLOCK;
+    for (long line = 0; line < size; line += 64) __builtin_prefetch(base + (slot * a->kv_heads + head) * size + line);
+}
+
+/* Where keys or values of one head lie, in place or, widened, in a tile, and the scale of each; as fetch otherwise. */
+INLINE void NAME(find)(int tiled, const Attend *a, const Sequence *q, const char *base, const float *scales, long head,
+                       long from, long n, long stop, long wide, float *tile, const char **rows, float *by) {
+    long size = a->width * size_of(a->kind), i = 0;
+    if (tiled) NAME(fetch)(a, q, base, scales, head, from, n, stop, wide, tile);
+    for (; i < n; i++) {
+        long p = from + i, at = ((long)q->table[p / BLOCK] * BLOCK + p % BLOCK) * a->kv_heads + head;
+        rows[i] = tiled ? (const char *)(tile + i * wide) : base + at * size;
+        by[i] = a->kind == INT8 && !tiled ? scales[at] : 1.0f;
+    }
+    for (; i % 4; i++) rows[i] = rows[n - 1], by[i] = 1.0f; /* their scores are not kept */
+}
+
+/* Scores of four keys with each of n query heads. */
+INLINE void NAME(score)(int kind, int n, const float *asked, long wide, const char **rows, long room, float *out) {
+    V sum[2][4], u[4];
+    for (int g = 0; g < n; g++)
+        for (int j = 0; j < 4; j++) sum[g][j] = NAME(all)(0.0f);
+    for (long d = 0; d < wide; d += LANES) {
+        for (int j = 0; j < 4; j++) u[j] = NAME(load_kind)(kind, rows[j], d);
+        for (int g = 0; g < n; g++) {
+            V v = NAME(load)(asked + g * wide + d);
+            for (int j = 0; j < 4; j++) sum[g][j] += u[j] * v;
+        }
+    }
+    for (int g = 0; g < n; g++) NAME(sum4)(sum[g], out + g * room);
+}
+
 /* Adds `count` values, weighed by the scores of n query heads, to what was found for each; sums stay in registers. */
-INLINE void NAME(mix)(int n, const float *tile, const float *scores, long room, long count, long wide, float *found) {
+INLINE void NAME(mix)(int kind, int n, const char **rows, const float *scores, long room, long count, long wide,
+                      float *found) {
     long d = 0;
     for (; d + 4 * LANES <= wide; d += 4 * LANES) {
         V acc[2][4];
@@ -312,7 +356,7 @@ INLINE void NAME(mix)(int n, const float *tile, const float *scores, long room, 
             for (int j = 0; j < 4; j++) acc[g][j] = NAME(load)(found + g * wide + d + j * LANES);
         for (long i = 0; i < count; i++)
             for (int j = 0; j < 4; j++) {
-                V v = NAME(load)(tile + i * wide + d + j * LANES);
+                V v = NAME(load_kind)(kind, rows[i], d + j * LANES);
                 for (int g = 0; g < n; g++) acc[g][j] += v * scores[g * room + i];
             }
         for (int g = 0; g < n; g++)
@@ -321,17 +365,21 @@ INLINE void NAME(mix)(int n, const float *tile, const float *scores, long room, 
     for (; d < wide; d += LANES)
         for (int g = 0; g < n; g++) {
             V acc = NAME(load)(found + g * wide + d);
-            for (long i = 0; i < count; i++) acc += NAME(load)(tile + i * wide + d) * scores[g * room + i];
+            for (long i = 0; i < count; i++) acc += NAME(load_kind)(kind, rows[i], d) * scores[g * room + i];
             NAME(store)(found + g * wide + d, acc);
         }
 }
 
-/* One row of the pass and one key head: every query head of its group. */
-static void NAME(attend_row)(const Attend *a, const Sequence *q, long row, long head, float *scratch) {
-    long group = a->heads / a->kv_heads, wide = ROUND_UP(a->width), at = q->start + row;
+/* One row of the pass and one key head: every query head of its group. `kind` is that of keys and values where they are
+ * read: fp32 where they are tiled, which heads of odd widths and many queries a key are. */
+INLINE void NAME(attend_row)(int kind, int tiled, const Attend *a, const Sequence *q, long row, long head,
+                             float *scratch) {
+    long group = a->heads / a->kv_heads, wide = ROUND_UP(a->width), at = q->start + row, g;
     long from = a->window && at + 1 > a->window ? at + 1 - a->window : 0, n = at + 1 - from, room = ROUND_UP(n);
     float *tile = scratch, *asked = tile + TILE * wide, *found = asked + group * wide, *scores = found + group * wide;
-    for (long g = 0; g < group; g++) {
+    const char *rows[TILE];
+    float by[TILE];
+    for (g = 0; g < group; g++) {
         long place = ((q->begin + row) * a->heads + head * group + g) * a->width;
         NAME(widen)(a->q_kind, (const char *)a->q + place * size_of(a->q_kind), 1.0f, a->width, asked + g * wide);
         for (long d = 0; d < wide; d += LANES) {
@@ -341,34 +389,45 @@ static void NAME(attend_row)(const Attend *a, const Sequence *q, long row, long 
     }
     for (long p = 0; p < n; p += TILE) {
         long here = n - p < TILE ? n - p : TILE;
-        NAME(fetch)(a, q, a->keys, a->key_scales, head, from + p, here, from + n, wide, tile);
-        /* rows beyond the last are what an earlier tile left, or nothing: their scores are not kept */
-        for (long i = 0; i < here; i += 4)
-            for (long g = 0; g < group; g++) {
-                V sum[4] = {NAME(all)(0.0f), NAME(all)(0.0f), NAME(all)(0.0f), NAME(all)(0.0f)};
-                float s[4];
-                for (long d = 0; d < wide; d += LANES) {
-                    V u = NAME(load)(asked + g * wide + d);
-                    for (int j = 0; j < 4; j++) sum[j] += NAME(load)(tile + (i + j) * wide + d) * u;
+        NAME(find)(tiled, a, q, a->keys, a->key_scales, head, from + p, here, from + n, wide, tile, rows, by);
+        for (long i = 0; i < here; i += 4) {
+            for (g = 0; g + 2 <= group; g += 2)
+                NAME(score)(kind, 2, asked + g * wide, wide, rows + i, room, scores + g * room + p + i);
+            if (g < group) NAME(score)(kind, 1, asked + g * wide, wide, rows + i, room, scores + g * room + p + i);
+            if (tiled) continue;
+            for (long t = p + i + TILE; t < p + i + TILE + 4 && t < 2 * n; t++)
+                NAME(ask)(a, q, t < n ? a->keys : a->values, head, from + (t < n ? t : t - n));
+        }
+        if (kind == INT8 || a->cap)
+            for (g = 0; g < group; g++)
+                for (long i = 0; i < here; i++) {
+                    float *s = scores + g * room + p + i;
+                    *s *= by[i];
+                    if (a->cap) *s = a->cap * tanhf(*s / a->cap);
                 }
-                NAME(sum4)(sum, s);
-                for (int j = 0; j < 4 && i + j < here; j++)
-                    scores[g * room + p + i + j] = a->cap ? a->cap * tanhf(s[j] / a->cap) : s[j];
-            }
     }
-    for (long g = 0; g < group; g++) {
+    for (g = 0; g < group; g++) {
         float whole = 1.0f / NAME(weigh)(scores + g * room, n);
         for (long i = 0; i < room; i += LANES)
             NAME(store)(scores + g * room + i, NAME(load)(scores + g * room + i) * whole);
     }
     for (long p = 0; p < n; p += TILE) {
         long here = n - p < TILE ? n - p : TILE;
-        NAME(fetch)(a, q, a->values, a->value_scales, head, from + p, here, from + n, wide, tile);
-        long g = 0;
-        for (; g + 2 <= group; g += 2) NAME(mix)(2, tile, scores + g * room + p, room, here, wide, found + g * wide);
-        if (g < group) NAME(mix)(1, tile, scores + g * room + p, room, here, wide, found + g * wide);
+        NAME(find)(tiled, a, q, a->values, a->value_scales, head, from + p, here, from + n, wide, tile, rows, by);
+        if (kind == INT8)
+            for (g = 0; g < group; g++)
+                for (long i = 0; i < here; i++) scores[g * room + p + i] *= by[i];
+        for (long i = 0; i < here; i += 8) {
+            long some = here - i < 8 ? here - i : 8;
+            for (g = 0; g + 2 <= group; g += 2)
+                NAME(mix)(kind, 2, rows + i, scores + g * room + p + i, room, some, wide, found + g * wide);
+            if (g < group) NAME(mix)(kind, 1, rows + i, scores + g * room + p + i, room, some, wide, found + g * wide);
+            if (tiled) continue;
+            for (long t = p + i + TILE; t < p + i + TILE + 8 && t < n; t++)
+                NAME(ask)(a, q, a->values, head, from + t);
+        }
     }
-    for (long g = 0; g < group; g++) {
+    for (g = 0; g < group; g++) {
         long place = ((q->begin + row) * a->heads + head * group + g) * a->width;
         NAME(narrow)(a->q_kind, found + g * wide, a->width, (char *)a->out + place * size_of(a->q_kind));
     }
@@ -475,7 +534,12 @@ static void NAME(attend)(const void *task, long item, float *scratch) {
     const Piece *p = a->pieces + piece;
     const Sequence *q = a->sequences + p->sequence;
     if (p->last - p->first == 1 || a->heads / a->kv_heads > WIDE)
-        for (long row = p->first; row < p->last; row++) NAME(attend_row)(a, q, row, head, scratch);
+        for (long row = p->first; row < p->last; row++) {
+            if (a->width % LANES || a->heads / a->kv_heads > 4) NAME(attend_row)(FP32, 1, a, q, row, head, scratch);
+            else if (a->kind == FP32) NAME(attend_row)(FP32, 0, a, q, row, head, scratch);
+            else if (a->kind == BF16) NAME(attend_row)(BF16, 0, a, q, row, head, scratch);
+            else NAME(attend_row)(INT8, 0, a, q, row, head, scratch);
+        }
     else NAME(attend_rows)(a, q, p->first, p->last, head, scratch);
 }
 

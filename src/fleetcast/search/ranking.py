@@ -153,8 +153,9 @@ def label(outcome: Outcome) -> str:
 
 
 def read_any(table: Mapping[str, Any]) -> Plan | TrainingPlan:
-    """Returns the complete plan of a table, of whichever kind of workload: training has micro-batches."""
-    return read_training_plan(dict(table)) if "micro_batch" in table else read_plan(dict(table))
+    """Returns the complete plan of a table, of any kind of workload: training has micro-batches or a placement."""
+    trains = "micro_batch" in table or "placement" in table
+    return read_training_plan(dict(table)) if trains else read_plan(dict(table))
 
 
 def values(outcome: Outcome, axes: Sequence[Axis]) -> tuple[float, ...]:

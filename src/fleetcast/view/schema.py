@@ -12,9 +12,10 @@ import msgspec
 from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
 from fleetcast.policy import batch, evict, memory, order, power, route, speculate
-from fleetcast.scenario.load import ServingScenario
-from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE
+from fleetcast.scenario.load import ServingScenario, TrainingScenario
+from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, TRAINING
 from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES, OVERLAPS, PHASES, PLACEMENTS
+from fleetcast.scenario.training_plan import CHOICES
 
 FAMILIES: dict[str, ModuleType] = {
     "batch": batch, "order": order, "memory": memory, "route": route, "power": power,
@@ -23,15 +24,28 @@ FAMILIES: dict[str, ModuleType] = {
 
 
 def scenario_schema() -> dict[str, Any]:
-    """Returns the JSON Schema (2020-12) of a scenario file."""
-    _, parts = msgspec.json.schema_components([ServingScenario], ref_template="#/$defs/{name}")
-    for struct in _structs(ServingScenario):
+    """Returns the JSON Schema (2020-12) of a scenario file; ``workload.kind`` says which of its parts hold."""
+    worlds = (ServingScenario, TrainingScenario)
+    _, parts = msgspec.json.schema_components(worlds, ref_template="#/$defs/{name}")
+    for struct in dict.fromkeys(struct for world in worlds for struct in _structs(world)):
         _describe(parts[struct.__name__]["properties"], struct)
-    del parts["ServingScenario"]["properties"]["folder"]
     parts["Plan"] = _plan(parts)
-    for key, known in (("minimize", MINIMIZE), ("maximize", MAXIMIZE)):
-        parts["Objective"]["properties"][key] = _one_or_several({"enum": list(known)})
-    body: dict[str, Any] = parts.pop("ServingScenario") | {"title": "Scenario"}
+    for name, known in CHOICES:
+        said = parts["TrainingPlan"]["properties"][name].get("description", "")
+        one = {"enum": list(known)}
+        listed = {"type": "array", "items": _one_or_several(one)} if name in ("offload", "overlap") else None
+        parts["TrainingPlan"]["properties"][name] = {"description": said} | (listed or _one_or_several(one))
+    for key, goals in (("minimize", MINIMIZE | TRAINING), ("maximize", MAXIMIZE)):
+        parts["Objective"]["properties"][key] = _one_or_several({"enum": list(goals)})
+    serving, training = (parts.pop(world.__name__) for world in worlds)
+    body: dict[str, Any] = serving | {"title": "Scenario"}
+    del body["properties"]["folder"]
+    own = {name: body["properties"][name] for name in ("workload", "slo", "plan")}
+    body["properties"] |= {"workload": {}, "plan": {}}
+    trains = {"properties": {"workload": {"properties": {"kind": {"const": "training"}}, "required": ["kind"]}}}
+    body["if"], body["else"] = trains, {"properties": own}
+    body["then"] = {"properties": {name: training["properties"][name] for name in ("workload", "plan")}}
+    body["then"]["properties"]["plan"].pop("default")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | body | {"$defs": parts}
 
 
@@ -119,8 +133,9 @@ def _structs(top: type[msgspec.Struct]) -> list[type[msgspec.Struct]]:
 
 
 def _attributes(struct: type) -> dict[str, str]:
-    """Returns the sentences under "Attributes:" of a docstring, by name; shared lines name several."""
-    text = inspect.getdoc(struct) or ""
+    """Returns the sentences under "Attributes:" of a class and those above it, by name."""
+    above = _attributes(struct.__base__) if struct.__base__ is not None and struct.__base__ is not object else {}
+    text = inspect.cleandoc(struct.__doc__ or "")
     found: dict[str, str] = {}
     name = ""
     for line in text.partition("Attributes:")[2].splitlines():
@@ -131,4 +146,4 @@ def _attributes(struct: type) -> dict[str, str]:
             found[name] = rest.strip()
         elif name and bare:
             found[name] += f" {bare}"
-    return found
+    return above | found

@@ -256,6 +256,25 @@ def test_votes_follow_whoever_was_right_of_this_request():
     assert e.speculation.profile.rate > 0.9
 
 
+def test_where_drafting_has_stopped_it_is_tried_anew_by_requests_that_begin_later():
+    """Answers too short for a trial of their own: what the first ones taught must fade."""
+    drafter = Noisy(lambda h: likeliest(h) if h[0] == 2 else 0)
+    policy = speculate.Minions(start=4, most=8, cost=0.13, overhead=0.42, least=0)
+    e = engine(POLICIES["chunked"], speculate=policy, drafter=drafter)
+
+    def drafted(kind, count):
+        before = e.speculation.drafted
+        for i in range(count):
+            e.submit([kind, 5, i % VOCAB], 12)
+            e.run()
+        return e.speculation.drafted - before
+
+    assert drafted(1, 10) > 0
+    assert drafted(1, 5) == 0, "the case must stop drafting"
+    assert drafted(2, 80) > 300
+    assert e.speculation.accepted > 300
+
+
 def test_fewer_drafters_than_there_are_may_vote():
     members = [Noisy(), Noisy(likeliest), Noisy(likeliest)]
     e = engine(POLICIES["chunked"], speculate=speculate.Fixed(length=4, drafters=2), drafter=Voted(members))

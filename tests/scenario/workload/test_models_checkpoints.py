@@ -49,15 +49,25 @@ PUBLISHED = {
     "phi-4": (14_659_507_200, HUB + "microsoft/phi-4"),
     "gpt-j-6b": (6_053_381_344, "GPT-J model card: 6,053,381,344"),
     "gpt-neox-20b": (20_554_567_680, "GPT-NeoX-20B model card: 20,554,567,680"),
-    **{f"megatron-{n}": (float(n[:-1]) * 1e9, SC21) for n in "1.7b 3.6b 7.5b 18.4b 39.1b 76.1b 145.6b 310.1b".split()},
+    **{f"megatron-{n}b": (n * 1e9, SC21) for n in (1.7, 3.6, 7.5, 18.4, 39.1, 76.1, 145.6, 310.1)},
     "megatron-530b": (529.6e9, SC21),
     "megatron-1t": (1008.0e9, SC21),
     "megatron-22b": (22e9, "Korthikanti and others, MLSys 2023, arXiv 2205.05198"),
     "gpt3-175b": (175e9, "Korthikanti and others, MLSys 2023, arXiv 2205.05198"),
-    **{f"mpt-{size}": (count, "LLM Foundry, benchmark tables, NumParams at 2,048 tokens") for size, count in {
-        "125m": 125_311_488, "350m": 355_985_408, "760m": 760_470_528, "1b": 1_315_950_592, "3b": 2_651_837_440,
-        "7b": 6_658_859_008, "13b": 12_853_954_560, "30b": 29_975_214_080, "70b": 64_862_437_376,
-    }.items()},
+    **{
+        f"mpt-{size}": (count, "LLM Foundry, benchmark tables, NumParams at 2,048 tokens")
+        for size, count in {
+            "125m": 125_311_488,
+            "350m": 355_985_408,
+            "760m": 760_470_528,
+            "1b": 1_315_950_592,
+            "3b": 2_651_837_440,
+            "7b": 6_658_859_008,
+            "13b": 12_853_954_560,
+            "30b": 29_975_214_080,
+            "70b": 64_862_437_376,
+        }.items()
+    },
 }
 
 CONSTRUCTED = {

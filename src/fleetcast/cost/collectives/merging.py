@@ -78,12 +78,10 @@ def cut(low: Ints, high: Ints, weight: Ints) -> Ints:
     """Returns (members, pieces, parts + 1) where parts in proportion to ``weight`` (members, parts) begin and end."""
     total = np.concatenate([np.zeros((len(weight), 1), dtype=np.int64), np.cumsum(weight, axis=1)], axis=1)
     length = (high - low)[:, :, None]
-    return low[:, :, None] + length * total[:, None, :] // total[:, None, -1:]
+    return np.asarray(low[:, :, None] + length * total[:, None, :] // total[:, None, -1:])
 
 
-def stage(
-    members: Members, fan_in: int, stride: int, weight: Ints | None = None
-) -> tuple[Step, Members]:  # fmt: skip
+def stage(members: Members, fan_in: int, stride: int, weight: Ints | None = None) -> tuple[Step, Members]:
     """Returns the step in which groups of ``fan_in`` members exchange parts of their block, and what each holds then.
 
     Args:
@@ -102,7 +100,8 @@ def stage(
     for offset in range(1, fan_in):
         other = (digit + offset) % fan_in
         partner = place + (other - digit) * stride
-        found.append(_transfers(members.owner, members.owner[partner], cuts[place, :, other], cuts[place, :, other + 1]))
+        start, stop = cuts[place, :, other], cuts[place, :, other + 1]
+        found.append(_transfers(members.owner, members.owner[partner], start, stop))
     kept = Members(members.owner, cuts[place, :, digit], cuts[place, :, digit + 1], members.index)
     return _step(found), kept
 
@@ -113,7 +112,8 @@ def _transfers(source: Ints, target: Ints, start: Ints, stop: Ints) -> tuple[Int
 
 
 def _step(parts: Sequence[tuple[Ints, Ints, Ints, Ints]]) -> Step:
-    return Step(*(np.concatenate([part[i] for part in parts]) for i in range(4)))
+    source, target, start, stop = (np.concatenate([part[i] for part in parts]) for i in range(4))
+    return Step(source, target, start, stop)
 
 
 def by_stages(

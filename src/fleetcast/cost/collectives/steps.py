@@ -46,9 +46,7 @@ class Step:
             return self
         part = (self.part - index) % (self.cuts.shape[1] - 1)
         row = np.arange(len(part))
-        return replace(
-            self, start=self.cuts[row, part], stop=self.cuts[row, part + 1], turns=1, cuts=None, part=None
-        )
+        return replace(self, start=self.cuts[row, part], stop=self.cuts[row, part + 1], turns=1, cuts=None, part=None)
 
     def each(self) -> Iterator[Step]:
         """Yields the turns; backwards where they give back what was added."""
@@ -113,13 +111,13 @@ def load(step: Step, topology: Topology) -> Load:
     length = (step.stop - step.start).astype(np.float64)
     which, links = topology.crossed(step.source, step.target)
     count = 2 * topology.nodes
-    carried = np.bincount(links, length[which], count)
+    carried = total(links, count, length[which])
     pairs = np.unique(links * topology.hosts + step.source[which])
     ports, senders = pairs // topology.hosts, pairs % topology.hosts
     slow = np.concatenate([topology.slow, topology.slow])
-    width = 1.0 + np.bincount(ports, slow[ports] / topology.slow[senders], count)
-    waits = np.bincount(which, topology.latency[links % topology.nodes], len(length))
-    received = np.bincount(step.target, length, topology.hosts) if step.reduce else np.zeros(topology.hosts)
+    width = 1.0 + total(ports, count, slow[ports] / topology.slow[senders])
+    waits = total(which, len(length), topology.latency[links % topology.nodes])
+    received = total(step.target, topology.hosts, length) if step.reduce else np.zeros(topology.hosts)
     moved = received + 2.0 * covered(step, topology.hosts) if step.reduce else received
     return Load(carried, width, float(waits.max(initial=0.0)), received, moved)
 
@@ -131,7 +129,12 @@ def covered(step: Step, hosts: int) -> Floats:
     order = np.argsort(start, kind="stable")
     start, stop = start[order], stop[order]
     before = np.concatenate([[0], np.maximum.accumulate(stop)[:-1]]) if len(stop) else stop
-    return np.bincount(step.target[order], np.maximum(stop - np.maximum(start, before), 0), hosts)
+    return total(step.target[order], hosts, np.maximum(stop - np.maximum(start, before), 0))
+
+
+def total(index: Ints, count: int, amount: Floats | Ints) -> Floats:
+    """Returns (count,) the sum of the amounts that have each index."""
+    return np.bincount(index, amount, count).astype(np.float64)
 
 
 def step_time(step: Step, topology: Topology, p: Parameters, cell: float) -> float:

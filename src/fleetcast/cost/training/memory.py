@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fleetcast.cost.training.groups import distinct
+from fleetcast.cost.training.groups import Index, distinct
 from fleetcast.cost.training.network import Job, Layer, Network
 from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.schedule import DUALPIPE, in_flight, last_in_flight
@@ -20,8 +20,8 @@ from fleetcast.cost.training.system import System
 
 Array = NDArray[np.float64]
 TERMS = ("weights", "gradients", "optimizer", "activations", "buffers", "reserve")
-RESERVE = 2.0e9
-"""B that driver, libraries and their communicators take before any tensor; assumed, read off A100s under PyTorch."""
+RESERVE = 1.5e9
+"""B that driver, libraries and their communicators take before any tensor; assumed: more refuses plans that ran."""
 LOGITS = 3.0
 """Elements of memory for each logit: its own, and a probability of twice the width."""
 
@@ -31,17 +31,23 @@ def memory(network: Network, job: Job, plans: Plans, system: System) -> dict[str
 
     Of the first or the last stage, whichever is fuller. Arrays over plans.
     """
-    states, pair = _states(network, job, plans)
-    kept, logits, working = _activations(network, job, plans)
+    row, states, pair, grown = _states(network, job, plans)
+    kept, whole, logits, stream = _activations(network, job, plans)
     held = np.ceil(network.depth / plans.pipeline)
     first, last = _flying(plans, job)
     activations = kept * (held * first), kept * (held * last)
-    late = states[1].sum(axis=0) + activations[1] + logits > states[0].sum(axis=0) + activations[0]
-    late &= plans.pipeline > 1
-    found = dict(zip(TERMS[:3], np.where(late, states[1], states[0]), strict=True))
+    # A layer's pass back has its gathered weights, and gradients that grow while its activations shrink.
+    gathered = (plans.zero == 3) & (plans.data * plans.context > 1)
+    work = np.where(plans.recompute == 2, whole, 0.0) + np.where(gathered, pair + np.maximum(grown - whole, 0.0), 0.0)
+    early = np.where(plans.pipeline == 1, np.maximum(logits, work), work)
+    closing = np.maximum(logits, work)
+    whole_states = states.sum(axis=1)
+    more = whole_states[1] - whole_states[0]
+    late = (more.take(row) + activations[1] + closing > activations[0] + early) & (plans.pipeline > 1)
+    at = row + late * states.shape[2]
+    found = {name: states[:, i].ravel().take(at) for i, name in enumerate(TERMS[:3])}
     found["activations"] = np.where(late, activations[1], activations[0])
-    found["buffers"] = working + np.where(late | (plans.pipeline == 1), logits, 0.0)
-    found["buffers"] += np.where(plans.zero == 3, pair, 0.0)
+    found["buffers"] = stream + np.where(late, closing, early)
     moved = _move(plans, found, pair, 2.0 * kept) if plans.offload.any() else np.zeros(len(plans))
     found["reserve"] = np.full(len(plans), RESERVE)
     total = found["weights"] + RESERVE
@@ -82,11 +88,11 @@ def expert_copies(plans: Plans) -> Array:
     return np.maximum(plans.tensor * plans.context * plans.data / (plans.expert_tensor * plans.expert), 1.0)
 
 
-def _states(network: Network, job: Job, plans: Plans) -> tuple[Array, Array]:
-    """Returns B of states, (first or last stage, weights or gradients or optimizer, plan), and of two whole layers.
+def _states(network: Network, job: Job, plans: Plans) -> tuple[Index, Array, Array, Array]:
+    """Returns the row of each plan in the states, the states, and what ZeRO 3 gathers, of each plan (B).
 
-    Two layers' weights and gradients are whole where ZeRO 3 gathers them: the one at work and the next. DualPipe's
-    stages hold the weights of two.
+    States are (first or last stage; weights, gradients or optimizer; row); DualPipe's stages hold the weights of two.
+    Gathered are the weights of the layer at work and of the next, or of the embedding, and the gradients of one layer.
     """
     index, inverse = distinct(
         (plans.tensor, plans.pipeline, plans.data, plans.context, plans.expert, plans.expert_tensor, plans.zero,
@@ -110,8 +116,8 @@ def _states(network: Network, job: Job, plans: Plans) -> tuple[Array, Array]:
     for x in network.layers:
         share = np.ceil(x.experts / few.expert) / max(x.experts, 1) / few.expert_tensor
         largest = np.maximum(largest, x.split_params / few.tensor + x.whole_params + x.expert_params * share)
-    pair = np.minimum(held, 2.0) * largest * (wide + job.gradient / 2.0)
-    return states[:, :, inverse], pair[inverse]
+    following = np.where(held > 1, largest, network.table_params / few.tensor)
+    return inverse, states, (wide * (largest + following))[inverse], (wide * largest)[inverse]
 
 
 def _move(plans: Plans, found: dict[str, Array], pair: Array, layers: Array) -> Array:
@@ -134,7 +140,7 @@ def _flying(plans: Plans, job: Job) -> tuple[Array, Array]:
     micro = few.micro_batches(job.batch)
     ends = in_flight(few.schedule, few.pipeline, few.interleave, micro)
     late = last_in_flight(few.schedule, few.pipeline, few.interleave, micro)
-    return ends[inverse], late[inverse]
+    return ends.take(inverse), late.take(inverse)
 
 
 def layer_activations(network: Network, layer: Layer, job: Job, plans: Plans) -> tuple[Array, Array]:
@@ -166,10 +172,10 @@ def kept_activations(network: Network, job: Job, plans: Plans) -> Array:
     return _activations(network, job, plans)[0]
 
 
-def _activations(network: Network, job: Job, plans: Plans) -> tuple[Array, Array, Array]:
-    """Returns B of one micro-batch: what the mean layer keeps, the logits, and what is at work beside them.
+def _activations(network: Network, job: Job, plans: Plans) -> tuple[Array, Array, Array, Array]:
+    """Returns B of one micro-batch: what the mean layer keeps, what the largest has, the logits, and the stream.
 
-    At work are the stream and its gradient, and the largest layer while it is computed anew.
+    The stream and its gradient; where it is split along the sequence, what two products gather of it as well.
     """
     first, inverse = distinct(
         (plans.tensor, plans.context, plans.micro_batch, plans.sequence_parallel, plans.recompute, plans.fused,
@@ -183,5 +189,7 @@ def _activations(network: Network, job: Job, plans: Plans) -> tuple[Array, Array
         largest = np.maximum(largest, whole)
     tokens = few.micro_batch * (job.sequence / few.context)
     logits = tokens * (network.vocab * LOGITS * job.element) / few.tensor
-    working = np.where(few.recompute == 2, largest, 0.0) + tokens * (2.0 * job.element * network.hidden)
-    return kept[inverse], logits[inverse], working[inverse]
+    split = (few.sequence_parallel == 1) & (few.tensor > 1)
+    local = np.where(split, tokens / few.tensor, tokens)
+    stream = local * (2.0 * job.element * network.hidden) + np.where(split, tokens * (4.0 * network.hidden), 0.0)
+    return kept.take(inverse), largest.take(inverse), logits.take(inverse), stream.take(inverse)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetcast.cost.gemm import gemm_time
+from fleetcast.cost.roofline import soft_max
 from fleetcast.cost.training.groups import distinct
 from fleetcast.cost.training.memory import expert_copies, stage_params
 from fleetcast.cost.training.network import Job, Network
@@ -81,7 +82,7 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
     first, inverse = distinct(
         (plans.tensor, plans.context, plans.micro_batch, plans.sequence_parallel, plans.recompute,
          plans.tensor_messages, plans.overlap & 1, plans.expert, plans.expert_tensor, plans.fused,
-         np.asarray(plans.zero == 3, dtype=np.int32))
+         np.asarray(plans.zero >= 2, dtype=np.int32))
     )  # fmt: skip
     few = plans.take(first)
     layer = layer_work(network, job, few, system)
@@ -105,7 +106,7 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
 
 _FACTORS = {
     "gemm": "gemm", "attention": "attention", "fused": "fused", "narrow": "narrow", "vector": "vector",
-    "tensor_comm": "tensor", "context_comm": "tensor", "expert_comm": "tensor",
+    "eager": "eager", "tensor_comm": "tensor", "context_comm": "tensor", "expert_comm": "tensor",
 }  # fmt: skip
 
 
@@ -119,25 +120,27 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     forward, backward = forward + gaps, backward + 2.0 * gaps
     device = forward + backward + again
     waits = practice.kernel * p.launch + practice.pace * p.messages
-    q = practice.sharp
-    host = (device**q + waits**q) ** (1.0 / q) - device
+    host = soft_max(device, waits, practice.sharp) - device
     hops = np.where(plans.pipeline > 1, plans.interleave, 0)
     hop = practice.pipeline * p.hop * hops
     hidden = plans.overlaps("pipeline")
-    steady = np.where(hidden, np.maximum(hop - device, 0.0), hop)
+    steady = np.where(hidden, behind(hop, device), hop)
     f, b, w = idle_weights(plans.schedule, plans.pipeline, plans.interleave)
     late = np.maximum(p.transfer / p.micro - device, 0.0)  # s by which off-loaded states hold up a micro-batch
     idle = f * (forward + host + late / 2.0) + b * (backward + again + late / 2.0) - w * factor["gemm"] * p.weights
     idle = np.maximum(idle, 0.0) + f * hop
     found = {n: p.micro * factor[n] * (p.forward[n] + p.backward[n]) for n in LAYER_TERMS}
     found["attention"] = found["attention"] + found.pop("fused") + found.pop("narrow")
+    found["vector"] = found["vector"] + found.pop("eager")
     found["recompute"] = p.micro * again
     found["head"] = p.micro * practice.head * p.head
     found["pipeline_comm"] = p.micro * steady
-    found["host"] = p.micro * (host + 3.0 * gaps) + practice.iteration
+    found["host"] = p.micro * (host + 3.0 * gaps) + np.where(plans.overlaps("input"), 0.0, practice.iteration)
     found["bubble"] = idle
     found["data_comm"], found["weight_gather"] = _exposed(p, plans, practice, device)
-    found["optimizer"] = np.where(plans.offloads("optimizer"), 0.0, practice.optimizer * p.optimizer)
+    update = np.where(plans.offloads("optimizer"), 0.0, practice.optimizer * p.optimizer)
+    beside = behind(update, practice.data * (p.reduce + p.gather))  # one piece moves while the next is added up
+    found["optimizer"] = np.where(plans.overlaps("optimizer"), np.minimum(beside, update), update)
     found["offload"] = p.micro * late + p.host_step
     found["straggler"] = p.slowest * sum((found[n] for n in found), np.zeros(len(plans)))
     found = {name: found[name] for name in TERMS}
@@ -148,7 +151,7 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
 def _exposed(p: Parts, plans: Plans, practice: Practice, device: Array) -> tuple[Array, Array]:
     """Returns seconds of adding up gradients and of gathering weights that no computation hides."""
     reduce, gather = practice.data * p.reduce, practice.data * p.gather
-    hidden, sharded = plans.overlaps("data"), plans.zero == 3
+    hidden, sharded = plans.overlaps("data"), plans.zero >= 2
     # Behind the last backward pass, layer by layer; of stages in pieces, behind the last round of all pieces but one,
     # and the gathering of weights behind the first (MegaScale, NSDI 2024); where each pass gathers anew, behind all.
     rounds = np.where(plans.interleave > 1, np.minimum(plans.pipeline, p.micro), 1.0)
@@ -207,7 +210,8 @@ def _copies(network: Network, job: Job, plans: Plans, system: System) -> tuple[A
     dense = np.maximum(*ends)
     wide = 4.0 if job.dtype == "fp32" else 2.0
     times = [np.zeros(len(few)) for _ in range(3)]
-    micro = np.where(few.zero == 3, few.micro_batches(job.batch), 1).astype(np.float64)
+    # Gradients that no copy holds whole are added up after every micro-batch, weights gathered for every pass.
+    micro = np.where(few.zero >= 2, few.micro_batches(job.batch), 1).astype(np.float64)
     dealt = expert_copies(few)
     for params, copies, stride in (
         (dense, (few.data * few.context).astype(np.int32), few.tensor),

@@ -71,6 +71,8 @@ class Minions:
 def best_length(rate: float, cost: float, most: int, least: int = 1, overhead: float = 0.0) -> int:
     """Returns the length from ``least`` to ``most`` with the most expected tokens per work.
 
+    Tokens grow by less and less and work by the same, so that after a first fall the worth only falls.
+
     Args:
         rate: chance that a drafted token is accepted where those before it were.
         cost: of a drafted token, drafted and checked, over a call without any.
@@ -78,13 +80,16 @@ def best_length(rate: float, cost: float, most: int, least: int = 1, overhead: f
         least: shortest, 0 or 1.
         overhead: of a draft of any length, beside its tokens, over a call without any.
     """
-    best, found, tokens, power = least, 0.0 if least else 1.0, 1.0, 1.0
+    best, found, tokens, power, before = least, 0.0 if least else 1.0, 1.0, 1.0, 0.0
     for length in range(1, most + 1):
         power *= rate
         tokens += power
         worth = tokens / (1.0 + overhead + cost * length)
         if worth > found:
             best, found = length, worth
+        if worth < before:
+            break
+        before = worth
     return best
 
 

@@ -2,7 +2,8 @@
 
 Formats, and the bytes of a weight:
 
-- "fp32": 4. "bf16": 2, laid out anew for the CPU's matrix units (oneDNN's layout) where it has any.
+- "fp32": 4. "bf16": 2, laid out anew for the CPU's matrix units (oneDNN's layout) where it has any. A kernel of our own
+  reads that layout as well, where the processor multiplies pairs of bf16, so that there is one copy.
 - "int8": 1, and 4 for every output. A weight is q s, q = round(w / s), s = max |w| / 127 over the output's weights.
 - "int4": 0.625. Groups of 32 inputs of an output share a scale and a middle, both bf16: a weight is (q - 8) s + m, with
   s = (max - min) / 15. Matrices whose inputs are no multiple of 32 are int8.
@@ -35,9 +36,6 @@ GROUP: Final = 32
 
 FEW: Final = 8
 """Rows up to which the kernels of our own are the faster ones; measured on 2 cores with AVX-512."""
-
-FEW_PACKED: Final = 16
-"""The same of bf16, against oneDNN's products of pairs of bf16."""
 
 PACKED_FOR: Final = 256
 """Rows that oneDNN lays bf16 weights out for; measured to be as fast for one row."""
@@ -94,7 +92,7 @@ class Packed:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Returns ``x`` times the matrix, plus the bias."""
-        if self.panel and x.shape[0] <= FEW_PACKED and native.ready(x) and native.kernels.pairs():
+        if self.panel and x.shape[0] <= FEW and native.ready(x) and native.kernels.pairs():
             bias = None if self.bias is None else self.bias.float()
             return native.panelled(x, self.weight, self.size[0], self.panel, bias)
         return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")

@@ -116,7 +116,7 @@ class Transformer:
             self.norm = read_norm(shape.norm, shape.epsilon, weights.tensor, "norm")
             head = self.embedding if shape.tied else weights.tensor("head.weight")
             # what chooses the token is not coarser than int8; an embedding that is the head as well is not held twice
-            coarse: Format | None = "int8" if form == "int4" else None if form == "bf16" else form
+            coarse: Format | None = "int8" if form == "int4" else None if form == "bf16" and shape.tied else form
             self.head = joined([head], [weights.tensor("head.bias") if shape.head_bias else None], coarse)
         # rounded as embeddings are, as it was when the models were trained
         self.embedding_scale = torch.tensor(shape.embedding_scale).to(self.dtype).item()

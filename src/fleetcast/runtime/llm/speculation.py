@@ -20,8 +20,9 @@ from fleetcast.runtime.llm.draft import Ask, Drafter, NgramLookup, Pipelined
 from fleetcast.runtime.llm.requests import Logits, Request
 from fleetcast.runtime.llm.sampling import Choice
 
-FADE = 0.98
-"""What one more draft leaves of those before, where a policy asks how requests fare of late."""
+FADE, IDLE = 0.98, 0.995
+"""What one more draft leaves of those before, where a policy asks how requests fare of late, and what one more call
+without a draft: where drafting has stopped, what was seen is forgotten, and a request that begins tries anew."""
 
 
 class Profile(NamedTuple):
@@ -76,7 +77,7 @@ class Speculation:
         self.calls = self.wanted = self.drafted = self.accepted = 0
         self.seconds = 0.0
         self._asked: dict[int, Ask] = {}
-        self._late = [0.0, 0.0]
+        self._late = (0.0, 0.0)
 
     def begin(self, running: Sequence[Request]) -> None:
         """Decides what is drafted for each request that decodes, before the iteration is composed.
@@ -129,9 +130,10 @@ class Speculation:
 
     def judge(self, r: Request, draft: Sequence[int], choices: Sequence[Choice]) -> int:
         """Notes what the target chose where it was given a draft; returns how many tokens of it were right."""
-        right = sum(c.token == token for c, token in zip(choices, draft, strict=False))
-        judged = min(len(choices), len(draft))
+        right = judged = 0
         if draft:
+            right = sum(c.token == token for c, token in zip(choices, draft, strict=False))
+            judged = min(len(choices), len(draft))
             self.profile.judged[:judged] += 1
             self.profile.right[:right] += 1
         self.calls += 1
@@ -141,8 +143,8 @@ class Speculation:
         d = r.drafts
         d.proposed, d.accepted, d.tried, d.right = len(draft), right, d.tried + judged, d.right + right
         d.idle = 0 if draft else d.idle + 1
-        if draft:
-            self._late = [FADE * old + new for old, new in zip(self._late, (judged, right), strict=True)]
+        tried, good = self._late
+        self._late = (FADE * tried + judged, FADE * good + right) if draft else (IDLE * tried, IDLE * good)
         r.ahead = 0
         self._asked.pop(r.id, None)
         return right
@@ -153,12 +155,11 @@ class Speculation:
         self.drafter.forget(request)
 
     def _check(self, said: family.Draft) -> None:
-        name = f"{type(self.policy).__name__}.draft"
+        name, have = type(self.policy).__name__, self.drafter.drafters
         if not isinstance(said.length, int) or not 0 <= said.length <= family.LONGEST:
-            raise PolicyError(f"{name} wants {said.length!r} tokens, not from 0 to {family.LONGEST}")
-        if not isinstance(said.drafters, int) or not 1 <= said.drafters <= self.drafter.drafters:
-            have = self.drafter.drafters
-            raise PolicyError(f"{name} wants {said.drafters!r} drafters to vote, the engine has {have}")
+            raise PolicyError(f"{name}.draft wants {said.length!r} tokens, not from 0 to {family.LONGEST}")
+        if not isinstance(said.drafters, int) or not 1 <= said.drafters <= have:
+            raise PolicyError(f"{name}.draft wants {said.drafters!r} drafters to vote, the engine has {have}")
 
 
 def verified(r: Request, draft: Sequence[int], rows: Logits) -> list[Choice]:

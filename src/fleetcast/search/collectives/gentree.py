@@ -11,6 +11,7 @@ flat algorithms too, so that no plan is worse than a ring, recursive halving or 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ from fleetcast.cost.collectives.topology import Topology
 
 PEERS = ("ring", "rhd", "cps")
 """Ring, recursive halving and doubling, co-located parameter servers: on all hosts, blind to switches."""
+SMALL = 12
+"""Hosts up to which every way of sharing a sum out is kept, so that no plan of the space is missed."""
+MOST_KEPT, MOST_CHOICES = 4, 32
+"""Beyond: ways kept of a switch, and choices tried among those of its children."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,44 +162,65 @@ class _Search:
 
     def __init__(self, topology: Topology, p: Parameters, cells: int, size: float) -> None:
         self.topology, self.p, self.cells, self.cell = topology, p, cells, size / cells
+        self.small = topology.hosts <= SMALL
         self.tried = 0
-        self._known: dict[object, tuple[int, ...]] = {}
 
     def hosts(self, node: int) -> Members:
         """Returns the hosts below a node, each with its own data."""
         return merging.meet([merging.alone(host, self.cells) for host in self.topology.hosts_below(node)])
 
     def switch(self, node: int, ways: Mapping[int, list[Way]]) -> list[Way]:
-        """Returns the best way below a switch, and the best that shares the sum evenly among hosts, if another."""
+        """Returns ways below a switch, the fastest first: the best of each kind of sharing the sum out."""
         children = self.topology.children(node)
-        found: list[Way] = []
-        leaf = all(child < self.topology.hosts for child in children)
-        if not leaf:
-            found += self.merged((), self.hosts(node), None)
-        if len(children) == 1:
-            found += ways[children[0]] if not leaf else [self.way((), [], self.hosts(node), "")]
-        elif leaf:
-            found += self.merged((), self.hosts(node), None)
-        else:
-            for pick in (0, -1) if any(len(ways.get(child, ())) > 1 for child in children) else (0,):
-                below = [ways[c][pick] if c in ways else None for c in children]
-                shares = [
-                    merging.alone(c, self.cells) if w is None else w.shares
-                    for c, w in zip(children, below, strict=True)
-                ]
-                counts = [share.hosts for share in shares]
-                before = tuple(w for w in below if w is not None)
-                for weights in (None, counts) if len(set(counts)) > 1 else (None,):
-                    found += self.merged(before, merging.meet(shares), weights)
-        best = min(found, key=lambda way: way.time)
-        even = min((way for way in found if self.even(way.shares)), key=lambda way: way.time, default=best)
-        return [best] if even is best else [best, even]
+        best: dict[bytes, Way] = {}
+        if any(child >= self.topology.hosts for child in children):
+            self.keep(best, self.merged((), self.hosts(node), None))
+        for below in self.choices(children, ways):
+            if len(below) == 1:
+                self.keep(best, below)
+                continue
+            before = tuple(way for way in below if way.block.steps or way.block.before)
+            if self.last(node) and best and max(w.time for w in below) >= min(w.time for w in best.values()):
+                break
+            counts = [way.shares.hosts for way in below]
+            for weights in (None, counts) if len(set(counts)) > 1 else (None,):
+                self.keep(best, self.merged(before, merging.meet([way.shares for way in below]), weights))
+        found = sorted(best.values(), key=lambda way: way.time)
+        return found if self.small else found[:MOST_KEPT]
 
-    def even(self, shares: Shares) -> bool:
-        """Returns whether every host that holds any holds about the same."""
-        held = np.bincount(shares.host, shares.stop - shares.start)
-        held = held[held > 0]
-        return bool(held.max() <= 1.001 * held.min())
+    def choices(self, children: Sequence[int], ways: Mapping[int, list[Way]]) -> list[tuple[Way, ...]]:
+        """Returns ways of all children together, the fastest first; in a large tree, children alike do the same."""
+        known = {c: ways.get(c) or [Way(0.0, 0.0, Block(()), merging.alone(c, self.cells))] for c in children}
+        kinds = [c if self.small else self.kind(c) for c in children]
+        distinct = list(dict.fromkeys(kinds))
+        counts = [len(known[children[kinds.index(kind)]]) for kind in distinct]
+        all_picks = itertools.product(*(range(n) for n in counts))
+        picks = all_picks if self.small else itertools.islice(all_picks, MOST_CHOICES)
+        found = []
+        for pick in picks:
+            of = dict(zip(distinct, pick, strict=True))
+            found.append(tuple(known[c][of[kind]] for c, kind in zip(children, kinds, strict=True)))
+        return sorted(found, key=lambda below: max(way.time for way in below))
+
+    def kind(self, node: int) -> object:
+        """Returns what is equal for nodes with equal links and equal trees below them."""
+        below = tuple(self.kind(child) for child in self.topology.children(node))
+        return float(self.topology.slow[node]), float(self.topology.latency[node]), below
+
+    def last(self, node: int) -> bool:
+        """Returns whether a node is the root, where only the fastest way counts."""
+        return node == self.topology.nodes - 1
+
+    def keep(self, best: dict[bytes, Way], found: Sequence[Way]) -> None:
+        """Keeps each way that is the fastest of its kind: who holds which cells, in a large tree only how many."""
+        for way in found:
+            s = way.shares
+            if self.small:
+                key = np.concatenate([s.host, s.start, s.stop]).tobytes()
+            else:
+                key = np.sort(np.bincount(s.host, s.stop - s.start) * 1000 // self.cells).tobytes()
+            if key not in best or way.time < best[key].time:
+                best[key] = way
 
     def merged(self, before: Sequence[Way], members: Members, weights: Sequence[int] | None) -> list[Way]:
         """Returns the ways to merge members: ring, recursive halving, all at once, and the best stages."""

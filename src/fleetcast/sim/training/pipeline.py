@@ -61,17 +61,18 @@ class Iteration:
         return tuple(self.time - busy for busy in self.busy)
 
 
-def run(orders: Sequence[Order], stages: Sequence[Stage], message: float = 0.0) -> Iteration:
+def run(orders: Sequence[Order], stages: Sequence[Stage], message: float | Sequence[float] = 0.0) -> Iteration:
     """Returns an iteration.
 
     Args:
         orders: of each stage, from `orders`.
         stages: their speeds.
-        message: s between the end of a pass and the start of the next on another stage.
+        message: s between the end of a pass and the start of the next on another stage; or of each boundary, in order.
 
     Raises:
         ValueError: stages wait for each other: an order that no pipeline can follow.
     """
+    between = [float(message)] * len(orders) if isinstance(message, int | float) else [*message, 0.0]
     last = 1 + max(one.piece for order in orders for passes in order for one in passes)
     done: dict[tuple[str, int, int, int], tuple[float, int]] = {}
     free, at = [0.0] * len(orders), [0] * len(orders)
@@ -82,7 +83,7 @@ def run(orders: Sequence[Order], stages: Sequence[Stage], message: float = 0.0) 
         for stage, order in enumerate(orders):
             while at[stage] < len(order):
                 passes = order[at[stage]]
-                start = _ready(passes, stage, done, last, message)
+                start = _ready(passes, stage, done, last, between)
                 if start is None:
                     break
                 start = max(start, free[stage])
@@ -101,7 +102,7 @@ def run(orders: Sequence[Order], stages: Sequence[Stage], message: float = 0.0) 
 
 def _ready(
     passes: tuple[Pass, ...], stage: int, done: dict[tuple[str, int, int, int], tuple[float, int]], last: int,
-    message: float,
+    between: Sequence[float],
 ) -> float | None:  # fmt: skip
     """Returns when everything that the passes need has arrived, or None where some of it is not known yet."""
     latest = 0.0
@@ -110,7 +111,7 @@ def _ready(
             found = done.get((kind, one.copy, one.micro, piece))
             if found is None:
                 return None
-            latest = max(latest, found[0] + (message if found[1] != stage else 0.0))
+            latest = max(latest, found[0] + (between[min(found[1], stage)] if found[1] != stage else 0.0))
     return latest
 
 

@@ -9,6 +9,10 @@ from collections.abc import Mapping
 from math import exp
 from typing import Any
 
+import msgspec
+import numpy as np
+
+from fleetcast.base.spec import build
 from fleetcast.cost.intervals import POWER, Z80
 from fleetcast.cost.training.energy import Array
 from fleetcast.cost.training.energy import energy as energy_of
@@ -18,10 +22,14 @@ from fleetcast.cost.training.memory import memory
 from fleetcast.cost.training.network import Job
 from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.step import TERMS, step
+from fleetcast.policy import place
 from fleetcast.scenario.fleet.signals import intensity
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.training_plan import TrainingPlan
+from fleetcast.sim.training import levels
+from fleetcast.sim.training.apart import islands
 from fleetcast.sim.training.completing import columns, complete
+from fleetcast.sim.training.mixed import Mixed, held_by, iterate
 from fleetcast.sim.training.setting import Setting
 
 JOULES_PER_KWH = 3.6e6
@@ -38,12 +46,21 @@ def simulate(state: Setting, plan: TrainingPlan | None = None) -> Outcome:
         SpecError: a degree that does not divide, or a choice that is a list.
         Unsupported: a number format that the devices do not have.
     """
-    done = complete(state, state.scenario.plan if plan is None else plan)
+    asked = state.scenario.plan if plan is None else plan
+    if (asked.islands or 1) > 1:
+        return islands(state, asked, simulate)
+    done = complete(state, asked)
     made, rows = done.plan, columns(done.plan)
     job = state.job(str(made.dtype))
     taken = step(state.network, job, rows, state.system)
-    times = {name: float(column[0]) for name, column in taken.items()}
+    mixed = across(state, made, rows, job)
+    if mixed is not None:
+        taken = {name: np.asarray([mixed.terms.get(name, 0.0)]) for name in TERMS} | {"total": np.asarray([mixed.time])}
     room = {name: float(column[0]) for name, column in memory(state.network, job, rows, state.system).items()}
+    if made.shards is not None:
+        taken, room, shards = levels.shared(state, made.shards, rows, job, taken, room)
+        made = msgspec.structs.replace(made, shards=shards)
+    times = {name: float(column[0]) for name, column in taken.items()}
     total = times.pop("total")
     flops = {name: float(column[0]) for name, column in flops_of(state.network, job, rows).items()}
     tokens = state.workload.batch * state.workload.sequence
@@ -72,7 +89,9 @@ def simulate(state: Setting, plan: TrainingPlan | None = None) -> Outcome:
             "iterations": iterations, "tokens": iterations * tokens, "time": iterations * total,
             "energy": iterations * energy, "cost": iterations * metrics["cost"], "carbon": iterations * grams,
         }  # fmt: skip
-    notes = [*state.tree.echo(), *state.notes, *done.notes, *_said(state, made)]
+    notes = [*state.tree.echo(), *(state.notes if mixed is None else ()), *done.notes, *_said(state, made)]
+    if mixed is not None:
+        notes.append(_placed(state, mixed))
     if dollars is None:
         notes.append(f"{state.group.device.id} has no rental price: cost is unknown; set fleet.price")
     return Outcome(
@@ -112,6 +131,25 @@ def _joules(state: Setting, job: Job, rows: Plans, taken: Mapping[str, Array]) -
     terms = {name: float(column[0]) for name, column in found.items()}
     facility = (state.tree.pue - 1.0) * sum(terms.values())
     return terms | ({"facility": facility} if facility else {})
+
+
+def across(state: Setting, plan: TrainingPlan, rows: Plans, job: Job) -> Mixed | None:
+    """Returns an iteration whose pipeline crosses between groups, None where each stage lies on all of them."""
+    stages = held_by(state.tree.groups, rows) if len(state.tree.groups) > 1 else None
+    if stages is None or plan.islands is not None:
+        return None
+    return iterate(state.tree, state.network, job, rows, build(place, plan.place or "nic_aware", "plan.place"), stages)
+
+
+def _placed(state: Setting, mixed: Mixed) -> str:
+    """Returns in a sentence where the stages lie."""
+    names = [group.name for group in state.tree.groups]
+    parts = []
+    for i, name in enumerate(names):
+        layers = [n for g, n in zip(mixed.placement.groups, mixed.placement.layers, strict=True) if g == i]
+        parts.append(f"{name} holds {len(layers)} stages of {'+'.join(map(str, layers))} layers")
+    links = "each group's own network" if mixed.placement.own_links else "the network that joins the groups"
+    return f"{'; '.join(parts)}; gradients are added up over {links}"
 
 
 def _intervals(state: Setting, metrics: Mapping[str, Any]) -> dict[str, tuple[float, float]]:

@@ -40,6 +40,7 @@ def config(run: Run) -> dict[str, Any]:
     Raises:
         Unsupported: a model, schedule, sharding or offload that torchtitan does not have.
     """
+    name, flavour = _model(run)
     refuse_schedule(run, tuple(_SCHEDULES), "torchtitan")
     refuse_pieces(run, "torchtitan")
     zero, data = run.degree("zero"), run.degree("data_parallel")
@@ -57,7 +58,6 @@ def config(run: Run) -> dict[str, Any]:
         )
     if run.plan.dtype not in ("bf16", "fp32", "fp8"):
         raise Unsupported(f"torchtitan trains in bf16 or fp32, not {run.plan.dtype}", 'Plan with plan.dtype = "bf16"')
-    name, flavour = _model(run)
     parallel: dict[str, Any] = {
         "data_parallel_replicate_degree": data if zero == 0 else 1,
         "data_parallel_shard_degree": 1 if zero == 0 else data,
