@@ -46,6 +46,7 @@ def iteration_view(scenario: TrainingScenario, outcome: Outcome, width: int) -> 
         parts += [bars(head, room, terms.ROOMS, capacity, "B", width), Text()]
     if "job" in metrics:
         parts += [_job(outcome), Text()]
+    parts.append(bullets("What binds", terms.binding(outcome)))
     if outcome.notes:
         parts.append(bullets("Taken as given", outcome.notes, dim=True))
     return Group(*parts)
@@ -113,6 +114,7 @@ def ranking_view(scenario: TrainingScenario, ranking: Ranking, width: int) -> Re
         parts += [plans_table(ranking.plans, width, best), Text()]
         total = float(best.metrics["iteration_time"])
         parts += [bars("Where its iteration goes", best.breakdown["time"], terms.TIMES, total, "s", width), Text()]
+        parts.append(bullets("What binds", terms.binding(best)))
     if ranking.rejected:
         parts += [rejected_table(ranking.rejected), Text()]
     counts = ranking.counts

@@ -77,6 +77,29 @@ def over(outcome: Outcome) -> str:
     )
 
 
+def binding(outcome: Outcome) -> list[str]:
+    """Returns in sentences what holds an iteration back: its largest term, messages, idle stages, memory."""
+    times, total = outcome.breakdown["time"], float(outcome.metrics["iteration_time"])
+    if not times or not total:
+        return []
+    first = max(times, key=lambda name: times[name])
+    said = [f"Of an iteration {times[first] / total:.0%} is {term(first).lower()}."]
+    waits = {name: times[name] for name in WIRES if times.get(name, 0.0) > 0}
+    if waits and sum(waits.values()) >= 0.02 * total:
+        most = max(waits, key=lambda name: waits[name])
+        said.append(f"Links keep it waiting for {sum(waits.values()) / total:.0%}, most by {term(most).lower()}.")
+    if (idle := times.get("bubble", 0.0)) >= 0.02 * total:
+        said.append(
+            f"Stages idle for {idle / total:.0%}: {outcome.metrics['micro_batches']:,} micro-batches fill "
+            f"{outcome.plan['pipeline_parallel']} stages."
+        )
+    room, capacity = outcome.breakdown.get("memory"), float(outcome.provenance.get("memory", 0.0))
+    if room and capacity:
+        largest = max(room, key=lambda name: room[name])
+        said.append(f"Memory is {sum(room.values()) / capacity:.0%} full, most of it {term(largest, ROOMS).lower()}.")
+    return said
+
+
 def number(value: float, path: str) -> str:
     """Returns a metric of training with its unit."""
     head, _, rest = path.partition(".")
