@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import least_squares
 
+from fleetcast.cost.training.network import Job, Network
 from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.step import Parts, settle
-from fleetcast.cost.training.system import Practice
+from fleetcast.cost.training.step import parts as parts_of
+from fleetcast.cost.training.system import Practice, System
 
 Array = NDArray[np.float64]
 FACTORS = (
@@ -92,6 +94,27 @@ def fit(
         n: (max(float(v - w), 0.0), float(v + w)) for n, v, w in zip(names, value, half, strict=True)
     }  # fmt: skip
     return Calibration(best, interval, left)
+
+
+def calibrate(runs: Sequence[tuple[Network, Job, Plans, float]], system: System) -> Calibration:
+    """Returns the factors of a system fitted on measured iterations, from what is known of it already.
+
+    Where all runs are slower alike, so is every kernel and message, until the runs tell them apart.
+
+    Args:
+        runs: (model, batch, plan as one row, s of an iteration).
+        system: the devices they ran on.
+
+    Raises:
+        ValueError: no runs, or a time that is not positive.
+    """
+    rows, plans = join([(parts_of(network, job, plan, system), plan) for network, job, plan, _ in runs])
+    measured = np.array([seconds for *_, seconds in runs])
+    if not np.all(measured > 0):
+        raise ValueError("a fit wants at least one measured iteration, each of them above 0 s")
+    off = float(np.median(measured / settle(rows, plans, system.practice)["total"]))
+    known: dict[str, Any] = {name: off * float(getattr(system.practice, name)) for name in FACTORS}
+    return fit(rows, plans, measured, replace(system.practice, **known))
 
 
 def join(rows: Sequence[tuple[Parts, Plans]]) -> tuple[Parts, Plans]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from fleetcast.cost.attention import Prefill
 from fleetcast.cost.collectives import Fabric, fabric_for
 from fleetcast.cost.gemm import Gemm
 from fleetcast.cost.roofline import Array, Coefficients, Silicon, Stream, coefficients_for
+from fleetcast.scenario.fleet.devices import Device
 from fleetcast.scenario.fleet.tree import Group
 
 _FILE = Path(__file__).parent.parent / "coefficients" / "training.toml"
@@ -84,6 +85,7 @@ class System:
         host_bandwidth: B/s of that memory, a device's share.
         ssd: B/s of the disks, a device's share; 0 = none.
         practice: what training adds.
+        pair: what joins the two dies of a module, where that is faster than ``inner``.
     """
 
     chip: Silicon
@@ -97,6 +99,7 @@ class System:
     host_bandwidth: float = 40e9
     ssd: float = 0.0
     practice: Practice = Practice()
+    pair: Fabric | None = None
 
     def gemm(self, dtype: str) -> Gemm:
         """Returns the coefficients of products in ``dtype``."""
@@ -127,13 +130,25 @@ def of(group: Group, *, ssd: float | None = None, practice: Practice | None = No
     from fleetcast.scenario.fleet import catalog  # ids of links live in the catalogue
 
     host = catalog.link(device.host_link)
+    near = fabric_for(device.id, inner.kind, inner.bandwidth, inner.latency, inner.peers, table)
     return System(
         chip=device, memory=float(device.memory), fitted=coefficients_for(device),
-        inner=fabric_for(device.id, inner.kind, inner.bandwidth, inner.latency, inner.peers, table),
+        inner=near, pair=replace(near, bandwidth=inner.pair, peers=0) if inner.pair else None,
         outer=fabric_for(device.id, outer.kind, outer.bandwidth, outer.latency, outer.peers),
         node=min(group.node, group.count), host_link=host.bandwidth, ssd=ssd or 0.0,
-        practice=practice_of(device.id, device.architecture) if practice is None else practice,
+        practice=_own(device) if practice is None else practice,
     )  # fmt: skip
+
+
+def _own(device: Device) -> Practice:
+    """Returns what a device's own profile says of training (table ``training``), over what is known of its kind."""
+    known = practice_of(device.id, device.architecture)
+    own = device.fitted
+    row = own.tables.get("training", {}).get("any") if own is not None else None
+    if own is None or row is None:
+        return known
+    said: dict[str, Any] = {f.name: row[f.name] for f in fields(Practice) if f.name in row}
+    return replace(known, **said, spread=own.spread.get("training", known.spread), source=own.source)
 
 
 def practice_of(device: str, architecture: str) -> Practice:

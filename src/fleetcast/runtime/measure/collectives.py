@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetcast.base.errors import SpecError, Unsupported
+from fleetcast.base.host import waiting
 from fleetcast.base.spec import dump_toml
 from fleetcast.cost.collectives import volume
 from fleetcast.runtime.measure.machine import Machine, this_machine
@@ -152,7 +153,7 @@ def measure_collectives(
     if find_spec("torch") is None:
         raise Unsupported("collectives cannot be timed: torch is not installed", "Install fleetcast[torch]")
     machine = this_machine()
-    load = os.getloadavg()[0] / machine.cores if hasattr(os, "getloadavg") else 0.0
+    load = waiting()
     each, curves, missing = len(OPERATIONS) * len(sizes), [], {}
     for i, count in enumerate(processes):
         rows: dict[str, list[dict[str, Any]]] = {}
@@ -174,9 +175,17 @@ def measure_collectives(
 
 
 def run(
-    ranks: int, deadline: float, say: Callable[[Mapping[str, Any]], None], sizes: Sequence[int] = SIZES
-) -> list[dict[str, Any]]:
+    ranks: int, deadline: float, say: Callable[[Mapping[str, Any]], None], sizes: Sequence[int] = SIZES, *,
+    worker: Sequence[str] | None = None,
+) -> list[dict[str, Any]]:  # fmt: skip
     """Returns what rank 0 of ``ranks`` processes says. None of them is left when it returns or raises.
+
+    Args:
+        ranks: processes.
+        deadline: s that they may take.
+        say: is told each row.
+        sizes: B that are timed.
+        worker: arguments of python that make a rank; None = the one that times collectives by themselves.
 
     Raises:
         Unsupported: one failed, or they took longer than ``deadline`` s.
@@ -200,7 +209,7 @@ def run(
         try:
             for rank in range(ranks):
                 begun.append(subprocess.Popen(
-                    [sys.executable, *WORKER, str(rank), str(ranks), store, ",".join(map(str, sizes))],
+                    [sys.executable, *(worker or WORKER), str(rank), str(ranks), store, ",".join(map(str, sizes))],
                     env=env, text=True,
                     stdout=subprocess.PIPE if rank == 0 else subprocess.DEVNULL, stderr=subprocess.PIPE,
                 ))  # fmt: skip

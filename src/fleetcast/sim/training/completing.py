@@ -77,7 +77,8 @@ def complete(state: Setting, plan: TrainingPlan, path: str = "plan") -> Complete
     check_schedule(state, fields, path)
     fill("sequence_parallel", fields["tensor_parallel"] > 1)
     fill("tensor_messages", "scatter_gather" if fields["sequence_parallel"] else "all_reduce")
-    fill("zero", 1 if fields["data_parallel"] * fields["context_parallel"] > 1 else 0)
+    several = fields["data_parallel"] * fields["context_parallel"] > 1
+    fill("zero", 1 if several and fields["shards"] is None else 0)
     fill("offload", ())
     fill("overlap", ("data",))
     fill("fused_attention", True)
@@ -207,7 +208,7 @@ def check_degrees(state: Setting, fields: dict[str, Any], path: str = "plan") ->
         _divides(path, "expert_parallel", expert, data * context, "ranks that split the batch or its sequences")
 
 
-BESIDE = ("practice", "recover", "place", "islands")
+BESIDE = ("practice", "recover", "place", "islands", "shards")
 """Keys that no column of plans holds."""
 DEGREES = ("tensor_parallel", "pipeline_parallel", "data_parallel", "context_parallel")
 
