@@ -15,12 +15,13 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError
-from fleetcast.scenario.load import TrainingScenario
+from fleetcast.scenario.load import MultitaskScenario, TrainingScenario
 from fleetcast.view import comparing, measuring, terminal, transforming, verbs
 from fleetcast.view.release import release
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.terminal import DEFAULTS, STDIN, Common, File
 from fleetcast.view.training import commands as training
+from fleetcast.view.training import waves
 
 if TYPE_CHECKING:
     from fleetcast.scenario.load import ServingScenario
@@ -86,6 +87,8 @@ def plan(file: File, /, *, report: Path | None = None, top: int = 6, common: Com
     from fleetcast.view import outputs
 
     asked = terminal.load(file, common)
+    if isinstance(asked, MultitaskScenario):
+        return waves.plan(asked, common, top=top, report=report)
     if isinstance(asked, TrainingScenario):
         return training.plan(asked, common, top=top, report=report)
     scenario = verbs.serving(asked, "plan")
@@ -122,6 +125,8 @@ def simulate(file: File, /, *, common: Common = DEFAULTS) -> int:
     from fleetcast.view import outputs
 
     asked = terminal.load(file, common)
+    if isinstance(asked, MultitaskScenario):
+        return waves.simulate(asked, common)
     if isinstance(asked, TrainingScenario):
         return training.simulate(asked, common)
     scenario = verbs.serving(asked, "simulate")

@@ -37,7 +37,6 @@ class Timing:
         size: B of the full buffer.
         time: s.
         operation: one of `genmodel.OPERATIONS`.
-        slower: times that everything but rounds and launch took longer because ranks shared the machine's cores.
     """
 
     algorithm: str
@@ -45,7 +44,6 @@ class Timing:
     size: float
     time: float
     operation: str = "all_reduce"
-    slower: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +59,15 @@ class Fitted:
     error: float
 
 
-def columns(stages: Sequence[Counts], names: Sequence[str], threshold: float, slower: float = 1.0) -> list[float]:
+def columns(stages: Sequence[Counts], names: Sequence[str], threshold: float) -> list[float]:
     """Returns what one s, or s/B, of each named parameter adds to the time of the stages."""
     sums = {
         "launch": 1.0,
         "alpha": sum(c.rounds for c in stages),
-        "beta": slower * sum(c.sent for c in stages),
-        "gamma": slower * sum(c.added for c in stages),
-        "delta": slower * sum(c.moved for c in stages),
-        "epsilon": slower * sum(max(c.width - threshold, 0.0) * c.sent for c in stages),
+        "beta": sum(c.sent for c in stages),
+        "gamma": sum(c.added for c in stages),
+        "delta": sum(c.moved for c in stages),
+        "epsilon": sum(max(c.width - threshold, 0.0) * c.sent for c in stages),
     }
     return [sums[name] for name in names]
 
@@ -98,8 +96,7 @@ def fit(timings: Sequence[Timing], model: str = "genmodel") -> Fitted:
     stages = [genmodel.stages(t.algorithm, t.ranks, t.size, t.operation) for t in timings]
 
     def solve(threshold: float) -> tuple[float, Array]:
-        rows = [columns(s, names, threshold, t.slower) for s, t in zip(stages, timings, strict=True)]
-        a = np.array(rows) / time[:, None]
+        a = np.array([columns(s, names, threshold) for s in stages]) / time[:, None]
         scale = np.linalg.norm(a, axis=0)
         scale[scale == 0] = 1.0
         found, left = nnls(a / scale, np.ones(len(time)))
@@ -130,7 +127,7 @@ def predicted(timing: Timing, p: Parameters) -> float:
     """Returns the seconds that a model says for what was timed."""
     names = MODELS["genmodel"]
     stages = genmodel.stages(timing.algorithm, timing.ranks, timing.size, timing.operation)
-    row = columns(stages, names, p.threshold, timing.slower)
+    row = columns(stages, names, p.threshold)
     return float(np.dot(row, [getattr(p, name) for name in names]))
 
 

@@ -176,16 +176,12 @@ def measure_collectives(
 
 def run(
     ranks: int, deadline: float, say: Callable[[Mapping[str, Any]], None], sizes: Sequence[int] = SIZES, *,
-    worker: Sequence[str] | None = None,
+    worker: Sequence[str] = (), memory: bool = False,
 ) -> list[dict[str, Any]]:  # fmt: skip
     """Returns what rank 0 of ``ranks`` processes says. None of them is left when it returns or raises.
 
-    Args:
-        ranks: processes.
-        deadline: s that they may take.
-        say: is told each row.
-        sizes: B that are timed.
-        worker: arguments of python that make a rank; None = the one that times collectives by themselves.
+    ``worker`` is what the interpreter runs in each, default `WORKER`; with ``memory`` they meet at a file that no disk
+    keeps, where the system has such files.
 
     Raises:
         Unsupported: one failed, or they took longer than ``deadline`` s.
@@ -193,7 +189,8 @@ def run(
     env = os.environ | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": loopback()}
     found: list[dict[str, Any]] = []
     late = threading.Event()
-    with tempfile.TemporaryDirectory() as folder:
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=shared if memory and shared.is_dir() else None) as folder:
         store = str(Path(folder) / "store")
         begun: list[subprocess.Popen[str]] = []
 
