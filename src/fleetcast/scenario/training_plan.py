@@ -199,8 +199,8 @@ def _check_shards(plan: TrainingPlan, path: str) -> None:
     ):  # fmt: skip
         if whole is not None and whole % part:
             raise SpecError(
-                f"{path}.shards.{name}", "is no multiple of the level below", value=whole, limit=f"a multiple of {part}",
-                hint="Levels hold each other: a pair, a node, the fleet",
+                f"{path}.shards.{name}", "is no multiple of the level below", value=whole,
+                limit=f"a multiple of {part}", hint="Levels hold each other: a pair, a node, the fleet",
             )  # fmt: skip
     for name in ("weight_format", "gradient_format"):
         value = getattr(shards, name)

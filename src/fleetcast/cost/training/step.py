@@ -150,7 +150,7 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
 def _exposed(p: Parts, plans: Plans, practice: Practice, device: Array) -> tuple[Array, Array]:
     """Returns seconds of adding up gradients and of gathering weights that no computation hides."""
     reduce, gather = practice.data * p.reduce, practice.data * p.gather
-    hidden, sharded = plans.overlaps("data"), plans.zero == 3
+    hidden, sharded = plans.overlaps("data"), plans.zero >= 2
     # Behind the last backward pass, layer by layer; of stages in pieces, behind the last round of all pieces but one,
     # and the gathering of weights behind the first (MegaScale, NSDI 2024); where each pass gathers anew, behind all.
     rounds = np.where(plans.interleave > 1, np.minimum(plans.pipeline, p.micro), 1.0)
@@ -209,7 +209,8 @@ def _copies(network: Network, job: Job, plans: Plans, system: System) -> tuple[A
     dense = np.maximum(*ends)
     wide = 4.0 if job.dtype == "fp32" else 2.0
     times = [np.zeros(len(few)) for _ in range(3)]
-    micro = np.where(few.zero == 3, few.micro_batches(job.batch), 1).astype(np.float64)
+    # Gradients that no copy holds whole are added up after every micro-batch, weights gathered for every pass.
+    micro = np.where(few.zero >= 2, few.micro_batches(job.batch), 1).astype(np.float64)
     dealt = expert_copies(few)
     for params, copies, stride in (
         (dense, (few.data * few.context).astype(np.int32), few.tensor),
