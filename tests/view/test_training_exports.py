@@ -108,6 +108,7 @@ def test_megatron_says_what_a_llama_and_a_mixture_are():
 def test_megatron_shares_out_by_its_fsdp():
     got = flags(verbs.export(LLAMA, "megatron").text)
     assert got["--use-megatron-fsdp"] is True and got["--data-parallel-sharding-strategy"] == "optim_grads_params"
+    assert got["--no-gradient-accumulation-fusion"] is True and got["--ckpt-format"] == "fsdp_dtensor"
     with pytest.raises(Unsupported, match=r"plan.zero = 1, or pipeline_parallel = 1"):
         verbs.export(table(GPT, zero=2), "megatron")
 

@@ -9,8 +9,9 @@ from fleetcast.base.errors import Unsupported
 from fleetcast.base.files import write_atomic
 from fleetcast.scenario.load import dump
 from fleetcast.scenario.training_plan import read_training_plan
-from fleetcast.view import outputs, terminal, verbs
+from fleetcast.view import outputs, terminal, verbs, worlds
 from fleetcast.view.terminal import Common
+from fleetcast.view.timeline import trace_bytes
 
 if TYPE_CHECKING:
     from fleetcast.scenario.load import TrainingScenario
@@ -59,9 +60,12 @@ def plan(scenario: TrainingScenario, common: Common, *, top: int, report: Path |
 
 
 def write_outcome(folder: Path, scenario: TrainingScenario, outcome: Outcome) -> list[Path]:
-    """Writes an outcome's plan.toml and outcome.json; returns their paths."""
+    """Writes an outcome's plan.toml, outcome.json and, of a pipeline, trace.json.gz; returns their paths."""
     chosen = scenario.with_plan(read_training_plan(dict(outcome.plan)))
-    return [
+    found = [
         write_atomic(folder / "plan.toml", dump(outputs.relocated(chosen, folder))),
         write_atomic(folder / "outcome.json", outputs.to_json(outcome.table())),
     ]
+    if scenario.workload.features is None and (log := worlds.training.timeline(chosen)) is not None:
+        found.append(write_atomic(folder / "trace.json.gz", trace_bytes(log, name=f"an iteration of {scenario.name}")))
+    return found
