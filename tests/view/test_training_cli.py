@@ -92,6 +92,17 @@ def test_plan_prints_the_space_and_json_ranks(capsys, write):
     assert got["goals"] == ["time"]
 
 
+def test_why_says_which_terms_cost_the_next_plans_their_time():
+    ranking = fleetcast.plan(SMALL, top=4)
+    best, other = ranking.plans[:2]
+    said = terms.why(best, [other])[0]
+    apart = {k: other.metrics["breakdown"][k] - best.metrics["breakdown"][k] for k in TERMS}
+    worst = max(apart, key=apart.get)
+    assert terms.plan_name(other.plan) in said and terms.term(worst).lower() in said
+    assert f"{other.metrics['iteration_time'] / best.metrics['iteration_time'] - 1:.1%} longer" in said
+    assert terms.why(best, [best]) == []
+
+
 def test_the_goal_ranks(capsys, write):
     by = {}
     for goal in ("time", "energy"):

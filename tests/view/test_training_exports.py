@@ -195,3 +195,7 @@ def test_unlike_layers_are_left_to_the_engines_own_examples():
     deep = LLAMA | {"workload": LLAMA["workload"] | {"model": "deepseek-v2-lite"}, "plan": {"zero": 3}}
     with pytest.raises(Unsupported, match="layers of several kinds"):
         verbs.export(deep, "megatron")
+    hybrid = LLAMA | {"fleet": {"devices": "256x h100-sxm"}, "workload": LLAMA["workload"] | {"batch": 256}}
+    hybrid["workload"]["model"] = "qwen3-next-80b-a3b"
+    with pytest.raises(Unsupported, match="layers of several kinds"):
+        verbs.export(hybrid, "megatron")

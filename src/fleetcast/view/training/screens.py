@@ -112,6 +112,7 @@ def ranking_view(scenario: TrainingScenario, ranking: Ranking, width: int) -> Re
     else:
         parts += [Text.assemble("Best: ", (terms.plan_name(best.plan), "bold")), Text()]
         parts += [plans_table(ranking.plans, width, best), Text()]
+        parts.append(bullets("Why", terms.why(best, ranking.plans[1:])))
         total = float(best.metrics["iteration_time"])
         parts += [bars("Where its iteration goes", best.breakdown["time"], terms.TIMES, total, "s", width), Text()]
         parts.append(bullets("What binds", terms.binding(best)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fleetcast.base.show import show
@@ -98,6 +98,31 @@ def binding(outcome: Outcome) -> list[str]:
         largest = max(room, key=lambda name: room[name])
         said.append(f"Memory is {sum(room.values()) / capacity:.0%} full, most of it {term(largest, ROOMS).lower()}.")
     return said
+
+
+def why(best: Outcome, others: Sequence[Outcome]) -> list[str]:
+    """Returns in sentences what the next plans take longer for: terms that cost them most, terms that they gain.
+
+    Args:
+        best: the first.
+        others: the next, in order; three are told of.
+    """
+    told = []
+    mine = best.metrics["breakdown"]
+    for other in others[:3]:
+        theirs = other.metrics["breakdown"]
+        apart = {name: theirs.get(name, 0.0) - mine.get(name, 0.0) for name in {**mine, **theirs}}
+        lost = sorted((name for name in apart if apart[name] > 0), key=lambda name: -apart[name])[:2]
+        gained = sorted((name for name in apart if apart[name] < 0), key=lambda name: apart[name])[:1]
+        total = float(best.metrics["iteration_time"])
+        longer = float(other.metrics["iteration_time"]) / total - 1.0
+        if not lost or abs(apart[lost[0]]) < 0.001 * total:
+            continue
+        more = " and ".join(f"{show(apart[name], 's')} more for {term(name).lower()}" for name in lost)
+        less = "".join(f", {show(-apart[name], 's')} less for {term(name).lower()}" for name in gained)
+        said = f"takes {longer:.1%} longer" if longer > 0.0005 else "takes as long"
+        told.append(f"{plan_name(other.plan)} {said}: {more}{less}.")
+    return told
 
 
 def number(value: float, path: str) -> str:

@@ -110,8 +110,12 @@ def run_of(state: Setting, plan: TrainingPlan) -> Run:
     for key, what in (("shards", "sharing out level by level"), ("islands", "experts that train apart")):
         if getattr(plan, key) is not None:
             raise Unsupported(f"no trainer is told here of {what} (plan.{key})", f"Plan without plan.{key}")
-    block, work, group = state.model.blocks[0], state.workload, state.group
-    assert block.attention is not None, "decoders attend"
+    block = next((block for block in state.model.blocks if block.attention is not None), None)
+    if block is None or block.attention is None:
+        raise Unsupported(
+            f"no trainer is told here of {state.model.id}, which has no attention", "Choose another model"
+        )
+    work, group = state.workload, state.group
     return Run(
         name=state.scenario.name, plan=plan, model=state.model, attention=block.attention, ffn=block.ffn,
         asked=work.model if isinstance(work.model, str) else "", sequence=work.sequence, batch=work.batch,
