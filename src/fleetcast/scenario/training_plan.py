@@ -80,14 +80,8 @@ class TrainingPlan(Spec):
         tensor_messages: how tensor parallelism adds up.
         overlap: what is hidden behind computation, as a list; to search, lists in a list.
         dtype: of the matrices that are multiplied.
-<<<<<<< HEAD
-        fused_attention: attention keeps no scores in memory, as FlashAttention does; left out = true.
-=======
         fused_attention: attention keeps no scores in memory, as FlashAttention does; left out = true, but for GPT's
             layers on V100s and A100s, whose published runs kept them.
-        shards: what copies share out level by level of the fleet, instead of ``zero``; "auto" = the quickest that
-            fits.
->>>>>>> main
         practice: a file that `fleetcast calibrate` wrote from measured iterations; left out = what is known of the
             device.
         shards: what copies share out level by level of the fleet, instead of ``zero``; "auto" = the quickest that
