@@ -80,7 +80,8 @@ class TrainingPlan(Spec):
         tensor_messages: how tensor parallelism adds up.
         overlap: what is hidden behind computation, as a list; to search, lists in a list.
         dtype: of the matrices that are multiplied.
-        fused_attention: attention keeps no scores in memory, as FlashAttention does; left out = true.
+        fused_attention: attention keeps no scores in memory, as FlashAttention does; left out = true, but for GPT's
+            layers on V100s and A100s, whose published runs kept them.
         shards: what copies share out level by level of the fleet, instead of ``zero``; "auto" = the quickest that
             fits.
         practice: a file that `fleetcast calibrate` wrote from measured iterations; left out = what is known of the
@@ -199,8 +200,8 @@ def _check_shards(plan: TrainingPlan, path: str) -> None:
     ):  # fmt: skip
         if whole is not None and whole % part:
             raise SpecError(
-                f"{path}.shards.{name}", "is no multiple of the level below", value=whole, limit=f"a multiple of {part}",
-                hint="Levels hold each other: a pair, a node, the fleet",
+                f"{path}.shards.{name}", "is no multiple of the level below", value=whole,
+                limit=f"a multiple of {part}", hint="Levels hold each other: a pair, a node, the fleet",
             )  # fmt: skip
     for name in ("weight_format", "gradient_format"):
         value = getattr(shards, name)

@@ -153,7 +153,7 @@ def label(outcome: Outcome) -> str:
 
 
 def read_any(table: Mapping[str, Any]) -> Plan | TrainingPlan:
-    """Returns the complete plan of a table, of whichever kind of workload: training has micro-batches or a placement."""
+    """Returns the complete plan of a table, of any kind of workload: training has micro-batches or a placement."""
     trains = "micro_batch" in table or "placement" in table
     return read_training_plan(dict(table)) if trains else read_plan(dict(table))
 

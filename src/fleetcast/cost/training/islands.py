@@ -1,10 +1,10 @@
 """When it pays to train experts apart: no message between islands, against gradients added up over the link of all.
 
 McAllister and others, "Decentralized Diffusion Models", CVPR 2025: the data is cut into K clusters, one expert trains
-on each, alone on its island, and a router joins them; at equal FLOP the ensemble is as good. Then islands lose only what
-the router and its training take, a share r of the work; data parallelism over the islands loses what of its all-reduce
-nothing hides. With G bytes of gradients, a window of h seconds behind which they may hide and T seconds of an island's
-iteration, both take as long where each island sends
+on each, alone on its island, and a router joins them; at equal FLOP the ensemble is as good. Then islands lose only
+what the router and its training take, a share r of the work; data parallelism over the islands loses what of its
+all-reduce nothing hides. With G bytes of gradients, a window of h seconds behind which they may hide and T seconds of
+an island's iteration, both take as long where each island sends
 
     B = 2 (K-1)/K G / (h + r T)
 """
