@@ -21,7 +21,7 @@ def steps(seed, iterations, ranks=1024, slow=5, slower=0.1, sigma=0.05, spikes=0
     return made, set(who.tolist())
 
 
-def scores(iterations, sure=0.3, seeds=50, **kwargs):
+def scores(iterations, sure=0.25, seeds=50, **kwargs):
     right = named = there = 0
     for seed in range(seeds):
         made, who = steps(seed, iterations, **kwargs)

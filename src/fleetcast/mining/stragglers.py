@@ -140,7 +140,7 @@ def limit(ranks: int, slow: float, slower: float, sigma: float, iterations: int)
 
 def stragglers(
     seconds: Array, names: Sequence[str], hosts: Sequence[str] | None = None, *, alike: NDArray[np.int64] | None = None,
-    slower: float = 0.1, share: float = 0.005, spike: float = 0.01, sure: float = 0.3,
+    slower: float = 0.1, share: float = 0.005, spike: float = 0.01, sure: float = 0.25,
 ) -> list[Finding]:  # fmt: skip
     """Returns the slow hosts, and the slow ranks of other hosts, the surest first.
 

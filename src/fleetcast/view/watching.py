@@ -69,7 +69,7 @@ class Watched:
 
 
 def watch_train(
-    file: str | Path, *, slower: float = 0.1, share: float = 0.005, sure: float = 0.3
+    file: str | Path, *, slower: float = 0.1, share: float = 0.005, sure: float = 0.25
 ) -> Watched:  # fmt: skip
     """Returns the slow and the hanging ranks of a training job.
 
@@ -256,7 +256,7 @@ def app() -> App:
 
 def train(
     record: Annotated[Path, Parameter(name="RECORD")], /, *, slower: float = 0.1, share: float = 0.005,
-    sure: float = 0.3, common: Common = DEFAULTS,
+    sure: float = 0.25, common: Common = DEFAULTS,
 ) -> int:  # fmt: skip
     """Find the slow and the hanging ranks of a training job; with --out FOLDER, findings.json and heat.svg.
 
