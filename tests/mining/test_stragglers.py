@@ -31,7 +31,7 @@ def scores(iterations, sure=0.25, seeds=50, **kwargs):
 
 
 def test_eight_iterations_are_enough():
-    precision, recall = scores(8)
+    precision, recall = scores(8, seeds=200)  # of 50 alone chance moves either by 0.012
     assert precision >= 0.95
     assert recall >= 0.95
 
