@@ -65,7 +65,7 @@ def app() -> App:
         help="Forecast, plan and run AI workloads on any fleet, from phones to GPU clusters.",
     )  # fmt: skip
     for command in (
-        plan, simulate, run, whatif, comparing.compare, comparing.calibrate, advise, check, capacity, export, catalog,
+        plan, simulate, run, comparing.whatif, comparing.compare, comparing.calibrate, advise, check, capacity, export, catalog,
         examples, schema,
     ):  # fmt: skip
         made.command(command)
@@ -148,32 +148,6 @@ def simulate(file: File, /, *, common: Common = DEFAULTS) -> int:
         if note := left_out(outcome.record):
             console.print(f"trace.json.gz holds {note}", style="dim")
     return 0
-
-
-def whatif(
-    file: File, /, *,
-    set: Annotated[list[str], Parameter(name="--set", negative=(), help="path=value, a key of the file; repeatable.")],
-    how: Literal["auto", "plan", "simulate"] = "auto", common: Common = DEFAULTS,
-) -> int:  # fmt: skip
-    """Change keys of a scenario and say what that does, term by term: --set fleet.links.inter=100Gb/s.
-
-    Parameters
-    ----------
-    how:
-        "plan" searches the best plan on both sides, "simulate" keeps the plan, "auto" searches where it is open.
-    """
-    from fleetcast.view.whatif import whatif as ask
-
-    with terminal.progress("variants", common) as step:
-        found = ask(terminal.load(file, common), set, how=how, progress=step)
-
-    def view(width: int) -> Any:
-        from fleetcast.view.changes import whatif_view
-
-        return whatif_view(found, width)
-
-    terminal.answer(common, found.table(), view)
-    return 0 if all(variant.fits for variant in found.after) else 1
 
 
 def run(
