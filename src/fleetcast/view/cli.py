@@ -65,8 +65,8 @@ def app() -> App:
         help="Forecast, plan and run AI workloads on any fleet, from phones to GPU clusters.",
     )  # fmt: skip
     for command in (
-        plan, simulate, run, comparing.whatif, comparing.compare, comparing.calibrate, advise, check, capacity, export, catalog,
-        examples, schema,
+        plan, simulate, run, comparing.whatif, comparing.compare, comparing.calibrate, advise, check, capacity, export,
+        catalog, examples, schema,
     ):  # fmt: skip
         made.command(command)
     made.command(measuring.app())
