@@ -75,7 +75,17 @@ def app() -> App:
     return made
 
 
-def plan(file: File, /, *, report: Path | None = None, top: int = 6, common: Common = DEFAULTS) -> int:
+def plan(
+    file: File,
+    /,
+    *,
+    report: Path | None = None,
+    top: int = 6,
+    learned: Annotated[bool, Parameter(negative=())] = False,
+    evaluations: int | None = None,
+    history: Path | None = None,
+    common: Common = DEFAULTS,
+) -> int:
     """Search for the best plan of a scenario and say why it is best.
 
     Parameters
@@ -84,14 +94,21 @@ def plan(file: File, /, *, report: Path | None = None, top: int = 6, common: Com
         Write the HTML report to this file.
     top:
         Layouts to rank; 0 = all that meet the SLO.
+    learned:
+        Training: launch few plans, chosen by a predictor that learns from each, instead of all.
+    evaluations:
+        With --learned: how many; default 100.
+    history:
+        With --learned: a file that keeps every launch; a search that was cut off goes on from it.
     """
     from fleetcast.view import outputs
 
     asked = terminal.load(file, common)
+    launches = training.launches(asked, learned, evaluations, history)
     if isinstance(asked, MultitaskScenario):
         return waves.plan(asked, common, top=top, report=report)
     if isinstance(asked, TrainingScenario):
-        return training.plan(asked, common, top=top, report=report)
+        return training.plan(asked, common, top=top, report=report, launches=launches, history=history)
     scenario = verbs.serving(asked, "plan")
     with terminal.progress("simulating plans", common) as step:
         ranking = verbs.plan(scenario, top=top or None, progress=step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleetcast.base.errors import Unsupported
@@ -27,6 +28,16 @@ def plan(scenario: TrainingScenario, *, top: int | None, progress: Callable[[int
     from fleetcast.search.training import planner
 
     return planner.search(setting(scenario), top=top, progress=progress)
+
+
+def plan_learned(
+    scenario: TrainingScenario, *, evaluations: int, top: int | None, history: Path | None,
+    progress: Callable[[int, int], None] | None,
+) -> Ranking:  # fmt: skip
+    """Returns the best plans that few launches find, see `view.verbs.plan_learned`."""
+    from fleetcast.search.training import learned
+
+    return learned.search(setting(scenario), evaluations=evaluations, top=top, history=history, progress=progress)
 
 
 def simulate(scenario: TrainingScenario) -> Outcome:
