@@ -33,7 +33,10 @@ def policy_of(plan: TrainingPlan, family: ModuleType = recover) -> recover.Polic
     """
     made: Any = build(family, plan.recover if plan.recover is not None else "none", "plan.recover")
     if not callable(getattr(made, "recover", None)):
-        raise SpecError("plan.recover.kind", "has no method recover(view)", value=describe(made)["kind"])
+        raise SpecError(
+            "plan.recover.kind", "is no recover policy: it has no method recover", value=type(made).__name__,
+            hint="See fleetcast.policy.recover for the protocol",
+        )  # fmt: skip
     return made  # type: ignore[no-any-return]
 
 
