@@ -16,7 +16,7 @@ from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError
 from fleetcast.scenario.load import TrainingScenario
-from fleetcast.view import comparing, measuring, terminal, transforming, verbs
+from fleetcast.view import collectives, comparing, measuring, terminal, transforming, verbs
 from fleetcast.view.release import release
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.terminal import DEFAULTS, STDIN, Common, File
@@ -69,6 +69,7 @@ def app() -> App:
     ):  # fmt: skip
         made.command(command)
     made.command(measuring.app())
+    made.command(collectives.collective)
     made.command(transforming.command, name="transform")
     return made
 

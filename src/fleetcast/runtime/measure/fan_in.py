@@ -109,8 +109,8 @@ def measure_fan_in(
     for count in processes:
         if not 2 <= count <= 16:
             raise SpecError("processes", "cannot be", value=count, limit="from 2 to 16")
-    if len(set(processes)) < 2 or max(processes) < 4:
-        limit = "two numbers at least, one of them 4 or more: fewer ranks have one algorithm"
+    if len(set(processes)) < 3:
+        limit = "three numbers at least: one is left out at a time, and two ranks have one algorithm"
         raise SpecError("processes", "do not tell algorithms apart", value=list(processes), limit=limit)
     if not hasattr(os, "sched_yield"):
         raise Unsupported("plans cannot be timed here: ranks cannot give way to each other", "Use Linux or macOS")

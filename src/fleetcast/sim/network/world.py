@@ -57,7 +57,7 @@ class Run:
 
     @property
     def time(self) -> float:
-        """s until all is done."""
+        """S until all is done."""
         return float(self.done.max(initial=0.0))
 
 
@@ -94,10 +94,10 @@ def simulate(groups: Sequence[Group], capacity: Floats) -> Run:
         ahead = min(min(pending.values(), default=np.inf), min(ending.values(), default=np.inf)) - now
         step = max(min(finish, ahead), 0.0)
         for i in active:
-            some = active[i] > 0
-            moved = np.where(some, np.minimum(rates[i] * step, active[i]), 0.0) if step else np.zeros(len(some))
-            # what ends now ends to the last byte, whatever rounding left
-            moved = np.where(some & (active[i] <= rates[i] * step * (1.0 + 1e-12)), active[i], moved)
+            most = np.where(rates[i] < np.inf, rates[i], 0.0) * step
+            # what ends now ends to the last byte, whatever rounding left; without links, at once
+            ends = (active[i] <= most * (1.0 + 1e-12)) | (rates[i] == np.inf)
+            moved = np.where(ends, active[i], most)
             active[i] = active[i] - moved
             flow, link, weight = lean[i].flow, lean[i].link, lean[i].weight
             carried += np.bincount(link, (moved * weight)[flow], len(capacity))
@@ -182,7 +182,7 @@ def groups_of(block: Block, topology: Topology, cell: float, *, alpha: float = 0
         for turn in step.each():
             which, links = topology.crossed(turn.source, turn.target)
             waits = np.bincount(which, topology.latency[links % topology.nodes], len(turn.source))
-            size = (turn.stop - turn.start) * cell
+            size = np.asarray((turn.stop - turn.start) * cell, dtype=np.float64)
             found.append(Group(size, which, links, after, alpha + float(waits.max(initial=0.0))))
             after = (len(found) - 1,)
         return after
@@ -204,9 +204,13 @@ def groups_of(block: Block, topology: Topology, cell: float, *, alpha: float = 0
 
 
 def all_reduce(block: Block, topology: Topology, cell: float, *, alpha: float = 0.0, rate: float = 1.0) -> Run:
-    """Returns how an all-reduce runs over shared links; the arguments are those of `groups_of`.
+    """Returns how an all-reduce runs over shared links.
 
     Args:
+        block: its reduce-scatter.
+        topology: over what.
+        cell: bytes of a cell.
+        alpha: s of each round, before its flows.
         rate: B/s of a link whose ``slow`` is 1.
     """
     capacity = rate / np.concatenate([topology.slow, topology.slow])
