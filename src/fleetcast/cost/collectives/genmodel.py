@@ -160,7 +160,7 @@ def time(algorithm: str, ranks: int, size: float, p: Parameters, operation: str 
     """Returns the seconds of an operation on one switch; the arguments are those of `stages`.
 
     Example:
-        >>> time("ring", 4, 8e6, Parameters(alpha=1e-5, beta=1e-10))  # 6 rounds, 12 MB
+        >>> round(time("ring", 4, 8e6, Parameters(alpha=1e-5, beta=1e-10)), 9)  # 6 rounds, 12 MB
         0.00126
     """
     return p.launch + sum(stage_time(c, p) for c in stages(algorithm, ranks, size, operation))

@@ -44,10 +44,11 @@ class Topology:
         Raises:
             SpecError: names what is wrong.
         """
-        above = np.delete(self.parent, -1)
+        above = self.parent[:-1]
+        after = (above > np.arange(len(above))) & (above >= self.hosts) & (above < self.nodes)
         if self.hosts < 2:
             raise SpecError("topology", "has too few hosts", value=self.hosts, limit="at least 2 take part")
-        if self.parent[-1] != -1 or np.any(above < self.hosts) or np.any(above <= np.arange(len(above))) or np.any(above >= self.nodes):
+        if self.parent[-1] != -1 or not np.all(after):
             limit = "hosts first, every switch after what is below it, the root last"
             raise SpecError("topology", "is no tree of switches", value=self.parent.tolist()[:12], limit=limit)
         if not np.all(self.slow > 0) or not np.all(self.latency >= 0):

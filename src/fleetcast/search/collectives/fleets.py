@@ -88,7 +88,11 @@ def joined(tree: Tree, on: str = "") -> Joined:
     leaf = groups[0]
     alpha = leaf.link.latency if leaf.node > 1 else leaf.network.latency
     congested = [g.network if g.node == 1 else g.link for g in groups]
-    notes = [f"{group.name}: {group.count} devices, {group.node} a node, {group.link.id} in it" for group in groups]
+    notes = [
+        f"{g.name}: {g.count} devices, {g.node} a node, {g.link.id} in it"
+        + (f", {g.network.id} between" if g.nodes > 1 or len(groups) > 1 else "")
+        for g in groups
+    ]
     if topology.incast is not None and topology.incast.any():
         names = ", ".join(dict.fromkeys(x.id for x in [*congested, *tree.joins.values()] if x.kind in CONGESTED))
         notes.append(f"assumed: over {names} each flow into a port beyond {HARMLESS:g} costs {INCAST:.0%} more")
