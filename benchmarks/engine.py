@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its p
 
 from benchmarks.engine_rivals import BATCHES, PROMPT, clocked, prompts, summed
 from benchmarks.records import ROOT, Null, Ours, Paper, Record, main, skipped
+from fleetcast.base.host import cores
 
 CONFIG: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 1024, "num_attention_heads": 16,
@@ -69,7 +70,7 @@ def once(quick: bool, command: str) -> list[Record]:
     """Measures roofs, every engine and the roofs again; returns a record for every bar."""
     import torch
 
-    threads, steps = len(os.sched_getaffinity(0)), 8 if quick else 24
+    threads, steps = cores(), 8 if quick else 24
     begun, load = time.perf_counter(), os.getloadavg()[0]
     first = own_worker("roofs", "", steps, threads)
     found = {("fleetcast", form): own_worker("own", form, steps, threads) for form in FORMATS}

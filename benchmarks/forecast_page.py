@@ -20,8 +20,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its path as well
 
-from benchmarks.forecast_run import cores, inputs
+from benchmarks.forecast_run import inputs
 from benchmarks.records import ROOT
+from fleetcast.base.host import cores
 
 PAGE = ROOT / "docs" / "calibrate.md"
 PICTURE = ROOT / "docs" / "images" / "terms.svg"

@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its p
 import numpy as np
 
 from benchmarks.records import ROOT, Null, Ours, Record, main, skipped
+from fleetcast.base.host import cores
 from fleetcast.base.spec import dump_toml, read_toml
 
 SYSTEM = 5
@@ -275,11 +276,6 @@ def record(
         bar=bar(key, spread), holds=bool(error <= max(BARS[key], NOISE * spread)), reproduced="other setting",
         reason="no paper's figure: our own engine on this machine", command=COMMAND,
     )  # fmt: skip
-
-
-def cores() -> int:
-    """Returns how many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def own() -> argparse.ArgumentParser:

@@ -30,7 +30,7 @@ from fleetcast.base.show import show
 from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
 from fleetcast.cost.engine import Engine, Host, engines
-from fleetcast.policy import batch, evict, memory, order, power, route, speculate
+from fleetcast.policy import batch, evict, memory, order, place, power, route, speculate
 from fleetcast.scenario.fleet.catalog import devices, links
 from fleetcast.scenario.fleet.failures import SHORTEST, Failures
 from fleetcast.scenario.fleet.signals import grids
@@ -85,7 +85,7 @@ EXAMPLES: Mapping[str, str] = {
     "fleet.devices": '"4x h100-sxm + 4x l40s"', "fleet.link": '"pcie-5"', "fleet.network": '"infiniband-ndr"',
     "fleet.price": '{ "h100-sxm" = "2.50 $/h" }', "fleet.pue": "1.2", "fleet.grid": '"PJM"',
     "fleet.power_limit": '"500 W"', "fleet.budget": '"200 kW"', "fleet.spend": '"500 $/h"',
-    "fleet.host_power": '"1500 W"', "fleet.ssd": '"6 GB/s"',
+    "fleet.host_power": '"1500 W"', "fleet.ssd": '"6 GB/s"', "fleet.host_memory": '"256 GB"',
     "fleet.groups.name": '"new"', "fleet.groups.count": "2", "fleet.groups.link": '"nvlink-4"',
     "fleet.groups.devices": '"8x h100-sxm"', "fleet.groups.price": '"spot"',
     "fleet.groups.failures": '{ mtbf = "2 h", repair = "5 min" }',
@@ -131,7 +131,8 @@ EXAMPLES: Mapping[str, str] = {
         "expert_parallel": "[4, 8]", "micro_batch": "[1, 2]", "interleave": "3", "schedule": '"interleaved"',
         "recompute": '["none", "selective"]', "sequence_parallel": "true", "zero": "[1, 3]",
         "offload": '["optimizer"]', "tensor_messages": '"scatter_gather"', "overlap": '["data", "pipeline"]',
-        "dtype": '"bf16"', "fused_attention": "false", "islands": "8", "recover": '"none"', "placement": '"all-reduce-local"',
+        "dtype": '"bf16"', "fused_attention": "false", "islands": "8", "recover": '"none"',
+        "practice": '"./practice.toml"', "place": '"nic_aware"', "placement": '"all-reduce-local"',
     }.items()},
 }  # fmt: skip
 """One value per key, as a file has it; a test loads each."""
@@ -145,7 +146,8 @@ CHOICES: Mapping[str, Iterable[str]] = {
     "plan.batch": kinds(batch), "plan.order": kinds(order), "plan.memory": kinds(memory), "plan.engine": engines(),
     "plan.overlap": OVERLAPS, "plan.expert_placement": PLACEMENTS,
     "plan.speculate": kinds(speculate), "plan.prefix_cache": ("off", *kinds(evict)),
-    "training.workload.kind": KINDS[1:2], **{f"training.plan.{name}": known for name, known in TRAINED},
+    "training.workload.kind": KINDS[1:2], "training.plan.place": kinds(place),
+    **{f"training.plan.{name}": known for name, known in TRAINED},
 }  # fmt: skip
 RANGES: Mapping[str, str] = {
     "seed": "0 to 2^63",
@@ -170,7 +172,7 @@ DEFAULTS: Mapping[str, str] = {
     "plan.batch": "the engine's", "plan.order": "the engine's", "plan.memory": "the engine's",
     "plan.overlap": '`"none"`',
     "plan.speculate": '`"off"`', "plan.prefix_cache": "the engine's",
-    "fleet.ssd": "no tier on disk", "workload.sessions.think": "one turn",
+    "fleet.ssd": "no tier on disk", "fleet.host_memory": "128 GB", "workload.sessions.think": "one turn",
     "plan.model": "the workload's", "plan.expert_parallel": "`1`", "plan.attention_dp": "`1`",
     "plan.kv_dtype": '`"auto"`',
     "plan.activation_dtype": "follows dtype", "plan.clock": "`1.0`", "plan.on": "the only group",
@@ -189,7 +191,9 @@ DEFAULTS: Mapping[str, str] = {
         **dict.fromkeys(ONES, "`1`"), "data_parallel": "what is left", "schedule": "see below",
         "recompute": "the least that fits", "sequence_parallel": "with tensor parallelism", "zero": "`1` with copies",
         "offload": "`[]`", "overlap": '`["data"]`', "tensor_messages": "see below", "dtype": '`"bf16"`',
-        "fused_attention": "`true`", "recover": "none", "islands": "none", "placement": "the quickest",
+        "fused_attention": "`true`", "recover": "none", "practice": "the device's", "islands": "none",
+        "place": '`"nic_aware"`',
+        "placement": "the quickest",
     }.items()},
     "workload.quality.dtype": "any", "workload.expert_load": "the kernels'", "plan.expert_placement": '`"contiguous"`',
 }  # fmt: skip

@@ -25,6 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its path as well
 
 from benchmarks.records import ROOT, Null, Ours, Record, absent, main, skipped, timer
+from fleetcast.base.host import cores
 
 SYSTEM = 2
 COMMAND = "python -m benchmarks.serving_http"
@@ -33,7 +34,7 @@ BAR = "all answered, no block held, at least {:.0%} of the engine's tokens/s"
 STREAMS = {1: 0.7, 32: 0.7, 200: 0.7}
 """Streams at once, and the least share of the engine's speed held to; set before the first run."""
 PROMPT, OUTPUT = 32, 48
-SIZES = {
+SIZES: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"], "hidden_size": 512, "num_attention_heads": 8, "num_key_value_heads": 4,
     "intermediate_size": 1536, "num_hidden_layers": 6, "vocab_size": 2048, "max_position_embeddings": 2048,
     "rms_norm_eps": 1e-5, "torch_dtype": "float32", "tie_word_embeddings": True,
@@ -97,7 +98,7 @@ def record(url: str, engine: Any, many: int, share: float, rounds: int, command:
         system=SYSTEM, claim=CLAIM.format(many), bar=BAR.format(share),
         ours=Ours(
             value=round(best, 1), unit="tokens/s", spread=round(max(speeds) - min(speeds), 1),
-            setting=f"best of {len(over)} rounds, spread over them; {os.cpu_count()} cores for server and client",
+            setting=f"best of {len(over)} rounds, spread over them; {cores()} cores for server and client",
         ),
         null=Null(value=round(null, 1), what="the same engine in a process of its own, without HTTP and text"),
         holds=whole and free and best >= share * null, reproduced="other setting",
@@ -110,9 +111,9 @@ def written(home: Path) -> Path:
     """Writes a random model with a tokenizer, and the scenario that serves it; returns the scenario's path."""
     import torch
     from safetensors.torch import save_file
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     from fleetcast.runtime.llm.shape import read_shape
+    from fleetcast.runtime.training.tokens import train_tokenizer
 
     folder = home / "model"
     folder.mkdir()
@@ -120,16 +121,8 @@ def written(home: Path) -> Path:
     tensors = {n: torch.randn(dims, generator=draw) * 0.05 for n, dims in read_shape(SIZES).tensors()}
     save_file(tensors, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(SIZES))
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    made.train(
-        [str(p) for p in sorted((ROOT / "docs").glob("*.md"))],
-        trainers.BpeTrainer(
-            vocab_size=int(SIZES["vocab_size"]), show_progress=False,  # type: ignore[call-overload]
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        ),
-    )  # fmt: skip
-    made.save(str(folder / "tokenizer.json"))
+    texts = [page.read_text(encoding="utf-8") for page in sorted((ROOT / "docs").glob("*.md"))]
+    (folder / "tokenizer.json").write_text(train_tokenizer(texts, SIZES["vocab_size"]))
     (home / "served.toml").write_text(SCENARIO)
     return home / "served.toml"
 

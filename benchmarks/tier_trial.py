@@ -6,7 +6,6 @@ this machine with a CPU quota, a memory limit and a shaping proxy. Run it on an 
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 
 from benchmarks.records import Null, Ours, Paper, Record, main, skipped, timer
 from fleetcast.base.errors import FleetcastError
+from fleetcast.base.host import waiting
 from fleetcast.runtime.measure.machine import this_machine
 from fleetcast.runtime.measure.trial import TIERS, contexts, small
 from fleetcast.search.tiers import trial
@@ -55,7 +55,7 @@ def records(quick: bool) -> list[Record]:
     count = 5 if quick else LOGS
     logs = contexts.logs(count, small.SEEDS[1])
     before = contexts.logs(5 if quick else BEFORE, small.SEEDS[2])
-    load = os.getloadavg()[0] / (os.cpu_count() or 1)
+    load = waiting()
     with timer() as spent:
         try:
             models = {size.name: small.trained(size) for size in (small.QUICK if quick else small.SIZES)}

@@ -98,7 +98,8 @@ def test_the_example_of_a_key_is_accepted(key, tmp_path):
         ("slo.ttft_p99", '"-1 s"'), ("plan.role", '"drafts"'),
         ("fleet.links.inter", "0"), ("training.workload.batch", "0"), ("training.workload.model.layers", "0"),
         ("training.plan.zero", "4"), ("training.plan.tensor_parallel", "[0, 1]"), ("training.plan.dtype", '"fp12"'),
-        ("training.plan.schedule", '"2f2b"'), ("plan.dtype", '"fp12"'), ("plan.kv_dtype", '"nvfp4"'), ("objective.minimize", '"goodput"'),
+        ("training.plan.schedule", '"2f2b"'),
+        ("plan.dtype", '"fp12"'), ("plan.kv_dtype", '"nvfp4"'), ("objective.minimize", '"goodput"'),
     ],
 )  # fmt: skip
 def test_what_lies_outside_the_stated_range_is_refused(key, value):

@@ -43,9 +43,7 @@ positive = st.floats(1e-3, 1e3)
 
 
 @given(positive, positive, positive, positive, st.integers(0, 4), st.integers(1, 8))
-def test_overlap_takes_no_longer_and_no_less_than_a_third(
-    flops, traffic, weights, data, placement, sharing
-):
+def test_overlap_takes_no_longer_and_no_less_than_a_third(flops, traffic, weights, data, placement, sharing):
     job = Job(flops * 1e12, traffic * 1e9, weights * 1e9, data * 1e6)
     terms = breakdown(job, RATES, placement, sharing)
     whole, hidden = float(step_time(terms)), float(step_time(terms, overlap=True))

@@ -59,7 +59,7 @@ def test_the_split_is_the_best_of_all_splits(groups, more, first, last):
 
 
 @pytest.mark.parametrize(
-    ("a", "b", "tensor", "pipeline"), [(2, 2, 1, 2), (2, 2, 8, 4), (4, 4, 8, 4), (6, 2, 8, 4), (8, 8, 8, 8)]
+    ("a", "b", "tensor", "pipeline"), [(2, 2, 1, 2), (2, 2, 8, 4), (4, 4, 8, 4), (6, 2, 8, 4), (8, 8, 8, 4)]
 )
 def test_the_rule_is_within_a_hundredth_of_every_placement_of_nodes(a, b, tensor, pipeline):
     """Every way to deal the nodes of two clusters to stages, mixed stages on the link they share; layers by greed."""

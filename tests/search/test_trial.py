@@ -12,7 +12,8 @@ from fleetcast.runtime.measure.trial.application import Answer
 from fleetcast.runtime.measure.trial.contexts import logs
 from fleetcast.scenario.workload.architectures import from_config
 from fleetcast.search.tiers import trial
-from fleetcast.search.tiers.trial import Known, Trial, cold_of, forecast, held_back, needed, room_for, run, slowed
+from fleetcast.search.tiers.quota import Pauses, answered, lost_of
+from fleetcast.search.tiers.trial import Known, Trial, forecast, needed, room_for, run
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2,
@@ -22,44 +23,75 @@ CONFIG = {
 }  # fmt: skip
 
 
-def known(name="one", cpu=0.01, cold=0.0, **changes) -> Known:
+def known(name="one", cpu=0.01, **changes) -> Known:
     table = CONFIG | changes
-    return Known(name, Path(name), from_config(table, "config"), cpu + 0.001, cpu, 0.001, cold, 400.0, 50.0, 5e7)
+    return Known(
+        name, Path(name), from_config(table, "config"), cpu + 0.001, cpu, 0.001, (cpu,), Pauses(), 400.0, 50.0, 5e7
+    )
 
 
-def stepped(work, share, period, begin, step=1e-5):
-    """A quota by small steps of time."""
-    clock, left, credit = begin, work, share * period
-    while left > 1e-12:
-        if int((clock + step) / period + 1e-9) > int(clock / period + 1e-9):
-            credit = share * period
-        if credit > 1e-12:
-            done = min(step, left, credit)
-            left, credit = left - done, credit - done
-        clock += step
-    return clock - begin
+NONE = Pauses()
+PERIOD = 0.02
 
 
-@pytest.mark.parametrize("work", [0.0005, 0.003, 0.011])
-@pytest.mark.parametrize("share", [0.1, 0.4])
-def test_quota_takes_what_a_simulation_by_small_steps_takes(work, share) -> None:
-    begins = (np.arange(20) + 0.5) / 20 * 0.02
-    found = np.mean([stepped(work, share, 0.02, begin) for begin in begins])
-    assert held_back(work, share, 0.02) == pytest.approx(found, rel=0.03, abs=1e-4)
+def stepped(works, gap, share, pauses, step=2e-6):
+    """Requests one after the other under a quota, by small steps of time."""
+    clock, used, number, ran, found = 0.0, 0.0, 0, None, []
+    for left in works:
+        begin = clock
+        while left > 1e-12:
+            if int(clock / PERIOD + 1e-9) > number:
+                number, used = int(clock / PERIOD + 1e-9), 0.0
+            if used >= share * PERIOD - step / 2:
+                ran = 0.0  # it is paused
+            else:
+                used += step
+                if ran is None:
+                    left -= step
+                else:
+                    at, gone = [0.0, *pauses.slices], [0.0, *pauses.lost]
+                    left -= step - (np.interp(ran + step, at, gone) - np.interp(ran, at, gone))
+                    ran += step
+            clock += step
+        found.append(clock - begin)
+        clock += gap
+    return np.array(found)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.5])
+@pytest.mark.parametrize("gap", [0.0005, 0.0071])
+@pytest.mark.parametrize("pauses", [NONE, Pauses((0.0006, 0.002, 0.006), (0.0004, 0.0009, 0.001))])
+def test_answers_take_what_a_simulation_by_small_steps_takes(share, gap, pauses) -> None:
+    works = [0.0041, 0.0007, 0.0112, 0.005, 0.0049, 0.0052]
+    found = answered(works, gap, share, pauses, PERIOD)
+    exact = stepped(works, gap, share, pauses)
+    assert found == pytest.approx(exact, rel=0.02, abs=3e-4)
 
 
 def test_quota_at_its_ends() -> None:
-    assert held_back(0.5, 1.0) == 0.5
-    assert held_back(0.0, 0.1) == 0.0
-    assert held_back(10.0, 0.1) == pytest.approx(100.0, rel=0.001)  # in the long run by the share
-    assert held_back(0.001, 0.5) == pytest.approx(0.001)
+    assert answered([0.5, 0.2], 0.1, 1.0, NONE, PERIOD).tolist() == [0.5, 0.2]
+    assert answered([0.0], 0.1, 0.1, NONE, PERIOD) == pytest.approx(0.0)
+    # in the long run by the share, and by what of each slice does work
+    assert answered([10.0], 0.0, 0.1, NONE, PERIOD) == pytest.approx(100.0, rel=0.001)
+    half = Pauses((0.001, 0.002), (0.0007, 0.001))
+    assert answered([10.0], 0.0, 0.1, half, PERIOD) == pytest.approx(200.0, rel=0.001)
+    # asked without a gap, all that a quota gives is used
+    many = answered([0.0043] * 2000, 0.0, 0.05, NONE, PERIOD)
+    assert many.mean() == pytest.approx(0.0043 / 0.05, rel=0.01)
+    # and work that fits what is left of any period is not held back
+    assert set(np.round(answered([0.001] * 50, 0.03, 0.5, NONE, PERIOD), 6)) == {0.001}
 
 
-def test_cold_caches_are_found_again_from_what_they_cost() -> None:
-    assert slowed(0.01, 0.003, 1.0) == 0.01 == slowed(0.01, 0.0, 0.05)
-    assert slowed(0.01, 0.002, 0.05) > slowed(0.01, 0.002, 0.2) > 0.01
-    assert cold_of(0.01, slowed(0.01, 0.002, 0.1), 0.1) == pytest.approx(0.002)
-    assert cold_of(0.01, 0.009, 0.1) == 0.0
+def test_what_a_pause_costs_is_found_again_and_read_both_ways() -> None:
+    pauses = Pauses((0.001, 0.004), (0.0006, 0.0012))
+    for ran in (0.0, 0.0005, 0.001, 0.003, 0.004, 0.02):
+        assert pauses.needed(pauses.done(ran)) == pytest.approx(ran)
+    assert pauses.done(0.02) == pytest.approx(0.02 - 0.0012)
+    # of each slice of 4 ms, 1.2 ms are lost: 2.8 ms of work take 4 ms
+    assert lost_of(0.0028, 0.004, 0.2, PERIOD) == pytest.approx(0.0012)
+    assert lost_of(0.01, 0.009, 0.2, PERIOD) == 0.0
+    stuck = Pauses((0.001,), (0.001,))  # measured by mistake: nothing is done, and yet it ends
+    assert np.isfinite(answered([0.001], 0.0, 0.05, stuck, PERIOD)).all()
 
 
 def test_a_cell_takes_its_quota_and_its_link() -> None:
@@ -69,7 +101,8 @@ def test_a_cell_takes_its_quota_and_its_link() -> None:
     there, back = 400 / link.uplink + link.latency, 4 / link.bandwidth + link.latency
     assert cloud.seconds == pytest.approx(0.011 + there + back)
     assert forecast(one, Tier("here", 1.0, 1e12), 0.0, 0).seconds == pytest.approx(0.011)
-    assert forecast(one, Tier("slow", 0.1, 1e12), 0.0, 0).seconds == pytest.approx(0.001 + held_back(0.01, 0.1))
+    slow = answered([0.01] * trial.LAPS, 0.001, 0.1, Pauses(), 0.02)
+    assert forecast(one, Tier("slow", 0.1, 1e12), 0.0, 0).seconds == pytest.approx(0.001 + np.median(slow))
 
 
 def test_memory_is_weights_cache_and_what_the_runtime_takes() -> None:

@@ -11,10 +11,11 @@ PLANNED = (
 )  # fmt: skip
 DECIDED = ("simulate", "phone", "closed-loop", "capacity", "pools", "policies", "two-nodes", "measured", "power")
 TRAINED = ("training", "training-plan", "training-experts", "training-shape", "training-counted")
+TOGETHER = ("multitask",)
 
 
 def test_all_examples_are_run_here(root):
-    assert set(verbs.examples()) == {*PLANNED, *DECIDED, *TRAINED}
+    assert set(verbs.examples()) == {*PLANNED, *DECIDED, *TRAINED, *TOGETHER}
     assert {p.stem for p in (root / "examples").glob("*.toml")} == set(verbs.examples())
 
 
@@ -49,7 +50,13 @@ def test_the_decided_training_plan_is_near_its_authors_time():
     assert low < 71.49 < high
 
 
-@pytest.mark.parametrize("name", [*PLANNED, *DECIDED, *TRAINED])
+@pytest.mark.parametrize("name", TOGETHER)
+def test_an_example_of_several_tasks_finds_waves(name):
+    ranking = fleetcast.plan(name)
+    assert ranking.best is not None and ranking.best.plan["waves"]
+
+
+@pytest.mark.parametrize("name", [*PLANNED, *DECIDED, *TRAINED, *TOGETHER])
 def test_examples_have_a_headline_and_no_errors(name):
     assert len(verbs.headline(verbs.example(name))) > 20
     assert not [r for r in fleetcast.check(name) if r.level == "error"]

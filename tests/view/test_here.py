@@ -1,19 +1,21 @@
 """`fleetcast run` without a server: a model runs here, and simulate, compare and calibrate read what it leaves."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 import fleetcast
 from fleetcast.base.errors import Infeasible, SpecError, Unsupported
 from fleetcast.runtime.replay.local import STEPS
+from fleetcast.view import here
 from fleetcast.view.calibrating import read_steps
 from fleetcast.view.cli import main
 from tests.runtime.llm import tiny
 
 try:
     import safetensors  # noqa: F401
-    import torch  # noqa: F401
+    import torch
 
     MODELS = True
 except ImportError:
@@ -192,6 +194,59 @@ def test_iterations_that_cannot_be_read_are_refused(tmp_path, text, said):
     (tmp_path / "steps.csv").write_text(text)
     with pytest.raises(SpecError, match=said):
         read_steps(tmp_path / "steps.csv")
+
+
+@needs_torch
+def test_a_tiny_model_that_keeps_prefixes_takes_no_more_cache_than_its_requests_fill(tmp_path, monkeypatch):
+    file, kept = scenario(tmp_path, prefix_cache="lru"), []
+
+    def launched(*given, **settings):
+        found = launch(*given, **settings)
+        kept.append((settings["blocks"], settings["most"], found.engine))
+        return found
+
+    launch = here.launch
+    monkeypatch.setattr(here, "launch", launched)
+    here.run(file)
+    ((planned, most, engine),) = kept
+    assert engine.blocks.count == most < planned / 1000
+    assert engine.preemptions == 0
+    # all that were asked, kept to the end, fit beside each other
+    assert 0 < engine.blocks.used <= most
+
+
+@needs_torch
+@pytest.mark.parametrize(
+    ("fleet", "asked", "given"),
+    [
+        ("epyc-9654", "auto", "cpu"), ("h100-sxm", "auto", "auto"),
+        ("h100-sxm", "cpu", "cpu"), ("epyc-9654", "cuda", "cuda"),
+    ],
+)  # fmt: skip
+def test_a_fleet_of_gpus_runs_on_cuda_where_there_is_one(tmp_path, monkeypatch, fleet, asked, given):
+    file, seen = scenario(tmp_path), []
+    file.write_text(file.read_text().replace("epyc-9654", fleet))
+
+    def launched(*_, device, **settings):
+        seen.append(device)
+        found = launch(*_, device="cpu", **settings)
+        return replace(found, device="cpu" if given == "cpu" else "Faked H100")
+
+    launch = here.launch
+    monkeypatch.setattr(here, "launch", launched)
+    found = fleetcast.run(file, device=asked)
+    assert seen == [given]
+    on_cuda = any(note.startswith(f"ran on Faked H100 by CUDA; the fleet's device is {fleet}") for note in found.notes)
+    assert on_cuda == (given != "cpu") == (found.provenance["device"] == "Faked H100")
+
+
+@needs_torch
+def test_cuda_is_refused_where_there_is_none_and_for_a_server(tmp_path, capsys):
+    if not torch.cuda.is_available():
+        assert main(["run", str(scenario(tmp_path)), "--device", "cuda"]) == 2
+        assert "torch finds no CUDA device" in " ".join(capsys.readouterr().err.split())
+    assert main(["run", str(scenario(tmp_path)), "--url", "http://127.0.0.1:1", "--device", "cpu"]) == 2
+    assert "device: is for a model that runs here" in " ".join(capsys.readouterr().err.split())
 
 
 def test_what_only_a_server_understands_is_refused_without_one(tmp_path, capsys):

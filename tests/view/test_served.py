@@ -10,9 +10,12 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
+from fleetcast.scenario.load import load
+from fleetcast.view import served
 from fleetcast.view.cli import main
 from tests.runtime.llm import words
 
@@ -117,6 +120,18 @@ def test_killed_and_started_again_no_request_is_lost_without_an_error(file, caps
         assert process.wait(30) == 0
 
 
+def test_a_model_is_called_what_the_file_calls_it(tmp_path, monkeypatch):
+    (tmp_path / "blobs" / "1f9a").mkdir(parents=True)
+    (tmp_path / "my-llama").symlink_to(tmp_path / "blobs" / "1f9a")
+    monkeypatch.chdir(tmp_path / "my-llama")
+    (tmp_path / "my-llama" / "config.json").write_text("{}")
+    for model, name in (("my-llama", "my-llama"), ("my-llama/config.json", "my-llama"), (".", tmp_path.name)):
+        (tmp_path / "chat.toml").write_text(SCENARIO.replace("speaks", model))
+        assert served.named(served._folder(load(tmp_path / "chat.toml"))) == name
+    assert served.named(Path()) == "1f9a"
+    assert served.named(Path("..")) == "blobs"
+
+
 def test_what_does_not_end_in_time_is_the_exit_code(file):
     with started(file, "--port", "0", "--drain", "0") as (process, ready):
         heard = []
@@ -214,7 +229,6 @@ def test_a_package_that_is_missing_is_named_with_its_extra(file, capsys, monkeyp
 
 def test_the_page_names_every_flag_with_its_default_and_every_count(file):
     from dataclasses import fields
-    from pathlib import Path
 
     from fleetcast.runtime.serve.metrics import REASONS, Metrics
     from fleetcast.view.served import Serving

@@ -1,1 +1,1 @@
-"""Floor 1: errors, units, specs, random streams, event record, files. Knows nothing of fleets."""
+"""Floor 1: errors, units, specs, random streams, event record, files, the host. Knows nothing of fleets."""

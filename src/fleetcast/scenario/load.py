@@ -16,6 +16,7 @@ from fleetcast.scenario.fleet.tree import Fleet
 from fleetcast.scenario.objective import TRAINING, Objective, Slo
 from fleetcast.scenario.plan import Plan, read_plan
 from fleetcast.scenario.training_plan import TrainingPlan, read_training_plan
+from fleetcast.scenario.workload.multitask import Multitask
 from fleetcast.scenario.workload.serving import Serving
 from fleetcast.scenario.workload.training import Shape, Training
 
@@ -95,6 +96,21 @@ class TrainingScenario(Scenario, kw_only=True):
     def with_plan(self, plan: TrainingPlan) -> TrainingScenario:
         """Returns the scenario with another plan."""
         return msgspec.structs.replace(self, plan=plan)
+
+
+class MultitaskScenario(Scenario, kw_only=True):
+    """Several tasks to train together, and what is already decided of how.
+
+    Attributes:
+        workload: modules and tasks.
+        plan: recompute and dtype, where they are decided.
+    """
+
+    workload: Multitask
+    plan: TrainingPlan = TrainingPlan()
+
+    kind: ClassVar[str] = "training"
+    parts: ClassVar[tuple[str, ...]] = ("fleet", "workload", "objective", "plan")
 
 
 def load(source: str | Path | Mapping[str, Any], *, seed: int | None = None) -> Scenario:
@@ -206,19 +222,39 @@ def _convert(table: Any, name: str, folder: Path, seed: int | None) -> Scenario:
 
 def _training(
     parts: dict[str, Any], fleet: Fleet, objective: Objective, name: str, seed: int, folder: str
-) -> TrainingScenario:
+) -> TrainingScenario | MultitaskScenario:
     if parts["slo"]:
         key = next(iter(parts["slo"]))
         raise SpecError(
             f"slo.{key}", "limits the latency of requests, and training has none", value=parts["slo"][key],
             limit="an objective", hint='Write [objective] minimize = "time"',
         )  # fmt: skip
+    if "tasks" in parts["workload"]:
+        return _multitask(parts, fleet, objective, name, seed, folder)
     workload = convert(parts["workload"], Training, "workload")
     workload.iterations()
     if isinstance(workload.model, Shape):
         workload.model.model(workload.sequence)
     objective.goals(TRAINING, {})
     return TrainingScenario(
+        fleet=fleet, workload=workload, objective=objective, plan=read_training_plan(parts["plan"]), name=name,
+        seed=seed, folder=folder,
+    )  # fmt: skip
+
+
+def _multitask(
+    parts: dict[str, Any], fleet: Fleet, objective: Objective, name: str, seed: int, folder: str
+) -> MultitaskScenario:
+    workload = convert(parts["workload"], Multitask, "workload")
+    workload.check()
+    for key, value in parts["plan"].items():
+        if key not in ("recompute", "dtype") or not isinstance(value, str):
+            raise SpecError(
+                f"plan.{key}", "is not decided of several tasks by a file", value=value,
+                limit="recompute and dtype, one word each", hint="Leave it out: plan deals the devices to tasks",
+            )  # fmt: skip
+    objective.goals(TRAINING, {})
+    return MultitaskScenario(
         fleet=fleet, workload=workload, objective=objective, plan=read_training_plan(parts["plan"]), name=name,
         seed=seed, folder=folder,
     )  # fmt: skip
@@ -236,6 +272,13 @@ def _check_kind(workload: dict[str, Any]) -> None:
             f"workload.kind = '{kind}' has no engine yet",
             "This version plans and simulates 'serving' and 'training'",
         )
+    if kind == "training" and "tasks" in workload:
+        if "model" in workload:
+            raise SpecError(
+                "workload.tasks", "stands beside workload.model", limit="one of them says what is trained",
+                hint="Write the model as one of workload.modules",
+            )  # fmt: skip
+        return
     if kind == "training" and ("features" in workload) != ("model" in workload):
         if "model" in workload and "batch" not in workload:
             raise SpecError("workload.batch", "is missing", hint="Add batch, the sequences of an iteration")

@@ -38,6 +38,29 @@ Words = str | tuple[str, ...] | None
 DEGREES = ("tensor_parallel", "pipeline_parallel", "data_parallel", "context_parallel", "expert_parallel")
 
 
+class Shards(Spec):
+    """How many devices share each state of the model, the nearest ones, and how it travels; ``zero`` says it for all.
+
+    Attributes:
+        weights: devices that share the weights.
+        gradients: that share the gradients; a multiple of ``weights``.
+        optimizer: that share the optimizer's states; left out = all copies; a multiple of ``gradients``.
+        second: that share a second copy of the weights for the pass back (ZeRO++); 0 = there is none.
+        weight_format: of weights in messages: "bf16", "fp16", "fp8", "int8" or "int4".
+        gradient_format: of gradients in messages.
+    """
+
+    weights: Degree
+    gradients: Degree
+    optimizer: Degree | None = None
+    second: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
+    weight_format: str = "bf16"
+    gradient_format: str = "bf16"
+
+
+FORMATS = ("bf16", "fp16", "fp32", "fp8", "int8", "int4")
+
+
 class TrainingPlan(Spec):
     """How a model is trained. A tuple means: search these values; None means: not decided.
 
@@ -57,7 +80,12 @@ class TrainingPlan(Spec):
         tensor_messages: how tensor parallelism adds up.
         overlap: what is hidden behind computation, as a list; to search, lists in a list.
         dtype: of the matrices that are multiplied.
-        fused_attention: attention keeps no scores in memory, as FlashAttention does; left out = true.
+        fused_attention: attention keeps no scores in memory, as FlashAttention does; left out = true, but for GPT's
+            layers on V100s and A100s, whose published runs kept them.
+        shards: what copies share out level by level of the fleet, instead of ``zero``; "auto" = the quickest that
+            fits.
+        practice: a file that `fleetcast calibrate` wrote from measured iterations; left out = what is known of the
+            device.
         recover: what is done against failures: a policy of ``policy/recover``.
         place: on which group of a fleet of several each stage lies, and how many layers it holds: a policy of
             ``policy/place``.
@@ -82,6 +110,8 @@ class TrainingPlan(Spec):
     overlap: tuple[str | tuple[str, ...], ...] | None = None
     dtype: Words = None
     fused_attention: Flags = None
+    shards: Shards | str | None = None
+    practice: str | None = None
     recover: Table | str | None = None
     islands: Degree | None = None
     place: Table | str | None = None
@@ -109,6 +139,8 @@ class TrainingPlan(Spec):
                 parts.append(value if name == "schedule" else f"{value} recompute")
         if self.sequence_parallel is True:
             parts.append("SP")
+        if isinstance(self.shards, Shards):
+            parts.append(f"shards {self.shards.weights}/{self.shards.gradients}/{self.shards.optimizer or 'all'}")
         if self.offload and all(isinstance(name, str) for name in self.offload):
             parts.append(f"{'+'.join(str(name) for name in self.offload)} offloaded")
         return " ".join(parts)
@@ -135,6 +167,7 @@ def read_training_plan(table: Table, path: str = "plan") -> TrainingPlan:
                 f"{path}.{name}", "lists no value to search", value=[], limit="one value, or a list of some",
                 hint="Leave it out to search what fits",
             )  # fmt: skip
+    _check_shards(plan, path)
     for name, known in CHOICES:
         for word in words(getattr(plan, name)):
             if word not in known:
@@ -143,6 +176,40 @@ def read_training_plan(table: Table, path: str = "plan") -> TrainingPlan:
                     hint=closest(word, known),
                 )  # fmt: skip
     return plan
+
+
+def _check_shards(plan: TrainingPlan, path: str) -> None:
+    """Refuses shards that are no whole parts of each other, unknown formats, and ``zero`` beside them."""
+    shards = plan.shards
+    if shards is None:
+        return
+    if isinstance(shards, str):
+        if shards != "auto":
+            raise SpecError(
+                f"{path}.shards", "is unknown", value=shards, limit='"auto", or a table of weights and gradients',
+                hint="Write e.g. shards = { weights = 2, gradients = 8 }",
+            )  # fmt: skip
+        return
+    if plan.zero not in (None, 0):
+        raise SpecError(
+            f"{path}.zero", f"stands beside {path}.shards", value=plan.zero, limit="one of them says what is shared",
+            hint="Leave zero out",
+        )  # fmt: skip
+    for name, whole, part in (
+        ("gradients", shards.gradients, shards.weights), ("optimizer", shards.optimizer, shards.gradients),
+    ):  # fmt: skip
+        if whole is not None and whole % part:
+            raise SpecError(
+                f"{path}.shards.{name}", "is no multiple of the level below", value=whole,
+                limit=f"a multiple of {part}", hint="Levels hold each other: a pair, a node, the fleet",
+            )  # fmt: skip
+    for name in ("weight_format", "gradient_format"):
+        value = getattr(shards, name)
+        if value not in FORMATS:
+            raise SpecError(
+                f"{path}.shards.{name}", "is unknown", value=value, limit=f"one of {', '.join(FORMATS)}",
+                hint=closest(value, FORMATS),
+            )  # fmt: skip
 
 
 def words(value: str | tuple[str | tuple[str, ...], ...] | None) -> tuple[str, ...]:

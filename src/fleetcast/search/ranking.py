@@ -80,8 +80,9 @@ class Ranking:
 
     @property
     def plan(self) -> Plan | TrainingPlan | None:
-        """The best plan, complete."""
-        return read_any(self.best.plan) if self.best is not None else None
+        """The best plan, complete; None = there is none, or one of waves, which no file decides."""
+        best = self.best
+        return read_any(best.plan) if best is not None and "way" not in best.plan else None
 
     def table(self) -> dict[str, Any]:
         """Returns everything for JSON; ``notes`` are the search's own and those of every plan in it."""
@@ -141,6 +142,8 @@ class Ranking:
 
 def label(outcome: Outcome) -> str:
     """Returns the short name of an outcome's plan, with its batch policy."""
+    if "way" in outcome.plan:
+        return str(outcome.plan["way"])
     plan = read_any(outcome.plan)
     if isinstance(plan, TrainingPlan):
         return plan.label()
@@ -150,7 +153,7 @@ def label(outcome: Outcome) -> str:
 
 
 def read_any(table: Mapping[str, Any]) -> Plan | TrainingPlan:
-    """Returns the complete plan of a table, of whichever kind of workload: training has micro-batches or a placement."""
+    """Returns the complete plan of a table, of any kind of workload: training has micro-batches or a placement."""
     trains = "micro_batch" in table or "placement" in table
     return read_training_plan(dict(table)) if trains else read_plan(dict(table))
 

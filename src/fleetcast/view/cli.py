@@ -15,12 +15,13 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError
-from fleetcast.scenario.load import TrainingScenario
+from fleetcast.scenario.load import MultitaskScenario, TrainingScenario
 from fleetcast.view import collectives, comparing, measuring, terminal, transforming, verbs
 from fleetcast.view.release import release
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.terminal import DEFAULTS, STDIN, Common, File
 from fleetcast.view.training import commands as training
+from fleetcast.view.training import waves
 
 if TYPE_CHECKING:
     from fleetcast.scenario.load import ServingScenario
@@ -87,6 +88,8 @@ def plan(file: File, /, *, report: Path | None = None, top: int = 6, common: Com
     from fleetcast.view import outputs
 
     asked = terminal.load(file, common)
+    if isinstance(asked, MultitaskScenario):
+        return waves.plan(asked, common, top=top, report=report)
     if isinstance(asked, TrainingScenario):
         return training.plan(asked, common, top=top, report=report)
     scenario = verbs.serving(asked, "plan")
@@ -123,6 +126,8 @@ def simulate(file: File, /, *, common: Common = DEFAULTS) -> int:
     from fleetcast.view import outputs
 
     asked = terminal.load(file, common)
+    if isinstance(asked, MultitaskScenario):
+        return waves.simulate(asked, common)
     if isinstance(asked, TrainingScenario):
         return training.simulate(asked, common)
     scenario = verbs.serving(asked, "simulate")
@@ -184,6 +189,7 @@ def run(
     ignore_eos: Annotated[bool, Parameter(negative=())] = False,
     return_token_ids: Annotated[bool, Parameter(negative=())] = False,
     key_env: str = "",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     serving: Serving = ALONE,
     common: Common = DEFAULTS,
 ) -> int:
@@ -210,6 +216,8 @@ def run(
         Ask for the tokens of answers, so that later turns repeat them (vLLM).
     key_env:
         Environment variable with the key; default OPENAI_API_KEY, and none with --serve.
+    device:
+        What runs the model here; "auto" is CUDA where the fleet's device is a GPU and torch finds one for each rank.
     """
     from fleetcast.view import here, measured
 
@@ -218,13 +226,15 @@ def run(
             url=url, out=common.out, speed=speed != 1, warmup=warmup != 3, prompts=prompts != "tokens",
             ignore_eos=ignore_eos, return_token_ids=return_token_ids,
         )  # fmt: skip
-        return serve(terminal.serving(file, common, "run"), serving, name=model, key_env=key_env, as_json=common.json)
+        scenario = terminal.serving(file, common, "run")
+        return serve(scenario, serving, name=model, key_env=key_env, device=device, as_json=common.json)
     refuse_without(serving)
     scenario = terminal.serving(file, common, "run")
     if common.out is not None:
         measured.check_folder(common.out)
     with terminal.progress("requests", common) as step:
         if url:
+            here.refuse_device(device)
             done = verbs.replay(
                 scenario, url, model=model, speed=speed, warmup=warmup, timeout=timeout, prompts=prompts,
                 ignore_eos=ignore_eos, return_token_ids=return_token_ids, key_env=key_env, progress=step,
@@ -234,7 +244,7 @@ def run(
                 model=model, prompts=prompts != "tokens", ignore_eos=ignore_eos, return_token_ids=return_token_ids,
                 key_env=key_env,
             )  # fmt: skip
-            done = here.run(scenario, speed=speed, warmup=warmup, progress=step)
+            done = here.run(scenario, speed=speed, warmup=warmup, device=device, progress=step)
     written = measured.write_run(common.out, scenario, done) if common.out is not None else []
     if common.json:
         terminal.print_json(done.outcome.table())

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
+from fleetcast.base.errors import SpecError
+from fleetcast.scenario.load import TrainingScenario
 from fleetcast.view import terminal
 from fleetcast.view.terminal import DEFAULTS, Common
 
@@ -44,13 +46,15 @@ def compare(forecast: Path, measured: Path, /, *, plot: Path | None = None, comm
 
 
 def calibrate(
-    runs: Annotated[list[Path], Parameter(name="RUN", help="Folders of fleetcast run FILE --out FOLDER.")], /, *,
-    device: Path | None = None, engine: str = "", common: Common = DEFAULTS,
+    runs: Annotated[list[Path], Parameter(name="RUN", help="Folders of run FILE --out FOLDER, or iterations.csv.")], /,
+    *, device: Path | None = None, engine: str = "", scenario: str = "", common: Common = DEFAULTS,
 ) -> int:  # fmt: skip
-    """Refit a device profile's constants on measured runs; --out writes the profile, which scenarios name.
+    """Refit constants on measured runs; --out writes the profile, or the practice of training, which scenarios name.
 
     Parameters
     ----------
+    scenario:
+        Of measured iterations of training (.csv, .json): the scenario that says what their rows do not.
     device:
         Profile to start from; default the device of the runs.
     engine:
@@ -59,6 +63,8 @@ def calibrate(
     from fleetcast.base.files import check_writable, write_atomic
     from fleetcast.view import calibrating
 
+    if scenario or any(run.suffix in (".csv", ".json") for run in runs):
+        return _practice(runs, scenario, device, engine, common)
     if common.out is not None:
         check_writable(common.out)
     found = calibrating.refit(runs, device=device, engine=engine)
@@ -68,5 +74,36 @@ def calibrate(
     else:
         console = terminal.screen()
         console.print(calibrating.calibrated_view(found))
+        terminal.say_written(console, written)
+    return 0
+
+
+def _practice(runs: list[Path], file: str, device: Path | None, engine: str, common: Common) -> int:
+    """Fits what training adds to kernels on measured iterations."""
+    from fleetcast.base.files import check_writable, write_atomic
+    from fleetcast.view.training import measurements
+
+    if not file:
+        raise SpecError(
+            "--scenario", "is missing: rows of iterations do not say everything", limit="a training scenario",
+            hint="Write e.g. --scenario training-plan, with the devices that were measured",
+        )  # fmt: skip
+    if device is not None or engine:
+        raise SpecError(
+            "--device" if device is not None else "--engine", "is for runs of requests", value=str(device or engine),
+            hint="Leave it out: the scenario's fleet says on what iterations were measured",
+        )  # fmt: skip
+    scenario = terminal.load(file, common)
+    if not isinstance(scenario, TrainingScenario):
+        raise SpecError("--scenario", "serves requests", value=file, limit='workload.kind = "training"')
+    if common.out is not None:
+        check_writable(common.out)
+    found = measurements.fitted(runs, scenario, seed=scenario.seed)
+    written = [write_atomic(common.out, measurements.toml(found))] if common.out is not None else []
+    if common.json:
+        terminal.print_json(measurements.table(found))
+    else:
+        console = terminal.screen()
+        console.print(measurements.fitted_view(found, common.out))
         terminal.say_written(console, written)
     return 0

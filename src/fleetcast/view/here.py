@@ -19,6 +19,7 @@ from fleetcast.view.verbs import Progress, Source, completed, serving
 if TYPE_CHECKING:
     from fleetcast.runtime.replay import Replay
     from fleetcast.scenario.plan import Plan, Pool
+    from fleetcast.scenario.workload.requests import Requests
     from fleetcast.sim.serving.setting import Setting
 
 ENGINE = "fleetcast"
@@ -34,13 +35,20 @@ class Started:
     launched: Launched
 
 
-def start(scenario: ServingScenario, *, threads: int | None = None, bounded: bool = False) -> Started:
+def start(
+    scenario: ServingScenario, *, threads: int | None = None, device: str = "auto", bounded: bool = False,
+    warmup: int | None = None,
+) -> Started:  # fmt: skip
     """Returns an engine that runs the scenario's plan on this machine; what the plan leaves open is one replica's.
 
     Args:
         scenario: its model, plan and, for the size of the cache, its fleet.
         threads: of the engine's products; None = the processor's cores.
+        device: "cpu", "cuda", or "auto": CUDA where the fleet's device is a GPU and torch finds one for each rank, else
+            the processor.
         bounded: keep no more cache than the largest batch of the longest contexts fills.
+        warmup: requests before the scenario's, where these are all that comes: no more cache is kept than they fill
+            together. None = anything may come.
 
     Raises:
         SpecError: anything in the scenario that cannot be, or a request beyond the model's context.
@@ -59,25 +67,30 @@ def start(scenario: ServingScenario, *, threads: int | None = None, bounded: boo
     setting, done = completed(scenario.with_plan(opened(scenario)))
     server = setting.server(done.serving[0], done.draft)
     refuse(server.pool, path, done.draft)
-    blocks = server.room.tokens // BLOCK
+    blocks, planned = server.room.tokens // BLOCK, server.group.device
+    # a plan for a processor is measured on one, whatever else is here
+    wanted = "cpu" if device == "auto" and planned.kind != "gpu" else device
     found = launch(
         str(server.pool.model or scenario.workload.model), server.pool, blocks=blocks, draft=done.draft,
-        folder=Path(scenario.folder), watermark=int(server.engine.watermark * blocks), seed=scenario.seed,
-        threads=threads, bounded=bounded, path=path,
+        folder=Path(scenario.folder), watermark=server.engine.watermark, seed=scenario.seed,
+        threads=threads, device=wanted, bounded=bounded, path=path,
+        most=None if warmup is None else filled(setting.requests, warmup),
     )  # fmt: skip
     check_context(found.shape, setting.longest, found.engine.blocks.count)
     notes = list(found.notes)
-    here, device = this_machine().id, server.group.device.id
-    if device != here:
-        notes.append(f"ran on {here}, not on the fleet's {device}: only the plan is the scenario's")
+    here = where(found)
+    if found.device != "cpu":
+        notes.append(f"ran on {here} by CUDA; the fleet's device is {planned.id}")
+    elif planned.id != here:
+        notes.append(f"ran on {here}, not on the fleet's {planned.id}: only the plan is the scenario's")
     if server.engine.id != ENGINE:
         notes.append(f"ran on Fleetcast's own engine with the policies of {server.engine.name}")
     return Started(setting, done, replace(found, notes=tuple(notes)))
 
 
 def run(
-    source: Source, *, speed: float = 1.0, warmup: int = 3, threads: int | None = None, seed: int | None = None,
-    progress: Progress | None = None,
+    source: Source, *, speed: float = 1.0, warmup: int = 3, threads: int | None = None, device: str = "auto",
+    seed: int | None = None, progress: Progress | None = None,
 ) -> Replay:  # fmt: skip
     """Returns what becomes of the scenario's requests when its plan runs on this machine.
 
@@ -86,6 +99,8 @@ def run(
         speed: 2 = requests come twice as fast.
         warmup: requests before, which do not count.
         threads: of the engine's products; None = the processor's cores.
+        device: "cpu", "cuda", or "auto": CUDA where the fleet's device is a GPU and torch finds one for each rank, else
+            the processor.
         seed: instead of the scenario's.
         progress: called as requests are settled.
 
@@ -98,10 +113,11 @@ def run(
     from fleetcast.runtime.replay.local import replay_here
 
     scenario = serving(source, "run", seed=seed)
-    begun = start(scenario, threads=threads, bounded=scenario.plan.serving[0].prefix_cache in (None, "off"))
+    bounded = scenario.plan.serving[0].prefix_cache in (None, "off")
+    begun = start(scenario, threads=threads, device=device, bounded=bounded, warmup=warmup)
     launched = begun.launched
     known = {
-        "device": this_machine().id, "dtype": launched.dtype, "threads": launched.threads,
+        "device": where(launched), "dtype": launched.dtype, "threads": launched.threads,
         "weights": "read" if launched.real else "random",
     }  # fmt: skip
     if launched.drafts is not None:
@@ -130,6 +146,30 @@ def drafted(launched: Launched) -> tuple[str, ...]:
         f"drafts: {found.drafted / found.calls:.2f} tokens a call of the model, {found.accepted / found.calls:.2f} of "
         f"them right; acceptance = [{rates}], warm-up included",
     )
+
+
+def filled(requests: Requests, warmup: int) -> int:
+    """Returns the blocks that requests fill where nothing of any is given back, ``warmup`` of the longest before them.
+
+    Two more each are for drafts that are checked.
+    """
+    tokens = requests.prompt + requests.output
+    blocks = -(-tokens // BLOCK) + 2
+    return int(blocks.sum() + warmup * blocks.max())
+
+
+def where(launched: Launched) -> str:
+    """Returns what an engine runs on: the CUDA device's name, or the processor's id."""
+    return this_machine().id if launched.device == "cpu" else launched.device
+
+
+def refuse_device(device: str) -> None:
+    """Raises SpecError where a device is named for a server that runs elsewhere."""
+    if device != "auto":
+        raise SpecError(
+            "device", "is for a model that runs here", value=device, limit="left out with --url",
+            hint="Start the server on that device",
+        )  # fmt: skip
 
 
 def for_servers_only(**settings: object) -> None:

@@ -48,6 +48,7 @@ def relocated(scenario: TrainingScenario, folder: Path) -> TrainingScenario:
     return change(
         scenario, folder=str(folder), fleet=_refitted(scenario.fleet, rename),
         workload=change(scenario.workload, model=rename(model) if isinstance(model, str) else model),
+        plan=change(scenario.plan, practice=rename(scenario.plan.practice)),
     )  # fmt: skip
 
 

@@ -69,7 +69,7 @@ def refuse_beside(**others: object) -> None:
             )  # fmt: skip
 
 
-def serve(scenario: ServingScenario, given: Serving, *, name: str, key_env: str, as_json: bool) -> int:
+def serve(scenario: ServingScenario, given: Serving, *, name: str, key_env: str, device: str, as_json: bool) -> int:
     """Serves a scenario's plan until it is told to stop, and says so on stdout; returns the command's exit code.
 
     Args:
@@ -77,6 +77,7 @@ def serve(scenario: ServingScenario, given: Serving, *, name: str, key_env: str,
         given: the options.
         name: that clients ask for; "" = the model's, without its folder.
         key_env: environment variable with the key; "" = no key.
+        device: "cpu", "cuda" or "auto", as `here.start` takes it.
         as_json: say it as a line of JSON.
 
     Returns:
@@ -98,7 +99,7 @@ def serve(scenario: ServingScenario, given: Serving, *, name: str, key_env: str,
     limits = Limits(**{f.name: getattr(given, f.name) for f in fields(given) if f.name in Limits.__dataclass_fields__})
     folder = _folder(scenario)
     Server.check(given.host, given.port, key)
-    started = here.start(scenario, bounded=True)
+    started = here.start(scenario, device=device, bounded=True)
     launched = started.launched
     if not launched.real:
         raise SpecError(
@@ -114,7 +115,7 @@ def serve(scenario: ServingScenario, given: Serving, *, name: str, key_env: str,
     from fleetcast.runtime.llm.text import open_text
 
     text = open_text(folder, launched.shape.vocab)
-    served = name or folder.name
+    served = name or named(folder)
     server = Server(launched.engine, text, served, host=given.host, port=given.port, key=key, limits=limits)
 
     def told(url: str) -> None:
@@ -162,4 +163,9 @@ def _folder(scenario: ServingScenario) -> Path:
             limit="a folder with config.json, safetensors and tokenizer.json",
             hint="Fetch the model from its repository and name the folder; relative paths start at the scenario file",
         )  # fmt: skip
-    return (at if at.is_dir() else at.parent).resolve()
+    return at if at.is_dir() else at.parent
+
+
+def named(folder: Path) -> str:
+    """Returns what a model's folder is called: as it was given, not what a link leads to."""
+    return folder.name if folder.name not in ("", "..") else folder.resolve().name

@@ -13,7 +13,7 @@ import msgspec
 
 from fleetcast.base.errors import SpecError, Unsupported, closest
 from fleetcast.scenario import load as files
-from fleetcast.scenario.load import Scenario, ServingScenario, TrainingScenario
+from fleetcast.scenario.load import MultitaskScenario, Scenario, ServingScenario, TrainingScenario
 from fleetcast.view import worlds
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ def plan(source: Source, *, seed: int | None = None, top: int | None = 6, progre
         Infeasible: nothing fits.
     """
     scenario = load(source, seed=seed)
+    if isinstance(scenario, MultitaskScenario):
+        return worlds.multitask.plan(scenario, top=top)
     if isinstance(scenario, TrainingScenario):
         return worlds.training.plan(scenario, top=top, progress=progress)
     return worlds.serving.plan(files.serving(scenario, "plan"), top=top, progress=progress)
@@ -115,6 +117,8 @@ def simulate(source: Source, *, seed: int | None = None, record: bool = False) -
         Infeasible: the plan does not fit; of training the outcome says so, ``metrics["fits"]``.
     """
     scenario = load(source, seed=seed)
+    if isinstance(scenario, MultitaskScenario):
+        return worlds.multitask.simulate(scenario)
     if isinstance(scenario, TrainingScenario):
         return worlds.training.simulate(scenario)
     return worlds.serving.simulate(files.serving(scenario, "simulate"), record=record)
@@ -341,6 +345,8 @@ def check(source: Source, *, seed: int | None = None) -> list[Remark]:
         SpecError: the scenario cannot be read at all.
     """
     scenario = load(source, seed=seed)
+    if isinstance(scenario, MultitaskScenario):
+        return []  # reading it has checked all there is
     if isinstance(scenario, TrainingScenario):
         return worlds.training.check(scenario)
     return worlds.serving.check(files.serving(scenario, "check"))

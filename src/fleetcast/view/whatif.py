@@ -165,7 +165,7 @@ def parse(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
                 "--set", f"changes {path} twice", value=text, limit="each path once",
                 hint=f"Values to compare: --set {path}=1,2,4",
             )  # fmt: skip
-        found[path] = tuple(_value(part) for part in _split(value))
+        found[path] = tuple(as_written(part) for part in _split(value))
     return found
 
 
@@ -192,8 +192,8 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in (*parts, text[start:]) if part.strip()]
 
 
-def _value(text: str) -> Any:
-    """A number, truth value, list or table as TOML has it; anything else is text."""
+def as_written(text: str) -> Any:
+    """Returns a number, truth value, list or table as TOML has it; anything else is text."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

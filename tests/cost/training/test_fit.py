@@ -70,6 +70,15 @@ def test_one_broken_row_does_not_carry_the_fit_away() -> None:
     assert found.practice.gemm == pytest.approx(1.3, rel=0.05)
 
 
+def test_a_machine_that_is_slower_in_everything_is_slower_in_everything() -> None:
+    rows, plan = table()
+    few = take(rows, plan, np.arange(0, 120, 30))
+    times = 3.0 * settle(*few, PRIOR)["total"]
+    found = fit(*few, times, PRIOR, alike=True)
+    assert np.abs(found.residual).max() < 0.02
+    assert found.practice.gemm == pytest.approx(3.0, rel=0.1)
+
+
 @pytest.mark.parametrize("times", [[], [0.0], [-1.0]])
 def test_times_that_cannot_be_are_refused(times: list[float]) -> None:
     rows, plan = table()

@@ -20,6 +20,9 @@ pytest.importorskip("safetensors", reason="safetensors is not installed")
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 from torch.utils._pytree import tree_leaves  # noqa: E402
 
+from fleetcast.runtime.llm import devices, native  # noqa: E402
+from fleetcast.runtime.llm.devices import devices_of, free_memory, name_of  # noqa: E402
+from fleetcast.runtime.llm.linear import joined  # noqa: E402
 from fleetcast.runtime.llm.model import Transformer  # noqa: E402
 from fleetcast.runtime.llm.weights import POOL, fake_weights, read_weights  # noqa: E402
 
@@ -161,6 +164,61 @@ def test_devices_that_are_not_there_are_refused(tmp_path):
         assert open_engine(folder, blocks=2).model.device.type == "cpu"
         with pytest.raises(SpecError, match="torch finds no CUDA device"):
             open_engine(folder, blocks=2, device="cuda")
+
+
+def cuda(monkeypatch, *free, nccl=True):
+    """Makes torch say that there are CUDA devices with so many free bytes each."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(free))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(free))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[device.index], 10**12))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Faked {device.index}")
+    monkeypatch.setattr(devices.dist, "is_nccl_available", lambda: nccl)
+
+
+def test_every_rank_has_a_cuda_device_of_its_own_or_none_has_one(monkeypatch):
+    cpu, first, second = torch.device("cpu"), torch.device("cuda", 0), torch.device("cuda", 1)
+    cuda(monkeypatch)
+    assert devices_of("auto", 2) == (cpu, cpu)
+    cuda(monkeypatch, 7, 5)
+    assert (devices_of("auto"), devices_of("cuda")) == ((first,), (first,))
+    assert (devices_of("auto", 2), devices_of("cuda", 2)) == ((first, second), (first, second))
+    assert (devices_of("cpu"), devices_of("auto", 3)) == ((cpu,), (cpu, cpu, cpu))
+    with pytest.raises(SpecError, match="3 ranks want a CUDA device each, and torch finds 2"):
+        devices_of("cuda", 3)
+    cuda(monkeypatch, 7, 5, nccl=False)
+    assert (devices_of("auto"), devices_of("auto", 2)) == ((first,), (cpu, cpu))
+    with pytest.raises(SpecError, match="NCCL"):
+        devices_of("cuda", 2)
+
+
+def test_the_memory_is_that_of_the_devices_and_the_fullest_bounds_all_ranks(monkeypatch):
+    cuda(monkeypatch, 7, 5)
+    monkeypatch.setattr(devices.host, "free_memory", lambda: 100.0)
+    assert free_memory(devices_of("cpu", 2)) == 100
+    assert free_memory(devices_of("cuda")) == 7
+    assert free_memory(devices_of("cuda", 2)) == 2 * 5
+    assert [name_of(d) for d in (*devices_of("cpu"), *devices_of("cuda", 2))] == ["cpu", "Faked 0", "Faked 1"]
+
+
+class NoKernels:
+    """Fails where a kernel of ours is called."""
+
+    def __getattr__(self, name):
+        raise AssertionError(f"the kernel {name} was called on another device's tensor")
+
+
+@pytest.mark.parametrize("form", ["fp32", "bf16", "int8", "int4"])
+@pytest.mark.parametrize("held", [torch.float32, torch.int8])
+def test_our_own_kernels_never_see_another_devices_tensors(form, held, monkeypatch):
+    monkeypatch.setattr(native, "kernels", NoKernels())
+    shape = read_shape(tiny.config("llama-biased") | {"hidden_size": 64, "intermediate_size": 64})
+    dtype = torch.float32 if form == "fp32" else torch.bfloat16
+    weights = fake_weights(shape, "fp32" if form == "fp32" else "bf16", 0, torch.device("meta"))
+    assert weights.dtype == dtype
+    found = Transformer(shape, weights, 4, form, held)._forward(PIECES)
+    assert found.device.type == "meta"
+    with pytest.raises(AssertionError, match="kernel"):  # and would, on the processor's
+        joined([torch.ones(64, 64)], [None], "int8")(torch.ones(1, 64))
 
 
 @pytest.mark.gpu

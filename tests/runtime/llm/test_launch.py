@@ -5,6 +5,7 @@ import multiprocessing
 
 import pytest
 
+from fleetcast.base import host
 from fleetcast.base.errors import Infeasible, SpecError, Unsupported
 from fleetcast.runtime.llm import launch as module
 from fleetcast.runtime.llm.draft import Pipelined
@@ -69,7 +70,7 @@ def folder(tmp_path, real):
 
 @needs_torch
 def test_a_folder_with_weights_runs_them(tmp_path) -> None:
-    found = launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=folder(tmp_path, True), watermark=2)
+    found = launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=folder(tmp_path, True), watermark=0.1)
     assert found.real
     assert not found.notes
     assert (found.engine.blocks.count, found.engine.schedule.watermark, found.dtype) == (20, 2, "fp32")
@@ -193,10 +194,10 @@ def test_the_memory_holds_the_draft_model_and_its_cache_too(tmp_path, monkeypatc
     shapes = [read_shape(tiny.config("llama-biased") | {"num_hidden_layers": n}) for n in (3, 1)]
     weights = sum(module._size(dims) for shape in shapes for _, dims in shape.tensors()) * 4
     block = 2 * (3 + 1) * 2 * 8 * 16 * 4  # keys and values, layers of both, heads, width, tokens, fp32
-    monkeypatch.setattr(module, "free_memory", lambda: (weights + 7.5 * block) / module.SHARE)
+    monkeypatch.setattr(host, "free_memory", lambda: (weights + 7.5 * block) / module.SHARE)
     found = launch("m", Pool(**POOL, **POLICIES, speculate=FIXED), blocks=20, folder=home)
     assert (found.engine.blocks.count, found.engine.speculation.drafter.blocks.count) == (7, 7)
-    monkeypatch.setattr(module, "free_memory", lambda: weights / module.SHARE)
+    monkeypatch.setattr(host, "free_memory", lambda: weights / module.SHARE)
     with pytest.raises(Infeasible, match="free memory"):
         launch("m", Pool(**POOL, **POLICIES, speculate=FIXED), blocks=20, folder=home)
 
@@ -253,12 +254,60 @@ def test_the_cache_is_no_larger_than_the_machine(tmp_path, monkeypatch) -> None:
     home = folder(tmp_path, False)
     weights = sum(module._size(dims) for _, dims in read_shape(tiny.config("llama-biased")).tensors()) * 4
     block = 2 * 3 * 2 * 8 * 16 * 4  # keys and values, layers, heads, width, tokens, fp32
-    monkeypatch.setattr(module, "free_memory", lambda: (weights + 7.5 * block) / module.SHARE)
+    monkeypatch.setattr(host, "free_memory", lambda: (weights + 7.5 * block) / module.SHARE)
     found = launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home)
     assert found.engine.blocks.count == 7
     assert "7 blocks of cache instead of the plan's 20" in found.notes[0]
-    monkeypatch.setattr(module, "free_memory", lambda: weights / module.SHARE)
+    monkeypatch.setattr(host, "free_memory", lambda: weights / module.SHARE)
     with pytest.raises(Infeasible, match="free memory"):
+        launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home)
+
+
+@needs_torch
+def test_no_more_cache_is_kept_than_can_be_of_use(tmp_path) -> None:
+    home, batch = folder(tmp_path, True), 3 * (512 // 16)  # the largest batch of the longest contexts
+    for given, kept, free in (
+        ({}, 5000, 500), ({"bounded": True}, 107, 10), ({"most": 40}, 45, 4), ({"most": 400, "bounded": True}, 107, 10),
+        ({"most": 9000}, 5000, 500),
+    ):  # fmt: skip
+        found = launch("m", Pool(**POOL, **POLICIES), blocks=5000, folder=home, watermark=0.1, **given).engine
+        assert (found.blocks.count, found.schedule.watermark) == (kept, free)
+        of_use = min(given.get("most", 5000), batch if "bounded" in given else 5000, 4500)
+        assert found.blocks.count - found.schedule.watermark >= of_use
+
+
+@needs_torch
+def test_a_cuda_device_bounds_the_cache_by_its_own_memory(tmp_path, monkeypatch) -> None:
+    from fleetcast.runtime.llm import Engine, devices
+
+    home, given = folder(tmp_path, False), []
+
+    def opened(model, *, device, blocks, tensor_parallel, **_):
+        given.append((device, blocks, tensor_parallel))
+        return launched.engine
+
+    launched = launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home)
+    assert (launched.device, isinstance(launched.engine, Engine)) == ("cpu", True)
+    weights = sum(module._size(dims) for _, dims in read_shape(tiny.config("llama-biased")).tensors()) * 4
+    block = 2 * 3 * 2 * 8 * 16 * 4  # as above
+    free = {0: (weights + 7.5 * block) / module.SHARE, 1: (weights + 3.5 * block) / module.SHARE / 2}
+    monkeypatch.setattr("fleetcast.runtime.llm.open_engine", opened)
+    with pytest.raises(SpecError, match=r"device: cannot be run on \(got 'cuda'\).*torch finds no CUDA device"):
+        launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home, device="cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free[device.index], 1e12))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"Faked {device.index}")
+    monkeypatch.setattr(devices.dist, "is_nccl_available", lambda: True)
+    found = launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home)
+    assert "7 blocks of cache instead of the plan's 20: the CUDA device's memory" in found.notes[0]
+    assert found.device == "Faked 0"
+    # two ranks have half of all each, so the second device, of half the free memory, holds 3 of 20
+    launch("m", Pool(**(POOL | {"tensor_parallel": 2}), **POLICIES), blocks=20, folder=home, device="cuda")
+    launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home, device="cpu")
+    assert given == [("cuda", 7, 1), ("cuda", 3, 2), ("cpu", 20, 1)]
+    free[0] = weights / module.SHARE
+    with pytest.raises(Infeasible, match="the CUDA device's free memory"):
         launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home)
 
 

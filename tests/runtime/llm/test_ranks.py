@@ -20,8 +20,9 @@ from tests.runtime.llm import tiny
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("safetensors", reason="safetensors is not installed")
 
-from fleetcast.runtime.llm.ranks import LostRank, Ranks, Source, check, group  # noqa: E402
+from fleetcast.runtime.llm.ranks import LostRank, Ranks, Source, check, group, wire  # noqa: E402
 from fleetcast.runtime.llm.ranks.likeliest import merged, reduced, wanted  # noqa: E402
+from fleetcast.runtime.llm.ranks.part import Part  # noqa: E402
 from fleetcast.runtime.llm.ranks.shard import Shard, narrowed, stage, vocabulary  # noqa: E402
 from fleetcast.runtime.llm.weights import fake_weights  # noqa: E402
 
@@ -94,6 +95,67 @@ def test_logits_of_two_ranks_are_within_1e_5_and_bytes_are_counted(tmp_path):
         assert two.traffic["ids"] - before["ids"] == 4  # 4 B a step for a batch of B
     finally:
         two.close()
+
+
+class Elsewhere:
+    """A wire on a device that computes nothing, and refuses what lies on another; with two ranks, one of them here."""
+
+    def __init__(self, rank):
+        self.rank, self.ranks, self.device, self.sent = rank, 2, torch.device("meta"), []
+
+    def _sent(self, x):
+        assert x.device == self.device
+        self.sent.append(tuple(x.shape))
+        return x
+
+    def together(self, x):
+        return self._sent(x)
+
+    def gather(self, mine):
+        return [self._sent(mine)] * 2 if mine.numel() and self.rank == 0 else []
+
+    def send(self, x, to):
+        self._sent(x)
+
+    def receive(self, buffer, source):
+        return self._sent(buffer)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("pipeline", [False, True])
+def test_what_ranks_send_lies_on_their_device(rank, pipeline, tmp_path):
+    said = {
+        "config": tiny.config("llama3"), "folder": None, "seed": 0, "dtype": "fp32", "kv_dtype": "auto", "blocks": 4,
+        "pipeline": pipeline,
+    }  # fmt: skip
+    elsewhere = Elsewhere(rank)
+    part = Part(said, elsewhere)
+    pieces = [Piece([3, 1, 4], 0, [0], 2, 4), Piece([2], 0, [1], 1, 0)]
+    with torch.inference_mode():
+        (part._stage if pipeline else part._share)(pieces, wanted(pieces))
+    assert elsewhere.sent
+
+
+def test_ranks_on_cuda_talk_by_nccl(tmp_path, monkeypatch):
+    """There is no NCCL here: what would be asked of it is."""
+    made = []
+
+    class Nccl:
+        class Options:
+            pass
+
+        def __init__(self, store, rank, ranks, options):
+            made.append((rank, ranks, options._timeout.total_seconds(), os.environ["TORCH_NCCL_BLOCKING_WAIT"]))
+
+        def _set_default_timeout(self, timeout):
+            made.append(timeout.total_seconds())
+
+    monkeypatch.setenv("TORCH_NCCL_BLOCKING_WAIT", "0")
+    monkeypatch.setattr(wire.dist, "ProcessGroupNCCL", Nccl, raising=False)
+    monkeypatch.setattr(torch.cuda, "set_device", made.append)
+    found = wire.Wire(tmp_path / "meeting", 1, 2, 7.0, "cuda:1")
+    assert found.device == torch.device("cuda", 1)
+    assert made == [torch.device("cuda", 1), (1, 2, wire.LOADING, "1"), 7.0]
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 5])

@@ -21,8 +21,8 @@ from fleetcast.cost.training.system import Practice
 
 Array = NDArray[np.float64]
 FACTORS = (
-    "gemm", "attention", "fused", "narrow", "vector", "head", "tensor", "pipeline", "data", "optimizer", "kernel",
-    "pace", "gap", "iteration",
+    "gemm", "attention", "fused", "narrow", "vector", "eager", "head", "tensor", "pipeline", "data", "optimizer",
+    "kernel", "pace", "gap", "iteration",
 )  # fmt: skip
 SCALE = 0.05
 """Relative error up to which a row pulls in full."""
@@ -47,7 +47,7 @@ class Calibration:
 
 def fit(
     parts: Parts, plans: Plans, measured: ArrayLike, prior: Practice, names: Sequence[str] = FACTORS, *,
-    weight: float = 5.0,
+    weight: float = 5.0, alike: bool = False,
 ) -> Calibration:  # fmt: skip
     """Returns the factors ``names`` fitted on measured iterations.
 
@@ -58,6 +58,8 @@ def fit(
         prior: what is known already; what is not in ``names`` keeps its value.
         names: factors to fit, of ``FACTORS``.
         weight: measured rows that the prior counts as.
+        alike: where the median row is slower than the prior says, so is everything until rows tell kernels and messages
+            apart: for machines of which nothing else is known.
 
     Raises:
         ValueError: no rows, or a time that is not positive.
@@ -65,7 +67,8 @@ def fit(
     seconds = np.asarray(measured, dtype=np.float64)
     if seconds.size == 0 or not np.all(seconds > 0):
         raise ValueError("a fit wants at least one measured iteration, each of them above 0 s")
-    start = np.array([float(getattr(prior, name)) for name in names])
+    pace = float(np.median(seconds / settle(parts, plans, prior)["total"])) if alike else 1.0
+    start = pace * np.array([float(getattr(prior, name)) for name in names])
     scale = np.where(start > 0, start, 1e-3)
 
     def practice(x: Array) -> Practice:

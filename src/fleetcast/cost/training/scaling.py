@@ -20,8 +20,8 @@ Array = NDArray[np.float64]
 Counts = NDArray[np.int64]
 HEAD_KERNELS = 30.0
 """Kernels of a head's projection, loss and their gradients, as in `cost.training.step`."""
-_FACTORS = {"gemm": "gemm", "attention": "attention", "vector": "vector", "tensor_comm": "tensor",
-            "context_comm": "tensor", "expert_comm": "tensor"}  # fmt: skip
+_FACTORS = {"tensor_comm": "tensor", "context_comm": "tensor", "expert_comm": "tensor"}
+"""Of which factor of `Practice` a term is, where it has another name."""
 
 
 def dealt(job: Job, counts: Counts, recompute: int) -> Plans:
@@ -46,10 +46,13 @@ def layer_time(
     work, practice = layer_work(network, job, rows, system), system.practice
     total = np.zeros(len(counts))
     for name in TERMS:
-        pairs = 2.0 if name == "attention" and not causal else 1.0
+        pairs = 2.0 if name in ("attention", "narrow") and not causal else 1.0
         part = work.forward[name] + work.backward[name] + work.again[name]
-        total += float(getattr(practice, _FACTORS[name])) * pairs * part
-    return np.maximum(total, practice.kernel * work.kernels + practice.pace * work.messages)
+        total += float(getattr(practice, _FACTORS.get(name, name))) * pairs * part
+    total += practice.gap * work.kernels
+    waits = practice.kernel * work.kernels + practice.pace * work.messages
+    q = practice.sharp
+    return (total**q + waits**q) ** (1.0 / q)
 
 
 def head_time(hidden: int, vocab: int, job: Job, counts: Counts, system: System) -> Array:
@@ -60,7 +63,7 @@ def head_time(hidden: int, vocab: int, job: Job, counts: Counts, system: System)
     for a, b, d in ((tokens, wide, deep), (tokens, deep, wide), (wide, deep, tokens)):
         total += gemm_time(a, b, d, job.dtype, system.chip, c)
     total += tokens * wide * (18.0 / (system.chip.bandwidth * system.stream.memory))
-    return np.maximum(system.practice.gemm * total, system.practice.kernel * HEAD_KERNELS)
+    return np.maximum(system.practice.head * total, system.practice.kernel * HEAD_KERNELS)
 
 
 def kept(network: Network, job: Job, counts: Counts, recompute: int = 0) -> Array:

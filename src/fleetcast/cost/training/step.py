@@ -82,7 +82,7 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
     first, inverse = distinct(
         (plans.tensor, plans.context, plans.micro_batch, plans.sequence_parallel, plans.recompute,
          plans.tensor_messages, plans.overlap & 1, plans.expert, plans.expert_tensor, plans.fused,
-         np.asarray(plans.zero == 3, dtype=np.int32))
+         np.asarray(plans.zero >= 2, dtype=np.int32))
     )  # fmt: skip
     few = plans.take(first)
     layer = layer_work(network, job, few, system)
@@ -106,7 +106,7 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
 
 _FACTORS = {
     "gemm": "gemm", "attention": "attention", "fused": "fused", "narrow": "narrow", "vector": "vector",
-    "tensor_comm": "tensor", "context_comm": "tensor", "expert_comm": "tensor",
+    "eager": "eager", "tensor_comm": "tensor", "context_comm": "tensor", "expert_comm": "tensor",
 }  # fmt: skip
 
 
@@ -131,6 +131,7 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     idle = np.maximum(idle, 0.0) + f * hop
     found = {n: p.micro * factor[n] * (p.forward[n] + p.backward[n]) for n in LAYER_TERMS}
     found["attention"] = found["attention"] + found.pop("fused") + found.pop("narrow")
+    found["vector"] = found["vector"] + found.pop("eager")
     found["recompute"] = p.micro * again
     found["head"] = p.micro * practice.head * p.head
     found["pipeline_comm"] = p.micro * steady
@@ -150,7 +151,7 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
 def _exposed(p: Parts, plans: Plans, practice: Practice, device: Array) -> tuple[Array, Array]:
     """Returns seconds of adding up gradients and of gathering weights that no computation hides."""
     reduce, gather = practice.data * p.reduce, practice.data * p.gather
-    hidden, sharded = plans.overlaps("data"), plans.zero == 3
+    hidden, sharded = plans.overlaps("data"), plans.zero >= 2
     # Behind the last backward pass, layer by layer; of stages in pieces, behind the last round of all pieces but one,
     # and the gathering of weights behind the first (MegaScale, NSDI 2024); where each pass gathers anew, behind all.
     rounds = np.where(plans.interleave > 1, np.minimum(plans.pipeline, p.micro), 1.0)
@@ -209,7 +210,8 @@ def _copies(network: Network, job: Job, plans: Plans, system: System) -> tuple[A
     dense = np.maximum(*ends)
     wide = 4.0 if job.dtype == "fp32" else 2.0
     times = [np.zeros(len(few)) for _ in range(3)]
-    micro = np.where(few.zero == 3, few.micro_batches(job.batch), 1).astype(np.float64)
+    # Gradients that no copy holds whole are added up after every micro-batch, weights gathered for every pass.
+    micro = np.where(few.zero >= 2, few.micro_batches(job.batch), 1).astype(np.float64)
     dealt = expert_copies(few)
     for params, copies, stride in (
         (dense, (few.data * few.context).astype(np.int32), few.tensor),

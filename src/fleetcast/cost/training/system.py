@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ class Practice:
         gemm, attention, vector, head, tensor, pipeline, data, optimizer: factors on seconds of products, attention,
             element-wise kernels, the head, messages of tensor, pipeline and data parallelism, and the optimizer.
         fused: in place of ``attention`` where it keeps no scores, and ``narrow`` where its heads are 64 wide or less.
+        eager: in place of ``vector`` where PyTorch shards gradients (ZeRO 2 and 3) and runs its own kernels one by one,
+            which Megatron-LM has fused.
         gap: s of the device between two kernels.
         sharp: how well host and device overlap: 1 adds them, 8 is almost the longer; a power of two.
         kernel: s of the host for each kernel that it launches.
@@ -47,6 +49,7 @@ class Practice:
     fused: float = 1.0
     narrow: float = 1.0
     vector: float = 1.0
+    eager: float = 1.0
     tensor: float = 1.0
     pipeline: float = 1.0
     data: float = 1.0
@@ -84,6 +87,7 @@ class System:
         host_bandwidth: B/s of that memory, a device's share.
         ssd: B/s of the disks, a device's share; 0 = none.
         practice: what training adds.
+        pair: what joins the two dies of a module, where that is faster than ``inner``.
     """
 
     chip: Silicon
@@ -97,6 +101,7 @@ class System:
     host_bandwidth: float = 40e9
     ssd: float = 0.0
     practice: Practice = Practice()
+    pair: Fabric | None = None
 
     def gemm(self, dtype: str) -> Gemm:
         """Returns the coefficients of products in ``dtype``."""
@@ -127,9 +132,10 @@ def of(group: Group, *, ssd: float | None = None, practice: Practice | None = No
     from fleetcast.scenario.fleet import catalog  # ids of links live in the catalogue
 
     host = catalog.link(device.host_link)
+    near = fabric_for(device.id, inner.kind, inner.bandwidth, inner.latency, inner.peers, table)
     return System(
         chip=device, memory=float(device.memory), fitted=coefficients_for(device),
-        inner=fabric_for(device.id, inner.kind, inner.bandwidth, inner.latency, inner.peers, table),
+        inner=near, pair=replace(near, bandwidth=inner.pair, peers=0) if inner.pair else None,
         outer=fabric_for(device.id, outer.kind, outer.bandwidth, outer.latency, outer.peers),
         node=min(group.node, group.count), host_link=host.bandwidth, ssd=ssd or 0.0,
         practice=practice_of(device.id, device.architecture) if practice is None else practice,

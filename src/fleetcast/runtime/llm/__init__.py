@@ -11,7 +11,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from fleetcast.base.errors import Unsupported
 from fleetcast.runtime.llm.engine import Engine
 from fleetcast.runtime.llm.requests import Request, Token
 from fleetcast.runtime.llm.sampling import Choice, Sampling
@@ -38,7 +37,7 @@ def open_engine(
         dtype: format of the matrices: "fp32", "bf16", "int8", "int4", or "auto": as stored, float16 as "bf16".
             Activations are fp32 with "fp32", else bf16; `linear` says what the formats are.
         kv_dtype: of the KV cache: "fp32", "bf16", "int8" with a scale per token and head, or "auto": as activations.
-        device: "cpu", "cuda", or "auto": CUDA where there is such a device.
+        device: "cpu", "cuda", or "auto": CUDA where there is such a device, for each rank where there are several.
         threads: of the whole process; None = as they are. Of each rank where there are several; None = the cores
             shared out.
         tensor_parallel: processes that share every layer.
@@ -49,36 +48,36 @@ def open_engine(
         settings: as `Engine` takes them: batch, order, memory, watermark.
 
     Raises:
-        SpecError: the folder's files are wrong; names file, field or tensor. No such device or model.
+        SpecError: the folder's files are wrong; names file, field or tensor. No such model, no such device or fewer of
+            them than ranks.
         Unsupported: a model that the engine does not run, with the reason.
         LostRank: a process that should hold a part of the model did not come up.
         MissingExtra: torch or safetensors is not installed.
     """
+    from fleetcast.runtime.llm.devices import devices_of
     from fleetcast.runtime.llm.model import Transformer
-    from fleetcast.runtime.llm.weights import device_of, dtype_of, fake_weights, format_of, kv_dtype_of, read_weights
+    from fleetcast.runtime.llm.weights import dtype_of, fake_weights, format_of, kv_dtype_of, read_weights
 
-    several = tensor_parallel != 1 or pipeline_parallel != 1
-    place = device_of("cpu" if several and device == "auto" else device)
-    if several:
+    devices = devices_of(device, max(tensor_parallel, pipeline_parallel, 1))
+    if tensor_parallel != 1 or pipeline_parallel != 1:
         from fleetcast.runtime.llm.ranks import Ranks, Source
 
-        if place.type != "cpu":
-            raise Unsupported("the engine holds a model in several processes on CPUs alone", 'Set device = "cpu"')
         known = not fake or Path(model).exists()
         config = str(model) if known else catalog.config(str(model))
         source = Source(
             config=config, folder=None if fake else str(model), seed=seed, dtype=dtype, kv_dtype=kv_dtype
         )  # fmt: skip
         ranks = Ranks(
-            source, blocks, tensor=tensor_parallel, pipeline=pipeline_parallel, threads=threads, timeout=timeout
-        )
+            source, blocks, tensor=tensor_parallel, pipeline=pipeline_parallel, threads=threads, timeout=timeout,
+            devices=devices,
+        )  # fmt: skip
         return Engine(ranks, blocks=blocks, seed=seed, notes=(FAKE,) if fake else (), **settings)
     if threads is not None:
         torch_threads(threads)
     known = not fake or Path(model).exists()
     shape = read_shape(model if known else catalog.config(str(model)))
     held = kv_dtype_of(kv_dtype, dtype_of(dtype, shape))
-    weights = fake_weights(shape, dtype, seed, place) if fake else read_weights(model, shape, dtype, place)
+    weights = fake_weights(shape, dtype, seed, devices[0]) if fake else read_weights(model, shape, dtype, devices[0])
     made = Transformer(shape, weights, blocks, format_of(dtype, shape), held)
     return Engine(made, blocks=blocks, seed=seed, notes=(FAKE,) if fake else (), **settings)
 

@@ -76,7 +76,9 @@ def source_of(pool: Pool, draft: Pool | None, folder: Path, path: str) -> Source
     return Source(config, weights, shape_at(name, folder, f"{path}.speculate.model"), dtype, kv_dtype, apart)
 
 
-def open_drafter(source: Source, blocks: int, *, seed: int = 0, threads: int | None = None) -> Drafter:
+def open_drafter(
+    source: Source, blocks: int, *, seed: int = 0, threads: int | None = None, device: str = "cpu"
+) -> Drafter:
     """Returns the drafter, ready.
 
     Args:
@@ -84,6 +86,7 @@ def open_drafter(source: Source, blocks: int, *, seed: int = 0, threads: int | N
         blocks: of its KV cache.
         seed: of random weights.
         threads: of its products where it has a process of its own.
+        device: as the engine's: "cpu" or "cuda".
 
     Raises:
         SpecError: its files are wrong, a dtype that the engine has not, or its process does not come up; with the
@@ -93,15 +96,15 @@ def open_drafter(source: Source, blocks: int, *, seed: int = 0, threads: int | N
 
     kv_dtype_of(source.kv_dtype, dtype_of(source.dtype, source.shape))  # what cannot be is said here, not over there
     if source.apart:
-        return Pipelined(partial(_opened, source, blocks, seed, threads), patience=PATIENCE, start=START)
-    return _opened(source, blocks, seed)
+        return Pipelined(partial(_opened, source, blocks, seed, threads, device), patience=PATIENCE, start=START)
+    return _opened(source, blocks, seed, device=device)
 
 
-def _opened(source: Source, blocks: int, seed: int, threads: int | None = None) -> ModelDrafter:
+def _opened(source: Source, blocks: int, seed: int, threads: int | None = None, device: str = "cpu") -> ModelDrafter:
     from fleetcast.runtime.llm import open_engine
 
     model = open_engine(
-        source.weights or source.config, blocks=blocks, dtype=source.dtype, kv_dtype=source.kv_dtype, device="cpu",
+        source.weights or source.config, blocks=blocks, dtype=source.dtype, kv_dtype=source.kv_dtype, device=device,
         fake=source.weights is None, seed=seed, threads=threads,
     ).model  # fmt: skip
     return ModelDrafter(model, blocks=blocks)

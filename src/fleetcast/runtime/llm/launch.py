@@ -1,12 +1,12 @@
 """From a plan's pool to an engine that runs on this machine; what it cannot run is refused with the reason.
 
-The engine runs one replica on the processor at hand. Policies, cache size and dtype are the plan's, so that what is
-measured is what was forecast.
+The engine runs one replica, on CUDA devices or on the processor at hand. Policies, cache size and dtype are the plan's,
+so that what is measured is what was forecast.
 """
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ class Launched:
         shape: of its model.
         dtype: of its weights.
         threads: that its products use.
+        device: that holds it: "cpu", or the name of a CUDA device (of rank 0's where there are several).
         real: whether the weights were read; otherwise they are random, and so is what it says.
         notes: what to know, in sentences.
         drafts: whether the weights of the model that drafts were read; None = no model drafts.
@@ -47,14 +48,16 @@ class Launched:
     shape: Shape
     dtype: str
     threads: int
+    device: str
     real: bool
     notes: tuple[str, ...]
     drafts: bool | None = None
 
 
 def launch(
-    model: str, pool: Pool, *, blocks: int, draft: Pool | None = None, folder: Path = Path(), watermark: int = 0,
-    seed: int = 0, threads: int | None = None, bounded: bool = False, path: str = "plan",
+    model: str, pool: Pool, *, blocks: int, draft: Pool | None = None, folder: Path = Path(), watermark: float = 0.0,
+    seed: int = 0, threads: int | None = None, device: str = "auto", bounded: bool = False, most: int | None = None,
+    path: str = "plan",
 ) -> Launched:  # fmt: skip
     """Returns an engine with the model, policies, dtypes and drafter of a complete pool.
 
@@ -62,21 +65,24 @@ def launch(
         model: a folder or config.json, from ``folder`` on, with safetensors beside it; or a catalogue name. Where there
             are no weights it runs random ones, which take as long and say nothing.
         pool: with every choice made.
-        blocks: of the KV cache, 16 tokens each; fewer where this machine's memory does not hold them. A model that
+        blocks: of the KV cache, 16 tokens each; fewer where the device's memory does not hold them. A model that
             drafts has as many.
         draft: the plan's draft pool, complete.
         folder: where relative paths start.
-        watermark: blocks that admission leaves free.
+        watermark: share of the blocks that admission leaves free.
         seed: of sampling and of random weights.
         threads: of its products; None = as many as torch takes: the processor's cores, or OMP_NUM_THREADS. Where the
             plan has several ranks, or a drafter of its own, of each process; None = the cores shared out.
+        device: "cpu", "cuda", or "auto": CUDA where every rank has such a device of its own.
         bounded: keep no more blocks than the largest batch of the longest contexts fills.
+        most: keep no more blocks than these, which all that comes can fill; None = anything may come. Beside either,
+            those that the watermark leaves free are kept.
         path: of the pool, for errors.
 
     Raises:
-        SpecError: no such model, or its files are wrong.
+        SpecError: no such model, or its files are wrong. No such device.
         Unsupported: what this engine cannot run, with the reason.
-        Infeasible: weights and one block of cache do not fit this machine's memory.
+        Infeasible: weights and one block of cache do not fit the device's memory.
         MissingExtra: torch or safetensors is not installed.
     """
     refuse(pool, path, draft)
@@ -98,35 +104,40 @@ def launch(
         )  # fmt: skip
 
     from fleetcast.runtime.llm import open_engine, torch_threads
+    from fleetcast.runtime.llm.devices import devices_of, free_memory, name_of
 
+    tensor, pipeline = one(pool.tensor_parallel) or 1, one(pool.pipeline_parallel) or 1
+    places = devices_of(device, max(tensor, pipeline))
     dtype, kv_dtype = str(pool.dtype or "auto"), str(pool.kv_dtype or "auto")
     kv_dtype = "bf16" if kv_dtype == "fp16" else kv_dtype  # as the engine takes float16 weights
     notes = []
     rule = policies["batch"].rule() if bounded and hasattr(policies["batch"], "rule") else None
-    blocks = min(blocks, rule.max_batch * blocks_of(shape.context)) if rule is not None else blocks
+    of_use = [n for n in (rule and rule.max_batch * blocks_of(shape.context), most) if n is not None]
+    blocks = min([blocks, *(math.ceil(n / (1.0 - watermark)) for n in of_use)])
     held = [(shape, dtype, kv_dtype)]
     held += [(drafting.shape, drafting.dtype, drafting.kv_dtype)] if drafting is not None else []
-    fits = _blocks_that_fit(held, blocks)
+    whose = "this machine's" if places[0].type == "cpu" else "the CUDA device's"
+    fits = _blocks_that_fit(held, blocks, free_memory(places), whose)
     if fits < blocks:
-        notes.append(f"{fits:,} blocks of cache instead of the plan's {blocks:,}: this machine's memory holds no more")
+        notes.append(f"{fits:,} blocks of cache instead of the plan's {blocks:,}: {whose} memory holds no more")
     if drafting is not None and drafting.apart and threads is None:  # two that took all cores would wait for each other
-        threads = max(1, torch_threads() // (one(pool.tensor_parallel) * one(pool.pipeline_parallel) + 1))
+        threads = max(1, torch_threads() // (tensor * pipeline + 1))
     used = torch_threads(threads)
     if drafting is not None:
-        policies["drafter"] = open_drafter(drafting, fits, seed=seed, threads=threads)
+        policies["drafter"] = open_drafter(drafting, fits, seed=seed, threads=threads, device=places[0].type)
         notes += [RANDOM] if drafting.weights is None else []
     try:
         engine = open_engine(
-            weights or named, blocks=fits, dtype=dtype, kv_dtype=kv_dtype, device="cpu", fake=weights is None,
-            seed=seed, watermark=min(watermark, fits - 1), threads=threads, tensor_parallel=one(pool.tensor_parallel),
-            pipeline_parallel=one(pool.pipeline_parallel), **policies,
+            weights or named, blocks=fits, dtype=dtype, kv_dtype=kv_dtype, device=places[0].type, fake=weights is None,
+            seed=seed, watermark=int(watermark * fits), threads=threads, tensor_parallel=tensor,
+            pipeline_parallel=pipeline, **policies,
         )  # fmt: skip
     except BaseException:
         if drafting is not None:
             policies["drafter"].close()
         raise
-    real = None if drafting is None else drafting.weights is not None
-    return Launched(engine, shape, dtype, used, weights is not None, (*notes, *engine.notes), real)
+    real, notes = None if drafting is None else drafting.weights is not None, [*notes, *engine.notes]
+    return Launched(engine, shape, dtype, used, name_of(places[0]), weights is not None, tuple(notes), real)
 
 
 def refuse(pool: Pool, path: str = "plan", draft: Pool | None = None) -> None:
@@ -141,21 +152,23 @@ def refuse(pool: Pool, path: str = "plan", draft: Pool | None = None) -> None:
                 raise Unsupported(f"{where}.{name} = {_said(value)}: {why}", hint)
 
 
-def _blocks_that_fit(held: Sequence[tuple[Shape, str, str]], wanted: int) -> int:
-    """Returns how many of the wanted blocks this machine's free memory holds beside the weights.
+def _blocks_that_fit(held: Sequence[tuple[Shape, str, str]], wanted: int, free: float, whose: str) -> int:
+    """Returns how many of the wanted blocks the free memory holds beside the weights.
 
     Args:
         held: models, with the dtypes of their weights and caches; each has as many blocks.
         wanted: blocks.
+        free: B that all ranks have together.
+        whose: they are, for errors.
     """
-    free = SHARE * free_memory()
+    free *= SHARE
     sizes = [_bytes(*each) for each in held]
     weights, block = sum(size for size, _ in sizes), sum(size for _, size in sizes)
     fits = int((free - weights) / block)
     if fits < 1:
         raise Infeasible(
-            "this machine's free memory for weights and a block of cache", need=weights + block, have=free, unit="B",
-            hint="Choose a smaller model or a narrower dtype, or end what else runs here",
+            f"{whose} free memory for weights and a block of cache", need=weights + block, have=free, unit="B",
+            hint="Choose a smaller model or a narrower dtype, or end what else runs there",
         )  # fmt: skip
     return min(wanted, fits)
 
@@ -186,20 +199,6 @@ def check_context(shape: Shape, longest: int, blocks: int) -> None:
             "KV cache for the longest request", need=float(longest), have=float(blocks * BLOCK), unit="tokens",
             hint="Shorten the requests, or choose a smaller model",
         )  # fmt: skip
-
-
-def free_memory() -> float:
-    """Returns bytes that a new process can take on this machine without swapping."""
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return float(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return float(8 << 30)
 
 
 def _size(dims: tuple[int, ...]) -> int:

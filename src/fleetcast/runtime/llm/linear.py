@@ -2,8 +2,8 @@
 
 Formats, and the bytes of a weight:
 
-- "fp32": 4. "bf16": 2, laid out anew for the CPU's matrix units (oneDNN's layout) where it has any. Our own kernel reads
-  that layout as well, where the processor multiplies pairs of bf16, so that there is one copy.
+- "fp32": 4. "bf16": 2, laid out anew for the CPU's matrix units (oneDNN's layout) where it has any. A kernel of our own
+  reads that layout as well, where the processor multiplies pairs of bf16, so that there is one copy.
 - "int8": 1, and 4 for every output. A weight is q s, q = round(w / s), s = max |w| / 127 over the output's weights.
 - "int4": 0.625. Groups of 32 inputs of an output share a scale and a middle, both bf16: a weight is (q - 8) s + m, with
   s = (max - min) / 15. Matrices whose inputs are no multiple of 32 are int8.

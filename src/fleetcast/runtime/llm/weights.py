@@ -220,19 +220,6 @@ def kv_dtype_of(kv_dtype: str, dtype: Any) -> Any:
     return dtype if kv_dtype == "auto" else KV_DTYPES[kv_dtype]
 
 
-def device_of(name: str) -> Any:
-    """Returns torch's device for "cpu", "cuda" or "auto", which is CUDA where there is such a device.
-
-    Raises:
-        SpecError: another name, or a CUDA device that is not there.
-    """
-    there = torch.cuda.is_available()
-    if name not in ("auto", "cpu", "cuda") or (name == "cuda" and not there):
-        limit = "one of auto, cpu, cuda" if there else "one of auto, cpu: torch finds no CUDA device"
-        raise SpecError("device", "cannot be run on", value=name, limit=limit)
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and there) else "cpu")
-
-
 def _files(folder: Path) -> Iterator[tuple[Path, Sequence[str] | None]]:
     """Yields each file with the tensors to read from it; None = all."""
     if not folder.is_dir():

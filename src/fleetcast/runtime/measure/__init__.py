@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from fleetcast.base.errors import SpecError, Unsupported
+from fleetcast.base.host import waiting
 from fleetcast.runtime.measure.engine_profile import EngineProfile, engine_profile
 from fleetcast.runtime.measure.machine import this_machine
 from fleetcast.runtime.measure.profile import Profile, Readings, profile
@@ -63,18 +64,13 @@ def measure(
         )
     if threads is not None and not 1 <= threads <= machine.cores:
         raise SpecError("threads", "cannot be", value=threads, limit=f"from 1 to {machine.cores}, this machine's cores")
-    before = waiting(machine.cores)
+    before = waiting()
     if quick or not torch:
         said = _run(WORKER, 1, progress)
         return profile(machine, Readings(tuple(said["seconds"]), said["scaling"], said["half"], before))
     used = threads or machine.cores
     said = _run((*ENGINE_WORKER, str(used)), used, progress)
     return engine_profile(machine, said, before)
-
-
-def waiting(cores: int) -> float:
-    """Returns how many processes per core wanted to run during the last minute."""
-    return os.getloadavg()[0] / cores if hasattr(os, "getloadavg") else 0.0
 
 
 def _run(command: tuple[str, ...], threads: int, progress: Progress | None) -> dict[str, Any]:

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetcast.base.errors import SpecError, Unsupported
+from fleetcast.base.host import waiting
 from fleetcast.base.spec import dump_toml
 from fleetcast.cost.collectives import volume
 from fleetcast.runtime.measure.machine import Machine, this_machine
@@ -152,7 +153,7 @@ def measure_collectives(
     if find_spec("torch") is None:
         raise Unsupported("collectives cannot be timed: torch is not installed", "Install fleetcast[torch]")
     machine = this_machine()
-    load = os.getloadavg()[0] / machine.cores if hasattr(os, "getloadavg") else 0.0
+    load = waiting()
     each, curves, missing = len(OPERATIONS) * len(sizes), [], {}
     for i, count in enumerate(processes):
         rows: dict[str, list[dict[str, Any]]] = {}

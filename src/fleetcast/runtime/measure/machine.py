@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 from pathlib import Path
 
+from fleetcast.base.host import cores, memory
 from fleetcast.base.spec import Spec
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
@@ -51,12 +51,11 @@ def this_machine() -> Machine:
     name = _field(info, "model name") or platform.processor() or platform.machine() or "CPU"
     maker = _field(info, "vendor_id") or name
     vendor = next((short for long, short in _VENDORS.items() if long.lower() in maker.lower()), "unknown")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     levels = cache_sizes(_CACHES)
     own = levels.get(2, _OWN)
     last = max([size for level, size in levels.items() if level > 2], default=max(own, _LAST))
     clock = float(_field(info, "cpu MHz") or 0.0) * 1e6
-    return Machine(name=name, vendor=vendor, cores=cores, memory=_memory(), own=own, last=last, clock=clock)
+    return Machine(name=name, vendor=vendor, cores=cores(), memory=memory(), own=own, last=last, clock=clock)
 
 
 def cache_sizes(folder: Path) -> dict[int, float]:
@@ -76,10 +75,3 @@ def cache_sizes(folder: Path) -> dict[int, float]:
 def _field(info: str, name: str) -> str:
     match = re.search(rf"^{re.escape(name)}\s*:\s*(.+)$", info, re.MULTILINE)
     return match[1].strip() if match else ""
-
-
-def _memory() -> float:
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return float(8 << 30)

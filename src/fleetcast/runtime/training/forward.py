@@ -70,12 +70,12 @@ def hidden(shape: Shape, weights: Mapping[str, Tensor], ids: Tensor, watch: Watc
         q = _turn(split(linear(f"{at}self_attn.q_proj", h), f"{at}self_attn.q_norm.weight"), cos, sin)
         k = _turn(split(linear(f"{at}self_attn.k_proj", h), f"{at}self_attn.k_norm.weight"), cos, sin)
         v = split(linear(f"{at}self_attn.v_proj", h), "")
-        if s.kv_heads < s.heads:
-            k, v = (part.repeat_interleave(s.heads // s.kv_heads, dim=1) for part in (k, v))
         seen = None
         if 0 < window < length:
             seen = (place[None, :] <= place[:, None]) & (place[None, :] > place[:, None] - window)
-        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=seen, is_causal=seen is None)
+        mixed = functional.scaled_dot_product_attention(
+            q, k, v, attn_mask=seen, is_causal=seen is None, enable_gqa=True
+        )
         x = x + linear(f"{at}self_attn.o_proj", mixed.transpose(1, 2).flatten(2))
         h = _rms(x, weights[f"{at}post_attention_layernorm.weight"], s.epsilon)
         gate, up = linear(f"{at}mlp.gate_proj", h), linear(f"{at}mlp.up_proj", h)
@@ -96,6 +96,8 @@ def _rope(shape: Shape) -> Rope:
 
 
 def _rms(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+    if x.dtype == torch.float32:
+        return functional.rms_norm(x, (x.shape[-1],), weight, epsilon)
     return functional.rms_norm(x.float(), (x.shape[-1],), None, epsilon).to(x.dtype) * weight
 
 

@@ -41,8 +41,8 @@ class Link(Spec):
 
     ``bandwidth``: B/s per device, one direction. ``latency``: s for one small message. ``peers``: devices that the
     links of one are divided among, each pair having its own; 0 = a switch or bus. ``uplink``: B/s from the device to
-    the network where that is less than the way down; None = the same. ``fitted``: collectives of a link that
-    `fleetcast measure collectives` timed.
+    the network where that is less than the way down; None = the same. ``pair``: B/s between the two dies of a module,
+    where that is more. ``fitted``: collectives of a link that `fleetcast measure collectives` timed.
     """
 
     id: str
@@ -54,6 +54,7 @@ class Link(Spec):
     aliases: tuple[str, ...] = ()
     peers: int = 0
     uplink: BytesPerSecond | None = None
+    pair: BytesPerSecond | None = None
     fitted: Collectives | None = None
 
 

@@ -11,7 +11,7 @@ import msgspec
 from fleetcast.base.errors import SpecError
 from fleetcast.base.show import show
 from fleetcast.base.spec import Spec, convert, read_toml
-from fleetcast.base.units import BytesPerSecond, DollarsPerHour, LinkSpeed, Price, Watts
+from fleetcast.base.units import Bytes, BytesPerSecond, DollarsPerHour, LinkSpeed, Price, Watts
 from fleetcast.scenario.fleet import catalog
 from fleetcast.scenario.fleet.devices import Device
 from fleetcast.scenario.fleet.failures import Failures
@@ -21,6 +21,7 @@ _TERM = re.compile(r"^(?:([-+]?\d+)\s*[xX×*]\s*)?(\S.*)$")
 _NAME = re.compile(r"^[\w .-]*$")
 _MOST_COPIES = 10_000
 _SLOWEST, _FASTEST = 1e6, 1e13  # of a disk
+_LITTLE, _MUCH = 1e6, 1e15  # of a host's memory
 _MOST_DEVICES = 10_000_000
 
 
@@ -80,6 +81,7 @@ class Fleet(Spec):
         spend: the most that a plan's devices may cost an hour.
         host_power: of a server besides its devices, under the budget.
         ssd: what a device's share of the local disks reads, for prefix caches that reach down to them.
+        host_memory: a device's share of its host's memory, to which training may offload.
     """
 
     devices: str = ""
@@ -96,6 +98,7 @@ class Fleet(Spec):
     spend: DollarsPerHour | None = None
     host_power: Watts = 0.0
     ssd: BytesPerSecond | None = None
+    host_memory: Bytes | None = None
 
 
 def parse_devices(text: str, path: str = "fleet.devices", base: Path | None = None) -> list[tuple[int, Device]]:
@@ -193,6 +196,11 @@ def check(fleet: Fleet, path: str, base: Path | None = None) -> None:
     if fleet.ssd is not None and not _SLOWEST <= fleet.ssd <= _FASTEST:
         limit = f"{_SLOWEST:g} to {_FASTEST:g} B/s"
         raise SpecError(f"{path}.ssd", "is out of range", value=fleet.ssd, limit=limit, hint='Write e.g. "6 GB/s"')
+    if fleet.host_memory is not None and not _LITTLE <= fleet.host_memory <= _MUCH:
+        limit = f"{_LITTLE:g} to {_MUCH:g} B"
+        raise SpecError(
+            f"{path}.host_memory", "is out of range", value=fleet.host_memory, limit=limit, hint='Write e.g. "256 GB"'
+        )
     for name, key in (
         (fleet.link, "link"), (fleet.network, "network"), (fleet.links.intra, "links.intra"),
         (fleet.links.inter, "links.inter"),

@@ -105,14 +105,18 @@ class Multitask(Spec):
             SpecError: no task, a name used twice or unknown, or a pass that reads one behind it.
         """
         if not self.tasks:
-            raise SpecError("workload.tasks", "lists no task", value=[], limit="at least one", hint="Add [[workload.tasks]]")
+            raise SpecError(
+                "workload.tasks", "lists no task", value=[], limit="at least one", hint="Add [[workload.tasks]]"
+            )
         seen: set[str] = set()
         for name, module in self.modules.items():
             module.model(1, f"workload.modules.{name}")
         for i, task in enumerate(self.tasks):
             path = f"workload.tasks.{i}"
             if task.name in seen:
-                raise SpecError(f"{path}.name", "is the name of another task", value=task.name, limit="names that differ")
+                raise SpecError(
+                    f"{path}.name", "is the name of another task", value=task.name, limit="names that differ"
+                )
             seen.add(task.name)
             if not task.passes:
                 raise SpecError(

@@ -1,8 +1,8 @@
 """A trial of one application on several tiers: forecast from the models at full speed, then measured.
 
 What is known beforehand of each model is how it does on this machine without memory limit or link, over logs that the
-trial does not ask, at full speed and under a quota that no tier has; of memory only the smallest model's is known. The
-planner's own arithmetic of an answer sent as text (`legs.from_text`) does the rest, with `held_back` for the quota.
+trial does not ask, at full speed and under quotas that no tier has; of memory only the smallest model's is known. The
+planner's own arithmetic of an answer sent as text (`legs.from_text`) does the rest, with `answered` for the quota.
 """
 
 from __future__ import annotations
@@ -26,22 +26,24 @@ from fleetcast.runtime.measure.trial.confined import GROUPS, PERIOD, quota, swee
 from fleetcast.runtime.measure.trial.contexts import Log
 from fleetcast.runtime.measure.trial.worker import BLOCKS
 from fleetcast.scenario.fleet import catalog
-from fleetcast.scenario.fleet.links import Link
+from fleetcast.scenario.fleet.links import Link, transfer_time
 from fleetcast.scenario.workload.architectures import from_config
 from fleetcast.scenario.workload.models import Layout, Model
 from fleetcast.scenario.workload.precision import Precision
 from fleetcast.search.tiers.family import Part
 from fleetcast.search.tiers.legs import TEXT, from_text
 from fleetcast.search.tiers.parts import Use
+from fleetcast.search.tiers.quota import Pauses, answered, lost_of
 
 BLOCK: Final = 16
 """Tokens of a block of the engine's cache."""
-REFERENCE: Final = 0.1
-"""Share of a core under which pauses are calibrated: that of no tier."""
+REFERENCES: Final = ((0.04, 0.025), (0.1, PERIOD), (0.3, PERIOD))
+"""Shares of a core, and periods in s, under which pauses are calibrated: no tier's. Their slices are 1 to 6 ms, as
+the tiers' or on both sides of them; Linux gives none shorter than 1 ms."""
 HELD: Final = 8
-"""Logs asked under it."""
-WARMING: Final = 4e-3
-"""s of CPU in which caches get warm again: measured on a Zen 5 server, models of 0.03 and 1 million parameters."""
+"""Logs asked under each."""
+LAPS: Final = 10
+"""How often the calibrating logs are asked in the forecast, so that it does not depend on where periods begin."""
 _ALONE: Final = Layout(tensor_parallel=1, pipeline_parallel=1, expert_parallel=1, attention_dp=1)
 _FP32: Final = Precision(weights="fp32", rest="fp32", activations="fp32")
 
@@ -57,7 +59,8 @@ class Known:
         seconds: of an answer, median.
         cpu: s that its process computed for one, median.
         idle: s of an answer in which it did not, least: what the way there and back takes on an idle machine.
-        cold: s of CPU that a pause costs at most, caches being cold after it.
+        works: s of each answer in which its process computed.
+        pauses: what a pause costs, caches being cold after it.
         sent: B, median.
         read: prompt tokens, median.
         mapped: B that its process mapped beyond the runtime.
@@ -69,7 +72,8 @@ class Known:
     seconds: float
     cpu: float
     idle: float
-    cold: float
+    works: tuple[float, ...]
+    pauses: Pauses
     sent: float
     read: float
     mapped: float
@@ -181,55 +185,11 @@ class Trial:
         }  # fmt: skip
 
 
-def held_back(work: float, share: float, period: float = PERIOD) -> float:
-    """Returns seconds that ``work`` seconds of computing take under a quota of ``share * period`` s in each period.
-
-    The mean over the moment at which it begins within a period, the quota of that period untouched. Work of less than
-    a quota takes no longer than without one, unless the period ends meanwhile, which costs nothing.
-
-    Args:
-        work: s of CPU, without pause.
-        share: of a core; 1 or more = no quota.
-        period: s.
-    """
-    if share >= 1 or work <= 0:
-        return max(work, 0.0)
-    most = share * period
-    # It begins u before the next period, u even over a period: min(u, most) of it is done before, then most in each.
-    at = (np.arange(200) + 0.5) / 200 * period
-    left = work - np.minimum(at, most)
-    rounds = np.ceil(left / most - 1e-12) - 1
-    return float(np.mean(np.where(left <= 0, work, at + rounds * period + left - rounds * most)))
-
-
-def slowed(work: float, cold: float, share: float, period: float = PERIOD) -> float:
-    """Returns s of CPU that ``work`` seconds of it become under a quota, since each pause leaves the caches cold.
-
-    After a pause a process loses ``cold * (1 - exp(-quota / WARMING))`` s within the quota of a period.
-
-    Args:
-        work: s of CPU without pauses.
-        cold: s that a pause costs in the end.
-        share: of a core; 1 or more = no quota.
-        period: s.
-    """
-    if share >= 1:
-        return work
-    most = share * period
-    lost = cold * -math.expm1(-most / WARMING) / most
-    return work / max(1.0 - lost, 0.1)
-
-
-def cold_of(work: float, held: float, share: float, period: float = PERIOD) -> float:
-    """Returns ``cold`` of `slowed` from s of CPU without pauses and with those of a quota."""
-    most = share * period
-    return max(0.0, 1.0 - work / held) * most / -math.expm1(-most / WARMING)
-
-
 def calibrate(
-    name: str, folder: Path, logs: Sequence[Log], groups: Path | None = GROUPS, share: float = REFERENCE
+    name: str, folder: Path, logs: Sequence[Log], groups: Path | None = GROUPS,
+    quotas: Sequence[tuple[float, float]] = REFERENCES,
 ) -> Known:  # fmt: skip
-    """Returns how a model does on this machine at full speed, and what pauses cost it under a quota of no tier.
+    """Returns how a model does on this machine at full speed, and what pauses cost it under quotas of no tier.
 
     Neither memory limit nor link is met.
     """
@@ -237,8 +197,11 @@ def calibrate(
         warm(application)
         answers = asked(application, logs)
         mapped = worker.held()["mapped"]
-        with quota(worker.pid, share, groups=groups):
-            held = float(np.median([application.ask(log).cpu for log in logs[:HELD]]))
+        work, lost = sum(answer.cpu for answer in answers[:HELD]), []
+        for share, period in quotas:
+            with quota(worker.pid, share, period=period, groups=groups):
+                held = sum(application.ask(log).cpu for log in logs[:HELD])
+            lost.append(lost_of(work, held, share, period))
 
     def median(of: Callable[[Answer], float]) -> float:
         return float(np.median([of(answer) for answer in answers]))
@@ -247,7 +210,8 @@ def calibrate(
     return Known(
         name=name, folder=folder, model=from_config(table, str(folder)), seconds=median(lambda a: a.seconds),
         cpu=median(lambda a: a.cpu), idle=max(0.0, min(a.seconds - a.cpu for a in answers)),
-        cold=cold_of(median(lambda a: a.cpu), held, share),
+        works=tuple(answer.cpu for answer in answers),
+        pauses=Pauses(tuple(share * period for share, period in quotas), tuple(np.maximum.accumulate(lost).tolist())),
         sent=median(lambda a: a.size[0]), read=median(lambda a: a.tokens[0]), mapped=mapped,
     )  # fmt: skip
 
@@ -265,8 +229,11 @@ class _Tried:
         wrong = misfit(self.memory, BLOCKS * BLOCK, f"{self.known.name} on {self.tier.name}")
         if wrong is not None:
             raise wrong
-        work = slowed(self.known.cpu, self.known.cold, self.tier.share)
-        return Use(self.known.idle + held_back(work, self.tier.share), 0.0)
+        # requests follow each other, so that a period may have been used by the one before
+        way = transfer_time(self.tier.path, self.known.sent, up=True) + transfer_time(self.tier.path, TEXT)
+        gap, known = self.known.idle + way, self.known
+        took = answered(known.works * LAPS, gap, self.tier.share, known.pauses, PERIOD)
+        return Use(known.idle + float(np.median(took)), 0.0)
 
     def links(self, a: int, b: int) -> Sequence[Link]:
         """Returns the tier's links, between it and the phone."""

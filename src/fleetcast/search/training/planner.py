@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fleetcast.base.errors import SpecError
+from fleetcast.base.errors import SpecError, Unsupported
 from fleetcast.base.show import show
 from fleetcast.cost.training.energy import energy
 from fleetcast.cost.training.network import Job
@@ -39,6 +39,11 @@ def search(state: Setting, *, top: int | None = 6, progress: Callable[[int, int]
     """
     if top is not None and top < 1:
         raise SpecError("top", "is out of range", value=top, limit="a whole number from 1")
+    if state.scenario.plan.shards is not None:
+        raise Unsupported(
+            "plan.shards: the search knows plan.zero alone",
+            'simulate takes shards, and with shards = "auto" finds the quickest levels that fit',
+        )
     goals = state.scenario.objective.goals(TRAINING, {})
     plan = state.scenario.plan
     dtypes = plan.dtype if isinstance(plan.dtype, tuple) else (plan.dtype or state.dtype,)

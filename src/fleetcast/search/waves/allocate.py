@@ -77,12 +77,23 @@ def two_points(curve: Curve, count: int, devices: float, seconds: float) -> tupl
 
 def level_bound(graph: Graph, devices: int) -> float:
     """Returns seconds that no schedule beats which ends one level before it starts the next."""
+    return sum(optimum.seconds for _, optimum in _by_level(graph, devices))
+
+
+def level_shares(graph: Graph, devices: int) -> list[float]:
+    """Returns the devices of each MetaOp, fractions too, where each level ends before the next starts."""
+    found = [0.0] * len(graph)
+    for members, optimum in _by_level(graph, devices):
+        for i, n in zip(members, optimum.devices, strict=True):
+            found[i] = n
+    return found
+
+
+def _by_level(graph: Graph, devices: int) -> list[tuple[list[int], Relaxed]]:
+    """Returns the MetaOps of each level and their optimum."""
     level = levels(graph)
-    total = 0.0
-    for depth in range(max(level) + 1):
-        here = [op for op, at in zip(graph, level, strict=True) if at == depth]
-        total += relax([op.curve for op in here], [op.count for op in here], devices).seconds
-    return total
+    members = [[i for i, at in enumerate(level) if at == depth] for depth in range(max(level) + 1)]
+    return [(m, relax([graph[i].curve for i in m], [graph[i].count for i in m], devices)) for m in members]
 
 
 def any_bound(graph: Graph, devices: int) -> tuple[float, list[float]]:
@@ -126,9 +137,7 @@ def any_bound(graph: Graph, devices: int) -> tuple[float, list[float]]:
     found = linprog(cost, A_ub=np.array(rows), b_ub=limits, A_eq=even, b_eq=np.ones(ops), bounds=(0, None))
     if not found.success:
         raise ArithmeticError(found.message)
-    seconds = [
-        float(found.x[first[i] : first[i + 1]] @ np.array([t for _, t in choices[i]])) for i in range(ops)
-    ]
+    seconds = [float(found.x[first[i] : first[i + 1]] @ np.array([t for _, t in choices[i]])) for i in range(ops)]
     return float(found.fun), seconds
 
 

@@ -99,9 +99,11 @@ def build(workload: Multitask, devices: int, system: System, *, dtype: str = "bf
                 size=0.0 if work.head else 2.0 * work.batch * work.sequence * module.hidden,
             )
         )  # fmt: skip
-        one = np.ones(1, dtype=np.int64)
+        alone = np.ones(1, dtype=np.int64)
         tokens = float(work.batch) * work.sequence
-        held.append(tokens * module.vocab * 6.0 if work.head else float(kept(net, job, one, recompute)[0]) * len(chain))
+        held.append(
+            tokens * module.vocab * 6.0 if work.head else float(kept(net, job, alone, recompute)[0]) * len(chain)
+        )
         works.append(work)
     params = {name: float(_params(module)) for name, module in workload.modules.items()}
     return Built(tuple(made), len(kinds), tuple(works), params, tuple(held))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import pairwise
 
 from fleetcast.search.waves.graph import Graph
 from fleetcast.search.waves.place import Timetable, Wires, transfer
@@ -37,9 +38,9 @@ def problems(graph: Graph, table: Timetable, devices: int, wires: Wires) -> list
             by_device[d].append((slot.start, slot.end, name))
     for d, runs in by_device.items():
         runs.sort()
-        for (_, end, one), (start, _, other) in zip(runs, runs[1:], strict=False):
+        for (_, end, name), (start, _, later) in pairwise(runs):
             if start < end - NEAR * end:
-                wrong.append(f"device {d} runs {one} and {other} at a time")
+                wrong.append(f"device {d} runs {name} and {later} at a time")
     final = {}
     for i, op in enumerate(graph):
         slots = sorted(by_op[i], key=lambda s: (s.first, s.start))
@@ -48,7 +49,7 @@ def problems(graph: Graph, table: Timetable, devices: int, wires: Wires) -> list
             wrong.append(f"{op.name} runs operators {run[:8]}..., and has {op.count}")
             continue
         final[i] = slots[-1]
-        for one, other in zip(slots, slots[1:], strict=False):
+        for one, other in pairwise(slots):
             if other.start < one.end + transfer(op.size, one.devices, other.devices, wires)[1] - NEAR * other.end:
                 wrong.append(f"{op.name} goes on before its own output has arrived")
     for i, op in enumerate(graph):

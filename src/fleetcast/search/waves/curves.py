@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from math import inf
 
 
@@ -30,14 +31,14 @@ class Curve:
         pairs = list(zip(self.counts, self.seconds, strict=True))
         if not pairs or pairs[0][0] < 1 or self.seconds[-1] <= 0:
             raise ValueError("a curve needs counts from 1 and seconds above 0")
-        if any(b[0] <= a[0] or b[1] >= a[1] for a, b in zip(pairs, pairs[1:], strict=False)):
+        if any(b[0] <= a[0] or b[1] >= a[1] for a, b in pairwise(pairs)):
             raise ValueError("counts must grow and seconds fall: use curve()")
 
     @cached_property
     def pieces(self) -> tuple[tuple[float, float], ...]:
         """(alpha, beta) between each count and the next."""
         made = []
-        for (m, s), (n, t) in zip(self._points, self._points[1:], strict=False):
+        for (m, s), (n, t) in pairwise(self._points):
             beta = (s - t) / (1.0 / m - 1.0 / n)
             made.append((s - beta / m, beta))
         return tuple(made)

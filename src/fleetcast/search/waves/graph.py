@@ -40,7 +40,9 @@ Graph = tuple[MetaOp, ...]
 """MetaOps, each behind those that it reads."""
 
 
-def contract(kinds: Sequence[Hashable], edges: Iterable[tuple[int, int]]) -> tuple[list[list[int]], list[tuple[int, int]]]:
+def contract(
+    kinds: Sequence[Hashable], edges: Iterable[tuple[int, int]]
+) -> tuple[list[list[int]], list[tuple[int, int]]]:
     """Returns the chains of like operators and the edges between chains.
 
     Args:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from fleetcast.search.waves.graph import Graph
 from fleetcast.search.waves.schedule import Share, Wave
 
-
 SLACK = 0.02
 """Share of its own time by which a share may start later to find its data where it is."""
 

@@ -1,18 +1,19 @@
 """The plan of a multi-task iteration: every way of dealing is laid out in time and place, and the shortest is kept.
 
-Spindle (Wang and others, ASPLOS 2025) deals level by level. Where graphs are deep and narrow, levels leave devices idle,
-so MetaOps are also dealt as they become ready, and whole, in the order of the chains behind them; that last way is then
-improved by changing one MetaOp's devices at a time. The paper has the first way only.
+Spindle (Wang and others, ASPLOS 2025) deals level by level. Where graphs are deep and narrow, levels leave devices
+idle, so MetaOps are also dealt as they become ready, and whole, in the order of the chains behind them; that last way
+is then improved by changing the devices of one or two MetaOps at a time. The paper has the first way only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
-from fleetcast.search.waves.allocate import any_bound, level_bound
+from fleetcast.search.waves.allocate import any_bound, level_bound, level_shares
 from fleetcast.search.waves.baselines import sequential
 from fleetcast.search.waves.graph import Graph, MetaOp, tails
 from fleetcast.search.waves.place import Timetable, Wires, place
@@ -71,33 +72,37 @@ def best(graph: Graph, devices: int, wires: Wires, after: Callable[[Timetable], 
 def whole(graph: Graph, devices: int, wires: Wires, pieces: int = 1) -> Timetable:
     """Returns a timetable in which MetaOps run in at most ``pieces`` parts, each whole, its devices improved by steps.
 
-    The first guess is what the bound on any schedule gives each.
+    The first guess is what the bound on any schedule gives each MetaOp, or the level's optimum, whichever is quicker.
     """
     parts, owner = split(graph, pieces)
-    _, seconds = any_bound(parts, devices)
-    counts = []
-    for op, wanted in zip(parts, seconds, strict=True):
-        n = op.curve.need(max(wanted / op.count, op.curve.on(devices)))
-        counts.append(op.curve.allowed(max(op.curve.counts[0], min(devices, round(n)))))
+    seconds = any_bound(parts, devices)[1]
+    fluid = [op.curve.need(max(s / op.count, op.curve.on(devices))) for op, s in zip(parts, seconds, strict=True)]
+
+    def whole_counts(shares: Sequence[float]) -> list[int]:
+        return [
+            op.curve.allowed(min(devices, max(op.curve.counts[0], round(n))))
+            for op, n in zip(parts, shares, strict=True)
+        ]
 
     def laid(counts: Sequence[int]) -> Timetable:
         times = [op.curve.on(n) * op.count for op, n in zip(parts, counts, strict=True)]
         return place(parts, list_waves(parts, devices, counts, tails(parts, times)), devices, wires)
 
-    table = climb(parts, devices, counts, laid)
+    guesses = [whole_counts(shares) for shares in (fluid, level_shares(parts, devices))]
+    table = climb(parts, devices, min(guesses, key=lambda counts: laid(counts).seconds), laid)
     slots = tuple(replace(slot, op=owner[slot.op][0], first=owner[slot.op][1]) for slot in table.slots)
     return replace(table, slots=slots)
 
 
 def split(graph: Graph, pieces: int) -> tuple[Graph, list[tuple[int, int]]]:
-    """Returns the graph of MetaOps cut into at most ``pieces`` parts in a row, and of each part (MetaOp, first operator)."""
+    """Returns the graph of MetaOps cut into at most ``pieces`` parts each, and of each part (MetaOp, first operator)."""
     parts: list[MetaOp] = []
     owner: list[tuple[int, int]] = []
     last: list[int] = []
     for i, op in enumerate(graph):
         edges = [op.count * k // pieces for k in range(pieces + 1)]
         after = tuple(last[j] for j in op.after)
-        for first, end in zip(edges, edges[1:], strict=False):
+        for first, end in pairwise(edges):
             if end > first:
                 parts.append(replace(op, count=end - first, after=after))
                 owner.append((i, first))
@@ -149,4 +154,3 @@ def waves_of(table: Timetable) -> list[list[int]]:
     for at, slot in enumerate(table.slots):
         found.setdefault(slot.wave, []).append(at)
     return [found[number] for number in sorted(found)]
-

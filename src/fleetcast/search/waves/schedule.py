@@ -155,9 +155,7 @@ def _cut(graph: Graph, picked: dict[int, int], first: dict[int, int], left: dict
     """Returns the wave that ends where the first of its MetaOps does, in whole operators."""
     each = {i: graph[i].curve.on(n) for i, n in picked.items()}
     span = min(each[i] * left[i] for i in picked)
-    return tuple(
-        Share(i, picked[i], first[i], max(1, min(left[i], round(span / each[i])))) for i in sorted(picked)
-    )
+    return tuple(Share(i, picked[i], first[i], max(1, min(left[i], round(span / each[i])))) for i in sorted(picked))
 
 
 def one_by_one(graph: Graph, devices: int) -> list[Wave]:

@@ -6,12 +6,14 @@ The rules, where a key is left out:
   ``interleave``: 1.
 - ``data_parallel``: the devices that the other degrees leave.
 - ``schedule``: "interleaved" with more than one piece of a stage, else "1f1b".
-- ``sequence_parallel``: true with tensor parallelism; it costs no time and saves memory.
+- ``sequence_parallel``: true with tensor parallelism; it costs no time and saves memory. False for GPT's layers that
+  are recomputed in full on V100s and A100s, as in SC 2021; those overlap no gradients in a pipeline either.
 - ``zero``: 1 with several copies; sharing out the optimizer's states sends the same bytes.
 - ``recompute``: the least that fits: "none", "selective", "full"; "full" where nothing does.
 - ``offload``: nothing. ``overlap``: gradients are added up while the last ones are made.
 - ``tensor_messages``: "scatter_gather" with sequence parallelism, else "all_reduce".
-- ``dtype``: "bf16" where the devices multiply in it, else "fp16". ``fused_attention``: true.
+- ``dtype``: "bf16" where the devices multiply in it, else "fp16".
+- ``fused_attention``: true, but for GPT as Megatron-LM trained it on V100s and A100s (no gate, ZeRO below 3).
 """
 
 from __future__ import annotations
@@ -23,8 +25,11 @@ import msgspec
 import numpy as np
 
 from fleetcast.base.errors import SpecError
+from fleetcast.base.spec import build
 from fleetcast.cost.training.memory import memory
 from fleetcast.cost.training.plans import OFFLOADED, OVERLAPS, RECOMPUTE, SCHEDULES, TENSOR_MESSAGES, Plans, plans
+from fleetcast.cost.training.schedule import whole_pieces
+from fleetcast.policy import place
 from fleetcast.scenario.training_plan import TrainingPlan
 from fleetcast.sim.training.setting import Setting
 
@@ -73,14 +78,19 @@ def complete(state: Setting, plan: TrainingPlan, path: str = "plan") -> Complete
     check_degrees(state, fields, path)
     fill("schedule", "interleaved" if fields["interleave"] > 1 else "1f1b")
     check_schedule(state, fields, path)
-    fill("sequence_parallel", fields["tensor_parallel"] > 1)
+    several = fields["data_parallel"] * fields["context_parallel"] > 1
+    fill("zero", 1 if several and fields["shards"] is None else 0)
+    kept = _keeps_scores(state, fields["zero"])
+    first = kept and fields["recompute"] == "full"
+    fill("sequence_parallel", fields["tensor_parallel"] > 1 and not first)
     fill("tensor_messages", "scatter_gather" if fields["sequence_parallel"] else "all_reduce")
-    fill("zero", 1 if fields["data_parallel"] * fields["context_parallel"] > 1 else 0)
     fill("offload", ())
-    fill("overlap", ("data",))
-    fill("fused_attention", True)
+    fill("overlap", () if first and fields["pipeline_parallel"] > 1 else ("data",))
+    fill("fused_attention", not kept, "GPT under Megatron-LM on this generation of devices" if kept else "")
     fill("dtype", state.dtype)
     state.job(fields["dtype"])
+    if plan.place is not None:
+        build(place, plan.place, f"{path}.place")
     if fields["recompute"] is None:
         fill("recompute", _least_recompute(state, fields), "the least that fits")
     made = TrainingPlan(**fields)
@@ -122,7 +132,7 @@ def decided(rows: Plans, i: int, dtype: str, like: TrainingPlan | None = None) -
         rows: columns.
         i: which.
         dtype: of its products.
-        like: gives what columns do not hold (``recover``, ``islands``); None = nothing.
+        like: gives what columns do not hold (``BESIDE``); None = nothing.
     """
 
     def words(code: int, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -136,7 +146,7 @@ def decided(rows: Plans, i: int, dtype: str, like: TrainingPlan | None = None) -
         tensor_messages=TENSOR_MESSAGES[rows.tensor_messages[i]], overlap=words(int(rows.overlap[i]), OVERLAPS),
         dtype=dtype, fused_attention=bool(rows.fused[i]),
     )  # fmt: skip
-    return made if like is None else msgspec.structs.replace(made, recover=like.recover, islands=like.islands)
+    return made if like is None else msgspec.structs.replace(made, **{name: getattr(like, name) for name in BESIDE})
 
 
 def check_split(state: Setting, fields: dict[str, Any], path: str = "plan") -> None:
@@ -203,6 +213,8 @@ def check_degrees(state: Setting, fields: dict[str, Any], path: str = "plan") ->
         _divides(path, "expert_parallel", expert, data * context, "ranks that split the batch or its sequences")
 
 
+BESIDE = ("practice", "recover", "place", "islands", "shards")
+"""Keys that no column of plans holds."""
 DEGREES = ("tensor_parallel", "pipeline_parallel", "data_parallel", "context_parallel")
 
 
@@ -220,7 +232,7 @@ def check_schedule(state: Setting, fields: dict[str, Any], path: str = "plan") -
                 f"{path}.interleave", "cuts the stages of a pipeline, and there is one stage", value=pieces, limit="1",
                 hint="Raise pipeline_parallel, or leave it out",
             )  # fmt: skip
-        if depth % (pipeline * pieces):
+        if not whole_pieces(depth, pipeline, pieces):
             raise SpecError(
                 f"{path}.interleave", f"does not divide the layers: {depth} over {pipeline} stages of {pieces} pieces",
                 value=pieces, limit=_pieces(depth, pipeline), hint="Change interleave or pipeline_parallel",
@@ -287,9 +299,18 @@ def _some_divisors(number: int) -> str:
 
 
 def _pieces(depth: int, pipeline: int) -> str:
-    if depth % pipeline:
-        return f"1, as {depth} layers do not divide over {pipeline} stages"
-    return f"one of {_some_divisors(depth // pipeline)}"
+    most = -(-depth // pipeline)
+    return f"one of {', '.join(str(n) for n in range(1, most + 1) if whole_pieces(depth, pipeline, n))}"
+
+
+def _keeps_scores(state: Setting, zero: int) -> bool:
+    """Whether attention keeps its scores where the plan does not say: as published runs of its kind did.
+
+    Megatron-LM's GPT on V100s and A100s, SC 2021 to MegaScale's baseline, kept them; layers with gates came after
+    FlashAttention, PyTorch's FSDP calls a fused kernel, and nobody trained on later devices without one.
+    """
+    plain = all(layer.dropout for layer in state.network.layers)
+    return plain and zero < 3 and state.group.device.architecture in ("volta", "ampere")
 
 
 def _least_recompute(state: Setting, fields: dict[str, Any]) -> str:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 
-from fleetcast.base.errors import SpecError, Unsupported
+from fleetcast.base.errors import SpecError, Unsupported, closest
+from fleetcast.base.files import read_text
 from fleetcast.base.show import show
+from fleetcast.base.spec import read_toml
 from fleetcast.cost.training import system as systems
 from fleetcast.cost.training.network import Job, Network
 from fleetcast.cost.training.network import of as network_of
-from fleetcast.cost.training.system import System
+from fleetcast.cost.training.system import Practice, System
 from fleetcast.scenario.fleet.links import slowest
 from fleetcast.scenario.fleet.signals import Signal, constant, signal
 from fleetcast.scenario.fleet.tree import Group, Tree, resolve
@@ -89,8 +91,43 @@ def setting(scenario: TrainingScenario) -> Setting:
             "Choose a decoder, or write out a shape: model = { layers = ..., hidden = ..., heads = ... }",
         )
     group, notes = as_one(tree)
-    found = systems.of(group, ssd=tree.ssd)
+    named = scenario.plan.practice
+    found = systems.of(group, ssd=tree.ssd, practice=None if named is None else practice_at(folder / named))
+    if tree.host_memory is not None:
+        found = replace(found, host_memory=tree.host_memory)
     return Setting(scenario, tree, group, model, network_of(model), found, notes)
+
+
+PRACTICES = "Write one with: fleetcast calibrate iterations.csv --scenario FILE"
+
+
+def practice_at(file: Path, path: str = "plan.practice") -> Practice:
+    """Returns the practice of a file that `fleetcast calibrate` wrote.
+
+    Raises:
+        SpecError: unreadable, or no practice; names the key.
+    """
+    try:
+        table = read_toml(read_text(file), str(file))
+    except (SpecError, ValueError) as error:  # a name with a zero byte is a ValueError
+        raise SpecError(
+            path, f"cannot be read: {error}", value=str(file), hint=f"{PRACTICES} --out practice.toml"
+        ) from None
+    rows = table.get("practice")
+    hint = f"{PRACTICES} --out practice.toml"
+    if not isinstance(rows, dict):
+        raise SpecError(path, "names a file that holds no practice", value=str(file), limit="[practice]", hint=hint)
+    known = {f.name for f in fields(Practice)}
+    for name, value in rows.items():
+        where = f"{file}.practice.{name}"
+        if name not in known:
+            raise SpecError(where, "is not a key here", limit=f"known keys: {', '.join(known)}",
+                            hint=closest(name, known) or hint)  # fmt: skip
+        if name != "source" and (isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e6):
+            raise SpecError(where, "is no factor", value=value, limit="a number from 0 to 1e6", hint=hint)
+    plain = Practice()
+    typed = {name: type(getattr(plain, name))(value) for name, value in rows.items()}
+    return Practice(**{**typed, "source": str(rows.get("source", file.name))})
 
 
 def model_of(workload: Training, folder: Path) -> Model:

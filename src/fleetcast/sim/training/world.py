@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from math import exp
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from fleetcast.base.spec import build
@@ -25,6 +26,8 @@ from fleetcast.policy import place
 from fleetcast.scenario.fleet.signals import intensity
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.training_plan import TrainingPlan
+from fleetcast.sim.training import levels
+from fleetcast.sim.training.apart import islands
 from fleetcast.sim.training.completing import columns, complete
 from fleetcast.sim.training.mixed import Mixed, held_by, iterate
 from fleetcast.sim.training.setting import Setting
@@ -43,15 +46,21 @@ def simulate(state: Setting, plan: TrainingPlan | None = None) -> Outcome:
         SpecError: a degree that does not divide, or a choice that is a list.
         Unsupported: a number format that the devices do not have.
     """
-    done = complete(state, state.scenario.plan if plan is None else plan)
+    asked = state.scenario.plan if plan is None else plan
+    if (asked.islands or 1) > 1:
+        return islands(state, asked, simulate)
+    done = complete(state, asked)
     made, rows = done.plan, columns(done.plan)
     job = state.job(str(made.dtype))
     taken = step(state.network, job, rows, state.system)
     mixed = across(state, made, rows, job)
     if mixed is not None:
         taken = {name: np.asarray([mixed.terms.get(name, 0.0)]) for name in TERMS} | {"total": np.asarray([mixed.time])}
-    times = {name: float(column[0]) for name, column in taken.items()}
     room = {name: float(column[0]) for name, column in memory(state.network, job, rows, state.system).items()}
+    if made.shards is not None:
+        taken, room, shards = levels.shared(state, made.shards, rows, job, taken, room)
+        made = msgspec.structs.replace(made, shards=shards)
+    times = {name: float(column[0]) for name, column in taken.items()}
     total = times.pop("total")
     flops = {name: float(column[0]) for name, column in flops_of(state.network, job, rows).items()}
     tokens = state.workload.batch * state.workload.sequence

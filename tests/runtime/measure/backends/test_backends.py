@@ -146,6 +146,25 @@ def test_the_passes_are_those_of_the_definition():
         assert np.abs(run(torch.from_numpy(ids)).numpy() - exact).max() < 1e-5
 
 
+def test_the_decoder_is_compiled_in_one_piece():
+    """A pass that falls back to plain torch in the middle would be timed as compiled."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    from fleetcast.runtime.measure.backends.eager import forward
+
+    graphs = []
+
+    def seen(graph, _):
+        graphs.append(graph)
+        return graph.forward
+
+    run = forward(TINY["llama"], {k: torch.from_numpy(v) for k, v in shapes.weights(TINY["llama"]).items()})
+    compiled = torch.compile(run, dynamic=True, fullgraph=True, backend=seen)
+    for size in ((1, 5), (2, 7), (3, 6)):
+        ids = torch.arange(size[0] * size[1]).reshape(size)
+        assert torch.equal(compiled(ids), run(ids))
+    assert len(graphs) <= 2  # torch makes one of the first size, and one of all others
+
+
 def _encoder(shape, w, ids):
     from scipy.special import erf
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fleetcast.base.errors import FleetcastError, MissingExtra
+from fleetcast.base.host import cores
 from fleetcast.runtime.llm.ranks.likeliest import merged
 from fleetcast.runtime.llm.ranks.part import Part
 from fleetcast.runtime.llm.ranks.shard import check
@@ -76,6 +77,7 @@ class Ranks:
         pipeline: ranks that hold some layers each.
         threads: of each rank; None = the cores shared out.
         timeout: s that a pass, or loading, may take before a rank that does not answer counts as lost.
+        devices: of torch, one for each rank (`devices_of`); None = the CPU for all.
 
     Raises:
         SpecError: the model cannot be cut so.
@@ -84,14 +86,15 @@ class Ranks:
 
     def __init__(
         self, source: Source, blocks: int, *, tensor: int = 1, pipeline: int = 1, threads: int | None = None,
-        timeout: float = 300.0,
+        timeout: float = 300.0, devices: Sequence[Any] | None = None,
     ) -> None:  # fmt: skip
         shape = read_shape(source.config)
         check(shape, tensor, pipeline)
         self.shape, self.vocab, self.context, self.timeout = shape, shape.vocab, shape.context, timeout
         self.ranks = max(tensor, pipeline)
+        self.devices = [str(device) for device in devices or ["cpu"] * self.ranks]
         self.lost: LostRank | None = None
-        self.threads = threads or max(1, _cores() // self.ranks)
+        self.threads = threads or max(1, cores() // self.ranks)
         self._home = Path(tempfile.mkdtemp(prefix="fleetcast-ranks-"))
         self._processes: list[subprocess.Popen[bytes]] = []
         self._end = weakref.finalize(self, _end, self._processes, self._home)
@@ -106,7 +109,7 @@ class Ranks:
             for rank in range(1, self.ranks):
                 self._processes.append(self._begin(rank, said))
             self._hear("here")  # one that does not come up is not waited for
-            self._wire = Wire(self._home / "meeting", 0, self.ranks, timeout)
+            self._wire = Wire(self._home / "meeting", 0, self.ranks, timeout, self.devices[0])
             self._part = Part(said, self._wire)
             self._hear("loaded")
         except (RuntimeError, OSError) as error:
@@ -135,7 +138,8 @@ class Ranks:
                 process.stdin.write(line)
                 process.stdin.flush()
             if not self._part.pipeline:
-                self._wire.broadcast(torch.tensor([t for p in pieces for t in p.tokens], dtype=torch.int32))
+                ids = [t for p in pieces for t in p.tokens]
+                self._wire.broadcast(torch.tensor(ids, dtype=torch.int32, device=self._wire.device))
             want, numbers, ids = self._part.run(pieces)
         except (RuntimeError, OSError) as error:
             raise self._found(error) from None
@@ -152,7 +156,8 @@ class Ranks:
                 env=os.environ | {"OMP_NUM_THREADS": str(self.threads)}, start_new_session=True,
             )  # fmt: skip
         assert process.stdin is not None
-        process.stdin.write((json.dumps({**said, "rank": rank}) + "\n").encode())
+        mine = {**said, "rank": rank, "device": self.devices[rank]}
+        process.stdin.write((json.dumps(mine) + "\n").encode())
         process.stdin.flush()
         return process
 
@@ -201,7 +206,7 @@ class Ranks:
 
 def _excused(said: str) -> bool:
     """Whether a rank failed because another one did."""
-    return any(word in said for word in ("gloo", "Connection", "Timed out", "timed out", "Broken pipe"))
+    return any(word in said for word in ("gloo", "NCCL", "Connection", "Timed out", "timed out", "Broken pipe"))
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]], home: Path) -> None:
@@ -219,7 +224,3 @@ def _end(processes: Sequence[subprocess.Popen[bytes]], home: Path) -> None:
         if process.stdout is not None:
             process.stdout.close()
     shutil.rmtree(home, ignore_errors=True)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

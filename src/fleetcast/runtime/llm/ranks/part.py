@@ -28,14 +28,18 @@ class Part:
     Args:
         said: ``config`` (a path or the table), ``folder`` of the weights or None for random ones, ``seed``, ``dtype``,
             ``kv_dtype``, ``blocks``, ``pipeline`` (whether ranks are stages).
-        wire: to the others.
+        wire: to the others; weights and cache lie on its device.
     """
 
     def __init__(self, said: Mapping[str, Any], wire: Wire) -> None:
         self.wire, self.pipeline = wire, bool(said["pipeline"])
         self.shape = shape = read_shape(said["config"])
         dtype, folder = said["dtype"], said["folder"]
-        whole = fake_weights(shape, dtype, said["seed"]) if folder is None else read_weights(folder, shape, dtype)
+        whole = (
+            fake_weights(shape, dtype, said["seed"], wire.device)
+            if folder is None
+            else read_weights(folder, shape, dtype, wire.device)
+        )
         form, held = format_of(dtype, shape), kv_dtype_of(said["kv_dtype"], dtype_of(dtype, shape))
         self.mine = vocabulary(shape, 0 if self.pipeline else wire.rank, 1 if self.pipeline else wire.ranks)
         self.width = len(vocabulary(shape, 0, 1 if self.pipeline else wire.ranks))
@@ -48,10 +52,11 @@ class Part:
             self.model = Transformer(small, shard, said["blocks"], form, held, together=wire.together)
 
     def run(self, pieces: Sequence[Piece]) -> tuple[Wanted, list[Tensor], list[Tensor]]:
-        """Takes part in a pass; returns at rank 0 what is wanted, and the numbers and ids that every rank sent."""
+        """Takes part in a pass; returns at rank 0 what is wanted, and on the CPU what every rank sent: numbers, ids."""
         want = wanted(pieces)
         with torch.inference_mode():
-            return (want, *(self._stage(pieces, want) if self.pipeline else self._share(pieces, want)))
+            numbers, ids = self._stage(pieces, want) if self.pipeline else self._share(pieces, want)
+            return want, [x.cpu() for x in numbers], [x.cpu() for x in ids]
 
     def _share(self, pieces: Sequence[Piece], want: Wanted) -> tuple[list[Tensor], list[Tensor]]:
         m = self.model
@@ -63,14 +68,14 @@ class Part:
         m, wire = self.model, self.wire
         if wire.rank == 0:
             wire.send(m.through(m.embedded(pieces), pieces), 1)
-            numbers, ids = reduced(torch.empty(len(want.keep), self.width), want, 0, self.width)
+            numbers, ids = reduced(torch.empty(len(want.keep), self.width, device=m.device), want, 0, self.width)
             last = wire.ranks - 1
             return (
                 [wire.receive(numbers, last)] if numbers.numel() else [numbers],
                 [wire.receive(ids, last)] if ids.numel() else [ids],
             )
         tokens = sum(len(p.tokens) for p in pieces)
-        x = wire.receive(torch.empty(tokens, self.shape.hidden, dtype=m.dtype), wire.rank - 1)
+        x = wire.receive(torch.empty(tokens, self.shape.hidden, dtype=m.dtype, device=m.device), wire.rank - 1)
         x = m.through(x, pieces)
         if wire.rank < wire.ranks - 1:
             wire.send(x, wire.rank + 1)

@@ -1,8 +1,12 @@
-"""How ranks talk: gloo over the loopback interface, with counts of what was sent, and the lines that order a pass."""
+"""How ranks talk, with counts of what was sent, and the lines that order a pass.
+
+Ranks on the CPU talk by gloo over the loopback interface, those with a CUDA device each by NCCL.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
@@ -27,22 +31,33 @@ LOADING: Final = 120.0
 class Wire:
     """One rank's end of the connection.
 
-    Attributes: ``sent`` bytes of this rank's buffers by what they were: "ids", "sums", "numbers", "hidden".
+    Attributes: ``sent`` bytes of this rank's buffers by what they were: "ids", "sums", "numbers", "hidden"; ``device``
+    of torch, on which every tensor lies that is sent or received.
 
     Args:
         meeting: a file that all ranks name, in a folder of their own.
         rank: of this process.
         ranks: how many there are.
         timeout: s that an operation may wait for the others.
+        device: of this rank; on CUDA no other rank has the same.
     """
 
-    def __init__(self, meeting: Path, rank: int, ranks: int, timeout: float) -> None:
-        self.rank, self.ranks = rank, ranks
+    def __init__(self, meeting: Path, rank: int, ranks: int, timeout: float, device: str = "cpu") -> None:
+        self.rank, self.ranks, self.device = rank, ranks, torch.device(device)
         self.sent: Counter[str] = Counter()
-        options = dist.ProcessGroupGloo._Options()
-        options._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
-        options._timeout = timedelta(seconds=max(timeout, LOADING))
-        self._group = dist.ProcessGroupGloo(dist.FileStore(str(meeting), ranks), rank, ranks, options)
+        store, loading = dist.FileStore(str(meeting), ranks), timedelta(seconds=max(timeout, LOADING))
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+            # a rank that is lost is then an error of the operation that waits for it, not the end of this process
+            os.environ["TORCH_NCCL_BLOCKING_WAIT"] = "1"
+            options = dist.ProcessGroupNCCL.Options()
+            options._timeout = loading
+            self._group = dist.ProcessGroupNCCL(store, rank, ranks, options)
+        else:
+            options = dist.ProcessGroupGloo._Options()
+            options._devices = [dist.ProcessGroupGloo.create_device(hostname="127.0.0.1")]
+            options._timeout = loading
+            self._group = dist.ProcessGroupGloo(store, rank, ranks, options)
         self._group._set_default_timeout(timedelta(seconds=timeout))
 
     def broadcast(self, ids: Tensor) -> Tensor:

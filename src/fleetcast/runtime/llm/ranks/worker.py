@@ -26,11 +26,11 @@ def main() -> int:
     torch.set_num_threads(said["threads"])
     try:
         print("here", flush=True)
-        wire = Wire(Path(said["meeting"]), said["rank"], said["ranks"], said["timeout"])
+        wire = Wire(Path(said["meeting"]), said["rank"], said["ranks"], said["timeout"], said["device"])
         part = Part(said, wire)
         print("loaded", flush=True)
         for line in iter(source.readline, b""):
-            ids = torch.empty(counted(line), dtype=torch.int32)
+            ids = torch.empty(counted(line), dtype=torch.int32, device=wire.device)
             # stages after the first are not told which tokens they are: hidden states are all they need
             part.run(ordered(line, ids.zero_() if part.pipeline else wire.broadcast(ids)))
     except (FleetcastError, RuntimeError, OSError, ValueError) as error:

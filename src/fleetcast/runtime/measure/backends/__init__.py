@@ -24,6 +24,7 @@ from typing import Any, Final
 import numpy as np
 
 from fleetcast.base.errors import SpecError, Unsupported, closest
+from fleetcast.base.host import cores, waiting
 from fleetcast.runtime.measure.backends.shapes import Shape, write
 from fleetcast.runtime.measure.backends.worker import BACKENDS
 
@@ -152,9 +153,8 @@ def compare(
     names = [name for name in names if name not in skipped]
     if not names:
         raise Unsupported(f"none of {', '.join(skipped)} is installed", "Run: pip install 'fleetcast[backends]'")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = threads or cores
-    before, points = _load(cores), [(s, b) for s in sequences for b in batches]
+    threads = threads or cores()
+    before, points = waiting(), [(s, b) for s in sequences for b in batches]
     cells: list[Cell] = []
     differences: dict[str, dict[str, float]] = {}
     total, done = len(shapes) * len(points) * runs * len(names), 0
@@ -190,7 +190,7 @@ def compare(
         progress(total, total)
     return Comparison(
         shapes=tuple(shapes), cells=tuple(cells), differences=differences, skipped=skipped, threads=threads,
-        load=(before, _load(cores)),
+        load=(before, waiting()),
     )  # fmt: skip
 
 
@@ -223,10 +223,6 @@ def _check(
         return [], {}
     first = next(iter(outputs.values()))
     return list(outputs), {name: float(np.abs(out - first).max()) for name, out in outputs.items()}
-
-
-def _load(cores: int) -> float:
-    return os.getloadavg()[0] / cores if hasattr(os, "getloadavg") else 0.0
 
 
 class _Worker:

@@ -37,6 +37,7 @@ class Run:
         nodes: how many.
         network: the link between them.
         device: catalogue id.
+        groups: names of the fleet's groups, in order.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Run:
     nodes: int
     network: str
     device: str
+    groups: tuple[str, ...]
 
     def degree(self, name: str) -> int:
         """Returns a whole number of the plan: ``tensor_parallel``, ``micro_batch``, ``zero``, ..."""
@@ -111,7 +113,7 @@ def run_of(state: Setting, plan: TrainingPlan) -> Run:
         name=state.scenario.name, plan=plan, model=state.model, attention=block.attention, ffn=block.ffn,
         asked=work.model if isinstance(work.model, str) else "", sequence=work.sequence, batch=work.batch,
         steps=work.iterations(), node=min(group.node, group.count), nodes=group.nodes, network=group.network.name,
-        device=group.device.id,
+        device=group.device.id, groups=tuple(g.name for g in state.tree.groups),
     )  # fmt: skip
 
 
@@ -137,6 +139,8 @@ def shell(run: Run, head: str, words: Sequence[str], notes: Sequence[str], env: 
         env: ``NAME=value`` lines before it.
     """
     lines = ["#!/bin/sh", f"# {head}", *(f"# {note}" for note in notes)]
+    if len(run.groups) > 1:
+        lines.append(f"# Number the nodes group by group, first {', '.join(run.groups)}: stages follow that order.")
     if run.nodes > 1:
         lines.append(f"# Run it on each of the {run.nodes} nodes; HEAD is the address of one of them.")
         lines += ["", ': "${HEAD:?set HEAD to the address of the first node}"']

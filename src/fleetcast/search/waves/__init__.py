@@ -1,0 +1,1 @@
+"""Several tasks and modules trained together: which run side by side, on how many devices, in waves."""
