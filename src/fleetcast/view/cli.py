@@ -66,11 +66,10 @@ def app() -> App:
     )  # fmt: skip
     for command in (
         plan, simulate, run, whatif, comparing.compare, comparing.calibrate, advise, check, capacity, export, catalog,
-        examples, schema,
+        examples, schema, collectives.collective,
     ):  # fmt: skip
         made.command(command)
     made.command(measuring.app())
-    made.command(collectives.collective)
     made.command(transforming.command, name="transform")
     return made
 

@@ -22,7 +22,8 @@ def made():
     p = Parameters(alpha=1e-5, beta=5e-11, gamma=1e-12, delta=5e-12, epsilon=1e-12, threshold=4.0)
     return [
         Timing(a, n, s, genmodel.time(a, n, s, p, op), op)
-        for n in (2, 3, 4, 8) for a in algorithms(n) for s in (1e6, 4e6, 16e6) for op in ("reduce_scatter", "all_gather")
+        for n in (2, 3, 4, 8) for a in algorithms(n)
+        for s in (1e6, 4e6, 16e6) for op in ("reduce_scatter", "all_gather")
     ]  # fmt: skip
 
 
@@ -81,7 +82,7 @@ def test_a_rank_that_dies_is_named(monkeypatch):
 
 def test_systems_whose_ranks_cannot_give_way_are_refused(monkeypatch):
     monkeypatch.delattr(os, "sched_yield")
-    with pytest.raises(Unsupported, match="sched|give way"):
+    with pytest.raises(Unsupported, match="give way"):
         measure_fan_in((2, 3, 4))
 
 
