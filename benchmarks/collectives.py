@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -206,7 +206,7 @@ def recovered() -> Record:
 
 def small_trees() -> list[Topology]:
     """Returns trees of up to 12 hosts of every sort."""
-    shapes: list[list[object]] = [
+    shapes: list[Sequence[object]] = [
         *[[1.0] * n for n in range(2, 13)], [[1.0] * 4] * 3, [[1.0] * 6] * 2, [[1.0] * 3, [1.0] * 4],
         [[1.0] * 2, [1.0] * 5, 1.0], [[1.0] * 2] * 4, [[1.0, 0.5], [1.0] * 3], [[1.0], [1.0] * 4],
         [Branch((1.0,) * 3, 0.2, 1e-3), [1.0] * 3], [[[1.0] * 2, [1.0]], [1.0] * 2],

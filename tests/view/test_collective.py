@@ -46,7 +46,7 @@ def test_one_group_of_a_fleet(capsys):
         (["two-nodes", "--size", "0"], "bytes above 0"),
         (["two-nodes", "--size", "lots"], "--size"),
         (["two-nodes", "--on", "moon"], "not a group"),
-        (["phone"], "2 to 4,096 devices"),
+        (["phone"], "2 to 1,024 devices"),
         (["nowhere"], "nowhere"),
     ],
 )

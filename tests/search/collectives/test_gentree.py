@@ -133,7 +133,7 @@ def test_a_fleet_becomes_a_tree_with_its_rates():
         (lambda: Topology(2, np.array([3, 2, -1]), np.ones(3), np.zeros(3)), "hosts first"),
         (lambda: brute.best(single(13), 1e6, P), "12 hosts"),
         (lambda: execute(plan(single(4), 1e6, P), np.ones((3, 4), dtype=np.int64)), "4 rows"),
-        (lambda: joined(resolve(Fleet(devices="1x h100-sxm"))), "2 to 4,096"),
+        (lambda: joined(resolve(Fleet(devices="1x h100-sxm"))), "2 to 1,024"),
         (lambda: joined(resolve(Fleet(devices="8x h100-sxm")), "l40s"), "not a group"),
     ],
 )

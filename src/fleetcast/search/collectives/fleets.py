@@ -24,7 +24,8 @@ LINES = ("wan", "wifi", "cellular")
 """Of these one joins a site, however many devices it has."""
 INCAST, HARMLESS = 0.1, 9.0
 """Assumed: time of a byte for each flow beyond the threshold, as a share of its own; the threshold, recalled."""
-MOST = 4096
+MOST = 1024
+"""Devices: all of them at once are a million transfers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,8 +66,9 @@ def joined(tree: Tree, on: str = "") -> Joined:
     groups = (tree.group(on, "--on"),) if on else tree.groups
     count = sum(group.count for group in groups)
     if not 2 <= count <= MOST:
-        limit = f"2 to {MOST:,} devices take part in a collective"
-        raise SpecError("fleet.devices", "are too few or too many", value=count, limit=limit)
+        limit = f"2 to {MOST:,} devices are planned"
+        hint = "Name one group with --on, or write a smaller fleet"
+        raise SpecError("fleet.devices", "are too few or too many", value=count, limit=limit, hint=hint)
     slowest = max(1.0 / group.device.bandwidth for group in groups)
     root = _Node(1.0, 0.0, False, [])
     inner: dict[tuple[str, ...], _Node] = {(): root}
