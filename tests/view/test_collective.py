@@ -26,6 +26,7 @@ def test_json_ranks_gentree_first_and_never_worse(capsys):
     for row in table["algorithms"]:
         assert row["alpha_beta"] <= row["time"] and row["flows"] == pytest.approx(row["alpha_beta"], rel=1e-9)
     assert table["plan"]["time"] == first["time"] and table["notes"]
+    assert 0.1 < table["forecast"] / first["time"] < 20
 
 
 def test_the_view_says_plan_and_assumptions(capsys):

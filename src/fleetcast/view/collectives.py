@@ -32,19 +32,23 @@ def collective(file: File, /, *, size: str = "1 GiB", on: str = "", common: Comm
     from fleetcast.base.errors import SpecError
     from fleetcast.base.units import parse
     from fleetcast.scenario.fleet.tree import resolve
-    from fleetcast.search.collectives.fleets import joined
+    from fleetcast.search.collectives.fleets import curve_time, joined
 
     length = parse(size, "B", "--size")
     if length <= 0:
         raise SpecError("--size", "cannot be", value=size, limit="bytes above 0", hint='Write e.g. --size "64 MiB"')
     scenario = verbs.load(terminal.load(file, common), seed=common.seed)
-    found = joined(resolve(scenario.fleet, Path(scenario.folder)), on)
+    tree = resolve(scenario.fleet, Path(scenario.folder))
+    found = joined(tree, on)
     with terminal.progress("planning switches", common) as step:
         rows = priced(found.topology, found.parameters, length, step)
     table = {
         "size": length, "ranks": found.topology.hosts, "algorithms": [_row(*row) for row in rows],
         "plan": rows[0][1].table(), "notes": list(found.notes),
     }  # fmt: skip
+    if on or len(tree.groups) == 1:
+        group = tree.group(on, "--on") if on else tree.groups[0]
+        table["forecast"] = curve_time(group, length)
     terminal.answer(common, table, lambda _: _view(table))
     return 0
 
@@ -105,6 +109,11 @@ def _view(table: dict[str, Any]) -> RenderableType:
         groups = f"{stage['groups']} switches, each: " if stage["groups"] > 1 else ""
         blocks.append(Text(f"  • {groups}{told(stage['how'])}"))
     blocks += [Text("  • then the same way back"), Text(), Text("Taken as given", style="bold")]
+    if "forecast" in table:
+        said = (
+            "forecasts of serving and training take it by what was measured on links of the kind, whatever made the sum"
+        )
+        blocks.append(Text(f"  • {show(table['forecast'], 's')}: {said}"))
     blocks += [Text(f"  • {note}") for note in table["notes"]]
     return Group(*blocks)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -73,8 +74,12 @@ class FanIn:
         }  # fmt: skip
 
     def csv(self) -> str:
-        """Returns the timings as CSV text; `read` takes it."""
+        """Returns the timings as CSV text, where and when they were taken in its first line; `read` takes it."""
         text = io.StringIO()
+        day, cores = time.strftime("%Y-%m-%d"), self.machine.cores
+        text.write(
+            f"# CPU s over shared memory, {self.machine.name}, {cores} cores, {self.load:.1f} at work each, {day}\n"
+        )
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(("algorithm", "ranks", "size", "time", "operation"))
         rows.writerows((t.algorithm, t.ranks, int(t.size), f"{t.time:.4g}", t.operation) for t in self.timings)

@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from msgspec import structs
 
 from fleetcast.base.errors import SpecError
-from fleetcast.cost.collectives import fabric_for
+from fleetcast.cost.collectives import Fabric, fabric_for, nested_time
 from fleetcast.cost.collectives.genmodel import Parameters
 from fleetcast.cost.collectives.topology import Topology
 from fleetcast.scenario.fleet.links import Link
@@ -103,6 +104,18 @@ def joined(tree: Tree, on: str = "") -> Joined:
     return Joined(topology, parameters, tuple(notes))
 
 
+def fabric(device: str, link: Link) -> Fabric:
+    """Returns what is known of collectives over a link between devices of a kind, or measured on the link itself."""
+    own = None if link.fitted is None else structs.asdict(link.fitted)
+    return fabric_for(device, link.kind, link.bandwidth, link.latency, link.peers, own)
+
+
+def curve_time(group: Group, size: float) -> float:
+    """Returns the seconds that forecasts of plans take for an all-reduce among all devices of a group."""
+    inner, outer = (fabric(group.device.id, link) for link in (group.link, group.network))
+    return float(nested_time("all_reduce", size, group.count, group.node, inner, outer))
+
+
 def _node(group: Group, count: int) -> _Node:
     """Returns a node of a group, or its device where a node has one."""
     uplink = _up(group.network, group.network.bandwidth * count, (group.device.id,))
@@ -116,8 +129,7 @@ def _node(group: Group, count: int) -> _Node:
 
 def _up(link: Link, rate: float, device: tuple[str, ...]) -> _Node:
     """Returns what a link of ``rate`` B/s in all is to whatever hangs on it; half its latency up, half down."""
-    found = fabric_for(device[0] if device else "", link.kind, link.bandwidth, link.latency, link.peers)
-    per_byte = 1.0 / (found.affine["all_reduce"].efficiency * rate)
+    per_byte = 1.0 / (fabric(device[0] if device else "", link).affine["all_reduce"].efficiency * rate)
     return _Node(per_byte, link.latency / 2.0, link.kind in CONGESTED, [])
 
 
