@@ -110,9 +110,7 @@ def _view(table: dict[str, Any]) -> RenderableType:
         blocks.append(Text(f"  • {groups}{told(stage['how'])}"))
     blocks += [Text("  • then the same way back"), Text(), Text("Taken as given", style="bold")]
     if "forecast" in table:
-        said = (
-            "forecasts of serving and training take it by what was measured on links of the kind, whatever made the sum"
-        )
+        said = "what forecasts of serving and training take, from measured curves"
         blocks.append(Text(f"  • {show(table['forecast'], 's')}: {said}"))
     blocks += [Text(f"  • {note}") for note in table["notes"]]
     return Group(*blocks)
