@@ -24,7 +24,8 @@ def test_json_ranks_gentree_first_and_never_worse(capsys):
     assert code == 0 and first["name"] == "GenTree" and table["ranks"] == 16 and len(flat) == 3
     assert all(row["time"] >= first["time"] for row in flat)
     for row in table["algorithms"]:
-        assert row["alpha_beta"] <= row["time"] and row["flows"] == pytest.approx(row["alpha_beta"], rel=1e-9)
+        # no incast on these links
+        assert row["alpha_beta"] <= row["time"] and row["flows"] == pytest.approx(row["time"], rel=1e-9)
     assert table["plan"]["time"] == first["time"] and table["notes"]
     assert 0.1 < table["forecast"] / first["time"] < 20
 

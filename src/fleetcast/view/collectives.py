@@ -66,9 +66,7 @@ def priced(topology: Any, parameters: Any, size: float, progress: Any = None) ->
     for name, found in plans.items():
         flows = float("nan")
         if topology.hosts <= FLOWS:
-            flows = all_reduce(
-                found.block, topology, size / found.cells, alpha=parameters.alpha, rate=1.0 / parameters.beta
-            ).time  # fmt: skip
+            flows = all_reduce(found.block, topology, size / found.cells, parameters).time
         rows.append((name, found, time_of(replace(found, parameters=plain)), flows))
     return rows
 

@@ -100,16 +100,16 @@ def test_bytes_are_conserved(seed):
     [single(8), single(12), tree([[1.0] * 4] * 3, up=2.0, latency=1e-6), tree([[1.0] * 3, [1.0] * 5], up=0.5)],
 )
 def test_collectives_take_what_closed_forms_say(topology):
-    p = Parameters(alpha=15e-6, beta=8e-11)
+    p = Parameters(alpha=15e-6, beta=8e-11, gamma=1e-11, delta=4e-11)
     for found in (plan(topology, 1e8, p), *(peer(name, topology, 1e8, p) for name in PEERS)):
-        run = all_reduce(found.block, topology, 1e8 / found.cells, alpha=p.alpha, rate=1 / p.beta)
+        run = all_reduce(found.block, topology, 1e8 / found.cells, p)
         assert run.time == pytest.approx(found.time, rel=1e-9)
 
 
 def test_two_collectives_on_one_switch_share_its_links():
     p = Parameters(alpha=0.0, beta=1e-10)
     found = peer("cps", single(6), 1e8, p)
-    groups = groups_of(found.block, single(6), 1e8 / found.cells)
+    groups = groups_of(found.block, single(6), 1e8 / found.cells, p)
     twice = groups + [Group(g.size, g.flow, g.link, tuple(len(groups) + j for j in g.after), g.wait) for g in groups]
     run = simulate(twice, np.full(14, 1 / p.beta))
     assert run.time == pytest.approx(2 * found.time)

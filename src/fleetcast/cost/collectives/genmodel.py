@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,9 +184,3 @@ def factorisations(number: int) -> list[tuple[int, ...]]:
         if number % f == 0:
             found += [(f, *rest) for rest in factorisations(number // f)]
     return found
-
-
-def products(fan_in: Sequence[int]) -> list[tuple[int, int]]:
-    """Returns (product of the fan-ins before, fan-in) of each stage."""
-    before = np.cumprod([1, *fan_in]).tolist()
-    return [(a, b // a) for a, b in pairwise(before)]

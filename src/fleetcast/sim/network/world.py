@@ -13,7 +13,8 @@ from itertools import pairwise
 import numpy as np
 
 from fleetcast.base.errors import SpecError
-from fleetcast.cost.collectives.steps import Block, Step
+from fleetcast.cost.collectives.genmodel import Parameters
+from fleetcast.cost.collectives.steps import Block, Step, load
 from fleetcast.cost.collectives.topology import Topology
 from fleetcast.sim.network.flows import Floats, Ints, max_min
 
@@ -167,23 +168,24 @@ def _soonest(left: Floats, rate: Floats) -> float:
     return float((left[some] / rate[some]).min()) if some.any() else 0.0
 
 
-def groups_of(block: Block, topology: Topology, cell: float, *, alpha: float = 0.0) -> list[Group]:
+def groups_of(block: Block, topology: Topology, cell: float, p: Parameters) -> list[Group]:
     """Returns the groups of an all-reduce: each turn waits for the one before, blocks for those inside them.
 
     Args:
         block: its reduce-scatter.
         topology: over what.
         cell: bytes of a cell.
-        alpha: s of each round, before its flows.
+        p: GenModel's: alpha passes before the flows of a round, adding and memory after them.
     """
     found: list[Group] = []
 
     def add(step: Step, after: tuple[int, ...]) -> tuple[int, ...]:
         for turn in step.each():
             which, links = topology.crossed(turn.source, turn.target)
-            waits = np.bincount(which, topology.latency[links % topology.nodes], len(turn.source))
+            asked = load(turn, topology)
             size = np.asarray((turn.stop - turn.start) * cell, dtype=np.float64)
-            found.append(Group(size, which, links, after, alpha + float(waits.max(initial=0.0))))
+            busy = cell * float((asked.added * p.gamma + asked.moved * p.delta).max())
+            found.append(Group(size, which, links, after, p.alpha + asked.wait, busy))
             after = (len(found) - 1,)
         return after
 
@@ -203,15 +205,14 @@ def groups_of(block: Block, topology: Topology, cell: float, *, alpha: float = 0
     return found
 
 
-def all_reduce(block: Block, topology: Topology, cell: float, *, alpha: float = 0.0, rate: float = 1.0) -> Run:
+def all_reduce(block: Block, topology: Topology, cell: float, p: Parameters) -> Run:
     """Returns how an all-reduce runs over shared links.
 
     Args:
         block: its reduce-scatter.
         topology: over what.
         cell: bytes of a cell.
-        alpha: s of each round, before its flows.
-        rate: B/s of a link whose ``slow`` is 1.
+        p: GenModel's; incast is left out, since sharing is what flows know of it.
     """
-    capacity = rate / np.concatenate([topology.slow, topology.slow])
-    return simulate(groups_of(block, topology, cell, alpha=alpha), capacity)
+    capacity = 1.0 / (p.beta * np.concatenate([topology.slow, topology.slow]))
+    return simulate(groups_of(block, topology, cell, p), capacity)
