@@ -29,7 +29,7 @@ from fleetcast.cost.training.checkpoints import Checkpoint
 from fleetcast.policy.recover import Decision, Policy, View
 
 TERMS = ("useful", "straggling", "checkpoint", "lost", "detect", "waiting", "restart")
-MOST = 1_000_000
+MOST = 100_000
 """Failures after which a run is given up: the job never ends."""
 
 
@@ -147,7 +147,9 @@ class LongRun:
         return self.terms["useful"] / self.total
 
 
-def failures(machines: int, mtbf: float, *, repair: float = 0.0, shape: float = 1.0, seed: int = 0) -> Iterator[Failure]:
+def failures(
+    machines: int, mtbf: float, *, repair: float = 0.0, shape: float = 1.0, seed: int = 0
+) -> Iterator[Failure]:
     """Yields the failures of ``machines`` in order, without end.
 
     Args:
@@ -208,7 +210,9 @@ class _Run:
         self.next = next(coming, None)
         self.causes = rng(seed, "long run", "causes")
         self.quality = rng(seed, "long run", "slow")
-        self.slow = {int(m) for m in np.flatnonzero(self.quality.random(job.machines) < job.slow)} if job.slow else set()
+        self.slow = (
+            {int(m) for m in np.flatnonzero(self.quality.random(job.machines) < job.slow)} if job.slow else set()
+        )
         self.known_at = job.notice
         self.free, self.away = job.spares, list[float]()
         self.struck: dict[str, int] = {}
@@ -222,14 +226,15 @@ class _Run:
     def go(self) -> LongRun:
         job, decision = self.job, self._ask()
         while self.safe < job.iterations:
-            if self._train(decision):
-                noticed = bool(self.slow) and self.now >= self.known_at and self.safe < job.iterations
-                if noticed and (decision := self._ask()).evict and self.free >= len(self.slow):
-                    self._evict()
-                    decision = self._ask()
-            else:
+            if not self._train(decision):
                 self._recover()
                 decision = self._ask()
+            elif self.slow and self.now >= self.known_at and self.done < job.iterations:
+                decision = self._ask()
+                if decision.evict and self.free >= len(self.slow):
+                    if (self.open["useful"] and not self._write(decision)) or not self._evict():
+                        self._recover()
+                    decision = self._ask()
         fell = sum(self.struck.values())
         down = sum(self.spent[name] for name in ("detect", "waiting", "restart"))
         return LongRun(
@@ -252,41 +257,43 @@ class _Run:
         )  # fmt: skip
 
     def _train(self, decision: Decision) -> bool:
-        """Works until the next checkpoint is written (or, at the end, safe); False = a failure came before."""
+        """Works until the next checkpoint is written, or slow machines are known; False = a failure came before."""
         job = self.job
         every = max(1, round(min(decision.interval / job.iteration, job.iterations)))
         goal = min(job.iterations, self.done + every)
-        longer = job.iteration * (job.slower if self.slow else 0.0)
-        count, begin = goal - self.done, self.now
-        worked = count * (job.iteration + longer)
-        if self._fails_before(begin + worked):
-            return False
-        self._settle(begin + worked)
-        # A host's memory holds one checkpoint: the next waits until the store has the last.
-        start = max(begin + worked, self.draining[0]) if self.draining else begin + worked
-        end = start + (job.checkpoint.stall if decision.staged else job.checkpoint.direct)
+        each = job.iteration * (1.0 + (job.slower if self.slow else 0.0))
+        noticed = goal
+        if self.slow and self.now < self.known_at:
+            noticed = self.done + math.ceil((self.known_at - self.now) / each)
+        count, begin = min(goal, noticed) - self.done, self.now
+        end = begin + count * each
         if self._fails_before(end):
             return False
         self._settle(end)
         self.open["useful"] += count * job.iteration
-        self.open["straggling"] += count * longer
-        self.open["checkpoint"] += end - begin - worked
-        self.now, self.done, self.written = end, goal, self.written + 1
-        self._log(begin, worked, "train")
-        self._log(begin + worked, end - begin - worked, "checkpoint")
-        self.held, self.open = self.open, dict.fromkeys(TERMS[:3], 0.0)
-        self.draining = (end + (job.checkpoint.drain if decision.staged else 0.0), goal)
-        if goal < job.iterations:
-            self._settle(end)
-            return True
-        safe = self.draining[0]
-        if self._fails_before(safe):
+        self.open["straggling"] += count * each - count * job.iteration
+        self.now, self.done = end, self.done + count
+        self._log(begin, end - begin, "train")
+        return noticed < goal or self._write(decision)
+
+    def _write(self, decision: Decision) -> bool:
+        """Writes a checkpoint, the last one until it is safe; False = a failure came before."""
+        job, begin = self.job, self.now
+        # A host's memory holds one checkpoint: the next waits until the store has the last.
+        start = max(begin, self.draining[0]) if self.draining else begin
+        end = start + (job.checkpoint.stall if decision.staged else job.checkpoint.direct)
+        safe = end + (job.checkpoint.drain if decision.staged else 0.0)
+        last = self.done == job.iterations
+        until = safe if last else end
+        if self._fails_before(until):
             return False
-        self.open["checkpoint"] += safe - end
-        self._log(end, safe - end, "checkpoint")
-        self.now = safe
-        self._settle(safe)
-        self._commit(self.open)
+        self._settle(end)
+        self.open["checkpoint"] += until - begin
+        self.now, self.written = until, self.written + 1
+        self._log(begin, until - begin, "checkpoint")
+        self.held, self.open = self.open, dict.fromkeys(TERMS[:3], 0.0)
+        self.draining = (safe, self.done)
+        self._settle(until)
         return True
 
     def _fails_before(self, end: float) -> bool:
@@ -344,9 +351,8 @@ class _Run:
         cause = self.job.causes[int(np.searchsorted(self.shares, self.causes.random(), side="right"))]
         self.struck[cause.name] = self.struck.get(cause.name, 0) + 1
         if sum(self.struck.values()) > MOST:
-            raise SpecError(
-                "job.mtbf", "is so short that the job never ends", value=self.job.mtbf, hint="Write checkpoints more often"
-            )  # fmt: skip
+            problem, hint = "is so short that the job never ends", "Write checkpoints more often"
+            raise SpecError("job.mtbf", problem, value=self.job.mtbf, hint=hint)
         if cause.machine:
             heapq.heappush(self.away, struck.time + struck.repair)
             # Drawn whether it matters or not, so that policies meet the same machines.
@@ -368,12 +374,12 @@ class _Run:
             heapq.heappop(self.away)
             self.free += 1
 
-    def _evict(self) -> None:
-        """Replaces slow machines once the last checkpoint is safe: nothing is lost, unless a failure comes."""
+    def _evict(self) -> bool:
+        """Replaces slow machines once the last checkpoint is safe: False = a failure came before."""
         job, begin = self.job, self.now
         end = (self.draining[0] if self.draining else begin) + job.swap + job.checkpoint.read
         if self._fails_before(end):
-            return
+            return False
         self._settle(end)
         self.free -= len(self.slow)
         for _ in range(len(self.slow)):
@@ -383,6 +389,7 @@ class _Run:
         self.spent["restart"] += end - begin
         self._log(begin, end - begin, "restart")
         self.now, self.known_at = end, end + job.notice
+        return True
 
     def _log(self, start: float, taken: float, what: str) -> None:
         if self.record and taken > 0:
