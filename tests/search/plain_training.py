@@ -126,7 +126,9 @@ def orders(pipeline: int, layers: int, micro_batches: int) -> list[tuple[int, st
         return [(1, "1f1b")]
     found = [(1, "1f1b"), (1, "zero-bubble")]
     for pieces in range(2, layers + 1):
-        if (layers // pipeline) % pieces == 0 and layers % (pipeline * pieces) == 0 and micro_batches % pipeline == 0:
+        each, parts = -(-layers // pipeline), pipeline * pieces
+        spare = min(n * parts - layers for n in range(1, layers + 1) if n * parts >= layers)
+        if each % pieces == 0 and spare <= 2 and micro_batches % pipeline == 0:  # embedding and head take a place each
             found.append((pieces, "interleaved"))
     return found
 
