@@ -48,6 +48,7 @@ def iteration_view(scenario: TrainingScenario, outcome: Outcome, width: int) -> 
         parts += [_job(outcome), Text()]
     if "effective" in metrics:
         parts += [_weeks(outcome, width), Text()]
+    parts.append(bullets("What binds", terms.binding(outcome)))
     if outcome.notes:
         parts.append(bullets("Taken as given", outcome.notes, dim=True))
     return Group(*parts)
@@ -130,8 +131,10 @@ def ranking_view(scenario: TrainingScenario, ranking: Ranking, width: int) -> Re
     else:
         parts += [Text.assemble("Best: ", (terms.plan_name(best.plan), "bold")), Text()]
         parts += [plans_table(ranking.plans, width, best), Text()]
+        parts.append(bullets("Why", terms.why(best, ranking.plans[1:])))
         total = float(best.metrics["iteration_time"])
         parts += [bars("Where its iteration goes", best.breakdown["time"], terms.TIMES, total, "s", width), Text()]
+        parts.append(bullets("What binds", terms.binding(best)))
     if ranking.rejected:
         parts += [rejected_table(ranking.rejected), Text()]
     counts = ranking.counts
