@@ -38,6 +38,7 @@ def draw() -> dict[str, str]:
         "recover.svg": alone(weeks_intervals()),
         "weeks.svg": alone(weeks_progress()),
         "heat.svg": alone(heat_map()),
+        "collectives.svg": alone(all_reduce_sizes()),
     }
 
 
@@ -230,6 +231,27 @@ def prefixes_memory() -> str:
     x, y = svg.Scale(0.0, 60.0, 60, 600), svg.Scale(0.0, 1.0, 262, 30)
     body = svg.axes(x, y, "GB", "%", "host memory per device", "prompt tokens found")
     return svg.figure(750, 310, body + curves(x, y, shown), "prompt tokens found over host memory, by rule")
+
+
+def all_reduce_sizes() -> str:
+    """Draws how many times longer than GenTree's plan flat all-reduces take on 64 hosts, by size."""
+    from benchmarks import collectives
+    from fleetcast.cost.collectives.topology import tree
+
+    names = {"ring": "ring", "rhd": "halving, doubling", "cps": "co-located servers"}
+    on = tree([[1.0] * 8] * 8, up=8.0)
+    shown: dict[str, list[tuple[float, float]]] = {name: [] for name in names.values()}
+    for power in range(16, 31):
+        found = collectives.gains(on, 2.0**power, collectives.FROZEN)
+        for key, name in names.items():
+            shown[name].append((2.0**power, found[key]))
+    x, y = svg.Scale(2.0**16, 2.0**30, 60, 590, log=True), svg.Scale(0.9, 30.0, 262, 30, log=True)
+    body = svg.axes(x, y, "B", "", "buffer on each host", "time, times that of GenTree's plan")
+    body += [
+        svg.line(x.start, y(1.0), x.end, y(1.0), "limit"),
+        svg.text(x.start + 6, y(1.0) - 6, "GenTree", "limit-name"),
+    ]
+    return svg.figure(750, 310, body + curves(x, y, shown), "time of all-reduces on 64 hosts over GenTree's")
 
 
 def curves(x: svg.Scale, y: svg.Scale, shown: Mapping[str, Sequence[tuple[float, float]]]) -> list[str]:

@@ -16,7 +16,7 @@ from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError
 from fleetcast.scenario.load import MultitaskScenario, TrainingScenario
-from fleetcast.view import comparing, measuring, terminal, transforming, verbs, watching
+from fleetcast.view import collectives, comparing, measuring, terminal, transforming, verbs, watching
 from fleetcast.view.release import release
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.terminal import DEFAULTS, STDIN, Common, File
@@ -66,7 +66,7 @@ def app() -> App:
     )  # fmt: skip
     for command in (
         plan, simulate, run, comparing.whatif, comparing.compare, comparing.calibrate, advise, check, capacity, export,
-        catalog, examples, schema,
+        catalog, examples, schema, collectives.collective,
     ):  # fmt: skip
         made.command(command)
     made.command(measuring.app())
