@@ -92,7 +92,8 @@ def megascale(seeds: int) -> list[Record]:
             paper=Paper(value=15.0, unit="min", setting="within 15 minutes of the last checkpoint"),
             ours=Ours(value=again / MINUTE, unit="min", setting=setting, spread="mean of all failures"),
             null=Null(value=float(np.mean(worst)) / MINUTE, what="a checkpoint an hour"),
-            bar="at most 15 minutes", holds=bool(again <= 15 * MINUTE), reproduced="yes" if again <= 15 * MINUTE else "no",
+            bar="at most 15 minutes", holds=bool(again <= 15 * MINUTE),
+            reproduced="yes" if again <= 15 * MINUTE else "no",
             reason="" if again <= 15 * MINUTE else "the start is slower here", command=COMMAND,
         )
     )  # fmt: skip

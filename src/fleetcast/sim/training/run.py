@@ -27,19 +27,12 @@ from fleetcast.base.errors import SpecError
 from fleetcast.base.rng import rng
 from fleetcast.cost.training.checkpoints import Checkpoint
 from fleetcast.policy.recover import Decision, Policy, View
+from fleetcast.sim.training.striking import Failure, failures
 
 TERMS = ("useful", "straggling", "checkpoint", "lost", "detect", "waiting", "restart")
 DAY = 86400.0
 MOST = 100_000
 """Failures after which a run is given up: the job never ends."""
-
-
-class Failure(NamedTuple):
-    """A failure: when (s), of which machine, and how long that is away (s)."""
-
-    time: float
-    machine: int
-    repair: float
 
 
 class Cause(NamedTuple):
@@ -146,37 +139,6 @@ class LongRun:
     def effective(self) -> float:
         """Share of the time in which iterations were made that count, at the pace of healthy machines."""
         return self.terms["useful"] / self.total
-
-
-def failures(
-    machines: int, mtbf: float, *, repair: float = 0.0, shape: float = 1.0, seed: int = 0
-) -> Iterator[Failure]:
-    """Yields the failures of ``machines`` in order, without end.
-
-    Args:
-        machines: nodes; each fails on its own, and is as new after each failure.
-        mtbf: s, mean time between failures of one.
-        repair: s that a failed one is away.
-        shape: of the Weibull distribution of the times between; 1 = exponential, below = early failures.
-        seed: of the random stream.
-    """
-    draw = rng(seed, "long run", "failures")
-    if mtbf == math.inf:
-        return
-    if shape == 1.0:
-        # Exponential times of many are one exponential time with all their rates: the same process, drawn at once.
-        time = 0.0
-        while True:
-            for gap, who in zip(draw.exponential(mtbf / machines, 64), draw.integers(0, machines, 64), strict=True):
-                time += float(gap)
-                yield Failure(time, int(who), repair)
-    scale = mtbf / math.gamma(1.0 + 1.0 / shape)
-    coming = [(float(t), m) for m, t in enumerate(scale * draw.weibull(shape, machines))]
-    heapq.heapify(coming)
-    while True:
-        time, who = coming[0]
-        yield Failure(time, who, repair)
-        heapq.heapreplace(coming, (time + scale * float(draw.weibull(shape)), who))
 
 
 def long_run(

@@ -15,8 +15,9 @@ from fleetcast.cost.training.checkpoints import Checkpoint, checkpoint
 from fleetcast.policy import recover
 from fleetcast.scenario.fleet.failures import Outages, duration
 from fleetcast.scenario.training_plan import TrainingPlan
-from fleetcast.sim.training.run import Cause, Failure, LongJob, LongRun, long_run
+from fleetcast.sim.training.run import Cause, LongJob, LongRun, long_run
 from fleetcast.sim.training.setting import Setting
+from fleetcast.sim.training.striking import Failure
 
 STORE = 100e9
 """B/s of a shared store where the scenario names none."""
