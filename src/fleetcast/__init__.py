@@ -13,7 +13,7 @@ from typing import Any
 
 __all__ = [
     "advise", "best_pools", "check", "compare", "devices_needed", "load", "max_rate", "max_users", "measure", "plan",
-    "run", "servers_under", "simulate", "transform", "whatif",
+    "run", "servers_under", "simulate", "transform", "watch_train", "whatif",
 ]  # fmt: skip
 
 _HOMES = {
@@ -31,6 +31,7 @@ _HOMES = {
     "servers_under": "fleetcast.view.verbs",
     "simulate": "fleetcast.view.verbs",
     "transform": "fleetcast.view.transforming",
+    "watch_train": "fleetcast.view.watched",
     "whatif": "fleetcast.view.whatif",
 }
 

@@ -12,6 +12,7 @@ from fleetcast.view.verbs import plan as plan
 from fleetcast.view.verbs import run as run
 from fleetcast.view.verbs import servers_under as servers_under
 from fleetcast.view.verbs import simulate as simulate
+from fleetcast.view.watched import watch_train as watch_train
 from fleetcast.view.whatif import whatif as whatif
 
 __all__: list[str]
