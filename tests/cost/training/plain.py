@@ -349,6 +349,8 @@ def room(net: Network, job: Job, plan: Plan, system: System) -> tuple[float, flo
         }[kind]  # fmt: skip
         activations = kept * held * flying
         gone = max(activations - 2 * kept, 0.0) if plan.moves("activations") else 0.0
-        peaks.append(states + activations - gone + max(logits if stage == p - 1 else 0.0, work) + stream + RESERVE)
+        fresh = wide * net.table_params / plan.tensor * (3 if net.tied and p == 1 else 1)
+        busy = activations - gone + max(logits if stage == p - 1 else 0.0, work) + stream
+        peaks.append(states + max(busy, fresh) + RESERVE)
         hosts.append(moved + gone)
     return max(peaks), max(hosts)

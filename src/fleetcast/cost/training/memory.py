@@ -45,15 +45,19 @@ def memory(network: Network, job: Job, plans: Plans, system: System) -> dict[str
     # A layer's pass back has its gathered weights, and gradients that grow while its activations shrink.
     gathered = (plans.zero == 3) & (plans.data * plans.context > 1)
     work = np.where(plans.recompute == 2, whole, 0.0) + np.where(gathered, pair + np.maximum(grown - whole, 0.0), 0.0)
-    early = np.where(plans.pipeline == 1, np.maximum(logits, work), work)
-    closing = np.maximum(logits, work)
+    closing = np.maximum(logits, work) + stream
+    early = np.where(plans.pipeline == 1, closing, work + stream)
+    # A pass back ends with a new gradient of the table, before it is added up: of a tied one two uses' and their sum.
+    wide = 4.0 if job.dtype == "fp32" else 2.0
+    fresh = np.where(network.tied & (plans.pipeline == 1), 3.0, 1.0) * (wide * network.table_params) / plans.tensor
+    busy = [np.maximum(activations[end] + extra, fresh) for end, extra in ((0, early), (1, closing))]
     whole_states = states.sum(axis=1)
     more = whole_states[1] - whole_states[0]
-    late = (more.take(row) + activations[1] + closing > activations[0] + early) & (plans.pipeline > 1)
+    late = (more.take(row) + busy[1] > busy[0]) & (plans.pipeline > 1)
     at = row + late * states.shape[2]
     found = {name: states[:, i].ravel().take(at) for i, name in enumerate(TERMS[:3])}
     found["activations"] = np.where(late, activations[1], activations[0])
-    found["buffers"] = stream + np.where(late, closing, early)
+    found["buffers"] = np.where(late, busy[1], busy[0]) - found["activations"]
     found["reserve"] = np.full(len(plans), RESERVE)
     total = found["weights"] + RESERVE
     for name in TERMS[1:5]:
