@@ -30,7 +30,7 @@ from fleetcast.base.show import show
 from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
 from fleetcast.cost.engine import Engine, Host, engines
-from fleetcast.policy import batch, evict, memory, order, place, power, route, speculate
+from fleetcast.policy import batch, evict, memory, order, place, power, recover, route, speculate
 from fleetcast.scenario.fleet.catalog import devices, links
 from fleetcast.scenario.fleet.failures import SHORTEST, Failures
 from fleetcast.scenario.fleet.signals import grids
@@ -51,7 +51,7 @@ from fleetcast.scenario.plan import (
     Stage,
 )
 from fleetcast.scenario.training_plan import CHOICES as TRAINED
-from fleetcast.scenario.training_plan import TrainingPlan
+from fleetcast.scenario.training_plan import Shards, TrainingPlan
 from fleetcast.scenario.workload.architectures import BUILDERS
 from fleetcast.scenario.workload.catalog import models
 from fleetcast.scenario.workload.exits import Exit, families
@@ -76,6 +76,7 @@ FORMS: Mapping[str, type[msgspec.Struct]] = {
     "workload.expert_load": Skew, "workload.quality": Score, "slo": Slo,
     "objective": Objective, "plan": Pool, "plan.cascade": Stage, "training.workload": Training,
     "training.workload.model": Shape, "training.workload.features": Features, "training.plan": TrainingPlan,
+    "training.plan.shards": Shards,
 }  # fmt: skip
 """What a scenario file is made of: the path of each table and the class that reads it; ``training.`` before the paths
 of a scenario that trains."""
@@ -86,11 +87,14 @@ EXAMPLES: Mapping[str, str] = {
     "fleet.price": '{ "h100-sxm" = "2.50 $/h" }', "fleet.pue": "1.2", "fleet.grid": '"PJM"',
     "fleet.power_limit": '"500 W"', "fleet.budget": '"200 kW"', "fleet.spend": '"500 $/h"',
     "fleet.host_power": '"1500 W"', "fleet.ssd": '"6 GB/s"', "fleet.host_memory": '"256 GB"',
+    "fleet.store": '"200 GB/s"',
     "fleet.groups.name": '"new"', "fleet.groups.count": "2", "fleet.groups.link": '"nvlink-4"',
     "fleet.groups.devices": '"8x h100-sxm"', "fleet.groups.price": '"spot"',
     "fleet.groups.failures": '{ mtbf = "2 h", repair = "5 min" }',
     "fleet.failures.mtbf": '"200 h"', "fleet.failures.repair": '"10 min"', "fleet.failures.per": '"device"',
     "fleet.failures.outages": '"outages.csv"', "fleet.failures.billed": "false",
+    "fleet.failures.shape": "0.7", "fleet.failures.detect": '"10 min"', "fleet.failures.restart": '"5 min"',
+    "fleet.failures.spares": "16",
     "workload.model": '"llama-3.1-70b"', "workload.kind": '"serving"', "workload.trace": '"azure-conv-2023"',
     "workload.speed_up": "2.0", "workload.low_priority": "0.5", "workload.requests": "2000",
     "workload.arrivals.kind": '"poisson"', "workload.arrivals.rate": '"4 /s"', "workload.arrivals.requests": "1000",
@@ -131,8 +135,10 @@ EXAMPLES: Mapping[str, str] = {
         "expert_parallel": "[4, 8]", "micro_batch": "[1, 2]", "interleave": "3", "schedule": '"interleaved"',
         "recompute": '["none", "selective"]', "sequence_parallel": "true", "zero": "[1, 3]",
         "offload": '["optimizer"]', "tensor_messages": '"scatter_gather"', "overlap": '["data", "pipeline"]',
-        "dtype": '"bf16"', "fused_attention": "false", "islands": "8", "recover": '"none"',
-        "practice": '"./practice.toml"', "place": '"nic_aware"', "placement": '"all-reduce-local"',
+        "dtype": '"bf16"', "fused_attention": "false", "islands": "8", "recover": '"two_stage"',
+        "practice": '"./practice.toml"', "place": '"nic_aware"', "shards": '"auto"',
+        "shards.weights": "2", "shards.gradients": "8", "shards.optimizer": "384", "shards.second": "8",
+        "shards.weight_format": '"int8"', "shards.gradient_format": '"int4"', "placement": '"all-reduce-local"',
     }.items()},
 }  # fmt: skip
 """One value per key, as a file has it; a test loads each."""
@@ -146,7 +152,7 @@ CHOICES: Mapping[str, Iterable[str]] = {
     "plan.batch": kinds(batch), "plan.order": kinds(order), "plan.memory": kinds(memory), "plan.engine": engines(),
     "plan.overlap": OVERLAPS, "plan.expert_placement": PLACEMENTS,
     "plan.speculate": kinds(speculate), "plan.prefix_cache": ("off", *kinds(evict)),
-    "training.workload.kind": KINDS[1:2], "training.plan.place": kinds(place),
+    "training.workload.kind": KINDS[1:2], "training.plan.place": kinds(place), "training.plan.recover": kinds(recover),
     **{f"training.plan.{name}": known for name, known in TRAINED},
 }  # fmt: skip
 RANGES: Mapping[str, str] = {
@@ -172,7 +178,9 @@ DEFAULTS: Mapping[str, str] = {
     "plan.batch": "the engine's", "plan.order": "the engine's", "plan.memory": "the engine's",
     "plan.overlap": '`"none"`',
     "plan.speculate": '`"off"`', "plan.prefix_cache": "the engine's",
-    "fleet.ssd": "no tier on disk", "fleet.host_memory": "128 GB", "workload.sessions.think": "one turn",
+    "fleet.ssd": "no tier on disk", "fleet.host_memory": "128 GB", "fleet.store": "100 GB/s",
+    "fleet.failures.detect": "10 min",
+    "fleet.failures.restart": "5 min", "fleet.failures.spares": "none", "workload.sessions.think": "one turn",
     "plan.model": "the workload's", "plan.expert_parallel": "`1`", "plan.attention_dp": "`1`",
     "plan.kv_dtype": '`"auto"`',
     "plan.activation_dtype": "follows dtype", "plan.clock": "`1.0`", "plan.on": "the only group",
@@ -192,7 +200,7 @@ DEFAULTS: Mapping[str, str] = {
         "recompute": "the least that fits", "sequence_parallel": "with tensor parallelism", "zero": "`1` with copies",
         "offload": "`[]`", "overlap": '`["data"]`', "tensor_messages": "see below", "dtype": '`"bf16"`',
         "fused_attention": "`true`", "recover": "none", "practice": "the device's", "islands": "none",
-        "place": '`"nic_aware"`',
+        "place": '`"nic_aware"`', "shards": "zero","shards.optimizer": "all copies", "shards.second": "none",
         "placement": "the quickest",
     }.items()},
     "workload.quality.dtype": "any", "workload.expert_load": "the kernels'", "plan.expert_placement": '`"contiguous"`',
@@ -529,7 +537,7 @@ def _literal(path: Path, name: str) -> Any:
 def policy_table() -> str:
     """Returns every policy: decision, kind, settings with defaults and ranges, what it does, where it is from."""
     rows = []
-    for family in (batch, order, memory, evict, route, power, speculate):
+    for family in (batch, order, memory, evict, route, power, speculate, recover):
         for kind, made in kinds(family).items():
             module = inspect.getmodule(made)
             about = (inspect.getdoc(made) or "").split("\n")[0].replace("``", "`")
@@ -549,7 +557,7 @@ def acceptance_table() -> str:
 def policy_rules() -> str:
     """Returns what each module of a policy says of itself, after its first line."""
     parts = []
-    for family in (batch, order, memory, evict, route, power, speculate):
+    for family in (batch, order, memory, evict, route, power, speculate, recover):
         for kind, made in kinds(family).items():
             text = (getattr(inspect.getmodule(made), "__doc__", "") or "").strip()
             first, _, rest = text.partition("\n\n")
@@ -630,7 +638,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "expert-load": lambda: keys("workload.expert_load"), "quality": lambda: keys("workload.quality"),
     "fleet-links": lambda: keys("fleet.links"), "training": lambda: keys("training.workload"),
     "shape": lambda: keys("training.workload.model"), "features": lambda: keys("training.workload.features"),
-    "training-plan": lambda: keys("training.plan"),
+    "training-plan": lambda: keys("training.plan"), "shards": lambda: keys("training.plan.shards"),
     "cascade": lambda: keys("plan.cascade"), "slo": slo_keys, "objective": lambda: keys("objective"),
     "plan": lambda: keys("plan"), "devices": device_table, "device-sources": device_sources, "links": link_table,
     "grids": grid_table, "models": model_table, "architectures": architecture_table, "engines": engine_table,

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 STATE = 14.0
 """B of a checkpoint per parameter: bf16 weights, and fp32 weights and two moments of Adam. A trillion parameters made
@@ -155,5 +154,5 @@ def slowest(sigma: float, healthy: int, slow: int, slower: float, points: int = 
         return 1.0 + (slower if slow else 0.0)
     x = np.linspace(0.0, (1.0 + slower) * np.exp(9.0 * sigma), points)[1:]
     chance = ndtr(np.log(x) / sigma) ** healthy * ndtr((np.log(x) - np.log1p(slower)) / sigma) ** slow
-    whole: ArrayLike = np.concatenate([[1.0], 1.0 - chance])
-    return float(np.trapezoid(whole, dx=float(x[0]))) if hasattr(np, "trapezoid") else float(np.trapz(whole, dx=x[0]))
+    above = np.concatenate([[1.0], 1.0 - chance])
+    return float((above.sum() - 0.5 * (above[0] + above[-1])) * x[0])

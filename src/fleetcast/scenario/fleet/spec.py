@@ -81,6 +81,7 @@ class Fleet(Spec):
         spend: the most that a plan's devices may cost an hour.
         host_power: of a server besides its devices, under the budget.
         ssd: what a device's share of the local disks reads, for prefix caches that reach down to them.
+        store: what the shared store takes and gives, all hosts together, for checkpoints.
         host_memory: a device's share of its host's memory, to which training may offload.
     """
 
@@ -99,6 +100,7 @@ class Fleet(Spec):
     host_power: Watts = 0.0
     ssd: BytesPerSecond | None = None
     host_memory: Bytes | None = None
+    store: BytesPerSecond | None = None
 
 
 def parse_devices(text: str, path: str = "fleet.devices", base: Path | None = None) -> list[tuple[int, Device]]:
@@ -196,6 +198,11 @@ def check(fleet: Fleet, path: str, base: Path | None = None) -> None:
     if fleet.ssd is not None and not _SLOWEST <= fleet.ssd <= _FASTEST:
         limit = f"{_SLOWEST:g} to {_FASTEST:g} B/s"
         raise SpecError(f"{path}.ssd", "is out of range", value=fleet.ssd, limit=limit, hint='Write e.g. "6 GB/s"')
+    if fleet.store is not None and not _SLOWEST <= fleet.store <= 1e15:
+        raise SpecError(
+            f"{path}.store", "is out of range", value=fleet.store, limit=f"{_SLOWEST:g} to 1e15 B/s",
+            hint='Write e.g. "100 GB/s"',
+        )  # fmt: skip
     if fleet.host_memory is not None and not _LITTLE <= fleet.host_memory <= _MUCH:
         limit = f"{_LITTLE:g} to {_MUCH:g} B"
         raise SpecError(

@@ -9,8 +9,9 @@ from fleetcast.base.errors import SpecError, Unsupported
 from fleetcast.base.files import write_atomic
 from fleetcast.scenario.load import Scenario, TrainingScenario, dump
 from fleetcast.scenario.training_plan import read_training_plan
-from fleetcast.view import outputs, terminal, verbs
+from fleetcast.view import outputs, terminal, verbs, worlds
 from fleetcast.view.terminal import Common
+from fleetcast.view.timeline import trace_bytes
 
 if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
@@ -45,7 +46,9 @@ def launches(scenario: Scenario, learned: bool, evaluations: int | None, history
     if not learned:
         if evaluations is not None or history is not None:
             name = "evaluations" if evaluations is not None else "history"
-            raise SpecError(f"--{name}", "says how a learned search goes", limit="beside --learned", hint="Add --learned")
+            raise SpecError(
+                f"--{name}", "says how a learned search goes", limit="beside --learned", hint="Add --learned"
+            )
         return None
     if not isinstance(scenario, TrainingScenario) or scenario.workload.features is not None:
         raise Unsupported(
@@ -91,9 +94,12 @@ def plan(
 
 
 def write_outcome(folder: Path, scenario: TrainingScenario, outcome: Outcome) -> list[Path]:
-    """Writes an outcome's plan.toml and outcome.json; returns their paths."""
+    """Writes an outcome's plan.toml, outcome.json and, of a pipeline, trace.json.gz; returns their paths."""
     chosen = scenario.with_plan(read_training_plan(dict(outcome.plan)))
-    return [
+    found = [
         write_atomic(folder / "plan.toml", dump(outputs.relocated(chosen, folder))),
         write_atomic(folder / "outcome.json", outputs.to_json(outcome.table())),
     ]
+    if scenario.workload.features is None and (log := worlds.training.timeline(chosen)) is not None:
+        found.append(write_atomic(folder / "trace.json.gz", trace_bytes(log, name=f"an iteration of {scenario.name}")))
+    return found

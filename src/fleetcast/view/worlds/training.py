@@ -10,6 +10,7 @@ from fleetcast.base.errors import Unsupported
 from fleetcast.scenario.load import TrainingScenario
 
 if TYPE_CHECKING:
+    from fleetcast.base.record import Record
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.scenario.training_plan import TrainingPlan
     from fleetcast.search.ranking import Ranking
@@ -57,6 +58,14 @@ def check(scenario: TrainingScenario) -> list[Remark]:
     if scenario.workload.features is not None:
         return checks.counted(scenario)
     return checks.remarks(setting(scenario))
+
+
+def timeline(scenario: TrainingScenario) -> Record | None:
+    """Returns the event record of the pipeline of a scenario's plan, None where there is nothing to show."""
+    from fleetcast.sim.training.timeline import timeline as record
+
+    state, plan = completed(scenario)
+    return record(state, plan) if len(state.tree.groups) == 1 else None
 
 
 def completed(scenario: TrainingScenario) -> tuple[Setting, TrainingPlan]:
