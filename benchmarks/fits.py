@@ -99,7 +99,7 @@ def own(quick: bool) -> Record:
     rule = [plain <= run["limit"] for (_, plain), run in zip(tells, chosen, strict=True)]
     precision, recall, counts = confusion(ours, true)
     null = confusion(rule, true)
-    peaks = [one["peak"] / taken - 1.0 for one, (taken, _) in zip(found, tells, strict=True) if one["fits"]]
+    peaks = [one["peak"] / taken - 1.0 for one, (taken, _) in zip(found, tells, strict=True) if one["fits"] and one["peak"]]
     off = [run["limit"] / taken for run, (taken, _), a, b in zip(chosen, tells, ours, true, strict=True) if a != b]
     said = (
         f"those that were wrong had limits of {', '.join(f'{x:.3f}' for x in off)} of the forecast" if off else "none"
