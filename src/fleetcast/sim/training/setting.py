@@ -93,8 +93,10 @@ def setting(scenario: TrainingScenario) -> Setting:
     group, notes = as_one(tree)
     named = scenario.plan.practice
     found = systems.of(group, ssd=tree.ssd, practice=None if named is None else practice_at(folder / named))
-    if tree.host_memory is not None:
-        found = replace(found, host_memory=tree.host_memory)
+    host = tree.host
+    said = {"host_memory": host.memory, "host_bandwidth": host.bandwidth, "ssd_write": host.ssd_write,
+            "ssd_memory": host.ssd_memory}  # fmt: skip
+    found = replace(found, **{name: value for name, value in said.items() if value is not None})
     return Setting(scenario, tree, group, model, network_of(model), found, notes)
 
 
