@@ -1,10 +1,10 @@
 """A step of one device whose model lies with its host: six resources, and the share of activations that is swapped.
 
-Weights come up layer by layer, forward and backward; activations go down and come back, or are computed again; gradients
-go down to Adam on the host, whose states lie on disks. "Adding NVMe SSDs to Enable and Accelerate 100B Model Fine-tuning
-on a Single GPU" (arXiv 2403.06504) runs Adam beside the pass back, so that a pass takes what its slowest resource takes;
-ZeRO-Infinity (Rajbhandari and others, SC 2021) updates after it, reading, computing and writing in turn, as DeepSpeed
-does unless ``pipeline_read`` and ``pipeline_write`` are set. With swap share x of a layer's activations:
+Weights come up layer by layer, forward and backward; activations go down and come back, or are computed again;
+gradients go down to Adam on the host, whose states lie on disks. "Adding NVMe SSDs to Enable and Accelerate 100B Model
+Fine-tuning on a Single GPU" (arXiv 2403.06504) runs Adam beside the pass back, so that a pass takes what its slowest
+resource takes; ZeRO-Infinity (Rajbhandari and others, SC 2021) updates after it, reading, computing and writing in
+turn, as DeepSpeed does unless ``pipeline_read`` and ``pipeline_write`` are set. With swap share x of a layer:
 
     forward(x) = sum over layers of max over resources,    backward(x) the same with recomputing (1 - x) and Adam
     T(x) = fill + forward(x) + backward(x) + drain [+ update]
@@ -135,7 +135,9 @@ def stream(network: Network, job: Job, plans: Plans, system: System, *, overlapp
         heads = tokens * (layer.heads * layer.value_dim * job.element + 4.0 * layer.heads)
         room = max(size - mine, 0.0)
         scale = min(1.0, room / max(sum(b for _, b, _ in products) + heads, 1.0))
-        gemm, attention = (_first(found.forward, names) / depth for names in (("gemm",), ("attention", "fused", "narrow")))
+        gemm, attention = (
+            _first(found.forward, names) / depth for names in (("gemm",), ("attention", "fused", "narrow"))
+        )
         factor = forward / max(ahead, 1e-30)
         made = [Piece(name, scale * b, gemm * factor * part) for name, b, part in products]
         made.append(Piece("attention", scale * heads, attention * factor))
@@ -158,7 +160,7 @@ def _first(found: dict[str, Array], names: tuple[str, ...]) -> float:
 
 @dataclass(frozen=True)
 class Loads:
-    """Seconds by resource, arrays over swap shares: of a layer forward and backward, and of what lies outside layers."""
+    """Seconds by resource, arrays over swap shares: a layer forward and backward, and what lies outside layers."""
 
     forward: dict[str, Array]
     backward: dict[str, Array]

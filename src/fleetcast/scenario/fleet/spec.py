@@ -70,6 +70,9 @@ class Host:
     ssd_memory: float | None = None
 
 
+NOTHING = Host()
+
+
 class Fleet(Spec):
     """What a scenario says under ``[fleet]``.
 

@@ -85,7 +85,7 @@ class Tree:
     spend: float | None = None
     host_power: float = 0.0
     ssd: float | None = None
-    host: spec.Host = spec.Host()
+    host: spec.Host = spec.NOTHING
 
     @property
     def devices(self) -> int:

@@ -52,21 +52,21 @@ def run(s: Stream, swap: float) -> Streamed:
     outside = {name: float(column[0]) for name, column in found.outside.items()}
     passes: list[int] = []
     gone: list[int] = []
+    written: list[int] = []
     for _ in range(s.layers):
         read = add("read", ahead["read"], _at(passes, -AHEAD - 1))
         up = add("up", ahead["up"], read, _at(passes, -AHEAD))
         passes.append(add("device", ahead["device"], up, _at(passes, -1), _at(gone, -AHEAD)))
         down = add("down", ahead["down"], passes[-1])
         gone.append(down)
-        if ahead["write"]:
-            add("write", ahead["write"], down)
+        written.append(add("write", ahead["write"], down) if ahead["write"] else -1)
     states = s.params * STATES / s.system.ssd if s.system.ssd and s.overlapped else 0.0
     updates: list[int] = []
     sent: list[int] = []
     for i in range(s.layers + 1):
         part = outside if i == 0 else back  # the head comes first, and its table is updated as a layer is
         own = states * (s.table / s.params if i == 0 else 1.0)
-        read = add("read", max(part["read"] - own, 0.0), _at(passes, -AHEAD - 1))
+        read = add("read", max(part["read"] - own, 0.0), _at(passes, -AHEAD - 1), written[s.layers - i] if i else -1)
         up = add("up", part["up"], read, _at(passes, -AHEAD))
         passes.append(add("device", part["device"], up, _at(passes, -1), _at(sent, -AHEAD)))
         sent.append(add("down", part["down"], passes[-1]))
