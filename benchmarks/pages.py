@@ -51,7 +51,7 @@ from fleetcast.scenario.plan import (
     Stage,
 )
 from fleetcast.scenario.training_plan import CHOICES as TRAINED
-from fleetcast.scenario.training_plan import TrainingPlan
+from fleetcast.scenario.training_plan import Shards, TrainingPlan
 from fleetcast.scenario.workload.architectures import BUILDERS
 from fleetcast.scenario.workload.catalog import models
 from fleetcast.scenario.workload.exits import Exit, families
@@ -76,6 +76,7 @@ FORMS: Mapping[str, type[msgspec.Struct]] = {
     "workload.expert_load": Skew, "workload.quality": Score, "slo": Slo,
     "objective": Objective, "plan": Pool, "plan.cascade": Stage, "training.workload": Training,
     "training.workload.model": Shape, "training.workload.features": Features, "training.plan": TrainingPlan,
+    "training.plan.shards": Shards,
 }  # fmt: skip
 """What a scenario file is made of: the path of each table and the class that reads it; ``training.`` before the paths
 of a scenario that trains."""
@@ -133,7 +134,9 @@ EXAMPLES: Mapping[str, str] = {
         "recompute": '["none", "selective"]', "sequence_parallel": "true", "zero": "[1, 3]",
         "offload": '["optimizer"]', "tensor_messages": '"scatter_gather"', "overlap": '["data", "pipeline"]',
         "dtype": '"bf16"', "fused_attention": "false", "islands": "8", "recover": '"none"',
-        "practice": '"./practice.toml"', "place": '"nic_aware"', "placement": '"all-reduce-local"',
+        "practice": '"./practice.toml"', "place": '"nic_aware"', "shards": '"auto"',
+        "shards.weights": "2", "shards.gradients": "8", "shards.optimizer": "384", "shards.second": "8",
+        "shards.weight_format": '"int8"', "shards.gradient_format": '"int4"', "placement": '"all-reduce-local"',
     }.items()},
 }  # fmt: skip
 """One value per key, as a file has it; a test loads each."""
@@ -194,7 +197,7 @@ DEFAULTS: Mapping[str, str] = {
         "recompute": "the least that fits", "sequence_parallel": "with tensor parallelism", "zero": "`1` with copies",
         "offload": "`[]`", "overlap": '`["data"]`', "tensor_messages": "see below", "dtype": '`"bf16"`',
         "fused_attention": "`true`", "recover": "none", "practice": "the device's", "islands": "none",
-        "place": '`"nic_aware"`',
+        "place": '`"nic_aware"`', "shards": "zero","shards.optimizer": "all copies", "shards.second": "none",
         "placement": "the quickest",
     }.items()},
     "workload.quality.dtype": "any", "workload.expert_load": "the kernels'", "plan.expert_placement": '`"contiguous"`',
@@ -632,7 +635,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "expert-load": lambda: keys("workload.expert_load"), "quality": lambda: keys("workload.quality"),
     "fleet-links": lambda: keys("fleet.links"), "training": lambda: keys("training.workload"),
     "shape": lambda: keys("training.workload.model"), "features": lambda: keys("training.workload.features"),
-    "training-plan": lambda: keys("training.plan"),
+    "training-plan": lambda: keys("training.plan"), "shards": lambda: keys("training.plan.shards"),
     "cascade": lambda: keys("plan.cascade"), "slo": slo_keys, "objective": lambda: keys("objective"),
     "plan": lambda: keys("plan"), "devices": device_table, "device-sources": device_sources, "links": link_table,
     "grids": grid_table, "models": model_table, "architectures": architecture_table, "engines": engine_table,

@@ -74,6 +74,9 @@ def trained(key: str, value: object) -> dict:
         table["workload"]["model"] = shape | {rest: value}
     elif part == "workload.features":
         table["workload"] = {"kind": "training", "features": {"flops": "1 TFLOP"} | {rest: value}}
+    elif part == "plan.shards":
+        full = {"weights": 2, "gradients": 8} | ({"optimizer": 64} if rest == "optimizer" else {})
+        table["plan"] = {"shards": full | {rest: value}}
     else:
         table.setdefault(part, {})[rest] = value
     return table

@@ -12,12 +12,12 @@ import pytest
 from fleetcast.base.errors import FleetcastError, SpecError, Unsupported
 from fleetcast.scenario.fleet.spec import Links
 from fleetcast.scenario.load import TrainingScenario, dump, load
-from fleetcast.scenario.training_plan import CHOICES, TrainingPlan
+from fleetcast.scenario.training_plan import CHOICES, Shards, TrainingPlan
 from fleetcast.scenario.workload.training import Features, Shape, Training
 from fleetcast.search.training.planner import search
-from fleetcast.sim.training.completing import complete
 from fleetcast.sim.training.counted import simulate as simulate_counted
 from fleetcast.sim.training.setting import setting
+from fleetcast.sim.training.world import simulate
 from tests.scenario.test_nonsense import NONSENSE
 
 SHAPE = {"layers": 4, "hidden": 512, "heads": 8, "vocab": 1024}
@@ -30,6 +30,7 @@ COUNTED = {"flops": "1 TFLOP", "traffic": "1 GB", "weights": "1 GB", "input": "1
 PARTS = {
     ("fleet", "links"): Links, ("workload",): Training, ("workload", "model"): Shape,
     ("workload", "features"): Features, ("plan",): TrainingPlan,
+    ("plan", "shards"): Shards,
 }  # fmt: skip
 KEYS = [
     (path, field.name) for path, part in PARTS.items() for field in msgspec.structs.fields(part)
@@ -45,7 +46,7 @@ FINE = {
     ),
     **dict.fromkeys(("plan.micro_batch", "plan.interleave"), ([1, 2],)), "plan.zero": (0, [1, 2]),
     **dict.fromkeys(("plan.sequence_parallel", "plan.fused_attention"), (True,)),
-    **dict.fromkeys(("plan.offload", "plan.overlap"), ([],)),
+    **dict.fromkeys(("plan.offload", "plan.overlap"), ([],)), "plan.shards.second": (0,),
 }  # fmt: skip
 """Values of that list which a key may have."""
 
@@ -54,6 +55,8 @@ def table_with(path, key, value):
     table = copy.deepcopy(BASE)
     if path == ("workload", "features") or (path, key) == (("workload",), "features"):
         table["workload"] = {"kind": "training", "features": dict(COUNTED)}
+    if path == ("plan", "shards"):
+        table["plan"] = {"shards": {"weights": 1, "gradients": 2}}
     place = table
     for step in path:
         place = place.setdefault(step, {})
@@ -71,7 +74,7 @@ def ask(table):
     if any(isinstance(getattr(scenario.plan, name), tuple) for name in scenario.plan.__struct_fields__):
         search(state, top=1)
     else:
-        complete(state, scenario.plan)
+        simulate(state)
 
 
 @pytest.mark.parametrize(("path", "key"), KEYS, ids=[".".join([*p, k]) for p, k in KEYS])

@@ -58,7 +58,7 @@ def brute(q, shape):
         if q.batch % dp or dp % ep or (shape.experts and shape.experts % ep):
             continue
         for mb, v in itertools.product(range(1, q.batch // dp + 1), range(1, shape.layers + 1)):
-            if (q.batch // dp) % mb or (shape.layers // pp) % v:
+            if (q.batch // dp) % mb or -(-shape.layers // pp) % v:
                 continue
             known = schedules(pp, v, q.batch // dp // mb, shape.layers)
             for schedule in [s for s in known if SCHEDULES[s] in SEARCHED]:

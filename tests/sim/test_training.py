@@ -97,11 +97,25 @@ def test_a_plan_that_does_not_fit_says_which_term_and_by_how_much():
     assert over["term"] == max(outcome.breakdown["memory"], key=outcome.breakdown["memory"].get)
 
 
+def test_attention_is_fused_where_published_runs_of_its_kind_fused_it():
+    gpt, a100 = {"model": "megatron-7.5b"}, {"devices": "32x a100-80g-sxm"}
+    full = TrainingPlan(tensor_parallel=4, pipeline_parallel=2, recompute="full")
+    for workload, fleet, plan, fused in (
+        (gpt, a100, TrainingPlan(), False), (gpt, a100, TrainingPlan(zero=3), True), (gpt, a100, full, False),
+        (gpt, {"devices": "32x h100-sxm"}, TrainingPlan(), True), ({"model": "llama-2-7b"}, a100, TrainingPlan(), True),
+    ):  # fmt: skip
+        assert complete(state(workload=workload, fleet=fleet), plan).plan.fused_attention is fused
+    as_in_2021 = complete(state(workload=gpt, fleet=a100), full).plan
+    assert as_in_2021.sequence_parallel is False and as_in_2021.overlap == ()
+    later = complete(state(workload=gpt, fleet=a100), TrainingPlan(tensor_parallel=4, recompute="selective")).plan
+    assert later.sequence_parallel is True and later.overlap == ("data",)
+
+
 def test_what_is_left_out_is_filled_in_and_noted():
     made = complete(state(), TrainingPlan())
     plan = made.plan
     assert (plan.tensor_parallel, plan.pipeline_parallel, plan.data_parallel, plan.micro_batch) == (1, 1, 32, 1)
-    assert plan.schedule == "1f1b" and plan.zero == 1 and plan.dtype == "bf16" and plan.fused_attention is True
+    assert plan.schedule == "1f1b" and plan.zero == 1 and plan.dtype == "bf16"
     assert plan.sequence_parallel is False and plan.tensor_messages == "all_reduce"
     assert plan.recompute == "none" and "recompute none (the least that fits)" in made.notes[0]
     split = complete(state(), TrainingPlan(tensor_parallel=4, pipeline_parallel=2, interleave=3)).plan

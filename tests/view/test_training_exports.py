@@ -108,6 +108,7 @@ def test_megatron_says_what_a_llama_and_a_mixture_are():
 def test_megatron_shares_out_by_its_fsdp():
     got = flags(verbs.export(LLAMA, "megatron").text)
     assert got["--use-megatron-fsdp"] is True and got["--data-parallel-sharding-strategy"] == "optim_grads_params"
+    assert got["--no-gradient-accumulation-fusion"] is True and got["--ckpt-format"] == "fsdp_dtensor"
     with pytest.raises(Unsupported, match=r"plan.zero = 1, or pipeline_parallel = 1"):
         verbs.export(table(GPT, zero=2), "megatron")
 
@@ -194,3 +195,7 @@ def test_unlike_layers_are_left_to_the_engines_own_examples():
     deep = LLAMA | {"workload": LLAMA["workload"] | {"model": "deepseek-v2-lite"}, "plan": {"zero": 3}}
     with pytest.raises(Unsupported, match="layers of several kinds"):
         verbs.export(deep, "megatron")
+    hybrid = LLAMA | {"fleet": {"devices": "256x h100-sxm"}, "workload": LLAMA["workload"] | {"batch": 256}}
+    hybrid["workload"]["model"] = "qwen3-next-80b-a3b"
+    with pytest.raises(Unsupported, match="layers of several kinds"):
+        verbs.export(hybrid, "megatron")

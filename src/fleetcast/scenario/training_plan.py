@@ -84,11 +84,12 @@ class TrainingPlan(Spec):
         tensor_messages: how tensor parallelism adds up.
         overlap: what is hidden behind computation, as a list; to search, lists in a list.
         dtype: of the matrices that are multiplied.
-        fused_attention: attention keeps no scores in memory, as FlashAttention does; left out = true.
-        shards: what copies share out level by level of the fleet, instead of ``zero``; "auto" = the quickest that
-            fits.
+        fused_attention: attention keeps no scores in memory, as FlashAttention does; left out = true, but for GPT's
+            layers on V100s and A100s, whose published runs kept them.
         practice: a file that `fleetcast calibrate` wrote from measured iterations; left out = what is known of the
             device.
+        shards: what copies share out level by level of the fleet, instead of ``zero``; "auto" = the quickest that
+            fits.
         recover: what is done against failures: a policy of ``policy/recover``.
         place: on which group of a fleet of several each stage lies, and how many layers it holds: a policy of
             ``policy/place``.
@@ -114,8 +115,8 @@ class TrainingPlan(Spec):
     overlap: tuple[str | tuple[str, ...], ...] | None = None
     dtype: Words = None
     fused_attention: Flags = None
-    shards: Shards | str | None = None
     practice: str | None = None
+    shards: Shards | str | None = None
     recover: Table | str | None = None
     islands: Degree | None = None
     place: Table | str | None = None

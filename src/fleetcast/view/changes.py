@@ -94,15 +94,16 @@ def _cell(base: Variant, path: str) -> Callable[[Variant], str]:
 def _question(scenario: Scenario) -> str:
     if isinstance(scenario, TrainingScenario):
         return terms.question(scenario, goals=False)
-    assert isinstance(scenario, ServingScenario)
-    return words.question(scenario, goals=False)
+    if isinstance(scenario, ServingScenario):
+        return words.question(scenario, goals=False)
+    return f"{scenario.name}: {scenario.kind} on {scenario.fleet.devices or 'its groups'}."
 
 
 def _plan(variant: Variant) -> str:
     if variant.outcome is None:
         return words.UNKNOWN
-    if variant.scenario.kind == "training":
-        return terms.plan_name(variant.outcome.plan)
+    if not isinstance(variant.scenario, ServingScenario):
+        return str(variant.outcome.plan.get("way") or terms.plan_name(variant.outcome.plan))
     return f"{words.plan_name(variant.outcome.plan)}, {words.policy_name(variant.outcome.plan)}"
 
 

@@ -16,7 +16,7 @@ from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError
 from fleetcast.scenario.load import MultitaskScenario, TrainingScenario
-from fleetcast.view import comparing, measuring, terminal, transforming, verbs
+from fleetcast.view import comparing, measuring, terminal, transforming, verbs, watching
 from fleetcast.view.release import release
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.terminal import DEFAULTS, STDIN, Common, File
@@ -65,16 +65,27 @@ def app() -> App:
         help="Forecast, plan and run AI workloads on any fleet, from phones to GPU clusters.",
     )  # fmt: skip
     for command in (
-        plan, simulate, run, whatif, comparing.compare, comparing.calibrate, advise, check, capacity, export, catalog,
-        examples, schema,
+        plan, simulate, run, comparing.whatif, comparing.compare, comparing.calibrate, advise, check, capacity, export,
+        catalog, examples, schema,
     ):  # fmt: skip
         made.command(command)
     made.command(measuring.app())
+    made.command(watching.app())
     made.command(transforming.command, name="transform")
     return made
 
 
-def plan(file: File, /, *, report: Path | None = None, top: int = 6, common: Common = DEFAULTS) -> int:
+def plan(
+    file: File,
+    /,
+    *,
+    report: Path | None = None,
+    top: int = 6,
+    learned: Annotated[bool, Parameter(negative=())] = False,
+    evaluations: int | None = None,
+    history: Path | None = None,
+    common: Common = DEFAULTS,
+) -> int:
     """Search for the best plan of a scenario and say why it is best.
 
     Parameters
@@ -83,14 +94,21 @@ def plan(file: File, /, *, report: Path | None = None, top: int = 6, common: Com
         Write the HTML report to this file.
     top:
         Layouts to rank; 0 = all that meet the SLO.
+    learned:
+        Training: launch few plans, chosen by a predictor that learns from each, instead of all.
+    evaluations:
+        With --learned: how many; default 100.
+    history:
+        With --learned: a file that keeps every launch; a search that was cut off goes on from it.
     """
     from fleetcast.view import outputs
 
     asked = terminal.load(file, common)
+    launches = training.launches(asked, learned, evaluations, history)
     if isinstance(asked, MultitaskScenario):
         return waves.plan(asked, common, top=top, report=report)
     if isinstance(asked, TrainingScenario):
-        return training.plan(asked, common, top=top, report=report)
+        return training.plan(asked, common, top=top, report=report, launches=launches, history=history)
     scenario = verbs.serving(asked, "plan")
     with terminal.progress("simulating plans", common) as step:
         ranking = verbs.plan(scenario, top=top or None, progress=step)
@@ -147,32 +165,6 @@ def simulate(file: File, /, *, common: Common = DEFAULTS) -> int:
         if note := left_out(outcome.record):
             console.print(f"trace.json.gz holds {note}", style="dim")
     return 0
-
-
-def whatif(
-    file: File, /, *,
-    set: Annotated[list[str], Parameter(name="--set", negative=(), help="path=value, a key of the file; repeatable.")],
-    how: Literal["auto", "plan", "simulate"] = "auto", common: Common = DEFAULTS,
-) -> int:  # fmt: skip
-    """Change keys of a scenario and say what that does, term by term: --set fleet.links.inter=100Gb/s.
-
-    Parameters
-    ----------
-    how:
-        "plan" searches the best plan on both sides, "simulate" keeps the plan, "auto" searches where it is open.
-    """
-    from fleetcast.view.whatif import whatif as ask
-
-    with terminal.progress("variants", common) as step:
-        found = ask(terminal.load(file, common), set, how=how, progress=step)
-
-    def view(width: int) -> Any:
-        from fleetcast.view.changes import whatif_view
-
-        return whatif_view(found, width)
-
-    terminal.answer(common, found.table(), view)
-    return 0 if all(variant.fits for variant in found.after) else 1
 
 
 def run(

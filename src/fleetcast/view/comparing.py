@@ -1,16 +1,16 @@
-"""The commands that hold forecasts against runs: compare and calibrate."""
+"""The commands that set outcomes side by side: compare, calibrate, whatif."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from fleetcast.base.errors import SpecError
 from fleetcast.scenario.load import TrainingScenario
 from fleetcast.view import terminal
-from fleetcast.view.terminal import DEFAULTS, Common
+from fleetcast.view.terminal import DEFAULTS, Common, File
 
 
 def compare(forecast: Path, measured: Path, /, *, plot: Path | None = None, common: Common = DEFAULTS) -> int:
@@ -43,6 +43,32 @@ def compare(forecast: Path, measured: Path, /, *, plot: Path | None = None, comm
     if not common.json:
         terminal.say_written(terminal.screen(), written)
     return 0
+
+
+def whatif(
+    file: File, /, *,
+    set: Annotated[list[str], Parameter(name="--set", negative=(), help="path=value, a key of the file; repeatable.")],
+    how: Literal["auto", "plan", "simulate"] = "auto", common: Common = DEFAULTS,
+) -> int:  # fmt: skip
+    """Change keys of a scenario and say what that does, term by term: --set fleet.links.inter=100Gb/s.
+
+    Parameters
+    ----------
+    how:
+        "plan" searches the best plan on both sides, "simulate" keeps the plan, "auto" searches where it is open.
+    """
+    from fleetcast.view.whatif import whatif as ask
+
+    with terminal.progress("variants", common) as step:
+        found = ask(terminal.load(file, common), set, how=how, progress=step)
+
+    def view(width: int) -> Any:
+        from fleetcast.view.changes import whatif_view
+
+        return whatif_view(found, width)
+
+    terminal.answer(common, found.table(), view)
+    return 0 if all(variant.fits for variant in found.after) else 1
 
 
 def calibrate(

@@ -103,7 +103,10 @@ def compare_view(
     measured = after.source == "measured"
     first, second = ("Forecast", "Measured") if measured else ("First", "Second")
     rows = []
+    told_by_term = bool(by_term(before, after))
     for row in found:
+        if told_by_term and row.metric.startswith("breakdown."):
+            continue
         apart = row.error if measured else row.relative
         inside = "" if row.covered is None else "yes" if row.covered else "no"
         rows.append((
@@ -120,7 +123,10 @@ def compare_view(
 def terms_table(terms: Sequence[Term], heads: tuple[str, str]) -> RenderableType:
     """Returns a row per term of busy time, what it is off by, and what of the whole's error it is."""
     whole = (sum(t.before for t in terms), sum(t.after for t in terms))
-    rows = [(words.TERMS.get(t.term, t.term).capitalize(), t.before, t.after, t.error, t.share) for t in terms]
+    rows = [
+        (words.TERMS.get(t.term, t.term.replace("_", " ")).capitalize(), t.before, t.after, t.error, t.share)
+        for t in terms
+    ]
     rows.append(("All busy time", *whole, whole[0] / whole[1] - 1, whole[0] / whole[1] - 1))
     shown = [
         (name, show(a, "s"), show(b, "s"), "" if error is None else f"{error:+.1%}", f"{share:+.1%}")

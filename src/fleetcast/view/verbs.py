@@ -103,6 +103,34 @@ def plan(source: Source, *, seed: int | None = None, top: int | None = 6, progre
     return worlds.serving.plan(files.serving(scenario, "plan"), top=top, progress=progress)
 
 
+def plan_learned(
+    source: Source, *, evaluations: int = 100, seed: int | None = None, top: int | None = 6,
+    history: Path | None = None, progress: Progress | None = None,
+) -> Ranking:  # fmt: skip
+    """Returns the best training plans that few launches find, chosen by a predictor that learns from each of them.
+
+    Args:
+        source: a Scenario or what `load` takes, with one model to train.
+        evaluations: launches in all.
+        seed: instead of the scenario's.
+        top: how many plans to return; None = all that ran.
+        history: a file that keeps every launch; a search that was cut off goes on from it.
+        progress: called with (launches done, launches).
+
+    Raises:
+        SpecError: anything in the scenario that cannot be, or a history of another space.
+        Unsupported: another kind of workload.
+    """
+    scenario = load(source, seed=seed)
+    if not isinstance(scenario, TrainingScenario):
+        raise Unsupported(
+            f"workload.kind = '{scenario.kind}': a learned search is of training plans", "It takes one model to train"
+        )
+    return worlds.training.plan_learned(
+        scenario, evaluations=evaluations, top=top, history=history, progress=progress
+    )
+
+
 def simulate(source: Source, *, seed: int | None = None, record: bool = False) -> Outcome:
     """Returns what happens under the scenario's plan.
 

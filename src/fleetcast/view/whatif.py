@@ -21,7 +21,7 @@ import msgspec
 from fleetcast.base.errors import FleetcastError, Infeasible, SpecError
 from fleetcast.base.tables import lookup
 from fleetcast.scenario import load as files
-from fleetcast.scenario.load import Scenario, ServingScenario, TrainingScenario
+from fleetcast.scenario.load import MultitaskScenario, Scenario, ServingScenario, TrainingScenario
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.view import verbs, worlds
 from fleetcast.view.compare import Term, by_term, compare
@@ -252,7 +252,8 @@ def is_open(scenario: Scenario) -> bool:
             return plan.placement is None or isinstance(plan.placement, tuple)
         spread = plan.tensor_parallel is None and plan.pipeline_parallel is None and plan.data_parallel is None
         return spread or any(_listed(name, getattr(plan, name)) for name in plan.__struct_fields__)
-    assert isinstance(scenario, ServingScenario)
+    if not isinstance(scenario, ServingScenario):
+        return True  # tasks in waves: a file decides nothing of them
     if scenario.workload.exits is not None:
         return not scenario.plan.cascade
     try:
@@ -275,7 +276,7 @@ def _settle(changes: Mapping[str, Any], scenario: Scenario, search: bool) -> Var
     try:
         if not search:
             return Variant(changes, scenario, verbs.simulate(scenario))
-        ranking = verbs.plan(scenario, top=1)
+        ranking = verbs.plan(scenario, top=None if isinstance(scenario, MultitaskScenario) else 1)
     except Infeasible as error:
         return Variant(changes, scenario, None, str(error), search)
     if ranking.best is None:

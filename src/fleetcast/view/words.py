@@ -129,7 +129,7 @@ def number(value: float, path: str, *, digits: int = 3) -> str:
         return show_money(value)
     if unit == "g":
         return f"{show(value / 1000, 'kg', digits)}" if abs(value) >= 1000 else show(value, "g", digits)
-    if path in ("mfu", "mbu", "quality", "error", "cached"):
+    if path in ("mfu", "hfu", "mbu", "quality", "error", "cached"):
         return f"{value:.1%}"
     return f"{value:,.0f} {unit}" if unit == "tokens/s" and value >= 100 else show(value, unit, digits)
 

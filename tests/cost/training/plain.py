@@ -15,7 +15,8 @@ from fleetcast.cost.collectives import nested_time
 from fleetcast.cost.gemm import gemm_time
 from fleetcast.cost.training.memory import LOGITS, RESERVE
 from fleetcast.cost.training.network import Job, Layer, Network
-from fleetcast.cost.training.plans import OVERLAPS, SCHEDULES, Plans
+from fleetcast.cost.training.plans import OFFLOADED, OVERLAPS, SCHEDULES, Plans
+from fleetcast.cost.training.offload import ADAM_BYTES
 from fleetcast.cost.training.step import FUSED_HEAD, OPTIMIZER_BYTES
 from fleetcast.cost.training.system import System
 from fleetcast.cost.training.work import CHUNKS, CONTENTION, FUSED_BACKWARD, KERNELS
@@ -33,6 +34,9 @@ class Plan:
 
     def hides(self, name: str) -> bool:
         return bool(self.overlap >> OVERLAPS.index(name) & 1)
+
+    def moves(self, name: str) -> bool:
+        return bool(self.offload >> OFFLOADED.index(name) & 1)
 
 
 def behind(messages: float, work: float) -> float:
@@ -114,19 +118,20 @@ def layer_seconds(net: Network, layer: Layer, job: Job, plan: Plan, system: Syst
     if layer.experts:
         part = tokens / t * 2 * net.hidden * layer.top_k
         dealt = 2 * collective("all_to_all", part, plan.expert, plan.expert_tensor, system)
+    passes = p.eager if plan.zero >= 2 else p.vector
     forward = {
-        "gemm": p.gemm * fore, "attention": factor * ahead, "vector": p.vector * vector[0],
+        "gemm": p.gemm * fore, "attention": factor * ahead, "vector": passes * vector[0],
         "tensor_comm": p.tensor * talk[0], "context_comm": p.tensor * max(ring - ahead, 0.0),
         "expert_comm": p.tensor * dealt,
     }  # fmt: skip
     backward = {
-        "gemm": p.gemm * (inputs + weights), "attention": factor * after, "vector": p.vector * vector[1],
+        "gemm": p.gemm * (inputs + weights), "attention": factor * after, "vector": passes * vector[1],
         "tensor_comm": p.tensor * talk[1], "context_comm": p.tensor * max(2 * ring - after, 0.0),
         "expert_comm": p.tensor * dealt,
     }  # fmt: skip
     again = 0.0
     if plan.recompute == 2:
-        again = sum(forward.values()) - (p.gemm * last if plan.zero == 3 else 0.0)
+        again = sum(forward.values()) - (p.gemm * last if plan.zero >= 2 else 0.0)
     elif plan.recompute == 1 and not plan.fused:
         again = forward["attention"]
     full, extra = plan.recompute == 2, 10 if layer.experts else 0
@@ -192,6 +197,8 @@ def seconds(net: Network, job: Job, plan: Plan, system: System) -> dict[str, flo
             share += collective("all_gather", whole, plan.tensor, 1, system)
             share = min(share, collective("send", whole, 2, step, system))
         hop = p.pipeline * 2 * share * plan.interleave
+    transfer, host_step = moving(net, job, plan, system)
+    late = max(transfer / micro - device, 0.0)
     rounds, kind = float(plan.pipeline - 1), SCHEDULES[plan.schedule]
     idle = {
         "gpipe": rounds * (f + host + b + again), "1f1b": rounds * (f + host + b + again),
@@ -200,10 +207,11 @@ def seconds(net: Network, job: Job, plan: Plan, system: System) -> dict[str, flo
         "dualpipe": max(plan.pipeline / 2 - 1, 0) * (f + host + 2 * (b + again) - 3 * weights),
     }[kind]  # fmt: skip
     turns = {"interleaved": rounds / plan.interleave, "dualpipe": max(plan.pipeline / 2 - 1, 0)}.get(kind, rounds)
+    idle += turns * late * (1.5 if kind == "dualpipe" else 1.0)
     first, last, experts = params_of(net, plan)
     wide, dense = 4.0 if job.dtype == "fp32" else 2.0, max(first, last)
     reduce = gather = update = 0.0
-    passes = micro if plan.zero == 3 else 1
+    passes = micro if plan.zero >= 2 else 1  # no copy holds gradients whole
     of_experts = max(plan.tensor * plan.context * plan.data / (plan.expert_tensor * plan.expert), 1.0)
     for size, copies, stride in (
         (dense, plan.data * plan.context, plan.tensor), (experts, round(of_experts), plan.expert_tensor * plan.expert),
@@ -219,10 +227,12 @@ def seconds(net: Network, job: Job, plan: Plan, system: System) -> dict[str, flo
     if net.tied and plan.pipeline > 1:
         reduce += collective("all_reduce", net.table_params / plan.tensor * job.sent, 2, system.node, system)
     reduce, gather, update = p.data * reduce, p.data * gather, p.optimizer * update
+    if plan.moves("optimizer"):
+        update = 0.0
     if plan.hides("optimizer"):
         update = min(update, behind(update, reduce + gather))
     if plan.hides("data") and reduce + gather > 0:
-        sharded = plan.zero == 3
+        sharded = plan.zero >= 2
         window = device * (micro if sharded else min(plan.pipeline, micro) if plan.interleave > 1 else 1)
         pieces = (micro if sharded else 1) * max(8, 2 * plan.interleave)
         left = (reduce + gather) / pieces + behind((reduce + gather) * (1 - 1 / pieces), window)
@@ -233,10 +243,32 @@ def seconds(net: Network, job: Job, plan: Plan, system: System) -> dict[str, flo
     found["pipeline_comm"] = micro * (behind(hop, device) if plan.hides("pipeline") else hop)
     found["host"] = micro * (host + 3 * gap) + (0.0 if plan.hides("input") else p.iteration)
     found["bubble"] = max(idle, 0.0) + turns * hop
-    found |= {"data_comm": reduce, "weight_gather": gather, "optimizer": update, "offload": 0.0}
+    found |= {"data_comm": reduce, "weight_gather": gather, "optimizer": update}
+    found["offload"] = micro * late + host_step
     machines = ceil(plan.tensor * plan.pipeline * plan.data * plan.context / system.node)
     found["straggler"] = p.slower * (1 - (1 - p.slow) ** machines) * sum(found.values())
     return found | {"total": sum(found.values())}
+
+
+def moving(net: Network, job: Job, plan: Plan, system: System) -> tuple[float, float]:
+    """Seconds of the link to the host, and of the host's own step, of an iteration."""
+    first, last, experts = params_of(net, plan)
+    micro, wide = ceil(job.batch / (plan.data * plan.micro_batch)), 4.0 if job.dtype == "fp32" else 2.0
+    held = max(first, last) + experts
+    owned = held
+    if plan.zero:
+        copies = max(plan.tensor * plan.context * plan.data / (plan.expert_tensor * plan.expert), 1.0)
+        owned = max(first, last) / (plan.data * plan.context) + experts / copies
+    moved = host = 0.0
+    if plan.moves("weights"):
+        moved += 2 * micro * held * wide
+    if plan.moves("activations"):
+        kept = sum(layer.count * kept_bytes(net, layer, job, plan)[0] for layer in net.layers) / net.depth
+        moved += 2 * micro * kept * ceil(net.depth / plan.pipeline)
+    if plan.moves("optimizer"):
+        moved += micro * wide * (owned if plan.zero >= 2 else held) + wide * owned
+        host = owned * ADAM_BYTES / system.host_bandwidth
+    return moved / system.host_link, host
 
 
 def head_seconds(net: Network, tokens: float, plan: Plan, system: System) -> float:
@@ -271,8 +303,8 @@ def kept_bytes(net: Network, layer: Layer, job: Job, plan: Plan) -> tuple[float,
     return kept * job.element / 2, whole * job.element / 2
 
 
-def room(net: Network, job: Job, plan: Plan, system: System) -> float:
-    """Peak bytes of the fullest device, nothing off-loaded: every stage looked at by itself."""
+def room(net: Network, job: Job, plan: Plan, system: System) -> tuple[float, float]:
+    """Peak bytes of the fullest device and of the fullest host's share: every stage looked at by itself."""
     micro = ceil(job.batch / (plan.data * plan.micro_batch))
     held, p, v, kind = ceil(net.depth / plan.pipeline), plan.pipeline, plan.interleave, SCHEDULES[plan.schedule]
     first, last, experts = params_of(net, plan)
@@ -291,23 +323,31 @@ def room(net: Network, job: Job, plan: Plan, system: System) -> float:
         + (ceil(x.experts / plan.expert) / x.experts * x.expert_params / plan.expert_tensor if x.experts else 0.0)
         for x in net.layers
     )  # fmt: skip
+    following = largest if held > 1 else net.table_params / plan.tensor
+    pair = wide * (largest + following)
     work = whole if plan.recompute == 2 else 0.0
     if plan.zero == 3 and copies > 1:
-        following = largest if held > 1 else net.table_params / plan.tensor
-        work += wide * (largest + following) + max(wide * largest - whole, 0.0)
-    peaks = []
+        work += pair + max(wide * largest - whole, 0.0)
+    peaks, hosts = [], []
     for stage, params in ((0, first), (p - 1, last)):
-        states = 0.0
+        states = moved = 0.0
         twice = 2 if kind == "dualpipe" else 1
         master = job.optimizer - (4 if job.dtype == "fp32" else 0)
-        for level, size in ((3, wide * twice), (2, job.gradient * twice), (1, master)):
+        for level, size, name, stays in (
+            (3, wide * twice, "weights", pair), (2, job.gradient * twice, "optimizer", pair), (1, master, "optimizer", 0),
+        ):  # fmt: skip
             shared = plan.zero >= level
-            states += size * (params / (copies if shared else 1) + experts / (of_experts if shared else 1))
+            state = size * (params / (copies if shared else 1) + experts / (of_experts if shared else 1))
+            gone = max(state - stays, 0.0) if plan.moves(name) else 0.0
+            states, moved = states + state - gone, moved + gone
         flying = {
             "gpipe": float(micro), "1f1b": float(min(p - stage, micro)), "zero-bubble": float(min(p, micro)),
             "dualpipe": min(p + 1.0, 2.0 * micro),
             "interleaved": float(min(p - stage, micro)) if v == 1 or (micro < p and stage == 0)
             else p + (p - 1) / v if stage == 0 else min(((v - 1) * p + 1) / v, micro),
         }[kind]  # fmt: skip
-        peaks.append(states + kept * held * flying + max(logits if stage == p - 1 else 0.0, work) + stream + RESERVE)
-    return max(peaks)
+        activations = kept * held * flying
+        gone = max(activations - 2 * kept, 0.0) if plan.moves("activations") else 0.0
+        peaks.append(states + activations - gone + max(logits if stage == p - 1 else 0.0, work) + stream + RESERVE)
+        hosts.append(moved + gone)
+    return max(peaks), max(hosts)

@@ -17,8 +17,8 @@ from fleetcast.scenario.workload import catalog
 from tests.cost.training.plain import Plan, room, seconds
 
 PRACTICE = Practice(
-    gemm=1.1, attention=1.2, fused=1.3, narrow=1.4, vector=0.9, tensor=1.5, pipeline=0.8, data=1.6, optimizer=0.7,
-    head=1.05, gap=3e-6, kernel=2e-5, pace=3e-5, iteration=4e-3, slow=0.01, slower=0.2,
+    gemm=1.1, attention=1.2, fused=1.3, narrow=1.4, vector=0.9, eager=1.9, tensor=1.5, pipeline=0.8, data=1.6,
+    optimizer=0.7, head=1.05, gap=3e-6, kernel=2e-5, pace=3e-5, iteration=4e-3, slow=0.01, slower=0.2,
 )  # fmt: skip
 
 
@@ -37,7 +37,7 @@ def drawn(net: Network, count: int, seed: int) -> Plans:
         "schedule": rng.integers(0, len(SCHEDULES), count), "recompute": rng.integers(0, 3, count),
         "sequence_parallel": rng.integers(0, 2, count), "zero": rng.integers(0, 4, count),
         "tensor_messages": rng.integers(0, 2, count), "overlap": rng.integers(0, 32, count),
-        "fused": rng.integers(0, 2, count), "micro_batch": rng.choice([1, 2, 3], count),
+        "offload": np.where(rng.random(count) < 0.5, rng.integers(0, 8, count), 0), "fused": rng.integers(0, 2, count), "micro_batch": rng.choice([1, 2, 3], count),
     }  # fmt: skip
     interleave = np.where((columns["schedule"] == 2) & (pipeline > 1), rng.choice([1, 2, 4], count), 1)
     expert = np.where(data >= 4, 4, 1) if net.experts else np.ones(count, dtype=int)
@@ -61,7 +61,8 @@ def test_columns_equal_one_plan_with_plain_numbers(model: str, devices: str) -> 
         for name in TERMS:
             assert taken[name][i] == pytest.approx(expected[name], rel=1e-9, abs=1e-15), (name, vars(plan))
         assert taken["total"][i] == pytest.approx(expected["total"], rel=1e-9)
-        assert held["total"][i] == pytest.approx(room(net, job, plan, system), rel=1e-9), vars(plan)
+        assert held["total"][i] == pytest.approx(room(net, job, plan, system)[0], rel=1e-9), vars(plan)
+        assert held["host"][i] == pytest.approx(room(net, job, plan, system)[1], rel=1e-9), vars(plan)
 
 
 def test_a_row_does_not_depend_on_the_rows_beside_it() -> None:

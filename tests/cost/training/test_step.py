@@ -123,7 +123,7 @@ def test_every_accelerator_gets_a_sane_forecast(device: str) -> None:
     taken = step(net("megatron-1.7b"), job, plans(data=32, micro_batch=4, zero=1, overlap=("data",)), system)
     peak = system.chip.peak[dtype]
     share = net("megatron-1.7b").flops(2048) * 512 * 2048 / (32 * peak * taken["total"][0])
-    assert 0.08 < share < 0.65
+    assert 0.08 < share < 0.7
 
 
 def test_devices_nobody_measured_get_the_wider_interval() -> None:

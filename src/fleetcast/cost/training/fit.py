@@ -15,16 +15,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import least_squares
 
-from fleetcast.cost.training.network import Job, Network
 from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.step import Parts, settle
-from fleetcast.cost.training.step import parts as parts_of
-from fleetcast.cost.training.system import Practice, System
+from fleetcast.cost.training.system import Practice
 
 Array = NDArray[np.float64]
 FACTORS = (
-    "gemm", "attention", "fused", "narrow", "vector", "head", "tensor", "pipeline", "data", "optimizer", "kernel",
-    "pace", "gap", "iteration",
+    "gemm", "attention", "fused", "narrow", "vector", "eager", "head", "tensor", "pipeline", "data", "optimizer",
+    "kernel", "pace", "gap", "iteration",
 )  # fmt: skip
 SCALE = 0.05
 """Relative error up to which a row pulls in full."""
@@ -49,7 +47,7 @@ class Calibration:
 
 def fit(
     parts: Parts, plans: Plans, measured: ArrayLike, prior: Practice, names: Sequence[str] = FACTORS, *,
-    weight: float = 5.0,
+    weight: float = 5.0, alike: bool = False,
 ) -> Calibration:  # fmt: skip
     """Returns the factors ``names`` fitted on measured iterations.
 
@@ -60,6 +58,8 @@ def fit(
         prior: what is known already; what is not in ``names`` keeps its value.
         names: factors to fit, of ``FACTORS``.
         weight: measured rows that the prior counts as.
+        alike: where the median row is slower than the prior says, so is everything until rows tell kernels and messages
+            apart: for machines of which nothing else is known.
 
     Raises:
         ValueError: no rows, or a time that is not positive.
@@ -67,7 +67,8 @@ def fit(
     seconds = np.asarray(measured, dtype=np.float64)
     if seconds.size == 0 or not np.all(seconds > 0):
         raise ValueError("a fit wants at least one measured iteration, each of them above 0 s")
-    start = np.array([float(getattr(prior, name)) for name in names])
+    pace = float(np.median(seconds / settle(parts, plans, prior)["total"])) if alike else 1.0
+    start = pace * np.array([float(getattr(prior, name)) for name in names])
     scale = np.where(start > 0, start, 1e-3)
 
     def practice(x: Array) -> Practice:
@@ -94,27 +95,6 @@ def fit(
         n: (max(float(v - w), 0.0), float(v + w)) for n, v, w in zip(names, value, half, strict=True)
     }  # fmt: skip
     return Calibration(best, interval, left)
-
-
-def calibrate(runs: Sequence[tuple[Network, Job, Plans, float]], system: System) -> Calibration:
-    """Returns the factors of a system fitted on measured iterations, from what is known of it already.
-
-    Where all runs are slower alike, so is every kernel and message, until the runs tell them apart.
-
-    Args:
-        runs: (model, batch, plan as one row, s of an iteration).
-        system: the devices they ran on.
-
-    Raises:
-        ValueError: no runs, or a time that is not positive.
-    """
-    rows, plans = join([(parts_of(network, job, plan, system), plan) for network, job, plan, _ in runs])
-    measured = np.array([seconds for *_, seconds in runs])
-    if not np.all(measured > 0):
-        raise ValueError("a fit wants at least one measured iteration, each of them above 0 s")
-    off = float(np.median(measured / settle(rows, plans, system.practice)["total"]))
-    known: dict[str, Any] = {name: off * float(getattr(system.practice, name)) for name in FACTORS}
-    return fit(rows, plans, measured, replace(system.practice, **known))
 
 
 def join(rows: Sequence[tuple[Parts, Plans]]) -> tuple[Parts, Plans]:

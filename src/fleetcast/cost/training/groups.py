@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 Index = NDArray[np.intp]
 _LARGEST = 1 << 20  # integers up to here are ranked in a table; beyond it they are sorted
+_SMALL = 33
 
 
 def distinct(columns: Sequence[NDArray[np.int32]]) -> tuple[Index, Index]:
@@ -42,15 +43,21 @@ def _compact(code: Index, room: int) -> tuple[Index, Index, int]:
     row[code] = np.arange(len(code), dtype=np.intp)
     used = row >= 0
     number = np.cumsum(used) - 1
-    return row[used], np.asarray(number[code], dtype=np.intp), int(number[-1]) + 1
+    return row[used], np.asarray(number.take(code), dtype=np.intp), int(number[-1]) + 1
 
 
-def _ranks(column: NDArray[np.int32]) -> tuple[Index, int]:
+def _ranks(column: NDArray[np.int32]) -> tuple[Index | NDArray[np.int32], int]:
+    """Returns numbers that order and tell apart a column's values, and what they are below."""
     top = int(column.max(initial=0))
+    if top == int(column.min(initial=top)):
+        return column, 1
+    if top < _SMALL:  # as they are: gaps cost less than closing them
+        return column, top + 1
     if top > _LARGEST:
         found, inverse = np.unique(column, return_inverse=True)
         return np.asarray(inverse, dtype=np.intp), len(found)
+    at = column.astype(np.intp)
     seen = np.zeros(top + 1, dtype=np.bool_)
-    seen[column] = True
+    seen[at] = True
     ranks = np.cumsum(seen) - 1
-    return np.asarray(ranks[column], dtype=np.intp), int(ranks[-1]) + 1
+    return np.asarray(ranks.take(at), dtype=np.intp), int(ranks[-1]) + 1

@@ -43,9 +43,9 @@ def memory(network: Network, job: Job, plans: Plans, system: System) -> dict[str
     closing = np.maximum(logits, work)
     whole_states = states.sum(axis=1)
     more = whole_states[1] - whole_states[0]
-    late = (more[row] + activations[1] + closing > activations[0] + early) & (plans.pipeline > 1)
-    end = late.astype(np.intp)
-    found = {name: states[end, i, row] for i, name in enumerate(TERMS[:3])}
+    late = (more.take(row) + activations[1] + closing > activations[0] + early) & (plans.pipeline > 1)
+    at = row + late * states.shape[2]
+    found = {name: states[:, i].ravel().take(at) for i, name in enumerate(TERMS[:3])}
     found["activations"] = np.where(late, activations[1], activations[0])
     found["buffers"] = stream + np.where(late, closing, early)
     moved = _move(plans, found, pair, 2.0 * kept) if plans.offload.any() else np.zeros(len(plans))
@@ -141,7 +141,7 @@ def _flying(plans: Plans, job: Job) -> tuple[Array, Array]:
     micro = few.micro_batches(job.batch)
     ends = in_flight(few.schedule, few.pipeline, few.interleave, micro)
     late = last_in_flight(few.schedule, few.pipeline, few.interleave, micro)
-    return ends[inverse], late[inverse]
+    return ends.take(inverse), late.take(inverse)
 
 
 def layer_activations(network: Network, layer: Layer, job: Job, plans: Plans) -> tuple[Array, Array]:
@@ -193,4 +193,4 @@ def _activations(network: Network, job: Job, plans: Plans) -> tuple[Array, Array
     split = (few.sequence_parallel == 1) & (few.tensor > 1)
     local = np.where(split, tokens / few.tensor, tokens)
     stream = local * (2.0 * job.element * network.hidden) + np.where(split, tokens * (4.0 * network.hidden), 0.0)
-    return kept[inverse], largest[inverse], logits[inverse], stream[inverse]
+    return kept.take(inverse), largest.take(inverse), logits.take(inverse), stream.take(inverse)

@@ -23,6 +23,16 @@ Array = NDArray[np.float64]
 GPIPE, PLAIN, INTERLEAVED, ZERO_BUBBLE, DUALPIPE = range(len(SCHEDULES))
 
 
+ENDS = 2
+"""Places of layers that embedding and head may take in a pipeline of equal pieces (Llama 3: 126 layers on 128)."""
+
+
+def whole_pieces(depth: int, pipeline: int, pieces: int) -> bool:
+    """Returns whether layers fill the pieces of all stages, but for a place each that embedding and head may take."""
+    places = -(-depth // (pipeline * pieces)) * pipeline * pieces
+    return places - depth <= ENDS
+
+
 def idle_weights(schedule: ArrayLike, pipeline: ArrayLike, interleave: ArrayLike) -> tuple[Array, Array, Array]:
     """Returns how many forward, backward and weight-gradient passes of a stage its bubble is as long as.
 

@@ -82,7 +82,7 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
     first, inverse = distinct(
         (plans.tensor, plans.context, plans.micro_batch, plans.sequence_parallel, plans.recompute,
          plans.tensor_messages, plans.overlap & 1, plans.expert, plans.expert_tensor, plans.fused,
-         np.asarray(plans.zero == 3, dtype=np.int32))
+         np.asarray(plans.zero >= 2, dtype=np.int32))
     )  # fmt: skip
     few = plans.take(first)
     layer = layer_work(network, job, few, system)
@@ -106,7 +106,7 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
 
 _FACTORS = {
     "gemm": "gemm", "attention": "attention", "fused": "fused", "narrow": "narrow", "vector": "vector",
-    "tensor_comm": "tensor", "context_comm": "tensor", "expert_comm": "tensor",
+    "eager": "eager", "tensor_comm": "tensor", "context_comm": "tensor", "expert_comm": "tensor",
 }  # fmt: skip
 
 
@@ -131,6 +131,7 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     idle = np.maximum(idle, 0.0) + f * hop
     found = {n: p.micro * factor[n] * (p.forward[n] + p.backward[n]) for n in LAYER_TERMS}
     found["attention"] = found["attention"] + found.pop("fused") + found.pop("narrow")
+    found["vector"] = found["vector"] + found.pop("eager")
     found["recompute"] = p.micro * again
     found["head"] = p.micro * practice.head * p.head
     found["pipeline_comm"] = p.micro * steady

@@ -17,7 +17,6 @@ from fleetcast.cost.attention import Prefill
 from fleetcast.cost.collectives import Fabric, fabric_for
 from fleetcast.cost.gemm import Gemm
 from fleetcast.cost.roofline import Array, Coefficients, Silicon, Stream, coefficients_for
-from fleetcast.scenario.fleet.devices import Device
 from fleetcast.scenario.fleet.tree import Group
 
 _FILE = Path(__file__).parent.parent / "coefficients" / "training.toml"
@@ -33,6 +32,8 @@ class Practice:
         gemm, attention, vector, head, tensor, pipeline, data, optimizer: factors on seconds of products, attention,
             element-wise kernels, the head, messages of tensor, pipeline and data parallelism, and the optimizer.
         fused: in place of ``attention`` where it keeps no scores, and ``narrow`` where its heads are 64 wide or less.
+        eager: in place of ``vector`` where PyTorch shards gradients (ZeRO 2 and 3) and runs its own kernels one by one,
+            which Megatron-LM has fused.
         gap: s of the device between two kernels.
         sharp: how well host and device overlap: 1 adds them, 8 is almost the longer; a power of two.
         kernel: s of the host for each kernel that it launches.
@@ -49,6 +50,7 @@ class Practice:
     fused: float = 1.0
     narrow: float = 1.0
     vector: float = 1.0
+    eager: float = 1.0
     tensor: float = 1.0
     pipeline: float = 1.0
     data: float = 1.0
@@ -141,19 +143,8 @@ def of(group: Group, *, ssd: float | None = None, practice: Practice | None = No
         inner=near, pair=replace(near, bandwidth=inner.pair, peers=0) if inner.pair else None,
         outer=fabric_for(device.id, outer.kind, outer.bandwidth, outer.latency, outer.peers),
         node=min(group.node, group.count), host_link=host.bandwidth, ssd=ssd or 0.0,
-        practice=_own(device) if practice is None else practice,
+        practice=practice_of(device.id, device.architecture) if practice is None else practice,
     )  # fmt: skip
-
-
-def _own(device: Device) -> Practice:
-    """Returns what a device's own profile says of training (table ``training``), over what is known of its kind."""
-    known = practice_of(device.id, device.architecture)
-    own = device.fitted
-    row = own.tables.get("training", {}).get("any") if own is not None else None
-    if own is None or row is None:
-        return known
-    said: dict[str, Any] = {f.name: row[f.name] for f in fields(Practice) if f.name in row}
-    return replace(known, **said, spread=own.spread.get("training", known.spread), source=own.source)
 
 
 def practice_of(device: str, architecture: str) -> Practice:

@@ -20,7 +20,7 @@ from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.system import System
 
 Array = NDArray[np.float64]
-TERMS = ("gemm", "attention", "fused", "narrow", "vector", "tensor_comm", "context_comm", "expert_comm")
+TERMS = ("gemm", "attention", "fused", "narrow", "vector", "eager", "tensor_comm", "context_comm", "expert_comm")
 FUSED_BACKWARD = 2.8
 """Backward over forward time of fused attention: 5 products for 2, at 0.9 of the rate (FlashAttention-2, recalled)."""
 CHUNKS = 4
@@ -82,7 +82,10 @@ def _layer(network: Network, layer: Layer, job: Job, plans: Plans, system: Syste
     ahead, after = _attention(layer, job, plans, system, tokens)
     for name, taken in ((kernel, plans.fused == 1), ("attention", plans.fused == 0)):
         fore[name], back[name] = np.where(taken, ahead, 0.0), np.where(taken, after, 0.0)
-    fore["vector"], back["vector"] = _vector(network, layer, plans, system, tokens, local)
+    pytorch = plans.zero >= 2  # its FSDP shards gradients; Megatron-LM stops at the optimizer
+    passes, passes_back = _vector(network, layer, plans, system, tokens, local)
+    for name, taken in (("eager", pytorch), ("vector", ~pytorch)):
+        fore[name], back[name] = np.where(taken, passes, 0.0), np.where(taken, passes_back, 0.0)
     reduce, gather = tensor_messages(network, job, plans, system, tokens)
     times = 1.0 if layer.parallel else 2.0
     cut = np.where(plans.overlaps("tensor"), 1.0 / CHUNKS, 1.0)
@@ -101,7 +104,7 @@ def _layer(network: Network, layer: Layer, job: Job, plans: Plans, system: Syste
     for name in TERMS:
         again[name] = np.where(full, fore[name], 0.0)
     # PyTorch's own checkpoints stop once the last kept tensor is back, before the last product; Megatron's do not.
-    again["gemm"] = np.where(full & (plans.zero == 3), fore["gemm"] - last, again["gemm"])
+    again["gemm"] = np.where(full & pytorch, fore["gemm"] - last, again["gemm"])
     again["attention"] = again["attention"] + np.where(selective, fore["attention"], 0.0)
     saved = np.where(plans.fused == 1, KERNELS["fused"], 0)
     spare = 10.0 if layer.experts else 0.0

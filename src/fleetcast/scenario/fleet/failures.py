@@ -1,9 +1,10 @@
 """Failures and preemptions as signals: when each node or device of a group is down.
 
 Either an alternating renewal process (Barlow and Proschan, "Mathematical Theory of Reliability", 1965) whose up times
-are exponential with mean ``mtbf`` and whose down times all last ``repair``, or a list of outages from a file. A replica
-is down while any unit that it stands on is: with n units it is up ``(mtbf / (mtbf + repair))^n`` of its time. The times
-of a unit depend on the seed, its group and its number alone: every plan meets the same failures.
+are exponential with mean ``mtbf`` (Weibull, where ``shape`` is not 1) and whose down times all last ``repair``, or a
+list of outages from a file. A replica is down while any unit that it stands on is: with n units it is up
+``(mtbf / (mtbf + repair))^n`` of its time. The times of a unit depend on the seed, its group and its number alone:
+every plan meets the same failures.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import msgspec
 
 from fleetcast.base.errors import SpecError
 from fleetcast.base.rng import rng
@@ -34,13 +37,17 @@ class Failures(Spec):
     """How the nodes or devices of a group fail and come back: a process, or a file.
 
     Attributes:
-        mtbf: mean time from a repair to the next failure of one node or device, exponential.
+        mtbf: mean time from a repair to the next failure of one node or device, exponential unless ``shape`` is given.
         repair: how long it is down each time: noticing, replacing, starting, loading the weights.
         per: what fails at once: a node with all its devices, or a single device.
         outages: instead of mtbf and repair: a CSV file with the columns node (or device), start_s and end_s (or
             start_h and end_h), e.g. a trace of spot preemptions.
         billed: whether what is down still costs and draws idle power (a failed server of one's own); false = it is
             taken away (a preempted spot instance).
+        shape: of a Weibull distribution of the times between failures: below 1 units fail early, above 1 they wear out.
+        detect: training alone: from a failure until it is known.
+        restart: training alone: from then until all ranks are up again and read their checkpoint.
+        spares: training alone: nodes beside those of ``devices``, which take the place of failed ones.
     """
 
     mtbf: Seconds | None = None
@@ -48,6 +55,10 @@ class Failures(Spec):
     per: Literal["node", "device"] = "node"
     outages: str = ""
     billed: bool = True
+    shape: Annotated[float, msgspec.Meta(ge=0.1, le=10.0)] = 1.0
+    detect: Seconds | None = None
+    restart: Seconds | None = None
+    spares: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +73,10 @@ class Outages:
         repair: s, each down time.
         listed: outages (start, end), s, by unit; None = drawn.
         billed: whether what is down still costs and draws idle power.
+        shape: of the Weibull distribution of up times; 1 = exponential.
+        detect: s until a training job knows of a failure, None = not said.
+        restart: s until it is up again, None = not said.
+        spares: nodes that may take the place of failed ones, None = not said.
     """
 
     group: str
@@ -71,6 +86,15 @@ class Outages:
     repair: float
     listed: Mapping[int, tuple[Interval, ...]] | None
     billed: bool
+    shape: float = 1.0
+    detect: float | None = None
+    restart: float | None = None
+    spares: int | None = None
+
+    @property
+    def of_training(self) -> str:
+        """The first key that training alone reads, or ""."""
+        return next((name for name in ("detect", "restart", "spares") if getattr(self, name) is not None), "")
 
     def times(self, unit: int, seed: int) -> Iterator[Interval]:
         """Yields the outages of a unit in order, without end where they are drawn."""
@@ -78,8 +102,10 @@ class Outages:
             yield from self.listed.get(unit, ())
             return
         stream, time = rng(seed, "failures", self.group, str(unit)), 0.0
+        scale = self.mtbf / math.gamma(1.0 + 1.0 / self.shape)
         while True:
-            start = time + float(stream.exponential(self.mtbf))
+            up = stream.exponential(self.mtbf) if self.shape == 1.0 else scale * stream.weibull(self.shape)
+            start = time + float(up)
             time = start + self.repair
             yield start, time
 
@@ -139,7 +165,14 @@ def outages(asked: Failures, group: str, count: int, node: int, base: Path | Non
     if asked.outages:
         file = (base or Path()) / asked.outages
         listed = _read(file, asked.per, units, f"{path}.outages")
-        return Outages(group, unit, units, 0.0, 0.0, listed, asked.billed)
+        if asked.shape != 1.0:
+            limit = "it shapes a process"
+            raise SpecError(
+                f"{path}.shape", "stands beside outages", value=asked.shape, limit=limit, hint="Leave it out"
+            )
+        return Outages(
+            group, unit, units, 0.0, 0.0, listed, asked.billed, 1.0, asked.detect, asked.restart, asked.spares
+        )  # fmt: skip
     for name in ("mtbf", "repair"):
         if getattr(asked, name) is None:
             raise SpecError(f"{path}.{name}", "is missing", hint="A process needs mtbf and repair")
@@ -154,7 +187,9 @@ def outages(asked: Failures, group: str, count: int, node: int, base: Path | Non
             f"{path}.repair", "is out of range", value=repair, limit=f"above 0, to the mtbf of {duration(mtbf)}",
             hint="What is down more than up is better described by its outages",
         )  # fmt: skip
-    return Outages(group, unit, units, mtbf, repair, None, asked.billed)
+    return Outages(
+        group, unit, units, mtbf, repair, None, asked.billed, asked.shape, asked.detect, asked.restart, asked.spares
+    )  # fmt: skip
 
 
 def echo(found: Outages) -> str:

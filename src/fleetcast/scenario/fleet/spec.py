@@ -97,6 +97,7 @@ class Fleet(Spec):
         ssd: what a device's share of the local disks reads, for prefix caches that reach down to them.
         ssd_write: what that share writes; left out = as much.
         ssd_memory: what it holds, B; left out = enough.
+        store: what the shared store takes and gives, all hosts together, for checkpoints.
         host_memory: a device's share of its host's memory, to which training may offload.
         host_bandwidth: a device's share of what that memory moves, which an optimizer on the host waits for.
     """
@@ -119,6 +120,7 @@ class Fleet(Spec):
     ssd_memory: Bytes | None = None
     host_memory: Bytes | None = None
     host_bandwidth: BytesPerSecond | None = None
+    store: BytesPerSecond | None = None
 
     @property
     def host(self) -> Host:
@@ -221,7 +223,7 @@ def check(fleet: Fleet, path: str, base: Path | None = None) -> None:
     for key, low, high, unit, such in (
         ("ssd", _SLOWEST, _FASTEST, "B/s", "6 GB/s"), ("ssd_write", _SLOWEST, _FASTEST, "B/s", "3 GB/s"),
         ("ssd_memory", _LITTLE, _MUCH, "B", "4 TB"), ("host_memory", _LITTLE, _MUCH, "B", "256 GB"),
-        ("host_bandwidth", _SLOWEST, _FASTEST, "B/s", "200 GB/s"),
+        ("store", _SLOWEST, 1e15, "B/s", "100 GB/s"), ("host_bandwidth", _SLOWEST, _FASTEST, "B/s", "200 GB/s"),
     ):  # fmt: skip
         value = getattr(fleet, key)
         if value is not None and not low <= value <= high:

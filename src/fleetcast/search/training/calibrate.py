@@ -109,7 +109,7 @@ def calibrate(runs: Sequence[Measured], *, seed: int = 0, source: str = "") -> F
     seconds = np.array([run.seconds for run in runs])
     work, sizes = np.array([w for _, _, w, _ in made]), np.array([s for _, _, _, s in made])
     before = runs[0].state.system.practice
-    best = fit(p, q, seconds, before)
+    best = fit(p, q, seconds, before, alike=True)
     splits = []
     left: list[Array] = []
     for name, parts_ in (
@@ -121,7 +121,7 @@ def calibrate(runs: Sequence[Measured], *, seed: int = 0, source: str = "") -> F
         errors, plain = [], []
         for held in parts_:
             seen = ~held
-            practice = fit(*take(p, q, np.flatnonzero(seen)), seconds[seen], before).practice
+            practice = fit(*take(p, q, np.flatnonzero(seen)), seconds[seen], before, alike=True).practice
             errors.append(_error(p, q, practice, seconds)[held])
             plain.append(((work / np.median(work[seen] / seconds[seen])) / seconds - 1.0)[held])
         all_ = np.abs(np.concatenate(errors))

@@ -20,7 +20,7 @@ from fleetcast.cost.training.step import step
 from fleetcast.cost.training.system import System
 from fleetcast.search.training.space import Space
 
-CHUNK = 1 << 16
+CHUNK = 1 << 15
 """Plans that are looked at together: columns of them stay in the processor's caches."""
 _MEMORY = ("recompute", "sequence_parallel", "zero", "offload", "fused")
 

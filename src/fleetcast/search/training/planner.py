@@ -58,7 +58,7 @@ def search(state: Setting, *, top: int | None = 6, progress: Callable[[int, int]
     for dtype in dtypes:
         job = state.job(dtype)
         result = exhaust(
-            every, state.network, job, state.system, weigh=_weigh(state, job, goals[0][0]), progress=progress
+            every, state.network, job, state.system, weigh=weigh_of(state, job, goals[0][0]), progress=progress
         )
         counts["enumerated"] += result.checked
         counts["memory_feasible"] += result.fits
@@ -75,7 +75,7 @@ def search(state: Setting, *, top: int | None = 6, progress: Callable[[int, int]
     return Ranking(
         plans=tuple(told), frontier=tuple(told[:1]), misses=tuple(misses), rejected=tuple(_rejected(state, nearest)),
         counts=counts, goals=goals, axes=(*goals, ("memory", "memory", 1)),
-        space=(*_lines(state, every), *([STREAMED] if streamed else [])),
+        space=(*lines(state, every), *([STREAMED] if streamed else [])),
     )  # fmt: skip
 
 
@@ -94,7 +94,7 @@ def _streamed(state: Setting, found: list[Outcome], goals: tuple[tuple[str, str,
     )  # fmt: skip
 
 
-def _weigh(state: Setting, job: Job, goal: str) -> Weigh | None:
+def weigh_of(state: Setting, job: Job, goal: str) -> Weigh | None:
     """Returns what a goal makes of plans; None where it is their time, as money is on a fleet that is all taken.
 
     Raises:
@@ -148,7 +148,7 @@ def _rejected(state: Setting, found: Found) -> list[Mapping[str, Any]]:
     return rows
 
 
-def _lines(state: Setting, every: Space) -> list[str]:
+def lines(state: Setting, every: Space) -> list[str]:
     """Returns the space in sentences."""
     layouts = every.layouts
 

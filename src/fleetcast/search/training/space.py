@@ -28,6 +28,7 @@ from fleetcast.cost.training.plans import (
     Plans,
     code,
 )
+from fleetcast.cost.training.schedule import whole_pieces
 from fleetcast.scenario.training_plan import DEGREES, TrainingPlan
 
 Column = NDArray[np.int32]
@@ -186,7 +187,7 @@ def _steps(q: Question, pipeline: int, data: int) -> Iterator[tuple[int, int, in
     wanted = [SCHEDULES.index(word) for word in _listed(q.plan.schedule) or SEARCHED]
     for micro in _within(q.plan.micro_batch, share):
         count = share // micro
-        for pieces in _listed(q.plan.interleave) or divisors(q.network.depth // pipeline):
+        for pieces in _listed(q.plan.interleave) or divisors(-(-q.network.depth // pipeline)):
             for schedule in schedules(pipeline, pieces, count, q.network.depth):
                 if schedule in wanted or pipeline == 1:
                     yield micro, pieces, schedule
@@ -201,7 +202,7 @@ def schedules(pipeline: int, pieces: int, micro_batches: int, depth: int) -> lis
     if pipeline == 1:
         return [SCHEDULES.index("1f1b")] if pieces == 1 else []
     if pieces > 1:
-        whole = depth % (pipeline * pieces) == 0 and micro_batches % pipeline == 0
+        whole = whole_pieces(depth, pipeline, pieces) and micro_batches % pipeline == 0
         return [_PIECEWISE] if whole else []
     found = [SCHEDULES.index(name) for name in ("gpipe", "1f1b", "zero-bubble")]
     return [*found, _DUAL] if pipeline % 2 == 0 and micro_batches >= 2 * pipeline else found
@@ -258,7 +259,7 @@ def explain(q: Question, path: str = "plan") -> SpecError:
     if freed != q.plan and next(_layouts(replace(q, plan=freed)), None) is not None:
         return SpecError(
             f"{path}.schedule", "suits no layout", value=_shown(_listed(q.plan.schedule) or _listed(q.plan.interleave)),
-            limit="interleave takes layers that divide by stages x interleave, and micro-batches by stages; "
+            limit="interleave takes layers that fill stages x interleave, and micro-batches by stages; "
             "dualpipe an even number of stages and twice as many micro-batches",
             hint="Leave schedule and interleave out",
         )  # fmt: skip

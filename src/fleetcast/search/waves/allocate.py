@@ -110,7 +110,7 @@ def any_bound(graph: Graph, devices: int) -> tuple[float, list[float]]:
     ops = len(graph)
     size = width + ops + 1  # shares of each count, start of each MetaOp, the end
     first = np.cumsum([0, *map(len, choices)])
-    rows, limits = [], []
+    rows = []
     even = np.zeros((ops, size))
     work = np.zeros(size)
     for i, op in enumerate(graph):
@@ -131,10 +131,9 @@ def any_bound(graph: Graph, devices: int) -> tuple[float, list[float]]:
             rows.append(row)
     work[-1] = -float(devices)
     rows.append(work)
-    limits = np.zeros(len(rows))
     cost = np.zeros(size)
     cost[-1] = 1.0
-    found = linprog(cost, A_ub=np.array(rows), b_ub=limits, A_eq=even, b_eq=np.ones(ops), bounds=(0, None))
+    found = linprog(cost, A_ub=np.array(rows), b_ub=np.zeros(len(rows)), A_eq=even, b_eq=np.ones(ops), bounds=(0, None))
     if not found.success:
         raise ArithmeticError(found.message)
     seconds = [float(found.x[first[i] : first[i + 1]] @ np.array([t for _, t in choices[i]])) for i in range(ops)]

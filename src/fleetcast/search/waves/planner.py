@@ -95,7 +95,7 @@ def whole(graph: Graph, devices: int, wires: Wires, pieces: int = 1) -> Timetabl
 
 
 def split(graph: Graph, pieces: int) -> tuple[Graph, list[tuple[int, int]]]:
-    """Returns the graph of MetaOps cut into at most ``pieces`` parts each, and of each part (MetaOp, first operator)."""
+    """Returns the graph of MetaOps cut into at most ``pieces`` parts each, and of each (MetaOp, first operator)."""
     parts: list[MetaOp] = []
     owner: list[tuple[int, int]] = []
     last: list[int] = []

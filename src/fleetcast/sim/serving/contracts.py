@@ -1,4 +1,4 @@
-"""The contract every policy of serving and of power keeps, as checks anyone may run on their own.
+"""The contract every policy of serving, of power and of recovery keeps, as checks anyone may run on their own.
 
 ``check_policy(MyPolicy())`` finds the family by the decision method, runs every check and raises `ContractBroken`
 with the check's name and what was seen. The project's own tests run it on every policy of every family.
@@ -19,11 +19,11 @@ import numpy as np
 from fleetcast.base.errors import FleetcastError
 from fleetcast.base.rng import rng
 from fleetcast.base.spec import build, describe
-from fleetcast.policy import batch, evict, memory, order, power, route, speculate
+from fleetcast.policy import batch, evict, memory, order, power, recover, route, speculate
 
 FAMILIES: dict[str, ModuleType] = {
     "compose": batch, "choose": route, "key": order, "victim": memory, "cap": power, "draft": speculate,
-    "rank": evict,
+    "rank": evict, "recover": recover,
 }  # fmt: skip
 """Decision method -> family."""
 ROUNDS = 200
@@ -264,6 +264,23 @@ def drafts_within_range(policy: Any, seed: int) -> None:
         _require(isinstance(first.drafters, int) and first.drafters >= 1, name, policy, f"{first.drafters!r} drafters")
 
 
+def recovers_legally(policy: Any, seed: int) -> None:
+    """Intervals are above 0, depend on nothing but the view, and only machines that were found are evicted."""
+    draw = rng(seed, "contract", "recover")
+    for i in range(ROUNDS):
+        a, b, c, d, e = draw.uniform(0.1, 1e3, 5).tolist()
+        slow = int(draw.integers(0, 3))
+        view = recover.View(
+            iteration=a / 100, direct=b + c, stall=b, drain=c, restart=d, mtbf=recover.INF if i % 20 == 0 else 1e3 * e,
+            remaining=1e4 * e, slower=0.1 * (slow > 0), swap=d, slow=slow, spares=int(draw.integers(0, 3)),
+        )  # fmt: skip
+        first, again = policy.recover(view), policy.recover(view)
+        name = "recovers_legally"
+        _require(first == again, name, policy, f"the same view gave {first}, then {again}")
+        _require(first.interval > 0, name, policy, f"interval {first.interval}")
+        _require(not first.evict or 0 < slow <= view.spares, name, policy, f"evicts {slow} with {view.spares} spares")
+
+
 Check = Callable[[Any, int], None]
 COMMON: tuple[Check, ...] = (keyword_only_constructor, rebuilds_from_its_table, pickles, has_a_dated_source)
 BY_FAMILY: dict[ModuleType, tuple[Check, ...]] = {
@@ -274,4 +291,5 @@ BY_FAMILY: dict[ModuleType, tuple[Check, ...]] = {
     power: (caps_clocks, band_tells_the_truth),
     speculate: (drafts_within_range,),
     evict: (ranks_ends,),
+    recover: (recovers_legally,),
 }

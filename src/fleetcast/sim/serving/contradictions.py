@@ -13,8 +13,13 @@ from fleetcast.scenario.workload.models import Model
 def check_failures(scenario: ServingScenario, tree: Tree, closed: bool) -> None:
     """Refuses replicas that fail where the world does not say what becomes of their requests."""
     group = next((g for g in tree.groups if g.outages is not None), None)
-    if group is None:
+    if group is None or group.outages is None:
         return
+    if name := group.outages.of_training:
+        raise SpecError(
+            f"fleet.failures.{name}", "is read of training alone", value=getattr(group.outages, name),
+            limit="a server's repair holds all of it", hint="Leave it out",
+        )  # fmt: skip
     for path, value, problem in (
         ("workload.arrivals.concurrency", True if closed else None, "is a closed loop"),
         ("workload.exits", "exits" if scenario.workload.exits is not None else None, "has answers of tiers"),

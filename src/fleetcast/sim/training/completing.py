@@ -6,14 +6,16 @@ The rules, where a key is left out:
   ``interleave``: 1.
 - ``data_parallel``: the devices that the other degrees leave.
 - ``schedule``: "interleaved" with more than one piece of a stage, else "1f1b".
-- ``sequence_parallel``: true with tensor parallelism; it costs no time and saves memory.
+- ``sequence_parallel``: true with tensor parallelism; it costs no time and saves memory. False for GPT's layers that
+  are recomputed in full on V100s and A100s, as in SC 2021; those overlap no gradients in a pipeline either.
 - ``zero``: 1 with several copies; sharing out the optimizer's states sends the same bytes.
 - ``recompute``: the least that fits: "none", "selective", "full"; "full" where nothing does.
 - ``swap``: nothing streams. Where something does, ``micro_batch`` is the batch, ``offload`` everything, ``recompute``
   "full" (of what is not swapped), and the optimizer runs beside the pass back too.
 - ``offload``: nothing. ``overlap``: gradients are added up while the last ones are made.
 - ``tensor_messages``: "scatter_gather" with sequence parallelism, else "all_reduce".
-- ``dtype``: "bf16" where the devices multiply in it, else "fp16". ``fused_attention``: true.
+- ``dtype``: "bf16" where the devices multiply in it, else "fp16".
+- ``fused_attention``: true, but for GPT as Megatron-LM trained it on V100s and A100s (no gate, ZeRO below 3).
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from fleetcast.base.errors import SpecError
 from fleetcast.base.spec import build
 from fleetcast.cost.training.memory import fits as held
 from fleetcast.cost.training.plans import OFFLOADED, OVERLAPS, RECOMPUTE, SCHEDULES, TENSOR_MESSAGES, Plans, plans
+from fleetcast.cost.training.schedule import whole_pieces
 from fleetcast.policy import place
 from fleetcast.scenario.training_plan import TrainingPlan
 from fleetcast.sim.training.setting import Setting
@@ -84,13 +87,15 @@ def complete(state: Setting, plan: TrainingPlan, path: str = "plan") -> Complete
     check_degrees(state, fields, path)
     fill("schedule", "interleaved" if fields["interleave"] > 1 else "1f1b")
     check_schedule(state, fields, path)
-    fill("sequence_parallel", fields["tensor_parallel"] > 1)
-    fill("tensor_messages", "scatter_gather" if fields["sequence_parallel"] else "all_reduce")
     several = fields["data_parallel"] * fields["context_parallel"] > 1
     fill("zero", 1 if several and fields["shards"] is None else 0)
+    kept = _keeps_scores(state, fields["zero"])
+    first = kept and fields["recompute"] == "full"
+    fill("sequence_parallel", fields["tensor_parallel"] > 1 and not first)
+    fill("tensor_messages", "scatter_gather" if fields["sequence_parallel"] else "all_reduce")
     fill("offload", ())
-    fill("overlap", ("data",))
-    fill("fused_attention", True)
+    fill("overlap", () if first and fields["pipeline_parallel"] > 1 else ("data",))
+    fill("fused_attention", not kept, "GPT under Megatron-LM on this generation of devices" if kept else "")
     fill("dtype", state.dtype)
     state.job(fields["dtype"])
     if plan.place is not None:
@@ -236,7 +241,7 @@ def check_schedule(state: Setting, fields: dict[str, Any], path: str = "plan") -
                 f"{path}.interleave", "cuts the stages of a pipeline, and there is one stage", value=pieces, limit="1",
                 hint="Raise pipeline_parallel, or leave it out",
             )  # fmt: skip
-        if depth % (pipeline * pieces):
+        if not whole_pieces(depth, pipeline, pieces):
             raise SpecError(
                 f"{path}.interleave", f"does not divide the layers: {depth} over {pipeline} stages of {pieces} pieces",
                 value=pieces, limit=_pieces(depth, pipeline), hint="Change interleave or pipeline_parallel",
@@ -330,9 +335,18 @@ def _some_divisors(number: int) -> str:
 
 
 def _pieces(depth: int, pipeline: int) -> str:
-    if depth % pipeline:
-        return f"1, as {depth} layers do not divide over {pipeline} stages"
-    return f"one of {_some_divisors(depth // pipeline)}"
+    most = -(-depth // pipeline)
+    return f"one of {', '.join(str(n) for n in range(1, most + 1) if whole_pieces(depth, pipeline, n))}"
+
+
+def _keeps_scores(state: Setting, zero: int) -> bool:
+    """Whether attention keeps its scores where the plan does not say: as published runs of its kind did.
+
+    Megatron-LM's GPT on V100s and A100s, SC 2021 to MegaScale's baseline, kept them; layers with gates came after
+    FlashAttention, PyTorch's FSDP calls a fused kernel, and nobody trained on later devices without one.
+    """
+    plain = all(layer.dropout for layer in state.network.layers)
+    return plain and zero < 3 and state.group.device.architecture in ("volta", "ampere")
 
 
 def _least_recompute(state: Setting, fields: dict[str, Any]) -> str:

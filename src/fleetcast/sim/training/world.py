@@ -31,6 +31,7 @@ from fleetcast.sim.training.apart import islands
 from fleetcast.sim.training.completing import columns, complete
 from fleetcast.sim.training.mixed import Mixed, held_by, iterate
 from fleetcast.sim.training.setting import Setting
+from fleetcast.sim.training.weeks import weeks
 
 JOULES_PER_KWH = 3.6e6
 
@@ -88,15 +89,21 @@ def simulate(state: Setting, plan: TrainingPlan | None = None) -> Outcome:
     for name in ("host", "ssd"):
         if room[name]:
             metrics[f"{name}_memory"] = room[name]
+    later: list[str] = []
     iterations = state.workload.iterations()
     if iterations is not None:
         metrics["job"] = {
             "iterations": iterations, "tokens": iterations * tokens, "time": iterations * total,
             "energy": iterations * energy, "cost": iterations * metrics["cost"], "carbon": iterations * grams,
         }  # fmt: skip
+        if shortage(state, room) is None:
+            told, weeks_notes = weeks(state, made, total, times["straggler"], iterations)
+            metrics |= told
+            later = [*weeks_notes]
     notes = [*state.tree.echo(), *(state.notes if mixed is None else ()), *done.notes, *_said(state, made)]
     if mixed is not None:
         notes.append(_placed(state, mixed))
+    notes += later
     if dollars is None:
         notes.append(f"{state.group.device.id} has no rental price: cost is unknown; set fleet.price")
     return Outcome(

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleetcast.base.errors import Unsupported
+from fleetcast.base.errors import SpecError, Unsupported
 from fleetcast.base.files import write_atomic
-from fleetcast.scenario.load import dump
+from fleetcast.scenario.load import Scenario, TrainingScenario, dump
 from fleetcast.scenario.training_plan import read_training_plan
-from fleetcast.view import outputs, terminal, verbs
+from fleetcast.view import outputs, terminal, verbs, worlds
 from fleetcast.view.terminal import Common
+from fleetcast.view.timeline import trace_bytes
 
 if TYPE_CHECKING:
-    from fleetcast.scenario.load import TrainingScenario
     from fleetcast.scenario.outcome import Outcome
 
 
@@ -32,7 +32,35 @@ def simulate(scenario: TrainingScenario, common: Common) -> int:
     return 0 if outcome.metrics["fits"] else 1
 
 
-def plan(scenario: TrainingScenario, common: Common, *, top: int, report: Path | None) -> int:
+LAUNCHES = 100
+"""Plans that a learned search launches where nothing else is asked for."""
+
+
+def launches(scenario: Scenario, learned: bool, evaluations: int | None, history: Path | None) -> int | None:
+    """Returns how many plans a learned search launches; None = all are asked, no search is learned.
+
+    Raises:
+        SpecError: options of a learned search without it, or no launch.
+        Unsupported: another kind of scenario, or one without a model.
+    """
+    if not learned:
+        if evaluations is not None or history is not None:
+            name = "evaluations" if evaluations is not None else "history"
+            raise SpecError(f"--{name}", "says how a learned search goes", limit="beside --learned", hint="Add --learned")
+        return None
+    if not isinstance(scenario, TrainingScenario) or scenario.workload.features is not None:
+        raise Unsupported(
+            "--learned: only plans of one model to train are searched so", "Leave it out: every plan is looked at"
+        )
+    if evaluations is not None and evaluations < 1:
+        raise SpecError("--evaluations", "is out of range", value=evaluations, limit="a whole number from 1")
+    return LAUNCHES if evaluations is None else evaluations
+
+
+def plan(
+    scenario: TrainingScenario, common: Common, *, top: int, report: Path | None, launches: int | None = None,
+    history: Path | None = None,
+) -> int:  # fmt: skip
     """Prints the ranked plans; returns 1 where none fits, else 0.
 
     Raises:
@@ -41,7 +69,12 @@ def plan(scenario: TrainingScenario, common: Common, *, top: int, report: Path |
     if report is not None:
         raise Unsupported("--report: of training there is no page yet", "Leave it out, and keep tables with --json")
     with terminal.progress("timing plans", common) as step:
-        ranking = verbs.plan(scenario, top=top or None, progress=step)
+        if launches is None:
+            ranking = verbs.plan(scenario, top=top or None, progress=step)
+        else:
+            ranking = verbs.plan_learned(
+                scenario, evaluations=launches, top=top or None, history=history, progress=step
+            )
     written = []
     if common.out is not None:
         if ranking.best is not None:
@@ -59,9 +92,12 @@ def plan(scenario: TrainingScenario, common: Common, *, top: int, report: Path |
 
 
 def write_outcome(folder: Path, scenario: TrainingScenario, outcome: Outcome) -> list[Path]:
-    """Writes an outcome's plan.toml and outcome.json; returns their paths."""
+    """Writes an outcome's plan.toml, outcome.json and, of a pipeline, trace.json.gz; returns their paths."""
     chosen = scenario.with_plan(read_training_plan(dict(outcome.plan)))
-    return [
+    found = [
         write_atomic(folder / "plan.toml", dump(outputs.relocated(chosen, folder))),
         write_atomic(folder / "outcome.json", outputs.to_json(outcome.table())),
     ]
+    if scenario.workload.features is None and (log := worlds.training.timeline(chosen)) is not None:
+        found.append(write_atomic(folder / "trace.json.gz", trace_bytes(log, name=f"an iteration of {scenario.name}")))
+    return found

@@ -46,6 +46,9 @@ def iteration_view(scenario: TrainingScenario, outcome: Outcome, width: int) -> 
         parts += [bars(head, room, terms.ROOMS, capacity, "B", width), Text()]
     if "job" in metrics:
         parts += [_job(outcome), Text()]
+    if "effective" in metrics:
+        parts += [_weeks(outcome, width), Text()]
+    parts.append(bullets("What binds", terms.binding(outcome)))
     if outcome.notes:
         parts.append(bullets("Taken as given", outcome.notes, dim=True))
     return Group(*parts)
@@ -100,6 +103,23 @@ def _job(outcome: Outcome) -> RenderableType:
     return Group(Text("The whole job, if nothing fails", style="dim"), rows_table(("", ""), rows, right=(1,)))
 
 
+SPENT = {
+    "useful": "Training", "straggling": "Waiting for slow machines", "checkpoint": "Checkpoints", "lost": "Made again",
+    "detect": "Until a failure is known", "waiting": "Waiting for a machine", "restart": "Restarting and reading",
+}  # fmt: skip
+"""Where the time of a job with failures goes, see `sim.training.run.TERMS`."""
+
+
+def _weeks(outcome: Outcome, width: int) -> RenderableType:
+    """Returns where the time of the whole job goes when machines fail."""
+    metrics = outcome.metrics
+    head = (
+        f"The whole job with its {metrics['failures']} failures: {show(metrics['total_time'] / 86400, 'days')}, "
+        f"{metrics['effective']:.1%} of it training"
+    )
+    return bars(head, metrics["spent"], SPENT, metrics["total_time"], "s", width)
+
+
 def ranking_view(scenario: TrainingScenario, ranking: Ranking, width: int) -> RenderableType:
     """Returns what a search found: the best plan, the ranking, where its seconds go, the space."""
     best = ranking.best
@@ -111,8 +131,10 @@ def ranking_view(scenario: TrainingScenario, ranking: Ranking, width: int) -> Re
     else:
         parts += [Text.assemble("Best: ", (terms.plan_name(best.plan), "bold")), Text()]
         parts += [plans_table(ranking.plans, width, best), Text()]
+        parts.append(bullets("Why", terms.why(best, ranking.plans[1:])))
         total = float(best.metrics["iteration_time"])
         parts += [bars("Where its iteration goes", best.breakdown["time"], terms.TIMES, total, "s", width), Text()]
+        parts.append(bullets("What binds", terms.binding(best)))
     if ranking.rejected:
         parts += [rejected_table(ranking.rejected), Text()]
     counts = ranking.counts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fleetcast.base.show import show
@@ -77,6 +77,54 @@ def over(outcome: Outcome) -> str:
         f"{found['constraint']} is {show(found['have'], 'B')} and the plan needs {show(found['need'], 'B')}, "
         f"{show(more, 'B')} more{most}"
     )
+
+
+def binding(outcome: Outcome) -> list[str]:
+    """Returns in sentences what holds an iteration back: its largest term, messages, idle stages, memory."""
+    times, total = outcome.breakdown["time"], float(outcome.metrics["iteration_time"])
+    if not times or not total:
+        return []
+    first = max(times, key=lambda name: times[name])
+    said = [f"Of an iteration {times[first] / total:.0%} is {term(first).lower()}."]
+    waits = {name: times[name] for name in WIRES if times.get(name, 0.0) > 0}
+    if waits and sum(waits.values()) >= 0.02 * total:
+        most = max(waits, key=lambda name: waits[name])
+        said.append(f"Links keep it waiting for {sum(waits.values()) / total:.0%}, most by {term(most).lower()}.")
+    if (idle := times.get("bubble", 0.0)) >= 0.02 * total:
+        said.append(
+            f"Stages idle for {idle / total:.0%}: {outcome.metrics['micro_batches']:,} micro-batches fill "
+            f"{outcome.plan['pipeline_parallel']} stages."
+        )
+    room, capacity = outcome.breakdown.get("memory"), float(outcome.provenance.get("memory", 0.0))
+    if room and capacity:
+        largest = max(room, key=lambda name: room[name])
+        said.append(f"Memory is {sum(room.values()) / capacity:.0%} full, most of it {term(largest, ROOMS).lower()}.")
+    return said
+
+
+def why(best: Outcome, others: Sequence[Outcome]) -> list[str]:
+    """Returns in sentences what the next plans take longer for: terms that cost them most, terms that they gain.
+
+    Args:
+        best: the first.
+        others: the next, in order; three are told of.
+    """
+    told = []
+    mine = best.metrics["breakdown"]
+    for other in others[:3]:
+        theirs = other.metrics["breakdown"]
+        apart = {name: theirs.get(name, 0.0) - mine.get(name, 0.0) for name in {**mine, **theirs}}
+        lost = sorted((name for name in apart if apart[name] > 0), key=lambda name: -apart[name])[:2]
+        gained = sorted((name for name in apart if apart[name] < 0), key=lambda name: apart[name])[:1]
+        total = float(best.metrics["iteration_time"])
+        longer = float(other.metrics["iteration_time"]) / total - 1.0
+        if not lost or abs(apart[lost[0]]) < 0.001 * total:
+            continue
+        more = " and ".join(f"{show(apart[name], 's')} more for {term(name).lower()}" for name in lost)
+        less = "".join(f", {show(-apart[name], 's')} less for {term(name).lower()}" for name in gained)
+        said = f"takes {longer:.1%} longer" if longer > 0.0005 else "takes as long"
+        told.append(f"{plan_name(other.plan)} {said}: {more}{less}.")
+    return told
 
 
 def number(value: float, path: str) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fleetcast.base.errors import Unsupported
 from fleetcast.scenario.load import TrainingScenario
 
 if TYPE_CHECKING:
+    from fleetcast.base.record import Record
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.scenario.training_plan import TrainingPlan
     from fleetcast.search.ranking import Ranking
@@ -26,6 +28,16 @@ def plan(scenario: TrainingScenario, *, top: int | None, progress: Callable[[int
     from fleetcast.search.training import planner
 
     return planner.search(setting(scenario), top=top, progress=progress)
+
+
+def plan_learned(
+    scenario: TrainingScenario, *, evaluations: int, top: int | None, history: Path | None,
+    progress: Callable[[int, int], None] | None,
+) -> Ranking:  # fmt: skip
+    """Returns the best plans that few launches find, see `view.verbs.plan_learned`."""
+    from fleetcast.search.training import learned
+
+    return learned.search(setting(scenario), evaluations=evaluations, top=top, history=history, progress=progress)
 
 
 def simulate(scenario: TrainingScenario) -> Outcome:
@@ -46,6 +58,14 @@ def check(scenario: TrainingScenario) -> list[Remark]:
     if scenario.workload.features is not None:
         return checks.counted(scenario)
     return checks.remarks(setting(scenario))
+
+
+def timeline(scenario: TrainingScenario) -> Record | None:
+    """Returns the event record of the pipeline of a scenario's plan, None where there is nothing to show."""
+    from fleetcast.sim.training.timeline import timeline as record
+
+    state, plan = completed(scenario)
+    return record(state, plan) if len(state.tree.groups) == 1 else None
 
 
 def completed(scenario: TrainingScenario) -> tuple[Setting, TrainingPlan]:

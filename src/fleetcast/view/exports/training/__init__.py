@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fleetcast.base.errors import Infeasible, SpecError, closest
+from fleetcast.base.errors import Infeasible, SpecError, Unsupported, closest
 from fleetcast.scenario.training_plan import TrainingPlan
 from fleetcast.scenario.workload.blocks import Attention, Ffn
 from fleetcast.scenario.workload.models import Model
@@ -107,8 +107,15 @@ def run_of(state: Setting, plan: TrainingPlan) -> Run:
             over["constraint"], need=over["need"], have=over["have"], unit=over["unit"],
             hint=f"Most of it is {over['term']}: recompute, share out more (zero), or raise a degree",
         )  # fmt: skip
-    block, work, group = state.model.blocks[0], state.workload, state.group
-    assert block.attention is not None, "decoders attend"
+    for key, what in (("shards", "sharing out level by level"), ("islands", "experts that train apart")):
+        if getattr(plan, key) is not None:
+            raise Unsupported(f"no trainer is told here of {what} (plan.{key})", f"Plan without plan.{key}")
+    block = next((block for block in state.model.blocks if block.attention is not None), None)
+    if block is None or block.attention is None:
+        raise Unsupported(
+            f"no trainer is told here of {state.model.id}, which has no attention", "Choose another model"
+        )
+    work, group = state.workload, state.group
     return Run(
         name=state.scenario.name, plan=plan, model=state.model, attention=block.attention, ffn=block.ffn,
         asked=work.model if isinstance(work.model, str) else "", sequence=work.sequence, batch=work.batch,

@@ -120,6 +120,8 @@ def _memory(run: Run) -> dict[str, object]:
         "--use-distributed-optimizer": zero >= 1,
         "--use-megatron-fsdp": zero >= 2,
         "--data-parallel-sharding-strategy": _SHARDED.get(zero),
+        "--no-gradient-accumulation-fusion": zero >= 2,
+        "--ckpt-format": "fsdp_dtensor" if zero >= 2 else None,
         "--optimizer-cpu-offload": run.has("offload", "optimizer"),
         "--use-precision-aware-optimizer": run.has("offload", "optimizer"),
         "--bf16": run.plan.dtype in ("bf16", "fp8"),
@@ -148,7 +150,7 @@ def notes(run: Run) -> list[str]:
     if run.steps is None:
         found.append("The scenario does not say how long to train: add --train-iters or --train-samples.")
     if run.degree("zero") >= 2:
-        found.append("Megatron's FSDP wants --ckpt-format fsdp_dtensor and no CUDA_DEVICE_MAX_CONNECTIONS; recalled.")
+        found.append("Megatron's FSDP wants CUDA_DEVICE_MAX_CONNECTIONS unset.")
     if run.plan.recompute == "selective":
         found.append("--recompute-granularity selective: attention's scores, the default of --recompute-modules.")
     if run.plan.tensor_messages == "scatter_gather" and run.plan.sequence_parallel is not True:

@@ -1,0 +1,1 @@
+"""What a fleet's data says: telemetry in, findings out."""
