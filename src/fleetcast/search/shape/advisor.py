@@ -20,7 +20,9 @@ NEAR = 1 / 8
 WORTH = 0.005
 """A gain below this is no reason to change a size."""
 ALIKE = 2e-4
-"""Sizes whose scores differ by less are equally good, and the nearest is named."""
+"""Vocabularies whose scores differ by less are equally good."""
+MOST = 0.8
+"""The nearest size that gains this share of what the best one near it gains is the one that is named."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Field:
     Attributes:
         name: key of the scenario's model.
         now: its value.
-        better: the nearest value that is as good as any near it; None = it is as good already.
+        better: the nearest value that gains most of what any near it gains; None = none gains anything.
         gain: how much faster the model's products are with it, for each FLOP; of the vocabulary, for each token.
         reasons: what is lost now.
     """
@@ -223,10 +225,13 @@ def _field(s: Sizes, name: str, how: Tiling, found: tuple[tuple[Product, Fit], .
     allowed = _allowed(s, name, now)
     if best < 1.0 + WORTH and allowed:
         return Field(name, now, None, 0.0, reasons)
-    near = [value for value, score in scores.items() if score >= best - ALIKE]
+    # Rows of padding cost little, so that the vocabulary takes the best; whole lines help whatever else is changed.
+    enough = best - ALIKE if name == "vocab" else 1.0 + (best - 1.0) * MOST
+    near = [value for value, score in scores.items() if score >= min(enough, best)]
+    line = how.line * (s.tensor if name in ("ffn", "vocab") else 1)
     if not near:
         return Field(name, now, None, 0.0, reasons)
-    better = min(near, key=lambda value: (abs(value - now), value))
+    better = min(near, key=lambda value: (name == "vocab" and value % line != 0, abs(value - now), value))
     return Field(name, now, better, scores[better] - 1.0, reasons)
 
 
@@ -251,10 +256,10 @@ def _reasons(s: Sizes, name: str, how: Tiling, found: tuple[tuple[Product, Fit],
         part = now / (t if name in ("ffn", "vocab") else 1)
         if part != int(part):
             yield f"{now:,} does not split{ranks}"
+        elif int(part) % how.vector:
+            yield f"{int(part):,}{ranks} is a multiple of neither {how.line} nor {how.vector}"
         elif int(part) % how.line:
-            whole = f"{how.vector} either" if int(part) % how.vector else f"{how.line}, though of {how.vector}"
-            yield f"{int(part):,}{ranks} is no multiple of {whole}" if int(part) % how.vector == 0 else (
-                f"{int(part):,}{ranks} is a multiple of neither {how.line} nor {how.vector}")  # fmt: skip
+            yield f"{int(part):,}{ranks} is no multiple of {how.line}, though of {how.vector}"
     if name == "heads":
         if s.heads % t:
             yield f"{s.heads} heads do not split over {t} ranks"
@@ -267,7 +272,7 @@ def _reasons(s: Sizes, name: str, how: Tiling, found: tuple[tuple[Product, Fit],
         if f.edges < 0.97:
             yield f"{p.name}: {1 - f.edges:.0%} of its {rows} x {columns} tiles is edge ({p.m:,.0f} x {p.n:,.0f})"
         if f.last < 0.95:
-            yield f"{p.name}: {f.waves:.2f} waves of tiles over {how.units} units, the last leaves {1 - f.last:.0%} idle"
+            yield f"{p.name}: {f.waves:.2f} waves of tiles over {how.units} units leave {1 - f.last:.0%} of them idle"
     if name == "experts":
         rows_of = next(p.m for p, _ in found if p.name == "experts, in")
         if rows_of < how.tiles[0][0]:

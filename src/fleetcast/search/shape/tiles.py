@@ -1,9 +1,9 @@
 """Which share of a device's multipliers a product keeps busy: tiles, waves of tiles over its units, aligned rows.
 
-A product of m x k with k x n is cut into tiles of its m x n results; every unit takes one at a time. Tiles at the edges and
-units of the last wave work on nothing (NVIDIA, "Matrix multiplication background user's guide": tile and wave
-quantisation). Rows that are no whole cache lines are read in pieces ("Deep learning performance documentation": sizes in
-multiples of 128 B are fastest on A100s, of 16 B still fast).
+A product of m x k with k x n is cut into tiles of its m x n results; every unit takes one at a time. Tiles at the edges
+and units of the last wave work on nothing (NVIDIA, "Matrix multiplication background user's guide": tile and wave
+quantisation). Rows that are no whole cache lines are read in pieces ("Deep learning performance documentation": sizes
+in multiples of 128 B are fastest on A100s, of 16 B still fast). Both recalled.
 """
 
 from __future__ import annotations

@@ -46,7 +46,9 @@ def launches(scenario: Scenario, learned: bool, evaluations: int | None, history
     if not learned:
         if evaluations is not None or history is not None:
             name = "evaluations" if evaluations is not None else "history"
-            raise SpecError(f"--{name}", "says how a learned search goes", limit="beside --learned", hint="Add --learned")
+            raise SpecError(
+                f"--{name}", "says how a learned search goes", limit="beside --learned", hint="Add --learned"
+            )
         return None
     if not isinstance(scenario, TrainingScenario) or scenario.workload.features is not None:
         raise Unsupported(
