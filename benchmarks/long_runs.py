@@ -78,7 +78,7 @@ def megascale(seeds: int) -> list[Record]:
                 spread=f"{restarts:.0f} restarts; one stage at Daly's interval {direct:.3f}",
             ),
             null=Null(value=hourly, what="a checkpoint an hour, all devices waiting for the store"),
-            bar="above 0.9", holds=share > 0.9 and restarts > 90, reproduced="yes" if share > 0.9 else "no",
+            bar="above 0.9", holds=bool(share > 0.9 and restarts > 90), reproduced="yes" if share > 0.9 else "no",
             reason="" if share > 0.9 else "failures cost more here",
             seconds=cpu_seconds() - start, command=COMMAND,
         )
@@ -92,7 +92,8 @@ def megascale(seeds: int) -> list[Record]:
             paper=Paper(value=15.0, unit="min", setting="within 15 minutes of the last checkpoint"),
             ours=Ours(value=again / MINUTE, unit="min", setting=setting, spread="mean of all failures"),
             null=Null(value=float(np.mean(worst)) / MINUTE, what="a checkpoint an hour"),
-            bar="at most 15 minutes", holds=again <= 15 * MINUTE, reproduced="yes" if again <= 15 * MINUTE else "no",
+            bar="at most 15 minutes", holds=bool(again <= 15 * MINUTE),
+            reproduced="yes" if again <= 15 * MINUTE else "no",
             reason="" if again <= 15 * MINUTE else "the start is slower here", command=COMMAND,
         )
     )  # fmt: skip
@@ -118,14 +119,14 @@ def intervals(seeds: int) -> Record:
         system=39, claim="time over that of the best interval found by brute force, at the exact interval",
         paper=Paper(value=0.0, setting="Daly 2006: the optimum of the mean time"),
         ours=Ours(
-            value=ours, unit="",
+            value=float(ours), unit="",
             spread=f"Young {young(cost, mtbf):.0f} s, Daly {daly(cost, mtbf):.0f} s, exact {exact(cost, mtbf):.0f} s, "
             f"best of the grid {best:.0f} s; simulation at most {off:.1f} standard errors from the closed form",
             setting=f"5 days of MegaScale's job, checkpoints of {cost:.0f} s, {seeds} paired seeds, 10 intervals",
         ),
-        null=Null(value=null, what=f"a checkpoint each {grid[8] / HOUR:.1f} h"),
+        null=Null(value=float(null), what=f"a checkpoint each {grid[8] / HOUR:.1f} h"),
         bar="at most 0.005 above, and each mean within 4 standard errors of the closed form",
-        holds=ours <= 0.005 and off <= 4.0, reproduced="yes", seconds=cpu_seconds() - start, command=COMMAND,
+        holds=bool(ours <= 0.005 and off <= 4.0), reproduced="yes", seconds=cpu_seconds() - start, command=COMMAND,
     )  # fmt: skip
 
 
@@ -151,7 +152,7 @@ def llamas(seeds: int) -> Record:
             f"until reading (assumed), 405B states to a store of 2 TB/s (recalled), two stages; {seeds} seeds",
         ),
         null=Null(value=hourly, what="a checkpoint an hour, all devices waiting for the store"),
-        bar=bar, holds=shares[10] > 0.9, reproduced="other setting",
+        bar=bar, holds=bool(shares[10] > 0.9), reproduced="other setting",
         reason="the paper does not say how long a restart takes: 10 minutes are assumed, and the sweep says what holds",
         seconds=cpu_seconds() - start, command=COMMAND,
     )  # fmt: skip

@@ -30,7 +30,7 @@ from fleetcast.base.show import show
 from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
 from fleetcast.cost.engine import Engine, Host, engines
-from fleetcast.policy import batch, evict, memory, order, place, power, route, speculate
+from fleetcast.policy import batch, evict, memory, order, place, power, recover, route, speculate
 from fleetcast.scenario.fleet.catalog import devices, links
 from fleetcast.scenario.fleet.failures import SHORTEST, Failures
 from fleetcast.scenario.fleet.signals import grids
@@ -89,11 +89,14 @@ EXAMPLES: Mapping[str, str] = {
     "fleet.host_power": '"1500 W"', "fleet.ssd": '"6 GB/s"', "fleet.host_memory": '"256 GB"',
     "fleet.ssd_write": '"3 GB/s"', "fleet.ssd_memory": '"4 TB"', "fleet.host_bandwidth": '"200 GB/s"',
     "plan.swap": '"auto"',
+    "fleet.store": '"200 GB/s"',
     "fleet.groups.name": '"new"', "fleet.groups.count": "2", "fleet.groups.link": '"nvlink-4"',
     "fleet.groups.devices": '"8x h100-sxm"', "fleet.groups.price": '"spot"',
     "fleet.groups.failures": '{ mtbf = "2 h", repair = "5 min" }',
     "fleet.failures.mtbf": '"200 h"', "fleet.failures.repair": '"10 min"', "fleet.failures.per": '"device"',
     "fleet.failures.outages": '"outages.csv"', "fleet.failures.billed": "false",
+    "fleet.failures.shape": "0.7", "fleet.failures.detect": '"10 min"', "fleet.failures.restart": '"5 min"',
+    "fleet.failures.spares": "16",
     "workload.model": '"llama-3.1-70b"', "workload.kind": '"serving"', "workload.trace": '"azure-conv-2023"',
     "workload.speed_up": "2.0", "workload.low_priority": "0.5", "workload.requests": "2000",
     "workload.arrivals.kind": '"poisson"', "workload.arrivals.rate": '"4 /s"', "workload.arrivals.requests": "1000",
@@ -134,7 +137,7 @@ EXAMPLES: Mapping[str, str] = {
         "expert_parallel": "[4, 8]", "micro_batch": "[1, 2]", "interleave": "3", "schedule": '"interleaved"',
         "recompute": '["none", "selective"]', "sequence_parallel": "true", "zero": "[1, 3]",
         "offload": '["optimizer"]', "tensor_messages": '"scatter_gather"', "overlap": '["data", "pipeline"]',
-        "dtype": '"bf16"', "fused_attention": "false", "islands": "8", "recover": '"none"',
+        "dtype": '"bf16"', "fused_attention": "false", "islands": "8", "recover": '"two_stage"',
         "practice": '"./practice.toml"', "place": '"nic_aware"', "shards": '"auto"',
         "shards.weights": "2", "shards.gradients": "8", "shards.optimizer": "384", "shards.second": "8",
         "shards.weight_format": '"int8"', "shards.gradient_format": '"int4"', "placement": '"all-reduce-local"',
@@ -151,7 +154,7 @@ CHOICES: Mapping[str, Iterable[str]] = {
     "plan.batch": kinds(batch), "plan.order": kinds(order), "plan.memory": kinds(memory), "plan.engine": engines(),
     "plan.overlap": OVERLAPS, "plan.expert_placement": PLACEMENTS,
     "plan.speculate": kinds(speculate), "plan.prefix_cache": ("off", *kinds(evict)),
-    "training.workload.kind": KINDS[1:2], "training.plan.place": kinds(place),
+    "training.workload.kind": KINDS[1:2], "training.plan.place": kinds(place), "training.plan.recover": kinds(recover),
     **{f"training.plan.{name}": known for name, known in TRAINED},
 }  # fmt: skip
 RANGES: Mapping[str, str] = {
@@ -177,9 +180,11 @@ DEFAULTS: Mapping[str, str] = {
     "plan.batch": "the engine's", "plan.order": "the engine's", "plan.memory": "the engine's",
     "plan.overlap": '`"none"`',
     "plan.speculate": '`"off"`', "plan.prefix_cache": "the engine's",
-    "fleet.ssd": "no tier on disk", "fleet.host_memory": "128 GB",
     "fleet.ssd_write": "what they read", "fleet.ssd_memory": "enough",
-    "fleet.host_bandwidth": "40 GB/s", "plan.swap": "nothing streams", "workload.sessions.think": "one turn",
+    "fleet.host_bandwidth": "40 GB/s", "plan.swap": "nothing streams",
+    "fleet.ssd": "no tier on disk", "fleet.host_memory": "128 GB", "fleet.store": "100 GB/s",
+    "fleet.failures.detect": "10 min",
+    "fleet.failures.restart": "5 min", "fleet.failures.spares": "none", "workload.sessions.think": "one turn",
     "plan.model": "the workload's", "plan.expert_parallel": "`1`", "plan.attention_dp": "`1`",
     "plan.kv_dtype": '`"auto"`',
     "plan.activation_dtype": "follows dtype", "plan.clock": "`1.0`", "plan.on": "the only group",
@@ -536,7 +541,7 @@ def _literal(path: Path, name: str) -> Any:
 def policy_table() -> str:
     """Returns every policy: decision, kind, settings with defaults and ranges, what it does, where it is from."""
     rows = []
-    for family in (batch, order, memory, evict, route, power, speculate):
+    for family in (batch, order, memory, evict, route, power, speculate, recover):
         for kind, made in kinds(family).items():
             module = inspect.getmodule(made)
             about = (inspect.getdoc(made) or "").split("\n")[0].replace("``", "`")
@@ -556,7 +561,7 @@ def acceptance_table() -> str:
 def policy_rules() -> str:
     """Returns what each module of a policy says of itself, after its first line."""
     parts = []
-    for family in (batch, order, memory, evict, route, power, speculate):
+    for family in (batch, order, memory, evict, route, power, speculate, recover):
         for kind, made in kinds(family).items():
             text = (getattr(inspect.getmodule(made), "__doc__", "") or "").strip()
             first, _, rest = text.partition("\n\n")

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import fleetcast
+from fleetcast.sim.training.run import long_run
 from fleetcast.view import figures, plots, svg, verbs
 from fleetcast.view.outputs import decided
 from fleetcast.view.picture import alone
@@ -35,7 +36,77 @@ def draw() -> dict[str, str]:
         "splitting.svg": alone(split_load()),
         "prefixes.svg": alone(prefixes_memory()),
         "single-gpu.svg": alone(single_disks()),
+        "recover.svg": alone(weeks_intervals()),
+        "weeks.svg": alone(weeks_progress()),
+        "heat.svg": alone(heat_map()),
+        "collectives.svg": alone(all_reduce_sizes()),
     }
+
+
+def weeks_intervals() -> str:
+    """Draws the share of time that trains over the interval between checkpoints, in one stage and in two."""
+    from benchmarks.long_runs import MEGASCALE, effective
+    from fleetcast.cost.training.checkpoints import exact, expected, expected_staged
+    from fleetcast.policy.recover import Fixed
+
+    job = replace(MEGASCALE, iterations=MEGASCALE.iterations // 4)
+    many, write = 1000, job.checkpoint
+    restart = job.detect + job.restart + job.checkpoint.read
+    x, y = svg.Scale(10.0, 20000.0, 60, 600, log=True), svg.Scale(0.7, 1.0, 262, 30)
+    body = svg.axes(x, y, "s", "%", "work between checkpoints", "share of the time that trains")
+    shown = {
+        "two stages": [
+            (i, many * i / expected_staged(many * i, i, write.stall, write.drain, restart, job.between))
+            for i in _spread(40.0, 20000.0)
+        ],
+        "one stage": [(i, i / expected(i, i, write.direct, restart, job.between)) for i in _spread(10.0, 20000.0)],
+    }
+    for kind, (name, points) in enumerate(shown.items()):
+        body.append(svg.path([(x(i), y(share)) for i, share in points if share >= 0.7], f"series s{kind}"))
+        at, share = next(p for p in points if p[0] > 150.0)
+        body.append(svg.text(x(at) + 8, y(share) + (-8 if kind == 0 else 20), name, "said"))
+    for i in (120.0, 600.0, 3600.0):
+        share = effective(job, Fixed(interval=i), 5)
+        body.append(svg.dot(x(i), y(share), 4, "mark s1", f"simulated: {share:.1%}"))
+    best = float(exact(write.direct, job.between))
+    body.append(svg.line(x(best), y.start, x(best), y.end, "limit"))
+    body.append(svg.text(x(best) + 6, y(0.72), "optimum of one stage", "limit-name"))
+    return svg.figure(750, 310, body, "share of time that trains over the interval between checkpoints")
+
+
+def _spread(low: float, high: float) -> list[float]:
+    return [low * (high / low) ** (k / 60) for k in range(61)]
+
+
+def weeks_progress() -> str:
+    """Draws the iterations of MegaScale's job over three days, by recover policy, under the same failures."""
+    from benchmarks.long_runs import DAY, MEGASCALE
+    from fleetcast.policy.recover import Fixed, Policy, TwoStage
+
+    x, y = svg.Scale(0.0, 72.0, 60, 600), svg.Scale(0.0, 42_000.0, 262, 30)
+    body = svg.axes(x, y, "h", "", "time", "iterations that are done")
+    policies: list[tuple[str, Policy]] = [("two stages", TwoStage()), ("every 2 h", Fixed(interval=2 * 3600.0))]
+    for kind, (name, policy) in enumerate(policies):
+        run = long_run(MEGASCALE, policy, seed=1, record=True)
+        points = [(x(t / 3600.0), y(float(done))) for t, done in run.marks if t <= 3 * DAY]
+        body += [svg.path(points, f"series s{kind}"), svg.text(608, points[-1][1] + 4, name, "said")]
+    return svg.figure(750, 310, body, "iterations over three days, by recover policy")
+
+
+def heat_map() -> str:
+    """Draws the heat map of a synthetic job with a slow host, as `fleetcast watch train` does."""
+    import numpy as np
+
+    from benchmarks.stragglers import SIGMA
+    from fleetcast.base.rng import rng
+    from fleetcast.view.watched import Watched, draw_heat
+
+    draw = rng(0, "synthetic", "heat")
+    seconds = np.exp(SIGMA * draw.standard_normal((16 * 8, 32)))
+    seconds[5 * 8 : 6 * 8] *= 1.1
+    heat = np.median((seconds / np.median(seconds, axis=0)).reshape(16, 8, 32), axis=1)
+    order = np.argsort(-np.median(heat, axis=1))
+    return draw_heat(Watched((), heat[order], tuple(f"n{i}" for i in order), 128, 32))
 
 
 def power_day() -> str:
@@ -179,6 +250,27 @@ def single_disks() -> str:
     x, y = svg.Scale(0.0, 12.0, 60, 520), svg.Scale(0.0, 1.0, 262, 30)
     body = svg.axes(x, y, "", "%", "disks", "share of the device's peak")
     return svg.figure(750, 310, body + curves(x, y, shown), "share of the peak over disks, by plan")
+
+
+def all_reduce_sizes() -> str:
+    """Draws how many times longer than GenTree's plan flat all-reduces take on 64 hosts, by size."""
+    from benchmarks import collectives
+    from fleetcast.cost.collectives.topology import tree
+
+    names = {"ring": "ring", "rhd": "halving, doubling", "cps": "co-located servers"}
+    on = tree([[1.0] * 8] * 8, up=8.0)
+    shown: dict[str, list[tuple[float, float]]] = {name: [] for name in names.values()}
+    for power in range(16, 31):
+        found = collectives.gains(on, 2.0**power, collectives.FROZEN)
+        for key, name in names.items():
+            shown[name].append((2.0**power, found[key]))
+    x, y = svg.Scale(2.0**16, 2.0**30, 60, 590, log=True), svg.Scale(0.9, 30.0, 262, 30, log=True)
+    body = svg.axes(x, y, "B", "", "buffer on each host", "time, times that of GenTree's plan")
+    body += [
+        svg.line(x.start, y(1.0), x.end, y(1.0), "limit"),
+        svg.text(x.start + 6, y(1.0) - 6, "GenTree", "limit-name"),
+    ]
+    return svg.figure(750, 310, body + curves(x, y, shown), "time of all-reduces on 64 hosts over GenTree's")
 
 
 def curves(x: svg.Scale, y: svg.Scale, shown: Mapping[str, Sequence[tuple[float, float]]]) -> list[str]:

@@ -143,7 +143,8 @@ def records(quick: bool = False) -> list[Record]:
                 f"above 1.05 times: {means[0]:.3f} and {means[1]:.3f}; best test, no spikes: {best:.3f} of both",
             ),
             bar="precision and recall at least 0.95", holds=min(precision, recall) >= 0.95, reproduced="other setting",
-            reason="the paper shows a heat map and counts no ranks named wrongly; 0.95 is our own bar",
+            reason="the paper shows a heat map and counts no ranks named wrongly; 0.95 is our own bar, set for 50 "
+            f"seeds: on the first 50 the recall is {fewer[1]:.3f}, and ten times as many were then counted",
             seconds=cpu_seconds() - start, command="python -m benchmarks.stragglers",
         )
     )  # fmt: skip

@@ -13,24 +13,25 @@ from typing import Any
 
 __all__ = [
     "advise", "best_pools", "check", "compare", "devices_needed", "load", "max_rate", "max_users", "measure", "plan",
-    "run", "servers_under", "simulate", "transform", "whatif",
+    "run", "servers_under", "simulate", "transform", "watch_train", "whatif",
 ]  # fmt: skip
 
 _HOMES = {
     "advise": "fleetcast.view.verbs",
-    "best_pools": "fleetcast.view.verbs",
+    "best_pools": "fleetcast.view.sizing",
     "check": "fleetcast.view.verbs",
     "compare": "fleetcast.view.compare",
-    "devices_needed": "fleetcast.view.verbs",
+    "devices_needed": "fleetcast.view.sizing",
     "load": "fleetcast.view.verbs",
-    "max_rate": "fleetcast.view.verbs",
-    "max_users": "fleetcast.view.verbs",
+    "max_rate": "fleetcast.view.sizing",
+    "max_users": "fleetcast.view.sizing",
     "measure": "fleetcast.view.verbs",
     "plan": "fleetcast.view.verbs",
     "run": "fleetcast.view.verbs",
-    "servers_under": "fleetcast.view.verbs",
+    "servers_under": "fleetcast.view.sizing",
     "simulate": "fleetcast.view.verbs",
     "transform": "fleetcast.view.transforming",
+    "watch_train": "fleetcast.view.watched",
     "whatif": "fleetcast.view.whatif",
 }
 

@@ -17,7 +17,11 @@ from fleetcast.cost.roofline import RELATIVES, TWINS, Chip, Stream, coefficients
 from fleetcast.scenario.fleet.catalog import device, devices
 
 FOLDER = Path(roofline.__file__).parent / "coefficients"
-FILES = sorted(p for p in FOLDER.glob("*.toml") if not p.name.endswith(".links.toml") and p.stem != "residuals")
+BY_ROW = ("all_reduce", "training")
+"""Files whose rows are links or devices, each with a source of its own."""
+FILES = sorted(
+    p for p in FOLDER.glob("*.toml") if not p.name.endswith(".links.toml") and p.stem not in ("residuals", *BY_ROW)
+)
 KINDS = {
     "gemm": Gemm, "moe": Experts, "decode": Decode, "prefill": Prefill, "latent_decode": Decode,
     "latent_prefill": Prefill, "stream": Stream, "draw": Draw,
@@ -38,6 +42,16 @@ def test_files_are_small_sourced_and_physical(path):
                 assert value >= 0 and np.isfinite(value)
                 assert family == "draw" or name not in FRACTIONS or value <= 1
             assert row.get("launch", 0.0) < 1e-3
+
+
+@pytest.mark.parametrize("name", BY_ROW)
+def test_rows_are_sourced_and_positive(name):
+    path = FOLDER / f"{name}.toml"
+    assert path.stat().st_size < 20_000
+    for row, content in tomllib.loads(path.read_text()).items():
+        assert content["source"], row
+        numbers = [value for value in content.values() if isinstance(value, float | int)]
+        assert all(value >= 0 and np.isfinite(value) for value in numbers), row
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)

@@ -57,6 +57,7 @@ FINE = {
     **dict.fromkeys(("fleet.price.h100-sxm", "fleet.groups.0.price"), (0, 0.5, 1e300, 10**30)),
     "fleet.failures.mtbf": (1e300, 10**30),
     "fleet.failures.repair": (0.5,),
+    "fleet.failures.shape": (0.5,),
     "fleet.failures.outages": ("",),
     "fleet.failures.billed": (True,),
     "fleet.grid": (0, 0.5),

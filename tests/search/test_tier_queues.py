@@ -11,7 +11,7 @@ from fleetcast.search.tiers.queues import Queues, times, users_held
 from fleetcast.sim.serving.completing import complete
 from fleetcast.sim.serving.setting import setting
 from fleetcast.sim.serving.world import simulate
-from fleetcast.view import verbs
+from fleetcast.view import sizing
 
 
 def table(*, rate=0.05, count=200, phones=1, at_once=1, cascade=(), slo=None, lengths=None, cloud=1):
@@ -211,12 +211,12 @@ def test_more_users_than_a_tier_carries_are_none():
 
 def test_capacity_counts_users_of_the_decided_cascade():
     given = table(rate=0.5, count=300, phones=10, cascade=BOTH, slo={"e2e_p99": 12.0})
-    held = verbs.max_users(given, tolerance=0.1)
+    held = sizing.max_users(given, tolerance=0.1)
     assert held.users > 10 and held.outcome.slo["met"] and held.missed > held.users
     assert f"{held.users} x phone" in " ".join(held.outcome.notes)
     for wrong, path in ((closed(given) | {"slo": {}}, "arrivals.kind"), (given | {"slo": {"quality": 0.5}}, "slo")):
         with pytest.raises(FleetcastError, match=path):
-            verbs.max_users(wrong)
+            sizing.max_users(wrong)
 
 
 @pytest.mark.parametrize(

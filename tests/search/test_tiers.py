@@ -17,7 +17,7 @@ from fleetcast.search.tiers.parts import Costs
 from fleetcast.sim.serving.completing import complete
 from fleetcast.sim.serving.setting import setting
 from fleetcast.sim.serving.world import simulate
-from fleetcast.view import verbs
+from fleetcast.view import sizing
 
 FILE = {
     "fleet": {
@@ -214,7 +214,7 @@ def test_what_only_exits_give_a_meaning_is_refused_without_them(part, path):
 
 def test_worlds_that_know_no_exits_say_so():
     with pytest.raises(FleetcastError, match="only plan, simulate, advise, check"):
-        verbs.max_rate(FILE | {"slo": {"e2e_mean": 1.0}})
+        sizing.max_rate(FILE | {"slo": {"e2e_mean": 1.0}})
 
 
 def exits(*pairs):

@@ -19,7 +19,8 @@ from fleetcast.cost.training.checkpoints import (
     young,
 )
 from fleetcast.policy.recover import Fixed, Never, TwoStage, YoungDaly
-from fleetcast.sim.training.run import TERMS, Cause, Failure, LongJob, failures, long_run
+from fleetcast.sim.training.run import TERMS, Cause, LongJob, long_run
+from fleetcast.sim.training.striking import Failure, failures
 
 HOUR = 3600.0
 WRITE = Checkpoint(direct=100.0, stall=10.0, drain=300.0, read=50.0)

@@ -7,7 +7,7 @@ import pytest
 
 from fleetcast.base.errors import SpecError
 from fleetcast.view.cli import main
-from fleetcast.view.watching import draw_heat, read, watch_train, watch_view
+from fleetcast.view.watched import draw_heat, read, watch_train, watch_view
 
 HEAD = "rank,host,what,start_s,duration_s\n"
 

@@ -94,7 +94,7 @@ def judge(
 
     def gain(shift: Array | float) -> Array:
         per_rank = (_likelihood(x, shift, sigma, spike, width) - healthy).sum(axis=1)
-        return np.bincount(at, weights=per_rank, minlength=count)
+        return np.asarray(np.bincount(at, weights=per_rank, minlength=count), dtype=np.float64)
 
     # A slowness that is fitted explains more than it should: Laplace's method spreads it over its range.
     spread = np.minimum(1.0, sigma * np.sqrt(2.0 * np.pi / np.maximum(1, sizes)) / REACH)

@@ -111,10 +111,10 @@ def _engines() -> list[dict[str, Any]]:
 def _policies() -> list[dict[str, Any]]:
     import inspect
 
-    from fleetcast.policy import batch, evict, memory, order, power, route, speculate
+    from fleetcast.policy import batch, evict, memory, order, power, recover, route, speculate
 
     rows = []
-    for family in (batch, order, memory, evict, route, power, speculate):
+    for family in (batch, order, memory, evict, route, power, speculate, recover):
         for kind, found in kinds(family).items():
             parameters = inspect.signature(found).parameters
             said = ", ".join(f"{n} = {p.default}" for n, p in parameters.items())

@@ -16,7 +16,7 @@ from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError
 from fleetcast.scenario.load import MultitaskScenario, TrainingScenario
-from fleetcast.view import comparing, measuring, terminal, transforming, verbs, watching
+from fleetcast.view import collectives, comparing, measuring, sizing, terminal, transforming, verbs, watching
 from fleetcast.view.release import release
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.terminal import DEFAULTS, STDIN, Common, File
@@ -66,7 +66,7 @@ def app() -> App:
     )  # fmt: skip
     for command in (
         plan, simulate, run, comparing.whatif, comparing.compare, comparing.calibrate, advise, check, capacity, export,
-        catalog, examples, schema,
+        catalog, examples, schema, collectives.collective,
     ):  # fmt: skip
         made.command(command)
     made.command(measuring.app())
@@ -306,21 +306,21 @@ def capacity(
     if of == "devices":
         names = [name.strip() for name in kinds.split(",") if name.strip()]
         with terminal.progress("trying fleets", common):
-            needs = verbs.devices_needed(scenario, names, most=most)
+            needs = sizing.devices_needed(scenario, names, most=most)
         table = {"needs": [need.table() for need in needs]}
         terminal.answer(common, table, lambda width: terminal.tables().needs_view(scenario, needs, width))
         return 0 if any(need.devices is not None for need in needs) else 1
     arrivals = scenario.workload.arrivals
     closed = scenario.workload.exits is not None or (arrivals is not None and arrivals.kind == "closed")
     with terminal.progress("trying loads", common):
-        held = verbs.max_users(scenario) if closed else verbs.max_rate(scenario)
+        held = sizing.max_users(scenario) if closed else sizing.max_rate(scenario)
     terminal.answer(common, held.table(), lambda width: terminal.tables().held_view(scenario, held, width))
     return 0 if held.outcome is not None else 1
 
 
 def _servers(scenario: ServingScenario, common: Common) -> int:
     with terminal.progress("trying rows of servers", common) as step:
-        room = verbs.servers_under(scenario, progress=step)
+        room = sizing.servers_under(scenario, progress=step)
 
     def view(width: int) -> Any:
         from fleetcast.view.power import room_view
@@ -333,15 +333,15 @@ def _servers(scenario: ServingScenario, common: Common) -> int:
 
 def _pools(scenario: ServingScenario, common: Common) -> int:
     with terminal.progress("racing pools", common) as step:
-        sizing = verbs.best_pools(scenario, progress=step)
+        found = sizing.best_pools(scenario, progress=step)
 
     def view(width: int) -> Any:
         from fleetcast.view.pools import sizing_view
 
-        return sizing_view(scenario, sizing, width)
+        return sizing_view(scenario, found, width)
 
-    terminal.answer(common, sizing.table(), view)
-    return 0 if any(row.best is not None for row in sizing.rows) else 1
+    terminal.answer(common, found.table(), view)
+    return 0 if any(row.best is not None for row in found.rows) else 1
 
 
 def export(file: File, /, *, to: str, common: Common = DEFAULTS) -> int:

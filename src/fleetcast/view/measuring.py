@@ -66,24 +66,30 @@ def device(
 
 
 def collectives(
-    *, processes: str = "2,4", deadline: float = 300.0, common: Common = DEFAULTS
+    *, processes: str = "", over: Literal["gloo", "memory"] = "gloo", deadline: float = 300.0,
+    common: Common = DEFAULTS,
 ) -> int:  # fmt: skip
-    """Time collectives between processes of this machine (gloo, loopback); --out writes the link that follows.
+    """Time collectives between processes of this machine; --out writes the link that follows, or the timings.
 
     Parameters
     ----------
     processes:
-        How many talk to each other, e.g. 2,4: one measurement for each.
+        How many talk to each other, one measurement for each; default 2,4, over memory 2,3,4,6,8.
+    over:
+        What they talk over: "gloo", torch's library on the loopback interface, or "memory" that they share, where
+        rings, halving and servers are timed round by round and GenModel is fitted; torch is not needed.
     deadline:
         Seconds after which a measurement is given up.
     """
+    if over == "memory":
+        return _fan_in(processes or "2,3,4,6,8", deadline, common)
     from fleetcast.base.files import check_writable, write_atomic
     from fleetcast.runtime.measure.collectives import measure_collectives
     from fleetcast.view.roofs import collectives_view
 
     if common.out is not None:
         check_writable(common.out)
-    counts = [_count(word) for word in processes.split(",")]
+    counts = [_count(word) for word in (processes or "2,4").split(",")]
     with terminal.progress("measuring", common) as step:
         found = measure_collectives(counts, deadline=deadline, progress=step)
     written = [write_atomic(common.out, found.toml())] if common.out is not None else []
@@ -92,6 +98,26 @@ def collectives(
         return 0
     console = terminal.screen()
     console.print(collectives_view(found, common.out))
+    terminal.say_written(console, written)
+    return 0
+
+
+def _fan_in(processes: str, deadline: float, common: Common) -> int:
+    from fleetcast.base.files import check_writable, write_atomic
+    from fleetcast.runtime.measure.fan_in import measure_fan_in
+    from fleetcast.view.roofs import fan_in_view
+
+    if common.out is not None:
+        check_writable(common.out)
+    counts = [_count(word) for word in processes.split(",")]
+    with terminal.progress("measuring", common) as step:
+        found = measure_fan_in(counts, deadline=deadline, progress=step)
+    written = [write_atomic(common.out, found.csv())] if common.out is not None else []
+    if common.json:
+        terminal.print_json(found.table())
+        return 0
+    console = terminal.screen()
+    console.print(fan_in_view(found, common.out))
     terminal.say_written(console, written)
     return 0
 

@@ -15,6 +15,7 @@ from fleetcast.view.tables import rows_table
 if TYPE_CHECKING:
     from fleetcast.runtime.measure import EngineProfile
     from fleetcast.runtime.measure.collectives import Collectives
+    from fleetcast.runtime.measure.fan_in import FanIn
 
 _SHOWN = ("1", "2", "4", "8", "16", "32", "64", "128", "256", "512")
 
@@ -88,4 +89,31 @@ def collectives_view(found: Collectives, kept: Path | None) -> RenderableType:
         )
     if kept is None:
         blocks.append(Text("keep it with --out links.toml", style="dim"))
+    return Group(*blocks)
+
+
+def fan_in_view(found: FanIn, kept: Path | None) -> RenderableType:
+    """Returns GenModel's parameters, and how far it and simpler models are from timings left out."""
+    p = found.fits["genmodel"].parameters
+    rows = [
+        ("alpha, a round", show(p.alpha, "s")), ("beta, sent", f"{1e9 * p.beta:.3g} ns/B"),
+        ("gamma, added", f"{1e9 * p.gamma:.3g} ns/B"), ("delta, read or written", f"{1e9 * p.delta:.3g} ns/B"),
+        ("epsilon, a flow too many", f"{1e9 * p.epsilon:.3g} ns/B"), ("threshold, flows", f"{p.threshold:.2g}"),
+        ("launch, a call", show(p.launch, "s")),
+    ]  # fmt: skip
+    names = {"size": "size", "ranks": "number of ranks", "algorithm": "algorithm"}
+    off = [
+        (model, *(f"{found.held_out[model][by]:.1%}" for by in names), f"{found.fits[model].error:.1%}")
+        for model in found.held_out
+    ]
+    blocks: list[RenderableType] = [
+        Text(f"{found.machine.id}: {found.machine.name}, {len(found.timings)} timings", style="bold"), Text(),
+        rows_table(("GenModel", ""), rows, right=(1,)), Text(),
+        rows_table(("Off by, left out:", *names.values(), "none"), off, right=range(1, 5)), Text(),
+    ]  # fmt: skip
+    if found.busy:
+        busy = f"other work ran (load {found.load:.1f} per core): measure an idle machine"
+        blocks.append(Text(busy, style="bold yellow"))
+    if kept is None:
+        blocks.append(Text("keep the timings with --out timings.csv", style="dim"))
     return Group(*blocks)

@@ -15,8 +15,8 @@ from fleetcast.cost.collectives import nested_time
 from fleetcast.cost.gemm import gemm_time
 from fleetcast.cost.training.memory import LOGITS, RESERVE
 from fleetcast.cost.training.network import Job, Layer, Network
-from fleetcast.cost.training.plans import OFFLOADED, OVERLAPS, SCHEDULES, Plans
 from fleetcast.cost.training.offload import ADAM_BYTES
+from fleetcast.cost.training.plans import OFFLOADED, OVERLAPS, SCHEDULES, Plans
 from fleetcast.cost.training.step import FUSED_HEAD, OPTIMIZER_BYTES
 from fleetcast.cost.training.system import System
 from fleetcast.cost.training.work import CHUNKS, CONTENTION, FUSED_BACKWARD, KERNELS
@@ -334,7 +334,8 @@ def room(net: Network, job: Job, plan: Plan, system: System) -> tuple[float, flo
         twice = 2 if kind == "dualpipe" else 1
         master = job.optimizer - (4 if job.dtype == "fp32" else 0)
         for level, size, name, stays in (
-            (3, wide * twice, "weights", pair), (2, job.gradient * twice, "optimizer", pair), (1, master, "optimizer", 0),
+            (3, wide * twice, "weights", pair), (2, job.gradient * twice, "optimizer", pair),
+            (1, master, "optimizer", 0.0),
         ):  # fmt: skip
             shared = plan.zero >= level
             state = size * (params / (copies if shared else 1) + experts / (of_experts if shared else 1))
@@ -348,6 +349,8 @@ def room(net: Network, job: Job, plan: Plan, system: System) -> tuple[float, flo
         }[kind]  # fmt: skip
         activations = kept * held * flying
         gone = max(activations - 2 * kept, 0.0) if plan.moves("activations") else 0.0
-        peaks.append(states + activations - gone + max(logits if stage == p - 1 else 0.0, work) + stream + RESERVE)
+        fresh = wide * net.table_params / plan.tensor * (3 if net.tied and p == 1 else 1)
+        busy = activations - gone + max(logits if stage == p - 1 else 0.0, work) + stream
+        peaks.append(states + max(busy, fresh) + RESERVE)
         hosts.append(moved + gone)
     return max(peaks), max(hosts)

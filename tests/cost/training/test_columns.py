@@ -37,7 +37,8 @@ def drawn(net: Network, count: int, seed: int) -> Plans:
         "schedule": rng.integers(0, len(SCHEDULES), count), "recompute": rng.integers(0, 3, count),
         "sequence_parallel": rng.integers(0, 2, count), "zero": rng.integers(0, 4, count),
         "tensor_messages": rng.integers(0, 2, count), "overlap": rng.integers(0, 32, count),
-        "offload": np.where(rng.random(count) < 0.5, rng.integers(0, 8, count), 0), "fused": rng.integers(0, 2, count), "micro_batch": rng.choice([1, 2, 3], count),
+        "offload": np.where(rng.random(count) < 0.5, rng.integers(0, 8, count), 0),
+        "fused": rng.integers(0, 2, count), "micro_batch": rng.choice([1, 2, 3], count),
     }  # fmt: skip
     interleave = np.where((columns["schedule"] == 2) & (pipeline > 1), rng.choice([1, 2, 4], count), 1)
     expert = np.where(data >= 4, 4, 1) if net.experts else np.ones(count, dtype=int)

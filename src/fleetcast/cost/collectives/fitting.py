@@ -1,8 +1,9 @@
 """GenModel's parameters from timings of known algorithms, by least squares on relative errors.
 
 All but the threshold enter linearly and none may be negative, so for each threshold the rest is a non-negative linear
-fit; the threshold itself is found on a grid, then by golden section between the neighbours of the best. Bytes sent and
-bytes added rise together in a reduce-scatter: gathers, which add nothing, tell beta from gamma.
+fit; the threshold itself is found on a grid, then by golden section between the neighbours of the best. Incast is kept
+only where it explains more than its two parameters must by chance (Schwarz, Annals of Statistics 6, 1978). Bytes sent
+and bytes added rise together in a reduce-scatter: gathers, which add nothing, tell beta from gamma.
 """
 
 from __future__ import annotations
@@ -103,7 +104,13 @@ def fit(timings: Sequence[Timing], model: str = "genmodel") -> Fitted:
         return left, found / scale
 
     threshold = _threshold(solve, stages) if model == "genmodel" else 2.0
-    _, found = solve(threshold)
+    left, found = solve(threshold)
+    if model == "genmodel":
+        # no port is wider than this: the same model without incast
+        widest = max(c.width for s in stages for c in s)
+        plain, without = solve(widest)
+        if len(time) * 2.0 * np.log(max(plain, 1e-12) / max(left, 1e-12)) < 2.0 * np.log(len(time)):
+            threshold, found = widest, without
     p = replace(Parameters(0.0, 0.0, threshold=threshold), **dict(zip(names, map(float, found), strict=True)))
     return Fitted(p, float(np.mean(errors(timings, p))))
 

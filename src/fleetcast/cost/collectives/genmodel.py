@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -160,7 +159,7 @@ def time(algorithm: str, ranks: int, size: float, p: Parameters, operation: str 
     """Returns the seconds of an operation on one switch; the arguments are those of `stages`.
 
     Example:
-        >>> time("ring", 4, 8e6, Parameters(alpha=1e-5, beta=1e-10))  # 6 rounds, 12 MB
+        >>> round(time("ring", 4, 8e6, Parameters(alpha=1e-5, beta=1e-10)), 9)  # 6 rounds, 12 MB
         0.00126
     """
     return p.launch + sum(stage_time(c, p) for c in stages(algorithm, ranks, size, operation))
@@ -185,9 +184,3 @@ def factorisations(number: int) -> list[tuple[int, ...]]:
         if number % f == 0:
             found += [(f, *rest) for rest in factorisations(number // f)]
     return found
-
-
-def products(fan_in: Sequence[int]) -> list[tuple[int, int]]:
-    """Returns (product of the fan-ins before, fan-in) of each stage."""
-    before = np.cumprod([1, *fan_in]).tolist()
-    return [(a, b // a) for a, b in pairwise(before)]

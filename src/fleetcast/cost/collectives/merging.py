@@ -163,15 +163,19 @@ def by_ring(members: Members, weights: Sequence[int] | None = None) -> tuple[lis
 
 
 def by_halving(members: Members, *, near: bool = True) -> tuple[list[Step], Members]:
-    """Returns recursive halving: of members beyond a power of two each gives all it has to another first."""
+    """Returns recursive halving; beyond a power of two, as many members as there are too many first give all they have.
+
+    They are every second one from the start of the row, and give to the neighbour before them (Rabenseifner).
+    """
     count = len(members.index)
     kept = 1 << (count.bit_length() - 1)
-    first = Members(*(x[:kept] for x in (members.owner, members.low, members.high, members.index)))
+    spare = count - kept
+    stay = np.concatenate([np.arange(0, 2 * spare, 2), np.arange(2 * spare, count)])
     steps = []
-    if kept < count:
-        rest = slice(kept, count)
-        onto = slice(0, count - kept)
-        given = _transfers(members.owner[rest], members.owner[onto], members.low[rest], members.high[rest])
+    if spare:
+        gone = np.arange(1, 2 * spare, 2)
+        given = _transfers(members.owner[gone], members.owner[gone - 1], members.low[gone], members.high[gone])
         steps.append(_step([given]))
+    first = Members(*(x[stay] for x in (members.owner, members.low, members.high, members.index)))
     more, held = by_stages(first, (2,) * (kept.bit_length() - 1), near=near)
     return steps + more, held

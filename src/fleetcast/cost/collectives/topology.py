@@ -29,12 +29,14 @@ class Topology:
         parent: (nodes,) the switch above each node, -1 at the root, which comes last.
         slow: (nodes,) s/B of each link over that of the reference, the fastest host's: 2 has half its rate.
         latency: (nodes,) s that each link adds to a message.
+        incast: (nodes,) how much of GenModel's epsilon each link has, 0 where flows that meet do no harm; None = all.
     """
 
     hosts: int
     parent: Ints
     slow: Floats
     latency: Floats
+    incast: Floats | None = None
 
     def __post_init__(self) -> None:
         """Refuses what is no tree.
@@ -42,10 +44,11 @@ class Topology:
         Raises:
             SpecError: names what is wrong.
         """
-        above = np.delete(self.parent, -1)
+        above = self.parent[:-1]
+        after = (above > np.arange(len(above))) & (above >= self.hosts) & (above < self.nodes)
         if self.hosts < 2:
             raise SpecError("topology", "has too few hosts", value=self.hosts, limit="at least 2 take part")
-        if self.parent[-1] != -1 or np.any(above < self.hosts) or np.any(above <= np.arange(len(above))):
+        if self.parent[-1] != -1 or not np.all(after):
             limit = "hosts first, every switch after what is below it, the root last"
             raise SpecError("topology", "is no tree of switches", value=self.parent.tolist()[:12], limit=limit)
         if not np.all(self.slow > 0) or not np.all(self.latency >= 0):

@@ -29,33 +29,43 @@ LOGITS = 3.0
 def memory(network: Network, job: Job, plans: Plans, system: System) -> dict[str, Array]:
     """Returns bytes by term (``TERMS``), their ``total``, and what lies in ``host`` memory and on ``ssd``, per device.
 
-    Of the first or the last stage, whichever is fuller. Arrays over plans.
+    Of the first or the last stage, whichever is fuller; off the device of the one that moves more. Arrays over plans.
     """
-    row, states, pair, grown = _states(network, job, plans)
+    row, states, gone, pair, grown = _states(network, job, plans)
     kept, whole, logits, stream = _activations(network, job, plans)
     held = np.ceil(network.depth / plans.pipeline)
-    first, last = _flying(plans, job)
-    activations = kept * (held * first), kept * (held * last)
+    flying = _flying(plans, job)
+    activations, moved = [kept * (held * n) for n in flying], [gone[end].take(row) for end in (0, 1)]
+    away = plans.offloads("activations")
+    if away.any():  # two layers' stay, those at work and those on their way
+        for end in (0, 1):
+            beyond = np.where(away, np.maximum(activations[end] - 2.0 * kept, 0.0), 0.0)
+            activations[end] -= beyond
+            moved[end] += beyond
     # A layer's pass back has its gathered weights, and gradients that grow while its activations shrink.
     gathered = (plans.zero == 3) & (plans.data * plans.context > 1)
     work = np.where(plans.recompute == 2, whole, 0.0) + np.where(gathered, pair + np.maximum(grown - whole, 0.0), 0.0)
-    early = np.where(plans.pipeline == 1, np.maximum(logits, work), work)
-    closing = np.maximum(logits, work)
+    closing = np.maximum(logits, work) + stream
+    early = np.where(plans.pipeline == 1, closing, work + stream)
+    # A pass back ends with a new gradient of the table, before it is added up: of a tied one two uses' and their sum.
+    wide = 4.0 if job.dtype == "fp32" else 2.0
+    fresh = np.where(network.tied & (plans.pipeline == 1), 3.0, 1.0) * (wide * network.table_params) / plans.tensor
+    busy = [np.maximum(activations[end] + extra, fresh) for end, extra in ((0, early), (1, closing))]
     whole_states = states.sum(axis=1)
     more = whole_states[1] - whole_states[0]
-    late = (more.take(row) + activations[1] + closing > activations[0] + early) & (plans.pipeline > 1)
+    late = (more.take(row) + busy[1] > busy[0]) & (plans.pipeline > 1)
     at = row + late * states.shape[2]
     found = {name: states[:, i].ravel().take(at) for i, name in enumerate(TERMS[:3])}
     found["activations"] = np.where(late, activations[1], activations[0])
-    found["buffers"] = stream + np.where(late, closing, early)
-    moved = _move(plans, found, pair, 2.0 * kept) if plans.offload.any() else np.zeros(len(plans))
+    found["buffers"] = np.where(late, busy[1], busy[0]) - found["activations"]
     found["reserve"] = np.full(len(plans), RESERVE)
     total = found["weights"] + RESERVE
     for name in TERMS[1:5]:
         total += found[name]
     found["total"] = total
-    found["host"] = np.minimum(moved, system.host_memory) if system.ssd else moved
-    found["ssd"] = moved - found["host"]
+    most = np.maximum(moved[0], np.where(plans.pipeline > 1, moved[1], 0.0))
+    found["host"] = np.minimum(most, system.host_memory) if system.ssd else most
+    found["ssd"] = most - found["host"]
     return found
 
 
@@ -89,15 +99,16 @@ def expert_copies(plans: Plans) -> Array:
     return np.maximum(plans.tensor * plans.context * plans.data / (plans.expert_tensor * plans.expert), 1.0)
 
 
-def _states(network: Network, job: Job, plans: Plans) -> tuple[Index, Array, Array, Array]:
-    """Returns the row of each plan in the states, the states, and what ZeRO 3 gathers, of each plan (B).
+def _states(network: Network, job: Job, plans: Plans) -> tuple[Index, Array, Array, Array, Array]:
+    """Returns the row of each plan in the states, the states, what of them is off-loaded, and what ZeRO 3 gathers (B).
 
     States are (first or last stage; weights, gradients or optimizer; row); DualPipe's stages hold the weights of two.
-    Gathered are the weights of the layer at work and of the next, or of the embedding, and the gradients of one layer.
+    Gathered are the weights of the layer at work and of the next, or of the embedding, and the gradients of one layer;
+    as much stays of weights and gradients that are off-loaded.
     """
     index, inverse = distinct(
         (plans.tensor, plans.pipeline, plans.data, plans.context, plans.expert, plans.expert_tensor, plans.zero,
-         plans.schedule)
+         plans.schedule, plans.offload)
     )  # fmt: skip
     few = plans.take(index)
     ends, experts = stage_params(network, few)
@@ -118,20 +129,13 @@ def _states(network: Network, job: Job, plans: Plans) -> tuple[Index, Array, Arr
         share = np.ceil(x.experts / few.expert) / max(x.experts, 1) / few.expert_tensor
         largest = np.maximum(largest, x.split_params / few.tensor + x.whole_params + x.expert_params * share)
     following = np.where(held > 1, largest, network.table_params / few.tensor)
-    return inverse, states, (wide * (largest + following))[inverse], (wide * largest)[inverse]
-
-
-def _move(plans: Plans, found: dict[str, Array], pair: Array, layers: Array) -> Array:
-    """Takes what is offloaded out of ``found``, and returns its B: two layers stay, one at work and one on its way."""
-    moved = np.zeros(len(plans))
-    for name, flag, left in (
-        ("weights", "weights", pair), ("activations", "activations", layers), ("optimizer", "optimizer", 0.0),
-        ("gradients", "optimizer", pair),
-    ):  # fmt: skip
-        gone = np.where(plans.offloads(flag), np.maximum(found[name] - left, 0.0), 0.0)
-        found[name] = found[name] - gone
-        moved += gone
-    return moved
+    pair = wide * (largest + following)
+    gone = np.zeros((2, len(few)))
+    for i, name, left in ((0, "weights", pair), (1, "optimizer", pair), (2, "optimizer", 0.0)):
+        beyond = np.where(few.offloads(name), np.maximum(states[:, i] - left, 0.0), 0.0)
+        states[:, i] -= beyond
+        gone += beyond
+    return inverse, states, gone, pair.take(inverse), (wide * largest).take(inverse)
 
 
 def _flying(plans: Plans, job: Job) -> tuple[Array, Array]:

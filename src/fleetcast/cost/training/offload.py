@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from fleetcast.cost.training.memory import kept_activations, memory, stage_params
+from fleetcast.cost.training.memory import expert_copies, kept_activations, memory, stage_params
 from fleetcast.cost.training.network import Job, Network
 from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.system import System
@@ -31,7 +31,8 @@ def offload(network: Network, job: Job, plans: Plans, system: System) -> tuple[A
     micro = plans.micro_batches(job.batch).astype(np.float64)
     ends, experts = stage_params(network, plans)
     held = np.maximum(*ends) + experts
-    owned = held / np.where(plans.zero > 0, plans.data * plans.context, 1)
+    shared = np.maximum(*ends) / (plans.data * plans.context) + experts / expert_copies(plans)
+    owned = np.where(plans.zero > 0, shared, held)
     moved = np.where(plans.offloads("weights"), held * wide * 2.0 * micro, 0.0)
     if plans.offloads("activations").any():
         kept = kept_activations(network, job, plans) * np.ceil(network.depth / plans.pipeline)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -73,8 +74,12 @@ class FanIn:
         }  # fmt: skip
 
     def csv(self) -> str:
-        """Returns the timings as CSV text; `read` takes it."""
+        """Returns the timings as CSV text, where and when they were taken in its first line; `read` takes it."""
         text = io.StringIO()
+        day, cores = time.strftime("%Y-%m-%d"), self.machine.cores
+        text.write(
+            f"# CPU s over shared memory, {self.machine.name}, {cores} cores, {self.load:.1f} at work each, {day}\n"
+        )
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(("algorithm", "ranks", "size", "time", "operation"))
         rows.writerows((t.algorithm, t.ranks, int(t.size), f"{t.time:.4g}", t.operation) for t in self.timings)
@@ -109,8 +114,8 @@ def measure_fan_in(
     for count in processes:
         if not 2 <= count <= 16:
             raise SpecError("processes", "cannot be", value=count, limit="from 2 to 16")
-    if len(set(processes)) < 2 or max(processes) < 4:
-        limit = "two numbers at least, one of them 4 or more: fewer ranks have one algorithm"
+    if len(set(processes)) < 3:
+        limit = "three numbers at least: one is left out at a time, and two ranks have one algorithm"
         raise SpecError("processes", "do not tell algorithms apart", value=list(processes), limit=limit)
     if not hasattr(os, "sched_yield"):
         raise Unsupported("plans cannot be timed here: ranks cannot give way to each other", "Use Linux or macOS")

@@ -2,7 +2,7 @@
 
 Each rank has a row of the file and adds what others have straight from theirs, every source of a piece in one pass over
 tiles that stay in cache, so a fan-in of f reads f pieces and writes one. Rank 0 prints one JSON object a line:
-``{"algorithm": "ring", "operation": "reduce_scatter", "size": ..., "seconds": ...}``, the CPU time of the slowest rank in
+``{"algorithm": "ring", "operation": "reduce_scatter", "size": ..., "seconds": ...}``, CPU time of the slowest rank in
 each round, added up: what ranks with a core each would take. The sum is checked after every run.
 """
 
@@ -66,7 +66,7 @@ def algorithms(ranks: int) -> list[str]:
     """Returns what so many ranks run: ring, all at once, halving where it fits, two stages of any fan-in."""
     found = ["ring", "cps"]
     for fan_ins in genmodel.factorisations(ranks):
-        if 1 < len(fan_ins) and (len(fan_ins) == 2 or set(fan_ins) == {2}):
+        if len(fan_ins) > 1 and (len(fan_ins) == 2 or set(fan_ins) == {2}):
             found.append("x".join(map(str, fan_ins)))
     return found if ranks > 2 else ["ring"]
 

@@ -1,4 +1,4 @@
-"""Plans of collectives on trees of switches: the search, an interpreter that executes them, all plans of small trees."""
+"""Plans of collectives on trees of switches: the search, what executes them, every plan of a small tree."""
 
 from fleetcast.search.collectives.gentree import PEERS, Plan, peer, plan
 

@@ -102,7 +102,8 @@ def turn_time(step: Step, topology: Topology, p: Parameters, cell: float) -> flo
     for link, cells in carried.items():
         slow = float(topology.slow[link[0]])
         width = 1.0 + sum(slow / float(topology.slow[host]) for host in senders[link])
-        network = max(network, cells * slow * (p.beta + max(width - p.threshold, 0.0) * p.epsilon))
+        epsilon = p.epsilon * (1.0 if topology.incast is None else float(topology.incast[link[0]]))
+        network = max(network, cells * slow * (p.beta + max(width - p.threshold, 0.0) * epsilon))
     host = 0.0
     if step.reduce:
         for target, cells in received.items():

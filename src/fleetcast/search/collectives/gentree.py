@@ -205,7 +205,9 @@ class _Search:
     def kind(self, node: int) -> object:
         """Returns what is equal for nodes with equal links and equal trees below them."""
         below = tuple(self.kind(child) for child in self.topology.children(node))
-        return float(self.topology.slow[node]), float(self.topology.latency[node]), below
+        incast = self.topology.incast
+        own = 1.0 if incast is None else float(incast[node])
+        return float(self.topology.slow[node]), float(self.topology.latency[node]), own, below
 
     def last(self, node: int) -> bool:
         """Returns whether a node is the root, where only the fastest way counts."""

@@ -13,7 +13,8 @@ from itertools import pairwise
 import numpy as np
 
 from fleetcast.base.errors import SpecError
-from fleetcast.cost.collectives.steps import Block, Step
+from fleetcast.cost.collectives.genmodel import Parameters
+from fleetcast.cost.collectives.steps import Block, Step, load
 from fleetcast.cost.collectives.topology import Topology
 from fleetcast.sim.network.flows import Floats, Ints, max_min
 
@@ -57,7 +58,7 @@ class Run:
 
     @property
     def time(self) -> float:
-        """s until all is done."""
+        """S until all is done."""
         return float(self.done.max(initial=0.0))
 
 
@@ -94,10 +95,10 @@ def simulate(groups: Sequence[Group], capacity: Floats) -> Run:
         ahead = min(min(pending.values(), default=np.inf), min(ending.values(), default=np.inf)) - now
         step = max(min(finish, ahead), 0.0)
         for i in active:
-            some = active[i] > 0
-            moved = np.where(some, np.minimum(rates[i] * step, active[i]), 0.0) if step else np.zeros(len(some))
-            # what ends now ends to the last byte, whatever rounding left
-            moved = np.where(some & (active[i] <= rates[i] * step * (1.0 + 1e-12)), active[i], moved)
+            most = np.where(rates[i] < np.inf, rates[i], 0.0) * step
+            # what ends now ends to the last byte, whatever rounding left; without links, at once
+            ends = (active[i] <= most * (1.0 + 1e-12)) | (rates[i] == np.inf)
+            moved = np.where(ends, active[i], most)
             active[i] = active[i] - moved
             flow, link, weight = lean[i].flow, lean[i].link, lean[i].weight
             carried += np.bincount(link, (moved * weight)[flow], len(capacity))
@@ -167,23 +168,24 @@ def _soonest(left: Floats, rate: Floats) -> float:
     return float((left[some] / rate[some]).min()) if some.any() else 0.0
 
 
-def groups_of(block: Block, topology: Topology, cell: float, *, alpha: float = 0.0) -> list[Group]:
+def groups_of(block: Block, topology: Topology, cell: float, p: Parameters) -> list[Group]:
     """Returns the groups of an all-reduce: each turn waits for the one before, blocks for those inside them.
 
     Args:
         block: its reduce-scatter.
         topology: over what.
         cell: bytes of a cell.
-        alpha: s of each round, before its flows.
+        p: GenModel's: alpha passes before the flows of a round, adding and memory after them.
     """
     found: list[Group] = []
 
     def add(step: Step, after: tuple[int, ...]) -> tuple[int, ...]:
         for turn in step.each():
             which, links = topology.crossed(turn.source, turn.target)
-            waits = np.bincount(which, topology.latency[links % topology.nodes], len(turn.source))
-            size = (turn.stop - turn.start) * cell
-            found.append(Group(size, which, links, after, alpha + float(waits.max(initial=0.0))))
+            asked = load(turn, topology)
+            size = np.asarray((turn.stop - turn.start) * cell, dtype=np.float64)
+            busy = cell * float((asked.added * p.gamma + asked.moved * p.delta).max())
+            found.append(Group(size, which, links, after, p.alpha + asked.wait, busy))
             after = (len(found) - 1,)
         return after
 
@@ -203,11 +205,14 @@ def groups_of(block: Block, topology: Topology, cell: float, *, alpha: float = 0
     return found
 
 
-def all_reduce(block: Block, topology: Topology, cell: float, *, alpha: float = 0.0, rate: float = 1.0) -> Run:
-    """Returns how an all-reduce runs over shared links; the arguments are those of `groups_of`.
+def all_reduce(block: Block, topology: Topology, cell: float, p: Parameters) -> Run:
+    """Returns how an all-reduce runs over shared links.
 
     Args:
-        rate: B/s of a link whose ``slow`` is 1.
+        block: its reduce-scatter.
+        topology: over what.
+        cell: bytes of a cell.
+        p: GenModel's; incast is left out, since sharing is what flows know of it.
     """
-    capacity = rate / np.concatenate([topology.slow, topology.slow])
-    return simulate(groups_of(block, topology, cell, alpha=alpha), capacity)
+    capacity = 1.0 / (p.beta * np.concatenate([topology.slow, topology.slow]))
+    return simulate(groups_of(block, topology, cell, p), capacity)

@@ -27,18 +27,12 @@ from fleetcast.base.errors import SpecError
 from fleetcast.base.rng import rng
 from fleetcast.cost.training.checkpoints import Checkpoint
 from fleetcast.policy.recover import Decision, Policy, View
+from fleetcast.sim.training.striking import Failure, failures
 
 TERMS = ("useful", "straggling", "checkpoint", "lost", "detect", "waiting", "restart")
+DAY = 86400.0
 MOST = 100_000
 """Failures after which a run is given up: the job never ends."""
-
-
-class Failure(NamedTuple):
-    """A failure: when (s), of which machine, and how long that is away (s)."""
-
-    time: float
-    machine: int
-    repair: float
 
 
 class Cause(NamedTuple):
@@ -147,45 +141,14 @@ class LongRun:
         return self.terms["useful"] / self.total
 
 
-def failures(
-    machines: int, mtbf: float, *, repair: float = 0.0, shape: float = 1.0, seed: int = 0
-) -> Iterator[Failure]:
-    """Yields the failures of ``machines`` in order, without end.
-
-    Args:
-        machines: nodes; each fails on its own, and is as new after each failure.
-        mtbf: s, mean time between failures of one.
-        repair: s that a failed one is away.
-        shape: of the Weibull distribution of the times between; 1 = exponential, below = early failures.
-        seed: of the random stream.
-    """
-    draw = rng(seed, "long run", "failures")
-    if mtbf == math.inf:
-        return
-    if shape == 1.0:
-        # Exponential times of many are one exponential time with all their rates: the same process, drawn at once.
-        time = 0.0
-        while True:
-            for gap, who in zip(draw.exponential(mtbf / machines, 64), draw.integers(0, machines, 64), strict=True):
-                time += float(gap)
-                yield Failure(time, int(who), repair)
-    scale = mtbf / math.gamma(1.0 + 1.0 / shape)
-    coming = [(float(t), m) for m, t in enumerate(scale * draw.weibull(shape, machines))]
-    heapq.heapify(coming)
-    while True:
-        time, who = coming[0]
-        yield Failure(time, who, repair)
-        heapq.heapreplace(coming, (time + scale * float(draw.weibull(shape)), who))
-
-
 def long_run(
     job: LongJob, policy: Policy, *, seed: int = 0, striking: Iterator[Failure] | None = None, record: bool = False
 ) -> LongRun:
-    """Returns what becomes of a job under a policy.
+    """Returns what becomes of a job under a policy of ``policy/recover``.
 
     Args:
         job: what is trained on what.
-        policy: of ``policy/recover``.
+        policy: decides checkpoints and evictions.
         seed: of failures, causes and slow machines; the same seed strikes the same job alike under any policy.
         striking: failures in order of time; None = drawn from the job's ``mtbf``, exponential, repaired in a day.
         record: keep spans and marks; changes no result.
@@ -193,7 +156,7 @@ def long_run(
     Raises:
         SpecError: the job fails so often that it never ends.
     """
-    coming = failures(job.machines, job.mtbf, repair=86400.0, seed=seed) if striking is None else striking
+    coming = failures(job.machines, job.mtbf, repair=DAY, seed=seed) if striking is None else striking
     return _Run(job, policy, coming, seed, record).go()
 
 
@@ -215,11 +178,9 @@ class _Run:
         )
         self.known_at = job.notice
         self.free, self.away = job.spares, list[float]()
-        self.struck: dict[str, int] = {}
-        self.restarts = self.evicted = self.written = 0
-        self.record = record
+        self.struck, self.restarts, self.evicted, self.written = dict[str, int](), 0, 0, 0
+        self.record, self.marks = record, [(0.0, 0)]
         self.spans: list[tuple[float, float, str]] = []
-        self.marks: list[tuple[float, int]] = [(0.0, 0)]
         shares = np.cumsum([c.share for c in job.causes])
         self.shares = shares / shares[-1]
 
@@ -283,8 +244,7 @@ class _Run:
         start = max(begin, self.draining[0]) if self.draining else begin
         end = start + (job.checkpoint.stall if decision.staged else job.checkpoint.direct)
         safe = end + (job.checkpoint.drain if decision.staged else 0.0)
-        last = self.done == job.iterations
-        until = safe if last else end
+        until = safe if self.done == job.iterations else end
         if self._fails_before(until):
             return False
         self._settle(end)
@@ -316,12 +276,15 @@ class _Run:
         assert self.next is not None, "a failure is what brings us here"
         struck = self.next
         self._settle(struck.time)
-        self._log(self.now, struck.time - self.now, "train")
-        self.spent["lost"] += sum(self.open.values()) + sum(self.held.values()) + struck.time - self.now
+        begun = struck.time - self.now  # of work, or of a checkpoint that is no longer written
+        longer = self.job.slower if self.slow else 0.0
+        made = min(int(begun / self.job.iteration / (1.0 + longer)), self.job.iterations - self.done)
+        self._log(self.now, begun, "train")
+        self.spent["lost"] += sum(self.open.values()) + sum(self.held.values()) + begun
         self.open, self.held = dict.fromkeys(TERMS[:3], 0.0), dict.fromkeys(TERMS[:3], 0.0)
         self.draining, self.now = None, struck.time
-        if self.record:
-            self.marks.append((self.now, self.done))
+        self._mark(self.done + made)
+        self._mark(self.safe)
         self.done, wanted = self.safe, 0
         while True:
             cause = self._strike()
@@ -340,8 +303,7 @@ class _Run:
         self._return()
         self.free -= wanted
         self.restarts += 1
-        if self.record:
-            self.marks.append((self.now, self.done))
+        self._mark(self.done)
 
     def _strike(self) -> Cause:
         """Takes note of the failure at hand: its cause, the machine that is away, who takes its place."""
@@ -351,11 +313,11 @@ class _Run:
         cause = self.job.causes[int(np.searchsorted(self.shares, self.causes.random(), side="right"))]
         self.struck[cause.name] = self.struck.get(cause.name, 0) + 1
         if sum(self.struck.values()) > MOST:
-            problem, hint = "is so short that the job never ends", "Write checkpoints more often"
-            raise SpecError("job.mtbf", problem, value=self.job.mtbf, hint=hint)
+            raise SpecError(
+                "job.mtbf", "is so short that the job never ends", value=self.job.mtbf, hint="Save more often"
+            )
         if cause.machine:
             heapq.heappush(self.away, struck.time + struck.repair)
-            # Drawn whether it matters or not, so that policies meet the same machines.
             if self.quality.random() < self.job.slow:
                 self.known_at = struck.time + self.job.notice
                 self.slow.add(struck.machine)
@@ -382,8 +344,8 @@ class _Run:
             return False
         self._settle(end)
         self.free -= len(self.slow)
-        for _ in range(len(self.slow)):
-            heapq.heappush(self.away, begin + 86400.0)
+        for _ in self.slow:
+            heapq.heappush(self.away, begin + DAY)
         self.evicted, self.restarts = self.evicted + len(self.slow), self.restarts + 1
         self.slow = {machine for machine in sorted(self.slow) if self.quality.random() < job.slow}
         self.spent["restart"] += end - begin
@@ -394,4 +356,9 @@ class _Run:
     def _log(self, start: float, taken: float, what: str) -> None:
         if self.record and taken > 0:
             self.spans.append((start, taken, what))
-            self.marks.append((start + taken, self.done))
+            if start + taken == self.now:
+                self._mark(self.done)
+
+    def _mark(self, done: int) -> None:
+        if self.record:
+            self.marks.append((self.now, done))

@@ -15,8 +15,9 @@ from fleetcast.cost.training.checkpoints import Checkpoint, checkpoint
 from fleetcast.policy import recover
 from fleetcast.scenario.fleet.failures import Outages, duration
 from fleetcast.scenario.training_plan import TrainingPlan
-from fleetcast.sim.training.run import Cause, Failure, LongJob, LongRun, long_run
+from fleetcast.sim.training.run import Cause, LongJob, LongRun, long_run
 from fleetcast.sim.training.setting import Setting
+from fleetcast.sim.training.striking import Failure
 
 STORE = 100e9
 """B/s of a shared store where the scenario names none."""
@@ -33,7 +34,10 @@ def policy_of(plan: TrainingPlan, family: ModuleType = recover) -> recover.Polic
     """
     made: Any = build(family, plan.recover if plan.recover is not None else "none", "plan.recover")
     if not callable(getattr(made, "recover", None)):
-        raise SpecError("plan.recover.kind", "has no method recover(view)", value=describe(made)["kind"])
+        raise SpecError(
+            "plan.recover.kind", "is no recover policy: it has no method recover", value=type(made).__name__,
+            hint="See fleetcast.policy.recover for the protocol",
+        )  # fmt: skip
     return made  # type: ignore[no-any-return]
 
 
