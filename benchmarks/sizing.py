@@ -27,7 +27,8 @@ NOISE = 0.02
 def cases(said: dict[str, Any], name: str, quick: bool) -> list[tuple[Shape, list[Shape]]]:
     """Returns advised products, each with its naive neighbours: as many rows and sums, other columns."""
     random = np.random.default_rng(said["seed"])
-    how, low, high = tiling("cpu", 1), *said[name]
+    how = tiling("cpu", 1)
+    low, high = said[name]
     found = []
     for rows in said["tokens"]:
         for _ in range(4 if quick else said["cases"]):

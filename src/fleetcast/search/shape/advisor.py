@@ -189,7 +189,8 @@ def _with(s: Sizes, name: str, value: int) -> Sizes:
         grouped = s.heads // max(s.kv_heads, 1)
         keys = value if grouped == 1 else max(1, round(value / grouped))
         return replace(s, heads=value, kv_heads=keys, head_dim=s.heads * s.head_dim // value)
-    return replace(s, **{name: value})
+    changed: dict[str, Any] = {name: value}
+    return replace(s, **changed)
 
 
 def _allowed(s: Sizes, name: str, value: int) -> bool:
