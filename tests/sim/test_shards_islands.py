@@ -1,0 +1,109 @@
+"""States shared out by level and experts on islands: against ZeRO's own terms, sums written out, and every refusal."""
+
+import itertools
+
+import pytest
+
+from fleetcast.base.errors import SpecError
+from fleetcast.cost.training.islands import break_even, joined_time
+from fleetcast.cost.training.sharding import Sharding, states, traffic
+from fleetcast.cost.training.step import TERMS
+from fleetcast.scenario.load import load
+from fleetcast.sim.training.levels import candidates
+from fleetcast.sim.training.setting import setting
+from fleetcast.sim.training.world import simulate
+
+MODEL = {"layers": 8, "hidden": 2048, "heads": 16}
+
+
+def ran(plan, devices="32x a100-80g-sxm", batch=64):
+    table = {
+        "fleet": {"devices": devices}, "plan": plan,
+        "workload": {"kind": "training", "model": MODEL, "sequence": 1024, "batch": batch},
+    }  # fmt: skip
+    return simulate(setting(load(table)))
+
+
+@pytest.mark.parametrize(("w", "g", "o"), [(1, 1, 32), (2, 8, 32), (8, 8, 32), (32, 32, 32)])
+def test_memory_is_what_is_shared_out(w, g, o):
+    found = ran({"shards": {"weights": w, "gradients": g, "optimizer": o}})
+    params = found.metrics["params"]
+    memory = found.breakdown["memory"]
+    assert memory["weights"] == pytest.approx(2 * params / w, rel=1e-3)
+    assert memory["gradients"] == pytest.approx(4 * params / g, rel=1e-3)
+    assert memory["optimizer"] == pytest.approx(12 * params / o, rel=1e-3)
+    assert sum(found.breakdown["time"].values()) == pytest.approx(found.metrics["iteration_time"])
+    assert sum(memory.values()) == pytest.approx(found.metrics["memory"])
+    assert set(found.breakdown["time"]) <= set(TERMS)
+
+
+def test_zero_is_shards_of_all_or_nothing():
+    for zero, (w, g) in ((1, (1, 1)), (2, (1, 32)), (3, (32, 32))):
+        own, shared = ran({"zero": zero}), ran({"shards": {"weights": w, "gradients": g, "optimizer": 32}})
+        for term in ("weights", "gradients", "optimizer"):
+            assert own.breakdown["memory"][term] == pytest.approx(shared.breakdown["memory"][term], rel=1e-6), zero
+
+
+def test_a_second_copy_and_narrow_messages_cost_memory_and_save_bytes():
+    from fleetcast.cost.training import system as systems
+    from fleetcast.scenario.fleet.spec import Fleet
+    from fleetcast.scenario.fleet.tree import resolve
+
+    system = systems.of(resolve(Fleet(devices="32x a100-80g-sxm")).groups[0])
+    plain, plus = Sharding(32, 32, 32), Sharding(32, 32, 32, 8, "int8", "int4")
+    assert sum(states(1e9, plus).values()) - sum(states(1e9, plain).values()) == pytest.approx(2e9 / 8)
+    a, b = traffic(1e9, plain, 4, system), traffic(1e9, plus, 4, system)
+    assert b.slow < 0.4 * a.slow and b.gather + b.reduce < a.gather + a.reduce and b.codec > 0 == a.codec
+    near = traffic(1e9, Sharding(8, 8, 32), 4, system)
+    assert near.slow == pytest.approx(2e9 / 8 * 3 / 4 + 2e9 / 8 * 3 / 4), "once an iteration, not once a micro-batch"
+
+
+def test_auto_is_the_quickest_of_all_that_fit():
+    chosen = ran({"shards": "auto"})
+    tried = [
+        ran({"shards": {"weights": s.weights, "gradients": s.gradients, "optimizer": s.optimizer}})
+        for s in candidates(32, 8)
+    ]
+    fitting = [o.metrics["iteration_time"] for o in tried if o.metrics["fits"]]
+    assert chosen.metrics["iteration_time"] == pytest.approx(min(fitting))
+    assert len(tried) == len({tuple(sorted(o.plan["shards"].items())) for o in tried}) == 20
+
+
+def test_islands_are_fleets_of_their_own():
+    whole, own = ran({"islands": 4, "zero": 3}), ran({"zero": 3}, "8x a100-80g-sxm", 16)
+    assert whole.metrics["iteration_time"] == own.metrics["iteration_time"]
+    for name in ("throughput", "energy", "tokens", "devices"):
+        assert whole.metrics[name] == pytest.approx(4 * own.metrics[name])
+
+
+def test_break_even_is_where_both_take_as_long():
+    for alone, gradients, islands, hidden in itertools.product((0.5, 3.0), (1e9, 4e10), (2, 8), (0.0, 0.2)):
+        limit = break_even(alone, gradients, islands, hidden)
+        assert joined_time(alone, gradients, islands, limit, hidden) == pytest.approx(1.05 * alone)
+        assert joined_time(alone, gradients, islands, limit / 2, hidden) > 1.05 * alone
+    with pytest.raises(ValueError, match="every bandwidth"):
+        break_even(1.0, 1e9, 2, router=0.0)
+
+
+REFUSED = {
+    "tensor": ({"shards": {"weights": 2, "gradients": 8}, "tensor_parallel": 8}, "plan.shards.*tensor_parallel"),
+    "zero": ({"shards": {"weights": 2, "gradients": 8}, "zero": 3}, "plan.zero.*beside"),
+    "levels": ({"shards": {"weights": 4, "gradients": 6}}, "shards.gradients.*multiple"),
+    "copies": ({"shards": {"weights": 3, "gradients": 3, "optimizer": 3}}, "shards.weights.*32 copies"),
+    "second": ({"shards": {"weights": 32, "gradients": 32, "second": 5}}, "shards.second.*32 copies"),
+    "format": ({"shards": {"weights": 2, "gradients": 8, "weight_format": "int3"}}, "weight_format.*unknown"),
+    "word": ({"shards": "some"}, "plan.shards.*unknown"),
+    "islands": ({"islands": 5}, "plan.islands.*32 devices"),
+    "batch": ({"islands": 32}, None),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_cannot_be_is_named(name):
+    plan, said = REFUSED[name]
+    if said is None:
+        assert ran(plan).metrics["break_even"] > 0
+        return
+    with pytest.raises(SpecError, match=said) as caught:
+        ran(plan)
+    assert caught.value.limit and caught.value.hint
