@@ -1,4 +1,4 @@
-"""CubicML: a predictor chooses what to launch, beside random draws and Optuna's TPE, on four black boxes (system 59)."""
+"""CubicML: a predictor chooses what to launch, beside random draws and Optuna's TPE, on four boxes (system 59)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its p
 from benchmarks.learned_boxes import Box, measured, serving, tiles, training
 from benchmarks.records import Null, Ours, Record, absent, main, skipped, timer
 from fleetcast.search.learned import Found, minimise
-from fleetcast.search.learned.knobs import Value
 
 LAUNCHES = 100
 SEEDS = 20
@@ -140,7 +139,9 @@ def records(quick: bool) -> list[Record]:
 def _regret(box: Box, ends: Mapping[str, Floats], seeds: int, seconds: float, command: str) -> Record:
     own, null = ends["learned"], ends["random"]
     middle, tail = float(np.median(own)), float(np.quantile(own, 0.9))
-    rival = f"; Optuna's TPE {np.median(ends['TPE']):.1%}, p90 {np.quantile(ends['TPE'], 0.9):.1%}" if "TPE" in ends else ""
+    rival = (
+        f"; Optuna's TPE {np.median(ends['TPE']):.1%}, p90 {np.quantile(ends['TPE'], 0.9):.1%}" if "TPE" in ends else ""
+    )
     holds = middle <= 0.02 and tail <= 0.05
     return Record(
         system=59, claim=f"regret after {LAUNCHES} launches: {box.name}",
@@ -162,7 +163,10 @@ def _versus(
     other = np.concatenate([e[key] for e in ends.values()])
     # Ranks, so that a box with large regrets does not decide alone.
     p = float(wilcoxon(np.log(own + 1e-3), np.log(other + 1e-3), alternative="less").pvalue)
-    each = {b: float(wilcoxon(e["learned"], e[key], alternative="less", zero_method="zsplit").pvalue) for b, e in ends.items()}
+    each = {
+        b: float(wilcoxon(e["learned"], e[key], alternative="less", zero_method="zsplit").pvalue)
+        for b, e in ends.items()
+    }
     below = all(np.median(e["learned"]) <= np.median(e[key]) for e in ends.values())
     claim = "random draws" if key == "random" else "Optuna's TPE"
     return Record(
