@@ -37,6 +37,7 @@ def draw() -> dict[str, str]:
         "overlap.svg": alone(nano_users()),
         "splitting.svg": alone(split_load()),
         "prefixes.svg": alone(prefixes_memory()),
+        "single-gpu.svg": alone(single_disks()),
         "recover.svg": alone(weeks_intervals()),
         "weeks.svg": alone(weeks_progress()),
         "heat.svg": alone(heat_map()),
@@ -275,6 +276,24 @@ def prefixes_memory() -> str:
     x, y = svg.Scale(0.0, 60.0, 60, 600), svg.Scale(0.0, 1.0, 262, 30)
     body = svg.axes(x, y, "GB", "%", "host memory per device", "prompt tokens found")
     return svg.figure(750, 310, body + curves(x, y, shown), "prompt tokens found over host memory, by rule")
+
+
+def single_disks() -> str:
+    """Draws the MFU of the example `single-gpu` over its disks, by what is swapped and when Adam runs."""
+    table = fleetcast.load("single-gpu").table()
+    ways = {
+        "best share, optimizer beside": {"swap": "auto"}, "nothing swapped, beside": {"swap": 0.0},
+        "nothing swapped, optimizer after": {"swap": 0.0, "overlap": ["data"]},
+    }  # fmt: skip
+    shown: dict[str, list[tuple[float, float]]] = {}
+    for count in (0.5, 1, 1.5, 2, 3, 4, 6, 8, 10, 12):
+        fleet = table["fleet"] | {"ssd": f"{6.5 * count} GB/s", "ssd_write": f"{3.4 * count} GB/s"}
+        for name, plan in ways.items():
+            found = fleetcast.simulate(table | {"fleet": fleet, "plan": plan})
+            shown.setdefault(name, []).append((count, found.metrics["mfu"]))
+    x, y = svg.Scale(0.0, 12.0, 60, 520), svg.Scale(0.0, 1.0, 262, 30)
+    body = svg.axes(x, y, "", "%", "disks", "share of the device's peak")
+    return svg.figure(750, 310, body + curves(x, y, shown), "share of the peak over disks, by plan")
 
 
 def all_reduce_sizes() -> str:

@@ -36,7 +36,9 @@ def scenario(key: str, value: str) -> dict:
     if key.startswith("training."):
         return trained(key.removeprefix("training."), value)
     part, _, rest = key.rpartition(".")
-    if part == "fleet.links":
+    if key in ("fleet.ssd_write", "fleet.ssd_memory"):
+        table["fleet"] |= {"ssd": "6 GB/s", rest: value}
+    elif part == "fleet.links":
         table["fleet"]["links"] = {rest: value}
     elif part == "fleet.groups":
         table["fleet"] = {"groups": [{"devices": "8x h100-sxm"} | {rest: value}]}

@@ -10,7 +10,7 @@ PLANNED = (
     "speculation", "draft-pool", "prefixes", "mixed-budget", "spot",
 )  # fmt: skip
 DECIDED = ("simulate", "phone", "closed-loop", "capacity", "pools", "policies", "two-nodes", "measured", "power")
-TRAINED = ("training", "training-plan", "training-experts", "training-shape", "training-counted")
+TRAINED = ("training", "training-plan", "training-experts", "training-shape", "training-counted", "single-gpu")
 TOGETHER = ("multitask",)
 
 

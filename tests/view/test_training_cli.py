@@ -134,7 +134,7 @@ def test_compare_sets_two_outcomes_side_by_side(capsys, write, tmp_path):
 
 
 def test_questions_about_requests_are_refused(capsys, write):
-    for command in (["capacity"], ["advise"], ["run"]):
+    for command in (["capacity"], ["run"]):
         code, _, err = run(capsys, *command, write(DECIDED))
         assert code == 2 and "is about requests" in " ".join(err.split()), command
 

@@ -31,6 +31,7 @@ DTYPES = ("bf16", "fp16", "fp32", "fp8")
 
 Degree = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Stage = Annotated[int, msgspec.Meta(ge=0, le=3)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Degrees = Degree | tuple[Degree, ...] | None
 Flags = bool | tuple[bool, ...] | None
 Words = str | tuple[str, ...] | None
@@ -77,6 +78,9 @@ class TrainingPlan(Spec):
         sequence_parallel: norms and dropout split along the sequence by the tensor-parallel devices.
         zero: what data-parallel copies share out: 0 nothing, 1 the optimizer's states, 2 gradients too, 3 weights too.
         offload: what lies in the host's memory, as a list; to search, lists in a list.
+        swap: on one device, weights, activations and the optimizer stream from its host and disks, and this share of
+            a layer's activations, 0 to 1, is swapped, the rest computed again; "auto" = the share of the shortest
+            iteration; left out = nothing streams, and `plan` tries.
         tensor_messages: how tensor parallelism adds up.
         overlap: what is hidden behind computation, as a list; to search, lists in a list.
         dtype: of the matrices that are multiplied.
@@ -106,6 +110,7 @@ class TrainingPlan(Spec):
     sequence_parallel: Flags = None
     zero: Stage | tuple[Stage, ...] | None = None
     offload: tuple[str | tuple[str, ...], ...] | None = None
+    swap: Share | str | None = None
     tensor_messages: Words = None
     overlap: tuple[str | tuple[str, ...], ...] | None = None
     dtype: Words = None
@@ -133,15 +138,19 @@ class TrainingPlan(Spec):
             always = name in ("tensor_parallel", "pipeline_parallel", "data_parallel", "micro_batch")
             if isinstance(value, int) and (always or value > (0 if name == "zero" else 1)):
                 parts.append(f"{short}{value}")
+        streams = isinstance(self.swap, float)
         for name in ("schedule", "recompute"):
             value = getattr(self, name)
-            if isinstance(value, str) and value not in ("1f1b", "interleaved", "none"):
+            if isinstance(value, str) and value not in ("1f1b", "interleaved", "none") and not streams:
                 parts.append(value if name == "schedule" else f"{value} recompute")
         if self.sequence_parallel is True:
             parts.append("SP")
         if isinstance(self.shards, Shards):
             parts.append(f"shards {self.shards.weights}/{self.shards.gradients}/{self.shards.optimizer or 'all'}")
-        if self.offload and all(isinstance(name, str) for name in self.offload):
+        if streams:
+            late = "" if "optimizer" in (self.overlap or ()) else ", optimizer after the pass back"
+            parts.append(f"streamed, {self.swap:.0%} swapped{late}")
+        elif self.offload and all(isinstance(name, str) for name in self.offload):
             parts.append(f"{'+'.join(str(name) for name in self.offload)} offloaded")
         return " ".join(parts)
 
@@ -168,6 +177,11 @@ def read_training_plan(table: Table, path: str = "plan") -> TrainingPlan:
                 hint="Leave it out to search what fits",
             )  # fmt: skip
     _check_shards(plan, path)
+    if isinstance(plan.swap, str) and plan.swap != "auto":
+        raise SpecError(
+            f"{path}.swap", "is unknown", value=plan.swap, limit='a share from 0 to 1, or "auto"',
+            hint='Write swap = "auto"',
+        )  # fmt: skip
     for name, known in CHOICES:
         for word in words(getattr(plan, name)):
             if word not in known:

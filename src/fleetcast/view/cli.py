@@ -249,10 +249,14 @@ def run(
 
 
 def advise(file: File, /, *, common: Common = DEFAULTS) -> int:
-    """Say by which techniques a scenario's model runs on one device of each kind, and why not otherwise."""
+    """Say by which techniques a scenario's model runs on one device of each kind; of training, its better sizes."""
     from fleetcast.view.tiers import advice_view
+    from fleetcast.view.training.sizing import sizing_view
 
     found = verbs.advise(terminal.load(file, common))
+    if not isinstance(found, list):
+        terminal.answer(common, found.table(), lambda width: sizing_view(found, width))
+        return 0
     table = {"advice": [advice.table() for advice in found]}
     terminal.answer(common, table, lambda width: advice_view(found, width))
     return 0 if all(advice.options for advice in found) else 1

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fleetcast.scenario.plan import Plan
     from fleetcast.search.advice.advisor import Advice
     from fleetcast.search.ranking import Ranking
+    from fleetcast.search.shape.advisor import Advice as SizesAdvice
     from fleetcast.sim.serving.setting import Setting
     from fleetcast.view.checks import Remark
     from fleetcast.view.exports import Export
@@ -238,8 +239,8 @@ def replay(
     )  # fmt: skip
 
 
-def advise(source: Source, *, seed: int | None = None) -> list[Advice]:
-    """Returns, for one device of each group of the fleet, by which techniques the scenario's model runs on it.
+def advise(source: Source, *, seed: int | None = None) -> list[Advice] | SizesAdvice:
+    """Returns by which techniques the scenario's model runs on a device of each group; of training, its better sizes.
 
     Args:
         source: a Scenario or what `load` takes; its model, its longest request and its devices are asked about. Without
@@ -252,7 +253,9 @@ def advise(source: Source, *, seed: int | None = None) -> list[Advice]:
     from fleetcast.search.advice.advisor import advise as ask
     from fleetcast.search.advice.advisor import asked_of_one
 
-    scenario, notes = asked_of_one(serving(source, "advise", seed=seed))
+    if isinstance(found := load(source, seed=seed), TrainingScenario):
+        return worlds.training.advise(found)
+    scenario, notes = asked_of_one(serving(found, "advise"))
     return ask(worlds.serving.setting(scenario), notes)
 
 

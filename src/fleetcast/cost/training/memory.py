@@ -70,9 +70,10 @@ def memory(network: Network, job: Job, plans: Plans, system: System) -> dict[str
 
 
 def fits(network: Network, job: Job, plans: Plans, system: System) -> NDArray[np.bool_]:
-    """Returns which plans a device's memory and its host's hold."""
+    """Returns which plans a device's memory, its host's and their disks hold."""
     found = memory(network, job, plans, system)
-    return np.asarray((found["total"] <= system.memory) & (found["host"] <= system.host_memory))
+    held = (found["total"] <= system.memory) & (found["host"] <= system.host_memory)
+    return np.asarray(held & (found["ssd"] <= system.ssd_memory))
 
 
 def stage_params(network: Network, plans: Plans) -> tuple[tuple[Array, Array], Array]:

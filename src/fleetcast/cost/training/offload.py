@@ -44,5 +44,6 @@ def offload(network: Network, job: Job, plans: Plans, system: System) -> tuple[A
     if system.ssd:
         below = memory(network, job, plans, system)["ssd"]
         rate = np.where(below > 0, min(system.host_link, system.ssd), system.host_link)
-        host = host + np.where(plans.offloads("optimizer"), 2.0 * below / system.ssd, 0.0)
+        both = 1.0 / system.ssd + 1.0 / (system.ssd_write or system.ssd)
+        host = host + np.where(plans.offloads("optimizer"), below * both, 0.0)
     return moved / rate, host

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -85,7 +86,9 @@ class System:
         host_link: B/s between a device and its host, one direction.
         host_memory: B of the host's memory for each device.
         host_bandwidth: B/s of that memory, a device's share.
-        ssd: B/s of the disks, a device's share; 0 = none.
+        ssd: B/s that the disks read, a device's share; 0 = none.
+        ssd_write: B/s that they write; 0 = as they read.
+        ssd_memory: B that they hold.
         practice: what training adds.
         pair: what joins the two dies of a module, where that is faster than ``inner``.
     """
@@ -100,6 +103,8 @@ class System:
     host_memory: float = 128e9
     host_bandwidth: float = 40e9
     ssd: float = 0.0
+    ssd_write: float = 0.0
+    ssd_memory: float = math.inf
     practice: Practice = Practice()
     pair: Fabric | None = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -59,6 +60,19 @@ class Links(Spec):
     inter: LinkSpeed | None = None
 
 
+@dataclass(frozen=True)
+class Host:
+    """A device's share of its host, None = nobody says: B, B/s of it, B/s that disks write, B that they hold."""
+
+    memory: float | None = None
+    bandwidth: float | None = None
+    ssd_write: float | None = None
+    ssd_memory: float | None = None
+
+
+NOTHING = Host()
+
+
 class Fleet(Spec):
     """What a scenario says under ``[fleet]``.
 
@@ -81,8 +95,11 @@ class Fleet(Spec):
         spend: the most that a plan's devices may cost an hour.
         host_power: of a server besides its devices, under the budget.
         ssd: what a device's share of the local disks reads, for prefix caches that reach down to them.
+        ssd_write: what that share writes; left out = as much.
+        ssd_memory: what it holds, B; left out = enough.
         store: what the shared store takes and gives, all hosts together, for checkpoints.
         host_memory: a device's share of its host's memory, to which training may offload.
+        host_bandwidth: a device's share of what that memory moves, which an optimizer on the host waits for.
     """
 
     devices: str = ""
@@ -99,8 +116,16 @@ class Fleet(Spec):
     spend: DollarsPerHour | None = None
     host_power: Watts = 0.0
     ssd: BytesPerSecond | None = None
+    ssd_write: BytesPerSecond | None = None
+    ssd_memory: Bytes | None = None
     host_memory: Bytes | None = None
+    host_bandwidth: BytesPerSecond | None = None
     store: BytesPerSecond | None = None
+
+    @property
+    def host(self) -> Host:
+        """What is said of the host and its disks."""
+        return Host(self.host_memory, self.host_bandwidth, self.ssd_write, self.ssd_memory)
 
 
 def parse_devices(text: str, path: str = "fleet.devices", base: Path | None = None) -> list[tuple[int, Device]]:
@@ -195,19 +220,20 @@ def check(fleet: Fleet, path: str, base: Path | None = None) -> None:
     if not 1.0 <= fleet.pue <= 10.0:
         limit = "1.0 (no overhead) to 10"
         raise SpecError(f"{path}.pue", "is out of range", value=fleet.pue, limit=limit)
-    if fleet.ssd is not None and not _SLOWEST <= fleet.ssd <= _FASTEST:
-        limit = f"{_SLOWEST:g} to {_FASTEST:g} B/s"
-        raise SpecError(f"{path}.ssd", "is out of range", value=fleet.ssd, limit=limit, hint='Write e.g. "6 GB/s"')
-    if fleet.store is not None and not _SLOWEST <= fleet.store <= 1e15:
-        raise SpecError(
-            f"{path}.store", "is out of range", value=fleet.store, limit=f"{_SLOWEST:g} to 1e15 B/s",
-            hint='Write e.g. "100 GB/s"',
-        )  # fmt: skip
-    if fleet.host_memory is not None and not _LITTLE <= fleet.host_memory <= _MUCH:
-        limit = f"{_LITTLE:g} to {_MUCH:g} B"
-        raise SpecError(
-            f"{path}.host_memory", "is out of range", value=fleet.host_memory, limit=limit, hint='Write e.g. "256 GB"'
-        )
+    for key, low, high, unit, such in (
+        ("ssd", _SLOWEST, _FASTEST, "B/s", "6 GB/s"), ("ssd_write", _SLOWEST, _FASTEST, "B/s", "3 GB/s"),
+        ("ssd_memory", _LITTLE, _MUCH, "B", "4 TB"), ("host_memory", _LITTLE, _MUCH, "B", "256 GB"),
+        ("store", _SLOWEST, 1e15, "B/s", "100 GB/s"), ("host_bandwidth", _SLOWEST, _FASTEST, "B/s", "200 GB/s"),
+    ):  # fmt: skip
+        value = getattr(fleet, key)
+        if value is not None and not low <= value <= high:
+            limit = f"{low:g} to {high:g} {unit}"
+            raise SpecError(f"{path}.{key}", "is out of range", value=value, limit=limit, hint=f'Write e.g. "{such}"')
+        if value is not None and key in ("ssd_write", "ssd_memory") and fleet.ssd is None:
+            raise SpecError(
+                f"{path}.{key}", "speaks of disks that nobody reads", value=value, limit="beside fleet.ssd",
+                hint='Add e.g. ssd = "6 GB/s"',
+            )  # fmt: skip
     for name, key in (
         (fleet.link, "link"), (fleet.network, "network"), (fleet.links.intra, "links.intra"),
         (fleet.links.inter, "links.inter"),

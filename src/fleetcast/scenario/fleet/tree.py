@@ -72,7 +72,7 @@ class Tree:
         spend: $/h that a plan's devices may cost, None = nobody says.
         host_power: W of a server besides its devices.
         ssd: B/s that a device's share of the local disks reads, None = nobody says.
-        host_memory: B of its host's memory for each device, None = nobody says; store: B/s of the shared store.
+        host: what is said of a device's share of its host; store: B/s of the shared store, None = nobody says.
     """
 
     groups: tuple[Group, ...]
@@ -85,7 +85,7 @@ class Tree:
     spend: float | None = None
     host_power: float = 0.0
     ssd: float | None = None
-    host_memory: float | None = None
+    host: spec.Host = spec.NOTHING
     store: float | None = None
 
     @property
@@ -183,7 +183,7 @@ def resolve(fleet: Fleet, base: Path | None = None, path: str = "fleet") -> Tree
         walk.notes.append("grid world: the world's yearly mean carbon intensity")
     notes = tuple(dict.fromkeys(walk.notes))
     joins = {path: spec.at_speed(link, fleet.links.inter, base) for path, link in walk.joins.items()}
-    stated = (fleet.budget, fleet.spend, fleet.host_power, fleet.ssd, fleet.host_memory, fleet.store)
+    stated = (fleet.budget, fleet.spend, fleet.host_power, fleet.ssd, fleet.host, fleet.store)
     return Tree(groups, joins, fleet.pue, fleet.grid, notes, base, *stated)
 
 

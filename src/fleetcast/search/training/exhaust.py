@@ -87,6 +87,7 @@ def exhaust(
         numbers = (np.arange(first, last, dtype=np.int64)[:, None] * per + alike[None, :]).ravel()
         need = memory(network, job, space.plans(numbers), system)
         over = np.maximum(need["total"] / system.memory, need["host"] / system.host_memory)
+        over = np.maximum(over, need["ssd"] / system.ssd_memory)
         leanest[first:last] = need["total"].reshape(last - first, each).min(axis=1)
         at = int(np.argmin(over))
         if over[at] < least:

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 
 from fleetcast.base.errors import SpecError, Unsupported
 from fleetcast.base.show import show
+from fleetcast.base.tables import lookup
 from fleetcast.cost.training.energy import energy
 from fleetcast.cost.training.network import Job
 from fleetcast.cost.training.plans import Plans
 from fleetcast.scenario.objective import TRAINING
 from fleetcast.scenario.outcome import Outcome
+from fleetcast.search.memory import single as streaming
 from fleetcast.search.ranking import Ranking
 from fleetcast.search.training.exhaust import Found, Weigh, exhaust
 from fleetcast.search.training.space import Question, Space, space
@@ -47,6 +49,9 @@ def search(state: Setting, *, top: int | None = 6, progress: Callable[[int, int]
     goals = state.scenario.objective.goals(TRAINING, {})
     plan = state.scenario.plan
     dtypes = plan.dtype if isinstance(plan.dtype, tuple) else (plan.dtype or state.dtype,)
+    streamed = streaming.single(state) if streaming.streams(state) else []
+    if plan.swap is not None:
+        return _streamed(state, streamed, goals)
     found: list[tuple[float, str, Found, int]] = []
     counts = dict.fromkeys(("enumerated", "memory_feasible", "bounded", "cut_short", "deduplicated", "simulated"), 0)
     every = space(Question(state.network, state.workload.sequence, state.workload.batch, state.group.count, plan))
@@ -62,10 +67,30 @@ def search(state: Setting, *, top: int | None = 6, progress: Callable[[int, int]
     counts["simulated"] = counts["memory_feasible"]
     found.sort(key=lambda pair: pair[0])
     told = [_outcome(state, dtype, result, int(result.best[row])) for _, dtype, result, row in found[:top]]
-    misses = [] if told else [_outcome(state, dtypes[-1], nearest, nearest.nearest)]
+    fitting = [outcome for outcome in streamed if outcome.metrics["fits"]]
+    if fitting:
+        told = sorted([*told, *fitting], key=lambda outcome: float(lookup(outcome.metrics, goals[0][1])))[:top]
+    misses = [] if told else streamed[:1] or [_outcome(state, dtypes[-1], nearest, nearest.nearest)]
+    counts["simulated"] += len(streamed)
     return Ranking(
         plans=tuple(told), frontier=tuple(told[:1]), misses=tuple(misses), rejected=tuple(_rejected(state, nearest)),
-        counts=counts, goals=goals, axes=(*goals, ("memory", "memory", 1)), space=tuple(lines(state, every)),
+        counts=counts, goals=goals, axes=(*goals, ("memory", "memory", 1)),
+        space=(*lines(state, every), *([STREAMED] if streamed else [])),
+    )  # fmt: skip
+
+
+STREAMED = "plans that stream the model: the optimizer beside the pass back or after it, the best share swapped"
+
+
+def _streamed(state: Setting, found: list[Outcome], goals: tuple[tuple[str, str, int], ...]) -> Ranking:
+    """Returns the ranking of plans that stream, where the scenario asks for no others."""
+    told = [outcome for outcome in found if outcome.metrics["fits"]]
+    told.sort(key=lambda outcome: float(lookup(outcome.metrics, goals[0][1])))
+    counts = dict.fromkeys(("bounded", "cut_short", "deduplicated"), 0)
+    counts |= {"enumerated": len(found), "memory_feasible": len(told), "simulated": len(found)}
+    return Ranking(
+        plans=tuple(told), frontier=tuple(told[:1]), misses=() if told else tuple(found[:1]), rejected=(),
+        counts=counts, goals=goals, axes=(*goals, ("memory", "memory", 1)), space=(STREAMED,),
     )  # fmt: skip
 
 

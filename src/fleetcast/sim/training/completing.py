@@ -10,6 +10,8 @@ The rules, where a key is left out:
   are recomputed in full on V100s and A100s, as in SC 2021; those overlap no gradients in a pipeline either.
 - ``zero``: 1 with several copies; sharing out the optimizer's states sends the same bytes.
 - ``recompute``: the least that fits: "none", "selective", "full"; "full" where nothing does.
+- ``swap``: nothing streams. Where something does, ``micro_batch`` is the batch, ``offload`` everything, ``recompute``
+  "full" (of what is not swapped), and the optimizer runs beside the pass back too.
 - ``offload``: nothing. ``overlap``: gradients are added up while the last ones are made.
 - ``tensor_messages``: "scatter_gather" with sequence parallelism, else "all_reduce".
 - ``dtype``: "bf16" where the devices multiply in it, else "fp16".
@@ -26,7 +28,7 @@ import numpy as np
 
 from fleetcast.base.errors import SpecError
 from fleetcast.base.spec import build
-from fleetcast.cost.training.memory import memory
+from fleetcast.cost.training.memory import fits as held
 from fleetcast.cost.training.plans import OFFLOADED, OVERLAPS, RECOMPUTE, SCHEDULES, TENSOR_MESSAGES, Plans, plans
 from fleetcast.cost.training.schedule import whole_pieces
 from fleetcast.policy import place
@@ -54,12 +56,19 @@ def complete(state: Setting, plan: TrainingPlan, path: str = "plan") -> Complete
     """
     fields = {name: _one(plan, name, path) for name in plan.__struct_fields__}
     filled: list[str] = []
+    streams = fields["swap"] is not None
 
     def fill(name: str, value: Any, why: str = "") -> None:
         if fields[name] is None:
             fields[name] = value
             filled.append(f"{name} {_shown(value)}{f' ({why})' if why else ''}")
 
+    if streams:
+        fill("micro_batch", state.workload.batch, "weights stream once each way")
+        fill("recompute", "full", "what is not swapped")
+        fill("offload", OFFLOADED)
+        fill("overlap", ("data", "optimizer"))
+        check_streaming(state, fields, path)
     ones = [name for name in ONES if fields[name] is None]
     for name in ones:
         fields[name] = 1
@@ -213,7 +222,7 @@ def check_degrees(state: Setting, fields: dict[str, Any], path: str = "plan") ->
         _divides(path, "expert_parallel", expert, data * context, "ranks that split the batch or its sequences")
 
 
-BESIDE = ("practice", "recover", "place", "islands", "shards")
+BESIDE = ("practice", "recover", "place", "islands", "shards", "swap")
 """Keys that no column of plans holds."""
 DEGREES = ("tensor_parallel", "pipeline_parallel", "data_parallel", "context_parallel")
 
@@ -258,6 +267,33 @@ def check_schedule(state: Setting, fields: dict[str, Any], path: str = "plan") -
             f"{path}.schedule", f"sends micro-batches in from both ends, and there are {micro} for {pipeline} stages",
             value=kind, limit="an even number of stages, and two micro-batches for each", hint='Or write "1f1b"',
         )  # fmt: skip
+
+
+def check_streaming(state: Setting, fields: dict[str, Any], path: str = "plan") -> None:
+    """Refuses a model that streams to several devices, in several passes, or in part.
+
+    Raises:
+        SpecError: names the key.
+    """
+    batch = state.workload.batch
+    if state.group.count > 1:
+        raise SpecError(
+            f"{path}.swap", "streams a model through one device", value=fields["swap"],
+            limit=f"a fleet of one device, and it has {state.group.count:,}", hint="Leave swap out, or write offload",
+        )  # fmt: skip
+    for name, only, why in (
+        ("micro_batch", batch, "each pass would stream the model anew"),
+        ("recompute", "full", "what is not swapped is computed again"),
+        ("offload", OFFLOADED, "all of the model streams"), ("shards", None, "there is one copy"),
+    ):  # fmt: skip
+        value = fields[name]
+        same = set(value) == set(only) if isinstance(only, tuple) and isinstance(value, tuple) else value == only
+        if not same:
+            raise SpecError(
+                f"{path}.{name}", f"does not go with {path}.swap: {why}", value=value,
+                limit="left out" if only is None else str(list(only) if isinstance(only, tuple) else only),
+                hint="Leave it out",
+            )  # fmt: skip
 
 
 def _one(plan: TrainingPlan, name: str, path: str) -> Any:
@@ -316,6 +352,5 @@ def _keeps_scores(state: Setting, zero: int) -> bool:
 def _least_recompute(state: Setting, fields: dict[str, Any]) -> str:
     """The least recompute with which the plan fits, "full" where none does."""
     tried = columns(*(TrainingPlan(**{**fields, "recompute": kind}) for kind in RECOMPUTE))
-    kept = memory(state.network, state.job(fields["dtype"]), tried, state.system)
-    fits = (kept["total"] <= state.system.memory) & (kept["host"] <= state.system.host_memory)
+    fits = held(state.network, state.job(fields["dtype"]), tried, state.system)
     return RECOMPUTE[int(np.argmax(fits))] if fits.any() else "full"

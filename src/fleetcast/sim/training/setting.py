@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from fleetcast.base.errors import SpecError, Unsupported, closest
 from fleetcast.base.files import read_text
@@ -93,8 +94,12 @@ def setting(scenario: TrainingScenario) -> Setting:
     group, notes = as_one(tree)
     named = scenario.plan.practice
     found = systems.of(group, ssd=tree.ssd, practice=None if named is None else practice_at(folder / named))
-    if tree.host_memory is not None:
-        found = replace(found, host_memory=tree.host_memory)
+    host = tree.host
+    said: dict[str, Any] = {
+        "host_memory": host.memory, "host_bandwidth": host.bandwidth, "ssd_write": host.ssd_write,
+        "ssd_memory": host.ssd_memory,
+    }  # fmt: skip
+    found = replace(found, **{name: value for name, value in said.items() if value is not None})
     return Setting(scenario, tree, group, model, network_of(model), found, notes)
 
 

@@ -26,7 +26,7 @@ from fleetcast.policy import place
 from fleetcast.scenario.fleet.signals import intensity
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.training_plan import TrainingPlan
-from fleetcast.sim.training import levels
+from fleetcast.sim.training import levels, streamed
 from fleetcast.sim.training.apart import islands
 from fleetcast.sim.training.completing import columns, complete
 from fleetcast.sim.training.mixed import Mixed, held_by, iterate
@@ -61,9 +61,14 @@ def simulate(state: Setting, plan: TrainingPlan | None = None) -> Outcome:
     if made.shards is not None:
         taken, room, shards = levels.shared(state, made.shards, rows, job, taken, room)
         made = msgspec.structs.replace(made, shards=shards)
+    again = None
+    if made.swap is not None:
+        taken, room, made, again = streamed.streamed(state, made, rows, job, taken)
     times = {name: float(column[0]) for name, column in taken.items()}
     total = times.pop("total")
     flops = {name: float(column[0]) for name, column in flops_of(state.network, job, rows).items()}
+    if again is not None:
+        flops["again"] *= again
     tokens = state.workload.batch * state.workload.sequence
     peak = state.group.device.peak[str(made.dtype)] * state.group.count
     joules = _joules(state, job, rows, taken)
@@ -125,6 +130,7 @@ def shortage(state: Setting, room: Mapping[str, float]) -> dict[str, Any] | None
     for constraint, need, have in (
         ("memory of a device", room["total"], state.system.memory),
         ("host memory per device", room["host"], state.system.host_memory),
+        ("disk space per device", room["ssd"], state.system.ssd_memory),
     ):
         if need > have:
             return {"constraint": constraint, "need": need, "have": have, "term": largest, "unit": "B"}

@@ -25,6 +25,8 @@ TILE = 64
 """Elements of a tensor core's tile of 16-bit products; edges that are not whole tiles waste a part of one."""
 STARVED = 0.25
 """A link that takes this share of an iteration is worth a word."""
+GAIN = 0.05
+"""Better sizes that make products so much faster are worth a word."""
 IDLE = 0.15
 """As is a pipeline that is empty for this share."""
 _INSIDE = ("tensor_comm", "context_comm", "expert_comm")
@@ -104,6 +106,20 @@ def check_tiles(state: Setting) -> Iterator[Remark]:
                 "warning", "workload.model", f"{name} {size:,}{cuts} is no whole number of tiles of {unit // cut}",
                 f"{better:,} would waste nothing" + ("; engines pad the vocabulary so" if name == "vocab" else ""),
             )  # fmt: skip
+
+
+def check_sizes(state: Setting) -> Iterator[Remark]:
+    """The model's sizes are such that the devices' tiles and waves of them are whole."""
+    from fleetcast.view.training.sizing import sized
+
+    found = sized(state)
+    if found.share and found.better / found.share >= 1.0 + GAIN:
+        changes = ", ".join(f"{one.name} {one.better:,}" for one in found.fields if one.better is not None)
+        yield Remark(
+            "warning", "workload.model",
+            f"its products reach {found.share:.0%} of the peak by their sizes, and {found.better:.0%} with {changes}",
+            "fleetcast advise FILE says why, size by size",
+        )  # fmt: skip
 
 
 def check_length(state: Setting) -> Iterator[Remark]:
@@ -193,5 +209,5 @@ def _searched(state: Setting) -> Iterator[Remark]:
 
 
 CHECKS: tuple[Callable[[Setting], Iterator[Remark]], ...] = (
-    check_plan, check_prices, check_grid, check_tiles, check_length, check_batch,
+    check_plan, check_prices, check_grid, check_tiles, check_sizes, check_length, check_batch,
 )  # fmt: skip

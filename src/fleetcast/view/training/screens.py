@@ -82,7 +82,7 @@ def _headline(outcome: Outcome) -> Table:
     rows = (
         ("iteration_time", "Iteration"), ("mfu", "MFU"), ("throughput", "Throughput"), ("hfu", "HFU"),
         ("cost", "  its cost"), ("memory", "Memory"), ("energy", "  its energy"), ("fits", "  fits"),
-        ("carbon", "  its carbon"), ("power", "Mean power"),
+        ("carbon", "  its carbon"), ("power", "Mean power"), ("host_memory", "Host memory"), ("ssd_memory", "On disk"),
     )  # fmt: skip
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, GAP, 0, 0))
     cells = [(name, said) for path, name in rows if (said := terms.metric(outcome, path)) != UNKNOWN]

@@ -22,7 +22,7 @@ TIMES = {
     "context_comm": "Context-parallel messages", "expert_comm": "Expert-parallel messages",
     "pipeline_comm": "Messages between stages", "host": "Host", "bubble": "Pipeline bubble",
     "data_comm": "Gradients added up", "weight_gather": "Weights gathered", "optimizer": "Optimizer",
-    "offload": "Link to the host", "straggler": "Waiting for the slowest",
+    "offload": "Waiting for the host", "straggler": "Waiting for the slowest",
 }  # fmt: skip
 """Terms of an iteration; each is what nothing else of the device hides."""
 ROOMS = {
@@ -69,11 +69,13 @@ def over(outcome: Outcome) -> str:
     found = outcome.provenance.get("over")
     if not found:
         return ""
-    more = found["need"] - found["have"]
+    more, most = found["need"] - found["have"], ""
+    if found["constraint"] == "memory of a device":  # what lies elsewhere is not taken apart
+        term = found["term"]
+        most = f"; most of it is {ROOMS[term].lower()}, {show(outcome.breakdown['memory'][term], 'B')}"
     return (
         f"{found['constraint']} is {show(found['have'], 'B')} and the plan needs {show(found['need'], 'B')}, "
-        f"{show(more, 'B')} more; most of it is {ROOMS[found['term']].lower()}, "
-        f"{show(outcome.breakdown['memory'][found['term']], 'B')}"
+        f"{show(more, 'B')} more{most}"
     )
 
 

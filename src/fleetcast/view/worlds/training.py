@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.scenario.training_plan import TrainingPlan
     from fleetcast.search.ranking import Ranking
+    from fleetcast.search.shape.advisor import Advice
     from fleetcast.sim.training.setting import Setting
     from fleetcast.view.checks import Remark
     from fleetcast.view.exports import Export
@@ -66,6 +67,13 @@ def timeline(scenario: TrainingScenario) -> Record | None:
 
     state, plan = completed(scenario)
     return record(state, plan) if len(state.tree.groups) == 1 else None
+
+
+def advise(scenario: TrainingScenario) -> Advice:
+    """Returns which sizes of the scenario's model its devices multiply well, see `view.verbs.advise`."""
+    from fleetcast.view.training.sizing import sized
+
+    return sized(setting(scenario))
 
 
 def completed(scenario: TrainingScenario) -> tuple[Setting, TrainingPlan]:
