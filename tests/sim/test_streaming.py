@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from fleetcast.base.errors import SpecError
+import fleetcast
+from fleetcast.base.errors import SpecError, Unsupported
 from fleetcast.cost.training import streams
 from fleetcast.scenario.load import load
 from fleetcast.search.training.planner import search
@@ -114,6 +115,12 @@ def test_what_cannot_be_is_refused_by_name(plan, fleet, field):
     with pytest.raises(SpecError) as error:
         simulate(state(plan, fleet))
     assert error.value.path == field and error.value.limit is not None
+
+
+@pytest.mark.parametrize("target", ["deepspeed", "megatron", "torchtitan"])
+def test_no_trainer_is_told_to_stream(target):
+    with pytest.raises(Unsupported, match="swaps no share"):
+        fleetcast.export("single-gpu", target)
 
 
 def test_nothing_changes_where_nothing_streams():
