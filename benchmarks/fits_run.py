@@ -80,9 +80,9 @@ def main() -> None:
     """Reads a run from the command line."""
     run = json.loads(sys.argv[1])
     torch.set_num_threads(1)
-    small = {"layers": 1, "hidden": 384, "heads": 4, "vocab": 512, "sequence": 128, "micro_batch": 1}
+    small = {"layers": 1, "hidden": 384, "heads": 6, "vocab": 8192, "sequence": 512, "micro_batch": 1}
     train(small | {"recompute": "full"})  # libraries keep what they take for their kernels
-    empty, size = mapped("VmData"), mapped("VmSize")
+    empty, size, before = mapped("VmData"), mapped("VmSize"), mapped("VmPeak")
     most = empty + int(run["limit"])
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     try:
@@ -92,7 +92,8 @@ def main() -> None:
         if not isinstance(error, MemoryError) and "memory" not in str(error):
             raise
         fits = False
-    print(json.dumps({"fits": fits, "empty": empty, "peak": mapped("VmPeak") - size}))
+    peak = mapped("VmPeak")
+    print(json.dumps({"fits": fits, "empty": empty, "peak": peak - size if peak > before else None}))
 
 
 if __name__ == "__main__":

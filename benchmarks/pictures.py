@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
+
 import fleetcast
 from fleetcast.sim.training.run import long_run
 from fleetcast.view import figures, plots, svg, verbs
@@ -40,7 +42,49 @@ def draw() -> dict[str, str]:
         "weeks.svg": alone(weeks_progress()),
         "heat.svg": alone(heat_map()),
         "collectives.svg": alone(all_reduce_sizes()),
+        "multitask.svg": alone(multitask_waves()),
+        "learned.svg": alone(learned_launches()),
     }
+
+
+def multitask_waves() -> str:
+    """Draws the example of several tasks: devices over time, coloured by task."""
+    best = fleetcast.plan("multitask").best
+    assert best is not None
+    slots = best.plan["waves"]
+    tasks = list(dict.fromkeys(slot["task"] for slot in slots))
+    end, count = max(slot["end"] for slot in slots), int(best.metrics["devices"])
+    x, y = svg.Scale(0.0, end, 60, 700), svg.Scale(0.0, float(count), 290, 40)
+    body = svg.axes(x, y, "s", "", "", "device")
+    each = abs(y(1.0) - y(0.0))
+    for slot in slots:
+        name = f"{slot['op']}, layers {slot['first'] + 1} to {slot['first'] + slot['count']} of {slot['of']}"
+        kind = f"part c{tasks.index(slot['task']) % 8}"
+        for d in slot["devices"]:
+            body.append(
+                svg.rect(x(slot["start"]), y(d + 1.0), x(slot["end"]) - x(slot["start"]) - 1, each - 1, kind, name)
+            )
+    for i, task in enumerate(tasks):
+        body += [
+            svg.rect(60 + 160 * i, 330, 12, 12, f"part c{i % 8}"), svg.text(78 + 160 * i, 340, task, "tick"),
+        ]  # fmt: skip
+    return svg.figure(750, 350, body, "which device runs which task when, in an iteration of four tasks")
+
+
+def learned_launches() -> str:
+    """Draws how far the best plan so far is from the best of all over launches, learned and at random."""
+    from benchmarks.learned import at_random, learned
+    from benchmarks.learned_boxes import training
+
+    box, seeds = training(), range(6)
+    x, y = svg.Scale(1.0, 100.0, 60, 640), svg.Scale(0.0, 1.0, 262, 30)
+    body = svg.axes(x, y, "", "%", "launches", "above the best of 13 million plans, median of six searches")
+    for kind, (name, run) in enumerate((("learned", learned), ("drawn at random", at_random))):
+        middle = np.median([np.minimum(run(box, seed), 10.0) for seed in seeds], axis=0)
+        points = [(x(i + 1.0), y(float(v))) for i, v in enumerate(middle) if v <= 1.0]
+        body.append(svg.path(points, f"series s{kind}"))
+        body.append(svg.text(points[-1][0] + 6, points[-1][1] + 4, name, "said"))
+    return svg.figure(750, 310, body, "regret over launches, learned and at random")
 
 
 def weeks_intervals() -> str:

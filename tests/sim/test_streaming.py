@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-import fleetcast
 from fleetcast.base.errors import SpecError, Unsupported
 from fleetcast.cost.training import streams
 from fleetcast.scenario.load import load
@@ -13,6 +12,7 @@ from fleetcast.sim.training.completing import columns, complete
 from fleetcast.sim.training.setting import setting
 from fleetcast.sim.training.streaming import run
 from fleetcast.sim.training.world import simulate
+from fleetcast.view import verbs
 
 GPT = {"layers": 40, "hidden": 5120, "heads": 40, "vocab": 50257}
 FLEET = {
@@ -120,7 +120,7 @@ def test_what_cannot_be_is_refused_by_name(plan, fleet, field):
 @pytest.mark.parametrize("target", ["deepspeed", "megatron", "torchtitan"])
 def test_no_trainer_is_told_to_stream(target):
     with pytest.raises(Unsupported, match="swaps no share"):
-        fleetcast.export("single-gpu", target)
+        verbs.export("single-gpu", target)
 
 
 def test_nothing_changes_where_nothing_streams():

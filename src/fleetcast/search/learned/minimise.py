@@ -147,6 +147,8 @@ def propose(
     score = np.empty(0)
     for turn in range(TURNS):
         pool = _distinct(pool, tried)
+        if not len(pool):
+            return pool, None
         score = _promise(knobs.seen(pool), model, chance, best)
         if turn < TURNS - 1:
             order = np.argsort(-score, kind="stable")

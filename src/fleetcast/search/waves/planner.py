@@ -2,7 +2,7 @@
 
 Spindle (Wang and others, ASPLOS 2025) deals level by level. Where graphs are deep and narrow, levels leave devices
 idle, so MetaOps are also dealt as they become ready, and whole, in the order of the chains behind them; that last way
-is then improved by changing the devices of one or two MetaOps at a time. The paper has the first way only.
+is then improved by changing the devices of a few MetaOps at a time. The paper has the first way only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fleetcast.search.waves.graph import Graph, MetaOp, tails
 from fleetcast.search.waves.place import Timetable, Wires, place
 from fleetcast.search.waves.schedule import level_waves, list_waves, ready_waves
 
-TRIES = 400
+TRIES = 500
 """Changes that are tried on the devices of whole MetaOps."""
 PIECES = (1, 2)
 """Into how many parts MetaOps are cut where each part runs whole."""
@@ -72,7 +72,7 @@ def best(graph: Graph, devices: int, wires: Wires, after: Callable[[Timetable], 
 def whole(graph: Graph, devices: int, wires: Wires, pieces: int = 1) -> Timetable:
     """Returns a timetable in which MetaOps run in at most ``pieces`` parts, each whole, its devices improved by steps.
 
-    The first guess is what the bound on any schedule gives each MetaOp, or the level's optimum, whichever is quicker.
+    The first guess is what the bound on any schedule gives each MetaOp, the second the level's optimum.
     """
     parts, owner = split(graph, pieces)
     seconds = any_bound(parts, devices)[1]
@@ -84,12 +84,15 @@ def whole(graph: Graph, devices: int, wires: Wires, pieces: int = 1) -> Timetabl
             for op, n in zip(parts, shares, strict=True)
         ]
 
-    def laid(counts: Sequence[int]) -> Timetable:
+    def laid(counts: Sequence[int], hurry: Sequence[float] | None = None) -> Timetable:
         times = [op.curve.on(n) * op.count for op, n in zip(parts, counts, strict=True)]
-        return place(parts, list_waves(parts, devices, counts, tails(parts, times)), devices, wires)
+        behind = tails(parts, times)
+        if hurry is not None:
+            behind = [b * h + t * (h - 1.0) for b, h, t in zip(behind, hurry, times, strict=True)]
+        return place(parts, list_waves(parts, devices, counts, behind), devices, wires)
 
     guesses = [whole_counts(shares) for shares in (fluid, level_shares(parts, devices))]
-    table = climb(parts, devices, min(guesses, key=lambda counts: laid(counts).seconds), laid)
+    table = min((climb(parts, devices, counts, laid) for counts in guesses), key=lambda found: found.seconds)
     slots = tuple(replace(slot, op=owner[slot.op][0], first=owner[slot.op][1]) for slot in table.slots)
     return replace(table, slots=slots)
 
@@ -111,23 +114,26 @@ def split(graph: Graph, pieces: int) -> tuple[Graph, list[tuple[int, int]]]:
     return tuple(parts), owner
 
 
-def climb(
-    graph: Graph, devices: int, counts: Sequence[int], laid: Callable[[Sequence[int]], Timetable]
-) -> Timetable:  # fmt: skip
-    """Returns the best timetable from ``counts`` on: at most ``TRIES`` times one or two MetaOps get other devices."""
-    now, table, rng = list(counts), laid(counts), np.random.default_rng(0)
+Laid = Callable[[Sequence[int], "Sequence[float] | None"], Timetable]
+"""A timetable from the devices of each MetaOp and, where given, how much more than its chain each hurries."""
+
+
+def climb(graph: Graph, devices: int, counts: Sequence[int], laid: Laid) -> Timetable:
+    """Returns the best timetable from ``counts`` on: at most ``TRIES`` times some MetaOps get other devices."""
+    now, table, rng = list(counts), laid(counts, None), np.random.default_rng(0)
+    hurry: list[float] | None = None
     allowed = [[n for n in op.curve.counts if n <= devices] for op in graph]
     left = TRIES
 
-    def better(other: list[int]) -> bool:
-        nonlocal now, table, left
-        if other == now or left <= 0:
+    def better(other: list[int], order: list[float] | None) -> bool:
+        nonlocal now, table, hurry, left
+        if left <= 0:
             return False
         left -= 1
-        tried = laid(other)
+        tried = laid(other, order)
         if tried.seconds >= table.seconds * (1 - 1e-9):
             return False
-        now, table = other, tried
+        now, table, hurry = other, tried, order
         return True
 
     at = calm = 0
@@ -136,15 +142,19 @@ def climb(
         here = allowed[i].index(now[i])
         steps = {allowed[i][max(here - 1, 0)], allowed[i][min(here + 1, len(allowed[i]) - 1)]}
         steps |= {graph[i].curve.allowed(n) for n in (min(devices, 2 * now[i]), max(allowed[i][0], now[i] // 2))}
-        for n in sorted(steps):
-            calm = 0 if better([*now[:i], n, *now[i + 1 :]]) else calm
-    while left > 0:  # then two at random: what one MetaOp gives, another may take
-        other = list(now)
-        for i in rng.integers(len(graph), size=2).tolist():
-            step = int(rng.choice((-4, -2, -1, 1, 2, 4)))
+        for n in sorted(steps - {now[i]}):
+            calm = 0 if better([*now[:i], n, *now[i + 1 :]], hurry) else calm
+    while left > 0:  # then some at random: what one MetaOp gives, others may take; or another order
+        other, order = list(now), hurry
+        some = int(rng.choice((2, 3, 5)))
+        for i in rng.integers(len(graph), size=some).tolist():
+            step = int(rng.choice((-4, -2, -1, 0, 1, 2, 4)))
             other[i] = allowed[i][min(max(allowed[i].index(now[i]) + step, 0), len(allowed[i]) - 1)]
-        left -= other == now
-        better(other)
+        if rng.random() < 0.1:  # all of them anew, near what they have
+            other = [choice[min(int(len(choice) * rng.random() ** 1.5), len(choice) - 1)] for choice in allowed]
+        if rng.random() < 0.3:
+            order = np.exp(rng.normal(0.0, 1.0, len(graph))).tolist()
+        better(other, order)
     return table
 
 

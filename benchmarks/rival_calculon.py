@@ -1,0 +1,307 @@
+"""How training plans rank here and in calculon, on 2,000 plans of its own search, and which conventions set them apart.
+
+Calculon's verdicts and times come from its own runs (22 billion parameters, 64 A100s, batch 64). Each plan is costed
+here with the links that calculon gives it: every kind of parallelism on the node's links or between nodes. Then each
+convention in which the two differ is switched to calculon's, one by one and all together, nothing fitted.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its path as well
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import kendalltau
+
+from benchmarks.records import Null, Ours, Paper, Record, data_path, main, skipped, timer
+from fleetcast.cost.collectives import Curve, Fabric
+from fleetcast.cost.training import memory as memories
+from fleetcast.cost.training import network as networks
+from fleetcast.cost.training import step as steps
+from fleetcast.cost.training import system as systems
+from fleetcast.cost.training import work
+from fleetcast.cost.training.network import Job, Network
+from fleetcast.cost.training.plans import Plans, plans
+from fleetcast.cost.training.system import Practice, System
+from fleetcast.scenario.fleet.spec import Fleet
+from fleetcast.scenario.fleet.tree import resolve
+from fleetcast.scenario.workload.training import Shape
+
+SYSTEM = 39
+COMMAND = "python -m benchmarks.rival_calculon"
+Array = NDArray[np.float64]
+BATCH, SEQUENCE, DEVICES, NODE = 64, 2048, 64, 8
+SIZES = np.logspace(2, 13, 400)
+OPERATIONS = ("all_reduce", "reduce_scatter", "all_gather")
+FEASIBLE = "plans of calculon's search on which both say alike whether they fit"
+RANKED = "Kendall tau of iteration times with calculon's, plans that both accept"
+ALIKE = "Kendall tau of iteration times with calculon's, its named conventions taken over"
+CONVENTIONS = {
+    "once": "between nodes a collective's bytes count once, as if switches added up",
+    "half": "gradients travel as 2 B",
+    "states": "an off-loaded optimizer is moved to the device and back for each micro-batch",
+    "body": "no embedding, head, host, gaps, stragglers or factors fitted on measurements",
+    "links": "bandwidths, efficiencies and latencies of its links",
+    "rates": "its rates of products and of memory, which add up",
+    "beside": "hidden messages slow no work",
+    "kept": "what sequence parallelism gathered is gathered once more only where the plan says so",
+    "apart": "what moves to the host and back hides behind the work of its own direction alone",
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Calculon's plans and what it says of them.
+
+    Attributes:
+        plans: as columns.
+        far: of tensor, pipeline and data parallelism, which plans have it between nodes.
+        words: columns of text.
+        accepts: plans that calculon takes; ``placed`` those it does not refuse for their links.
+        seconds: its iteration; nan = refused.
+        sized: devices that each plan puts on the node's links.
+    """
+
+    plans: Plans
+    far: Mapping[str, NDArray[np.bool_]]
+    words: Mapping[str, NDArray[np.str_]]
+    accepts: NDArray[np.bool_]
+    placed: NDArray[np.bool_]
+    seconds: Array
+    sized: NDArray[np.int64]
+    file: Mapping[str, Any] = field(repr=False)
+
+
+@lru_cache(maxsize=1)
+def sample() -> Sample | None:
+    """Returns the plans, or None where the data is absent."""
+    path = data_path("training", "reference", "calculon", "search_22b_64gpu_sample2000.csv")
+    if path is None:
+        return None
+    with path.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    words = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+
+    def number(name: str) -> NDArray[np.int64]:
+        return words[name].astype(np.int64)
+
+    def flag(name: str) -> NDArray[np.int64]:
+        return (words[name] == "True").astype(np.int64)
+
+    overlap = (words["tensor_par_overlap"] != "none") * 1 | flag("data_par_overlap") * 4
+    pieces, kind = number("pipeline_interleaving"), words["tensor_par_comm_type"]
+    recompute = np.array([("none", "attn_only", "full").index(w) for w in words["activation_recompute"]])
+    table = plans(
+        tensor=number("tensor_par"), pipeline=number("pipeline_par"), data=number("data_par"), interleave=pieces,
+        micro_batch=number("microbatch_size"), schedule=np.where(pieces > 1, 2, 1), recompute=recompute,
+        sequence_parallel=(kind == "rs_ag") * 1, zero=flag("optimizer_sharding"), overlap=overlap,
+        offload=flag("weight_offload") | flag("activations_offload") * 2 | flag("optimizer_offload") * 4,
+        tensor_messages=(kind == "rs_ag") * 1, fused=0,
+    )  # fmt: skip
+    far = {name: number(f"{name}_par_net") == 1 for name in ("tensor", "pipeline", "data")}
+    sized = np.ones(len(rows), dtype=np.int64)
+    for name, there in far.items():
+        sized *= np.where(there, 1, number(f"{name}_par"))
+    return Sample(
+        table, far, words, words["status"] != "infeasible", words["reason_code"] != "net_too_small",
+        np.array([float(w) if w else np.nan for w in words["total_time"]]), sized,
+        json.loads((path.parent / "inputs.json").read_text(encoding="utf-8")),
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=1)
+def setting() -> tuple[Network, System]:
+    """Returns calculon's model and machine as they are here; its host has 512 GiB for each device."""
+    net = networks.of(Shape(layers=48, hidden=6144, heads=64).model(SEQUENCE))
+    machine = systems.of(resolve(Fleet(devices=f"{DEVICES}x a100-80g-sxm")).groups[0])
+    return net, replace(machine, host_memory=512 * 2.0**30)
+
+
+def drawn(fabric: Fabric, row: Mapping[str, Any] | None, *, once: bool) -> Fabric:
+    """Returns a fabric whose reductions and gathers follow calculon: its own rates, or ours with bytes counted once."""
+    curves: dict[str, dict[int, Curve]] = {}
+    affine = dict(fabric.affine)
+    if row is not None:
+        rate = row["bandwidth"] * 1e9 * row["efficiency"]
+        for name, (scale, offset) in row["ops"].items():
+            key = "send" if name == "p2p" else name
+            curves[key] = {
+                n: Curve(SIZES, row["latency"] + SIZES * (scale * (1.0 if offset is None else (n + offset) / n) / rate))
+                for n in range(2, DEVICES + 1)
+            }
+    elif once:
+        for key in OPERATIONS:
+            c = affine[key]
+            curves[key] = {
+                n: Curve(SIZES, c.launch + c.hop * (n - 1) + SIZES / (float(c.reached(n)) * fabric.bandwidth))
+                for n in range(2, DEVICES + 1)
+            }
+    return replace(fabric, curves=curves, affine=affine, reference=fabric.bandwidth, rounds="")
+
+
+def efficiency(flop: Array, steps_of: list[list[float]]) -> Array:
+    """Returns the share of a peak that calculon gives an operation of so many FLOP: steps by GFLOP."""
+    found = np.full(np.shape(flop), steps_of[-1][1])
+    for least, share in reversed(steps_of):
+        found = np.where(flop / 1e9 >= least, share, found)
+    return found
+
+
+@contextmanager
+def products(on: bool, chip: Mapping[str, Any]) -> Iterator[None]:
+    """Lets products of the layers take what calculon's table says while the block runs."""
+    known = work.gemm_time
+
+    def timed(m: ArrayLike, n: ArrayLike, k: ArrayLike, *_: Any, **__: Any) -> Array:
+        a, b, c = (np.asarray(x, dtype=np.float64) for x in (m, n, k))
+        flop, row = 2.0 * a * b * c, chip["matrix"]["float16"]
+        size = 2.0 * (a * b + b * c + a * c)
+        mem = chip["mem1"]
+        share = efficiency(size * 1e3, mem["MB_efficiency"])  # its steps are of MB
+        busy = flop / (row["tflops"] * 1e12 * efficiency(flop, row["gflops_efficiency"]))
+        return np.asarray(busy + size / (mem["GBps"] * 1e9 * share))
+
+    if on:
+        work.gemm_time = timed  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        work.gemm_time = known
+
+
+@contextmanager
+def gathered_once() -> Iterator[None]:
+    """Lets a pass back take what was gathered before, while the block runs."""
+    known = work.tensor_messages
+
+    def kept(*asked: Any) -> tuple[Array, Array]:
+        reduce, gather = known(*asked)
+        return reduce, np.zeros_like(gather)
+
+    work.tensor_messages = kept
+    try:
+        yield
+    finally:
+        work.tensor_messages = known
+
+
+def costed(found: Sample, on: frozenset[str] | set[str]) -> dict[str, Array]:
+    """Returns seconds by term and ``total`` of every plan, with these of ``CONVENTIONS`` taken over."""
+    net, machine = setting()
+    chip = found.file["a100_80g"]
+    near, far = chip["networks"] if "links" in on else (None, None)
+    outer = machine.outer
+    if "links" in on or "once" in on:
+        outer = drawn(outer, far, once="once" in on)
+        if "links" in on and "once" not in on:  # its links, our rings
+            outer = drawn(machine.outer, far | {"ops": {k: [2.0 if k == "all_reduce" else 1.0, None if k == "p2p" else -1]
+                                                        for k in far["ops"]}}, once=False)  # fmt: skip
+    inner = drawn(machine.inner, near, once=False) if near else machine.inner
+    practice = machine.practice
+    if "body" in on:
+        practice = Practice(gap=0.0, kernel=0.0, pace=0.0, iteration=0.0, slow=0.0, head=0.0)
+    link = chip["mem2"]["GBps"] * 1e9 * chip["mem2"]["MB_efficiency"][0][1] if "links" in on else machine.host_link
+    fitted = machine.fitted
+    if "rates" in on:
+        share = chip["mem1"]["MB_efficiency"][0][1] * chip["mem1"]["GBps"] * 1e9 / machine.chip.bandwidth
+        tables = dict(fitted.tables) | {"stream": {"any": {"launch": 0.0, "memory": share}}}
+        fitted = replace(fitted, tables=tables)
+    base = replace(machine, inner=inner, outer=outer, practice=practice, host_link=link, fitted=fitted)
+    job = Job(SEQUENCE, BATCH, message=2.0 if "half" in on else 0.0)
+    table, contention = found.plans, work.CONTENTION
+    if "states" in on:
+        table = replace(table, offload=np.asarray(table.offload & 3, dtype=np.int32))
+    try:
+        work.CONTENTION = 1.0 if "beside" in on else contention
+        with products("rates" in on, chip):
+            ends = [steps.parts(net, job, table, replace(base, node=n)) for n in (DEVICES, 1)]
+            mixed = placed(ends, found)
+            if "kept" in on:
+                with gathered_once():
+                    spared = placed([steps.parts(net, job, table, replace(base, node=n)) for n in (DEVICES, 1)], found)
+                again = found.words["seq_par_ag_redo"] == "True"
+                talk = np.where(again, mixed.backward["tensor_comm"], spared.backward["tensor_comm"])
+                mixed = replace(mixed, backward=mixed.backward | {"tensor_comm": talk})
+            ahead = back = one_way(net, job, table) / link
+            if "states" in on:
+                moved = found.plans.offloads("optimizer") * mixed.micro
+                copies = np.where(table.zero > 0, table.data, 1)
+                (first, last), _ = memories.stage_params(net, table)
+                size = np.maximum(first, last) * ((job.sent + job.optimizer) / copies)
+                mixed = replace(mixed, transfer=mixed.transfer + moved * size / link)
+                back = back + found.plans.offloads("optimizer") * size / link
+            if "apart" in on:
+                mixed = replace(mixed, transfer=hidden_apart(mixed, practice, ahead, back))
+            return steps.settle(mixed, table, practice)
+    finally:
+        work.CONTENTION = contention
+
+
+def one_way(net: Network, job: Job, table: Plans) -> Array:
+    """Returns B of weights and activations that one pass of a micro-batch moves over the link to the host."""
+    (first, last), _ = memories.stage_params(net, table)
+    kept = memories.kept_activations(net, job, table) * np.ceil(net.depth / table.pipeline)
+    weights = table.offloads("weights") * 2.0 * np.maximum(first, last)
+    return np.asarray(weights + table.offloads("activations") * kept)
+
+
+def hidden_apart(parts: steps.Parts, practice: Practice, ahead: Array, back: Array) -> Array:
+    """Returns transfers that hold up a micro-batch by what each direction's own work does not hide."""
+    factor = {name: float(getattr(practice, steps._FACTORS[name])) for name in work.TERMS}
+
+    def taken(part: Mapping[str, Array]) -> Array:
+        return np.asarray(sum(factor[name] * part[name] for name in work.TERMS))
+
+    forward, backward = taken(parts.forward), taken(parts.backward) + taken(parts.again)
+    late = np.maximum(ahead - forward, 0.0) + np.maximum(back - backward, 0.0)
+    device = forward + backward + practice.gap * parts.launch
+    return np.asarray(np.where(late > 0, (late + device) * parts.micro, 0.0))
+
+
+def placed(ends: list[steps.Parts], found: Sample) -> steps.Parts:
+    """Returns parts with each kind of parallelism on its own links: those of a node, or those between nodes."""
+    near, away = ends
+    _, machine = setting()
+    tensor, pipeline, data = (found.far[name] for name in ("tensor", "pipeline", "data"))
+
+    def pick(there: NDArray[np.bool_], a: Array, b: Array) -> Array:
+        return np.where(there, b, a)
+
+    def terms(a: Mapping[str, Array], b: Mapping[str, Array]) -> dict[str, Array]:
+        return {name: pick(tensor, a[name], b[name]) for name in a}
+
+    return replace(
+        near, forward=terms(near.forward, away.forward), backward=terms(near.backward, away.backward),
+        again=terms(near.again, away.again), head=pick(tensor, near.head, away.head),
+        hop=pick(pipeline, near.hop, away.hop), reduce=pick(data, near.reduce, away.reduce),
+        gather=pick(data, near.gather, away.gather),
+        slowest=np.full(len(tensor), float(machine.practice.slowest(DEVICES / NODE))),
+    )  # fmt: skip
+
+
+def verdicts(found: Sample) -> tuple[NDArray[np.bool_], NDArray[np.bool_], dict[str, Array]]:
+    """Returns which plans fit here, which keep whole rounds of micro-batches, and their bytes by term."""
+    net, machine = setting()
+    held = memories.memory(net, Job(SEQUENCE, BATCH), found.plans, machine)
+    fits = (held["total"] <= machine.memory) & (held["host"] <= machine.host_memory)
+    p = found.plans
+    rounds = (p.interleave == 1) | (
+        (p.micro_batches(BATCH) % p.pipeline == 0) & (net.depth % (p.pipeline * p.interleave) == 0)
+    )
+    return np.asarray(fits), np.asarray(rounds), held
+
+
+def tau(ours: Array, theirs: Array) -> float:
+    """Returns Kendall's tau-b."""
+    return float(kendalltau(ours, theirs)[0])
