@@ -210,7 +210,7 @@ def _buffers(s: Stream) -> float:
     if not s.system.ssd:
         return every * (WRITTEN + s.element)
     if s.overlapped:
-        return BUFFERS * max(s.params, s.table) * (WRITTEN + s.element)
+        return BUFFERS * s.params * (WRITTEN + s.element)  # tables go in tiles of a layer at most
     return every * RIVAL_HELD + RIVAL_BUFFERS
 
 
