@@ -1,7 +1,7 @@
 """Which training runs fit: forecast, then tried under the kernel's own limit, and EasyScale's packings of one GPU.
 
-The runs stand in `benchmarks/fits_inputs.toml`, frozen before any was forecast. Each is a process of its own whose limit
-counts from what it holds once libraries are loaded; memory is asked as for any device, with fp32 weights.
+The runs stand in `benchmarks/fits_inputs.toml`, frozen before any was forecast. Each is a process of its own, whose
+limit counts from what it holds once libraries are loaded; memory is asked as for any device, with fp32 weights.
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ def own(quick: bool) -> Record:
     rule = [plain <= run["limit"] for (_, plain), run in zip(tells, chosen, strict=True)]
     precision, recall, counts = confusion(ours, true)
     null = confusion(rule, true)
-    peaks = [one["peak"] / taken - 1.0 for one, (taken, _) in zip(found, tells, strict=True) if one["fits"] and one["peak"]]
+    peaks = [
+        one["peak"] / taken - 1.0 for one, (taken, _) in zip(found, tells, strict=True) if one["fits"] and one["peak"]
+    ]
     off = [run["limit"] / taken for run, (taken, _), a, b in zip(chosen, tells, ours, true, strict=True) if a != b]
     said = (
         f"those that were wrong had limits of {', '.join(f'{x:.3f}' for x in off)} of the forecast" if off else "none"

@@ -24,7 +24,7 @@ def mapped(name: str) -> int:
     return next(int(row.split()[1]) for row in rows if row.startswith(name)) * 1024
 
 
-class Block(nn.Module):
+class Block(nn.Module):  # type: ignore[misc,unused-ignore]
     """A layer of GPT, norms first, no dropout."""
 
     def __init__(self, hidden: int, heads: int) -> None:
@@ -44,7 +44,7 @@ class Block(nn.Module):
         return x + self.down(functional.gelu(self.up(self.norms[1](x))))
 
 
-class Gpt(nn.Module):
+class Gpt(nn.Module):  # type: ignore[misc,unused-ignore]
     """A GPT with learned positions and a tied head."""
 
     def __init__(self, layers: int, hidden: int, heads: int, vocab: int, sequence: int, recompute: bool) -> None:
