@@ -262,7 +262,7 @@ def costed(found: Sample, on: frozenset[str] | set[str]) -> dict[str, Array]:
 
 
 def split(found: Sample, table: Plans) -> Plans:
-    """Returns plans of which those that scatter messages between stages keep activations in shares: about as calculon."""
+    """Returns plans of which those that scatter messages between stages keep activations in shares, about as there."""
     shared = (found.words["tensor_par_comm_type"] != "ar").astype(np.int32)
     return replace(table, sequence_parallel=shared)
 
