@@ -51,7 +51,7 @@ ALIKE = "Kendall tau of iteration times with calculon's, its named conventions t
 CONVENTIONS = {
     "once": "between nodes a collective's bytes count once, as if switches added up",
     "half": "gradients travel as 2 B",
-    "states": "an off-loaded optimizer is moved to the device and back for each micro-batch",
+    "states": "states of an off-loaded optimizer are moved once for each micro-batch",
     "body": "no embedding, head, host, gaps, stragglers or factors fitted on measurements",
     "links": "bandwidths, efficiencies and latencies of its links",
     "rates": "its rates of products and of memory, which add up",
@@ -59,7 +59,7 @@ CONVENTIONS = {
     "kept": "what sequence parallelism gathered is gathered once more only where the plan says so",
     "next": "a hidden message has the product next to it to hide behind, as a pipe half of it and not the first part",
     "fused": "a fused activation's output is not kept",
-    "apart": "what moves to the host and back hides behind the work of its own direction alone",
+    "apart": "what moves to the host or back hides behind its own pass, both ways at once",
 }
 
 
@@ -208,6 +208,7 @@ def costed(found: Sample, on: frozenset[str] | set[str]) -> dict[str, Array]:
     """Returns seconds by term and ``total`` of every plan, with these of ``CONVENTIONS`` taken over."""
     net, machine = setting()
     net = fused(net) if "fused" in on else net
+    net = replace(net, table_params=0, first_params=0, last_params=0) if "body" in on else net
     chip = found.file["a100_80g"]
     near, far = chip["networks"]
     outer = machine.outer
@@ -246,12 +247,12 @@ def costed(found: Sample, on: frozenset[str] | set[str]) -> dict[str, Array]:
                 mixed = replace(mixed, backward=mixed.backward | {"tensor_comm": talk})
             if "next" in on:
                 mixed = next_product(found, mixed)
-            ahead = back = one_way(net, job, table) / link
+            ahead, back = (size / link for size in over_link(net, job, table))
             if "states" in on:
                 moved = found.plans.offloads("optimizer") * mixed.micro
                 copies = np.where(table.zero > 0, table.data, 1)
                 (first, last), _ = memories.stage_params(net, table)
-                size = np.maximum(first, last) * ((job.sent + job.optimizer) / copies)
+                size = np.maximum(first, last) * (job.optimizer / copies)
                 mixed = replace(mixed, transfer=mixed.transfer + moved * size / link)
                 back = back + found.plans.offloads("optimizer") * size / link
             if "apart" in on:
@@ -290,12 +291,13 @@ def next_product(found: Sample, parts: steps.Parts) -> steps.Parts:
     )  # fmt: skip
 
 
-def one_way(net: Network, job: Job, table: Plans) -> Array:
-    """Returns B of weights and activations that one pass of a micro-batch moves over the link to the host."""
+def over_link(net: Network, job: Job, table: Plans) -> tuple[Array, Array]:
+    """Returns B that hold up a micro-batch's pass forward, both ways at once, and its pass back, all one way."""
     (first, last), _ = memories.stage_params(net, table)
     kept = memories.kept_activations(net, job, table) * np.ceil(net.depth / table.pipeline)
     weights = table.offloads("weights") * 2.0 * np.maximum(first, last)
-    return np.asarray(weights + table.offloads("activations") * kept)
+    activations = table.offloads("activations") * kept
+    return np.maximum(weights, activations), weights + activations
 
 
 def hidden_apart(parts: steps.Parts, practice: Practice, ahead: Array, back: Array) -> Array:
