@@ -56,7 +56,7 @@ CONVENTIONS = {
     "links": "bandwidths, efficiencies and latencies of its links",
     "rates": "its rates of products and of memory, which add up",
     "beside": "hidden messages slow no work",
-    "kept": "what sequence parallelism gathered is gathered once more only where the plan says so",
+    "kept": "as many tensor-parallel messages as its own link times hold",
     "next": "a hidden message has the product next to it to hide behind, as a pipe half of it and not the first part",
     "fused": "a fused activation's output is not kept",
     "apart": "what moves to the host or back hides behind its own pass, both ways at once",
@@ -188,20 +188,34 @@ def products(on: bool, chip: Mapping[str, Any]) -> Iterator[None]:
         setattr(work, "gemm_time", known)  # noqa: B010
 
 
-@contextmanager
-def gathered_once() -> Iterator[None]:
-    """Lets a pass back take what was gathered before, while the block runs."""
-    known = work.tensor_messages
+def counted(found: Sample, parts: steps.Parts, net: Network, table: Plans, base: System) -> steps.Parts:
+    """Returns parts whose tensor-parallel messages are as many as calculon's own link times hold.
 
-    def kept(*asked: Any) -> tuple[Array, Array]:
-        reduce, gather = known(*asked)
-        return reduce, np.zeros_like(gather)
+    Per layer and micro-batch four all-reduces, or as many scatters and gathers; two gathers more where they are redone,
+    else one for attention that is recomputed. P2p_rs_ag scatters and gathers in the layers at the ends of a piece.
+    """
+    size, ones = (
+        np.asarray(table.micro_batch * (2.0 * SEQUENCE * net.hidden), dtype=np.float64),
+        np.ones_like(table.tensor),
+    )
+    held = np.ceil(net.depth / table.pipeline)
 
-    setattr(work, "tensor_messages", kept)  # noqa: B010
-    try:
-        yield
-    finally:
-        setattr(work, "tensor_messages", known)  # noqa: B010
+    def taken(operation: str) -> Array:
+        near, away = (
+            work.spread_time(operation, size, table.tensor, ones, replace(base, node=n)) for n in (DEVICES, 1)
+        )
+        return np.where(found.far["tensor"], away, near)
+
+    gather, scatter, whole = (taken(name) for name in ("all_gather", "reduce_scatter", "all_reduce"))
+    kind, redo = found.words["tensor_par_comm_type"], found.words["seq_par_ag_redo"] == "True"
+    shared, ends = kind == "rs_ag", pieces_ends(found)
+    each = np.where(shared, gather + scatter, whole + ends * (gather + scatter - whole)) * held
+    selective = np.where(table.recompute == 1, gather * held, 0.0) * np.where(shared & ~redo, 1.0, ends)
+    return replace(
+        parts, forward=parts.forward | {"tensor_comm": 2.0 * each},
+        backward=parts.backward | {"tensor_comm": 2.0 * each + np.where(shared & redo, 2.0 * gather * held, 0.0)},
+        again=parts.again | {"tensor_comm": np.where(table.recompute == 2, 2.0 * each, selective)},
+    )  # fmt: skip
 
 
 def costed(found: Sample, on: frozenset[str] | set[str]) -> dict[str, Array]:
@@ -240,11 +254,7 @@ def costed(found: Sample, on: frozenset[str] | set[str]) -> dict[str, Array]:
             ends = [steps.parts(net, job, table, replace(base, node=n)) for n in (DEVICES, 1)]
             mixed = placed(ends, found)
             if "kept" in on:
-                with gathered_once():
-                    spared = placed([steps.parts(net, job, table, replace(base, node=n)) for n in (DEVICES, 1)], found)
-                again = found.words["seq_par_ag_redo"] == "True"
-                talk = np.where(again, mixed.backward["tensor_comm"], spared.backward["tensor_comm"])
-                mixed = replace(mixed, backward=mixed.backward | {"tensor_comm": talk})
+                mixed = counted(found, mixed, net, table, base)
             if "next" in on:
                 mixed = next_product(found, mixed)
             ahead, back = (size / link for size in over_link(net, job, table))
@@ -272,23 +282,35 @@ def next_product(found: Sample, parts: steps.Parts) -> steps.Parts:
     """Returns parts whose tensor-parallel messages hide as in calculon, read off its own figures.
 
     An all-reduce follows the products that end a layer's halves, 5 of 12 parts of them forward and 7 backward; a
-    reduce-scatter and the gather after it have a product each. A pipe hides half as much, and never its first part.
+    scatter or a gather has a product of its own. A pipe hides half as much, and never its first part.
     """
-    kind = found.words["tensor_par_overlap"]
-    both = found.words["tensor_par_comm_type"] == "rs_ag"
+    kind, redo = found.words["tensor_par_overlap"], found.words["seq_par_ag_redo"] == "True"
     pipe, first = kind == "pipe", np.where(kind == "pipe", 1.0 / found.plans.tensor, 0.0)
+    apart = np.where(found.words["tensor_par_comm_type"] == "rs_ag", 1.0, pieces_ends(found))
 
-    def left(part: dict[str, Array], products: Array, share: float) -> dict[str, Array]:
-        window = products * np.where(both, 1.0, share) * np.where(pipe, 0.5, 1.0)
+    def left(part: dict[str, Array], products: Array, share: float, more: Array | float = 0.0) -> dict[str, Array]:
+        window = (products * (share + (1.0 - share) * apart) + more) * np.where(pipe, 0.5, 1.0)
         told = part["tensor_comm"]
         hidden = np.where(kind == "none", 0.0, np.minimum(told * (1.0 - first), window))
         return part | {"tensor_comm": told - hidden}
 
     inputs = parts.backward["gemm"] - parts.weights
+    selective = np.where(found.plans.recompute == 1, parts.forward["gemm"] * 0.25 * apart, 0.0)  # queries, keys, values
     return replace(
         parts, forward=left(parts.forward, parts.forward["gemm"], 5 / 12),
-        backward=left(parts.backward, inputs, 7 / 12), again=left(parts.again, parts.again["gemm"], 5 / 12),
+        backward=left(parts.backward, inputs, 7 / 12, np.where(redo, parts.weights * 7 / 12, 0.0)),
+        again=left(parts.again, parts.again["gemm"], 5 / 12, selective),
     )  # fmt: skip
+
+
+def pieces_ends(found: Sample) -> Array:
+    """Returns the share of layers at the end of a piece of a stage, of plans that scatter and gather there alone.
+
+    Where messages hide, calculon exposes no more of such plans than of those that add up everywhere: none.
+    """
+    layers = np.maximum(np.ceil(setting()[0].depth / found.plans.pipeline) // found.plans.interleave, 1.0)
+    there = (found.words["tensor_par_comm_type"] == "p2p_rs_ag") & (found.words["tensor_par_overlap"] == "none")
+    return np.asarray(np.where(there, 1.0 / layers, 0.0))
 
 
 def over_link(net: Network, job: Job, table: Plans) -> tuple[Array, Array]:
