@@ -1,4 +1,4 @@
-"""CubicML: a predictor chooses what to launch, beside random draws and Optuna's TPE, on four black boxes (system 59)."""
+"""CubicML: a predictor chooses what to launch, beside random draws and Optuna's TPE, on four boxes (system 59)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its p
 from benchmarks.learned_boxes import Box, measured, serving, tiles, training
 from benchmarks.records import Null, Ours, Record, absent, main, skipped, timer
 from fleetcast.search.learned import Found, minimise
-from fleetcast.search.learned.knobs import Value
 
 LAUNCHES = 100
 SEEDS = 20
@@ -70,20 +69,18 @@ def tpe(box: Box, seed: int) -> Floats:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
-    rng = np.random.default_rng([seed, 2])
-    rows = np.unique(box.knobs.draw(rng, 200_000 if box.size > 10_000 else 20_000), axis=0)
-    bound = _bound(box, rows)
+    bound = _bound(box)
     costs: list[float] = []
 
     def objective(trial: Any) -> float:
         left, row = bound, []
         for i, knob in enumerate(box.knobs.knobs):
             open_ = np.unique(left[:, i]) if i < left.shape[1] else np.arange(len(knob.values))
-            if not knob.ordered and len(open_) == len(knob.values):
-                at = trial.suggest_categorical(knob.name, list(range(len(knob.values))))
-            else:
+            if knob.ordered:
                 wanted = trial.suggest_int(knob.name, 0, len(knob.values) - 1)
-                at = int(open_[np.argmin(np.abs(open_ - wanted))])
+            else:
+                wanted = trial.suggest_categorical(knob.name, list(range(len(knob.values))))
+            at = int(open_[np.argmin(np.abs(open_ - wanted))])
             row.append(at)
             if i < left.shape[1]:
                 left = left[left[:, i] == at] if (left[:, i] == at).any() else left
@@ -96,15 +93,19 @@ def tpe(box: Box, seed: int) -> Floats:
     return best_so_far(costs, box.best)
 
 
-def _bound(box: Box, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def _bound(box: Box) -> NDArray[np.int64]:
     """Returns the distinct heads of settings that rules tie together; the knobs after them go with everything."""
-    width = rows.shape[1]
-    while width > 0:
-        tied = len(np.unique(rows[:, :width], axis=0))
-        if box.size <= 10_000 or tied < len(rows) / 4:
-            break
-        width -= 1
-    return np.unique(rows[:, :width], axis=0)
+    if box.name not in _HEADS:
+        rng = np.random.default_rng(2)
+        rows = np.unique(np.concatenate([box.knobs.draw(rng, 5_000) for _ in range(8)]), axis=0)
+        width = rows.shape[1]
+        while width > 0 and box.size > 10_000 and len(np.unique(rows[:, :width], axis=0)) >= len(rows) / 4:
+            width -= 1
+        _HEADS[box.name] = np.unique(rows[:, :width], axis=0)
+    return _HEADS[box.name]
+
+
+_HEADS: dict[str, NDArray[np.int64]] = {}
 
 
 def taus(found: Found) -> list[float]:
@@ -124,6 +125,8 @@ def records(quick: bool) -> list[Record]:
         for box in asked:
             rivals = {"learned": learned, "random": at_random} | ({} if missing else {"TPE": tpe})
             ends[box.name] = {name: np.asarray([run(box, s)[-1] for s in seeds]) for name, run in rivals.items()}
+            said = (f"{name} {np.median(e):.4f}, p90 {np.quantile(e, 0.9):.4f}" for name, e in ends[box.name].items())
+            print(f"{box.name}: {'; '.join(said)}", flush=True)
     for box in asked:
         found.append(_regret(box, ends[box.name], len(seeds), spent.seconds / len(asked), command))
     found.append(_versus("random draws", "random", ends, len(seeds), command))
@@ -140,7 +143,9 @@ def records(quick: bool) -> list[Record]:
 def _regret(box: Box, ends: Mapping[str, Floats], seeds: int, seconds: float, command: str) -> Record:
     own, null = ends["learned"], ends["random"]
     middle, tail = float(np.median(own)), float(np.quantile(own, 0.9))
-    rival = f"; Optuna's TPE {np.median(ends['TPE']):.1%}, p90 {np.quantile(ends['TPE'], 0.9):.1%}" if "TPE" in ends else ""
+    rival = (
+        f"; Optuna's TPE {np.median(ends['TPE']):.1%}, p90 {np.quantile(ends['TPE'], 0.9):.1%}" if "TPE" in ends else ""
+    )
     holds = middle <= 0.02 and tail <= 0.05
     return Record(
         system=59, claim=f"regret after {LAUNCHES} launches: {box.name}",
@@ -162,7 +167,10 @@ def _versus(
     other = np.concatenate([e[key] for e in ends.values()])
     # Ranks, so that a box with large regrets does not decide alone.
     p = float(wilcoxon(np.log(own + 1e-3), np.log(other + 1e-3), alternative="less").pvalue)
-    each = {b: float(wilcoxon(e["learned"], e[key], alternative="less", zero_method="zsplit").pvalue) for b, e in ends.items()}
+    each = {
+        b: float(wilcoxon(e["learned"], e[key], alternative="less", zero_method="zsplit").pvalue)
+        for b, e in ends.items()
+    }
     below = all(np.median(e["learned"]) <= np.median(e[key]) for e in ends.values())
     claim = "random draws" if key == "random" else "Optuna's TPE"
     return Record(

@@ -1,7 +1,7 @@
 """The four black boxes of `benchmarks.learned`: knobs, what a launch costs, and the best there is, known by asking all.
 
-Chosen on 25 November 2026 before the searcher was tried on any of them; it was tuned on plans of other models alone (13B
-and 22B on 64 GPUs, 7B on 32).
+Chosen on 25 November 2026 before the searcher was tried on any of them; it was tuned on plans of other models
+alone (13B and 22B on 64 GPUs, 7B on 32).
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def training(layers: int = 96, hidden: int = 12288, heads: int = 96, batch: int 
     """Returns the plans of a GPT: seconds of an iteration, those that do not fit fail."""
     net = networks.of(Shape(layers=layers, hidden=hidden, heads=heads).model(2048))
     hiding = tuple(
-        tuple(word for word, used in zip(HIDDEN, bits, strict=True) if used) for bits in itertools.product((0, 1), repeat=4)
+        tuple(word for word, used in zip(HIDDEN, bits, strict=True) if used)
+        for bits in itertools.product((0, 1), repeat=4)
     )
     asked = TrainingPlan(schedule=SCHEDULES, tensor_messages=TENSOR_MESSAGES, overlap=hiding)
     every = space(Question(net, 2048, batch, devices, asked))
@@ -191,7 +192,9 @@ def tiles() -> Box:
         chained = unroll / (unroll + 1.2)
         seconds = 2 * m * n * k / (5e10 * full * chained * used * np.where(threads > 16, 0.93, 1.0)) * even
         strided = np.where(np.isin(pack, ["b", "both"]), 1.0, np.where(np.char.endswith(order, "n"), 1.15, 2.1))
-        strided = strided * np.where(np.isin(pack, ["a", "both"]), 1.0, np.where(np.char.endswith(order, "k"), 1.05, 1.4))
+        strided = strided * np.where(
+            np.isin(pack, ["a", "both"]), 1.0, np.where(np.char.endswith(order, "k"), 1.05, 1.4)
+        )
         spills = np.where(held > 32768, 1.0 + 0.35 * np.log2(held / 32768), 1.0)
         again = np.where(np.char.startswith(order, "k"), 2.0 * k / tk, 1.0) * m * n * 4.0
         traffic = m * n * k * 4.0 * (1.0 / tm + 1.0 / tn) * strided + again

@@ -173,13 +173,13 @@ def _bound(cases: dict[tuple[str, int], Case], command: str) -> Record:
             value=round(over[worst], 3), unit="x",
             spread=f"{min(over.values()):.3f}x to {over[worst]:.3f}x; over what no schedule beats "
             f"{min(strict.values()):.3f}x to {max(strict.values()):.3f}x",
-            setting=f"worst of {len(over)}: {NAMES[worst[0]]} on {worst[1]} devices; the shortest schedule, before gradients "
-            "are added up; the bounds move no data",
+            setting=f"worst of {len(over)}: {NAMES[worst[0]]} on {worst[1]} devices; the shortest schedule, before "
+            "gradients are added up; the bounds move no data",
         ),
         null=Null(value=round(null, 3), what="one module at a time on all devices, worst"),
         bar="at most 1.10x, and every timetable passes the checker",
-        holds=over[worst] <= 1.10 and not any(c.wrong for c in cases.values()), reproduced="other setting", reason=OTHER,
-        command=command,
+        holds=over[worst] <= 1.10 and not any(c.wrong for c in cases.values()), reproduced="other setting",
+        reason=OTHER, command=command,
     )  # fmt: skip
 
 

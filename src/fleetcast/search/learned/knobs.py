@@ -1,8 +1,8 @@
 """Knobs: what may be set, to which values, and how a predictor sees a setting.
 
-A setting is a row of whole numbers, one per knob: which of its values. Numbers that are all above zero are seen by their
-logarithm, flags as 0 and 1, words as one column each. Settings that can never run are not proposed: `Knobs.allowed` says
-so of many at a time.
+A setting is a row of whole numbers, one per knob: which of its values. Numbers that are all above zero are seen by
+their logarithm, flags as 0 and 1, words as one column each. Settings that can never run are not proposed:
+`Knobs.allowed` says so of many at a time.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Knob:
             problem = "has a value twice"
         elif any(isinstance(v, str) for v in self.values) and not all(isinstance(v, str) for v in self.values):
             problem = "mixes words and numbers"
-        elif self.ordered and list(self.values) != sorted(self.values):  # type: ignore[type-var]
+        elif self.ordered and list(self.values) != sorted(self.values):
             problem = "has numbers that do not grow"
         if problem:
             raise SpecError(
@@ -67,7 +67,7 @@ class Knob:
     def columns(self) -> Floats:
         """What a predictor sees of each value: f8[values, columns], numbers between 0 and 1."""
         if not self.ordered:
-            return np.eye(len(self.values)) / np.sqrt(2.0)
+            return np.asarray(np.eye(len(self.values)) / np.sqrt(2.0), dtype=np.float64)
         table = np.asarray([float(v) for v in self.values])
         if table[0] > 0:
             table = np.log2(table)
@@ -176,12 +176,18 @@ class Knobs:
         """Returns what a predictor sees of settings: f8[n, columns]."""
         parts = [k.columns[rows[:, i]] for i, k in enumerate(self.knobs)]
         if self.derived is not None:
-            parts += [np.log2(np.asarray(c, dtype=np.float64))[:, None] / 10.0 for c in self.derived(self.columns(rows))]
+            parts += [
+                np.log2(np.asarray(c, dtype=np.float64))[:, None] / 10.0 for c in self.derived(self.columns(rows))
+            ]
         return np.concatenate(parts, axis=1)
 
     @cached_property
     def groups(self) -> NDArray[np.int64]:
         """Of each column of `seen`, the knob that it is of; what is derived counts as further knobs."""
         own = [np.full(k.columns.shape[1], i) for i, k in enumerate(self.knobs)]
-        more = 0 if self.derived is None else len(self.derived(self.columns(np.zeros((1, len(self.knobs)), dtype=np.int64))))
+        more = (
+            0
+            if self.derived is None
+            else len(self.derived(self.columns(np.zeros((1, len(self.knobs)), dtype=np.int64))))
+        )
         return np.concatenate([*own, len(self.knobs) + np.arange(more)])

@@ -1,8 +1,8 @@
 """Minimise a black box in rounds: propose, launch, learn.
 
 After CubicML (Wang and others, arXiv 2409.04585): a predictor is trained on every launch so far, a searcher asks it
-about very many settings, the few that promise most are launched, and so on. Settings that fail are learned on their own:
-their chance to run weighs the promise. Two differences: the predictor is an ensemble of Gaussian processes, not of
+about very many settings, the few that promise most are launched, and so on. Settings that fail are learned on their
+own: their chance to run weighs the promise. Two differences: the predictor is an ensemble of Gaussian processes, not of
 networks, and promise is expected improvement, not the prediction alone.
 """
 
@@ -36,6 +36,7 @@ PARENTS = 12
 KEPT = 300
 """Settings that go from one turn to the next."""
 EAGER = (1.0, 2.0)
+"""How many times doubt counts in the launches of a round, in turn."""
 LEAST = 4
 """Launches that must have run before anything is predicted."""
 
@@ -166,7 +167,7 @@ def _batch(
     open_ = np.ones(len(pool), dtype=np.bool_)
     picked: list[int] = []
     for turn in range(min(count, len(pool))):
-        # Every other launch goes where doubt is largest rather than where the mean is best: a wide look for each near one.
+        # Every other launch goes where doubt is large rather than where the mean is best.
         score = np.where(open_, _promise(seen, model, chance, best, EAGER[turn % len(EAGER)]), -np.inf)
         at = int(np.argmax(score))
         picked.append(at)
@@ -185,10 +186,10 @@ def _promise(x: Floats, model: Ensemble, chance: Member | None, best: float, eag
     doubt = eager * doubt
     z = (best - mean) / doubt
     gain = doubt * (z * ndtr(z) + np.exp(-0.5 * z * z) / math.sqrt(2.0 * math.pi))
-    if chance is None:
-        return gain
-    said, unsure = chance.predict(x)
-    return gain * ndtr(said / np.sqrt(0.1 + unsure**2))
+    if chance is not None:
+        said, unsure = chance.predict(x)
+        gain = gain * ndtr(said / np.sqrt(0.1 + unsure**2))
+    return np.asarray(gain, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -239,7 +240,9 @@ class _Log:
         self.costs: list[float] = []
         if file is not None and file.exists():
             text = file.read_text(encoding="utf-8")
-            whole = text[: text.rfind("\n") + 1]  # a line that was being written when the search was cut off is no launch
+            whole = text[
+                : text.rfind("\n") + 1
+            ]  # a line that was being written when the search was cut off is no launch
             if whole != text:
                 write_atomic(file, whole)
             for number, line in enumerate(whole.splitlines(), 1):
@@ -249,7 +252,8 @@ class _Log:
                     self.costs.append(math.inf if told["cost"] is None else float(told["cost"]))
                 except (ValueError, KeyError, TypeError, SpecError) as error:
                     raise SpecError(
-                        str(file), f"is not a history of these knobs, line {number}: {error}", limit="one launch a line",
+                        str(file), f"is not a history of these knobs, line {number}: {error}",
+                        limit="one launch a line",
                         hint="Name another file, or delete it to start anew",
                     ) from None  # fmt: skip
 

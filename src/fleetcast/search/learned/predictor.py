@@ -1,8 +1,8 @@
 """The predictor: Gaussian processes over what knobs look like, a few of them with different ideas of smoothness.
 
-Each has a length for every knob, found by its likelihood: a knob that changes nothing gets a long one. The members differ
-in where that search starts and which points it sees; their mean is the prediction, and what they disagree on is added
-to their own doubt. At a hundred points this learns more than trees or small networks do, and needs nothing but numpy.
+Each has a length for every knob, found by its likelihood: a knob that changes nothing gets a long one. The members
+differ in where that search starts; their mean is the prediction, and what they disagree on is added to their own doubt.
+A hundred points are few for trees or networks, and numpy and scipy are all that this needs.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _kernel(a: Floats, b: Floats, theta: Floats, groups: NDArray[np.int64]) -> t
 
 
 def _loss(theta: Floats, x: Floats, y: Floats, groups: NDArray[np.int64], squares: Floats) -> tuple[float, Floats]:
-    """Returns (negative log posterior, its gradient); ``squares`` are each knob's squared distances, f8[knobs, n, n]."""
+    """Returns (negative log posterior, its gradient); ``squares``: each knob's squared distances, f8[knobs, n, n]."""
     knobs, n = len(squares), len(y)
     wide = np.exp(-2.0 * theta[:knobs])
     r = ROOT5 * np.sqrt(np.maximum(np.tensordot(wide, squares, axes=1), 0.0))
@@ -88,7 +88,8 @@ def _loss(theta: Floats, x: Floats, y: Floats, groups: NDArray[np.int64], square
 def _priors(knobs: int) -> list[tuple[slice, tuple[float, float]]]:
     """Returns (which, (centre, width)) of the log-normal beliefs: lengths near the knobs' number, little noise."""
     return [
-        (slice(0, knobs), (0.5 * np.log(knobs), 1.2)), (slice(-2, -1), (0.0, 1.0)), (slice(-1, None), (np.log(0.03), 1.0)),
+        (slice(0, knobs), (0.5 * np.log(knobs), 1.2)), (slice(-2, -1), (0.0, 1.0)),
+        (slice(-1, None), (np.log(0.03), 1.0)),
     ]  # fmt: skip
 
 

@@ -167,17 +167,15 @@ def search(
         terms = step(state.network, job, rows, state.system)
         return float((terms["total"] if weigh is None else weigh(rows, terms))[0])
 
-    found = minimise(
-        knobs, launch, budget=evaluations, seed=state.scenario.seed, history=history, progress=progress
-    )
+    found = minimise(knobs, launch, budget=evaluations, seed=state.scenario.seed, history=history, progress=progress)
     counts = dict.fromkeys(("bounded", "cut_short", "deduplicated"), 0)
     ran = sum(np.isfinite(cost) for _, cost in found.history)
     counts |= {"enumerated": len(found.history), "memory_feasible": int(ran), "simulated": int(ran)}
     told = [simulate(state, decided(plans_of(every, s), 0, dtype, plan)) for s in _best(found, top)]
     said = [
         *lines(state, every),
-        f"of {len(every):,} plans a predictor chose {len(found.history):,} to launch: these are the best it found, which "
-        "need not be the best there are",
+        f"of {len(every):,} plans a predictor chose {len(found.history):,} to launch: these are the best it found, "
+        "which need not be the best there are",
     ]
     return Ranking(
         plans=tuple(told), frontier=tuple(told[:1]), misses=(), rejected=(), counts=counts, goals=goals,
