@@ -181,8 +181,8 @@ def remembered(system: System) -> Iterator[None]:
     known = plain.product, plain.collective
     product = lru_cache(maxsize=None)(lambda m, n, k, dtype: known[0](m, n, k, dtype, system))
     collective = lru_cache(maxsize=None)(lambda name, size, n, apart: known[1](name, size, n, apart, system))
-    plain.product = lambda m, n, k, dtype, _: product(m, n, k, dtype)
-    plain.collective = lambda name, size, n, apart, _: collective(name, size, n, apart)
+    plain.product = lambda m, n, k, dtype, system: product(m, n, k, dtype)
+    plain.collective = lambda operation, size, ranks, stride, system: collective(operation, size, ranks, stride)
     try:
         yield
     finally:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from fleetcast.base.errors import SpecError
+from fleetcast.base.errors import SpecError, Unsupported
 from fleetcast.cost.training import streams
 from fleetcast.scenario.load import load
 from fleetcast.search.training.planner import search
@@ -12,6 +12,7 @@ from fleetcast.sim.training.completing import columns, complete
 from fleetcast.sim.training.setting import setting
 from fleetcast.sim.training.streaming import run
 from fleetcast.sim.training.world import simulate
+from fleetcast.view import verbs
 
 GPT = {"layers": 40, "hidden": 5120, "heads": 40, "vocab": 50257}
 FLEET = {
@@ -65,6 +66,7 @@ def test_terms_and_bytes_of_an_iteration_sum():
     assert 0.0 < outcome.plan["swap"] < 1.0
     assert metrics["mfu"] <= metrics["hfu"] < 1.0
     every = simulate(state({"swap": 0.0}, batch=32))
+    assert every.breakdown["energy"]["compute"] > outcome.breakdown["energy"]["compute"]  # more is computed again
     assert every.metrics["hfu"] > metrics["hfu"] and every.metrics["iteration_time"] > metrics["iteration_time"]
     late = simulate(state({"swap": 0.0, "overlap": ["data"]}, batch=32))
     assert late.metrics["iteration_time"] > every.metrics["iteration_time"]
@@ -114,6 +116,12 @@ def test_what_cannot_be_is_refused_by_name(plan, fleet, field):
     with pytest.raises(SpecError) as error:
         simulate(state(plan, fleet))
     assert error.value.path == field and error.value.limit is not None
+
+
+@pytest.mark.parametrize("target", ["deepspeed", "megatron"])
+def test_no_trainer_is_told_to_stream(target):
+    with pytest.raises(Unsupported, match="swaps no share"):
+        verbs.export("single-gpu", target)
 
 
 def test_nothing_changes_where_nothing_streams():

@@ -109,3 +109,15 @@ def test_bytes_lie_somewhere():
     assert held["total"] == pytest.approx(sum(held[name] for name in terms))
     alone = streams.room(flow(ssd=0.0, host_memory=1e12), 0.0)
     assert alone["ssd"] == 0.0 and alone["host"] == pytest.approx(16 * GPT.params + s.layers * s.kept)
+
+
+def test_a_share_that_spills_fits_the_hosts_memory_to_the_byte():
+    for host in np.linspace(55e9, 200e9, 57):
+        s = flow(batch=32, host_memory=float(host))
+        for x in np.linspace(0.0, 1.0, 11):
+            if float(streams.spill(s, x)) > 0:
+                assert streams.room(s, float(x))["host"] == host
+    short = streams.room(flow(host_memory=1e9), 1.0)
+    assert short["host"] > 1e9 and short["ssd"] == pytest.approx(
+        14 * GPT.params + 40 * (flow().kept + flow().swappable)
+    )

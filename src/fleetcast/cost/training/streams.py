@@ -210,7 +210,7 @@ def _buffers(s: Stream) -> float:
     if not s.system.ssd:
         return every * (WRITTEN + s.element)
     if s.overlapped:
-        return BUFFERS * max(s.params, s.table) * (WRITTEN + s.element)
+        return BUFFERS * s.params * (WRITTEN + s.element)  # tables go in tiles of a layer at most
     return every * RIVAL_HELD + RIVAL_BUFFERS
 
 
@@ -235,7 +235,8 @@ def room(s: Stream, swap: float) -> dict[str, float]:
         "buffers": s.stream + max(s.logits + 2.0 * s.table * s.element, s.whole), "reserve": RESERVE,
     }  # fmt: skip
     found["total"] = sum(found.values())
-    found["host"] = _buffers(s) + moved * s.layers - spilt
+    # What spills leaves the host's memory full, to the byte, whatever rounding says.
+    found["host"] = s.system.host_memory if 0 < spilt < moved * s.layers else _buffers(s) + moved * s.layers - spilt
     found["ssd"] = every * WRITTEN + spilt if s.system.ssd else 0.0
     return found
 

@@ -72,6 +72,9 @@ def simulate(state: Setting, plan: TrainingPlan | None = None) -> Outcome:
     tokens = state.workload.batch * state.workload.sequence
     peak = state.group.device.peak[str(made.dtype)] * state.group.count
     joules = _joules(state, job, rows, taken)
+    if again is not None:  # so much of a full recompute
+        spared = _joules(state, job, columns(msgspec.structs.replace(made, recompute="none")), taken)
+        joules = {name: again * value + (1.0 - again) * spared[name] for name, value in joules.items()}
     energy = sum(joules.values())
     prices = state.group.prices
     dollars = None if prices is None else prices.mean(0.0, max(total, 1e-9)) * state.group.count * total / 3600.0

@@ -27,6 +27,11 @@ def refuse_offload(run: Run, known: Sequence[str], engine: str) -> None:
     Raises:
         Unsupported: always names what it moves.
     """
+    if run.plan.swap is not None:
+        raise Unsupported(
+            f"{engine} swaps no share of a layer's activations, and keeps Adam after the pass back",
+            "Plan without plan.swap",
+        )
     for word in run.plan.offload or ():
         if word not in known:
             moves = " and ".join(known) if known else "nothing of it"
