@@ -131,11 +131,20 @@ def test_what_no_scenario_has_is_refused_with_the_nearest(text):
     assert caught.value.path == path and said in str(caught.value)
 
 
+def test_without_changes_the_usual_upgrades_are_asked_about():
+    found = whatif("training-counted", [])
+    named = [next(iter(variant.changes)) for variant in found.after]
+    assert named[:2] == ["fleet.links.inter", "fleet.links.intra"] and set(named[2:]) == {"fleet.devices"}
+    assert found.before.outcome is not None
+    before = found.before.outcome.metrics["iteration_time"]
+    assert all(variant.outcome.metrics["iteration_time"] < before for variant in found.after)
+
+
 def test_too_many_and_too_few_changes():
     with pytest.raises(SpecError, match="twice"):
         whatif(TRAIN, ["workload.batch=1", "workload.batch=2"])
-    with pytest.raises(SpecError, match="nothing is changed"):
-        whatif(TRAIN, [])
+    with pytest.raises(SpecError, match="--set.*missing"):
+        whatif({"fleet": {"devices": "1x b200-sxm"}, "workload": {"kind": "training", "model": "gpt2", "batch": 8}}, [])
     with pytest.raises(SpecError, match="at most 200"):
         whatif(TRAIN, {"workload.batch": tuple(range(64, 64 * 300, 64))})
     with pytest.raises(SpecError, match="auto, plan, simulate"):

@@ -45,12 +45,20 @@ def compare(forecast: Path, measured: Path, /, *, plot: Path | None = None, comm
     return 0
 
 
+NOTHING: list[str] = []
+"""No change named: the usual upgrades."""
+
+
 def whatif(
     file: File, /, *,
-    set: Annotated[list[str], Parameter(name="--set", negative=(), help="path=value, a key of the file; repeatable.")],
+    set: Annotated[
+        list[str], Parameter(name="--set", negative=(), help="path=value, a key of the file; repeatable.")
+    ] = NOTHING,
     how: Literal["auto", "plan", "simulate"] = "auto", common: Common = DEFAULTS,
 ) -> int:  # fmt: skip
     """Change keys of a scenario and say what that does, term by term: --set fleet.links.inter=100Gb/s.
+
+    Without --set: which upgrade would pay, links twice as fast and newer devices.
 
     Parameters
     ----------

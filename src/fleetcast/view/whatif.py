@@ -25,6 +25,7 @@ from fleetcast.scenario.load import MultitaskScenario, Scenario, ServingScenario
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.view import verbs, worlds
 from fleetcast.view.compare import Term, by_term, compare
+from fleetcast.view.upgrades import upgrades
 
 MOST = 200
 """Variants of one question."""
@@ -112,7 +113,8 @@ def whatif(
     Args:
         source: a Scenario or what `load` takes.
         changes: path -> value, or texts ``path=value`` as the command takes them; a tuple of values, or values with
-            commas between them, are tried one after the other, several paths in all combinations.
+            commas between them, are tried one after the other, several paths in all combinations. None at all: the
+            upgrades that one would ask about first.
         how: "plan" searches each variant's plan, "simulate" takes the plan as it is, "auto" searches where it is open.
         seed: instead of the scenario's.
         progress: called with (variants done, variants).
@@ -124,12 +126,14 @@ def whatif(
         raise SpecError("how", "is unknown", value=how, limit=f"one of {', '.join(HOW)}")
     scenario = verbs.load(source, seed=seed)
     asked = parse(changes) if not isinstance(changes, Mapping) else {k: as_values(v) for k, v in changes.items()}
-    if not asked:
-        raise SpecError(
-            "--set", "is missing: nothing is changed", limit="path=value, a key of the scenario file",
-            hint="Write e.g. --set fleet.links.inter=100Gb/s",
-        )  # fmt: skip
     rows = [dict(zip(asked, values, strict=True)) for values in itertools.product(*asked.values())]
+    if not asked:
+        rows = upgrades(scenario)
+    if not rows:
+        raise SpecError(
+            "--set", "is missing, and the fleet has neither links nor a device that is newer",
+            limit="path=value, a key of the scenario file", hint="Write e.g. --set workload.batch=64",
+        )  # fmt: skip
     if len(rows) > MOST:
         raise SpecError(
             "--set", f"makes {len(rows):,} variants", value=len(rows), limit=f"at most {MOST}",
