@@ -13,6 +13,7 @@ from typing import Any
 from fleetcast.cost.attention import prefill_pair, prefill_token
 from fleetcast.cost.collectives import nested_time
 from fleetcast.cost.gemm import gemm_time
+from fleetcast.cost.roofline import peak
 from fleetcast.cost.training.memory import LOGITS, RESERVE
 from fleetcast.cost.training.network import Job, Layer, Network
 from fleetcast.cost.training.offload import ADAM_BYTES
@@ -43,6 +44,15 @@ def behind(messages: float, work: float) -> float:
     return max(messages - work, 0.0) + (CONTENTION - 1.0) * min(messages, work)
 
 
+def of_format(dtype: str) -> tuple[float, str]:
+    """B of an activation, and the format of attention's and the head's products."""
+    return (4.0 if dtype == "fp32" else 2.0), "bf16" if dtype == "fp8" else dtype
+
+
+def element(job: Job) -> float:
+    return job.element or of_format(job.dtype)[0]
+
+
 def product(m: float, n: float, k: float, dtype: str, system: System) -> float:
     return float(gemm_time(m, n, k, dtype, system.chip, system.gemm(dtype)))
 
@@ -59,6 +69,7 @@ def layer_seconds(net: Network, layer: Layer, job: Job, plan: Plan, system: Syst
     p, t = system.practice, plan.tensor
     tokens = plan.micro_batch * job.sequence / plan.context
     local = tokens / t if plan.sequence_parallel else tokens
+    wide, plain = of_format(job.dtype)
     fore, inputs, weights, last = 0.0, 0.0, 0.0, 0.0
     for m in layer.matrices:
         n = m.outputs / t if m.split == "out" else m.outputs
@@ -71,8 +82,8 @@ def layer_seconds(net: Network, layer: Layer, job: Job, plan: Plan, system: Syst
     if layer.experts:
         held = ceil(layer.experts / plan.expert)
         rows = tokens * layer.top_k * plan.expert_tensor / t / held
-        wide = layer.expert_ffn / plan.expert_tensor
-        for n, k in ((wide * (layer.expert_matrices - 1), net.hidden), (net.hidden, wide)):
+        each = layer.expert_ffn / plan.expert_tensor
+        for n, k in ((each * (layer.expert_matrices - 1), net.hidden), (net.hidden, each)):
             last = held * product(rows, n, k, job.dtype, system)
             fore += last
             inputs += held * product(rows, k, n, job.dtype, system)
@@ -86,24 +97,24 @@ def layer_seconds(net: Network, layer: Layer, job: Job, plan: Plan, system: Syst
             span = min(layer.window or job.sequence, job.sequence)
             seen = span / 2 if span == job.sequence else span - span * span / (2 * job.sequence)
             c = system.prefill
-            ahead = c.launch + float(prefill_pair(heads, width, system.chip, c)) * tokens * seen
-            ahead += tokens * float(prefill_token(heads, width, system.chip, c))
-            ahead += tokens * float(prefill_token(keys, width, system.chip, c))
+            ahead = c.launch + float(prefill_pair(heads, width, system.chip, c)) * tokens * seen * peak(system.chip, "bf16") / peak(system.chip, plain)
+            ahead += wide / 2 * tokens * float(prefill_token(heads, width, system.chip, c))
+            ahead += wide / 2 * tokens * float(prefill_token(keys, width, system.chip, c))
             after = FUSED_BACKWARD * ahead
         else:
             rows, mask = tokens * heads, 5.0 if layer.dropout else 0.0
-            both = product(rows, job.sequence, layer.head_dim, "bf16", system)
-            both += product(rows, layer.value_dim, job.sequence, "bf16", system)
-            ahead = both + rows * job.sequence * (4 + mask) / rate
-            after = 2 * both + rows * job.sequence * (6 + mask) / rate
+            both = product(rows, job.sequence, layer.head_dim, plain, system)
+            both += product(rows, layer.value_dim, job.sequence, plain, system)
+            ahead = both + rows * job.sequence * (2 * wide + mask) / rate
+            after = 2 * both + rows * job.sequence * (3 * wide + mask) / rate
     factor = (p.narrow if layer.head_dim <= 64 else p.fused) if plan.fused else p.attention
     vector = []
     for norm, act in zip((22, 42) if layer.dropout else (20, 38), (6, 10) if layer.gated else (4, 6), strict=True):
         inner = (layer.ffn + layer.expert_ffn * layer.top_k) / t
         copies = 8 * (layer.heads + layer.kv_heads) * layer.head_dim / t
         moved = 6 * layer.top_k * net.hidden * plan.expert_tensor / t if layer.experts else 0
-        vector.append((local * norm * net.hidden + tokens * (act * inner + copies + moved)) / rate)
-    size = tokens * 2 * net.hidden
+        vector.append((local * norm * net.hidden + tokens * (act * inner + copies + moved)) * wide / 2 / rate)
+    size = tokens * wide * net.hidden
     gather = collective("all_gather", size, t, 1, system)
     reduce = collective("all_reduce", size, t, 1, system)
     if plan.sequence_parallel or plan.tensor_messages:
@@ -112,11 +123,11 @@ def layer_seconds(net: Network, layer: Layer, job: Job, plan: Plan, system: Syst
     cut = 1 / CHUNKS if plan.hides("tensor") else 1.0
     talk = [times * reduce * cut + behind(times * reduce * (1 - cut), g) for g in (fore, inputs + weights)]
     talk[1] += behind(times * gather if plan.sequence_parallel else 0.0, inputs)
-    kv = ceil(layer.kv_heads / t) * (layer.head_dim + layer.value_dim) * 2.0
+    kv = ceil(layer.kv_heads / t) * (layer.head_dim + layer.value_dim) * wide
     ring = collective("all_gather", tokens * kv * plan.context, plan.context, t, system) if layer.heads else 0.0
     dealt = 0.0
     if layer.experts:
-        part = tokens / t * 2 * net.hidden * layer.top_k
+        part = tokens / t * wide * net.hidden * layer.top_k
         dealt = 2 * collective("all_to_all", part, plan.expert, plan.expert_tensor, system)
     passes = p.eager if plan.zero >= 2 else p.vector
     forward = {
@@ -189,7 +200,7 @@ def seconds(net: Network, job: Job, plan: Plan, system: System) -> dict[str, flo
     tokens = plan.micro_batch * job.sequence / plan.context
     hop = 0.0
     if plan.pipeline > 1:
-        whole = tokens * 2 * net.hidden
+        whole = tokens * of_format(job.dtype)[0] * net.hidden
         far = plan.tensor * plan.context * plan.data * plan.pipeline > system.node
         step = system.node if far else 1
         share = collective("send", whole / plan.tensor, 2, step, system)
@@ -239,7 +250,7 @@ def seconds(net: Network, job: Job, plan: Plan, system: System) -> dict[str, flo
         reduce, gather = (x * left / (reduce + gather) for x in (reduce, gather))
     found = {name: micro * (forward[name] + backward[name]) for name in forward}
     found["recompute"] = micro * again
-    found["head"] = micro * p.head * head_seconds(net, tokens, plan, system)
+    found["head"] = micro * p.head * head_seconds(net, job, tokens, plan, system)
     found["pipeline_comm"] = micro * (behind(hop, device) if plan.hides("pipeline") else hop)
     found["host"] = micro * (host + 3 * gap) + (0.0 if plan.hides("input") else p.iteration)
     found["bubble"] = max(idle, 0.0) + turns * hop
@@ -271,14 +282,15 @@ def moving(net: Network, job: Job, plan: Plan, system: System) -> tuple[float, f
     return moved / system.host_link, host
 
 
-def head_seconds(net: Network, tokens: float, plan: Plan, system: System) -> float:
+def head_seconds(net: Network, job: Job, tokens: float, plan: Plan, system: System) -> float:
     """Embedding and head of one micro-batch, forward and backward."""
     columns, h = net.vocab / plan.tensor, float(net.hidden)
     rate = system.chip.bandwidth * system.stream.memory
-    time = sum(product(*s, "bf16", system) for s in ((tokens, columns, h), (tokens, h, columns), (columns, h, tokens)))
-    time += tokens * columns * FUSED_HEAD * 6 / rate + tokens * h * 12 / rate
+    wide, plain = of_format(job.dtype)
+    time = sum(product(*s, plain, system) for s in ((tokens, columns, h), (tokens, h, columns), (columns, h, tokens)))
+    time += tokens * columns * FUSED_HEAD * 3 * wide / rate + tokens * h * 6 * wide / rate
     time += 3 * collective("all_reduce", tokens * 4, plan.tensor, 1, system)
-    return time + collective("all_reduce", tokens * 2 * h, plan.tensor, 1, system)
+    return time + collective("all_reduce", tokens * wide * h, plan.tensor, 1, system)
 
 
 def kept_bytes(net: Network, layer: Layer, job: Job, plan: Plan) -> tuple[float, float]:
@@ -300,7 +312,7 @@ def kept_bytes(net: Network, layer: Layer, job: Job, plan: Plan) -> tuple[float,
         kept = whole - tokens * scores
     if plan.recompute == 2:
         kept = local * 2 * h
-    return kept * job.element / 2, whole * job.element / 2
+    return kept * element(job) / 2, whole * element(job) / 2
 
 
 def room(net: Network, job: Job, plan: Plan, system: System) -> tuple[float, float]:
@@ -315,9 +327,9 @@ def room(net: Network, job: Job, plan: Plan, system: System) -> tuple[float, flo
     whole = max(kept_bytes(net, layer, job, plan)[1] for layer in net.layers)
     tokens = plan.micro_batch * job.sequence / plan.context
     split = plan.sequence_parallel and plan.tensor > 1
-    stream = (tokens / plan.tensor if split else tokens) * 2 * job.element * net.hidden
-    stream += tokens * 4 * net.hidden if split else 0.0
-    logits = tokens * net.vocab * LOGITS * job.element / plan.tensor
+    stream = (tokens / plan.tensor if split else tokens) * 2 * element(job) * net.hidden
+    stream += tokens * 2 * of_format(job.dtype)[0] * net.hidden if split else 0.0
+    logits = tokens * net.vocab * LOGITS * element(job) / plan.tensor
     largest = max(
         x.split_params / plan.tensor + x.whole_params
         + (ceil(x.experts / plan.expert) / x.experts * x.expert_params / plan.expert_tensor if x.experts else 0.0)

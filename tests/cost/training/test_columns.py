@@ -50,10 +50,11 @@ def drawn(net: Network, count: int, seed: int) -> Plans:
 
 
 @pytest.mark.parametrize("model", ["megatron-1.7b", "llama-2-7b", "mixtral-8x7b", "deepseek-v2-lite", "gemma-2-9b"])
-@pytest.mark.parametrize("devices", ["64x a100-80g-sxm", "64x h100-sxm", "64x v100-sxm2-32g"])
+@pytest.mark.parametrize("devices", ["64x a100-80g-sxm", "64x h100-sxm", "64x v100-sxm2-32g", "64x gaudi-3"])
 def test_columns_equal_one_plan_with_plain_numbers(model: str, devices: str) -> None:
     net, system = of(catalog.model(model)), system_of(devices)
-    job = Job(2048, 96, dtype="fp16" if "v100" in devices else "bf16")
+    dtype = {"64x v100-sxm2-32g": "fp16", "64x gaudi-3": "fp32", "64x h100-sxm": "fp8"}.get(devices, "bf16")
+    job = Job(2048, 96, dtype=dtype)
     table = drawn(net, 120, seed=len(model) + len(devices))
     taken, held = step(net, job, table, system), memory(net, job, table, system)
     for i in range(len(table)):

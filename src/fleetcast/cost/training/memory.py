@@ -48,8 +48,7 @@ def memory(network: Network, job: Job, plans: Plans, system: System) -> dict[str
     closing = np.maximum(logits, work) + stream
     early = np.where(plans.pipeline == 1, closing, work + stream)
     # A pass back ends with a new gradient of the table, before it is added up: of a tied one two uses' and their sum.
-    wide = 4.0 if job.dtype == "fp32" else 2.0
-    fresh = np.where(network.tied & (plans.pipeline == 1), 3.0, 1.0) * (wide * network.table_params) / plans.tensor
+    fresh = np.where(network.tied & (plans.pipeline == 1), 3.0, 1.0) * (job.wide * network.table_params) / plans.tensor
     busy = [np.maximum(activations[end] + extra, fresh) for end, extra in ((0, early), (1, closing))]
     whole_states = states.sum(axis=1)
     more = whole_states[1] - whole_states[0]
@@ -113,7 +112,7 @@ def _states(network: Network, job: Job, plans: Plans) -> tuple[Index, Array, Arr
     few = plans.take(index)
     ends, experts = stage_params(network, few)
     copies, dealt = (few.data * few.context).astype(np.float64), expert_copies(few)
-    wide = 4.0 if job.dtype == "fp32" else 2.0
+    wide = job.wide
     apart = job.optimizer - (4.0 if job.dtype == "fp32" else 0.0)  # fp32 weights are their own master copy
     twice = np.where(few.schedule == DUALPIPE, 2.0, 1.0)
     states = np.empty((2, 3, len(few)))
@@ -169,7 +168,7 @@ def layer_activations(network: Network, layer: Layer, job: Job, plans: Plans) ->
     whole = local * stream + tokens * (inner + scores)
     spared = np.where((plans.recompute == 1) & (plans.fused == 0), tokens * scores, 0.0)
     kept = np.where(plans.recompute == 2, local * (2.0 * h), whole - spared)
-    return kept * (job.element / 2.0), whole * (job.element / 2.0)
+    return kept * (job.kept / 2.0), whole * (job.kept / 2.0)
 
 
 def kept_activations(network: Network, job: Job, plans: Plans) -> Array:
@@ -193,8 +192,8 @@ def _activations(network: Network, job: Job, plans: Plans) -> tuple[Array, Array
         kept += keeps * (layer.count / network.depth)
         largest = np.maximum(largest, whole)
     tokens = few.micro_batch * (job.sequence / few.context)
-    logits = tokens * (network.vocab * LOGITS * job.element) / few.tensor
+    logits = tokens * (network.vocab * LOGITS * job.kept) / few.tensor
     split = (few.sequence_parallel == 1) & (few.tensor > 1)
     local = np.where(split, tokens / few.tensor, tokens)
-    stream = local * (2.0 * job.element * network.hidden) + np.where(split, tokens * (4.0 * network.hidden), 0.0)
+    stream = local * (2.0 * job.kept * network.hidden) + np.where(split, tokens * (2.0 * job.wide * network.hidden), 0.0)
     return kept.take(inverse), largest.take(inverse), logits.take(inverse), stream.take(inverse)

@@ -27,7 +27,7 @@ class Job:
         optimizer: B of the optimizer's states for each parameter: 12 for Adam with master weights and two moments.
         gradient: B of an accumulated gradient.
         message: B of a gradient where copies add theirs up; 0 = 2 in fp16, as Megatron does, else 4.
-        element: B of an activation that is kept.
+        element: B of an activation that is kept; 0 = as wide as it is computed.
     """
 
     sequence: int
@@ -36,12 +36,27 @@ class Job:
     optimizer: float = 12.0
     gradient: float = 4.0
     message: float = 0.0
-    element: float = 2.0
+    element: float = 0.0
 
     @property
     def sent(self) -> float:
         """B of a gradient where copies add theirs up."""
         return self.message or (2.0 if self.dtype == "fp16" else 4.0)
+
+    @property
+    def wide(self) -> float:
+        """B of a weight that is multiplied and of an activation: 8-bit products read and write 16 bits."""
+        return 4.0 if self.dtype == "fp32" else 2.0
+
+    @property
+    def kept(self) -> float:
+        """B of an activation that is kept."""
+        return self.element or self.wide
+
+    @property
+    def plain(self) -> str:
+        """Format of attention's and the head's products, which engines leave in 16 bits beside 8-bit layers."""
+        return "bf16" if self.dtype == "fp8" else self.dtype
 
 
 @dataclass(frozen=True)

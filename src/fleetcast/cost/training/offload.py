@@ -27,18 +27,17 @@ def offload(network: Network, job: Job, plans: Plans, system: System) -> tuple[A
     zero = np.zeros(len(plans))
     if not plans.offload.any():
         return zero, zero
-    wide = 4.0 if job.dtype == "fp32" else 2.0
     micro = plans.micro_batches(job.batch).astype(np.float64)
     ends, experts = stage_params(network, plans)
     held = np.maximum(*ends) + experts
     shared = np.maximum(*ends) / (plans.data * plans.context) + experts / expert_copies(plans)
     owned = np.where(plans.zero > 0, shared, held)
-    moved = np.where(plans.offloads("weights"), held * wide * 2.0 * micro, 0.0)
+    moved = np.where(plans.offloads("weights"), held * job.wide * 2.0 * micro, 0.0)
     if plans.offloads("activations").any():
         kept = kept_activations(network, job, plans) * np.ceil(network.depth / plans.pipeline)
         moved = moved + np.where(plans.offloads("activations"), 2.0 * kept * micro, 0.0)
-    sent = np.where(plans.zero >= 2, owned, held) * wide * micro  # ZeRO-2 sends what a copy owns
-    moved = moved + np.where(plans.offloads("optimizer"), sent + owned * wide, 0.0)
+    sent = np.where(plans.zero >= 2, owned, held) * job.wide * micro  # ZeRO-2 sends what a copy owns
+    moved = moved + np.where(plans.offloads("optimizer"), sent + owned * job.wide, 0.0)
     host = np.where(plans.offloads("optimizer"), owned * (ADAM_BYTES / system.host_bandwidth), 0.0)
     rate: Array | float = system.host_link
     if system.ssd:

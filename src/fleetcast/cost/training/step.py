@@ -167,15 +167,15 @@ def _head(network: Network, job: Job, plans: Plans, system: System) -> Array:
     """Returns seconds of embedding and head of one micro-batch, forward and backward."""
     tokens = plans.micro_batch * (job.sequence / plans.context)
     columns, hidden = network.vocab / plans.tensor, np.full(len(plans), float(network.hidden))
-    c = system.gemm("bf16")
+    c = system.gemm(job.plain)
     time = np.zeros(len(plans))
     for a, b, d in ((tokens, columns, hidden), (tokens, hidden, columns), (columns, hidden, tokens)):
-        time += gemm_time(a, b, d, "bf16", system.chip, c)
+        time += gemm_time(a, b, d, job.plain, system.chip, c)
     rate = system.chip.bandwidth * system.stream.memory
-    time += tokens * columns * (FUSED_HEAD * 6.0 / rate) + tokens * (hidden * 12.0 / rate)
+    time += tokens * columns * (FUSED_HEAD * 3.0 * job.wide / rate) + tokens * (hidden * 6.0 * job.wide / rate)
     ones = np.ones_like(plans.tensor)
     time += 3.0 * spread_time("all_reduce", tokens * 4.0, plans.tensor, ones, system)
-    return time + spread_time("all_reduce", tokens * (2.0 * network.hidden), plans.tensor, ones, system)
+    return time + spread_time("all_reduce", tokens * (job.wide * network.hidden), plans.tensor, ones, system)
 
 
 def _hop(network: Network, job: Job, plans: Plans, system: System) -> Array:
@@ -184,7 +184,7 @@ def _hop(network: Network, job: Job, plans: Plans, system: System) -> Array:
                                plans.pipeline))  # fmt: skip
     few = plans.take(first)
     tokens = few.micro_batch * (job.sequence / few.context)
-    whole = tokens * (2.0 * network.hidden)
+    whole = tokens * (job.wide * network.hidden)
     apart = few.tensor * few.context * few.data
     ones, two = np.ones_like(few.tensor), np.full_like(few.tensor, 2)
 
@@ -208,7 +208,6 @@ def _copies(network: Network, job: Job, plans: Plans, system: System) -> tuple[A
     few = plans.take(first)
     ends, experts = stage_params(network, few)
     dense = np.maximum(*ends)
-    wide = 4.0 if job.dtype == "fp32" else 2.0
     times = [np.zeros(len(few)) for _ in range(3)]
     # Gradients that no copy holds whole are added up after every micro-batch, weights gathered for every pass.
     micro = np.where(few.zero >= 2, few.micro_batches(job.batch), 1).astype(np.float64)
@@ -219,7 +218,7 @@ def _copies(network: Network, job: Job, plans: Plans, system: System) -> tuple[A
     ):
         if not params.any():
             continue
-        size, stored = params * job.sent, params * wide
+        size, stored = params * job.sent, params * job.wide
         whole = spread_time("all_reduce", size, copies, stride, system)
         scatter = spread_time("reduce_scatter", size, copies, stride, system)
         gather = spread_time("all_gather", stored, copies, stride, system)

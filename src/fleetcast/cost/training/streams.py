@@ -131,8 +131,8 @@ def stream(network: Network, job: Job, plans: Plans, system: System, *, overlapp
             own.append((wide * (layer.expert_matrices - 1.0), wide * layer.expert_matrices * float(network.hidden)))
         flops = sum(work for _, work in own)
         own = own if layer.experts else own[:-1]
-        products = [(f"product {i}", tokens * n * job.element, work / flops) for i, (n, work) in enumerate(own)]
-        heads = tokens * (layer.heads * layer.value_dim * job.element + 4.0 * layer.heads)
+        products = [(f"product {i}", tokens * n * job.kept, work / flops) for i, (n, work) in enumerate(own)]
+        heads = tokens * (layer.heads * layer.value_dim * job.kept + 4.0 * layer.heads)
         room = max(size - mine, 0.0)
         scale = min(1.0, room / max(sum(b for _, b, _ in products) + heads, 1.0))
         gemm, attention = (
@@ -149,8 +149,8 @@ def stream(network: Network, job: Job, plans: Plans, system: System, *, overlapp
     return Stream(
         layers=depth, forward=forward / depth, backward=(layers - forward) / depth, head=times["head"],
         params=inner / depth, table=network.params - inner, kept=kept, pieces=tuple(pieces), whole=whole,
-        logits=tokens * network.vocab * LOGITS * job.element, stream=tokens * 2.0 * job.element * network.hidden,
-        element=job.element, overlapped=overlapped, system=system,
+        logits=tokens * network.vocab * LOGITS * job.kept, stream=tokens * 2.0 * job.kept * network.hidden,
+        element=job.kept, overlapped=overlapped, system=system,
     )  # fmt: skip
 
 

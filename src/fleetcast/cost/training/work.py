@@ -2,7 +2,7 @@
 
 Times of products come from the curves that were measured for serving (`cost.gemm`): forward, the gradient of the input
 and that of the weight are three products of their own shape. Element-wise kernels are counted in bytes: what a kernel
-reads and writes, at 2 bytes an element and 1 byte of a dropout mask.
+reads and writes, at 2 bytes an element (4 in fp32) and 1 byte of a dropout mask.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from fleetcast.cost.attention import prefill_pair, prefill_token
 from fleetcast.cost.collectives import Fabric, nested_time
 from fleetcast.cost.gemm import gemm_time
+from fleetcast.cost.roofline import peak
 from fleetcast.cost.training.network import Job, Layer, Network
 from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.system import System
@@ -83,7 +84,7 @@ def _layer(network: Network, layer: Layer, job: Job, plans: Plans, system: Syste
     for name, taken in ((kernel, plans.fused == 1), ("attention", plans.fused == 0)):
         fore[name], back[name] = np.where(taken, ahead, 0.0), np.where(taken, after, 0.0)
     pytorch = plans.zero >= 2  # its FSDP shards gradients; Megatron-LM stops at the optimizer
-    passes, passes_back = _vector(network, layer, plans, system, tokens, local)
+    passes, passes_back = _vector(network, layer, job, plans, system, tokens, local)
     for name, taken in (("eager", pytorch), ("vector", ~pytorch)):
         fore[name], back[name] = np.where(taken, passes, 0.0), np.where(taken, passes_back, 0.0)
     reduce, gather = tensor_messages(network, job, plans, system, tokens)
@@ -158,21 +159,23 @@ def _attention(layer: Layer, job: Job, plans: Plans, system: System, tokens: Arr
     wide = (layer.head_dim + layer.value_dim) / 2.0
     seen = span / 2.0 if span == job.sequence else span - span * span / (2.0 * job.sequence)
     c = system.prefill
-    fused = c.launch + prefill_pair(heads, wide, system.chip, c) * (tokens * seen)
-    fused = fused + (prefill_token(heads, wide, system.chip, c) + prefill_token(keys, wide, system.chip, c)) * tokens
-    rows, g = tokens * heads, system.gemm("bf16")
-    plain = gemm_time(rows, job.sequence, layer.head_dim, "bf16", system.chip, g) + gemm_time(
-        rows, layer.value_dim, job.sequence, "bf16", system.chip, g
+    slower = peak(system.chip, "bf16") / peak(system.chip, job.plain)  # the curves are those of 16 bits
+    fused = c.launch + prefill_pair(heads, wide, system.chip, c) * (tokens * seen * slower)
+    rows = prefill_token(heads, wide, system.chip, c) + prefill_token(keys, wide, system.chip, c)
+    fused = fused + rows * (tokens * (job.wide / 2.0))
+    rows, g = tokens * heads, system.gemm(job.plain)
+    plain = gemm_time(rows, job.sequence, layer.head_dim, job.plain, system.chip, g) + gemm_time(
+        rows, layer.value_dim, job.sequence, job.plain, system.chip, g
     )
     pairs, rate = rows * job.sequence, system.chip.bandwidth * system.stream.memory
     mask = 5.0 if layer.dropout else 0.0
     is_fused = plans.fused == 1
-    forward = np.where(is_fused, fused, plain + pairs * ((4.0 + mask) / rate))
-    return forward, np.where(is_fused, FUSED_BACKWARD * fused, 2.0 * plain + pairs * ((6.0 + mask) / rate))
+    forward = np.where(is_fused, fused, plain + pairs * ((2.0 * job.wide + mask) / rate))
+    return forward, np.where(is_fused, FUSED_BACKWARD * fused, 2.0 * plain + pairs * ((3.0 * job.wide + mask) / rate))
 
 
 def _vector(
-    network: Network, layer: Layer, plans: Plans, system: System, tokens: Array, local: Array
+    network: Network, layer: Layer, job: Job, plans: Plans, system: System, tokens: Array, local: Array
 ) -> tuple[Array, Array]:
     """Returns seconds of norms, residuals, dropout, activations and copies, forward and backward."""
     t, h = plans.tensor.astype(np.float64), float(network.hidden)
@@ -186,7 +189,7 @@ def _vector(
     times = []
     for norm, act in zip(plain, wide, strict=True):
         size = local * (norm * h) + tokens * (act * inner + copies + moved)
-        times.append(size / rate)
+        times.append(size * (job.wide / 2.0) / rate)
     return times[0], times[1]
 
 
@@ -197,7 +200,7 @@ def behind(messages: Array, work: Array) -> Array:
 
 def tensor_messages(network: Network, job: Job, plans: Plans, system: System, tokens: Array) -> tuple[Array, Array]:
     """Returns seconds of adding up one residual stream, and of gathering one that is split along the sequence."""
-    size, ones = tokens * (2.0 * network.hidden), np.ones_like(plans.tensor)
+    size, ones = tokens * (job.wide * network.hidden), np.ones_like(plans.tensor)
     gathers = (plans.sequence_parallel == 1) | (plans.tensor_messages == 1)
     whole = spread_time("all_reduce", size, plans.tensor, ones, system)
     gather = spread_time("all_gather", size, plans.tensor, ones, system)
@@ -208,7 +211,7 @@ def tensor_messages(network: Network, job: Job, plans: Plans, system: System, to
 def _ring(layer: Layer, job: Job, plans: Plans, system: System, tokens: Array) -> Array:
     """Returns seconds in which the keys and values of a sequence travel around the context-parallel ranks."""
     c = plans.context.astype(np.float64)
-    held = np.ceil(layer.kv_heads / plans.tensor) * (layer.head_dim + layer.value_dim) * 2.0
+    held = np.ceil(layer.kv_heads / plans.tensor) * (layer.head_dim + layer.value_dim) * job.wide
     ring = spread_time("all_gather", tokens * held * c, plans.context, plans.tensor, system)
     return ring if layer.heads else np.zeros_like(tokens)
 
@@ -217,7 +220,7 @@ def _dealt(network: Network, layer: Layer, job: Job, plans: Plans, system: Syste
     """Returns seconds in which tokens go to their experts and come back."""
     if not layer.experts:
         return np.zeros_like(tokens)
-    size = tokens / plans.tensor * (2.0 * network.hidden * layer.top_k)
+    size = tokens / plans.tensor * (job.wide * network.hidden * layer.top_k)
     return 2.0 * spread_time("all_to_all", size, plans.expert, plans.expert_tensor, system)
 
 
