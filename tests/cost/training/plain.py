@@ -20,7 +20,7 @@ from fleetcast.cost.training.offload import ADAM_BYTES
 from fleetcast.cost.training.plans import OFFLOADED, OVERLAPS, SCHEDULES, Plans
 from fleetcast.cost.training.step import FUSED_HEAD, OPTIMIZER_BYTES
 from fleetcast.cost.training.system import System
-from fleetcast.cost.training.work import CHUNKS, CONTENTION, FUSED_BACKWARD, KERNELS
+from fleetcast.cost.training.work import CAST, CHUNKS, CONTENTION, FUSED_BACKWARD, KERNELS
 
 
 class Plan:
@@ -54,7 +54,12 @@ def element(job: Job) -> float:
 
 
 def product(m: float, n: float, k: float, dtype: str, system: System) -> float:
-    return float(gemm_time(m, n, k, dtype, system.chip, system.gemm(dtype)))
+    return float(gemm_time(m, n, k, dtype, system.chip, system.gemm(dtype), quantise=False))
+
+
+def casts(elements: float, job: Job, system: System) -> float:
+    """Seconds in which elements become 8 bits wide, once as they are and once transposed."""
+    return elements * CAST / (system.chip.bandwidth * system.stream.memory) if job.dtype == "fp8" else 0.0
 
 
 def collective(operation: str, size: float, ranks: int, stride: int, system: System) -> float:
@@ -79,6 +84,8 @@ def layer_seconds(net: Network, layer: Layer, job: Job, plan: Plan, system: Syst
         fore += last
         inputs += product(rows, k, n, job.dtype, system)
         weights += product(n, k, rows, job.dtype, system)
+        fore += casts(rows * k + (n * k if plan.zero >= 2 else 0), job, system)
+        inputs += casts(rows * n, job, system)
     if layer.experts:
         held = ceil(layer.experts / plan.expert)
         rows = tokens * layer.top_k * plan.expert_tensor / t / held
@@ -88,6 +95,8 @@ def layer_seconds(net: Network, layer: Layer, job: Job, plan: Plan, system: Syst
             fore += last
             inputs += held * product(rows, k, n, job.dtype, system)
             weights += held * product(n, k, rows, job.dtype, system)
+            fore += casts(held * (rows * k + (n * k if plan.zero >= 2 else 0)), job, system)
+            inputs += casts(held * rows * n, job, system)
     rate = system.chip.bandwidth * system.stream.memory
     ahead = after = 0.0
     if layer.heads:
@@ -97,7 +106,9 @@ def layer_seconds(net: Network, layer: Layer, job: Job, plan: Plan, system: Syst
             span = min(layer.window or job.sequence, job.sequence)
             seen = span / 2 if span == job.sequence else span - span * span / (2 * job.sequence)
             c = system.prefill
-            ahead = c.launch + float(prefill_pair(heads, width, system.chip, c)) * tokens * seen * peak(system.chip, "bf16") / peak(system.chip, plain)
+            ahead = c.launch + float(prefill_pair(heads, width, system.chip, c)) * tokens * seen * peak(
+                system.chip, "bf16"
+            ) / peak(system.chip, plain)
             ahead += wide / 2 * tokens * float(prefill_token(heads, width, system.chip, c))
             ahead += wide / 2 * tokens * float(prefill_token(keys, width, system.chip, c))
             after = FUSED_BACKWARD * ahead

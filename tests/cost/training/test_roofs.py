@@ -9,6 +9,7 @@ from fleetcast.cost.training import system as systems
 from fleetcast.cost.training.energy import flops
 from fleetcast.cost.training.memory import memory
 from fleetcast.cost.training.network import Job, of
+from fleetcast.cost.training.plans import plans
 from fleetcast.cost.training.step import TERMS, step
 from fleetcast.scenario.fleet import catalog as devices
 from fleetcast.scenario.fleet.spec import Fleet
@@ -74,4 +75,6 @@ def test_wider_formats_are_never_faster_or_smaller() -> None:
     byte = step(net, Job(2048, 96, dtype="fp8"), table, system)
     assert np.allclose(byte["head"], half["head"])
     assert np.allclose(byte["attention"], half["attention"])
+    many = plans(tensor=8, data=8, micro_batch=np.array([4, 8]))  # few rows are no faster in 8 bits
+    byte, half = (step(net, Job(2048, 96, dtype=dtype), many, system) for dtype in ("fp8", "bf16"))
     assert np.all(byte["gemm"] < half["gemm"])

@@ -195,5 +195,7 @@ def _activations(network: Network, job: Job, plans: Plans) -> tuple[Array, Array
     logits = tokens * (network.vocab * LOGITS * job.kept) / few.tensor
     split = (few.sequence_parallel == 1) & (few.tensor > 1)
     local = np.where(split, tokens / few.tensor, tokens)
-    stream = local * (2.0 * job.kept * network.hidden) + np.where(split, tokens * (2.0 * job.wide * network.hidden), 0.0)
+    stream = local * (2.0 * job.kept * network.hidden) + np.where(
+        split, tokens * (2.0 * job.wide * network.hidden), 0.0
+    )
     return kept.take(inverse), largest.take(inverse), logits.take(inverse), stream.take(inverse)

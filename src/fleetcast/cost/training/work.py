@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fleetcast.cost.attention import prefill_pair, prefill_token
 from fleetcast.cost.collectives import Fabric, nested_time
 from fleetcast.cost.gemm import gemm_time
-from fleetcast.cost.roofline import peak
+from fleetcast.cost.roofline import format_of, peak
 from fleetcast.cost.training.network import Job, Layer, Network
 from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.system import System
@@ -28,6 +28,9 @@ CHUNKS = 4
 """Pieces in which messages of tensor parallelism hide behind products: the first or last has nothing to hide behind."""
 CONTENTION = 1.1256
 """How much longer work takes while messages run beside it, and they (Galvatron's overlap coefficient, measured)."""
+CAST = 4.0
+"""B that an element moves on its way to 8 bits: read in 16, written once as it is and once transposed, for the product
+that makes gradients of weights; its scale is that of earlier steps (Micikevicius and others, arXiv 2209.05433)."""
 KERNELS = {"forward": 18, "backward": 34, "fused": 6}
 """Kernels that a GPT layer launches in Megatron's code, counted; fused attention saves some of them each way."""
 
@@ -123,19 +126,23 @@ def _products(
 ) -> tuple[Array, Array, Array, Array]:
     """Returns seconds of the dense and expert products: forward, gradients of inputs and weights; the last one's."""
     c, t = system.gemm(job.dtype), plans.tensor.astype(np.float64)
-    sums = [np.zeros(len(plans)) for _ in range(3)]
+    sums, rate = [np.zeros(len(plans)) for _ in range(3)], system.chip.bandwidth * system.stream.memory
     last = np.zeros(len(plans))
 
     def add(rows: Array, n: Array, k: Array, count: Array | float = 1.0) -> None:
         for i, (a, b, d) in enumerate(((rows, n, k), (rows, k, n), (n, k, rows))):
-            sums[i] = sums[i] + count * gemm_time(a, b, d, job.dtype, system.chip, c)
+            sums[i] = sums[i] + count * gemm_time(a, b, d, job.dtype, system.chip, c, quantise=False)
+        if format_of(job.dtype).quantised:  # inputs before the pass forward, gradients before the one back
+            weights = np.where(plans.zero >= 2, n * k, 0.0)  # those gathered anew; others are cast once an iteration
+            sums[0] = sums[0] + count * (rows * k + weights) * (CAST / rate)
+            sums[1] = sums[1] + count * rows * n * (CAST / rate)
 
     for m in layer.matrices:
         n, k = np.full(len(plans), m.outputs), np.full(len(plans), m.inputs)
         rows = tokens if m.split else np.where(plans.sequence_parallel == 1, tokens / t, tokens)
         n, k = n / t if m.split == "out" else n, k / t if m.split == "in" else k
         add(rows, n, k)
-        last = gemm_time(rows, n, k, job.dtype, system.chip, c)
+        last = gemm_time(rows, n, k, job.dtype, system.chip, c, quantise=False)
     if layer.experts:
         shared, ep = plans.expert_tensor.astype(np.float64), plans.expert.astype(np.float64)
         held = np.ceil(layer.experts / ep)
@@ -144,7 +151,7 @@ def _products(
         hidden = np.full(len(plans), float(network.hidden))
         add(rows, wide * (layer.expert_matrices - 1), hidden, held)
         add(rows, hidden, wide, held)
-        last = held * gemm_time(rows, hidden, wide, job.dtype, system.chip, c)
+        last = held * gemm_time(rows, hidden, wide, job.dtype, system.chip, c, quantise=False)
     return sums[0], sums[1], sums[2], last
 
 
