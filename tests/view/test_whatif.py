@@ -143,7 +143,7 @@ def test_without_changes_the_usual_upgrades_are_asked_about():
 def test_too_many_and_too_few_changes():
     with pytest.raises(SpecError, match="twice"):
         whatif(TRAIN, ["workload.batch=1", "workload.batch=2"])
-    with pytest.raises(SpecError, match="--set.*missing"):
+    with pytest.raises(SpecError, match=r"--set.*missing"):
         whatif({"fleet": {"devices": "1x b200-sxm"}, "workload": {"kind": "training", "model": "gpt2", "batch": 8}}, [])
     with pytest.raises(SpecError, match="at most 200"):
         whatif(TRAIN, {"workload.batch": tuple(range(64, 64 * 300, 64))})
