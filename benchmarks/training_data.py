@@ -213,23 +213,23 @@ def megascale_plan(on: bool | int, gpus: int, batch: int) -> tuple[Network, Job,
     return replace(net, layers=layers), Job(2048, batch), plan
 
 
-def foundry() -> list[Run]:
-    """Returns LLM Foundry's benchmarks: MPT 125M to 70B under FSDP, bf16, on A100s and H100s.
+def foundry(wide: int = 16) -> list[Run]:
+    """Returns LLM Foundry's benchmarks: MPT 125M to 70B under FSDP on A100s and H100s, products ``wide`` bits wide.
 
     Full shards gather weights in each pass, partial shards once an iteration; PyTorch prefetches both. "PURE" adds
-    gradients up in 16 bits, "DEFAULT" in 32. Its seven fp8 rows are not among them.
+    gradients up in 16 bits, "DEFAULT" in 32. Seven rows are 8 bits wide.
     """
     found = []
     device = {"a100_40gb": "a100-40g-sxm", "a100_80gb": A100, "h100_80gb": H100}
     for r in rows("llm_foundry", "mpt_fsdp_benchmarks.csv"):
-        if "fp8" in r["Precision"]:
+        if ("fp8" in r["Precision"]) != (wide == 8):
             continue
         gpus, sequence, batch = int(r["# GPUs"]), int(r["SeqLen (T)"]), int(r["GlobalBatchSize"])
         plan = plans(
             data=gpus, micro_batch=int(r["MicroBatchSize"]), zero=3 if r["Sharding Strategy"] == "FULL_SHARD" else 2,
             recompute="full" if r["Activation Checkpointing"] == "True" else "none", overlap=("data",),
         )  # fmt: skip
-        job = Job(sequence, batch, message=2.0 if r["MP Mode"] == "PURE" else 4.0)
+        job = Job(sequence, batch, dtype="fp8" if wide == 8 else "bf16", message=2.0 if r["MP Mode"] == "PURE" else 4.0)
         net = network(f"mpt-{r['Model']}", dropout=False)
         took = batch * sequence / (float(r["Throughput (T/s/GPU)"]) * gpus)
         label = f"{r['GPU']} {r['Model']} {sequence} x {plan.micro_batch[0]} on {gpus}"
