@@ -132,8 +132,12 @@ def layer_seconds(net: Network, layer: Layer, job: Job, plan: Plan, system: Syst
         reduce = gather + collective("reduce_scatter", size, t, 1, system)
     times = 1 if layer.parallel else 2
     cut = 1 / CHUNKS if plan.hides("tensor") else 1.0
-    talk = [times * reduce * cut + behind(times * reduce * (1 - cut), g) for g in (fore, inputs + weights)]
-    talk[1] += behind(times * gather if plan.sequence_parallel else 0.0, inputs)
+    more = times * gather if plan.sequence_parallel else 0.0
+    room_back = inputs + weights if plan.hides("tensor") else inputs
+    talk = [
+        times * reduce * cut + behind(times * reduce * (1 - cut) + late, beside)
+        for late, beside in ((0.0, fore), (more, room_back))
+    ]
     kv = ceil(layer.kv_heads / t) * (layer.head_dim + layer.value_dim) * wide
     ring = collective("all_gather", tokens * kv * plan.context, plan.context, t, system) if layer.heads else 0.0
     dealt = 0.0
@@ -220,7 +224,7 @@ def seconds(net: Network, job: Job, plan: Plan, system: System) -> dict[str, flo
             share = min(share, collective("send", whole, 2, step, system))
         hop = p.pipeline * 2 * share * plan.interleave
     transfer, host_step = moving(net, job, plan, system)
-    late = max(transfer / micro - device, 0.0)
+    late = max(transfer / micro - device - host, 0.0)
     rounds, kind = float(plan.pipeline - 1), SCHEDULES[plan.schedule]
     idle = {
         "gpipe": rounds * (f + host + b + again), "1f1b": rounds * (f + host + b + again),
@@ -255,14 +259,16 @@ def seconds(net: Network, job: Job, plan: Plan, system: System) -> dict[str, flo
         update = min(update, behind(update, reduce + gather))
     if plan.hides("data") and reduce + gather > 0:
         sharded = plan.zero >= 2
-        window = device * (micro if sharded else min(plan.pipeline, micro) if plan.interleave > 1 else 1)
+        window = (device + host + late) * (
+            micro if sharded else min(plan.pipeline, micro) if plan.interleave > 1 else 1
+        )
         pieces = (micro if sharded else 1) * max(8, 2 * plan.interleave)
         left = (reduce + gather) / pieces + behind((reduce + gather) * (1 - 1 / pieces), window)
         reduce, gather = (x * left / (reduce + gather) for x in (reduce, gather))
     found = {name: micro * (forward[name] + backward[name]) for name in forward}
     found["recompute"] = micro * again
     found["head"] = micro * p.head * head_seconds(net, job, tokens, plan, system)
-    found["pipeline_comm"] = micro * (behind(hop, device) if plan.hides("pipeline") else hop)
+    found["pipeline_comm"] = micro * (behind(hop, device + host + late) if plan.hides("pipeline") else hop)
     found["host"] = micro * (host + 3 * gap) + (0.0 if plan.hides("input") else p.iteration)
     found["bubble"] = max(idle, 0.0) + turns * hop
     found |= {"data_comm": reduce, "weight_gather": gather, "optimizer": update}

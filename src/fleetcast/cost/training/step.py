@@ -124,9 +124,11 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     hops = np.where(plans.pipeline > 1, plans.interleave, 0)
     hop = practice.pipeline * p.hop * hops
     hidden = plans.overlaps("pipeline")
-    steady = np.where(hidden, behind(hop, device), hop)
     f, b, w = idle_weights(plans.schedule, plans.pipeline, plans.interleave)
-    late = np.maximum(p.transfer / p.micro - device, 0.0)  # s by which off-loaded states hold up a micro-batch
+    late = np.maximum(p.transfer / p.micro - device - host, 0.0)  # s by which off-loaded states hold up a micro-batch
+    steady = np.where(
+        hidden, behind(hop, device + host + late), hop
+    )  # the network is free while the host's link is not
     idle = f * (forward + host + late / 2.0) + b * (backward + again + late / 2.0) - w * factor["gemm"] * p.weights
     idle = np.maximum(idle, 0.0) + f * hop
     found = {n: p.micro * factor[n] * (p.forward[n] + p.backward[n]) for n in LAYER_TERMS}
@@ -137,7 +139,7 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     found["pipeline_comm"] = p.micro * steady
     found["host"] = p.micro * (host + 3.0 * gaps) + np.where(plans.overlaps("input"), 0.0, practice.iteration)
     found["bubble"] = idle
-    found["data_comm"], found["weight_gather"] = _exposed(p, plans, practice, device)
+    found["data_comm"], found["weight_gather"] = _exposed(p, plans, practice, device + host + late)
     update = np.where(plans.offloads("optimizer"), 0.0, practice.optimizer * p.optimizer)
     beside = behind(update, practice.data * (p.reduce + p.gather))  # one piece moves while the next is added up
     found["optimizer"] = np.where(plans.overlaps("optimizer"), np.minimum(beside, update), update)

@@ -93,12 +93,11 @@ def _layer(network: Network, layer: Layer, job: Job, plans: Plans, system: Syste
     reduce, gather = tensor_messages(network, job, plans, system, tokens)
     times = 1.0 if layer.parallel else 2.0
     cut = np.where(plans.overlaps("tensor"), 1.0 / CHUNKS, 1.0)
-    for part, seconds in ((fore, times * reduce), (back, times * reduce)):
-        part["tensor_comm"] = seconds * cut + behind(seconds * (1.0 - cut), part["gemm"])
     # What sequence parallelism scattered is gathered once more for the gradients of weights, beside those of inputs.
-    back["tensor_comm"] = back["tensor_comm"] + behind(
-        np.where(plans.sequence_parallel == 1, times * gather, 0.0), inputs
-    )
+    more = np.where(plans.sequence_parallel == 1, times * gather, 0.0)
+    beside = np.where(plans.overlaps("tensor"), back["gemm"], inputs)
+    for part, late, room in ((fore, 0.0, fore["gemm"]), (back, more, beside)):
+        part["tensor_comm"] = times * reduce * cut + behind(times * reduce * (1.0 - cut) + late, room)
     ring = _ring(layer, job, plans, system, tokens)
     fore["context_comm"] = np.maximum(ring - ahead, 0.0)
     back["context_comm"] = np.maximum(2.0 * ring - after, 0.0)
