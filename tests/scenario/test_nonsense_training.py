@@ -131,6 +131,17 @@ AGAINST = {
     "fp8 without tensor cores for it": (
         {"fleet": {"devices": "2x a100-80g-sxm"}, "plan": {"dtype": "fp8"}}, "does not multiply in it",
     ),
+    "a format that no plan has": (
+        {"fleet": {"devices": "2x a100-80g-sxm"}, "plan": {"dtype": "fp8"}}, "one of bf16, fp16, fp32, or",
+    ),
+    "a word twice": ({"plan": {"offload": ["weights", "weights"]}}, "plan.offload: names the same twice"),
+    "a word twice to search": ({"plan": {"overlap": [["data", "data"], []]}}, "plan.overlap: names the same twice"),
+    "a placement of a model": ({"plan": {"placement": "one"}}, "plan.placement: places a job that is known by"),
+    "a policy that is none": ({"plan": {"recover": "nothing"}}, "plan.recover.kind: is unknown"),
+    "no model at all": ({"workload": {"model": ""}}, "workload.model: is missing"),
+    "a sequence that is not cut": (
+        {"workload": {"sequence": 126}, "plan": {"context_parallel": 2}}, "context_parallel: does not cut.*one of 1, 3",
+    ),
     "two kinds of device": ({"fleet": {"devices": "1x h100-sxm + 1x l4"}}, "devices of one kind"),
     "a link twice": (
         {"fleet": {"network": "infiniband-hdr", "links": {"inter": "infiniband-ndr"}}}, "links.inter: names a link",

@@ -138,7 +138,7 @@ def test_the_devices_decide_the_number_format():
     old = state(fleet={"devices": "32x v100-sxm2-32g"})
     assert complete(old, TrainingPlan()).plan.dtype == "fp16"
     assert simulate(old).metrics["iteration_time"] > simulate(state()).metrics["iteration_time"]
-    with pytest.raises(Unsupported, match=r"plan.dtype = 'fp8': a100-80g-sxm.*leave plan.dtype out for bf16"):
+    with pytest.raises(Unsupported, match=r"plan.dtype = 'fp8': a100-80g-sxm.*Write one of bf16, fp16, fp32"):
         simulate(state({"dtype": "fp8"}))
 
 
@@ -232,3 +232,19 @@ def test_a_slower_network_changes_messages_alone():
     same = ("gemm", "attention", "vector", "recompute", "tensor_comm", "optimizer")
     assert all(fast[name] == slow[name] for name in same)
     assert slow["data_comm"] > 4 * fast["data_comm"]
+
+
+def test_links_that_nobody_measured_widen_the_interval_and_are_named():
+    def width(devices, **plan):
+        found = simulate(state(plan, fleet={"devices": devices}))
+        low, high = found.intervals["iteration_time"]
+        return high / low, any("within a node are a guess" in note for note in found.notes)
+
+    measured, told = width("32x a100-80g-sxm", tensor_parallel=8)
+    assert not told
+    guessed, said = width("32x a100-80g-pcie", tensor_parallel=8)
+    assert said
+    assert guessed > 3 * measured
+    (alone, told), (same, _) = width("1x a100-80g-pcie"), width("1x a100-80g-sxm")
+    assert alone == pytest.approx(same)
+    assert not told

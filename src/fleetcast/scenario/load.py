@@ -236,9 +236,14 @@ def _training(
     if isinstance(workload.model, Shape):
         workload.model.model(workload.sequence)
     objective.goals(TRAINING, {})
+    plan = read_training_plan(parts["plan"])
+    if plan.placement is not None and workload.features is None:
+        raise SpecError(
+            "plan.placement", "places a job that is known by its features, and this one trains a model",
+            value=plan.placement, limit="a workload with features", hint="Leave it out: degrees place a model",
+        )  # fmt: skip
     return TrainingScenario(
-        fleet=fleet, workload=workload, objective=objective, plan=read_training_plan(parts["plan"]), name=name,
-        seed=seed, folder=folder,
+        fleet=fleet, workload=workload, objective=objective, plan=plan, name=name, seed=seed, folder=folder,
     )  # fmt: skip
 
 

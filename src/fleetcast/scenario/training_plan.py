@@ -189,6 +189,15 @@ def read_training_plan(table: Table, path: str = "plan") -> TrainingPlan:
                     f"{path}.{name}", "is unknown", value=word, limit=f"one of {', '.join(known)}",
                     hint=closest(word, known),
                 )  # fmt: skip
+    for name in ("offload", "overlap"):
+        given = getattr(plan, name) or ()
+        for item in (given, *(item for item in given if not isinstance(item, str))):
+            twice = [word for i, word in enumerate(item) if word in item[:i]]
+            if twice:
+                raise SpecError(
+                    f"{path}.{name}", "names the same twice", value=twice[0], limit="each once",
+                    hint="Leave one of the two out",
+                )  # fmt: skip
     return plan
 
 

@@ -31,7 +31,7 @@ from fleetcast.base.spec import build
 from fleetcast.cost.training.memory import fits as held
 from fleetcast.cost.training.plans import OFFLOADED, OVERLAPS, RECOMPUTE, SCHEDULES, TENSOR_MESSAGES, Plans, plans
 from fleetcast.cost.training.schedule import whole_pieces
-from fleetcast.policy import place
+from fleetcast.policy import place, recover
 from fleetcast.scenario.training_plan import TrainingPlan
 from fleetcast.sim.training.setting import Setting
 
@@ -91,15 +91,20 @@ def complete(state: Setting, plan: TrainingPlan, path: str = "plan") -> Complete
     fill("zero", 1 if several and fields["shards"] is None else 0)
     kept = _keeps_scores(state, fields["zero"])
     first = kept and fields["recompute"] == "full"
-    fill("sequence_parallel", fields["tensor_parallel"] > 1 and not first)
+    early = "GPT recomputed in full on this generation of devices, as Megatron-LM did" if first else ""
+    fill(
+        "sequence_parallel", fields["tensor_parallel"] > 1 and not first, early if fields["tensor_parallel"] > 1 else ""
+    )
     fill("tensor_messages", "scatter_gather" if fields["sequence_parallel"] else "all_reduce")
     fill("offload", ())
-    fill("overlap", () if first and fields["pipeline_parallel"] > 1 else ("data",))
+    fill("overlap", ("data",) if not first or fields["pipeline_parallel"] == 1 else (),
+         early if fields["pipeline_parallel"] > 1 else "")  # fmt: skip
     fill("fused_attention", not kept, "GPT under Megatron-LM on this generation of devices" if kept else "")
     fill("dtype", state.dtype)
     state.job(fields["dtype"])
-    if plan.place is not None:
-        build(place, plan.place, f"{path}.place")
+    for family, named in ((place, "place"), (recover, "recover")):
+        if fields[named] is not None:
+            build(family, fields[named], f"{path}.{named}")
     if fields["recompute"] is None:
         fill("recompute", _least_recompute(state, fields), "the least that fits")
     made = TrainingPlan(**fields)
@@ -180,8 +185,12 @@ def check_split(state: Setting, fields: dict[str, Any], path: str = "plan") -> N
             f"{path}.pipeline_parallel", "is more than there are layers", value=pipeline, limit=f"at most {net.depth}",
             hint="Each stage needs a layer",
         )  # fmt: skip
-    if context > 1:
-        _divides(path, "context_parallel", 2 * context, work.sequence, "tokens of a sequence in two pieces per rank")
+    if context > 1 and work.sequence % (2 * context):
+        raise SpecError(
+            f"{path}.context_parallel", f"does not cut the {work.sequence:,} tokens of a sequence in two for each rank",
+            value=context, limit="1" if work.sequence % 2 else f"one of {_some_divisors(work.sequence // 2)}",
+            hint="Leave it out: fleetcast plan searches what fits",
+        )  # fmt: skip
 
 
 def check_degrees(state: Setting, fields: dict[str, Any], path: str = "plan") -> None:

@@ -19,6 +19,7 @@ from fleetcast.scenario.fleet.links import slowest
 from fleetcast.scenario.fleet.signals import Signal, constant, signal
 from fleetcast.scenario.fleet.tree import Group, Tree, resolve
 from fleetcast.scenario.load import TrainingScenario
+from fleetcast.scenario.training_plan import DTYPES
 from fleetcast.scenario.workload import catalog
 from fleetcast.scenario.workload.models import Model
 from fleetcast.scenario.workload.training import Shape, Training
@@ -69,9 +70,10 @@ class Setting:
         """
         kind = dtype or self.dtype
         if kind not in self.group.device.peak:
+            known = [name for name in DTYPES if name in self.group.device.peak]
             raise Unsupported(
                 f"plan.dtype = '{kind}': {self.group.device.id} does not multiply in it",
-                f"It has {', '.join(self.group.device.peak)}; leave plan.dtype out for {self.dtype}",
+                f"Write one of {', '.join(known)}, or leave it out: {self.dtype}",
             )
         return Job(sequence=self.workload.sequence, batch=self.workload.batch, dtype=kind)
 
@@ -143,6 +145,11 @@ def model_of(workload: Training, folder: Path) -> Model:
     """
     if isinstance(workload.model, Shape):
         return workload.model.model(workload.sequence)
+    if not workload.model:
+        raise SpecError(
+            "workload.model", "is missing", limit="a catalogue name, the path of a config.json, a shape, or features",
+            hint='Write e.g. model = "llama-3.1-8b"',
+        )  # fmt: skip
     file = folder / workload.model
     return catalog.model(str(file) if file.exists() else workload.model, "workload.model")
 

@@ -170,8 +170,9 @@ def _placed(state: Setting, mixed: Mixed) -> str:
 
 def _intervals(state: Setting, metrics: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     """Returns 80 % intervals: time's from what the fit left, energy's from that and the power model's own."""
-    wide = exp(Z80 * state.system.practice.spread)
-    more = exp(((Z80 * state.system.practice.spread) ** 2 + POWER**2) ** 0.5)
+    spread = (state.system.practice.spread**2 + (_talk(metrics) * _guessed(state)) ** 2) ** 0.5
+    wide = exp(Z80 * spread)
+    more = exp(((Z80 * spread) ** 2 + POWER**2) ** 0.5)
     found = {
         "iteration_time": wide, "throughput": wide, "mfu": wide, "hfu": wide, "cost": wide, "energy": more,
         "carbon": more, "job.time": wide, "job.cost": wide, "job.energy": more, "job.carbon": more,
@@ -185,9 +186,29 @@ def _intervals(state: Setting, metrics: Mapping[str, Any]) -> dict[str, tuple[fl
     return kept
 
 
+def _talk(metrics: Mapping[str, Any]) -> float:
+    """Returns the share of an iteration that waits for messages within a node or beyond."""
+    terms: Mapping[str, float] = metrics["breakdown"]
+    names = ("tensor_comm", "context_comm", "expert_comm", "data_comm", "weight_gather")
+    return sum(terms[name] for name in names) / max(float(metrics["iteration_time"]), 1e-12)
+
+
+def _guessed(state: Setting) -> float:
+    """Returns the standard deviation of log(time) of messages within a node whose link nobody measured; else 0."""
+    inner = state.system.inner
+    return 0.0 if inner.kind_of == "measured" or state.group.count == 1 else inner.spread
+
+
 def _said(state: Setting, plan: TrainingPlan) -> list[str]:
     """Returns what the reader should know of this plan."""
     told = [f"training practice: {state.system.practice.source}"]
+    inner = state.system.inner
+    if inner.kind_of == "link kind" and _guessed(state) > 0.5:
+        told.append(
+            f"messages over {inner.kind} within a node are a guess ({inner.source}): there devices share one path, and "
+            "a server with switches is several times faster; name a link that was measured, fleet.link, or set "
+            "fleet.links.intra"
+        )
     depth, stages = state.network.depth, int(plan.pipeline_parallel or 1)  # type: ignore[arg-type]
     if depth % stages:
         told.append(f"{depth} layers over {stages} stages: the fullest stage has {-(-depth // stages)}, others fewer")
