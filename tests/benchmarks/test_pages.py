@@ -81,6 +81,8 @@ def trained(key: str, value: object) -> dict:
         table["plan"] = {"shards": full | {rest: value}}
     else:
         table.setdefault(part, {})[rest] = value
+    if "placement" in table.get("plan", {}):
+        table["workload"] = {"kind": "training", "features": {"flops": "1 TFLOP"}}
     return table
 
 
