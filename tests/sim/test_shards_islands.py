@@ -52,9 +52,9 @@ def test_a_second_copy_and_narrow_messages_cost_memory_and_save_bytes():
     system = systems.of(resolve(Fleet(devices="32x a100-80g-sxm")).groups[0])
     plain, plus = Sharding(32, 32, 32), Sharding(32, 32, 32, 8, "int8", "int4")
     assert sum(states(1e9, plus).values()) - sum(states(1e9, plain).values()) == pytest.approx(2e9 / 8)
-    a, b = traffic(1e9, plain, 4, system), traffic(1e9, plus, 4, system)
+    a, b = traffic(1e9, plain, 32, 4, system), traffic(1e9, plus, 32, 4, system)
     assert b.slow < 0.4 * a.slow and b.gather + b.reduce < a.gather + a.reduce and b.codec > 0 == a.codec
-    near = traffic(1e9, Sharding(8, 8, 32), 4, system)
+    near = traffic(1e9, Sharding(8, 8, 32), 32, 4, system)
     assert near.slow == pytest.approx(2e9 / 8 * 3 / 4 + 2e9 / 8 * 3 / 4), "once an iteration, not once a micro-batch"
 
 

@@ -7,7 +7,8 @@ weights over the two dies of a module, gradients over a node and the optimizer o
 state once an iteration, not once a micro-batch. With w, g, o devices that share weights, gradients, optimizer:
 
     a micro-batch   gather weights over w (forward), over w or the second copy's s (backward), reduce-scatter over g
-    an iteration    add up the gradients' shards over the o/g groups, gather the new weights over the o/w groups
+    an iteration    add up the gradients' shards over the o/g groups, gather the new weights over the o/w groups;
+                    where c/o groups hold optimizers of their own, all of them add up what they hold
     memory          2P/w + 2P/s + 4P/g + 12P/o
 """
 
@@ -49,7 +50,7 @@ class Traffic:
         gather: s of weights that are gathered, in an iteration.
         reduce: s of gradients that are added up.
         codec: s of making and reading quantised messages.
-        slow: B that a device sends over the network between nodes in an iteration.
+        slow: B that a device sends over the network between nodes in an iteration, its scales included.
     """
 
     gather: float
@@ -77,28 +78,31 @@ def states(
     }  # fmt: skip
 
 
-def traffic(params: float, shards: Sharding, micro_batches: int, system: System) -> Traffic:
+def traffic(params: float, shards: Sharding, copies: int, micro_batches: int, system: System) -> Traffic:
     """Returns what sharing costs in an iteration.
 
     Args:
         params: as `states`.
         shards: how states are shared out.
+        copies: of the model; a multiple of ``shards.optimizer``.
         micro_batches: that gather weights and add up gradients.
         system: the devices, links and node.
     """
     m = float(micro_batches)
     weight, gradient = _sent(shards.weight_format), _sent(shards.gradient_format)
-    back = shards.second or shards.weights
+    w, g, o, back = shards.weights, shards.gradients, shards.optimizer, shards.second or shards.weights
     stored = 2.0 if shards.second else weight  # the second copy is as wide as the products need it
-    first, again = _share(params * weight, shards.weights), _share(params * stored, back)
-    scatter = _share(params * gradient, shards.gradients)
-    groups, rows = shards.optimizer // shards.gradients, shards.optimizer // shards.weights
-    gather = m * (
-        level_time("all_gather", params * weight, shards.weights, 1, system)
-        + level_time("all_gather", params * stored, back, 1, system)
-    ) + level_time("all_gather", params * 2.0 / shards.weights, rows, shards.weights, system)
-    reduce = m * level_time("reduce_scatter", params * gradient, shards.gradients, 1, system) + level_time(
-        "reduce_scatter", params * gradient / shards.gradients, groups, shards.gradients, system
+    gathers = (
+        (m, "all_gather", params * weight, w, 1), (m, "all_gather", params * stored, back, 1),
+        (1.0, "all_gather", params * 2.0 / w, o // w, w),
+    )  # fmt: skip
+    sums = (
+        (m, "reduce_scatter", params * gradient, g, 1), (1.0, "reduce_scatter", params * gradient / g, o // g, g),
+        (1.0, "all_reduce", params * gradient / o, copies // o, o),
+    )  # fmt: skip
+    gather, reduce = (
+        sum(times * level_time(kind, size, ranks, stride, system) for times, kind, size, ranks, stride in messages)
+        for messages in (gathers, sums)
     )
     rate = system.chip.bandwidth * system.stream.memory
     codec = 0.0
@@ -106,9 +110,10 @@ def traffic(params: float, shards: Sharding, micro_batches: int, system: System)
         codec += m * params * (2.0 + weight) / rate * (1 if shards.second else 2)
     if gradient < 2.0:
         codec += m * params * 2.0 * (2.0 + gradient) / rate
-    far = system.node
-    slow = m * sum(sent for sent, n in ((first, shards.weights), (again, back), (scatter, shards.gradients)) if n > far)
-    slow += _share(params * 2.0 / shards.weights, rows) + _share(params * gradient / shards.gradients, groups)
+    slow = sum(
+        times * far_bytes(size, ranks, stride, system.node) * (2 if kind == "all_reduce" else 1)
+        for times, kind, size, ranks, stride in (*gathers, *sums)
+    )
     return Traffic(gather, reduce, codec, slow)
 
 
@@ -118,8 +123,20 @@ def level_time(operation: str, size: float, ranks: int, stride: int, system: Sys
         return 0.0
     if ranks == 2 and stride == 1 and system.pair is not None:
         return float(collective_time(operation, size, 2, system.pair))
-    near = max(1, min(ranks, system.node // stride))
+    near = near_ranks(ranks, stride, system.node)
     return float(nested_time(operation, size, ranks, near, system.inner, system.outer))
+
+
+def near_ranks(ranks: int, stride: int, node: int) -> int:
+    """Returns how many of ``ranks`` that are ``stride`` devices apart lie in one node."""
+    return max(1, min(ranks, node // stride))
+
+
+def far_bytes(size: float, ranks: int, stride: int, node: int) -> float:
+    """Returns B that a device sends to other nodes when ``ranks`` gather or add up ``size`` B in two levels."""
+    near = near_ranks(ranks, stride, node)
+    nodes = -(-ranks // near)
+    return size / near * (nodes - 1) / nodes
 
 
 def _sent(format_: str) -> float:
@@ -127,6 +144,3 @@ def _sent(format_: str) -> float:
     bits = BITS[format_]
     return bits / 8.0 + (4.0 / BLOCK if bits < 16 else 0.0)
 
-
-def _share(size: float, ranks: int) -> float:
-    return size * (ranks - 1) / ranks if ranks > 1 else 0.0

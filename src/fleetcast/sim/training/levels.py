@@ -79,12 +79,13 @@ def _check(asked: Shards, copies: int) -> None:
 def _with(
     state: Setting, asked: Shards, rows: Plans, job: Job, taken: Columns, room: dict[str, float]
 ) -> tuple[Columns, dict[str, float]]:
-    whole = asked.optimizer or int(rows.data[0] * rows.context[0])
+    copies = int(rows.data[0] * rows.context[0])
+    whole = asked.optimizer or copies
     shards = Sharding(asked.weights, asked.gradients, whole, asked.second, asked.weight_format, asked.gradient_format)
     ends, experts = stage_params(state.network, rows)
     params = float(ends[0][0] + experts[0])
     micro = int(rows.micro_batches(job.batch)[0])
-    cost = traffic(params, shards, micro, state.system)
+    cost = traffic(params, shards, copies, micro, state.system)
     scale = state.system.practice.data
     gather, reduce = scale * cost.gather, scale * cost.reduce
     if rows.overlaps("data")[0]:
