@@ -143,4 +143,3 @@ def _sent(format_: str) -> float:
     """Returns B of an element in a message, its share of a block's scale included."""
     bits = BITS[format_]
     return bits / 8.0 + (4.0 / BLOCK if bits < 16 else 0.0)
-
