@@ -37,8 +37,9 @@ def alone(params, slopes, rate):
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_training_is_that_of_one_device(name, rng=np.random.default_rng(5)):
+def test_training_is_that_of_one_device(name):
     """Three steps of two micro-batches; full-width messages, gradients in eighths so that any order sums alike."""
+    rng = np.random.default_rng(5)
     params = rng.standard_normal(SIZE).astype(np.float32)
     gradients = rng.integers(-40, 40, (3, 2, RANKS, SIZE)).astype(np.float32) / 8
     made = Sharded(params, exact(PLANS[name]), RANKS, NODE, rate=0.01)
@@ -73,7 +74,8 @@ def test_what_crosses_nodes_is_what_the_cost_says(name, form):
 
 
 @pytest.mark.parametrize(("kind", "steps"), [("int8", 127), ("int4", 7)])
-def test_a_quantised_value_is_off_by_half_a_step_at_most(kind, steps, rng=np.random.default_rng(6)):
+def test_a_quantised_value_is_off_by_half_a_step_at_most(kind, steps):
+    rng = np.random.default_rng(6)
     for scale in (1e-6, 1.0, 1e4):
         values = (rng.standard_normal(1000) * scale).astype(np.float32)
         off = np.abs(quantised(values, kind, 64) - values)
@@ -93,8 +95,9 @@ def test_floats_round_to_the_nearest(kind):
 
 
 @pytest.mark.parametrize("name", ["zero-3", "levels", "second"])
-def test_narrow_sums_stay_within_the_bound(name, rng=np.random.default_rng(7)):
+def test_narrow_sums_stay_within_the_bound(name):
     """Each of 15 messages at most is off by half a step of int4 of the largest that it could hold, in two hops."""
+    rng = np.random.default_rng(7)
     gradients = rng.uniform(-1, 1, (RANKS, SIZE)).astype(np.float32)
     made = Sharded(np.zeros(SIZE, dtype=np.float32), narrow(PLANS[name]), RANKS, NODE, block=16)
     made.add(list(gradients))
@@ -108,8 +111,9 @@ def test_narrow_sums_stay_within_the_bound(name, rng=np.random.default_rng(7)):
         assert 0 < off.max() <= hop
 
 
-def test_narrow_messages_train_a_model_as_well(rng=np.random.default_rng(8)):
+def test_narrow_messages_train_a_model_as_well():
     """Least squares of 1,024 weights: int8 weights and int4 gradients reach a loss near that of full width."""
+    rng = np.random.default_rng(8)
     truth = rng.standard_normal(SIZE).astype(np.float32)
     inputs = rng.standard_normal((RANKS, 256, SIZE)).astype(np.float32)
 

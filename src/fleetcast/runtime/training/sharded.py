@@ -1,4 +1,4 @@
-"""States shared out by level, carried out: every rank's arrays in one process, every message made, narrowed and counted.
+"""States shared out by level, carried out: the arrays of every rank in one process, each message narrowed and counted.
 
 `cost.training.sharding` says what such a plan takes; here it trains. A rank holds its share of the weights (bf16), of
 the gradients that it adds up (fp32) and of Adam's states (fp32), and learns of the rest by messages alone. Collectives
