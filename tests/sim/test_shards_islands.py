@@ -1,11 +1,8 @@
 """States shared out by level and experts on islands: against ZeRO's own terms, sums written out, and every refusal."""
 
-import itertools
-
 import pytest
 
 from fleetcast.base.errors import SpecError
-from fleetcast.cost.training.islands import break_even, joined_time
 from fleetcast.cost.training.sharding import Sharding, states, traffic
 from fleetcast.cost.training.step import TERMS
 from fleetcast.scenario.load import load
@@ -76,13 +73,50 @@ def test_islands_are_fleets_of_their_own():
         assert whole.metrics[name] == pytest.approx(4 * own.metrics[name])
 
 
-def test_break_even_is_where_both_take_as_long():
-    for alone, gradients, islands, hidden in itertools.product((0.5, 3.0), (1e9, 4e10), (2, 8), (0.0, 0.2)):
-        limit = break_even(alone, gradients, islands, hidden)
-        assert joined_time(alone, gradients, islands, limit, hidden) == pytest.approx(1.05 * alone)
-        assert joined_time(alone, gradients, islands, limit / 2, hidden) > 1.05 * alone
-    with pytest.raises(ValueError, match="every bandwidth"):
-        break_even(1.0, 1e9, 2, router=0.0)
+def joined(plan, devices, bandwidth, batch=64):
+    """Seconds of one model on all devices, each of which sends at a bandwidth between nodes."""
+    return simulate(
+        setting(
+            load({
+                "fleet": {"devices": devices, "links": {"inter": bandwidth}}, "plan": plan,
+                "workload": {"kind": "training", "model": MODEL, "sequence": 1024, "batch": batch},
+            })
+        )
+    ).metrics["iteration_time"]  # fmt: skip
+
+
+@pytest.mark.parametrize("islands", [2, 4])
+@pytest.mark.parametrize(
+    "plan",
+    [{"zero": 0}, {"zero": 1}, {"zero": 1, "overlap": []}, {"zero": 0, "tensor_parallel": 2}],
+)
+def test_break_even_is_where_one_model_on_all_takes_as_long(plan, islands):
+    """A search over simulated iterations of the whole fleet, which knows nothing of islands."""
+    plan = plan | {"micro_batch": 1, "recompute": "none"}
+    found = ran(plan | {"islands": islands}, f"{8 * islands}x a100-80g-sxm", 64 * islands)
+    allowed = 1.05 * found.metrics["iteration_time"]
+    low, high = 1e6, 1e14
+    assert joined(plan, f"{8 * islands}x a100-80g-sxm", high, 64 * islands) < allowed
+    for _ in range(60):
+        middle = (low * high) ** 0.5
+        slow = joined(plan, f"{8 * islands}x a100-80g-sxm", middle, 64 * islands) > allowed
+        low, high = (middle, high) if slow else (low, middle)
+    assert found.metrics["break_even"] == pytest.approx(8 * low, rel=1e-3)
+
+
+def test_islands_pay_at_every_bandwidth_where_one_job_would_wait_for_too_many_machines():
+    """Of 512 machines some are slow, and one job waits for them: more than the router's 5 % of the work."""
+    found = ran({"islands": 512, "zero": 0, "overlap": []}, "4096x a100-80g-sxm", 4096)
+    assert found.metrics["break_even"] == float("inf") and "at every bandwidth" in found.notes[-1]
+
+
+def test_more_to_send_needs_more_bandwidth():
+    """Of a larger batch the iteration is longer and the gradients are not: then islands pay on slow links only."""
+
+    def limit(batch):
+        return ran({"islands": 4, "zero": 1, "overlap": []}, batch=batch).metrics["break_even"]
+
+    assert limit(64) > limit(128) > limit(512)
 
 
 REFUSED = {
