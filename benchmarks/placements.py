@@ -15,7 +15,7 @@ from fleetcast.cost.training import system as systems
 from fleetcast.cost.training.network import Job
 from fleetcast.cost.training.plans import plans
 from fleetcast.cost.training.system import System
-from fleetcast.policy.place import NicAware, View
+from fleetcast.policy.place import NicAware, Policy, View
 from fleetcast.scenario.fleet.links import Link
 from fleetcast.scenario.fleet.spec import Fleet, FleetGroup
 from fleetcast.scenario.fleet.tree import Tree, resolve
@@ -47,8 +47,8 @@ def kinds_of(tree: Tree) -> list[System]:
     return [systems.of(tree.groups[0]), systems.of(tree.groups[1]), shared(tree, tree.groups[1])]
 
 
-def excess(a: int, b: int, tensor: int, pipeline: int) -> float | None:
-    """Returns by which share the rule's iteration is longer than the shortest of all placements.
+def excess(a: int, b: int, tensor: int, pipeline: int, policy: Policy | None = None) -> float | None:
+    """Returns by which share the rule's iteration, or another policy's, is longer than the shortest of all.
 
     None = the stages do not divide over the clusters, so that the rule has no placement.
     """
@@ -71,7 +71,7 @@ def excess(a: int, b: int, tensor: int, pipeline: int) -> float | None:
         view = View((1,) * pipeline, seconds, LAYERS, (0.0,) * pipeline, tuple(own[k].last for k in kinds))
         layers = NicAware().place(view).layers
         best = min(best, timed(BATCH // data, kinds, layers, own, near, tree.link_between(*tree.groups), size))
-    return iterate(tree, net, job, one, NicAware(), stages).time / best - 1.0
+    return iterate(tree, net, job, one, policy or NicAware(), stages).time / best - 1.0
 
 
 def timed(
