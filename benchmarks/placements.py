@@ -71,7 +71,7 @@ def excess(a: int, b: int, tensor: int, pipeline: int, policy: Policy | None = N
         view = View((1,) * pipeline, seconds, LAYERS, (0.0,) * pipeline, tuple(own[k].last for k in kinds))
         layers = NicAware().place(view).layers
         best = min(best, timed(BATCH // data, kinds, layers, own, near, tree.link_between(*tree.groups), size))
-    return iterate(tree, net, job, one, policy or NicAware(), stages).time / best - 1.0
+    return float(iterate(tree, net, job, one, policy or NicAware(), stages).time / best - 1.0)
 
 
 def timed(

@@ -268,7 +268,7 @@ def carried_out() -> list[Record]:
         for name, run in runs.items():
             sent[name], told[name] = run.far[0] / 4, traffic(size, forms[name], ranks, 2, system).slow
             off[name] = float(np.abs(run.gathered()[0] - exact.gathered()[0]).max())
-    worst = max(abs(sent[name] / told[name] - 1) for name in sent)
+    worst = max(float(abs(sent[name] / told[name] - 1)) for name in sent)
     ratios = ", ".join(f"{name} {sent[name] / sent['ZeRO-3']:.2f}" for name in sent)
     return [
         Record(
