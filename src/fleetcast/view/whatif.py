@@ -277,6 +277,7 @@ def is_open(scenario: Scenario) -> bool:
         if scenario.workload.features is not None:
             return plan.placement is None or isinstance(plan.placement, tuple)
         spread = plan.tensor_parallel is None and plan.pipeline_parallel is None and plan.data_parallel is None
+        spread = spread and plan.shards is None and plan.islands is None  # which a search does not know
         return spread or any(_listed(name, getattr(plan, name)) for name in plan.__struct_fields__)
     if not isinstance(scenario, ServingScenario):
         return True  # tasks in waves: a file decides nothing of them
