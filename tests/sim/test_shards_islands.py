@@ -41,6 +41,42 @@ def test_zero_is_shards_of_all_or_nothing():
             assert own.breakdown["memory"][term] == pytest.approx(shared.breakdown["memory"][term], rel=1e-6), zero
 
 
+@pytest.mark.parametrize("overlap", [[], ["data"]])
+def test_full_width_shards_of_all_or_nothing_take_as_long_as_zero(overlap):
+    """Of ZeRO 0 and 1 every term; of 3, which runs other kernels, every message, and their window is another."""
+
+    def terms(plan):
+        return ran({"micro_batch": 1, "recompute": "none", "overlap": overlap} | plan).breakdown["time"]
+
+    for zero, (w, g, o) in ((0, (1, 1, 1)), (1, (1, 1, 32))):
+        shards = {"weights": w, "gradients": g, "optimizer": o, "gradient_format": "fp32"}
+        assert terms({"shards": shards}) == pytest.approx(terms({"zero": zero})), zero
+    if not overlap:
+        shards = {"weights": 32, "gradients": 32, "gradient_format": "fp32"}
+        own, shared = terms({"zero": 3}), terms({"shards": shards})
+        for name in ("data_comm", "weight_gather"):
+            assert shared[name] == pytest.approx(own[name])
+
+
+def test_messages_that_hide_take_no_longer_than_those_that_do_not():
+    for shards in ({"weights": 2, "gradients": 8}, {"weights": 1, "gradients": 1}, {"weights": 32, "gradients": 32}):
+        plain, hidden = (ran({"shards": shards, "micro_batch": 1, "overlap": o}) for o in ([], ["data"]))
+        assert hidden.metrics["iteration_time"] < plain.metrics["iteration_time"]
+        assert sum(hidden.breakdown["time"].values()) == pytest.approx(hidden.metrics["iteration_time"])
+
+
+def test_every_way_to_share_adds_gradients_up_over_all_copies():
+    """A node sends no fewer bytes than a sum over all nodes needs: gradients, less this node's own share, once."""
+    from fleetcast.cost.training import system as systems
+    from fleetcast.scenario.fleet.spec import Fleet
+    from fleetcast.scenario.fleet.tree import resolve
+
+    system = systems.of(resolve(Fleet(devices="32x a100-80g-sxm")).groups[0])
+    for shards in candidates(32, 8):
+        told = Sharding(shards.weights, shards.gradients, shards.optimizer)
+        assert 8 * traffic(1e9, told, 32, 1, system).slow >= 2e9 * 3 / 4
+
+
 def test_a_second_copy_and_narrow_messages_cost_memory_and_save_bytes():
     from fleetcast.cost.training import system as systems
     from fleetcast.scenario.fleet.spec import Fleet

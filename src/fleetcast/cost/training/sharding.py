@@ -47,14 +47,18 @@ class Traffic:
     """What sharing costs.
 
     Attributes:
-        gather: s of weights that are gathered, in an iteration.
-        reduce: s of gradients that are added up.
+        gather: s of weights that are gathered for the passes of all micro-batches.
+        reduce: s of gradients that are added up after them.
+        renew: s of new weights that are gathered, once an iteration.
+        settle: s of gradients that groups add up with each other, once an iteration.
         codec: s of making and reading quantised messages.
         slow: B that a device sends over the network between nodes in an iteration, its scales included.
     """
 
     gather: float
     reduce: float
+    renew: float
+    settle: float
     codec: float
     slow: float
 
@@ -92,17 +96,15 @@ def traffic(params: float, shards: Sharding, copies: int, micro_batches: int, sy
     weight, gradient = _sent(shards.weight_format), _sent(shards.gradient_format)
     w, g, o, back = shards.weights, shards.gradients, shards.optimizer, shards.second or shards.weights
     stored = 2.0 if shards.second else weight  # the second copy is as wide as the products need it
-    gathers = (
-        (m, "all_gather", params * weight, w, 1), (m, "all_gather", params * stored, back, 1),
-        (1.0, "all_gather", params * 2.0 / w, o // w, w),
-    )  # fmt: skip
+    gathers = (("all_gather", params * weight, w, 1), ("all_gather", params * stored, back, 1))
+    scatters = (("reduce_scatter", params * gradient, g, 1),)
+    renewals = (("all_gather", params * 2.0 / w, o // w, w),)
     sums = (
-        (m, "reduce_scatter", params * gradient, g, 1), (1.0, "reduce_scatter", params * gradient / g, o // g, g),
-        (1.0, "all_reduce", params * gradient / o, copies // o, o),
+        ("reduce_scatter", params * gradient / g, o // g, g), ("all_reduce", params * gradient / o, copies // o, o),
     )  # fmt: skip
-    gather, reduce = (
-        sum(times * level_time(kind, size, ranks, stride, system) for times, kind, size, ranks, stride in messages)
-        for messages in (gathers, sums)
+    gather, reduce, renew, settle = (
+        times * sum(level_time(*message, system) for message in messages)
+        for times, messages in ((m, gathers), (m, scatters), (1.0, renewals), (1.0, sums))
     )
     rate = system.chip.bandwidth * system.stream.memory
     codec = 0.0
@@ -112,9 +114,10 @@ def traffic(params: float, shards: Sharding, copies: int, micro_batches: int, sy
         codec += m * params * 2.0 * (2.0 + gradient) / rate
     slow = sum(
         times * far_bytes(size, ranks, stride, system.node) * (2 if kind == "all_reduce" else 1)
-        for times, kind, size, ranks, stride in (*gathers, *sums)
+        for times, messages in ((m, (*gathers, *scatters)), (1.0, (*renewals, *sums)))
+        for kind, size, ranks, stride in messages
     )
-    return Traffic(gather, reduce, codec, slow)
+    return Traffic(gather, reduce, renew, settle, codec, slow)
 
 
 def level_time(operation: str, size: float, ranks: int, stride: int, system: System) -> float:

@@ -59,7 +59,7 @@ def simulate(state: Setting, plan: TrainingPlan | None = None) -> Outcome:
         taken = {name: np.asarray([mixed.terms.get(name, 0.0)]) for name in TERMS} | {"total": np.asarray([mixed.time])}
     room = {name: float(column[0]) for name, column in memory(state.network, job, rows, state.system).items()}
     if made.shards is not None:
-        taken, room, shards = levels.shared(state, made.shards, rows, job, taken, room)
+        taken, room, shards = levels.shared(state, made.shards, rows, job, room)
         made = msgspec.structs.replace(made, shards=shards)
     again = None
     if made.swap is not None:
