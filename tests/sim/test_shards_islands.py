@@ -2,7 +2,7 @@
 
 import pytest
 
-from fleetcast.base.errors import SpecError
+from fleetcast.base.errors import SpecError, Unsupported
 from fleetcast.cost.training.sharding import Sharding, states, traffic
 from fleetcast.cost.training.step import TERMS
 from fleetcast.scenario.load import load
@@ -163,6 +163,14 @@ REFUSED = {
     "second": ({"shards": {"weights": 32, "gradients": 32, "second": 5}}, "shards.second.*32 copies"),
     "format": ({"shards": {"weights": 2, "gradients": 8, "weight_format": "int3"}}, "weight_format.*unknown"),
     "word": ({"shards": "some"}, "plan.shards.*unknown"),
+    "optimizer": ({"shards": {"weights": 1, "gradients": 8, "optimizer": 12}}, "shards.optimizer.*multiple"),
+    "gradients": ({"shards": {"weights": 1, "gradients": 64, "optimizer": 64}}, "shards.gradients.*32 copies"),
+    "gradient format": (
+        {"shards": {"weights": 2, "gradients": 8, "gradient_format": "fp64"}},
+        "gradient_format.*unknown",
+    ),
+    "pipeline": ({"shards": {"weights": 2, "gradients": 8}, "pipeline_parallel": 2}, "plan.shards.*pipeline_parallel"),
+    "place": ({"place": "anywhere"}, "plan.place.*unknown"),
     "islands": ({"islands": 5}, "plan.islands.*32 devices"),
     "batch": ({"islands": 32}, None),
 }
@@ -176,4 +184,47 @@ def test_what_cannot_be_is_named(name):
         return
     with pytest.raises(SpecError, match=said) as caught:
         ran(plan)
-    assert caught.value.limit and caught.value.hint
+    assert caught.value.limit and (caught.value.hint or "one of" in caught.value.limit)
+
+
+def grouped(counts, kinds=("a100-80g-sxm", "a100-80g-sxm"), **plan):
+    groups = [
+        {"name": f"g{i}", "devices": f"{n}x {kind}"} for i, (n, kind) in enumerate(zip(counts, kinds, strict=True))
+    ]
+    return simulate(
+        setting(
+            load({
+                "fleet": {"network": "ethernet-25g", "groups": groups}, "plan": plan,
+                "workload": {"kind": "training", "model": MODEL, "sequence": 1024, "batch": 64},
+            })
+        )
+    )  # fmt: skip
+
+
+def test_islands_are_the_groups_of_a_fleet():
+    whole = grouped((16, 16), islands=2, zero=1)
+    assert whole.metrics["devices"] == 32 and whole.plan["data_parallel"] == 16
+    with pytest.raises(SpecError, match=r"plan.islands.*number of the fleet's groups"):
+        grouped((16, 16), islands=4)
+    with pytest.raises(SpecError, match=r"plan.islands.*unlike sizes"):
+        grouped((8, 24), islands=2)
+    with pytest.raises(SpecError, match=r"plan.islands.*64 sequences"):
+        ran({"islands": 3}, "24x a100-80g-sxm")
+
+
+def test_stages_lie_in_groups_where_they_divide_and_on_all_of_them_elsewhere():
+    """Three stages do not divide over two groups alike, and one stage is on both: all devices are one group then."""
+    mixed = grouped((16, 16), pipeline_parallel=2, schedule="1f1b")
+    assert any("1F1B" in note for note in mixed.notes) and not any("taken as one" in note for note in mixed.notes)
+    assert sum(mixed.breakdown["time"].values()) == pytest.approx(mixed.metrics["iteration_time"])
+    whole = grouped((16, 16), pipeline_parallel=1)
+    assert any("taken as one of 32" in note for note in whole.notes)
+    with pytest.raises(Unsupported, match="devices of one kind"):
+        grouped((16, 16), ("a100-80g-sxm", "h100-sxm"), pipeline_parallel=2)
+
+
+def test_the_practice_of_a_plan_is_that_of_its_islands(tmp_path):
+    file = tmp_path / "slow.toml"
+    file.write_text("[practice]\ngemm = 3.0\nsource = 'a test'\n")
+    plain, slow = ran({"islands": 2}), ran({"islands": 2, "practice": str(file)})
+    assert slow.metrics["iteration_time"] > 1.5 * plain.metrics["iteration_time"]
