@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 import fleetcast
+from benchmarks import pictures_unlike as unlike
 from fleetcast.sim.training.run import long_run
 from fleetcast.view import figures, plots, svg, verbs
 from fleetcast.view.outputs import decided
@@ -44,7 +45,17 @@ def draw() -> dict[str, str]:
         "collectives.svg": alone(all_reduce_sizes()),
         "multitask.svg": alone(multitask_waves()),
         "learned.svg": alone(learned_launches()),
+        "clusters.svg": alone(drawn(*unlike.clusters_between(), "speed over the link between two clusters")),
+        "levels.svg": alone(drawn(*unlike.levels_network(), "an iteration over the network, by what is shared")),
+        "counted.svg": alone(unlike.counted_step()),
     }
+
+
+def drawn(
+    body: list[str], x: svg.Scale, y: svg.Scale, shown: Mapping[str, Sequence[tuple[float, float]]], label: str
+) -> str:
+    """Draws lines over axes that are drawn already."""
+    return svg.figure(750, 310, body + curves(x, y, shown), label)
 
 
 def multitask_waves() -> str:

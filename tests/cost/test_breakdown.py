@@ -76,6 +76,18 @@ def test_a_scenario_with_features_is_simulated_and_ranked():
     assert simulate(scenario("1x v100-sxm2-32g")).metrics["breakdown"]["weights"] == 0
 
 
+@pytest.mark.parametrize(("goal", "said"), [("energy", "time or cost"), ("carbon", "time or cost"), ("cost", "price")])
+def test_an_objective_that_counts_say_nothing_of_is_refused(goal, said):
+    """Of cost on a device that nobody rents; on one with a price it ranks as time does."""
+    device = "mi250x-gcd" if goal == "cost" else "v100-sxm2-32g"
+    table = scenario(f"8x {device}").table() | {"objective": {"minimize": goal}}
+    with pytest.raises(SpecError, match=said) as caught:
+        search(load(table))
+    assert caught.value.path == "objective.minimize" and caught.value.hint
+    priced = table | {"fleet": {"devices": "8x v100-sxm2-32g"}, "objective": {"minimize": "cost"}}
+    assert search(load(priced)).plans[0].plan["placement"] == "all-reduce-local"
+
+
 REFUSED = {
     "placement": (("8x v100-sxm2-32g", 'placement = "one"'), "plan.placement.*8 devices"),
     "word": (("8x v100-sxm2-32g", 'placement = "ring"'), "plan.placement.*unknown"),

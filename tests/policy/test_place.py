@@ -6,31 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.placements import CASES, excess, kinds_of, tree_of
 from fleetcast.base.errors import PolicyError
-from fleetcast.cost.collectives import collective_time
 from fleetcast.cost.training import network as networks
 from fleetcast.cost.training.network import Job
 from fleetcast.cost.training.plans import plans
 from fleetcast.policy.place import Blind, NicAware, Placement, View
-from fleetcast.scenario.fleet.spec import Fleet, FleetGroup
-from fleetcast.scenario.fleet.tree import resolve
 from fleetcast.scenario.workload.training import Shape
-from fleetcast.sim.training.mixed import follow, held_by, iterate, pace, shared
-from fleetcast.sim.training.orders import one_forward_one_backward
-from fleetcast.sim.training.pipeline import Stage, run
-
-
-def tree_of(*groups, network="ethernet-25g"):
-    """A fleet of groups (name, nodes, network between them) of eight A100s a node."""
-    return resolve(
-        Fleet(
-            network=network,
-            groups=tuple(
-                FleetGroup(name=name, link=link, groups=(FleetGroup(count=count, devices="8x a100-80g-sxm"),))
-                for name, count, link in groups
-            ),
-        )
-    )
+from fleetcast.sim.training.mixed import follow, iterate, pace
 
 
 def every_split(layers, stages):
@@ -58,49 +41,13 @@ def test_the_split_is_the_best_of_all_splits(groups, more, first, last):
     assert longest(made.layers) == pytest.approx(min(map(longest, every_split(view.layers, sum(counts)))))
 
 
-@pytest.mark.parametrize(
-    ("a", "b", "tensor", "pipeline"), [(2, 2, 1, 2), (2, 2, 8, 4), (4, 4, 8, 4), (6, 2, 8, 4), (8, 8, 8, 4)]
-)
-def test_the_rule_is_within_a_hundredth_of_every_placement_of_nodes(a, b, tensor, pipeline):
+@pytest.mark.parametrize("case", CASES)
+def test_the_rule_is_within_a_hundredth_of_every_placement_of_nodes(case):
     """Every way to deal the nodes of two clusters to stages, mixed stages on the link they share; layers by greed."""
-    tree = tree_of(("ib", a, "infiniband-hdr"), ("roce", b, "roce-100g"))
-    net, job = networks.of(Shape(layers=16, hidden=4096, heads=32).model(2048)), Job(2048, 256)
-    data = 8 * (a + b) // tensor // pipeline
-    one = plans(tensor=tensor, pipeline=pipeline, data=data, micro_batch=1, zero=1, overlap=("data",))
-    each = (a + b) // pipeline
-    own = [pace(net, job, one, system) for system in _systems(tree)]
-    slow, size = tree.link_between(*tree.groups), 2048 * 2 * 4096
-    near = [float(collective_time("send", size, 2, system.outer)) for system in _systems(tree)]
-    best = float("inf")
-    for taken in itertools.product(range(each + 1), repeat=pipeline):
-        if sum(taken) != a:
-            continue
-        kinds = [0 if n == each else 1 if n == 0 else 2 for n in taken]
-        seconds = [own[kind].forward + own[kind].backward for kind in kinds]
-        view = View((1,) * pipeline, tuple(seconds), 16, (0.0,) * pipeline, tuple(own[k].last for k in kinds))
-        best = min(best, timed(256 // data, kinds, NicAware().place(view).layers, own, near, slow, size))
-    stages = held_by(tree.groups, one)
-    if stages is None:
+    found = excess(*case)
+    if found is None:
         pytest.skip("stages do not divide over the groups")
-    assert iterate(tree, net, job, one, NicAware(), stages).time <= best * 1.01
-
-
-def _systems(tree):
-    from fleetcast.cost.training import system as systems
-
-    return [systems.of(tree.groups[0]), systems.of(tree.groups[1]), shared(tree, tree.groups[1])]
-
-
-def timed(micro, kinds, layers, own, near, slow, size):
-    """An iteration written out again: stages of kind 0, 1 or 2 (mixed), the slow link where kinds differ."""
-    stages = [
-        Stage(own[k].forward * n + own[k].last / 3 * last, own[k].backward * n + own[k].last * 2 / 3 * last)
-        for k, n, last in zip(kinds, layers, [0] * (len(kinds) - 1) + [1], strict=True)
-    ]
-    far = size / slow.bandwidth + slow.latency
-    hops = [near[a] if a == b < 2 else far for a, b in itertools.pairwise(kinds)]
-    once = max(own[k].once * n for k, n in zip(kinds, layers, strict=True))
-    return run(one_forward_one_backward(len(kinds), micro), stages, hops).time + once
+    assert found <= 0.01
 
 
 def test_one_network_for_all_is_slower_and_a_slow_group_gets_fewer_layers():
@@ -133,7 +80,7 @@ def test_like_groups_are_one_fleet():
     tree = tree_of(("a", 2, "infiniband-hdr"), ("b", 2, "infiniband-hdr"), network="infiniband-hdr")
     net, job = networks.of(Shape(layers=16, hidden=2048, heads=16).model(1024)), Job(1024, 128)
     one = plans(pipeline=2, data=16, micro_batch=2)
-    own = [pace(net, job, one, system) for system in _systems(tree)[:2]]
+    own = [pace(net, job, one, system) for system in kinds_of(tree)[:2]]
     assert own[0] == own[1]
     made = follow(tree, net, job, one, Placement((0, 1), (8, 8), own_links=True), own)
     assert made.stages[0] + own[0].last == pytest.approx(made.stages[1])

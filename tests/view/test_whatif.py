@@ -131,20 +131,47 @@ def test_what_no_scenario_has_is_refused_with_the_nearest(text):
     assert caught.value.path == path and said in str(caught.value)
 
 
-def test_without_changes_the_usual_upgrades_are_asked_about():
+def test_without_changes_the_usual_upgrades_are_asked_about_best_first():
     found = whatif("training-counted", [])
     named = [next(iter(variant.changes)) for variant in found.after]
-    assert named[:2] == ["fleet.links.inter", "fleet.links.intra"] and set(named[2:]) == {"fleet.devices"}
-    assert found.before.outcome is not None
+    assert named[0] == "fleet.links.inter", "three quarters of its step are weights on the network"
+    assert {"fleet.links.intra", "device.peak", "device.bandwidth", "device.host_link", "fleet.devices"} < set(named)
+    assert "device.memory" not in named, "counts say nothing of memory"
     before = found.before.outcome.metrics["iteration_time"]
-    assert all(variant.outcome.metrics["iteration_time"] < before for variant in found.after)
+    times = [variant.outcome.metrics["iteration_time"] for variant in found.after]
+    assert times == sorted(times) and times[-1] < before
+
+
+def test_an_upgrade_of_one_resource_shortens_its_term_alone():
+    """The placement stays; twice the peak halves compute, twice the memory bandwidth halves memory's term."""
+    found = whatif("training-counted", [])
+    before = found.before.outcome.metrics["breakdown"]
+    for what, term in (("device.peak", "compute"), ("device.bandwidth", "memory"), ("device.host_link", "data")):
+        after = next(v.outcome.metrics["breakdown"] for v in found.after if what in v.changes)
+        assert after[term] == pytest.approx(before[term] / 2)
+        assert all(after[name] == before[name] for name in before if name != term)
+
+
+def test_upgrades_of_a_model_that_is_trained():
+    table = {
+        "fleet": {"devices": "8x a100-80g-sxm"},
+        "workload": {"kind": "training", "model": "gpt2", "batch": 64},
+        "plan": {"tensor_parallel": 1, "micro_batch": 4},
+    }  # fmt: skip
+    found = {next(iter(v.changes)): v for v in whatif(table, []).after}
+    base = whatif(table, {"workload.batch": 64}).before.outcome.metrics
+    assert found["device.memory"].outcome.metrics["iteration_time"] == base["iteration_time"]
+    quick = found["device.peak"].outcome.metrics
+    assert 0.5 * base["iteration_time"] < quick["iteration_time"] < base["iteration_time"]
+    assert quick["mfu"] * 2 * quick["iteration_time"] == pytest.approx(base["mfu"] * base["iteration_time"])
+    assert "fleet.links.inter" not in found, "one node has no network"
 
 
 def test_too_many_and_too_few_changes():
     with pytest.raises(SpecError, match="twice"):
         whatif(TRAIN, ["workload.batch=1", "workload.batch=2"])
     with pytest.raises(SpecError, match=r"--set.*missing"):
-        whatif({"fleet": {"devices": "1x b200-sxm"}, "workload": {"kind": "training", "model": "gpt2", "batch": 8}}, [])
+        whatif({"fleet": {"devices": "1x b200-sxm"}, "workload": {"model": "llama-3.1-8b"}}, [])
     with pytest.raises(SpecError, match="at most 200"):
         whatif(TRAIN, {"workload.batch": tuple(range(64, 64 * 300, 64))})
     with pytest.raises(SpecError, match="auto, plan, simulate"):

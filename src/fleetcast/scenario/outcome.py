@@ -20,7 +20,7 @@ UNITS = {
     "prompt_tokens": "", "preemptions": "", "devices": "", "power": "W", "bytes": "B", "quality": "", "error": "",
     "cached": "", "failed": "", "availability": "", "failures": "", "restarts": "", "restarted": "",
     "iteration_time": "s", "hfu": "", "memory": "B", "host_memory": "B", "ssd_memory": "B", "fits": "", "flops": "FLOP",
-    "tokens": "", "micro_batches": "", "params": "", "breakdown": "s", "job": "",
+    "tokens": "", "steps": "steps/s", "micro_batches": "", "params": "", "breakdown": "s", "job": "",
     "effective": "", "total_time": "s", "lost": "s", "evicted": "", "spent": "s", "checkpoint_interval": "s",
 }  # fmt: skip
 

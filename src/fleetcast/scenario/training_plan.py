@@ -152,6 +152,8 @@ class TrainingPlan(Spec):
             parts.append(f"streamed, {self.swap:.0%} swapped{late}")
         elif self.offload and all(isinstance(name, str) for name in self.offload):
             parts.append(f"{'+'.join(str(name) for name in self.offload)} offloaded")
+        if isinstance(self.islands, int) and self.islands > 1:
+            parts.insert(0, f"{self.islands} islands of")
         return " ".join(parts)
 
 

@@ -109,6 +109,8 @@ class Ranking:
     def lines(self) -> list[str]:
         """Returns the space in sentences, counts included."""
         c = self.counts
+        if any(_trains(outcome.plan) for outcome in (*self.plans, *self.misses)):
+            return [*self.space, f"{c['enumerated']:,} plans, {c['memory_feasible']:,} fit, {c['simulated']:,} timed"]
         plans = "plan" if c["enumerated"] == 1 else "plans"
         over = f"{c['over_budget']:,} over the budget, " if c.get("over_budget") else ""
         more = f", {c['weighed']:,} more to weigh the choices" if c.get("weighed") else ""
@@ -146,7 +148,7 @@ def label(outcome: Outcome) -> str:
         return str(outcome.plan["way"])
     plan = read_any(outcome.plan)
     if isinstance(plan, TrainingPlan):
-        return plan.label()
+        return plan.label() or str(outcome.plan.get("placement", ""))
     batch = plan.serving[0].batch
     said = " ".join(str(v) for v in batch.values()) if isinstance(batch, dict) else ""
     return f"{plan.label()} {said}".strip()
@@ -154,8 +156,11 @@ def label(outcome: Outcome) -> str:
 
 def read_any(table: Mapping[str, Any]) -> Plan | TrainingPlan:
     """Returns the complete plan of a table, of any kind of workload: training has micro-batches or a placement."""
-    trains = "micro_batch" in table or "placement" in table
-    return read_training_plan(dict(table)) if trains else read_plan(dict(table))
+    return read_training_plan(dict(table)) if _trains(table) else read_plan(dict(table))
+
+
+def _trains(table: Mapping[str, Any]) -> bool:
+    return "micro_batch" in table or "placement" in table
 
 
 def values(outcome: Outcome, axes: Sequence[Axis]) -> tuple[float, ...]:

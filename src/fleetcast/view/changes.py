@@ -72,7 +72,8 @@ def _many(found: Whatif, width: int) -> RenderableType:
         columns.append(Column("Plan", _plan, drop=len(paths) + 1, right=False))
     for i, path in enumerate(paths):
         columns.append(Column(_name(path), _cell(found.before, path), drop=max(0, i)))
-    columns.append(Column("Fits", lambda v: "yes" if v.fits else "no"))
+    if any(value_of(v, "memory") is not None for v in rows) or kind != "training":
+        columns.append(Column("Fits", lambda v: "yes" if v.fits else "no"))
     filled = fitted(columns, rows, width)
     heads = [column.head for column, _ in filled]
     table = [[cells[i] for _, cells in filled] for i in range(len(rows))]
@@ -120,7 +121,9 @@ def _name(path: str) -> str:
         return f"Job's {path[4:]}"
     if path.startswith(("ttft", "tpot", "e2e")):
         return words.short(path)
-    return {"iteration_time": "Iteration", "mfu": "MFU", "throughput": "Tokens/s"}.get(path, path.capitalize())
+    return {"iteration_time": "Iteration", "mfu": "MFU", "throughput": "Tokens/s", "steps": "Steps/s"}.get(
+        path, path.capitalize()
+    )
 
 
 def _term(kind: str, name: str) -> str:
@@ -131,7 +134,7 @@ def _term(kind: str, name: str) -> str:
 
 def _number(kind: str, value: float, path: str) -> str:
     text = terms.number(value, path) if kind == "training" else words.number(value, path)
-    return text.removesuffix(" tokens/s")
+    return text.removesuffix(" tokens/s").removesuffix(" steps/s")
 
 
 def _ratio(ratio: float | None) -> str:

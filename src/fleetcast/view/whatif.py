@@ -22,6 +22,7 @@ from fleetcast.base.errors import FleetcastError, Infeasible, SpecError
 from fleetcast.base.tables import lookup
 from fleetcast.scenario import load as files
 from fleetcast.scenario.load import MultitaskScenario, Scenario, ServingScenario, TrainingScenario
+from fleetcast.scenario.objective import TRAINING
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.view import verbs, worlds
 from fleetcast.view.compare import Term, by_term, compare
@@ -32,7 +33,7 @@ MOST = 200
 HOW = ("auto", "plan", "simulate")
 HEADLINES: Mapping[str, tuple[str, ...]] = {
     "training": (
-        "iteration_time", "mfu", "throughput", "memory", "cost", "energy", "carbon", "job.time", "job.cost",
+        "iteration_time", "mfu", "throughput", "steps", "memory", "cost", "energy", "carbon", "job.time", "job.cost",
         "job.energy",
     ),
     "serving": (
@@ -129,7 +130,7 @@ def whatif(
     rows = [dict(zip(asked, values, strict=True)) for values in itertools.product(*asked.values())]
     if not asked:
         rows = upgrades(scenario)
-    if not rows:
+    if not rows and not isinstance(scenario, TrainingScenario):
         raise SpecError(
             "--set", "is missing, and the fleet has neither links nor a device that is newer",
             limit="path=value, a key of the scenario file", hint="Write e.g. --set workload.batch=64",
@@ -146,7 +147,28 @@ def whatif(
         found.append(_settle(row, each, search))
         if progress is not None:
             progress(i + 1, len(variants))
+    if not asked and isinstance(scenario, TrainingScenario):
+        return Whatif(found[0], _best_first([*found[1:], *_inside(scenario, search)]))
     return Whatif(found[0], tuple(found[1:]))
+
+
+def _inside(scenario: TrainingScenario, search: bool) -> list[Variant]:
+    """What of the devices could be faster, which no key of a file says."""
+    from fleetcast.search.whatif import upgrades as of_devices
+
+    return [
+        Variant({what: much}, scenario, outcome, "" if outcome is not None else "no plan fits", search)
+        for what, much, outcome in of_devices(scenario, search=search)
+    ]
+
+
+def _best_first(variants: Sequence[Variant]) -> tuple[Variant, ...]:
+    def worth(variant: Variant) -> tuple[bool, float]:
+        _, path, sign = variant.scenario.objective.goals(TRAINING, {})[0]
+        value = value_of(variant, path)
+        return (not variant.fits or value is None, sign * (value or 0.0))
+
+    return tuple(sorted(variants, key=worth))
 
 
 def parse(texts: Sequence[str]) -> dict[str, tuple[Any, ...]]:
@@ -255,6 +277,7 @@ def is_open(scenario: Scenario) -> bool:
         if scenario.workload.features is not None:
             return plan.placement is None or isinstance(plan.placement, tuple)
         spread = plan.tensor_parallel is None and plan.pipeline_parallel is None and plan.data_parallel is None
+        spread = spread and plan.shards is None and plan.islands is None  # which a search does not know
         return spread or any(_listed(name, getattr(plan, name)) for name in plan.__struct_fields__)
     if not isinstance(scenario, ServingScenario):
         return True  # tasks in waves: a file decides nothing of them

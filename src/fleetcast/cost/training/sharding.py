@@ -7,7 +7,8 @@ weights over the two dies of a module, gradients over a node and the optimizer o
 state once an iteration, not once a micro-batch. With w, g, o devices that share weights, gradients, optimizer:
 
     a micro-batch   gather weights over w (forward), over w or the second copy's s (backward), reduce-scatter over g
-    an iteration    add up the gradients' shards over the o/g groups, gather the new weights over the o/w groups
+    an iteration    add up the gradients' shards over the o/g groups, gather the new weights over the o/w groups;
+                    where c/o groups hold optimizers of their own, all of them add up what they hold
     memory          2P/w + 2P/s + 4P/g + 12P/o
 """
 
@@ -46,14 +47,18 @@ class Traffic:
     """What sharing costs.
 
     Attributes:
-        gather: s of weights that are gathered, in an iteration.
-        reduce: s of gradients that are added up.
+        gather: s of weights that are gathered for the passes of all micro-batches.
+        reduce: s of gradients that are added up after them.
+        renew: s of new weights that are gathered, once an iteration.
+        settle: s of gradients that groups add up with each other, once an iteration.
         codec: s of making and reading quantised messages.
-        slow: B that a device sends over the network between nodes in an iteration.
+        slow: B that a device sends over the network between nodes in an iteration, its scales included.
     """
 
     gather: float
     reduce: float
+    renew: float
+    settle: float
     codec: float
     slow: float
 
@@ -77,28 +82,29 @@ def states(
     }  # fmt: skip
 
 
-def traffic(params: float, shards: Sharding, micro_batches: int, system: System) -> Traffic:
+def traffic(params: float, shards: Sharding, copies: int, micro_batches: int, system: System) -> Traffic:
     """Returns what sharing costs in an iteration.
 
     Args:
         params: as `states`.
         shards: how states are shared out.
+        copies: of the model; a multiple of ``shards.optimizer``.
         micro_batches: that gather weights and add up gradients.
         system: the devices, links and node.
     """
     m = float(micro_batches)
     weight, gradient = _sent(shards.weight_format), _sent(shards.gradient_format)
-    back = shards.second or shards.weights
+    w, g, o, back = shards.weights, shards.gradients, shards.optimizer, shards.second or shards.weights
     stored = 2.0 if shards.second else weight  # the second copy is as wide as the products need it
-    first, again = _share(params * weight, shards.weights), _share(params * stored, back)
-    scatter = _share(params * gradient, shards.gradients)
-    groups, rows = shards.optimizer // shards.gradients, shards.optimizer // shards.weights
-    gather = m * (
-        level_time("all_gather", params * weight, shards.weights, 1, system)
-        + level_time("all_gather", params * stored, back, 1, system)
-    ) + level_time("all_gather", params * 2.0 / shards.weights, rows, shards.weights, system)
-    reduce = m * level_time("reduce_scatter", params * gradient, shards.gradients, 1, system) + level_time(
-        "reduce_scatter", params * gradient / shards.gradients, groups, shards.gradients, system
+    gathers = (("all_gather", params * weight, w, 1), ("all_gather", params * stored, back, 1))
+    scatters = (("reduce_scatter", params * gradient, g, 1),)
+    renewals = (("all_gather", params * 2.0 / w, o // w, w),)
+    sums = (
+        ("reduce_scatter", params * gradient / g, o // g, g), ("all_reduce", params * gradient / o, copies // o, o),
+    )  # fmt: skip
+    gather, reduce, renew, settle = (
+        times * sum(level_time(*message, system) for message in messages)
+        for times, messages in ((m, gathers), (m, scatters), (1.0, renewals), (1.0, sums))
     )
     rate = system.chip.bandwidth * system.stream.memory
     codec = 0.0
@@ -106,10 +112,12 @@ def traffic(params: float, shards: Sharding, micro_batches: int, system: System)
         codec += m * params * (2.0 + weight) / rate * (1 if shards.second else 2)
     if gradient < 2.0:
         codec += m * params * 2.0 * (2.0 + gradient) / rate
-    far = system.node
-    slow = m * sum(sent for sent, n in ((first, shards.weights), (again, back), (scatter, shards.gradients)) if n > far)
-    slow += _share(params * 2.0 / shards.weights, rows) + _share(params * gradient / shards.gradients, groups)
-    return Traffic(gather, reduce, codec, slow)
+    slow = sum(
+        times * far_bytes(size, ranks, stride, system.node) * (2 if kind == "all_reduce" else 1)
+        for times, messages in ((m, (*gathers, *scatters)), (1.0, (*renewals, *sums)))
+        for kind, size, ranks, stride in messages
+    )
+    return Traffic(gather, reduce, renew, settle, codec, slow)
 
 
 def level_time(operation: str, size: float, ranks: int, stride: int, system: System) -> float:
@@ -118,15 +126,23 @@ def level_time(operation: str, size: float, ranks: int, stride: int, system: Sys
         return 0.0
     if ranks == 2 and stride == 1 and system.pair is not None:
         return float(collective_time(operation, size, 2, system.pair))
-    near = max(1, min(ranks, system.node // stride))
+    near = near_ranks(ranks, stride, system.node)
     return float(nested_time(operation, size, ranks, near, system.inner, system.outer))
+
+
+def near_ranks(ranks: int, stride: int, node: int) -> int:
+    """Returns how many of ``ranks`` that are ``stride`` devices apart lie in one node."""
+    return max(1, min(ranks, node // stride))
+
+
+def far_bytes(size: float, ranks: int, stride: int, node: int) -> float:
+    """Returns B that a device sends to other nodes when ``ranks`` gather or add up ``size`` B in two levels."""
+    near = near_ranks(ranks, stride, node)
+    nodes = -(-ranks // near)
+    return size / near * (nodes - 1) / nodes
 
 
 def _sent(format_: str) -> float:
     """Returns B of an element in a message, its share of a block's scale included."""
     bits = BITS[format_]
     return bits / 8.0 + (4.0 / BLOCK if bits < 16 else 0.0)
-
-
-def _share(size: float, ranks: int) -> float:
-    return size * (ranks - 1) / ranks if ranks > 1 else 0.0

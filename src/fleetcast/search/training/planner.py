@@ -46,6 +46,11 @@ def search(state: Setting, *, top: int | None = 6, progress: Callable[[int, int]
             "plan.shards: the search knows plan.zero alone",
             'simulate takes shards, and with shards = "auto" finds the quickest levels that fit',
         )
+    if (state.scenario.plan.islands or 1) != 1:
+        raise Unsupported(
+            "plan.islands: the search knows one model on all devices",
+            "Plan one island, its devices and its share of the batch, and simulate that plan with islands",
+        )
     goals = state.scenario.objective.goals(TRAINING, {})
     plan = state.scenario.plan
     dtypes = plan.dtype if isinstance(plan.dtype, tuple) else (plan.dtype or state.dtype,)

@@ -6,8 +6,9 @@ sets the pace of the whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import isfinite
 
 import msgspec
 
@@ -15,12 +16,33 @@ from fleetcast.base.errors import SpecError
 from fleetcast.base.show import show
 from fleetcast.cost.training import system as systems
 from fleetcast.cost.training.islands import ROUTER, break_even
+from fleetcast.cost.training.system import System
+from fleetcast.scenario.fleet.links import Link
+from fleetcast.scenario.fleet.links import slowest as slowest_of
+from fleetcast.scenario.fleet.tree import Group
 from fleetcast.scenario.outcome import Outcome
-from fleetcast.scenario.training_plan import TrainingPlan
+from fleetcast.scenario.training_plan import TrainingPlan, read_training_plan
+from fleetcast.sim.training.completing import columns
 from fleetcast.sim.training.setting import Setting
 
 Simulate = Callable[[Setting, TrainingPlan], Outcome]
 _SUMS = ("throughput", "flops", "tokens", "devices", "energy", "power", "cost", "carbon")
+
+
+def system_of(state: Setting, group: Group) -> System:
+    """Returns an island's devices with the practice and the host of the whole."""
+    own, whole = systems.of(group, ssd=state.tree.ssd, practice=state.system.practice), state.system
+    return replace(
+        own, host_memory=whole.host_memory, host_bandwidth=whole.host_bandwidth, ssd_write=whole.ssd_write,
+        ssd_memory=whole.ssd_memory,
+    )  # fmt: skip
+
+
+def between(state: Setting, groups: Sequence[Group]) -> Link:
+    """Returns the link between islands: what joins groups, or the nodes of the only one."""
+    if len(groups) == 1:
+        return groups[0].network
+    return slowest_of(state.tree.link_between(a, b) for a in groups for b in groups if a.name != b.name)
 
 
 def islands(state: Setting, plan: TrainingPlan, simulate: Simulate) -> Outcome:
@@ -64,7 +86,7 @@ def islands(state: Setting, plan: TrainingPlan, simulate: Simulate) -> Outcome:
         simulate(
             replace(
                 state, scenario=scenario, group=group, tree=replace(state.tree, groups=(group,)), notes=(),
-                system=systems.of(group, ssd=state.tree.ssd),
+                system=system_of(state, group),
             ),
             own,
         )
@@ -77,14 +99,20 @@ def islands(state: Setting, plan: TrainingPlan, simulate: Simulate) -> Outcome:
         metrics[name] = sum(float(outcome.metrics[name]) for outcome in told) * share
     metrics["devices"] = state.group.count
     alone = float(metrics["iteration_time"])
-    gradients = state.network.params * state.job(str(slowest.plan["dtype"])).sent
-    hidden = alone / float(metrics["micro_batches"]) * 2.0 / 3.0 if "data" in slowest.plan.get("overlap", ()) else 0.0
-    metrics["break_even"] = break_even(alone, gradients, count, hidden)
+    made, job = read_training_plan(dict(slowest.plan)), state.job(str(slowest.plan["dtype"]))
+    at = places[told.index(slowest)]
+    metrics["break_even"] = break_even(
+        state.network, replace(job, batch=workload.batch), columns(made), system_of(state, at), count,
+        systems.of(replace(at, network=between(state, groups))).outer, alone,
+    )  # fmt: skip
     limit = show(metrics["break_even"], "B/s")
     note = (
         f"{count} islands of {each} devices send nothing to each other; an expert on each, joined by a router that "
         f"takes {ROUTER:.0%} of the work (assumed), pays below {limit} between islands: above it, one model on all of "
         "them is as quick"
+        if isfinite(metrics["break_even"])
+        else f"{count} islands of {each} devices send nothing to each other; one model on all of them would be slower "
+        "at every bandwidth"
     )
     return replace(
         slowest, metrics=metrics, plan=dict(slowest.plan) | {"islands": count},

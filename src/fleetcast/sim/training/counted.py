@@ -21,6 +21,8 @@ from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.training_plan import TrainingPlan, words
 from fleetcast.sim.training.setting import as_one
 
+_UNSAID = ("pue ", "grid ")
+"""Notes on energy, which is not forecast."""
 SPREAD = 0.25
 """Share by which a step may differ: the paper takes 70 % of every data sheet, and jobs differ; assumed."""
 
@@ -47,8 +49,12 @@ class Counted:
         )  # fmt: skip
 
 
-def counted(scenario: TrainingScenario) -> Counted:
+def counted(scenario: TrainingScenario, tree: Tree | None = None) -> Counted:
     """Returns the scenario with its fleet looked up.
+
+    Args:
+        scenario: as it was read.
+        tree: another fleet than the scenario's; None = its own.
 
     Raises:
         SpecError: a key of the plan that speaks of layers.
@@ -59,7 +65,7 @@ def counted(scenario: TrainingScenario) -> Counted:
                 f"plan.{name}", "speaks of a model's layers, and workload.features has none",
                 value=getattr(scenario.plan, name), limit="placement, dtype", hint="Leave it out, or name a model",
             )  # fmt: skip
-    tree = resolve(scenario.fleet, Path(scenario.folder))
+    tree = resolve(scenario.fleet, Path(scenario.folder)) if tree is None else tree
     group, notes = as_one(tree)
     return Counted(scenario, tree, group, notes)
 
@@ -101,15 +107,16 @@ def outcome(state: Counted, placement: str) -> Outcome:
     seconds = {name: float(term) for name, term in terms.items()}
     price = state.group.price
     metrics = {
-        "iteration_time": total, "throughput": state.group.count / total, "devices": state.group.count, "fits": True,
+        "iteration_time": total, "steps": state.group.count / total, "devices": state.group.count, "fits": True,
         "mfu": features.flops / (float(state.rates.flops) * total),  # type: ignore[arg-type]
         "cost": float("nan") if price is None else price * state.group.count * total / 3600.0, "breakdown": seconds,
     }  # fmt: skip
     plan: TrainingPlan = msgspec.structs.replace(state.scenario.plan, placement=placement)
     notes = (
-        *state.tree.echo(), *state.notes,
+        *(note for note in state.tree.echo() if not note.startswith(_UNSAID)), *state.notes,
         f"nothing overlaps, and each resource gives {REACHED:.0%} of its data sheet; if all of a step overlapped, it "
         f"would take {show(least, 's')}",
+        "neither memory nor energy is forecast: counts say nothing of them",
     )  # fmt: skip
     return Outcome(
         source="simulated", metrics=metrics, slo={"met": True, "checks": []}, plan=plan.table(),

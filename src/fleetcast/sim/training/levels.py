@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,18 +13,15 @@ from fleetcast.cost.training.memory import stage_params
 from fleetcast.cost.training.network import Job
 from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.sharding import Sharding, states, traffic
-from fleetcast.cost.training.step import TERMS
-from fleetcast.cost.training.work import behind
+from fleetcast.cost.training.step import TERMS, parts, settle
 from fleetcast.scenario.training_plan import Shards
 from fleetcast.sim.training.setting import Setting
 
 Columns = dict[str, NDArray[np.float64]]
-_WAITING = ("data_comm", "weight_gather", "bubble", "pipeline_comm", "tensor_comm", "optimizer", "straggler")
-"""Terms behind which no message of this kind hides."""
 
 
 def shared(
-    state: Setting, asked: Shards | str, rows: Plans, job: Job, taken: Columns, room: dict[str, float]
+    state: Setting, asked: Shards | str, rows: Plans, job: Job, room: dict[str, float]
 ) -> tuple[Columns, dict[str, float], Shards]:
     """Returns seconds by term and bytes by term of one plan, its states shared out as asked, and how they are.
 
@@ -31,7 +30,6 @@ def shared(
         asked: how many devices share what; "auto" = the quickest of `candidates` that fits.
         rows: the plan, as a column of one that shares nothing.
         job: the batch.
-        taken: its seconds by term and their ``total``.
         room: its bytes by term and their ``total``.
 
     Raises:
@@ -46,8 +44,8 @@ def shared(
             )  # fmt: skip
     if isinstance(asked, Shards):
         _check(asked, copies)
-        return (*_with(state, asked, rows, job, taken, room), asked)
-    tried = [(*_with(state, shards, rows, job, taken, room), shards) for shards in candidates(copies, state.group.node)]
+        return (*_with(state, asked, rows, job, room), asked)
+    tried = [(*_with(state, shards, rows, job, room), shards) for shards in candidates(copies, state.group.node)]
     fitting = [one for one in tried if one[1]["total"] <= state.system.memory]
     return min(
         fitting or tried, key=lambda one: (float(one[0]["total"][0]) if fitting else one[1]["total"], one[2].weights)
@@ -77,24 +75,29 @@ def _check(asked: Shards, copies: int) -> None:
 
 
 def _with(
-    state: Setting, asked: Shards, rows: Plans, job: Job, taken: Columns, room: dict[str, float]
+    state: Setting, asked: Shards, rows: Plans, job: Job, room: dict[str, float]
 ) -> tuple[Columns, dict[str, float]]:
-    whole = asked.optimizer or int(rows.data[0] * rows.context[0])
+    copies = int(rows.data[0] * rows.context[0])
+    whole = asked.optimizer or copies
     shards = Sharding(asked.weights, asked.gradients, whole, asked.second, asked.weight_format, asked.gradient_format)
     ends, experts = stage_params(state.network, rows)
     params = float(ends[0][0] + experts[0])
     micro = int(rows.micro_batches(job.batch)[0])
-    cost = traffic(params, shards, micro, state.system)
-    scale = state.system.practice.data
-    gather, reduce = scale * cost.gather, scale * cost.reduce
-    if rows.overlaps("data")[0]:
-        work = float(taken["total"][0]) - sum(float(taken[name][0]) for name in _WAITING)
-        both = gather + reduce
-        left = float(behind(np.asarray([both]), np.asarray([work]))[0]) if both else 0.0
-        gather, reduce = (part * left / both if both else 0.0 for part in (gather, reduce))
-    times = {name: taken[name].copy() for name in TERMS}
-    times["weight_gather"][:], times["data_comm"][:] = gather, reduce + cost.codec
-    times["optimizer"] = times["optimizer"] / whole
+    cost = traffic(params, shards, copies, micro, state.system)
+    practice = state.system.practice
+    own = parts(state.network, job, rows, state.system)
+
+    def with_messages(zero: int, reduce: float, gather: float, share: float) -> Columns:
+        """An iteration with these messages; under ZeRO 3 they hide behind all micro-batches, else the last."""
+        told = replace(own, reduce=np.asarray([reduce]), gather=np.asarray([gather]), optimizer=own.optimizer * share)
+        return settle(told, replace(rows, zero=np.full_like(rows.zero, zero)), practice)
+
+    times = with_messages(1, cost.settle, cost.renew, 1.0 / whole)
+    each = with_messages(3, cost.reduce, cost.gather, 0.0)
+    times["data_comm"] = times["data_comm"] + each["data_comm"] + cost.codec
+    times["weight_gather"] = times["weight_gather"] + each["weight_gather"]
+    others = [times[name] for name in TERMS if name != "straggler"]
+    times["straggler"] = own.slowest * np.asarray(sum(others))
     times["total"] = np.asarray(sum(times[name] for name in TERMS))
     kept = dict(room) | states(params, shards, weight=job.kept, gradient=job.gradient, optimizer=job.optimizer)
     if asked.weights > 1:

@@ -78,15 +78,19 @@ class Setting:
         return Job(sequence=self.workload.sequence, batch=self.workload.batch, dtype=kind)
 
 
-def setting(scenario: TrainingScenario) -> Setting:
+def setting(scenario: TrainingScenario, tree: Tree | None = None) -> Setting:
     """Returns ``scenario`` with fleet, model and devices looked up.
+
+    Args:
+        scenario: as it was read.
+        tree: another fleet than the scenario's, for what no key of a file says; None = its own.
 
     Raises:
         SpecError: anything in the scenario that cannot be.
         Unsupported: devices of several kinds, or a model that is no decoder.
     """
     folder = Path(scenario.folder)
-    tree = resolve(scenario.fleet, folder)
+    tree = resolve(scenario.fleet, folder) if tree is None else tree
     model = model_of(scenario.workload, folder)
     if model.encoder_decoder:
         raise Unsupported(

@@ -59,7 +59,7 @@ def simulate(state: Setting, plan: TrainingPlan | None = None) -> Outcome:
         taken = {name: np.asarray([mixed.terms.get(name, 0.0)]) for name in TERMS} | {"total": np.asarray([mixed.time])}
     room = {name: float(column[0]) for name, column in memory(state.network, job, rows, state.system).items()}
     if made.shards is not None:
-        taken, room, shards = levels.shared(state, made.shards, rows, job, taken, room)
+        taken, room, shards = levels.shared(state, made.shards, rows, job, room)
         made = msgspec.structs.replace(made, shards=shards)
     again = None
     if made.swap is not None:
@@ -163,9 +163,10 @@ def _placed(state: Setting, mixed: Mixed) -> str:
     parts = []
     for i, name in enumerate(names):
         layers = [n for g, n in zip(mixed.placement.groups, mixed.placement.layers, strict=True) if g == i]
-        parts.append(f"{name} holds {len(layers)} stages of {'+'.join(map(str, layers))} layers")
+        stages = "a stage" if len(layers) == 1 else f"{len(layers)} stages"
+        parts.append(f"{name} holds {stages} of {'+'.join(map(str, layers))} layers")
     links = "each group's own network" if mixed.placement.own_links else "the network that joins the groups"
-    return f"{'; '.join(parts)}; gradients are added up over {links}"
+    return f"{'; '.join(parts)}; gradients are added up over {links}; the pipeline runs as 1F1B, whole stages in turn"
 
 
 def _intervals(state: Setting, metrics: Mapping[str, Any]) -> dict[str, tuple[float, float]]:

@@ -80,12 +80,15 @@ def bar(share: float, room: int) -> str:
 
 def _headline(outcome: Outcome) -> Table:
     rows = (
-        ("iteration_time", "Iteration"), ("mfu", "MFU"), ("throughput", "Throughput"), ("hfu", "HFU"),
+        ("iteration_time", "Iteration"), ("mfu", "MFU"), ("throughput", "Throughput"), ("steps", "All devices"),
+        ("hfu", "HFU"),
         ("cost", "  its cost"), ("memory", "Memory"), ("energy", "  its energy"), ("fits", "  fits"),
         ("carbon", "  its carbon"), ("power", "Mean power"), ("host_memory", "Host memory"), ("ssd_memory", "On disk"),
     )  # fmt: skip
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, GAP, 0, 0))
     cells = [(name, said) for path, name in rows if (said := terms.metric(outcome, path)) != UNKNOWN]
+    if "memory" not in outcome.metrics:  # of a job that is counted, nobody knows whether it fits
+        cells = [(name, said) for name, said in cells if name.strip() != "fits"]
     for i in range(0, len(cells), 2):
         row = [cell for pair in cells[i : i + 2] for cell in pair]
         table.add_row(*(Text(cell, style="dim" if j % 2 == 0 else "") for j, cell in enumerate(row)))
@@ -153,13 +156,24 @@ def plans_table(plans: Sequence[Outcome], width: int, best: Outcome | None = Non
 
     def cell(path: str, *, sure: bool = False) -> Column:
         heads = {"iteration_time": "Iteration", "mfu": "MFU", "memory": "Memory", "cost": "Cost", "energy": "Energy",
-                 "throughput": "Tokens/s", "carbon": "CO2e"}  # fmt: skip
-        order = {"iteration_time": 0, "mfu": 1, "memory": 1, "cost": 3, "energy": 4, "throughput": 5, "carbon": 6}
+                 "throughput": "Tokens/s", "steps": "Steps/s", "carbon": "CO2e"}  # fmt: skip
+        order = {
+            "iteration_time": 0,
+            "mfu": 1,
+            "memory": 1,
+            "cost": 3,
+            "energy": 4,
+            "throughput": 5,
+            "steps": 5,
+            "carbon": 6,
+        }
         show_ = terms.metric if sure else lambda o, p: terms.metric(o, p).partition(" ±")[0]
-        return Column(heads[path], lambda o: show_(o, path).removesuffix(" tokens/s"), order[path])
+        return Column(
+            heads[path], lambda o: show_(o, path).removesuffix(" tokens/s").removesuffix(" steps/s"), order[path]
+        )
 
     wanted = [Column("Plan", lambda o: terms.plan_name(o.plan), right=False), cell("iteration_time", sure=width >= 100)]
-    wanted += [cell(path) for path in ("mfu", "memory", "throughput", "cost", "energy", "carbon")]
+    wanted += [cell(path) for path in ("mfu", "memory", "throughput", "steps", "cost", "energy", "carbon")]
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0), header_style="dim")
     filled = fitted(wanted, plans, width)
     for column, _ in filled:
