@@ -255,6 +255,7 @@ static PyObject *py_panels(PyObject *self, PyObject *const *args, Py_ssize_t giv
     if (!kernels->panels) return PyErr_Format(PyExc_RuntimeError, "no products of pairs of bf16 here");
     long m = v[0], n = v[1], k = v[2], stride = (k + 63) / 64 * 64 + 32;
     uint16_t *x;
+    if (!m) Py_RETURN_NONE; /* a piece of a prompt that asks for no logits */
     if (posix_memalign((void **)&x, 64, m * stride * sizeof *x)) return PyErr_NoMemory();
     for (long r = 0; r < m; r++) {
         memcpy(x + r * stride, (const uint16_t *)P(4) + r * k, k * sizeof *x);

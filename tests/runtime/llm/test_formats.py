@@ -58,7 +58,7 @@ def wide(matrix):
     return matrix.weight.double() * (matrix.scale.double()[:, None] if hasattr(matrix, "scale") else 1.0)
 
 
-@pytest.mark.parametrize("rows", [1, 2, 3, 4, 5, FEW, FEW + 1, 40])
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 4, 5, FEW, FEW + 1, 40])
 @pytest.mark.parametrize("form", ["fp32", "bf16", "int8", "int4"])
 def test_products_are_those_of_the_weights_that_are_held(form, rows, where):
     for n, (outputs, inputs) in enumerate(SIZES):
@@ -81,7 +81,7 @@ def test_products_are_those_of_the_weights_that_are_held(form, rows, where):
             assert ((found.double() - exact).abs() <= near * exact.abs() + least + near * (1 + 2 * thrice)).all()
 
 
-@pytest.mark.parametrize("rows", [1, 2, 5, 6, 7, FEW, FEW + 1])
+@pytest.mark.parametrize("rows", [0, 1, 2, 5, 6, 7, FEW, FEW + 1])
 def test_products_in_the_layout_of_onednn(rows, where):
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("oneDNN has no bf16 here")

@@ -31,6 +31,7 @@ class Text:
 
     Attributes:
         ends: ids of the tokens that end an answer.
+        special: ids of the tokens that are no part of a text, though they have a name.
         template: the chat template, or None where the model has none.
     """
 
@@ -39,6 +40,7 @@ class Text:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._bytes = _byte_letters()
+        self.special = frozenset(id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special)
 
     def encode(self, text: str, *, special: bool = True) -> list[int]:
         """Returns the tokens of a text.

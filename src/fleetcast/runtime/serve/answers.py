@@ -114,7 +114,7 @@ class Answer:
 
         def row(token: int, logprob: float) -> dict[str, Any]:
             name, raw = self._name(token)
-            return {"token": name, "logprob": logprob, "bytes": list(raw)}
+            return {"token": name, "logprob": logprob, "bytes": [] if token in self._text.special else list(raw)}
 
         return row(choice.token, choice.logprob) | {"top_logprobs": [row(*pair) for pair in choice.top]}
 
@@ -124,7 +124,7 @@ class Answer:
         offsets = []
         for c in choices:
             offsets.append(self._offset[index])
-            self._offset[index] += len(self._text.piece(c.token)[0])
+            self._offset[index] += 0 if c.token in self._text.special else len(self._text.piece(c.token)[0])
         tops = [
             {self._name(token)[0]: logprob for token, logprob in (*c.top, (c.token, c.logprob))} for c in choices
         ]  # fmt: skip
