@@ -311,7 +311,8 @@ def held_out_halves(runs: Sequence[Run], times: int) -> tuple[float, float, floa
         means.append(off.mean())
         medians.append(np.median(off))
         plain.append(np.abs(rate[out] / np.median(rate[seen]) - 1.0).mean())
-    return tuple(round(100 * float(np.mean(x)), 2) for x in (means, medians, plain))  # type: ignore[return-value]
+    mean, median, null = (round(100 * float(np.mean(x)), 2) for x in (means, medians, plain))
+    return mean, median, null
 
 
 def leave_out(runs: Sequence[Run], prior: Practice) -> dict[str, Array]:

@@ -94,7 +94,7 @@ def measured() -> Box | None:
         return None
     with path.open(encoding="utf-8-sig") as file:
         rows = [{k.strip(): float(v) for k, v in row.items()} for row in csv.DictReader(file)]
-    table: dict[tuple[float, ...], float] = {}
+    table: dict[tuple[Value, ...], float] = {}
     for r in rows:
         h, n, s = r["hidden size"], r["# layers"], r["sequence length"]
         flops = 96.0 * r["global batch"] * s * n * h * h * (1 + s / (6 * h) + 51200 / (16 * n * h))  # SC 2021
@@ -105,7 +105,7 @@ def measured() -> Box | None:
     return tabled("measured iterations of small GPTs (vTrain)", knobs, table)
 
 
-def tabled(name: str, knobs: tuple[Knob, ...], table: Mapping[tuple[float, ...], float]) -> Box:
+def tabled(name: str, knobs: tuple[Knob, ...], table: Mapping[tuple[Value, ...], float]) -> Box:
     """Returns the box of a table: settings that it does not hold are not allowed, those without a finite cost fail."""
 
     def allowed(columns: Mapping[str, NDArray[np.generic]]) -> NDArray[np.bool_]:
@@ -113,7 +113,7 @@ def tabled(name: str, knobs: tuple[Knob, ...], table: Mapping[tuple[float, ...],
         return np.asarray([row in table for row in rows], dtype=np.bool_)
 
     def launch(setting: Mapping[str, Value]) -> float | None:
-        cost = table[tuple(setting[k.name] for k in knobs)]  # type: ignore[misc]
+        cost = table[tuple(setting[k.name] for k in knobs)]
         return cost if np.isfinite(cost) else None
 
     costs = np.asarray(list(table.values()))
@@ -133,7 +133,7 @@ def serving() -> Box:
     import fleetcast
     from fleetcast.base.errors import FleetcastError
 
-    table: dict[tuple[float, ...], float] = {}
+    table: dict[tuple[Value, ...], float] = {}
     for values in itertools.product(*(k.values for k in SERVED)):
         s = dict(zip((k.name for k in SERVED), values, strict=True))
         taken = int(s["tensor_parallel"]) * int(s["replicas"])
@@ -154,10 +154,10 @@ def serving() -> Box:
         try:
             outcome = fleetcast.simulate(scenario)
         except FleetcastError:
-            table[values] = float("inf")  # type: ignore[index]
+            table[values] = float("inf")
             continue
         met = outcome.slo["met"]
-        table[values] = outcome.metrics["e2e"]["mean"] * taken if met else float("inf")  # type: ignore[index]
+        table[values] = outcome.metrics["e2e"]["mean"] * taken if met else float("inf")
     return tabled("plans of a server of Llama-3 8B on 8 L40S", SERVED, table)
 
 

@@ -185,6 +185,7 @@ def note(speculation: Speculation, fates: NDArray[np.int64]) -> None:
         row[2 + speculate.LONGEST : 2 + speculate.LONGEST + right] += 1
         return right
 
+    # The engine tells nobody what became of single drafts, and a listener for this script alone would slow every step.
     speculation.judge = noting  # type: ignore[method-assign]
 
 

@@ -62,12 +62,12 @@ def population(given: dict[str, Any], rng: np.random.Generator) -> Headlines:
 
     def jobs(kind: int, median_weights: float) -> Job:
         flops = 1e12 * np.exp(drawn["flops_spread"] * normal[kind, 0])
-        compute = flops / float(rates.flops)  # type: ignore[arg-type]
+        compute = flops / float(rates.flops)
         traffic = compute * drawn["memory_over_compute"] * np.exp(drawn["memory_spread"] * normal[kind, 1])
         data = compute * drawn["data_over_compute"] * np.exp(drawn["data_spread"] * normal[kind, 2])
         weights = median_weights * np.exp(drawn["weights_spread"] * normal[kind, 3])
         return Job(
-            flops, traffic * float(rates.memory), weights * compute, data * float(rates.host_link)  # type: ignore[arg-type]
+            flops, traffic * float(rates.memory), weights * compute, data * float(rates.host_link)
         )  # fmt: skip
 
     def share(logarithm: float) -> float:
@@ -90,8 +90,8 @@ def population(given: dict[str, Any], rng: np.random.Generator) -> Headlines:
         rates.flops, rates.memory, rates.host_link, parse(hard["faster_network"], "B/s"), rates.nvlink, rates.reached
     )
     speedup = before / step_time(breakdown(made, quick, PARAMETER))
-    part = 1.0 / float(rates.network) / (1.0 / float(rates.network) + 1.0 / float(rates.host_link))  # type: ignore[arg-type]
-    ratio = float(rates.network) / float(quick.network)  # type: ignore[arg-type]
+    part = 1.0 / float(rates.network) / (1.0 / float(rates.network) + 1.0 / float(rates.host_link))
+    ratio = float(rates.network) / float(quick.network)
     mean = float((now["weights"] / before).mean()) * part
     return Headlines(
         share(median), float((kept / after > workers / before).mean()), float(speedup.mean()),

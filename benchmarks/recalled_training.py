@@ -21,7 +21,7 @@ from benchmarks.records import Null, Ours, Record, cpu_seconds, data_path, main
 from benchmarks.training_data import H100, Run, foundry, system
 from fleetcast.cost.training.network import Job
 from fleetcast.cost.training.step import step
-from fleetcast.scenario.load import load
+from fleetcast.scenario.load import load_training
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.sim.training.setting import setting
 from fleetcast.sim.training.world import simulate
@@ -43,8 +43,8 @@ def records(quick: bool) -> list[Record]:
 def outcome(run: dict[str, Any]) -> Outcome:
     """Returns the forecast of one run of the file, its plan completed as any scenario's."""
     work = {"kind": "training", "model": run["model"], "sequence": run["sequence"], "batch": run["batch"]}
-    scenario = load({"fleet": {"devices": run["devices"]}, "workload": work, "plan": run["plan"]})
-    return simulate(setting(scenario))  # type: ignore[arg-type]
+    table = {"fleet": {"devices": run["devices"]}, "workload": work, "plan": run["plan"]}
+    return simulate(setting(load_training(table)))
 
 
 def measured(run: dict[str, Any], found: Outcome) -> float:

@@ -26,7 +26,7 @@ from fleetcast.cost.training.sharding import Sharding, traffic
 from fleetcast.policy.place import Blind
 from fleetcast.runtime.training.sharded import Sharded
 from fleetcast.scenario.fleet.links import Link
-from fleetcast.scenario.load import TrainingScenario, load
+from fleetcast.scenario.load import load_training
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.sim.training.setting import Setting, as_one, setting
 from fleetcast.sim.training.world import simulate
@@ -50,8 +50,7 @@ SHARDS: dict[str, dict[str, Any]] = {
 
 def outcome(table: dict[str, Any], change: Callable[[Link], Link] | None = None) -> Outcome:
     """Returns the outcome of a training scenario, every link between nodes changed first."""
-    scenario = load(table)
-    assert isinstance(scenario, TrainingScenario)
+    scenario = load_training(table)
     state = setting(scenario)
     return simulate(state if change is None else relinked(state, change))
 
@@ -286,11 +285,10 @@ def carried_out() -> list[Record]:
 
 
 def _a100s(count: int) -> Setting:
-    scenario = load({
+    scenario = load_training({
         "fleet": {"devices": f"{count}x a100-80g-sxm"}, "plan": {},
         "workload": {"kind": "training", "model": HOLMES, "batch": count},
     })  # fmt: skip
-    assert isinstance(scenario, TrainingScenario)
     return setting(scenario)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import tomllib
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -84,14 +84,14 @@ def case(name: str, devices: int) -> Case:
     with timer() as spent:
         for code in (RECOMPUTE.index("none"), RECOMPUTE.index("full")):
             built = build(workload(name), devices, system, recompute=code)
-            planned = best(built.graph, devices, wires, lambda table, built=built: sync(built, table, system))  # type: ignore[misc]
+            planned = best(built.graph, devices, wires, partial(sync, built, system))
             fits = memory(built, planned.table)[0] <= system.memory
             if fits:
                 break
     graph = built.graph
 
     def whole(table: Timetable) -> float:
-        return table.seconds + sync(built, table, system)
+        return table.seconds + sync(built, system, table)
 
     others = {rule: made(graph, devices, wires) for rule, made in RIVALS.items()}
     waves = level_waves(graph, devices)

@@ -9,6 +9,7 @@ import csv
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tomli_w
@@ -63,7 +64,7 @@ def main() -> int:
     if measured is None:
         print("the measurements are absent: set FLEETCAST_DATA", file=sys.stderr)
         return 1
-    table: dict[str, dict[str, object]] = {}
+    table: dict[str, dict[str, Any]] = {}
     for (name, ranks), (size, seconds) in measured.items():
         source = VTRAIN if name in ("a100-nvlink-3", "v100-nvlink-2") else ENGINEERING
         row = table.setdefault(
@@ -71,7 +72,7 @@ def main() -> int:
             {"source": source, "switched": name not in UNSWITCHED, "per_node": per_node(name, ranks), "ranks": {}},
         )
         line = fit(size, seconds)
-        row["ranks"][str(ranks)] = {  # type: ignore[index]
+        row["ranks"][str(ranks)] = {
             "size": [int(x) for x in line.size], "us": [float(f"{1e6 * t:.5g}") for t in line.time],
         }  # fmt: skip
     text = "# Written by benchmarks/fit/all_reduce.py; do not edit. Corners of broken lines: B, us.\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from benchmarks import accuracy_training as accuracy
@@ -21,9 +23,8 @@ def test_every_row_of_every_table_is_read() -> None:
 @pytest.mark.parametrize(
     "part", [accuracy.uncalibrated, accuracy.several_nodes, accuracy.production, accuracy.ablation, accuracy.sharded]
 )
-def test_forecasts_hold_their_bars(part: object) -> None:
-    found: list[Record] = part(True)  # type: ignore[operator]
-    assert [r.claim for r in found if not r.holds] == []
+def test_forecasts_hold_their_bars(part: Callable[[bool], list[Record]]) -> None:
+    assert [r.claim for r in part(True) if not r.holds] == []
 
 
 def test_times_with_recompute_hold_and_all_ratios_but_one() -> None:

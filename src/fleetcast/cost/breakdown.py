@@ -58,11 +58,11 @@ class Rates:
         reached: share of each that jobs get.
     """
 
-    flops: ArrayLike
-    memory: ArrayLike
-    host_link: ArrayLike
-    network: ArrayLike
-    nvlink: ArrayLike
+    flops: Array | float
+    memory: Array | float
+    host_link: Array | float
+    network: Array | float
+    nvlink: Array | float
     reached: float = REACHED
 
 

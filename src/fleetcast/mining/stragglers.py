@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,17 +158,17 @@ def stragglers(
     """
     found: list[tuple[float, float, Finding]] = []
     blamed: set[str] = set()
-    settings = {"alike": alike, "slower": slower, "share": share, "spike": spike}
+    asked = partial(judge, seconds, alike=alike, slower=slower, share=share, spike=spike)
     if hosts is not None and len(set(hosts)) < len(names):
         known = {host: i for i, host in enumerate(dict.fromkeys(hosts))}
         at = np.array([known[host] for host in hosts])
-        verdict = judge(seconds, at, **settings)  # type: ignore[arg-type]
+        verdict = asked(at)
         for host, i in known.items():
             if verdict.chance[i] >= sure:
                 blamed.add(host)
                 count = int((at == i).sum())
                 found.append(_slow(f"host {host}", verdict, i, f"all its {count} ranks" if count > 1 else "its rank"))
-    verdict = judge(seconds, **settings)  # type: ignore[arg-type]
+    verdict = asked()
     for i, name in enumerate(names):
         host = hosts[i] if hosts is not None else ""
         if verdict.chance[i] >= sure and host not in blamed:

@@ -147,6 +147,21 @@ def load_serving(source: str | Path | Mapping[str, Any], *, seed: int | None = N
     return serving(load(source, seed=seed))
 
 
+def load_training(source: str | Path | Mapping[str, Any], *, seed: int | None = None) -> TrainingScenario:
+    """Returns the scenario of a file, a text or a table whose workload is one model to train; as `load`.
+
+    Raises:
+        Unsupported: another kind of workload.
+    """
+    scenario = load(source, seed=seed)
+    if not isinstance(scenario, TrainingScenario):
+        raise Unsupported(
+            f"workload.kind = '{scenario.kind}': this question is about training one model",
+            "It takes a workload of kind 'training' with a model or features",
+        )
+    return scenario
+
+
 def serving(scenario: Scenario, asked: str = "This question") -> ServingScenario:
     """Returns a scenario that has requests.
 

@@ -136,7 +136,7 @@ def homes(built: Built, table: Timetable) -> dict[str, set[int]]:
     return dict(found)
 
 
-def sync(built: Built, table: Timetable, system: System) -> float:
+def sync(built: Built, system: System, table: Timetable) -> float:
     """Returns seconds in which copies add up their gradients once all has run: of the device that takes longest.
 
     Modules on other devices add up side by side; a device that holds several does so one after the other.

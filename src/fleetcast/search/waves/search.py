@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def search(scenario: MultitaskScenario, *, top: int | None = 6) -> Ranking:
         [RECOMPUTE.index(kept)] if isinstance(kept, str) else [RECOMPUTE.index("none"), RECOMPUTE.index("full")]
     ):
         built = build(scenario.workload, count, asked.system, dtype=dtype, recompute=code)
-        found = best(built.graph, count, wires, lambda table, built=built: sync(built, table, asked.system))  # type: ignore[misc]
+        found = best(built.graph, count, wires, partial(sync, built, asked.system))
         need, fullest = memory(built, found.table)
         if need <= asked.system.memory:
             break
@@ -90,7 +91,8 @@ def search(scenario: MultitaskScenario, *, top: int | None = 6) -> Ranking:
     tables: dict[str, Timetable] = {"waves": found.table}
     tables |= {name: rule(built.graph, count, wires) for name, rule in RULES.items()}
     made = {name: _outcome(asked, built, name, table, RECOMPUTE[code]) for name, table in tables.items()}
-    made["waves"].metrics["bound"] = {"levels": found.level_bound, "any": found.bound}  # type: ignore[index]
+    bound = {"levels": found.level_bound, "any": found.bound}
+    made["waves"] = replace(made["waves"], metrics={**made["waves"].metrics, "bound": bound})
     ranked = sorted(made.values(), key=lambda o: (float(o.metrics["iteration_time"]), o.plan["way"] != "waves"))
     counts = dict.fromkeys(("bounded", "cut_short", "deduplicated"), 0)
     counts |= dict.fromkeys(("enumerated", "memory_feasible", "simulated"), len(found.ways) + len(RULES))
@@ -114,7 +116,7 @@ def _held(built: Built, table: Timetable, device: int) -> str:
 
 
 def _outcome(asked: Question, built: Built, name: str, table: Timetable, recompute: str) -> Outcome:
-    adding = sync(built, table, asked.system)
+    adding = sync(built, asked.system, table)
     need, _ = memory(built, table)
     seconds = table.seconds + adding
     metrics: dict[str, Any] = {

@@ -108,7 +108,7 @@ def outcome(state: Counted, placement: str) -> Outcome:
     price = state.group.price
     metrics = {
         "iteration_time": total, "steps": state.group.count / total, "devices": state.group.count, "fits": True,
-        "mfu": features.flops / (float(state.rates.flops) * total),  # type: ignore[arg-type]
+        "mfu": features.flops / (float(state.rates.flops) * total),
         "cost": float("nan") if price is None else price * state.group.count * total / 3600.0, "breakdown": seconds,
     }  # fmt: skip
     plan: TrainingPlan = msgspec.structs.replace(state.scenario.plan, placement=placement)

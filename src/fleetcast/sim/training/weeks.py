@@ -14,6 +14,7 @@ from fleetcast.base.spec import build, describe
 from fleetcast.cost.training.checkpoints import Checkpoint, checkpoint
 from fleetcast.policy import recover
 from fleetcast.scenario.fleet.failures import Outages, duration
+from fleetcast.scenario.plan import one
 from fleetcast.scenario.training_plan import TrainingPlan
 from fleetcast.sim.training.run import Cause, LongJob, LongRun, long_run
 from fleetcast.sim.training.setting import Setting
@@ -32,13 +33,13 @@ def policy_of(plan: TrainingPlan, family: ModuleType = recover) -> recover.Polic
     Raises:
         SpecError: an unknown kind, or a class that is no such policy.
     """
-    made: Any = build(family, plan.recover if plan.recover is not None else "none", "plan.recover")
+    made: recover.Policy = build(family, plan.recover if plan.recover is not None else "none", "plan.recover")
     if not callable(getattr(made, "recover", None)):
         raise SpecError(
             "plan.recover.kind", "is no recover policy: it has no method recover", value=type(made).__name__,
             hint="See fleetcast.policy.recover for the protocol",
         )  # fmt: skip
-    return made  # type: ignore[no-any-return]
+    return made
 
 
 def weeks(
@@ -129,7 +130,7 @@ def job_of(
 
 def checkpoint_of(state: Setting, plan: TrainingPlan) -> Checkpoint:
     """Returns what a checkpoint of a complete plan takes."""
-    copies = int(plan.data_parallel or 1)  # type: ignore[arg-type]
+    copies = one(plan.data_parallel)
     split = max(1, state.group.count // copies)
     return checkpoint(
         state.network.params, store=state.tree.store or STORE, host_link=state.system.host_link,

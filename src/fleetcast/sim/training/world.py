@@ -25,6 +25,7 @@ from fleetcast.cost.training.step import TERMS, step
 from fleetcast.policy import place
 from fleetcast.scenario.fleet.signals import intensity
 from fleetcast.scenario.outcome import Outcome
+from fleetcast.scenario.plan import one
 from fleetcast.scenario.training_plan import TrainingPlan
 from fleetcast.sim.training import levels, streamed
 from fleetcast.sim.training.apart import islands
@@ -210,7 +211,7 @@ def _said(state: Setting, plan: TrainingPlan) -> list[str]:
             "a server with switches is several times faster; name a link that was measured, fleet.link, or set "
             "fleet.links.intra"
         )
-    depth, stages = state.network.depth, int(plan.pipeline_parallel or 1)  # type: ignore[arg-type]
+    depth, stages = state.network.depth, one(plan.pipeline_parallel)
     if depth % stages:
         told.append(f"{depth} layers over {stages} stages: the fullest stage has {-(-depth // stages)}, others fewer")
     context = state.model.context

@@ -9,6 +9,7 @@ from typing import Any
 
 from fleetcast.base.errors import Unsupported
 from fleetcast.base.spec import dump_toml
+from fleetcast.scenario.training_plan import words
 from fleetcast.view.exports import Export
 from fleetcast.view.exports.training import Run
 from fleetcast.view.exports.training.refusals import refuse_pieces, refuse_schedule
@@ -44,10 +45,10 @@ def config(run: Run) -> dict[str, Any]:
     refuse_schedule(run, tuple(_SCHEDULES), "torchtitan")
     refuse_pieces(run, "torchtitan")
     zero, data = run.degree("zero"), run.degree("data_parallel")
-    moved = sorted(run.plan.offload or ())
+    moved = sorted(words(run.plan.offload))
     if moved and (moved != ["optimizer", "weights"] or zero < 3):
         raise Unsupported(
-            f"torchtitan offloads weights, gradients and optimizer together, under FSDP; not {' and '.join(moved)}"  # type: ignore[arg-type]
+            f"torchtitan offloads weights, gradients and optimizer together, under FSDP; not {' and '.join(moved)}"
             f" with plan.zero = {zero}",
             'Plan with plan.offload = ["weights", "optimizer"] and plan.zero = 3, or without offload',
         )
