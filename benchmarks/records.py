@@ -16,15 +16,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import inspect
+import json
 import math
 import os
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -179,6 +181,28 @@ def timer() -> Iterator[Timer]:
         yield result
     finally:
         result.seconds, result.wall = cpu_seconds() - cpu, time.perf_counter() - wall
+
+
+def child(script: str, function: Callable[..., Any], *arguments: Any, before: str = "") -> tuple[Any, float]:
+    """Runs a function of a script in a fresh interpreter; returns its result and the CPU seconds of all processes.
+
+    Args:
+        script: name of its module in this folder; a script that is run has another.
+        function: takes and returns what JSON holds.
+        arguments: of it.
+        before: code that runs first.
+    """
+    code = f"import importlib, json\n{before}\nfrom benchmarks import {script} as s\n"
+    code += f"print(json.dumps(s.{function.__name__}(*{arguments!r})))"
+    paths = [str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+    started = os.times()
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in paths if p)},
+    )  # fmt: skip
+    ended = os.times()
+    used = ended.children_user + ended.children_system - started.children_user - started.children_system
+    return json.loads(done.stdout.splitlines()[-1]), used
 
 
 def to_json(records: Sequence[Record]) -> str:

@@ -7,19 +7,15 @@ like machine in another state): orders of magnitude, not a race on equal terms.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its path as well
 
-from benchmarks.records import ROOT, Null, Ours, Paper, Record, main, skipped
+from benchmarks.records import Null, Ours, Paper, Record, child, main, skipped
 
 COMMAND = "python -m benchmarks.speed_serving"
 ANCHOR = "measured in our study of the tool, on one core of a like machine in another state"
@@ -43,19 +39,7 @@ for name in ("fleetcast.base.numbers", "fleetcast.sim.serving.kernel"):
 """Makes the two hot loops run as plain Python in a process, whatever is compiled beside them."""
 
 
-def child(function: Callable[..., Any], *arguments: Any, pure: bool = False) -> tuple[Any, float]:
-    """Runs a function of this script in a fresh interpreter; returns its result and the CPU seconds of all of it."""
-    code = f"import importlib, json\n{PURE if pure else ''}\nfrom benchmarks import speed_serving\n"
-    code += f"print(json.dumps(speed_serving.{function.__name__}(*{arguments!r})))"
-    paths = [str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
-    before = os.times()
-    done = subprocess.run(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in paths if p)},
-    )  # fmt: skip
-    after = os.times()
-    used = after.children_user + after.children_system - before.children_user - before.children_system
-    return json.loads(done.stdout.splitlines()[-1]), used
+SCRIPT = "speed_serving"
 
 
 def state_of(
@@ -230,7 +214,7 @@ def _plans(quick: bool) -> list[Record]:
     found = []
     for pure, bar in ((False, 1.0), (True, 12.0)):
         claim = f"CPU time of one plan on 1,024 chat requests, {'plain Python' if pure else 'compiled'}"
-        result, used = child(one_plan, 9 if pure else 50, pure=pure)
+        result, used = child(SCRIPT, one_plan, 9 if pure else 50, before=PURE if pure else "")
         if not pure and not result["compiled"]:
             found.append(
                 skipped(system=5, claim=claim, bar=f"at most {bar:g} CPU-ms", why="no C compiler built the hot loop")
@@ -259,7 +243,7 @@ def _millions(quick: bool) -> list[Record]:
         write_trace(path, count)
         for pure, bar in ((False, 2.0), (True, 12.0)):
             how = "plain Python" if pure else "compiled"
-            result, used = child(million, str(path), pure=pure)
+            result, used = child(SCRIPT, million, str(path), before=PURE if pure else "")
             seconds = result["seconds"] * 1e6 / result["requests"]
             reading = result["reading"] * 1e6 / count
             setting = f"{count:,} synthetic requests, CSV, TP8, all else by default, {reading:.2f} s of it reading"
@@ -273,7 +257,7 @@ def _millions(quick: bool) -> list[Record]:
                 bar=f"at most {bar:g} CPU-s", holds=seconds <= bar, seconds=used,
             ))  # fmt: skip
             if not pure:
-                peak, used = child(memory, str(path))
+                peak, used = child(SCRIPT, memory, str(path))
                 found.append(_record(
                     quick=quick, claim="memory per simulated request",
                     ours=Ours(
@@ -287,7 +271,7 @@ def _millions(quick: bool) -> list[Record]:
 
 
 def _levels(quick: bool) -> Record:
-    result, used = child(load_levels, 5_000 if quick else 20_000)
+    result, used = child(SCRIPT, load_levels, 5_000 if quick else 20_000)
     ratio = result["heavy"] / result["light"]
     return _record(
         quick=quick, claim="cost of a request under heavy load over light load",
@@ -302,11 +286,11 @@ def _levels(quick: bool) -> Record:
 
 
 def _searches(quick: bool) -> list[Record]:
-    runs = [child(whole_search) for _ in range(3)]
+    runs = [child(SCRIPT, whole_search) for _ in range(3)]
     result, used = runs[0][0], min(u for _, u in runs)
     counts = result["counts"]
     space = ", ".join(f"{counts[k]} {k.replace('_', ' ')}" for k in counts)
-    full, spent = child(exhaustive_search)
+    full, spent = child(SCRIPT, exhaustive_search)
     equal = full["frontier"] == result["frontier"]
     return [
         _record(

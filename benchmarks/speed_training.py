@@ -7,10 +7,7 @@ that differ in nothing that memory depends on share a verdict: the rate is also 
 
 from __future__ import annotations
 
-import json
-import os
 import resource
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its path as well
 
-from benchmarks.records import ROOT, Null, Ours, Paper, Record, main
+from benchmarks.records import Null, Ours, Paper, Record, child, main
 
 SYSTEM = 39
 COMMAND = "python -m benchmarks.speed_training"
@@ -34,20 +31,16 @@ AXES = (
 )
 
 
-def child(function: Callable[..., Any], *arguments: Any) -> dict[str, float]:
-    """Runs a function of this script in a fresh interpreter; adds ``cpu`` (s, all processes) and ``peak`` (B)."""
-    code = f"import json\nfrom benchmarks import speed_training as s\nprint(json.dumps(s.{function.__name__}"
-    code += f"(*{arguments!r}) | {{'peak': s.peak()}}))"
-    paths = [str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
-    before = os.times()
-    done = subprocess.run(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in paths if p)},
-    )  # fmt: skip
-    after = os.times()
-    used = after.children_user + after.children_system - before.children_user - before.children_system
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found | {"cpu": used}
+def measured(name: str, *arguments: Any) -> dict[str, float]:
+    """Returns what a function of this script returns, with the most that its process held, ``peak`` (B)."""
+    found: dict[str, float] = globals()[name](*arguments)
+    return found | {"peak": peak()}
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> dict[str, float]:
+    """Returns the same from a fresh interpreter, with the CPU seconds of all its processes, ``cpu``."""
+    found, used = child("speed_training", measured, function.__name__, *arguments)
+    return dict(found) | {"cpu": used}
 
 
 def peak() -> float:
@@ -141,8 +134,8 @@ def alone(count: int) -> dict[str, float]:
 def records(quick: bool) -> list[Record]:
     """Returns the rates of checking and timing plans, and what a search of the whole space takes."""
     command = COMMAND + (" --quick" if quick else "")
-    whole, lone = child(searched, quick), child(alone, 100 if quick else 1000)
-    memory, single = child(checked, quick), child(each, quick)
+    whole, lone = apart(searched, quick), apart(alone, 100 if quick else 1000)
+    memory, single = apart(checked, quick), apart(each, quick)
     assert single["fits"] == whole["fits"]
     assert single["best"] == whole["best"]
     assert memory["plans"] == whole["plans"]

@@ -20,9 +20,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fleetcast.scenario.training_plan import PLACEMENTS
+
+__all__ = ["PLACEMENTS", "REACHED", "TERMS", "Job", "Rates", "breakdown", "step_time", "throughput"]
+
 Array = NDArray[np.float64]
-PLACEMENTS = ("one", "server", "parameter-server", "all-reduce-local", "all-reduce-cluster")
-"""The paper's 1w1g, 1wNg, PS/Worker, AllReduce-Local and AllReduce-Cluster."""
 TERMS = ("data", "compute", "memory", "weights")
 REACHED = 0.7
 """Share of every data-sheet figure that jobs reach; the paper's, recalled."""

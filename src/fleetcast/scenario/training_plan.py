@@ -26,7 +26,8 @@ OVERLAPS = ("tensor", "pipeline", "data", "input", "optimizer")
 TENSOR_MESSAGES = ("all_reduce", "scatter_gather")
 """How tensor parallelism adds up: an all-reduce, or a reduce-scatter and an all-gather."""
 PLACEMENTS = ("one", "server", "parameter-server", "all-reduce-local", "all-reduce-cluster")
-"""Where the weights of a job with features travel; `cost.breakdown` numbers them in this order."""
+"""Where the weights of a job with features travel, the 1w1g, 1wNg, PS/Worker, AllReduce-Local and AllReduce-Cluster of
+Alibaba-PAI; `cost.breakdown` numbers them in this order."""
 DTYPES = ("bf16", "fp16", "fp32", "fp8")
 
 Degree = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]

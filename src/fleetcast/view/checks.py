@@ -19,6 +19,7 @@ from fleetcast.search.candidates import refusal
 from fleetcast.search.space import spaces
 from fleetcast.sim.serving.completing import complete
 from fleetcast.sim.serving.setting import Setting
+from fleetcast.sim.training.setting import Setting as TrainingSetting
 from fleetcast.view import words
 
 
@@ -67,7 +68,7 @@ def _open(state: Setting) -> Iterator[Remark]:
         )  # fmt: skip
 
 
-def check_grid(state: Setting) -> Iterator[Remark]:
+def check_grid(state: Setting | TrainingSetting) -> Iterator[Remark]:
     """The fleet's grid is known, and its file can be read."""
     try:
         assert state.grid.values

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fleetcast.scenario.training_plan import OFFLOADED, OVERLAPS, RECOMPUTE, SCHEDULES, TENSOR_MESSAGES
+
+__all__ = ["OFFLOADED", "OVERLAPS", "RECOMPUTE", "SCHEDULES", "TENSOR_MESSAGES", "Plans", "code", "plans"]
+
 Integers = NDArray[np.int32]
 
-SCHEDULES = ("gpipe", "1f1b", "interleaved", "zero-bubble", "dualpipe")
-RECOMPUTE = ("none", "selective", "full")
-OFFLOADED = ("weights", "activations", "optimizer")
-OVERLAPS = ("tensor", "pipeline", "data", "input", "optimizer")
-TENSOR_MESSAGES = ("all_reduce", "scatter_gather")
 _DEFAULTS = {"schedule": 1, "fused": 1, "zero": 0, "recompute": 0, "sequence_parallel": 0, "offload": 0, "overlap": 0,
              "tensor_messages": 0}  # fmt: skip
 

@@ -16,11 +16,13 @@ from fleetcast.cost.training.network import Job
 from fleetcast.cost.training.plans import Plans
 from fleetcast.scenario.objective import TRAINING
 from fleetcast.scenario.outcome import Outcome
+from fleetcast.scenario.plan import one
+from fleetcast.scenario.training_plan import DEGREES
 from fleetcast.search.memory import single as streaming
 from fleetcast.search.ranking import Ranking
 from fleetcast.search.training.exhaust import Found, Weigh, exhaust
 from fleetcast.search.training.space import Question, Space, space
-from fleetcast.sim.training.completing import decided
+from fleetcast.sim.training.completing import check_split, decided
 from fleetcast.sim.training.setting import Setting
 from fleetcast.sim.training.world import simulate
 
@@ -59,6 +61,7 @@ def search(state: Setting, *, top: int | None = 6, progress: Callable[[int, int]
         return _streamed(state, streamed, goals)
     found: list[tuple[float, str, Found, int]] = []
     counts = dict.fromkeys(("enumerated", "memory_feasible", "bounded", "cut_short", "deduplicated", "simulated"), 0)
+    check_split(state, {name: one(getattr(plan, name)) for name in DEGREES})
     every = space(Question(state.network, state.workload.sequence, state.workload.batch, state.group.count, plan))
     for dtype in dtypes:
         job = state.job(dtype)

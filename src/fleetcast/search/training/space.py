@@ -244,7 +244,8 @@ def explain(q: Question, path: str = "plan") -> SpecError:
     for name, rule, whole in rules:
         if asked[name] and not any(rule(n) for n in asked[name]):
             return SpecError(
-                f"{path}.{name}", "divides nothing", value=_shown(asked[name]), limit=f"it divides {whole}",
+                f"{path}.{name}", "does not divide what it splits", value=_shown(asked[name]),
+                limit=f"divisors of {whole}" if name != "pipeline_parallel" else f"at most {whole}",
                 hint="Leave it out: the search takes what fits",
             )  # fmt: skip
     known = [n for name in DEGREES[:4] for n in asked[name][:1]]

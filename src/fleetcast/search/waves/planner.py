@@ -156,11 +156,3 @@ def climb(graph: Graph, devices: int, counts: Sequence[int], laid: Laid) -> Time
             order = np.exp(rng.normal(0.0, 1.0, len(graph))).tolist()
         better(other, order)
     return table
-
-
-def waves_of(table: Timetable) -> list[list[int]]:
-    """Returns the slots of each wave, by their place in ``table.slots``."""
-    found: dict[int, list[int]] = {}
-    for at, slot in enumerate(table.slots):
-        found.setdefault(slot.wave, []).append(at)
-    return [found[number] for number in sorted(found)]

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from fleetcast.base.errors import FleetcastError, SpecError
+from fleetcast.base.errors import FleetcastError
 from fleetcast.base.show import show
 from fleetcast.scenario.objective import TRAINING
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.sim.training.setting import Setting
 from fleetcast.sim.training.world import simulate
-from fleetcast.view.checks import Remark
+from fleetcast.view.checks import Remark, check_grid
 from fleetcast.view.training import terms
 
 if TYPE_CHECKING:
@@ -77,14 +77,6 @@ def check_prices(state: Setting) -> Iterator[Remark]:
             "error", "fleet.price", f"{device} has no rental price, and cost is minimised",
             f'Add price = {{ "{device}" = "1.00 $/h" }}',
         )  # fmt: skip
-
-
-def check_grid(state: Setting) -> Iterator[Remark]:
-    """The fleet's grid is known, and its file can be read."""
-    try:
-        assert state.grid.values
-    except SpecError as error:
-        yield Remark("error", error.path, str(error))
 
 
 def check_tiles(state: Setting) -> Iterator[Remark]:
