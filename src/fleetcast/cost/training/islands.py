@@ -72,7 +72,7 @@ def joined_time(
         more += float((inside[0] + inside[1] - inside[2])[0])
     elif zero == 1:  # all copies share the optimizer: sums are scattered over them, and new weights gathered
         more = far("reduce_scatter", size)
-        gather = gather + far("all_gather", held * job.element)
+        gather = gather + far("all_gather", held * job.wide)
         optimizer = optimizer / islands
     slowest = system.practice.slowest(plans.devices * islands / system.node)
     all_ = replace(own, reduce=own.reduce + more, gather=gather, optimizer=optimizer, slowest=slowest)

@@ -99,9 +99,9 @@ def _with(
     others = [times[name] for name in TERMS if name != "straggler"]
     times["straggler"] = own.slowest * np.asarray(sum(others))
     times["total"] = np.asarray(sum(times[name] for name in TERMS))
-    kept = dict(room) | states(params, shards, weight=job.kept, gradient=job.gradient, optimizer=job.optimizer)
+    kept = dict(room) | states(params, shards, weight=job.wide, gradient=job.gradient, optimizer=job.optimizer)
     if asked.weights > 1:
         largest = max(layer.params for layer in state.network.layers)
-        kept["buffers"] += 2.0 * largest * job.kept  # a layer's weights, gathered, and the next one's
+        kept["buffers"] += 2.0 * largest * job.wide  # a layer's weights, gathered, and the next one's
     kept["total"] = sum(kept[name] for name in MEMORY)
     return times, kept
