@@ -18,7 +18,8 @@ from fleetcast.cost.engine import Engine, engine
 from fleetcast.cost.memory import Memory, layout_memory, misfit
 from fleetcast.cost.overlap.nano import nano_of
 from fleetcast.cost.step import StepCost, step_cost
-from fleetcast.policy import batch, memory, order
+from fleetcast.policy import batch, memory
+from fleetcast.policy.order import requests as order
 from fleetcast.scenario.drafts import drafts_elsewhere
 from fleetcast.scenario.fleet.failures import Downtime
 from fleetcast.scenario.fleet.links import transfer_time
