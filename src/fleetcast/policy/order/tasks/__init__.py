@@ -22,7 +22,7 @@ from typing import Protocol
 
 from fleetcast.policy.order.tasks.view import Board, View
 
-__all__ = ["Board", "Fifo", "Policy", "View"]
+__all__ = ["Board", "CriticalPath", "Fifo", "Heft", "Policy", "View"]
 
 
 class Policy(Protocol):
@@ -43,4 +43,7 @@ class Policy(Protocol):
         ...
 
 
-from fleetcast.policy.order.tasks.fifo import Fifo  # noqa: E402  (the methods need the protocol above)
+# the methods need the protocol above
+from fleetcast.policy.order.tasks.critical_path import CriticalPath  # noqa: E402
+from fleetcast.policy.order.tasks.fifo import Fifo  # noqa: E402
+from fleetcast.policy.order.tasks.heft import Heft  # noqa: E402
