@@ -22,7 +22,7 @@ from typing import Protocol
 
 from fleetcast.policy.order.tasks.view import Board, View
 
-__all__ = ["Board", "Fifo", "Policy", "View"]
+__all__ = ["Board", "Dmda", "Dmdas", "Fifo", "Inspirit", "Policy", "View", "WorkStealing"]
 
 
 class Policy(Protocol):
@@ -43,4 +43,8 @@ class Policy(Protocol):
         ...
 
 
+from fleetcast.policy.order.tasks.dmda import Dmda  # noqa: E402
+from fleetcast.policy.order.tasks.dmdas import Dmdas  # noqa: E402
 from fleetcast.policy.order.tasks.fifo import Fifo  # noqa: E402  (the methods need the protocol above)
+from fleetcast.policy.order.tasks.inspirit import Inspirit  # noqa: E402
+from fleetcast.policy.order.tasks.work_stealing import WorkStealing  # noqa: E402
