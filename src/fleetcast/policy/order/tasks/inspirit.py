@@ -1,9 +1,9 @@
 """INSPIRIT: ready tasks are ordered by what they will let start, and the order follows the number of ready tasks.
 
-"INSPIRIT: Optimizing Heterogeneous Task Scheduling through Adaptive Priority in Task-based Runtime Systems", IPDPSW 2025
-(arXiv 2404.03226). A ready task goes to the worker that dmda would choose. An idle worker takes the task of its queue
-with the greatest *inspiring ability*, how many tasks it lets start, or with the greatest *inspiring efficiency*, the
-ability per second on that worker. Which of the two follows the number of ready tasks N:
+"INSPIRIT: Optimizing Heterogeneous Task Scheduling through Adaptive Priority in Task-based Runtime Systems", IPDPSW
+2025 (arXiv 2404.03226). A ready task goes to the worker that dmda would choose. An idle worker takes the task of its
+queue with the greatest *inspiring ability*, how many tasks it lets start, or with the greatest *inspiring efficiency*,
+the ability per second on that worker. Which of the two follows the number of ready tasks N:
 
 - rising (N within ``fall`` of its peak): whenever N has risen by ``rise``, the slope since the last time decides.
   Below ``slope``, efficiency; otherwise ability.
