@@ -139,6 +139,7 @@ def heft(graph: TaskGraph, platform: Platform, rank: NDArray[np.float64] | None 
         Infeasible: a task fits no worker's memory.
         SpecError: a task runs on no worker.
     """
+    platform.check(graph)
     return _placed(graph, platform, decided_order(graph, upward_ranks(graph, platform) if rank is None else rank))
 
 
