@@ -1,4 +1,4 @@
-"""Small random graphs and platforms, and HEFT as the textbook has it: written for reading, sharing no code with ours."""
+"""Small random graphs and platforms, and HEFT as the textbook has it: for reading, sharing no code with ours."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fleetcast.scenario.workload.graphs import TaskGraph, assemble
 
 
 def random_graph(seed: int, n: int, *, density: float = 0.3, shared: bool = False) -> TaskGraph:
-    """A random graph whose edges lead from lower to higher numbers, then shuffled; no time is 0 and no two are equal."""
+    """A random graph, its tasks in no order; no time is 0 and no two are equal."""
     draw = np.random.default_rng(seed)
     a, b = np.nonzero(np.triu(draw.random((n, n)) < density, 1))
     name = draw.permutation(n)
@@ -36,8 +36,9 @@ def random_platform(seed: int, graph: TaskGraph, workers: int, *, home: int = -1
     rows = {k: graph.work * draw.uniform(0.3, 3.0, len(graph)) for k in dict.fromkeys(kinds)}
     memory = np.where(np.arange(workers) == 0, 20.0, draw.uniform(5.0, 20.0, workers))
     platform = Platform.of(
-        {f"w{i}": rows[kinds[i]].tolist() for i in range(workers)}, kinds=kinds, rate=draw.uniform(5.0, 50.0, (workers,) * 2),
-        latency=draw.uniform(0.0, 1.0, (workers,) * 2), memory=memory.tolist(), home=home, idle=10.0, busy=30.0,
+        {f"w{i}": rows[kinds[i]].tolist() for i in range(workers)}, kinds=kinds,
+        rate=draw.uniform(5.0, 50.0, (workers,) * 2), latency=draw.uniform(0.0, 1.0, (workers,) * 2),
+        memory=memory.tolist(), home=home, idle=10.0, busy=30.0,
     )  # fmt: skip
     if medium and workers > 2:  # the last two share a node, and all messages to and from them one channel
         platform.node[-1] = platform.node[-2]

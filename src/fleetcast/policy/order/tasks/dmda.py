@@ -8,8 +8,6 @@ term for power, which is 0 by default and left out here.
 
 from __future__ import annotations
 
-import math
-
 from fleetcast.policy.order.tasks.view import View
 
 
@@ -31,24 +29,8 @@ class Dmda:
 
     def push(self, task: int, view: View) -> int | None:
         """Returns the worker that is expected to end the task first."""
-        return quickest(task, view, self.alpha, self.beta)
+        return view.soonest(task, self.alpha, self.beta)
 
     def pop(self, worker: int, view: View) -> int | None:
         """Returns the head of the worker's queue."""
         return next(iter(view.queue(worker)), None)
-
-
-def quickest(task: int, view: View, alpha: float = 1.0, beta: float = 1.0) -> int | None:
-    """Returns the worker with the least of alpha (end of its queue + seconds of the task) + beta seconds of its data.
-
-    The first of several; None where no worker can run the task at present.
-    """
-    best, least = None, math.inf
-    for worker in view.workers:
-        seconds = view.estimate(task, worker)
-        if seconds == math.inf:
-            continue
-        end = alpha * (view.free_at(worker) + seconds)
-        if end < least and (end := end + beta * view.fetch(task, worker)) < least:
-            best, least = worker, end
-    return best

@@ -8,7 +8,6 @@ libraries on top of it commonly hand over.
 
 from __future__ import annotations
 
-from fleetcast.policy.order.tasks.dmda import quickest
 from fleetcast.policy.order.tasks.sorted_queue import SortedQueue
 from fleetcast.policy.order.tasks.view import View
 
@@ -33,7 +32,7 @@ class Dmdas:
 
     def push(self, task: int, view: View) -> int | None:
         """Returns the worker that is expected to end the task first."""
-        worker = quickest(task, view, self.alpha, self.beta)
+        worker = view.soonest(task, self.alpha, self.beta)
         if worker is not None:
             self._queues[worker].add(task, view.rank[task])
         return worker

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 
-from fleetcast.policy.order.tasks.dmda import quickest
 from fleetcast.policy.order.tasks.sorted_queue import SortedQueue
 from fleetcast.policy.order.tasks.view import View
 
@@ -56,7 +55,7 @@ class Inspirit:
 
     def push(self, task: int, view: View) -> int | None:
         """Returns the worker that is expected to end the task first."""
-        worker = quickest(task, view)
+        worker = view.soonest(task)
         if worker is not None:
             ability = self._ability[task]
             self._by_ability[worker].add(task, ability)
