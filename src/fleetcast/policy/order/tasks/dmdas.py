@@ -1,6 +1,6 @@
 """dmdas: dmda's workers, and each queue sorted by priority.
 
-StarPU's ``dmdas`` (StarPU handbook, "Performance model-based task scheduling policies"). Rule: a task goes to the
+StarPU's ``dmdas`` (StarPU handbook 1.3, 2020, on policies with performance models). Rule: a task goes to the
 worker that is expected to end it first; an idle worker takes from its queue the task of the highest priority, among
 equals the one with the fewest bytes to bring. Priorities are the user's in StarPU; here they are upward ranks, as
 libraries on top of it commonly hand over.
