@@ -38,7 +38,7 @@ def _some(values: Any) -> Any:
     return values if len(values) else np.zeros(1)
 
 
-def heft(graph: dict[str, Any], platform: dict[str, Any], order: Any) -> dict[str, Any]:
+def heft(graph: dict[str, Any], platform: dict[str, Any], order: Any, ahead: Any = None) -> dict[str, Any]:
     """Returns where and when each task runs, and every message, in the order decided.
 
     Args:
@@ -47,6 +47,7 @@ def heft(graph: dict[str, Any], platform: dict[str, Any], order: Any) -> dict[st
         platform: kind i4[W], node i4[W], seconds f8[K, n], memory f8[W], latency and rate f8[W, W], channels
             i4[W, W, 2], home.
         order: i4[n], tasks by falling rank.
+        ahead: f8[K, n], s that a kind of worker adds to a task's end when workers are compared; None = nothing.
 
     Returns:
         worker i4[n], start f8[n], finish f8[n]; of messages: edge i4 (m + task of what comes from home), source i4,
@@ -67,6 +68,7 @@ def heft(graph: dict[str, Any], platform: dict[str, Any], order: Any) -> dict[st
         "end": column("d", np.zeros(most + 1)),
     }  # fmt: skip
     columns = [
+        column("d", np.zeros(1) if ahead is None else ahead.ravel()),
         column("i", order), column("q", graph["begin"]), column("i", _some(graph["edge"])),
         column("i", _some(graph["tail"])), column("d", _some(graph["size"])), column("i", _some(graph["datum"])),
         column("d", graph["need"]), column("d", graph["inputs"]), column("i", platform["kind"]),
@@ -81,7 +83,7 @@ def heft(graph: dict[str, Any], platform: dict[str, Any], order: Any) -> dict[st
         column("d", np.zeros(widest_in)), column("q", np.full(workers, -1)), column("i", np.zeros(2 * widest_in)),
         column("d", np.zeros(2 * widest_in)),
     ]  # fmt: skip
-    sent = _heft(n, m, workers, platform["home"], shared, least, widest, *columns, *out.values())
+    sent = _heft(n, m, workers, platform["home"], shared, ahead is not None, least, widest, *columns, *out.values())
     made = {key: np.asarray(values, _TYPES["d" if key in ("start", "finish", "begin", "end") else "i"])
             for key, values in out.items()}  # fmt: skip
     return {k: v if k in ("worker", "start", "finish") else v[:sent] for k, v in made.items()}
@@ -93,7 +95,7 @@ def heft(graph: dict[str, Any], platform: dict[str, Any], order: Any) -> dict[st
 @cython.cdivision(True)
 def _heft(
     n: cython.Py_ssize_t, m: cython.Py_ssize_t, workers: cython.Py_ssize_t, home: cython.int, shared: cython.bint,
-    least: cython.double, widest: cython.double,
+    looks: cython.bint, least: cython.double, widest: cython.double, ahead: cython.double[::1],
     order: cython.int[::1], into: cython.longlong[::1], edges: cython.int[::1], tail: cython.int[::1],
     size: cython.double[::1], datum: cython.int[::1], need: cython.double[::1], inputs: cython.double[::1],
     kind: cython.int[::1], node: cython.int[::1], seconds: cython.double[::1], memory: cython.double[::1],
@@ -133,6 +135,8 @@ def _heft(
     mine: cython.Py_ssize_t
     best: cython.double
     best_start: cython.double
+    best_end: cython.double
+    extra: cython.double
     latest: cython.double
     far: cython.double
     when: cython.double
@@ -191,6 +195,7 @@ def _heft(
                 far = when
         best = infinite
         best_start = 0.0
+        best_end = 0.0
         best_worker = -1
         best_gap = -1
         for k in range(-1, workers):
@@ -203,10 +208,11 @@ def _heft(
                 if d == first:
                     continue
             takes = seconds[kind[d] * n + task]
+            extra = ahead[kind[d] * n + task] if looks else 0.0
             low = latest if host[node[d]] == step else far
             if takes > longest[d] and ends[d] > low:
                 low = ends[d]
-            if low + takes > best or takes == infinite or need[task] > memory[d]:
+            if low + takes + extra > best or takes == infinite or need[task] > memory[d]:
                 continue
             # its data
             mine = node[d]
@@ -254,13 +260,13 @@ def _heft(
                     free[b] = at
                 if at > ready:
                     ready = at
-                    if ready + takes > best:
+                    if ready + takes + extra > best:
                         break
             while undo > 0:
                 undo -= 1
                 free[old_channel[undo]] = old_free[undo]
             until = ready + takes
-            if until > best:
+            if until + extra > best:
                 continue
             # its place
             at = ends[d] if ends[d] > ready else ready
@@ -274,8 +280,9 @@ def _heft(
                         slot = g
                     g = before[g]
             until = at + takes
-            if until < best or (until == best and d < best_worker):
-                best = until
+            if until + extra < best or (until + extra == best and d < best_worker):
+                best = until + extra
+                best_end = until
                 best_start = at
                 best_worker = d
                 best_gap = slot
@@ -284,7 +291,7 @@ def _heft(
             return -1
         worker[task] = d
         start[task] = best_start
-        finish[task] = best
+        finish[task] = best_end
         # the messages, this time for good
         mine = node[d]
         for i in range(parents + 1):
@@ -334,8 +341,8 @@ def _heft(
             g = best_gap
             low = gap_begin[g]
             until = gap_end[g]
-            if best + takes <= until and best < until:
-                gap_begin[g] = best
+            if best_end + takes <= until and best_end < until:
+                gap_begin[g] = best_end
                 if low + takes <= best_start and low < best_start:
                     gap_begin[gaps] = low
                     gap_end[gaps] = best_start
@@ -369,5 +376,5 @@ def _heft(
                 low = (best_start - low) * 1.000000001
                 if low > longest[d]:
                     longest[d] = low
-            ends[d] = best
+            ends[d] = best_end
     return sent

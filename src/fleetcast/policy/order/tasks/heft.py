@@ -21,18 +21,19 @@ class Heft:
 
     def start(self, view: View) -> None:
         """Plans the whole graph."""
-        self.schedule = heft(view.graph, view.platform)
+        self.schedule = self.plan(view)
         self._queues = [queue[::-1] for queue in self.schedule.queues(len(view.workers))]
+
+    def plan(self, view: View) -> Schedule:
+        """Returns where and when each task is to run."""
+        return heft(view.graph, view.platform)
 
     def push(self, task: int, view: View) -> int | None:
         """Returns the worker of the plan, or of those that are left the one expected to end the task first."""
         worker = int(self.schedule.worker[task])
         if view.runs(task, worker):
             return worker
-        able = [w for w in view.workers if view.runs(task, w)]
-        return min(
-            able, key=lambda w: view.free_at(w) + view.fetch(task, w) + view.estimate(task, w), default=None
-        )  # fmt: skip
+        return view.soonest(task)
 
     def pop(self, worker: int, view: View) -> int | None:
         """Returns the worker's next task of the plan once it is ready, or a task whose own worker is gone."""
