@@ -64,8 +64,14 @@ class Inspirit:
 
     def pop(self, worker: int, view: View) -> int | None:
         """Returns the task of the worker's queue that lets most start, now or per second."""
-        efficient = self._controller.efficient(view.n_ready, view.now)
-        return (self._by_efficiency if efficient else self._by_ability)[worker].best(view)
+        if self._controller.efficient(view.n_ready, view.now):
+            tasks = self._by_efficiency[worker].head(view)
+            return max(tasks, key=lambda task: self._per_second(task, worker, view), default=None)
+        tasks = self._by_ability[worker].head(view)
+        return next((task for task in tasks if not view.fetch(task, worker)), tasks[0] if tasks else None)
+
+    def _per_second(self, task: int, worker: int, view: View) -> float:
+        return self._ability[task] / max(view.fetch(task, worker) + view.estimate(task, worker), 1e-12)
 
 
 class Controller:
