@@ -35,7 +35,7 @@ class Inspirit:
 
     kind = "inspirit"
 
-    def __init__(self, *, slope: float = 0.5, rise: float = 1.0, fall: float = 1.0) -> None:
+    def __init__(self, *, slope: float = 0.5, rise: float = 0.5, fall: float = 1.0) -> None:
         self.slope, self.rise, self.fall = slope, rise, fall
         self._controller = Controller(slope, 1, 1)
         self._ability: list[float] = []
