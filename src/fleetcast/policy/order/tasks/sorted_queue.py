@@ -18,11 +18,11 @@ class SortedQueue:
 
     def __init__(self, worker: int) -> None:
         self._worker = worker
-        self._heap: list[tuple[float, int]] = []
+        self._heap: list[tuple[float, float, int]] = []
 
-    def add(self, task: int, priority: float) -> None:
-        """Puts a task in."""
-        heapq.heappush(self._heap, (-priority, task))
+    def add(self, task: int, priority: float, second: float = 0.0) -> None:
+        """Puts a task in; among equal priorities the higher ``second`` comes first."""
+        heapq.heappush(self._heap, (-priority, -second, task))
 
     def best(self, view: View) -> int | None:
         """Returns the task of the highest priority, among equals the one with the fewest bytes to bring; None = empty."""
@@ -37,11 +37,11 @@ class SortedQueue:
 
     def _head(self, view: View, *, ties: bool) -> list[int]:
         heap, queue = self._heap, view.queue(self._worker)
-        found: list[tuple[float, int]] = []
-        while heap and len(found) < _LOOKED_AT and not (ties and found and heap[0][0] != found[0][0]):
+        found: list[tuple[float, float, int]] = []
+        while heap and len(found) < _LOOKED_AT and not (ties and found and heap[0][:2] != found[0][:2]):
             entry = heapq.heappop(heap)
-            if entry[1] in queue and view.state(entry[1]) == READY and entry not in found:
+            if entry[2] in queue and view.state(entry[2]) == READY and entry not in found:
                 found.append(entry)
         for entry in found:
             heapq.heappush(heap, entry)
-        return [task for _, task in found]
+        return [entry[2] for entry in found]
