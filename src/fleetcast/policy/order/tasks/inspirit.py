@@ -11,10 +11,11 @@ the ability per second on that worker. Which of the two follows the number of re
 
 How this differs from the paper: abilities are files there, and how they are made is not published. Here a task that has
 become ready was made so by its parents in equal parts, so that the ability of a task is the sum over its children of
-1 / (number of their parents); together all tasks have as many as there are tasks with parents. Equal ones go by the longest
-chain behind them. Of the first few tasks, one whose data are there goes before one that waits for them: by ability the
-first such, by efficiency as the waiting counts in the seconds. Slopes are per task that the fleet could have ended in
-that time, instead of per second, so that one setting holds for tasks of milliseconds and of hours; steps count in workers.
+1 / (number of their parents); together all tasks have as many as there are tasks with parents. Equal ones go by the
+longest chain behind them. Of the first few tasks, one whose data are there goes before one that waits for them: by
+ability the first such, by efficiency as the waiting counts in the seconds. Slopes are per task that the fleet could
+have ended in that time, instead of per second, so that one setting holds for tasks of milliseconds and of hours; steps
+count in workers.
 """
 
 from __future__ import annotations
@@ -126,7 +127,7 @@ class Controller:
 
 
 def abilities(view: View) -> tuple[list[float], list[int]]:
-    """Returns of each task the tasks that it lets start, shared with their other parents, and the longest chain behind."""
+    """Returns of each task those that it lets start, shared with their other parents, and the longest chain behind."""
     parents = [max(len(view.parents(task)), 1) for task in range(len(view.graph))]
     found, chain = [0.0] * len(parents), [0] * len(parents)
     for task in reversed(view.graph.order.tolist()):

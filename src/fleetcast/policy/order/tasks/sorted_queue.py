@@ -25,7 +25,7 @@ class SortedQueue:
         heapq.heappush(self._heap, (-priority, -second, task))
 
     def best(self, view: View) -> int | None:
-        """Returns the task of the highest priority, among equals the one with the fewest bytes to bring; None = empty."""
+        """Returns the task of the highest priority, of equal ones that with the fewest bytes to bring; None = empty."""
         found = self._head(view, ties=True)
         if len(found) < 2:
             return found[0] if found else None
