@@ -9,7 +9,7 @@ soon as they are made, in the planned order on every channel. What comes out is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
@@ -17,13 +17,14 @@ import numpy as np
 
 from fleetcast.base.errors import PolicyError
 from fleetcast.cost.graphs.schedule import Messages, Schedule
-from fleetcast.policy.order.tasks import Board, Policy
+from fleetcast.policy.order.tasks import Board, Policy, View
 from fleetcast.sim.graph.channels import Channels, Planned
 
 if TYPE_CHECKING:
     from fleetcast.cost.graphs.platform import Platform
     from fleetcast.scenario.workload.graphs import TaskGraph
 
+Decisions = Generator[tuple[int, View], int | None, Schedule]
 Need = tuple[int, int, int, float, float]
 """What a task reads from elsewhere: edge, datum, source, bytes, s when made."""
 
@@ -35,6 +36,21 @@ def play(graph: TaskGraph, platform: Platform, policy: Policy) -> Schedule:
         Infeasible: a task fits no worker's memory.
         SpecError: a task runs on no worker.
         PolicyError: an illegal decision, or ready tasks that no idle worker takes.
+    """
+    turns = decisions(graph, platform, policy)
+    try:
+        task, view = next(turns)
+        while True:
+            task, view = turns.send(policy.push(task, view))
+    except StopIteration as stop:
+        found: Schedule = stop.value
+        return found
+
+
+def decisions(graph: TaskGraph, platform: Platform, policy: Policy) -> Decisions:
+    """Yields every task that has become ready, with the view, and wants the worker it is pushed to; see `play`.
+
+    Whoever decides may so be outside: a learner that steps. The policy still pops. The schedule is the return value.
     """
     platform.check(graph)
     return _World(graph, platform, policy).run()
@@ -58,28 +74,28 @@ class _World:
         self.there: dict[tuple[int, int], float] = {}
         self.planned: Planned | None = None
 
-    def run(self) -> Schedule:
+    def run(self) -> Decisions:
         board, policy = self.board, self.policy
         policy.start(board)
         plan: Schedule | None = getattr(policy, "schedule", None)
         if plan is not None:
             self.planned = Planned(self.channels, plan.messages, self.size, self.arrived)
             self.planned.made([self.graph.edges + i for i in range(len(self.graph))], 0.0)
-        self.push(board.release())
+        yield from self.push(board.release())
         while True:
             self.pop()
             if not self.ends:
                 break
-            self.end()
+            yield from self.push(self.end())
         if not board.finished:
             left = len(self.graph) - len(self.order)
             said = f"{board.n_ready:,} are ready, every worker is idle"
             raise PolicyError(f"{type(policy).__name__} leaves {left:,} tasks undone: {said}")
         return self.schedule()
 
-    def push(self, tasks: list[int]) -> None:
+    def push(self, tasks: list[int]) -> Generator[tuple[int, View], int | None, None]:
         for task in tasks:
-            worker = self.policy.push(task, self.board)
+            worker = yield task, self.board
             self.board.push(task, worker)
             if worker is not None and self.planned is None:
                 self.fetch(task, worker)
@@ -112,8 +128,8 @@ class _World:
         heappush(self.ends, (until, len(self.order), task))
         self.order.append(task)
 
-    def end(self) -> None:
-        """All tasks that end at the next instant."""
+    def end(self) -> list[int]:
+        """All tasks that end at the next instant; returns those that this makes ready."""
         self.board.now = now = self.ends[0][0]
         ready: list[int] = []
         while self.ends and self.ends[0][0] == now:
@@ -123,7 +139,7 @@ class _World:
                 self.planned.made(list(range(self.first[task], self.first[task + 1])), now)
         for worker, task in list(self.held.items()):
             self.begin(task, worker)
-        self.push(ready)
+        return ready
 
     def needs(self, task: int, worker: int) -> Iterator[Need]:
         """What a ready task reads from other nodes, what was made first first, inputs of the graph last."""
