@@ -23,7 +23,8 @@ from typing import Protocol
 from fleetcast.policy.order.tasks.view import Board, View
 
 __all__ = [
-    "Board", "CriticalPath", "Dmda", "Dmdas", "Fifo", "Heft", "Inspirit", "Peft", "Policy", "View", "WorkStealing",
+    "Board", "ComDdpg", "CriticalPath", "Dmda", "Dmdas", "Fifo", "Heft", "Inspirit", "Local", "Peft", "Policy",
+    "Random", "View", "WorkStealing",
 ]  # fmt: skip
 
 
@@ -46,11 +47,14 @@ class Policy(Protocol):
 
 
 # the methods need the protocol above
+from fleetcast.policy.order.tasks.com_ddpg import ComDdpg  # noqa: E402
 from fleetcast.policy.order.tasks.critical_path import CriticalPath  # noqa: E402
 from fleetcast.policy.order.tasks.dmda import Dmda  # noqa: E402
 from fleetcast.policy.order.tasks.dmdas import Dmdas  # noqa: E402
 from fleetcast.policy.order.tasks.fifo import Fifo  # noqa: E402
 from fleetcast.policy.order.tasks.heft import Heft  # noqa: E402
 from fleetcast.policy.order.tasks.inspirit import Inspirit  # noqa: E402
+from fleetcast.policy.order.tasks.local import Local  # noqa: E402
 from fleetcast.policy.order.tasks.peft import Peft  # noqa: E402
+from fleetcast.policy.order.tasks.random import Random  # noqa: E402
 from fleetcast.policy.order.tasks.work_stealing import WorkStealing  # noqa: E402
