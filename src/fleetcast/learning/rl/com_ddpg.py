@@ -1,0 +1,269 @@
+"""Trains Com-DDPG: actors that tell each other what they see, one critic that sees all (`policy.order.tasks.com_ddpg`).
+
+Deep deterministic policy gradient (Lillicrap et al., 2016) with a central critic (MADDPG: Lowe et al., 2017). Places are
+discrete: the actor's scores pass through a straight-through Gumbel-softmax, as in MADDPG. A step is one decision of one
+agent; its reward is what the decision adds to the bill, negative, and the last step settles what messages that met others
+took longer. Targets look a few steps ahead and follow slowly. ``talk=False`` and ``central=False`` are the ablations: no
+messages between agents, and a critic that sees its own agent alone (independent learners).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fleetcast.base.errors import MissingExtra
+from fleetcast.base.files import write_atomic
+from fleetcast.base.rng import rng
+from fleetcast.cost.graphs.offloading import Users, Weights, bill
+from fleetcast.learning.rl.apps import Apps
+from fleetcast.policy.order.tasks.com_ddpg import SHAPES, WINDOW, ComDdpg, forward
+from fleetcast.policy.order.tasks.sight import PLACES, TASK
+from fleetcast.policy.order.tasks.view import View
+from fleetcast.sim.graph.world import play
+
+try:
+    import torch
+except ImportError:
+    raise MissingExtra("torch", "torch") from None
+
+TALK = ("there", "there_in", "there_bias", "back", "back_in", "back_bias")
+_HIDDEN = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to train.
+
+    Attributes:
+        episodes: graphs played.
+        talk: agents tell each other what they see.
+        central: the critic sees all agents.
+        per_decision: updates per decision.
+        batch: steps of an update.
+        ahead: steps whose rewards are added up before the critic is asked.
+        discount: of a step.
+        actor_rate: of Adam.
+        critic_rate: of Adam.
+        follow: share by which targets move towards what they follow.
+        explore: share of random decisions at the start; it falls to none.
+        keep: steps kept to learn from.
+    """
+
+    episodes: int = 600
+    talk: bool = True
+    central: bool = True
+    per_decision: float = 0.35
+    batch: int = 128
+    ahead: int = 5
+    discount: float = 0.97
+    actor_rate: float = 5e-4
+    critic_rate: float = 1e-3
+    follow: float = 0.01
+    explore: float = 0.3
+    keep: int = 20_000
+
+
+@dataclass
+class Trained:
+    """What training made.
+
+    Attributes:
+        weights: of the actor.
+        curve: bill of every episode played, exploration included.
+        seconds: CPU time.
+    """
+
+    weights: dict[str, Any]
+    curve: list[float]
+    seconds: float
+
+    def save(self, path: Path) -> None:
+        """Writes the weights as an .npz file."""
+        from io import BytesIO
+
+        held = BytesIO()
+        np.savez(held, **{name: value.astype(np.float32) for name, value in self.weights.items()})
+        write_atomic(path, held.getvalue())
+
+
+class Explorer(ComDdpg):
+    """The policy as it learns: noise on its scores, and every decision written down."""
+
+    def __init__(self, weights: dict[str, Any], draw: np.random.Generator, explore: float) -> None:
+        super().__init__()
+        self._p, self._draw, self._explore = weights, draw, explore
+        self.steps: list[tuple[Any, ...]] = []
+
+    def start(self, view: View) -> None:
+        """Begins a graph."""
+        super().start(view)
+        self.steps = []
+        assert self._sight is not None
+        places = 1 + len(self._sight.users.servers)
+        self._last = np.zeros((len(self._sight.agent), places), np.float32)
+
+    def push(self, task: int, view: View) -> int | None:
+        """Returns a place, and writes down what was seen, chosen and paid."""
+        assert self._sight is not None
+        where = self._sight.places(task)
+        able = np.array([view.runs(task, place) for place in where])
+        chosen = self.choose(task, able, view)
+        agent = self._sight.agent[where[0]]
+        cost = self._sight.add(task, where[chosen], view)
+        before = self._last.copy()
+        self._last[agent] = np.eye(len(where), dtype=np.float32)[chosen]
+        self.steps.append(
+            (self._places.astype(np.float32), self._tasks.astype(np.float32), agent, able, before, chosen, -cost)
+        )
+        return where[chosen]
+
+    def choose(self, task: int, able: Any, view: View) -> int:
+        """Returns a place by scores with Gumbel noise, or any."""
+        scores = self.scores(task, view)
+        if self._draw.random() < self._explore:
+            return int(self._draw.choice(np.flatnonzero(able)))
+        noise = -np.log(-np.log(self._draw.uniform(1e-9, 1.0, len(scores)))) if self._explore else 0.0
+        return int(np.argmax(np.where(able, scores + noise, -np.inf)))
+
+
+@dataclass
+class _Memory:
+    """Steps of whole episodes, oldest dropped."""
+
+    rows: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def add(self, steps: list[tuple[Any, ...]], settings: Settings) -> None:
+        rewards = [step[-1] for step in steps]
+        for i, step in enumerate(steps):
+            until = min(i + settings.ahead, len(steps))
+            worth = sum(settings.discount**k * reward for k, reward in enumerate(rewards[i:until]))
+            then = steps[until] if until < len(steps) else None
+            after = then or step
+            self.rows.append((*step[:6], worth, *after[:5], 0.0 if then is None else settings.discount ** (until - i)))
+        del self.rows[: max(0, len(self.rows) - settings.keep)]
+
+    def draw(self, draw: np.random.Generator, count: int) -> list[Any]:
+        picked = [self.rows[i] for i in draw.integers(0, len(self.rows), count)]
+        return [torch.from_numpy(np.stack([np.asarray(row[k]) for row in picked])) for k in range(len(picked[0]))]
+
+
+class _Learner:
+    def __init__(self, settings: Settings, apps: Apps, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.settings, self.places = settings, 1 + apps.servers
+        names = [name for name in SHAPES if settings.talk or name not in TALK]
+        self.actor = {name: _initial(name) for name in names}
+        self.actor_target = {name: value.detach().clone() for name, value in self.actor.items()}
+        seen = self.places * PLACES + TASK + 2 * self.places + 1
+        width = apps.users * seen if settings.central else self.places * PLACES + TASK + self.places
+        self.critic = _mlp(width)
+        self.critic_target = _mlp(width)
+        self.critic_target.load_state_dict(self.critic.state_dict())
+        self.moves_actor = torch.optim.Adam(list(self.actor.values()), settings.actor_rate)
+        self.moves_critic = torch.optim.Adam(self.critic.parameters(), settings.critic_rate)
+
+    def scores(self, p: dict[str, Any], places: Any, tasks: Any, agent: Any, able: Any) -> Any:
+        found = forward(p, places, tasks, torch, lambda parts: torch.cat(parts, -1))
+        own = found[torch.arange(len(agent)), agent]
+        return torch.where(able, own, torch.full_like(own, -1e9))
+
+    def value(self, critic: Any, places: Any, tasks: Any, agent: Any, last: Any, action: Any) -> Any:
+        rows = torch.arange(len(agent))
+        now, task = places[:, :, -1].flatten(2), tasks[:, :, -1]
+        if not self.settings.central:
+            return critic(torch.cat((now[rows, agent], task[rows, agent], action), -1))[:, 0]
+        acting = torch.nn.functional.one_hot(agent, places.shape[1]).to(now.dtype)
+        mine = acting[..., None] * action[:, None, :]
+        return critic(torch.cat((now, task, last, mine, acting[..., None]), -1).flatten(1))[:, 0]
+
+    def update(self, batch: list[Any]) -> None:
+        places, tasks, agent, able, last, chosen, worth, places2, tasks2, agent2, able2, last2, discount = batch
+        agent, agent2 = agent.long(), agent2.long()
+        worth, discount = worth.float(), discount.float()
+        with torch.no_grad():
+            best = self.scores(self.actor_target, places2, tasks2, agent2, able2).argmax(-1)
+            then = torch.nn.functional.one_hot(best, self.places).float()
+            target = worth + discount * self.value(self.critic_target, places2, tasks2, agent2, last2, then)
+        taken = torch.nn.functional.one_hot(chosen.long(), self.places).float()
+        loss = ((self.value(self.critic, places, tasks, agent, last, taken) - target) ** 2).mean()
+        self.moves_critic.zero_grad()
+        loss.backward()
+        self.moves_critic.step()
+        scores = self.scores(self.actor, places, tasks, agent, able)
+        action = torch.nn.functional.gumbel_softmax(scores, tau=1.0, hard=True)
+        spread = torch.log_softmax(scores, -1)
+        entropy = -(spread.exp() * spread).where(able, torch.zeros(())).sum(-1).mean()
+        loss = -self.value(self.critic, places, tasks, agent, last, action).mean() - 1e-3 * entropy
+        self.moves_actor.zero_grad()
+        loss.backward()
+        self.moves_actor.step()
+        share = self.settings.follow
+        with torch.no_grad():
+            for name, value in self.actor.items():
+                self.actor_target[name].lerp_(value, share)
+            for slow, quick in zip(self.critic_target.parameters(), self.critic.parameters(), strict=True):
+                slow.lerp_(quick, share)
+
+    def weights(self) -> dict[str, Any]:
+        return {name: value.detach().numpy().astype(float) for name, value in self.actor.items()}
+
+
+def _initial(name: str) -> Any:
+    shape = SHAPES[name]
+    wide = 1.0 / math.sqrt(shape[0])
+    value = torch.zeros(shape) if len(shape) == 1 else torch.empty(shape).uniform_(-wide, wide)
+    return value.requires_grad_()
+
+
+def _mlp(width: int) -> Any:
+    return torch.nn.Sequential(
+        torch.nn.Linear(width, _HIDDEN), torch.nn.ReLU(), torch.nn.Linear(_HIDDEN, _HIDDEN), torch.nn.ReLU(),
+        torch.nn.Linear(_HIDDEN, 1),
+    )  # fmt: skip
+
+
+def train(
+    apps: Apps, settings: Settings, *, seed: int = 0, bill_weights: Weights | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Trained:  # fmt: skip
+    """Returns agents trained on episodes of `apps`.
+
+    Args:
+        apps: episodes; those of seeds below 1,000,000 plus this one's are played.
+        settings: how.
+        seed: of weights, episodes and exploration.
+        bill_weights: what counts how much.
+        progress: called with (episodes played, episodes).
+    """
+    begin = time.process_time()
+    learner, memory, draw = _Learner(settings, apps, seed), _Memory(), rng(seed, "learning", "com_ddpg")
+    weights, curve, owed = bill_weights or Weights(), list[float](), 0.0
+    for episode in range(settings.episodes):
+        graph, platform = apps.episode(TRAINING + seed * settings.episodes + episode)
+        explore = settings.explore * max(0.0, 1.0 - episode / (0.7 * settings.episodes))
+        policy = Explorer(learner.weights(), draw, explore + 1e-9)
+        paid = bill(play(graph, platform, policy), graph, platform, Users.of(graph, platform), weights).total
+        curve.append(paid)
+        steps = policy.steps
+        counted = -sum(step[-1] for step in steps)
+        steps[-1] = (*steps[-1][:-1], steps[-1][-1] - (paid - counted))
+        memory.add(steps, settings)
+        owed += settings.per_decision * len(steps)
+        while owed >= 1.0 and len(memory.rows) >= 4 * settings.batch:
+            learner.update(memory.draw(draw, settings.batch))
+            owed -= 1.0
+        if progress is not None:
+            progress(episode + 1, settings.episodes)
+    return Trained(learner.weights(), curve, time.process_time() - begin)
+
+
+TRAINING = 1_000_000
+"""First seed of the episodes that are trained on; those below it are left to judge."""
+assert WINDOW >= 1
