@@ -1,10 +1,11 @@
-"""Trains Com-DDPG: actors that tell each other what they see, one critic that sees all (`policy.order.tasks.com_ddpg`).
+"""Trains Com-DDPG: actors that tell each other what they see, and one critic that sees all.
 
-Deep deterministic policy gradient (Lillicrap et al., 2016) with a central critic (MADDPG: Lowe et al., 2017). Places are
-discrete: the actor's scores pass through a straight-through Gumbel-softmax, as in MADDPG. A step is one decision of one
-agent; its reward is what the decision adds to the bill, negative, and the last step settles what messages that met others
-took longer. Targets look a few steps ahead and follow slowly. ``talk=False`` and ``central=False`` are the ablations: no
-messages between agents, and a critic that sees its own agent alone (independent learners).
+Deep deterministic policy gradient (Lillicrap et al., 2016) with a central critic (MADDPG: Lowe et al., 2017); actors
+are `policy.order.tasks.com_ddpg`. Places are discrete: scores pass through a straight-through Gumbel-softmax, as there.
+A step is one decision of one agent; its reward is what the decision adds to the bill, negative, and the last step
+settles what messages that met others took longer. Targets look a few steps ahead and follow slowly. ``talk=False`` and
+``central=False`` are the ablations: no messages between agents, and a critic that sees its own agent alone (independent
+learners).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from fleetcast.base.files import write_atomic
 from fleetcast.base.rng import rng
 from fleetcast.cost.graphs.offloading import Users, Weights, bill
 from fleetcast.learning.rl.apps import Apps
-from fleetcast.policy.order.tasks.com_ddpg import SHAPES, WINDOW, ComDdpg, forward
+from fleetcast.policy.order.tasks.com_ddpg import SHAPES, ComDdpg, forward
 from fleetcast.policy.order.tasks.sight import PLACES, TASK
 from fleetcast.policy.order.tasks.view import View
 from fleetcast.sim.graph.world import play
@@ -170,8 +171,8 @@ class _Learner:
         self.moves_critic = torch.optim.Adam(self.critic.parameters(), settings.critic_rate)
 
     def scores(self, p: dict[str, Any], places: Any, tasks: Any, agent: Any, able: Any) -> Any:
-        found = forward(p, places, tasks, torch, lambda parts: torch.cat(parts, -1))
-        own = found[torch.arange(len(agent)), agent]
+        rows = torch.arange(len(agent))
+        own = forward(p, places, tasks, torch, lambda parts: torch.cat(parts, -1), lambda all_: all_[rows, agent])
         return torch.where(able, own, torch.full_like(own, -1e9))
 
     def value(self, critic: Any, places: Any, tasks: Any, agent: Any, last: Any, action: Any) -> Any:
@@ -266,4 +267,3 @@ def train(
 
 TRAINING = 1_000_000
 """First seed of the episodes that are trained on; those below it are left to judge."""
-assert WINDOW >= 1

@@ -13,8 +13,10 @@ weights, so that any number of servers and devices will do. This file is the for
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -38,8 +40,10 @@ SHAPES: dict[str, tuple[int, ...]] = {
 }  # fmt: skip
 
 
-def forward(p: Mapping[str, Any], places: Any, tasks: Any, lib: Any, cat: Callable[[list[Any]], Any]) -> Any:
-    """Returns scores [..., N, C] of all places for all agents, by NumPy or by torch: the same lines.
+def forward(
+    p: Mapping[str, Any], places: Any, tasks: Any, lib: Any, cat: Callable[[list[Any]], Any], pick: Callable[[Any], Any]
+) -> Any:
+    """Returns scores [..., C] of the places of one agent, by NumPy or by torch: the same lines.
 
     Args:
         p: weights by the names of `SHAPES`; without "there" agents tell each other nothing.
@@ -47,6 +51,7 @@ def forward(p: Mapping[str, Any], places: Any, tasks: Any, lib: Any, cat: Callab
         tasks: [..., N, L, TASK].
         lib: numpy or torch.
         cat: joins a list of arrays along their last axis.
+        pick: takes the agent that decides out of an array [..., N, ...].
     """
     seen = lib.tanh(places @ p["place"] + p["place_bias"])
     task = lib.tanh(tasks @ p["task"] + p["task_bias"])
@@ -58,21 +63,17 @@ def forward(p: Mapping[str, Any], places: Any, tasks: Any, lib: Any, cat: Callab
         open_, forget, give, new = (gates[..., i * STATE : (i + 1) * STATE] for i in range(4))
         cell = _sigmoid(forget, lib) * cell + _sigmoid(open_, lib) * lib.tanh(new)
         state = _sigmoid(give, lib) * lib.tanh(cell)
-    agents = state.shape[-2]
-    told = [lib.zeros_like(state[..., 0, :TOLD])] * (2 * agents)
-    if "there" in p:
-        for way, order, at in (("there", range(agents), 0), ("back", range(agents - 1, -1, -1), agents)):
-            last = told[0]
-            for i in order:
-                last = lib.tanh(state[..., i, :] @ p[f"{way}_in"] + last @ p[way] + p[f"{way}_bias"])
-                told[at + i] = last
-    scores = []
-    for i in range(agents):
-        own = cat([task[..., i, -1, :], state[..., i, :], told[i], told[agents + i]])
-        rows = seen[..., i, -1, :, :]
-        wide = lib.broadcast_to(own[..., None, :], (*rows.shape[:-1], own.shape[-1]))
-        scores.append((lib.tanh(cat([rows, wide]) @ p["head"] + p["head_bias"]) @ p["score"])[..., 0])
-    return lib.stack(scores, -2)
+    parts = [pick(task[..., -1, :]), pick(state)]
+    for way in ("there", "back"):
+        told = [lib.zeros_like(state[..., 0, :TOLD])] * state.shape[-2]
+        if way in p:
+            said, last = state @ p[f"{way}_in"] + p[f"{way}_bias"], told[0]
+            for i in range(len(told)) if way == "there" else range(len(told) - 1, -1, -1):
+                told[i] = last = lib.tanh(said[..., i, :] + last @ p[way])
+        parts.append(pick(lib.stack(told, -2)))
+    own, rows = cat(parts), pick(seen[..., -1, :, :])
+    wide = lib.broadcast_to(own[..., None, :], (*rows.shape[:-1], own.shape[-1]))
+    return (lib.tanh(cat([rows, wide]) @ p["head"] + p["head_bias"]) @ p["score"])[..., 0]
 
 
 def _sigmoid(x: Any, lib: Any) -> Any:
@@ -135,7 +136,7 @@ class ComDdpg:
         for kept, new in ((self._places[agent], seen), (self._tasks[agent], told)):
             kept[:-1] = kept[1:]
             kept[-1] = new
-        return forward(self._p, self._places, self._tasks, np, joined)[agent]
+        return forward(self._p, self._places, self._tasks, np, joined, lambda all_: all_[agent])
 
     def pop(self, worker: int, view: View) -> int | None:
         """Returns the head of the worker's queue."""
@@ -149,9 +150,9 @@ def read_weights(path: Path) -> dict[str, Any]:
         SpecError: no such file, or not such weights.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(BytesIO(path.read_bytes()), allow_pickle=False) as file:
             found = {name: np.asarray(file[name], float) for name in file.files if name in SHAPES}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile) as error:
         raise SpecError("order.weights", f"cannot be read: {error}", value=str(path), hint="Train them anew") from None
     for name, shape in SHAPES.items():
         if found.get(name, np.empty(0)).shape != shape:
