@@ -92,7 +92,8 @@ class Offloading(gymnasium.Env):  # type: ignore[misc]
     def _seen(self) -> NDArray[np.float32]:
         assert self._sight is not None and self._view is not None
         seen = np.concatenate([part.ravel() for part in self._sight.see(self._task, self._view)])
-        return np.clip(seen, -FAR, FAR).astype(np.float32)
+        near: NDArray[np.float32] = np.clip(seen, -FAR, FAR).astype(np.float32)
+        return near
 
     def _info(self) -> dict[str, Any]:
         assert self._sight is not None and self._view is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -71,25 +72,39 @@ class Sight:
         )  # fmt: skip
         return np.array(rows), np.array(told)
 
+    def would_add(self, task: int, place: int, view: View) -> float:
+        """Returns what a decision would add to the bill, as far as it can be known now."""
+        return self._weighed(task, place, view)[0]
+
     def add(self, task: int, place: int, view: View) -> float:
         """Notes a decision before it is carried out; returns what it adds to the bill, as far as it can be known now.
 
-        Over a whole graph these sum to the bill but for messages that met others on their way.
+        Over a whole graph these sum to the bill but for messages that met others on their way, and for the time that
+        must pass after the first task whatever is decided.
         """
+        added, end, self._spread = self._weighed(task, place, view)
+        device = self._owner[task]
+        self._end[device] = max(self._end[device], end)
+        self._left[device] -= 1
+        if place != device:
+            self._given[place] += view.estimate(task, place)
+        return added
+
+    def _weighed(self, task: int, place: int, view: View) -> tuple[float, float, float]:
+        """What a decision adds, when the user would then be done at best, and the spread over servers."""
         device, weights, count = self._owner[task], self.weights, len(self.users.devices)
         seconds, fetch = view.estimate(task, place), view.fetch(task, place)
         end = max(view.now + fetch, view.free_at(place)) + seconds + self._after[task]
         later = max(0.0, end - self._end[device]) if self._end[device] else 0.0
-        self._end[device] = max(self._end[device], end)
-        self._left[device] -= 1
         energy = seconds * self._power[device] if place == device else fetch * weights.radio
         spread = self._spread
         if place != device:
-            self._given[place] += seconds
-            self._spread = float(np.std(list(self._given.values())) / max(self.users.load, 1e-12))
-        added: float = (
+            given = [done + seconds * (server == place) for server, done in self._given.items()]
+            mean = sum(given) / len(given)
+            spread = math.sqrt(sum((x - mean) ** 2 for x in given) / len(given)) / max(self.users.load, 1e-12)
+        added = (
             weights.time * later / (self._alone[device] * count)
             + weights.energy * energy / (self._joules[device] * count)
-            + weights.balance * (self._spread - spread)
-        )  # fmt: skip
-        return added
+            + weights.balance * (spread - self._spread)
+        )
+        return added, end, spread
