@@ -1,9 +1,9 @@
 """The 55 synthetic graphs that agents are measured on: five shapes, eleven of each, drawn from one seed and frozen.
 
-UFO3's tasks are sentences for language models and are not public; what its paper says of their graphs is that there are
-55, on five machines, 1.72 wide on average. These are as many and about as wide: tasks over levels, 1.7 on average. A graph
-nearer to a chain than 1.3 is drawn again, for nothing can be saved there, and so is one wider than 2.4. `DIGEST` is the
-hash of them all; they were committed before anything was run on them.
+UFO3's tasks are sentences for language models and are not public; what its paper says of their graphs is that there
+are 55, on five machines, 1.72 wide on average. These are as many and about as wide: tasks over levels, 1.7 on average.
+A graph nearer to a chain than 1.3 is drawn again, for nothing can be saved there, and so is one wider than 2.4.
+`DIGEST` is the hash of them all; they were committed before anything was run on them.
 """
 
 from __future__ import annotations
