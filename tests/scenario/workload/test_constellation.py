@@ -1,5 +1,7 @@
 """Constellations: what lines let through, what edits may do, and the three invariants under any edits at any time."""
 
+from itertools import pairwise
+
 import msgspec
 import pytest
 from hypothesis import given, settings
@@ -32,7 +34,7 @@ def tasks(names):
 
 
 def chain(names="abc", kind="unconditional"):
-    return Constellation.of(tasks(names), [Line(before=a, after=b, kind=kind) for a, b in zip(names, names[1:])])  # noqa: B905
+    return Constellation.of(tasks(names), [Line(before=a, after=b, kind=kind) for a, b in pairwise(names)])
 
 
 def done(value, name, result=None, status=Status.COMPLETED):
@@ -137,7 +139,7 @@ def test_metrics_of_a_diamond_by_tasks_and_by_seconds():
 
 def test_one_device_at_a_time():
     value = chain().begin("a", "left")
-    with pytest.raises(InvariantError, match="runs on left.*I1") as error:
+    with pytest.raises(InvariantError, match=r"runs on left.*I1") as error:
         value.begin("a", "right")
     assert error.value.invariant == "I1"
     for step in (lambda: value.begin("b", "x"), lambda: value.end("b", Status.COMPLETED), lambda: value.again("b")):
