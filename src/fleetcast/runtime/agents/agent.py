@@ -1,8 +1,8 @@
 """An agent: it offers a device to an orchestrator, runs what its allow-list allows, and says what came of it.
 
-It leaves nothing running for an orchestrator that it has lost: when its connection ends, or its lease (see `messages`), it
-stops its attempts, then tries to come back, waiting longer each time. Results that were under way then are kept until the
-orchestrator says it has them.
+It leaves nothing running for an orchestrator that it has lost: when its connection ends, or its lease (see `messages`),
+it stops its attempts, then tries to come back, waiting longer each time. Results that were under way then are kept until
+the orchestrator says it has them.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ class Agent:
                         return
                     if tries >= len(self._backoff):
                         raise Lost(f"{self._url} is lost after {tries} tries: {why}")
-                    wait = self._backoff[tries] * random.uniform(0.5, 1.0)  # noqa: S311  (not secret)
+                    wait = self._backoff[tries] * random.uniform(0.5, 1.0)
                     tries += 1
                     self._say(f"{why}; trying again in {wait:.1f} s")
                     await asyncio.sleep(wait)
@@ -273,8 +273,8 @@ class Agent:
     async def _start(self) -> None:
         env = {k: v for k, v in os.environ.items() if k != TOKEN}
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "fleetcast.runtime.agents.worker", self._path, str(MOST), stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE, env=env, limit=4 * MOST, start_new_session=True,
+            sys.executable, "-m", "fleetcast.runtime.agents.worker", self._path, str(MOST), env=env, limit=4 * MOST,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         self._reader = asyncio.create_task(self._read(self._process))
 

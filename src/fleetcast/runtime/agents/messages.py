@@ -1,12 +1,13 @@
 """What an orchestrator and its agents say to each other: JSON, one tagged object a message, checked when it is read.
 
-An agent says `Register` first and gets `Welcome` or `Refuse`. From then on the orchestrator hands it `Begin` and `Stop`,
-the agent answers with `Progress` and `Done`. Each side says `Pulse` at least every few seconds. An attempt is one try of
-one task: its number is never used again, so whoever hears of an attempt twice, or of one that is given up, knows it.
+An agent says `Register` first and gets `Welcome` or `Refuse`. From then on the orchestrator hands it `Begin` and
+`Stop`, the agent answers with `Progress` and `Done`. Each side says `Pulse` at least every few seconds. An attempt is one
+try of one task: its number is never used again, so whoever hears of an attempt twice, or of one that is given up, knows.
 
 Leases. An agent may run attempts while its lease lasts: from when it *sent* its last pulse that was answered. The
-orchestrator counts from when it *received* it, which is later, and gives an attempt to another agent only when the lease
-is over and the time in which the agent ends what runs. So a task is on one device at a time even while a network is cut.
+orchestrator counts from when it *received* it, which is later, and gives an attempt to another agent only when the
+lease is over and the time in which the agent ends what runs. So a task is on one device at a time even while a network
+is cut.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The orchestrator's side of the network: who is connected, who lives, what they say. It decides nothing.
 
-It listens on loopback unless told otherwise, and takes only agents that send its token in ``Authorization``, a header that
-no web page can set. What is no message, or too large, ends the connection it came by.
+It listens on loopback unless told otherwise, and takes only agents that send its token in ``Authorization``, a header
+that no web page can set. What is no message, or too large, ends the connection it came by.
 """
 
 from __future__ import annotations
