@@ -1,8 +1,8 @@
 """An agent: it offers a device to an orchestrator, runs what its allow-list allows, and says what came of it.
 
 It leaves nothing running for an orchestrator that it has lost: when its connection ends, or its lease (see `messages`),
-it stops its attempts, then tries to come back, waiting longer each time. Results that were under way then are kept until
-the orchestrator says it has them.
+it stops its attempts, then tries to come back, waiting longer each time. Results that were under way then are kept
+until the orchestrator says it has them.
 """
 
 from __future__ import annotations
@@ -103,11 +103,11 @@ class Agent:
         self._socket: Any = None
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
-        self._over = False
+        self._over = asyncio.Event()
 
     def leave(self) -> None:
         """Ends the agent: it says so and stops what it runs."""
-        self._over = True
+        self._over.set()
         if self._socket is not None and not self._socket.closed:
             asyncio.get_running_loop().create_task(self._goodbye())
 
@@ -121,7 +121,7 @@ class Agent:
         await self._start()
         try:
             async with aiohttp.ClientSession() as http:
-                while not self._over:
+                while not self._over.is_set():
                     try:
                         if await self._connected(http):
                             return
@@ -130,14 +130,15 @@ class Agent:
                         why = str(error) or type(error).__name__
                         if isinstance(error, aiohttp.WSServerHandshakeError) and error.status in (401, 403):
                             raise Lost(f"{self._url} refuses this agent: {error.status}, {error.message}") from None
-                    if self._over:
+                    if self._over.is_set():
                         return
                     if tries >= len(self._backoff):
                         raise Lost(f"{self._url} is lost after {tries} tries: {why}")
                     wait = self._backoff[tries] * random.uniform(0.5, 1.0)
                     tries += 1
                     self._say(f"{why}; trying again in {wait:.1f} s")
-                    await asyncio.sleep(wait)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._over.wait(), wait)
         finally:
             await self._end_worker()
 
@@ -291,7 +292,7 @@ class Agent:
         for attempt, running in list(self._running.items()):
             how = self._why(running) if running.stopped else "lost"
             await self._done(Done(attempt=attempt, how=how, error="the process that ran it died"))
-        if not self._over:
+        if not self._over.is_set():
             await self._start()
 
     async def _heard(self, message: FromAgent) -> None:
@@ -333,7 +334,7 @@ class Agent:
         asyncio.get_running_loop().call_later(GRACE, _by_force, process)
 
     async def _end_worker(self) -> None:
-        self._over = True
+        self._over.set()
         self._kill()
         if self._process is not None:
             with contextlib.suppress(TimeoutError):

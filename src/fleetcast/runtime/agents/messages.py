@@ -1,8 +1,9 @@
 """What an orchestrator and its agents say to each other: JSON, one tagged object a message, checked when it is read.
 
 An agent says `Register` first and gets `Welcome` or `Refuse`. From then on the orchestrator hands it `Begin` and
-`Stop`, the agent answers with `Progress` and `Done`. Each side says `Pulse` at least every few seconds. An attempt is one
-try of one task: its number is never used again, so whoever hears of an attempt twice, or of one that is given up, knows.
+`Stop`, the agent answers with `Progress` and `Done`. Each side says `Pulse` at least every few seconds. An attempt is
+one try of one task: its number is never used again, so whoever hears of an attempt twice, or of one that is given up,
+knows.
 
 Leases. An agent may run attempts while its lease lasts: from when it *sent* its last pulse that was answered. The
 orchestrator counts from when it *received* it, which is later, and gives an attempt to another agent only when the
@@ -17,6 +18,7 @@ from typing import Annotated, Any, Final, TypeVar
 import msgspec
 
 from fleetcast.base.errors import FleetcastError
+from fleetcast.base.spec import Spec
 from fleetcast.scenario.workload.edits import Id, Seconds, Words
 
 VERSION: Final = 1
@@ -33,7 +35,7 @@ Count = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
 T = TypeVar("T")
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="say"):
+class Message(Spec, tag_field="say"):
     """Any of them."""
 
 

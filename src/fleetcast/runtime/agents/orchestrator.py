@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import itertools
 import logging
 import secrets
 import time
@@ -60,6 +61,11 @@ class Peer:
         up: whether it is connected.
         sure: monotonic s until which it may still run what it was given, however silent it is.
         returned: whether all that it ran in earlier connections is over, and said.
+        ready: whether it has given its first sign of life.
+        results: `Done` that came by this connection.
+        heard: monotonic s of its last message.
+        out: what waits to be sent.
+        socket: the connection.
     """
 
     name: str
@@ -70,6 +76,7 @@ class Peer:
     up: bool = True
     sure: float = 0.0
     returned: bool = True
+    ready: bool = False
     results: int = 0
     heard: float = 0.0
     out: asyncio.Queue[bytes | None] = field(default_factory=asyncio.Queue)
@@ -104,6 +111,9 @@ class Listener(Protocol):
     def progress(self, peer: Peer, progress: Progress) -> None:
         """Part of a result has come."""
 
+    def broke(self, error: Exception) -> None:
+        """One of the others has raised this."""
+
 
 class Orchestrator:
     """Listens for agents.
@@ -129,6 +139,8 @@ class Orchestrator:
         self.peers: dict[str, Peer] = {}
         self.listener: Listener | None = None
         self.refused = 0
+        # drawn, because agents outlive orchestrators and know the attempts of the last
+        self.numbers = itertools.count(1 + secrets.randbits(52))
         self.url = ""
         self._runner: Any = None
         self._watch: asyncio.Task[None] | None = None
@@ -168,6 +180,16 @@ class Orchestrator:
     def up(self) -> Iterable[Peer]:
         """Yields the agents that are connected."""
         return (peer for peer in self.peers.values() if peer.up)
+
+    def drop(self, peer: Peer, why: str) -> None:
+        """Ends an agent's connection."""
+        self._down(peer, why)
+
+    def ended(self, name: str) -> None:
+        """Notes that an agent's process is known to have ended: it runs nothing any more, whatever its lease."""
+        if (peer := self.peers.get(name)) is not None:
+            self._down(peer, "ended")
+            peer.sure = min(peer.sure, time.monotonic() + GRACE)
 
     async def _watching(self) -> None:
         """Ends connections that have been silent for as long as a lease."""
@@ -240,8 +262,7 @@ class Orchestrator:
             peer.returned = known.session != said.session
         self.peers[said.agent] = peer
         await socket.send_bytes(encode(Welcome(pulse=self.pulse, lease=self.lease, most=MOST)))
-        if self.listener is not None:
-            self.listener.joined(peer)
+        self._tell("joined", peer)
         return peer
 
     def _until(self, now: float) -> float:
@@ -258,18 +279,15 @@ class Orchestrator:
             now = peer.heard = time.monotonic()
             if isinstance(said, Done):
                 peer.results += 1
-                if self.listener is not None:
-                    self.listener.done(peer, said)
+                self._tell("done", peer, said)
             elif isinstance(said, Progress):
-                if self.listener is not None:
-                    self.listener.progress(peer, said)
+                self._tell("progress", peer, said)
             elif isinstance(said, Pulse):
-                peer.sure = self._until(now)
+                peer.sure, peer.ready = self._until(now), True
                 peer.send(Pulse(number=said.number, results=peer.results))
                 if not peer.returned:
                     peer.returned = True
-                    if self.listener is not None:
-                        self.listener.settled(peer)
+                    self._tell("settled", peer)
             elif isinstance(said, End):
                 return
             else:
@@ -289,8 +307,16 @@ class Orchestrator:
             return
         peer.up = False
         peer.out.put_nowait(None)
-        if why in ("silent", "does not read") and (transport := peer.socket._req.transport) is not None:
+        if why not in ("closed", "replaced") and (transport := peer.socket._req.transport) is not None:
             transport.abort()
         _log.info("%s left: %s", peer.name, why)
-        if self.listener is not None and self.peers.get(peer.name) is peer:
-            self.listener.left(peer)
+        if self.peers.get(peer.name) is peer:
+            self._tell("left", peer)
+
+    def _tell(self, what: str, *said: Any) -> None:
+        """Tells the listener; what goes wrong there is the run's to report, no fault of the agent's connection."""
+        if self.listener is not None:
+            try:
+                getattr(self.listener, what)(*said)
+            except Exception as error:
+                self.listener.broke(error)

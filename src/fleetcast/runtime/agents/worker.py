@@ -1,8 +1,8 @@
 """The process in which an agent's attempts run: lines of JSON on standard input, lines on standard output.
 
 It is a process of its own so that the agent can always answer, and can always end what does not end: a callable that
-gives up when asked is asked; one that does not takes its process with it. It holds no secret of the agent's. Once its input
-ends, because the agent has gone, it ends its commands and itself.
+gives up when asked is asked; one that does not takes its process with it. It holds no secret of the agent's. Once its
+input ends, because the agent has gone, it ends its commands and itself.
 """
 
 from __future__ import annotations

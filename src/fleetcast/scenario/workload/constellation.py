@@ -36,7 +36,6 @@ from fleetcast.scenario.workload.edits import (
 )
 
 MOST_TASKS, MOST_LINES = 100_000, 1_000_000
-_FAR = {Status.WAITING: 0, Status.PENDING: 0, Status.RUNNING: 1} | dict.fromkeys(ENDED, 2)
 SKIPPED = "a line's condition did not hold"
 """Why a task is cancelled that was not wanted, as against one that could not run."""
 
@@ -175,13 +174,17 @@ class Constellation:
         Args:
             since: tasks that ended since it was last settled; None = look at all.
         """
-        status, reasons, left = dict(self.status), dict(self.reasons), self.left
+        status: Any = self.status
+        reasons: Any = self.reasons
+        left = self.left
         ended = deque(since if since is not None else [n for n, s in status.items() if s in ENDED])
         while ended:
             name = ended.popleft()
             for line in self.net.out.get(name, ()):
                 if status[line.after] is not Status.WAITING or _meets(line, status, self.results) is not False:
                     continue
+                if left == self.left:
+                    status, reasons = dict(status), dict(reasons)
                 wanted = status[name] is Status.COMPLETED or reasons.get(name) == SKIPPED
                 status[line.after], left = Status.CANCELLED, left - 1
                 reasons[line.after] = SKIPPED if wanted else f"{name} {status[name]}"
@@ -220,28 +223,29 @@ class Constellation:
         return replace(self, net=net, status=reopened, left=left, version=self.version + 1)
 
     def synchronised(self, running: Constellation) -> Constellation:
-        """Returns this constellation's tasks and lines with what happened meanwhile: the more advanced status wins.
+        """Returns this constellation's tasks and lines with what has become of them meanwhile.
+
+        What has begun or ended since stays so: the more advanced status wins.
 
         Args:
             running: the same before it was edited, with tasks that went on since.
+
+        Raises:
+            InvariantError: I3, what was edited has begun since.
         """
-        status, devices, results, reasons = (
-            dict(self.status), dict(self.devices), dict(self.results), dict(self.reasons)
-        )  # fmt: skip
-        for name, other in running.status.items():
-            if name in status and _FAR[other] > _FAR[status[name]]:
-                status[name] = other
-                for mine, theirs in (
-                    (devices, running.devices), (results, running.results), (reasons, running.reasons)
-                ):  # fmt: skip
-                    if name in theirs:
-                        mine[name] = theirs[name]
-        for name in status:
-            if status[name] is Status.PENDING:
-                status[name] = Status.WAITING
-        _open(self.net, status, status, results)
+        for name, now in running.status.items():
+            if now in OPEN:
+                continue
+            same = self.tasks.get(name) == running.tasks[name]
+            if not same or set(self.net.into[name]) != set(running.net.into[name]):
+                raise InvariantError("I3", name, f"is {now} since it was edited", hint="Edit what is there now")
+        kept = [n for n in self.tasks if n in running.status]
+        status = dict.fromkeys(self.tasks, Status.WAITING) | {
+            n: s for n in kept if (s := running.status[n]) is not Status.PENDING
+        }
+        _open(self.net, status, status, running.results)
         left = sum(s not in ENDED for s in status.values())
-        return replace(self, status=status, devices=devices, results=results, reasons=reasons, left=left)
+        return replace(running, net=self.net, status=status, left=left, version=self.version)
 
     def levels(self) -> dict[str, int]:
         """Returns how many tasks come before each on its longest chain."""
