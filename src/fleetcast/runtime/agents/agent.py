@@ -65,8 +65,9 @@ class Lost(FleetcastError):
 
 @dataclass
 class _Attempt:
-    """One that runs: when it must be over, and whether it was told so."""
+    """One that runs: how long it may, when it must be over, and when it was told so."""
 
+    limit: float
     late: float
     stopped: float = 0.0
 
@@ -103,6 +104,7 @@ class Agent:
         self._socket: Any = None
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._waiting: list[bytes] = []  # for the next worker
         self._over = asyncio.Event()
 
     def leave(self) -> None:
@@ -248,7 +250,8 @@ class Agent:
         call = self._allowed.calls.get(begin.call)
         own = call.timeout if call is not None and call.timeout is not None else 0.0
         limits = [t for t in (begin.timeout, own) if t]
-        self._running[begin.attempt] = _Attempt(time.monotonic() + min(limits) if limits else float("inf"))
+        limit = min(limits) if limits else float("inf")
+        self._running[begin.attempt] = _Attempt(limit, time.monotonic() + limit)
         self._tell(begin)
 
     def _stop(self, attempt: int) -> None:
@@ -267,31 +270,38 @@ class Agent:
             self._kill()
 
     def _tell(self, message: Message) -> None:
+        """Says something to the worker; while one is started it waits."""
+        line = encode(message, 2 * MOST) + b"\n"
         process = self._process
-        if process is not None and process.stdin is not None and process.returncode is None:
-            process.stdin.write(encode(message, 2 * MOST) + b"\n")
+        if process is None:
+            self._waiting.append(line)
+        elif process.stdin is not None and not process.stdin.is_closing():
+            process.stdin.write(line)
 
     async def _start(self) -> None:
         env = {k: v for k, v in os.environ.items() if k != TOKEN}
-        self._process = await asyncio.create_subprocess_exec(
+        process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "fleetcast.runtime.agents.worker", self._path, str(MOST), env=env, limit=4 * MOST,
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
-        self._reader = asyncio.create_task(self._read(self._process))
+        self._process = process
+        assert process.stdin is not None
+        process.stdin.writelines(self._waiting)
+        self._waiting.clear()
+        self._reader = asyncio.create_task(self._read(process))
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
-        """Hands on what the worker says; when it dies, so have its attempts."""
+        """Hands on what the worker says; when it dies, so have its attempts, and another is started."""
         assert process.stdout is not None
         with contextlib.suppress(ValueError, BadMessage, ConnectionError):
             while line := await process.stdout.readline():
                 await self._heard(from_agent(line, 2 * MOST))
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
+        _by_force(process)
+        lost, self._process = list(self._running.items()), None
         await process.wait()
-        for attempt, running in list(self._running.items()):
-            how = self._why(running) if running.stopped else "lost"
-            await self._done(Done(attempt=attempt, how=how, error="the process that ran it died"))
+        for attempt, running in lost:
+            died = Done(attempt=attempt, how="lost", error="the process that ran it died")
+            await self._done(_stopped(attempt, running) if running.stopped else died)
         if not self._over.is_set():
             await self._start()
 
@@ -299,13 +309,7 @@ class Agent:
         if isinstance(message, Progress) and message.attempt in self._running:
             await self._send(message)
         elif isinstance(message, Done) and (running := self._running.get(message.attempt)) is not None:
-            how = self._why(running) if message.how == "stopped" else message.how
-            await self._done(Done(attempt=message.attempt, how=how, value=message.value, error=message.error,
-                                  seconds=message.seconds))  # fmt: skip
-
-    @staticmethod
-    def _why(running: _Attempt) -> str:
-        return "late" if running.stopped >= running.late else "stopped"
+            await self._done(_stopped(message.attempt, running) if message.how == "stopped" else message)
 
     async def _done(self, done: Done) -> None:
         self._running.pop(done.attempt, None)
@@ -327,21 +331,22 @@ class Agent:
     def _kill(self) -> None:
         """Ends the worker; another is started when its end has been noticed."""
         process = self._process
-        if process is None or process.returncode is not None:
-            return
-        if process.stdin is not None:
+        if process is not None and process.stdin is not None and not process.stdin.is_closing():
             process.stdin.close()  # it ends its commands, then itself
-        asyncio.get_running_loop().call_later(GRACE, _by_force, process)
+            asyncio.get_running_loop().call_later(GRACE, _by_force, process)
 
     async def _end_worker(self) -> None:
         self._over.set()
         self._kill()
-        if self._process is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(4 * GRACE):
-                    await self._process.wait()
         if self._reader is not None:
             await self._reader
+
+
+def _stopped(attempt: int, running: _Attempt) -> Done:
+    """What is said of an attempt that was stopped: why."""
+    if running.stopped < running.late:
+        return Done(attempt=attempt, how="stopped")
+    return Done(attempt=attempt, how="late", error=f"took longer than {running.limit:g} s", seconds=running.limit)
 
 
 def _by_force(process: asyncio.subprocess.Process) -> None:

@@ -67,17 +67,19 @@ class Local:
     async def stop(self) -> None:
         """Ends what still runs, by force after a while."""
         for process in self.processes.values():
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.terminate()
+            _send(process, signal.SIGTERM)
         waiting = [asyncio.create_task(p.wait()) for p in self.processes.values()]
         if waiting:
             await asyncio.wait(waiting, timeout=5.0)
         for process in self.processes.values():
-            if process.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    process.send_signal(signal.SIGKILL)
+            _send(process, signal.SIGKILL)
         await asyncio.gather(*waiting, *self._watching, return_exceptions=True)
+
+
+def _send(process: asyncio.subprocess.Process, sign: signal.Signals) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, sign)  # asyncio's own way would take the exit code from who waits for it
 
 
 @contextlib.asynccontextmanager
