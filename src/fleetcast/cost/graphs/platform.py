@@ -1,10 +1,10 @@
 """Workers and what lies between them: all that an order of tasks is decided by.
 
-A worker is one device, or a part of one: workers of one ``node`` share its memory. Work takes ``seconds[kind, task]``; a
-message from worker a to b takes ``latency[a, b] + bytes / rate[a, b]`` s and holds its channels from begin to end. A
+A worker is one device, or a part of one: workers of one ``node`` share its memory. Work takes ``seconds[kind, task]``;
+a message from worker a to b takes ``latency[a, b] + bytes / rate[a, b]`` s and holds its channels from begin to end. A
 channel carries one message at a time, in the order asked for (one port a device and direction: Beaumont, Legrand,
-Marchal and Robert, 2005); messages without a channel in common pass each other. Channels are the ports of devices, and a
-medium that several of them share.
+Marchal and Robert, 2005); messages without a channel in common pass each other. Channels are the ports of devices, and
+a medium that several of them share.
 """
 
 from __future__ import annotations
@@ -132,9 +132,10 @@ class Platform:
         a, b = np.nonzero(apart)
         channels[a, b, 0], channels[a, b, 1] = a, count + b
         full = [np.broadcast_to(np.asarray(v, float), count).copy() for v in (memory, idle, busy)]
+        ports = tuple(f"{w} {way}" for way in ("out", "in") for w in names)
         return cls(
             names, known, kind, np.arange(count, dtype=np.int32), rows, full[0], np.where(apart, latency, 0.0),
-            np.where(apart, rate, np.inf), channels, tuple(f"{w} {way}" for way in ("out", "in") for w in names), home, full[1], full[2],
+            np.where(apart, rate, np.inf), channels, ports, home, full[1], full[2],
         )  # fmt: skip
 
 

@@ -143,6 +143,24 @@ class View:
         """Returns when a worker is expected to have done all it was given: what it runs, then its queue."""
         return max(self.now, self._until[worker]) + self._queued[worker]
 
+    def soonest(self, task: int, alpha: float = 1.0, beta: float = 1.0) -> int | None:
+        """Returns the worker that is expected to end a task first, the first of several; None where none can run it.
+
+        Args:
+            task: one whose parents have ended.
+            alpha: weight of the end of the worker's queue and the task's own seconds.
+            beta: weight of the seconds of bringing its data.
+        """
+        best, least = None, math.inf
+        for worker in self.workers:
+            seconds = self.estimate(task, worker)
+            if seconds == math.inf:
+                continue
+            end = alpha * (self.free_at(worker) + seconds)
+            if end < least and (end := end + beta * self.fetch(task, worker)) < least:
+                best, least = worker, end
+        return best
+
     def where(self, task: int) -> int | None:
         """Returns the worker in whose queue a task is, that runs it or ran it; None = none yet."""
         return self._where.get(task)
