@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("aiohttp", reason="the extra 'agents' is not installed")
 
 from fleetcast.base.errors import PolicyError, SpecError
+from fleetcast.policy.order import tasks
 from fleetcast.runtime.agents.agent import Agent, Lost
 from fleetcast.runtime.agents.orchestrator import Orchestrator
 from fleetcast.scenario.workload.edits import AddLine, AddTask, InvariantError, Line, State, Task
@@ -266,6 +267,55 @@ def test_a_policy_that_decides_what_cannot_be_ends_the_run(tmp_path):
                 await run(orchestrator, constellation({"a": {}, "b": {}}, ["a b"]), policy=Wrong()).result()
 
     asyncio.run(go())
+
+
+def test_a_policy_that_begins_nothing_ends_the_run(tmp_path):
+    class Idle:
+        kind = "idle"
+
+        def start(self, view):
+            pass
+
+        def push(self, task, view):
+            return None
+
+        def pop(self, worker, view):
+            return None
+
+    async def go():
+        async with agents(1, tmp_path) as (orchestrator, _):
+            with pytest.raises(PolicyError, match="Idle begins nothing"):
+                await run(orchestrator, constellation({"a": {}}), policy=Idle(), patience=0.2).result()
+
+    asyncio.run(go())
+
+
+def test_any_order_policy_runs_a_graph_while_an_agent_goes_and_comes_back(tmp_path):
+    """The same objects as in a simulation, on a clock that nobody can stop."""
+    lines = [f"t{i // 2} t{i}" for i in range(1, 16)]
+    made = {f"t{i}": {"seconds": 0.05, "priority": i % 3} for i in range(16)} | {"odd": {"call": "unheard of"}}
+
+    async def go():
+        found = {}
+        async with agents(2, tmp_path) as (orchestrator, _):
+            for policy in [c() for n in tasks.__all__ if (c := getattr(tasks, n)) and hasattr(c, "kind")]:
+                first = run(orchestrator, constellation(made, lines), policy=policy, patience=0.2)
+                result = asyncio.create_task(first.result())
+                await asyncio.sleep(0.12)
+                orchestrator.drop(orchestrator.peers["agent1"], "for the test")
+                found[policy.kind] = await result, first.attempts
+                while not orchestrator.peers["agent1"].ready or not orchestrator.peers["agent1"].up:
+                    await asyncio.sleep(0.02)
+        return found
+
+    found = asyncio.run(go())
+    assert len(found) >= 8
+    for kind, (value, attempts) in found.items():
+        assert set(value.reasons) == {"odd"}, kind
+        ends = {a.task: a for a in attempts if a.how == "ok"}
+        assert len(ends) == sum(a.how == "ok" for a in attempts) == 16, kind
+        for before, after in value.lines:
+            assert ends[before].ended <= ends[after].begun, kind
 
 
 def test_a_run_has_a_deadline(tmp_path):

@@ -16,6 +16,7 @@ import numpy as np
 from fleetcast.cost.graphs.platform import NONE, Platform
 from fleetcast.policy.order.tasks import Board, Policy
 from fleetcast.policy.order.tasks.view import READY
+from fleetcast.runtime.agents.orchestrator import Peer
 from fleetcast.scenario.workload.constellation import Constellation
 from fleetcast.scenario.workload.edits import ENDED, Status, Task
 from fleetcast.scenario.workload.graphs import assemble
@@ -61,6 +62,35 @@ class Place:
     slot: int
 
 
+@dataclass
+class Attempt:
+    """One try of one task.
+
+    Attributes:
+        number: never used again.
+        task: its task.
+        peer: the agent's connection that it was sent by.
+        worker: its number on the board.
+        begun: s since the run began.
+        late: s at which it must have ended.
+        ended: s; 0 = it runs.
+        how: as in `messages.Done`, or "gone": its agent went away.
+        seconds: that it ran by its agent's clock.
+        progress: number of the last part of its result.
+    """
+
+    number: int
+    task: str
+    peer: Peer
+    worker: int
+    begun: float
+    late: float
+    ended: float = 0.0
+    how: str = ""
+    seconds: float = 0.0
+    progress: int = 0
+
+
 class Books:
     """The board, and the names behind its numbers.
 
@@ -71,7 +101,7 @@ class Books:
     """
 
     def __init__(self, policy: Policy, estimates: Estimates, able: Callable[[Task, str], bool]) -> None:
-        self._policy, self._estimates, self._able = policy, estimates, able
+        self.policy, self._estimates, self._able = policy, estimates, able
         self.places: list[Place] = []
         self._of: dict[str, list[int]] = {}
         self.numbers: dict[str, int] = {}
@@ -112,9 +142,10 @@ class Books:
         )  # fmt: skip
         board = self.board = Board(graph, self._platform(list(value.tasks.values())))
         board.now = now
-        for i, place in enumerate(self.places):
-            if place.slot >= alive.get(place.agent, 0):
-                board.lose(i)
+        for worker in board.workers:
+            place = self.places[worker] if worker < len(self.places) else None
+            if place is None or place.slot >= alive.get(place.agent, 0):
+                board.lose(worker)
         for name, status in value.status.items():
             if status in ENDED:
                 at = self.workers(value.devices[name])[:1] if name in value.devices else []
@@ -124,7 +155,7 @@ class Books:
         board.release()
         for name, (worker, until) in running.items():
             board.begin(self.numbers[name], worker, until)
-        self._policy.start(board)
+        self.policy.start(board)
         for name in value.ready:
             self.push(name)
 
@@ -136,7 +167,7 @@ class Books:
         """
         number = self.numbers[name]
         if self.board.state(number) == READY:
-            self.board.push(number, self._policy.push(number, self.board))
+            self.board.push(number, self.policy.push(number, self.board))
 
     def pop(self, worker: int) -> str | None:
         """Returns the task that an idle worker should begin, or None.
@@ -145,7 +176,7 @@ class Books:
             PolicyError: it cannot.
         """
         board = self.board
-        number = self._policy.pop(worker, board)
+        number = self.policy.pop(worker, board)
         return self.names[number] if number is not None and board.take(number, worker) else None
 
     def idle(self) -> list[int]:
@@ -181,40 +212,32 @@ class Books:
         self.board.give_back(self.numbers[name])
         self.push(name)
 
-    def lose(self, agent: str) -> None:
-        """Notes that an agent is gone; what it runs may still run there, what waited for it is queued elsewhere."""
-        board = self.board
-        for worker in self.workers(agent):
-            held = board.running(worker)
-            until = board.free_at(worker)
-            freed = board.lose(worker) if board.alive(worker) else []
-            if held is not None:
-                board.begin(held, worker, until)
-            for number in freed:
-                if number != held:
-                    self.push(self.names[number])
-
-    def join(self, agent: str, slots: int) -> None:
-        """Notes that an agent is back; asks the policy again where what is ready should go."""
-        for worker in self.workers(agent)[:slots]:
-            self.board.join(worker)
-
     def _kernels(self, value: Constellation) -> Sequence[int]:
         known = {call: i for i, call in enumerate(dict.fromkeys(task.call for task in value.tasks.values()))}
         return [known[task.call] for task in value.tasks.values()] or [0]
 
     def _platform(self, tasks: Sequence[Task]) -> Platform:
-        agents = list(dict.fromkeys(place.agent for place in self.places)) or ["none"]
-        kind = np.array([agents.index(place.agent) for place in self.places] or [0], np.int32)
-        seconds = [
-            [self._estimates.seconds(t, a) if self._able(t, a) else np.inf for t in tasks] or [0.0] for a in agents
-        ]
-        links = np.array([[(0.0, np.inf) if a == b else self._estimates.link(a, b) for b in agents] for a in agents])
-        count = len(kind)
-        grid = np.ix_(kind, kind)
+        agents = list(self._of)
+        rows = [[self._estimates.seconds(t, a) if self._able(t, a) else np.inf for t in tasks] for a in agents]
+        names = [f"{p.agent}#{p.slot + 1}" if p.slot else p.agent for p in self.places]
+        kind = [agents.index(place.agent) for place in self.places]
+        seconds = np.array(rows, float).reshape(len(agents), len(tasks))
+        stuck = ~np.isfinite(seconds).any(0)
+        if stuck.any() or not tasks:  # a worker that never is there: policies want one for every task
+            names.append("nobody")
+            kind.append(len(agents))
+            agents.append("nobody")
+            seconds = np.vstack([seconds, np.where(stuck, USUAL, np.inf)]) if tasks else np.zeros((len(agents), 1))
+        links = np.zeros((len(agents), len(agents), 2))
+        for i, a in enumerate(agents):
+            for j, b in enumerate(agents):
+                known = i != j and "nobody" not in (a, b)
+                links[i, j] = self._estimates.link(a, b) if known else (0.0, np.inf)
+        of, count = np.array(kind, np.int32), len(kind)
+        grid = np.ix_(of, of)
         return Platform(
-            workers=tuple(f"{p.agent}#{p.slot + 1}" if p.slot else p.agent for p in self.places) or ("none",),
-            kinds=tuple(agents), kind=kind, node=kind, seconds=np.array(seconds, float), memory=np.full(count, np.inf),
-            latency=links[..., 0][grid], rate=links[..., 1][grid], channels=np.full((count, count, 2), NONE, np.int32),
-            ports=(), home=NONE, idle=np.zeros(count), busy=np.zeros(count),
+            workers=tuple(names), kinds=tuple(agents), kind=of, node=of, seconds=seconds,
+            memory=np.full(count, np.inf), latency=links[..., 0][grid], rate=links[..., 1][grid],
+            channels=np.full((count, count, 2), NONE, np.int32), ports=(), home=NONE, idle=np.zeros(count),
+            busy=np.zeros(count),
         )  # fmt: skip

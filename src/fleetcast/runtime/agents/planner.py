@@ -12,12 +12,12 @@ import inspect
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final, Protocol
+from typing import Annotated, Any, Final, Literal, Protocol
 
 import msgspec
 
-from fleetcast.base.errors import FleetcastError, MissingExtra
-from fleetcast.base.spec import Spec
+from fleetcast.base.errors import FleetcastError, MissingExtra, SpecError
+from fleetcast.base.spec import Spec, convert
 from fleetcast.scenario.workload.constellation import Constellation
 from fleetcast.scenario.workload.edits import Edit, Task
 
@@ -85,33 +85,50 @@ class Rule(Spec):
     Attributes:
         on: kind of event.
         task: which tasks, as file names are matched: ``fetch-*``.
-        edits: what is done; "{task}" in them stands for the task.
+        edits: what is done; ``{task}`` in them stands for the task.
         times: for how many events.
     """
 
-    on: str
-    edits: tuple[Edit, ...]
+    on: Literal["completed", "failed", "joined", "left"]
+    edits: list[dict[str, Any]]
     task: str = "*"
-    times: int = 1
+    times: Annotated[int, msgspec.Meta(ge=1)] = 1
 
 
 class Script:
-    """A planner that follows rules. The rules are its only memory: the same events, the same edits."""
+    """A planner that follows rules: the same events, the same edits.
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
-        self._rules = [(rule, msgspec.json.encode(rule.edits).decode()) for rule in rules]
-        self._left = [rule.times for rule in rules]
+    Args:
+        rules: tables as `Rule` has them.
+
+    Raises:
+        SpecError: a rule makes no sense, or its edits are none.
+    """
+
+    def __init__(self, rules: Sequence[Mapping[str, Any]]) -> None:
+        self._rules = [convert(rule, Rule, f"rules[{i}]") for i, rule in enumerate(rules)]
+        self._left = [rule.times for rule in self._rules]
+        for i, rule in enumerate(self._rules):
+            try:
+                _filled(rule, "task")
+            except msgspec.ValidationError as error:
+                raise SpecError(f"rules[{i}].edits", str(error), hint="See `scenario.workload.edits`") from None
 
     async def edits(self, value: Constellation, events: Sequence[Event]) -> Sequence[Edit]:
         """Returns the edits of the rules that match, in order of events."""
         found: list[Edit] = []
         for event in events:
-            for i, (rule, text) in enumerate(self._rules):
+            for i, rule in enumerate(self._rules):
                 if self._left[i] and rule.on == event.kind and fnmatch.fnmatchcase(event.task, rule.task):
                     self._left[i] -= 1
-                    name = msgspec.json.encode(event.task).decode()[1:-1]
-                    found += msgspec.json.decode(text.replace("{task}", name), type=list[Edit])
+                    found += _filled(rule, event.task)
         return found
+
+
+def _filled(rule: Rule, task: str) -> list[Edit]:
+    """Returns a rule's edits for a task."""
+    name = msgspec.json.encode(task).decode()[1:-1]
+    return msgspec.json.decode(msgspec.json.encode(rule.edits).decode().replace("{task}", name), type=list[Edit])
 
 
 class Endpoint:

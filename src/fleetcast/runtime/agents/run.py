@@ -15,12 +15,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from fleetcast.base.errors import SpecError
+from fleetcast.base.errors import PolicyError, SpecError
 from fleetcast.policy.order.tasks import Policy
-from fleetcast.runtime.agents.books import Books, Estimates, Said
+from fleetcast.runtime.agents.books import Attempt, Books, Estimates, Said
 from fleetcast.runtime.agents.messages import GRACE, BadMessage, Begin, Done, Progress, Stop
 from fleetcast.runtime.agents.orchestrator import Orchestrator, Peer
 from fleetcast.runtime.agents.planner import Event, Planner, PlannerError
@@ -28,35 +27,6 @@ from fleetcast.scenario.workload.constellation import Constellation
 from fleetcast.scenario.workload.edits import ENDED, OPEN, Edit, Status, Task
 
 EMULATED = ("sleep", "spin")
-
-
-@dataclass
-class Attempt:
-    """One try of one task.
-
-    Attributes:
-        number: never used again.
-        task: its task.
-        peer: the agent's connection that it was sent by.
-        worker: its number on the board.
-        begun: s since the run began.
-        late: s at which it must have ended.
-        ended: s; 0 = it runs.
-        how: as in `messages.Done`, or "gone": its agent went away.
-        seconds: that it ran by its agent's clock.
-        progress: number of the last part of its result.
-    """
-
-    number: int
-    task: str
-    peer: Peer
-    worker: int
-    begun: float
-    late: float
-    ended: float = 0.0
-    how: str = ""
-    seconds: float = 0.0
-    progress: int = 0
 
 
 class Run:
@@ -97,11 +67,13 @@ class Run:
         self._lock = asyncio.Lock()
         self._ended: list[str] | None = None  # since it was last settled; None = look at all
         self._error: Exception | None = None
+        self._still = 0.0
         self._zero = 0.0
 
     async def result(self) -> Constellation:
         """Runs until every task has ended; returns where each is."""
         self._zero = time.monotonic()
+        self._still = 0.0
         for peer in self.orchestrator.up():
             self.books.enter(peer.name, peer.slots)
         self._make()
@@ -147,20 +119,12 @@ class Run:
 
     def joined(self, peer: Peer) -> None:
         """An agent is there."""
-        self._now()
-        if self.books.enter(peer.name, peer.slots):
-            self._make()
-        elif peer.returned:
-            self._back(peer)
-        self._happened(Event("joined", agent=peer.name))
-        self._dispatch()
+        self.books.enter(peer.name, peer.slots)
+        self._changed(Event("joined", agent=peer.name))
 
     def left(self, peer: Peer) -> None:
-        """An agent's connection has ended."""
-        self._now()
-        self.books.lose(peer.name)
-        self._happened(Event("left", agent=peer.name))
-        self._dispatch()
+        """An agent's connection has ended; what it ran may still run until its lease is over."""
+        self._changed(Event("left", agent=peer.name))
 
     def settled(self, peer: Peer) -> None:
         """What an agent had is over: what it did not speak of never reached it."""
@@ -168,15 +132,12 @@ class Run:
         for attempt in [a for a in self._live.values() if a.peer.name == peer.name and a.peer is not peer]:
             if attempt.peer.session == peer.session:
                 self._gone(attempt)
-        self._back(peer)
-        self._dispatch()
+        self._changed(None)
 
     def done(self, peer: Peer, done: Done) -> None:
         """An attempt has ended; of one that is known to have ended nothing changes."""
         now = self._now()
-        attempt = self._live.get(done.attempt)
-        if attempt is None or attempt.peer.name != peer.name or attempt.peer.session != peer.session:
-            self.strays += 1
+        if (attempt := self._of(peer, done.attempt)) is None:
             return
         if done.how in ("stopped", "lost"):
             self._gone(attempt, done.how)
@@ -191,12 +152,21 @@ class Run:
 
     def progress(self, peer: Peer, progress: Progress) -> None:
         """Part of a result has come."""
-        attempt = self._live.get(progress.attempt)
-        if attempt is None or attempt.peer.session != peer.session or progress.number <= attempt.progress:
+        if (attempt := self._of(peer, progress.attempt)) is None:
+            return
+        if progress.number <= attempt.progress:
             self.strays += 1
             return
         attempt.progress = progress.number
         self._watch("progress", attempt.task, progress.value)
+
+    def _of(self, peer: Peer, number: int) -> Attempt | None:
+        """Returns an attempt that runs and is that agent's; of others it may say nothing, and that is counted."""
+        attempt = self._live.get(number)
+        if attempt is not None and (attempt.peer.name, attempt.peer.session) == (peer.name, peer.session):
+            return attempt
+        self.strays += 1
+        return None
 
     def _able(self, task: Task, agent: str) -> bool:
         peer = self.orchestrator.peers.get(agent)
@@ -210,12 +180,12 @@ class Run:
             self.books.board.now = now
         return now
 
-    def _back(self, peer: Peer) -> None:
-        """Uses an agent's workers again, but for those that may still be at work for a process before."""
-        self.books.join(peer.name, peer.slots)
-        for attempt in self._live.values():
-            if attempt.peer.name == peer.name and attempt.peer is not peer:
-                self.books.board.begin(self.books.numbers[attempt.task], attempt.worker, attempt.late)
+    def _changed(self, event: Event | None) -> None:
+        """Agents have come or gone: the policy starts again with those that are there."""
+        self._make()
+        if event is not None:
+            self._happened(event)
+        self._dispatch()
 
     def _make(self) -> None:
         now = time.monotonic() - self._zero
@@ -367,6 +337,7 @@ class Run:
                     self.orchestrator.drop(attempt.peer, "does not stop")
             self._strand(now)
             self._go_on()
+            self._refuse_stall(now)
 
     def _strand(self, now: float) -> None:
         """Fails tasks that have long been ready where no agent can run them."""
@@ -383,6 +354,19 @@ class Run:
                 self._end(name, Status.FAILED, reason=f"no connected agent{where} runs {task.call}")
         if failed:
             self._make()
+
+    def _refuse_stall(self, now: float) -> None:
+        """Ends a run in which nothing runs and the policy begins nothing that could.
+
+        Raises:
+            PolicyError: so it has been for a while.
+        """
+        ready = [] if self._held or self._live else [n for n in self.value.ready if self.books.able(n)]
+        if not ready:
+            self._still = now
+        elif now - self._still > self._patience:
+            said = f"{len(ready):,} tasks could run, every agent is idle"
+            raise PolicyError(f"{type(self.books.policy).__name__} begins nothing: {said}")
 
     def _give_up(self, reason: str) -> None:
         for name, status in list(self.value.status.items()):
