@@ -15,38 +15,38 @@ LARGEST = 4 << 30
 """Largest file that is read, bytes, after decompression."""
 
 
-def read_graph(path: Path, *, work: float = 1e-3, size: float = 1e6) -> TaskGraph:
+def read_graph(path: Path, *, called: str = "", work: float = 1e-3, size: float = 1e6) -> TaskGraph:
     """Returns the graph of a file.
 
     Args:
         path: .json or .hdag, also .gz.
+        called: what messages call it; "" = the path.
         work: s that one unit of a .hdag's work stands for.
         size: bytes that one unit of its messages stands for.
 
     Raises:
         SpecError: absent, unreadable, another format, or what the file says cannot be.
     """
+    called = called or str(path)
     kind = next((s.lower() for s in reversed(path.suffixes) if s.lower() != ".gz"), "")
     if kind not in (".json", ".hdag"):
         raise SpecError(
-            str(path), "is no kind of file a graph is read from", limit=".json (WfFormat 1.5) or .hdag, also .gz",
+            called, "is no kind of file a graph is read from", limit=".json (WfFormat 1.5) or .hdag, also .gz",
             hint="Or build it in code: fleetcast.scenario.workload.graphs.TaskGraph.of",
         )  # fmt: skip
     try:
         if not path.is_file():
-            raise SpecError(
-                str(path), "is not a file", hint="Check the path; relative paths start at the scenario file"
-            )
+            raise SpecError(called, "is not a file", hint="Check the path; relative paths start at the scenario file")
         data = path.read_bytes()
         if data.startswith(b"\x1f\x8b"):
             with gzip.open(path) as file:
                 data = file.read(LARGEST + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile):
-        raise SpecError(str(path), "is not a whole gzip file", hint="Fetch or write it again") from None
+        raise SpecError(called, "is not a whole gzip file", hint="Fetch or write it again") from None
     except OSError as error:
-        raise SpecError(str(path), f"cannot be read: {error.strerror}", hint="Check its permissions") from None
+        raise SpecError(called, f"cannot be read: {error.strerror}", hint="Check its permissions") from None
     if len(data) > LARGEST:
-        raise SpecError(str(path), "is too large", limit=f"at most {LARGEST:,} bytes")
+        raise SpecError(called, "is too large", limit=f"at most {LARGEST:,} bytes")
     if kind == ".json":
-        return parse_wfformat(data, str(path))
-    return parse_hdag(data, str(path), work=work, size=size)
+        return parse_wfformat(data, called)
+    return parse_hdag(data, called, work=work, size=size)

@@ -54,7 +54,7 @@ class Graph(Spec):
             SpecError: no such file or generator, or anything in it that cannot be.
         """
         if isinstance(self.graph, str) and self.graph not in _generators():
-            return read_graph(Path(folder) / self.graph, work=self.work_unit, size=self.data_unit)
+            return read_graph(Path(folder) / self.graph, called=self.graph, work=self.work_unit, size=self.data_unit)
         made: TaskGraph = build(generators, self.graph, "workload.graph").graph(seed)
         return made
 
