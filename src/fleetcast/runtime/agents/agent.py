@@ -80,17 +80,19 @@ class Agent:
         name: unique among its agents.
         token: the orchestrator's.
         allow: file of the allow-list; None = "sleep" and "spin" only.
+        slots: attempts at once, over the list's.
         backoff: s to wait before each try to come back; after the last it gives up.
         say: called with what happens, in sentences.
     """
 
     def __init__(
-        self, url: str, name: str, token: str, *, allow: Path | None = None, backoff: tuple[float, ...] = BACKOFF,
-        say: Callable[[str], None] = lambda text: None,
+        self, url: str, name: str, token: str, *, allow: Path | None = None, slots: int | None = None,
+        backoff: tuple[float, ...] = BACKOFF, say: Callable[[str], None] = lambda text: None,
     ) -> None:  # fmt: skip
         self._url, self._name, self._token, self._backoff, self._say = url, name, token, backoff, say
         self._path = str(allow.resolve()) if allow is not None else ""
         self._allowed = lists.read(allow)
+        self._slots = slots or self._allowed.slots
         self._session = secrets.randbits(53)
         self._running: dict[int, _Attempt] = {}
         self._known: dict[int, None] = {}
@@ -187,7 +189,7 @@ class Agent:
     def _hello(self) -> Register:
         return Register(
             version=VERSION, agent=self._name, session=self._session, kinds=list(self._allowed.kinds),
-            calls=lists.names(self._allowed), slots=self._allowed.slots,
+            calls=lists.names(self._allowed), slots=self._slots,
         )  # fmt: skip
 
     async def _next(self) -> Any:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -29,11 +29,14 @@ class Local:
         self.processes: dict[str, asyncio.subprocess.Process] = {}
         self._watching: list[asyncio.Task[None]] = []
 
-    async def start(self, names: Sequence[str], *, allow: Path | None = None, url: str = "") -> None:
+    async def start(
+        self, names: Sequence[str], *, allow: Path | None = None, url: str = "", slots: Mapping[str, int] | None = None
+    ) -> None:
         """Starts agents and waits until they have registered.
 
         Args:
             names: one an agent.
+            slots: attempts at once of those that differ from the list's.
             allow: their allow-list.
             url: of the orchestrator, where it is not its own.
 
@@ -47,9 +50,10 @@ class Local:
             )
         env = os.environ | {TOKEN: self._orchestrator.token}
         for name in names:
+            words = (url or self._orchestrator.url, name, str(allow or ""), str((slots or {}).get(name, 0)))
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "fleetcast.runtime.agents.local", url or self._orchestrator.url, name,
-                str(allow or ""), env=env, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+                sys.executable, "-m", "fleetcast.runtime.agents.local", *words, env=env,
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
             )  # fmt: skip
             self.processes[name] = process
             self._watching.append(asyncio.create_task(self._watch(name, process)))
@@ -84,13 +88,19 @@ def _send(process: asyncio.subprocess.Process, sign: signal.Signals) -> None:
 
 @contextlib.asynccontextmanager
 async def started(
-    names: Sequence[str], *, allow: Path | None = None, pulse: float = 1.0, lease: float = 4.0
+    names: Sequence[str],
+    *,
+    allow: Path | None = None,
+    slots: Mapping[str, int] | None = None,
+    pulse: float = 1.0,
+    lease: float = 4.0,
 ) -> AsyncIterator[tuple[Orchestrator, Local]]:
     """An orchestrator on loopback with agents of this machine, as long as the context lasts.
 
     Args:
         names: of the agents.
         allow: their allow-list.
+        slots: attempts at once of those that differ from the list's.
         pulse: s between signs of life.
         lease: s without one.
 
@@ -101,7 +111,7 @@ async def started(
     local = Local(orchestrator)
     await orchestrator.start()
     try:
-        await local.start(names, allow=allow)
+        await local.start(names, allow=allow, slots=slots)
         yield orchestrator, local
     finally:
         await orchestrator.stop()
@@ -109,10 +119,10 @@ async def started(
 
 
 def main(words: Sequence[str]) -> int:
-    """Runs one agent: the orchestrator's URL, its name, its allow-list or ""."""
-    url, name, allow = words
+    """Runs one agent: the orchestrator's URL, its name, its allow-list or "", its slots or 0 for the list's."""
+    url, name, allow, slots = words
     token = os.environ.pop(TOKEN, "")
-    agent = Agent(url, name, token, allow=Path(allow) if allow else None, backoff=BACKOFF[:3])
+    agent = Agent(url, name, token, allow=Path(allow) if allow else None, slots=int(slots), backoff=BACKOFF[:3])
     try:
         asyncio.run(serve(agent))
     except FleetcastError as error:

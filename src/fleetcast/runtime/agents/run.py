@@ -19,7 +19,7 @@ from typing import Any
 
 from fleetcast.base.errors import PolicyError, SpecError
 from fleetcast.policy.order.tasks import Policy
-from fleetcast.runtime.agents.books import Attempt, Books, Estimates, Said
+from fleetcast.runtime.agents.books import Attempt, Books, Estimates, Place, Said
 from fleetcast.runtime.agents.messages import GRACE, BadMessage, Begin, Done, Progress, Stop
 from fleetcast.runtime.agents.orchestrator import Orchestrator, Peer
 from fleetcast.runtime.agents.planner import Event, Planner, PlannerError
@@ -37,6 +37,7 @@ class Run:
         value: the constellation.
         policy: orders the tasks.
         estimates: of tasks and devices.
+        places: workers by number, known before their agents are there.
         planner: edits while it runs; None = nobody.
         patience: s that a task waits for an agent that can run it.
         losses: attempts of a task that may end because their agents went away.
@@ -48,12 +49,14 @@ class Run:
     def __init__(
         self, orchestrator: Orchestrator, value: Constellation, policy: Policy, *, estimates: Estimates | None = None,
         planner: Planner | None = None, patience: float = 10.0, losses: int = 5, deadline: float = 86_400.0,
-        edit_timeout: float = 60.0, watch: Callable[[str, str, Any], None] | None = None,
+        edit_timeout: float = 60.0, places: Sequence[Place] = (),
+        watch: Callable[[str, str, Any], None] | None = None,
     ) -> None:  # fmt: skip
         self.orchestrator, self.value = orchestrator, value
         self._planner, self._watch = planner, watch or (lambda event, task, value: None)
         self._patience, self._losses, self._deadline, self._edit_timeout = patience, losses, deadline, edit_timeout
         self.books = Books(policy, estimates or Said(), self._able)
+        self.books.seat(places)
         self.attempts: list[Attempt] = []
         self.notes: list[str] = []
         self.strays = 0
@@ -225,10 +228,11 @@ class Run:
     def _begin(self, name: str, worker: int) -> None:
         now, task = self._now(), self.value.tasks[name]
         peer = self.orchestrator.peers[self.books.places[worker].agent]
-        expected = self.books.seconds(name, worker)
+        expected, wait = self.books.seconds(name, worker), 0.0
         arguments = task.arguments
         if task.call in EMULATED and "seconds" not in arguments:
-            arguments = {**arguments, "seconds": expected}
+            wait = self.books.data_at(name, worker) - now
+            arguments = {**arguments, "seconds": wait + expected}
         inputs = None
         if task.inputs:
             before = [line.before for line in self.value.net.into[name]]
@@ -245,13 +249,13 @@ class Run:
             asyncio.get_running_loop().call_soon(self._go_on)
             return
         late = now + timeout + 4 * GRACE if timeout else float("inf")
-        attempt = Attempt(number, name, peer, worker, now, late)
+        attempt = Attempt(number, name, peer, worker, now, late, wait=wait)
         self.attempts.append(attempt)
         self._live[number] = attempt
         self._tries[name] = self._tries.get(name, 0) + 1
         self._stranded.pop(name, None)
         self.value = self.value.begin(name, peer.name)
-        self.books.begin(name, worker, now + expected)
+        self.books.begin(name, worker, now + wait + expected)
         self._watch("begin", name, peer.name)
 
     def _close(self, attempt: Attempt, how: str, seconds: float = 0.0) -> None:
