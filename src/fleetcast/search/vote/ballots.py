@@ -186,8 +186,8 @@ def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     names: list[str] = []
     for i, row in enumerate(rows):
         try:
-            name = label(Outcome(source="simulated", metrics=row["metrics"], slo={}, plan=row["plan"]))
-        except (FleetcastError, KeyError, TypeError, AttributeError):
+            name = label(Outcome("simulated", row["metrics"], {}, {}, row["plan"]))
+        except (FleetcastError, KeyError, TypeError, IndexError):
             name = ""
         names.append(name or f"plan {i + 1}")
     return [name if names.count(name) == 1 else f"{name} (plan {i + 1})" for i, name in enumerate(names)]
