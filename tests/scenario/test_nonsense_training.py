@@ -142,7 +142,7 @@ AGAINST = {
     "a sequence that is not cut": (
         {"workload": {"sequence": 126}, "plan": {"context_parallel": 2}}, "context_parallel: does not cut.*one of 1, 3",
     ),
-    "two kinds of device": ({"fleet": {"devices": "1x h100-sxm + 1x l4"}}, "devices of one kind"),
+    "two kinds of device": ({"fleet": {"devices": "1x v100-32g-sxm + 1x tpu-v6e"}}, "no format in common"),
     "a link twice": (
         {"fleet": {"network": "infiniband-hdr", "links": {"inter": "infiniband-ndr"}}}, "links.inter: names a link",
     ),

@@ -23,6 +23,8 @@ class View:
         layers: of the model.
         first: s that the first stage takes besides its layers, on each group; ``last`` the same of the last stage.
         last: see ``first``.
+        most: of each group, for each place in the pipeline, layers that the memory of its devices holds there; () = any
+            number. Early stages have more micro-batches in flight, so that they hold fewer.
     """
 
     stages: tuple[int, ...]
@@ -30,6 +32,7 @@ class View:
     layers: int
     first: tuple[float, ...]
     last: tuple[float, ...]
+    most: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetcast.base.errors import SpecError, Unsupported
-from fleetcast.base.show import show
+from fleetcast.base.spec import build
 from fleetcast.base.tables import lookup
 from fleetcast.cost.training.energy import energy
 from fleetcast.cost.training.network import Job
 from fleetcast.cost.training.plans import Plans
+from fleetcast.policy import place
+from fleetcast.policy.place import NicAware
 from fleetcast.scenario.objective import TRAINING
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.plan import one
 from fleetcast.scenario.training_plan import DEGREES
 from fleetcast.search.memory import single as streaming
 from fleetcast.search.ranking import Ranking
+from fleetcast.search.training import crossing
 from fleetcast.search.training.exhaust import Found, Weigh, exhaust
 from fleetcast.search.training.space import Question, Space, space
 from fleetcast.sim.training.completing import check_split, decided
@@ -55,6 +58,11 @@ def search(state: Setting, *, top: int | None = 6, progress: Callable[[int, int]
         )
     goals = state.scenario.objective.goals(TRAINING, {})
     plan = state.scenario.plan
+    if plan.place is not None and build(place, plan.place, "plan.place").kind != NicAware.kind:
+        raise Unsupported(
+            f"plan.place = {plan.place!r}: the search knows {NicAware.kind} alone",
+            "Leave it out, or simulate a complete plan with it",
+        )
     dtypes = plan.dtype if isinstance(plan.dtype, tuple) else (plan.dtype or state.dtype,)
     streamed = streaming.single(state) if streaming.streams(state) else []
     if plan.swap is not None:
@@ -65,9 +73,11 @@ def search(state: Setting, *, top: int | None = 6, progress: Callable[[int, int]
     every = space(Question(state.network, state.workload.sequence, state.workload.batch, state.group.count, plan))
     for dtype in dtypes:
         job = state.job(dtype)
-        result = exhaust(
-            every, state.network, job, state.system, weigh=weigh_of(state, job, goals[0][0]), progress=progress
-        )
+        weigh = weigh_of(state, job, goals[0][0])
+        if len(state.tree.groups) > 1:
+            result = crossing.search(state, every, job, weigh=weigh, goal=goals[0][0], progress=progress)
+        else:
+            result = exhaust(every, state.network, job, state.system, weigh=weigh, progress=progress)
         counts["enumerated"] += result.checked
         counts["memory_feasible"] += result.fits
         found += [(result.value[row], dtype, result, row) for row in _first_of_each(result)]
@@ -163,10 +173,9 @@ def lines(state: Setting, every: Space) -> list[str]:
     def span(name: str) -> str:
         return ", ".join(str(n) for n in sorted(set(layouts[name].tolist())))
 
-    devices = f"{state.group.count:,} {state.group.device.id} of {show(state.system.memory, 'B')}"
     choices = "recompute, sharding, offload, messages, overlap"
     return [
-        f"{devices}: tensor {span('tensor')}; pipeline {span('pipeline')}; micro-batch {span('micro_batch')}; "
+        f"{state.devices}: tensor {span('tensor')}; pipeline {span('pipeline')}; micro-batch {span('micro_batch')}; "
         f"pieces of a stage {span('interleave')}",
         f"{len(layouts['tensor']):,} layouts x {every.per_layout:,} choices of {choices}",
     ]

@@ -16,7 +16,6 @@ from fleetcast.base.errors import SpecError
 from fleetcast.base.show import show
 from fleetcast.cost.training import system as systems
 from fleetcast.cost.training.islands import ROUTER, break_even
-from fleetcast.cost.training.system import System
 from fleetcast.scenario.fleet.links import Link
 from fleetcast.scenario.fleet.links import slowest as slowest_of
 from fleetcast.scenario.fleet.tree import Group
@@ -27,15 +26,6 @@ from fleetcast.sim.training.setting import Setting
 
 Simulate = Callable[[Setting, TrainingPlan], Outcome]
 _SUMS = ("throughput", "flops", "tokens", "devices", "energy", "power", "cost", "carbon")
-
-
-def system_of(state: Setting, group: Group) -> System:
-    """Returns an island's devices with the practice and the host of the whole."""
-    own, whole = systems.of(group, ssd=state.tree.ssd, practice=state.system.practice), state.system
-    return replace(
-        own, host_memory=whole.host_memory, host_bandwidth=whole.host_bandwidth, ssd_write=whole.ssd_write,
-        ssd_memory=whole.ssd_memory,
-    )  # fmt: skip
 
 
 def between(state: Setting, groups: Sequence[Group]) -> Link:
@@ -86,7 +76,7 @@ def islands(state: Setting, plan: TrainingPlan, simulate: Simulate) -> Outcome:
         simulate(
             replace(
                 state, scenario=scenario, group=group, tree=replace(state.tree, groups=(group,)), notes=(),
-                system=system_of(state, group),
+                system=state.system_of(group),
             ),
             own,
         )
@@ -102,7 +92,7 @@ def islands(state: Setting, plan: TrainingPlan, simulate: Simulate) -> Outcome:
     made, job = read_training_plan(dict(slowest.plan)), state.job(str(slowest.plan["dtype"]))
     at = places[told.index(slowest)]
     metrics["break_even"] = break_even(
-        state.network, replace(job, batch=workload.batch), columns(made), system_of(state, at), count,
+        state.network, replace(job, batch=workload.batch), columns(made), state.system_of(at), count,
         systems.of(replace(at, network=between(state, groups))).outer, alone,
     )  # fmt: skip
     limit = show(metrics["break_even"], "B/s")
