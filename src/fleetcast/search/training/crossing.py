@@ -107,7 +107,7 @@ def lay(state: Setting, job: Job, plans: Plans) -> tuple[Laid, list[Paces]]:
     stages = [group.count // each for group in state.tree.groups]
     found = [paces(state.network, job, plans, system) for system in state.systems]
     network, depth, zero = state.network, state.network.depth, np.zeros(len(plans))
-    every = list(orders(stages))
+    every, micro = list(orders(stages)), int(plans.micro_batches(job.batch)[0])
     seconds = np.stack([p.seconds for p in found], axis=1)
     heads = np.stack([p.last for p in found], axis=1)
     rows = np.arange(len(plans))
@@ -137,9 +137,11 @@ def lay(state: Setting, job: Job, plans: Plans) -> tuple[Laid, list[Paces]]:
         few, known = plans.take(tight), dict[tuple[int, int], Counts]()
 
         def held(group: int, position: int) -> Counts:
-            if (group, position) not in known:
-                known[group, position] = unlike.most_layers(network, job, few, state.systems[group], position)
-            return known[group, position]
+            flying = min(len(every[0]) - position, micro)  # stages between the ends differ in nothing else
+            key = (group, position if position in (0, len(every[0]) - 1) else -flying)
+            if key not in known:
+                known[key] = unlike.most_layers(network, job, few, state.systems[group], position)
+            return known[key]
 
         within, split, fits[tight] = placed(tight, capped=True)
         at = tight[fits[tight]]
