@@ -44,7 +44,8 @@ FINE = {
     **dict.fromkeys(
         (f"plan.{name}_parallel" for name in ("tensor", "pipeline", "data", "context", "expert")), ([1, 2],)
     ),
-    **dict.fromkeys(("plan.micro_batch", "plan.interleave"), ([1, 2],)), "plan.zero": (0, [1, 2]),
+    **dict.fromkeys(("plan.shards.weights", "plan.shards.gradients", "plan.shards.optimizer"), ([1, 2],)),
+    **dict.fromkeys(("plan.micro_batch", "plan.interleave", "plan.islands"), ([1, 2],)), "plan.zero": (0, [1, 2]),
     **dict.fromkeys(("plan.sequence_parallel", "plan.fused_attention"), (True,)),
     **dict.fromkeys(("plan.offload", "plan.overlap"), ([],)), "plan.shards.second": (0,),
 }  # fmt: skip
@@ -71,7 +72,9 @@ def ask(table):
         simulate_counted(scenario)
         return
     state = setting(scenario)
-    if any(isinstance(getattr(scenario.plan, name), tuple) for name in scenario.plan.__struct_fields__):
+    plan = scenario.plan
+    listed = isinstance(plan.shards, Shards) and not plan.shards.decided
+    if listed or any(isinstance(getattr(plan, name), tuple) for name in plan.__struct_fields__):
         search(state, top=1)
     else:
         simulate(state)

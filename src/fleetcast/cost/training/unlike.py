@@ -129,29 +129,41 @@ def most_layers(network: Network, job: Job, plans: Plans, system: System, positi
     return low
 
 
-def deal(seconds: Array, first: Array, last: Array, most: Counts, layers: int) -> tuple[Counts, Array]:
-    """Returns layers dealt one by one to the stage that then takes least, and what the longest stage takes (s).
+def deal(
+    seconds: Array, after: Array, first: Array, last: Array, most: Counts, layers: int, micro_batches: int
+) -> tuple[Counts, Array]:
+    """Returns layers dealt one by one to the stage with which an iteration then takes least, and what it takes (s).
+
+    That is the sum of all stages, ``micro_batches - 1`` times the longest, and what follows the pipeline at most.
 
     Args:
         seconds: f8[plans, stages], s of a layer on each stage for one micro-batch.
+        after: f8[plans, stages], s of a layer after the pipeline.
         first: f8[plans], s that the first stage takes besides.
         last: likewise, the last stage.
         most: i8[plans, stages], layers that a stage may hold; at least one is dealt to each all the same.
-        layers: to deal. Where stages hold too few, the longest is inf.
+        layers: to deal. Where stages hold too few, the time is inf.
+        micro_batches: that follow each other.
     """
     plans, stages = seconds.shape
     held, rows = np.ones((plans, stages), dtype=np.int64), np.arange(plans)
-    time = np.zeros((plans, stages))
+    time, late, more = np.zeros((plans, stages)), after.copy(), micro_batches - 1.0
     time[:, 0] += first
     time[:, -1] += last
     time += seconds
     full = (most < 1).any(axis=1) | (most.sum(axis=1) < layers)
+    longest, latest = time.max(axis=1), late.max(axis=1)
     for _ in range(layers - stages):
-        longer = np.where((held < most) | full[:, None], time + seconds, np.inf)
-        at = np.argmin(longer, axis=1)
+        longer = time + seconds
+        cost = seconds + more * np.maximum(longest[:, None], longer) + np.maximum(latest[:, None], late + after)
+        cost = np.where((held < most) | full[:, None], cost, np.inf)
+        alike = cost == cost.min(axis=1, keepdims=True)
+        at = np.argmin(np.where(alike, longer, np.inf), axis=1)
         held[rows, at] += 1
         time[rows, at] += seconds[rows, at]
-    return held, np.where(full, np.inf, time.max(axis=1))
+        late[rows, at] += after[rows, at]
+        longest, latest = np.maximum(longest, time[rows, at]), np.maximum(latest, late[rows, at])
+    return held, np.where(full, np.inf, time.sum(axis=1) + more * longest + latest)
 
 
 def fullest(

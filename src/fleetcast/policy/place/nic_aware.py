@@ -2,12 +2,13 @@
 
 Yang and others, "Holmes: Towards Distributed Training Across Clusters with Heterogeneous NIC Environment", ICPP 2024.
 Rule: the ranks of a stage share one kind of network card; a stage on a group of speed S gets layers in proportion to S.
-Here the split is the exact one: each layer goes where the fullest stage then takes least, which is optimal for stages
-that add up (the paper rounds shares, times 1.05), and no stage gets more than the memory of its devices holds. The
-crossing comes early in the pipeline, which is ours too: under 1F1B stage i of p has p - 1 - i micro-batches under way
-while it waits for a message, the last but one a single one. Another order of the groups is taken where its longest
-stage is shorter by more than that may save: where devices differ, the head is better on one of them, and early stages,
-which have more micro-batches in flight, on those with more memory.
+The paper rounds shares, times 1.05. Here each layer in turn goes where an iteration then takes least: of m
+micro-batches the sum of all stages, m - 1 times the longest, and what the last one needs for its gradients. With many
+micro-batches the longest stage is as short as can be, with few the faster devices get more. No stage gets more than the
+memory of its devices holds. The crossing comes early in the pipeline, which is ours too: under 1F1B stage i of p has
+p - 1 - i micro-batches under way while it waits for a message, the last but one a single one. Another order of the
+groups is taken where it saves more than that may: where devices differ, the head is better on one of them, and early
+stages, which have more micro-batches in flight, on those with more memory.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from fleetcast.policy.place import Placement, View
 ORDERS = 120
 """Orders of the groups that are looked at: all of up to five groups."""
 WORTH = 0.99
-"""Another order than the first has to make the longest stage shorter than this share of the first's."""
+"""Another order than the first has to take less than this share of the first's time."""
 
 
 class NicAware:
@@ -56,21 +57,30 @@ def _most(view: View, groups: Sequence[int]) -> list[int]:
 
 
 def _dealt(view: View, groups: Sequence[int], most: Sequence[int]) -> tuple[list[int], float]:
-    """Returns layers dealt one by one to the stage that then takes least, and s of the longest stage.
+    """Returns layers dealt one by one to the stage with which an iteration then takes least, and what it takes (s).
 
     That is inf where the stages do not hold all layers.
     """
     seconds = [view.seconds[group] for group in groups]
+    after = [view.after[group] if view.after else 0.0 for group in groups]
     time = [0.0] * len(groups)
     time[0] += view.first[groups[0]]
     time[-1] += view.last[groups[-1]]
     layers = [1] * len(groups)
     time = [t + s for t, s in zip(time, seconds, strict=True)]
+    late, more = list(after), view.micro_batches - 1.0
     if min(most) < 1 or sum(most) < view.layers:
         return layers, inf
+    longest, latest = max(time), max(late)
+
+    def then(i: int) -> tuple[float, float, int]:
+        t = time[i] + seconds[i]
+        return seconds[i] + more * max(longest, t) + max(latest, late[i] + after[i]), t, i
+
     for _ in range(view.layers - len(groups)):
-        free = (i for i in range(len(groups)) if layers[i] < most[i])
-        stage = min(free, key=lambda i: (time[i] + seconds[i], i))
+        _, _, stage = min(then(i) for i in range(len(groups)) if layers[i] < most[i])
         layers[stage] += 1
         time[stage] += seconds[stage]
-    return layers, max(time)
+        late[stage] += after[stage]
+        longest, latest = max(longest, time[stage]), max(latest, late[stage])
+    return layers, sum(time) + more * longest + latest

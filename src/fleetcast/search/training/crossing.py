@@ -108,22 +108,24 @@ def lay(state: Setting, job: Job, plans: Plans) -> tuple[Laid, list[Paces]]:
     found = [paces(state.network, job, plans, system) for system in state.systems]
     network, depth, zero = state.network, state.network.depth, np.zeros(len(plans))
     every, micro = list(orders(stages)), int(plans.micro_batches(job.batch)[0])
-    seconds = np.stack([p.seconds for p in found], axis=1)
+    seconds, after = (np.stack([getattr(p, name) for p in found], axis=1) for name in ("seconds", "after"))
     heads = np.stack([p.last for p in found], axis=1)
     rows = np.arange(len(plans))
 
     def placed(few: NDArray[np.intp], capped: bool) -> tuple[Counts, Counts, Bools]:
         """Returns groups, layers and whether stages hold them, by the best order of the groups of each plan."""
         most = np.full((len(few), len(every[0])), depth, dtype=np.int64)
-        dealt, longest = [], []
+        dealt, takes = [], []
         for order in every:
             if capped:
                 most = np.stack([held(group, position) for position, group in enumerate(order)], axis=1)
             index = np.asarray(order)
-            layers, length = unlike.deal(seconds[few][:, index], zero[few], heads[few, index[-1]], most, depth)
+            layers, length = unlike.deal(
+                seconds[few][:, index], after[few][:, index], zero[few], heads[few, index[-1]], most, depth, micro
+            )
             dealt.append(layers)
-            longest.append(length)
-        table = np.stack(longest)
+            takes.append(length)
+        table = np.stack(takes)
         at = np.argmin(table, axis=0)
         at = np.where(table[at, np.arange(len(few))] < WORTH * table[0], at, 0)
         each = np.arange(len(few))
@@ -149,8 +151,8 @@ def lay(state: Setting, job: Job, plans: Plans) -> tuple[Laid, list[Paces]]:
         lost = tight[~fits[tight]]
         groups[lost] = np.asarray(every[0])
         layers[lost] = unlike.deal(
-            seconds[lost][:, every[0]], zero[lost], heads[lost, every[0][-1]],
-            np.full((len(lost), len(every[0])), depth, dtype=np.int64), depth,
+            seconds[lost][:, every[0]], after[lost][:, every[0]], zero[lost], heads[lost, every[0][-1]],
+            np.full((len(lost), len(every[0])), depth, dtype=np.int64), depth, micro,
         )[0]  # fmt: skip
     return Laid(groups, layers, fits), found
 

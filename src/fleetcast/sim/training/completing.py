@@ -56,7 +56,7 @@ def complete(state: Setting, plan: TrainingPlan, path: str = "plan") -> Complete
     Raises:
         SpecError: a list of several values, or a degree that does not divide what it splits.
     """
-    fields = {name: _one(plan, name, path) for name in plan.__struct_fields__}
+    fields = {name: alone(plan, name, path) for name in plan.__struct_fields__}
     filled: list[str] = []
     streams = fields["swap"] is not None
 
@@ -307,7 +307,12 @@ def check_streaming(state: Setting, fields: dict[str, Any], path: str = "plan") 
             )  # fmt: skip
 
 
-def _one(plan: TrainingPlan, name: str, path: str) -> Any:
+def alone(plan: TrainingPlan, name: str, path: str = "plan") -> Any:
+    """Returns the one value of a field.
+
+    Raises:
+        SpecError: it lists several.
+    """
     value = getattr(plan, name)
     if name in ("offload", "overlap"):
         if value is None or all(isinstance(word, str) for word in value):

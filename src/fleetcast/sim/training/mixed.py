@@ -111,7 +111,7 @@ def iterate(
     )
     view = View(
         stages, tuple(p.forward + p.backward for p in found), network.depth, tuple(p.first for p in found),
-        tuple(p.last for p in found), rooms,
+        tuple(p.last for p in found), rooms, tuple(p.once for p in found), int(plans.micro_batches(job.batch)[0]),
     )  # fmt: skip
     placement = policy.place(view)
     _check(policy, placement, view)

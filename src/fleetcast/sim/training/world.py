@@ -30,7 +30,7 @@ from fleetcast.scenario.plan import one
 from fleetcast.scenario.training_plan import TrainingPlan
 from fleetcast.sim.training import levels, streamed
 from fleetcast.sim.training.apart import islands
-from fleetcast.sim.training.completing import columns, complete
+from fleetcast.sim.training.completing import alone, columns, complete
 from fleetcast.sim.training.mixed import Mixed, held_by, iterate
 from fleetcast.sim.training.setting import Setting
 from fleetcast.sim.training.weeks import weeks
@@ -50,8 +50,8 @@ def simulate(state: Setting, plan: TrainingPlan | None = None) -> Outcome:
         Unsupported: a number format that the devices do not have.
     """
     asked = state.scenario.plan if plan is None else plan
-    if (asked.islands or 1) > 1:
-        return islands(state, asked, simulate)
+    if (count := alone(asked, "islands")) is not None and count > 1:
+        return islands(state, msgspec.structs.replace(asked, islands=count), simulate)
     done = complete(state, asked)
     made, rows = done.plan, columns(done.plan)
     job, system = state.job(str(made.dtype)), state.system
