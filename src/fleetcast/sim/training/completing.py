@@ -31,8 +31,10 @@ from fleetcast.base.spec import build
 from fleetcast.cost.training.memory import fits as held
 from fleetcast.cost.training.plans import OFFLOADED, OVERLAPS, RECOMPUTE, SCHEDULES, TENSOR_MESSAGES, Plans, plans
 from fleetcast.cost.training.schedule import whole_pieces
+from fleetcast.cost.training.unlike import share_filled
 from fleetcast.policy import place, recover
 from fleetcast.scenario.training_plan import TrainingPlan
+from fleetcast.sim.training.mixed import held_by, iterate
 from fleetcast.sim.training.setting import Setting
 
 ONES = ("tensor_parallel", "pipeline_parallel", "context_parallel", "expert_parallel", "micro_batch", "interleave")
@@ -54,7 +56,7 @@ def complete(state: Setting, plan: TrainingPlan, path: str = "plan") -> Complete
     Raises:
         SpecError: a list of several values, or a degree that does not divide what it splits.
     """
-    fields = {name: _one(plan, name, path) for name in plan.__struct_fields__}
+    fields = {name: alone(plan, name, path) for name in plan.__struct_fields__}
     filled: list[str] = []
     streams = fields["swap"] is not None
 
@@ -305,7 +307,12 @@ def check_streaming(state: Setting, fields: dict[str, Any], path: str = "plan") 
             )  # fmt: skip
 
 
-def _one(plan: TrainingPlan, name: str, path: str) -> Any:
+def alone(plan: TrainingPlan, name: str, path: str = "plan") -> Any:
+    """Returns the one value of a field.
+
+    Raises:
+        SpecError: it lists several.
+    """
     value = getattr(plan, name)
     if name in ("offload", "overlap"):
         if value is None or all(isinstance(word, str) for word in value):
@@ -361,5 +368,15 @@ def _keeps_scores(state: Setting, zero: int) -> bool:
 def _least_recompute(state: Setting, fields: dict[str, Any]) -> str:
     """The least recompute with which the plan fits, "full" where none does."""
     tried = columns(*(TrainingPlan(**{**fields, "recompute": kind}) for kind in RECOMPUTE))
-    fits = held(state.network, state.job(fields["dtype"]), tried, state.system)
-    return RECOMPUTE[int(np.argmax(fits))] if fits.any() else "full"
+    job, groups = state.job(fields["dtype"]), state.tree.groups
+    stages = held_by(groups, tried) if len(groups) > 1 and fields["islands"] is None else None
+    if stages is None:
+        fits = held(state.network, job, tried, state.system)
+        return RECOMPUTE[int(np.argmax(fits))] if fits.any() else "full"
+    policy = build(place, fields["place"] or "nic_aware", "plan.place")
+    for i, kind in enumerate(RECOMPUTE[:-1]):
+        happened = iterate(state.tree, state.network, job, tried.take([i]), policy, stages, state.systems)
+        system = state.systems[happened.placement.groups[happened.fullest]]
+        if share_filled({name: np.asarray([room]) for name, room in happened.room.items()}, system)[0] <= 1.0:
+            return kind
+    return RECOMPUTE[-1]
