@@ -3,114 +3,31 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
-
-import msgspec
+from typing import Any, Final
 
 from fleetcast.base.errors import SpecError, Unsupported, closest
 from fleetcast.base.files import read_text
-from fleetcast.base.spec import Spec, convert, dump_toml, read_toml, to_builtins
+from fleetcast.base.spec import convert, dump_toml, read_toml
 from fleetcast.scenario.fleet.tree import Fleet
-from fleetcast.scenario.objective import TRAINING, Objective, Slo
-from fleetcast.scenario.plan import Plan, read_plan
-from fleetcast.scenario.training_plan import TrainingPlan, read_training_plan
-from fleetcast.scenario.workload.multitask import Multitask
-from fleetcast.scenario.workload.serving import Serving
-from fleetcast.scenario.workload.training import Shape, Training
+from fleetcast.scenario.kinds import serving as _serving
+from fleetcast.scenario.kinds import training as _training
+from fleetcast.scenario.kinds.scenario import Parts, Scenario
+from fleetcast.scenario.kinds.serving import ServingScenario
+from fleetcast.scenario.kinds.training import MultitaskScenario, TrainingScenario
+from fleetcast.scenario.objective import Objective
+
+__all__ = [
+    "KINDS", "MultitaskScenario", "Scenario", "ServingScenario", "TrainingScenario", "dump", "load", "load_serving",
+    "load_training", "serving",
+]  # fmt: skip
 
 PARTS = ("name", "seed", "fleet", "workload", "slo", "objective", "plan")
+READERS: Final[dict[str, Callable[[Parts], Scenario]]] = {"serving": _serving.read, "training": _training.read}
+"""What reads each kind of workload that has a world."""
 KINDS = ("serving", "training", "graph", "jobs", "functions", "federation", "stream")
-"""Kinds of workload a scenario may name; the first two have a world so far."""
-
-
-class Scenario(Spec, kw_only=True):
-    """One question: this fleet, this workload, this goal. The workload's kind says which class below it is.
-
-    Attributes:
-        fleet: devices, links, prices, grid.
-        objective: what is minimised or maximised.
-        name: shown in reports; the file's stem by default.
-        seed: of every random stream.
-        folder: where relative paths start.
-    """
-
-    fleet: Fleet
-    objective: Objective = Objective()
-    name: str = "scenario"
-    seed: int = 0
-    folder: str = "."
-
-    kind: ClassVar[str] = ""
-    parts: ClassVar[tuple[str, ...]] = ()
-
-    def table(self) -> dict[str, Any]:
-        """Returns the table that a file would hold."""
-        table: dict[str, Any] = {"name": self.name}
-        if self.seed:
-            table["seed"] = self.seed
-        for part in self.parts:
-            value = getattr(self, part)
-            if rows := value.table() if hasattr(value, "table") else to_builtins(value):
-                table[part] = rows
-        table["workload"] = {"kind": self.kind} | table["workload"]
-        return table
-
-
-class ServingScenario(Scenario, kw_only=True):
-    """Requests for a model, limits on their latency, and what is already decided.
-
-    Attributes:
-        workload: a model and its requests.
-        slo: upper limits on latency.
-        plan: what is already decided; a list means: search these values.
-    """
-
-    workload: Serving
-    slo: Slo = Slo()
-    plan: Plan = Plan()
-
-    kind: ClassVar[str] = "serving"
-    parts: ClassVar[tuple[str, ...]] = ("fleet", "workload", "slo", "objective", "plan")
-
-    def with_plan(self, plan: Plan) -> ServingScenario:
-        """Returns the scenario with another plan."""
-        return msgspec.structs.replace(self, plan=plan)
-
-
-class TrainingScenario(Scenario, kw_only=True):
-    """One model to train, and what is already decided of how.
-
-    Attributes:
-        workload: a model, its sequences, its batch.
-        plan: what is already decided; a list means: search these values.
-    """
-
-    workload: Training
-    plan: TrainingPlan = TrainingPlan()
-
-    kind: ClassVar[str] = "training"
-    parts: ClassVar[tuple[str, ...]] = ("fleet", "workload", "objective", "plan")
-
-    def with_plan(self, plan: TrainingPlan) -> TrainingScenario:
-        """Returns the scenario with another plan."""
-        return msgspec.structs.replace(self, plan=plan)
-
-
-class MultitaskScenario(Scenario, kw_only=True):
-    """Several tasks to train together, and what is already decided of how.
-
-    Attributes:
-        workload: modules and tasks.
-        plan: recompute and dtype, where they are decided.
-    """
-
-    workload: Multitask
-    plan: TrainingPlan = TrainingPlan()
-
-    kind: ClassVar[str] = "training"
-    parts: ClassVar[tuple[str, ...]] = ("fleet", "workload", "objective", "plan")
+"""Kinds of workload that a scenario may name."""
 
 
 def load(source: str | Path | Mapping[str, Any], *, seed: int | None = None) -> Scenario:
@@ -204,8 +121,8 @@ def _convert(table: Any, name: str, folder: Path, seed: int | None) -> Scenario:
                 limit=f"parts: {', '.join(PARTS)}",
                 hint=near,
             )
-    parts = {key: table.get(key, {}) for key in ("fleet", "workload", "slo", "objective", "plan")}
-    for key, value in parts.items():
+    tables = {key: table.get(key, {}) for key in ("fleet", "workload", "slo", "objective", "plan")}
+    for key, value in tables.items():
         if not isinstance(value, dict):
             raise SpecError(key, "is not a table", value=value, limit=f"write [{key}]")
     for key, example in (
@@ -214,99 +131,31 @@ def _convert(table: Any, name: str, folder: Path, seed: int | None) -> Scenario:
     ):
         if key not in table:
             raise SpecError(key, "is missing", hint=f"Add [{key}] with e.g. {example}")
-    _check_kind(parts["workload"])
+    kind = _kind(tables["workload"])
     number = table.get("seed", 0) if seed is None else seed
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**63:
         raise SpecError("seed", "is not a whole number", value=number, limit="0 to 2^63")
     label = table.get("name", name)
     if not isinstance(label, str):
         raise SpecError("name", "is not text", value=label, limit="a name for reports in quotes")
-    fleet = convert(parts["fleet"], Fleet, "fleet")
-    objective = convert(parts["objective"], Objective, "objective")
-    if parts["workload"].get("kind", "serving") == "training":
-        return _training(parts, fleet, objective, label, number, str(folder))
-    workload = convert(parts["workload"], Serving, "workload")
-    objective.goals()
-    slo = convert(parts["slo"], Slo, "slo")
-    slo.check()
-    return ServingScenario(
-        fleet=fleet, workload=workload, slo=slo, objective=objective, plan=read_plan(parts["plan"]), name=label,
-        seed=number, folder=str(folder),
-    )  # fmt: skip
+    shared = {
+        "fleet": convert(tables["fleet"], Fleet, "fleet"),
+        "objective": convert(tables["objective"], Objective, "objective"),
+        "name": label,
+        "seed": number,
+        "folder": str(folder),
+    }
+    return READERS[kind](Parts(tables["workload"], tables["plan"], tables["slo"], shared))
 
 
-def _training(
-    parts: dict[str, Any], fleet: Fleet, objective: Objective, name: str, seed: int, folder: str
-) -> TrainingScenario | MultitaskScenario:
-    if parts["slo"]:
-        key = next(iter(parts["slo"]))
-        raise SpecError(
-            f"slo.{key}", "limits the latency of requests, and training has none", value=parts["slo"][key],
-            limit="an objective", hint='Write [objective] minimize = "time"',
-        )  # fmt: skip
-    if "tasks" in parts["workload"]:
-        return _multitask(parts, fleet, objective, name, seed, folder)
-    workload = convert(parts["workload"], Training, "workload")
-    workload.iterations()
-    if isinstance(workload.model, Shape):
-        workload.model.model(workload.sequence)
-    objective.goals(TRAINING, {})
-    plan = read_training_plan(parts["plan"])
-    if plan.placement is not None and workload.features is None:
-        raise SpecError(
-            "plan.placement", "places a job that is known by its features, and this one trains a model",
-            value=plan.placement, limit="a workload with features", hint="Leave it out: degrees place a model",
-        )  # fmt: skip
-    return TrainingScenario(
-        fleet=fleet, workload=workload, objective=objective, plan=plan, name=name, seed=seed, folder=folder,
-    )  # fmt: skip
-
-
-def _multitask(
-    parts: dict[str, Any], fleet: Fleet, objective: Objective, name: str, seed: int, folder: str
-) -> MultitaskScenario:
-    workload = convert(parts["workload"], Multitask, "workload")
-    workload.check()
-    for key, value in parts["plan"].items():
-        if key not in ("recompute", "dtype") or not isinstance(value, str):
-            raise SpecError(
-                f"plan.{key}", "is not decided of several tasks by a file", value=value,
-                limit="recompute and dtype, one word each", hint="Leave it out: plan deals the devices to tasks",
-            )  # fmt: skip
-    objective.goals(TRAINING, {})
-    return MultitaskScenario(
-        fleet=fleet, workload=workload, objective=objective, plan=read_training_plan(parts["plan"]), name=name,
-        seed=seed, folder=folder,
-    )  # fmt: skip
-
-
-def _check_kind(workload: dict[str, Any]) -> None:
+def _kind(workload: dict[str, Any]) -> str:
     kind = workload.get("kind", "serving")
     if kind not in KINDS:
         raise SpecError(
             "workload.kind", "is unknown", value=kind, limit=f"one of {', '.join(KINDS)}",
             hint=closest(str(kind), KINDS),
         )  # fmt: skip
-    if kind not in ("serving", "training"):
-        raise Unsupported(
-            f"workload.kind = '{kind}' has no engine yet",
-            "This version plans and simulates 'serving' and 'training'",
-        )
-    if kind == "training" and "tasks" in workload:
-        if "model" in workload:
-            raise SpecError(
-                "workload.tasks", "stands beside workload.model", limit="one of them says what is trained",
-                hint="Write the model as one of workload.modules",
-            )  # fmt: skip
-        return
-    if kind == "training" and ("features" in workload) != ("model" in workload):
-        if "model" in workload and "batch" not in workload:
-            raise SpecError("workload.batch", "is missing", hint="Add batch, the sequences of an iteration")
-        return
-    if kind == "training" and "features" in workload:
-        raise SpecError(
-            "workload.features", "stands beside workload.model", limit="one of them says what a step does",
-            hint="Leave features out: a model's layers are known",
-        )  # fmt: skip
-    if "model" not in workload:
-        raise SpecError("workload.model", "is missing", hint='Write e.g. model = "llama-3.1-70b"')
+    if kind not in READERS:
+        known = " and ".join(f"'{name}'" for name in READERS)
+        raise Unsupported(f"workload.kind = '{kind}' has no engine yet", f"This version plans and simulates {known}")
+    return str(kind)

@@ -9,23 +9,27 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
-from fleetcast.base.errors import FleetcastError
-from fleetcast.scenario.load import MultitaskScenario, TrainingScenario
+from fleetcast.base.errors import FleetcastError, SpecError
+from fleetcast.scenario.load import MultitaskScenario, Scenario, ServingScenario, TrainingScenario
 from fleetcast.view import collectives, comparing, measuring, sizing, terminal, transforming, verbs, watching
 from fleetcast.view.release import release
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
+from fleetcast.view.serving import commands as requests
 from fleetcast.view.terminal import DEFAULTS, STDIN, Common, File
 from fleetcast.view.training import commands as training
 from fleetcast.view.training import waves
 
-if TYPE_CHECKING:
-    from fleetcast.scenario.load import ServingScenario
-
+SCREENS: Final[dict[type[Scenario], Any]] = {
+    ServingScenario: requests,
+    TrainingScenario: training,
+    MultitaskScenario: waves,
+}
+"""What `plan`, `simulate` and, where it has one of its own, `run` show of each kind of scenario."""
 INTERRUPTED, PIPE_CLOSED = 130, 141
 """What shells report for a command ended by Ctrl-C, and by a reader that left."""
 
@@ -101,70 +105,19 @@ def plan(
     history:
         With --learned: a file that keeps every launch; a search that was cut off goes on from it.
     """
-    from fleetcast.view import outputs
-
     asked = terminal.load(file, common)
     launches = training.launches(asked, learned, evaluations, history)
-    if isinstance(asked, MultitaskScenario):
-        return waves.plan(asked, common, top=top, report=report)
-    if isinstance(asked, TrainingScenario):
+    if launches is not None and isinstance(asked, TrainingScenario):
         return training.plan(asked, common, top=top, report=report, launches=launches, history=history)
-    scenario = verbs.serving(asked, "plan")
-    with terminal.progress("simulating plans", common) as step:
-        ranking = verbs.plan(scenario, top=top or None, progress=step)
-    best = ranking.best or (ranking.misses[0] if ranking.misses else None)
-    if best is not None and (common.out or report):
-        # The figures over time need the event record, which a search does not keep.
-        best = verbs.simulate(outputs.decided(scenario, best), record=True)
-    written = []
-    if common.out is not None:
-        written += outputs.write_ranking(common.out, scenario, ranking, best)
-    if report is not None:
-        from fleetcast.base.files import write_atomic
-        from fleetcast.view.report import plan_report
-
-        written.append(write_atomic(report, plan_report(scenario, ranking, best)))
-    if common.json:
-        terminal.print_json(ranking.table())
-    else:
-        console = terminal.screen()
-        if scenario.workload.exits is None:
-            console.print(terminal.tables().ranking_view(scenario, ranking, console.width))
-        else:
-            from fleetcast.view.tiers import cascades_view
-
-            console.print(cascades_view(scenario, ranking))
-        terminal.say_written(console, written)
-    return 0 if ranking.best is not None else 1
+    code: int = SCREENS[type(asked)].plan(asked, common, top=top, report=report)
+    return code
 
 
 def simulate(file: File, /, *, common: Common = DEFAULTS) -> int:
     """Simulate the scenario's plan: latencies and throughput, or an iteration of training; money, energy, carbon."""
-    from fleetcast.view import outputs
-
     asked = terminal.load(file, common)
-    if isinstance(asked, MultitaskScenario):
-        return waves.simulate(asked, common)
-    if isinstance(asked, TrainingScenario):
-        return training.simulate(asked, common)
-    scenario = verbs.serving(asked, "simulate")
-    with terminal.progress("simulating", common):
-        outcome = verbs.simulate(scenario, record=common.out is not None)
-    written = outputs.write_outcome(common.out, scenario, outcome) if common.out is not None else []
-    if common.json:
-        terminal.print_json(outcome.table())
-        return 0
-    from fleetcast.view.tables import outcome_view
-
-    console = terminal.screen()
-    console.print(outcome_view(scenario, outcome, console.width))
-    terminal.say_written(console, written)
-    if written and outcome.record is not None:
-        from fleetcast.view.timeline import left_out
-
-        if note := left_out(outcome.record):
-            console.print(f"trace.json.gz holds {note}", style="dim")
-    return 0
+    code: int = SCREENS[type(asked)].simulate(asked, common)
+    return code
 
 
 def run(
@@ -212,15 +165,26 @@ def run(
     """
     from fleetcast.view import here, measured
 
+    asked = terminal.load(file, common)
+    if (own := getattr(SCREENS[type(asked)], "run", None)) is not None:
+        refuse_without(serving)
+        given = {
+            "url": url, "model": model, "speed": speed != 1, "warmup": warmup != 3, "timeout": timeout != 600,
+            "prompts": prompts != "tokens", "ignore-eos": ignore_eos, "return-token-ids": return_token_ids,
+            "key-env": key_env, "device": device != "auto",
+        }  # fmt: skip
+        for option in (name for name, value in given.items() if value):
+            raise SpecError(f"--{option}", f"is for requests, and this is {asked.about}", hint="Leave it out")
+        code: int = own(asked, common)
+        return code
+    scenario = verbs.serving(asked, "run")
     if serving.serve:
         refuse_beside(
             url=url, out=common.out, speed=speed != 1, warmup=warmup != 3, prompts=prompts != "tokens",
             ignore_eos=ignore_eos, return_token_ids=return_token_ids,
         )  # fmt: skip
-        scenario = terminal.serving(file, common, "run")
         return serve(scenario, serving, name=model, key_env=key_env, device=device, as_json=common.json)
     refuse_without(serving)
-    scenario = terminal.serving(file, common, "run")
     if common.out is not None:
         measured.check_folder(common.out)
     with terminal.progress("requests", common) as step:

@@ -11,8 +11,9 @@ import msgspec
 
 from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
-from fleetcast.policy import batch, evict, memory, order, power, route, speculate
-from fleetcast.scenario.load import ServingScenario, TrainingScenario
+from fleetcast.policy import batch, evict, memory, power, route, speculate
+from fleetcast.policy.order import requests as order
+from fleetcast.scenario.load import MultitaskScenario, Scenario, ServingScenario, TrainingScenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, TRAINING
 from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES, OVERLAPS, PHASES, PLACEMENTS
 from fleetcast.scenario.training_plan import CHOICES
@@ -25,7 +26,7 @@ FAMILIES: dict[str, ModuleType] = {
 
 def scenario_schema() -> dict[str, Any]:
     """Returns the JSON Schema (2020-12) of a scenario file; ``workload.kind`` says which of its parts hold."""
-    worlds = (ServingScenario, TrainingScenario)
+    worlds: tuple[type[Scenario], ...] = (ServingScenario, TrainingScenario, MultitaskScenario)
     _, parts = msgspec.json.schema_components(worlds, ref_template="#/$defs/{name}")
     for struct in dict.fromkeys(struct for world in worlds for struct in _structs(world)):
         _describe(parts[struct.__name__]["properties"], struct)
@@ -37,16 +38,26 @@ def scenario_schema() -> dict[str, Any]:
         parts["TrainingPlan"]["properties"][name] = {"description": said} | (listed or _one_or_several(one))
     for key, goals in (("minimize", MINIMIZE | TRAINING), ("maximize", MAXIMIZE)):
         parts["Objective"]["properties"][key] = _one_or_several({"enum": list(goals)})
-    serving, training = (parts.pop(world.__name__) for world in worlds)
-    body: dict[str, Any] = serving | {"title": "Scenario"}
-    del body["properties"]["folder"]
-    own = {name: body["properties"][name] for name in ("workload", "slo", "plan")}
-    body["properties"] |= {"workload": {}, "plan": {}}
-    trains = {"properties": {"workload": {"properties": {"kind": {"const": "training"}}, "required": ["kind"]}}}
-    body["if"], body["else"] = trains, {"properties": own}
-    body["then"] = {"properties": {name: training["properties"][name] for name in ("workload", "plan")}}
-    body["then"]["properties"]["plan"].pop("default")
+    bodies = [parts.pop(world.__name__)["properties"] for world in worlds]
+    own = ("workload", "slo", "plan")
+    common = {name: value for name, value in bodies[0].items() if name not in (*own, "folder")}
+    by_kind: dict[str, list[Any]] = {}
+    for world, properties in zip(worlds, bodies, strict=True):
+        mine = {name: properties[name] for name in own if name in properties}
+        mine["plan"].pop("default", None)
+        by_kind.setdefault(world.kind, []).append({"properties": mine})
+    body: dict[str, Any] = {"title": "Scenario", "type": "object"}
+    body |= {"properties": common | {name: {} for name in own}, "additionalProperties": False}
+    body |= {"required": ["fleet", "workload"], "allOf": [_rule(kind, found) for kind, found in by_kind.items()]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | body | {"$defs": parts}
+
+
+def _rule(kind: str, bodies: list[Any]) -> dict[str, Any]:
+    """Returns what holds of a kind's tables; a workload without a kind is of the first, requests."""
+    said: dict[str, Any] = {"properties": {"workload": {"properties": {"kind": {"const": kind}}, "required": ["kind"]}}}
+    if kind == ServingScenario.kind:
+        said = {"anyOf": [said, {"properties": {"workload": {"not": {"required": ["kind"]}}}}]}
+    return {"if": said, "then": bodies[0] if len(bodies) == 1 else {"anyOf": bodies}}
 
 
 def _describe(properties: dict[str, Any], struct: type[msgspec.Struct]) -> None:
@@ -90,12 +101,16 @@ def _plan(parts: dict[str, Any]) -> dict[str, Any]:
 
 def _policy(family: ModuleType, *, several: bool) -> dict[str, Any]:
     found = kinds(family)
-    tables = []
+    tables: list[dict[str, Any]] = []
     for kind, made in found.items():
         keys = {n: {"default": p.default} for n, p in inspect.signature(made).parameters.items()}
         said = (inspect.getdoc(made) or "").split("\n")[0]
         properties = {"kind": {"const": kind, "description": said}} | keys
         tables.append({"type": "object", "properties": properties, "required": ["kind"]})
+    # Without a kind the engine's own method takes the keys.
+    keyless: dict[str, Any] = {name: {} for table in tables for name in table["properties"] if name != "kind"}
+    if keyless:
+        tables.append({"type": "object", "properties": keyless, "additionalProperties": False, "minProperties": 1})
     one = {"anyOf": [{"enum": list(found)}, {"type": "string", "pattern": ":"}, *tables]}
     return _one_or_several(one) if several else one
 

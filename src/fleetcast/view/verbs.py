@@ -13,7 +13,7 @@ import msgspec
 
 from fleetcast.base.errors import SpecError, Unsupported, closest
 from fleetcast.scenario import load as files
-from fleetcast.scenario.load import MultitaskScenario, Scenario, ServingScenario, TrainingScenario
+from fleetcast.scenario.load import Scenario, ServingScenario, TrainingScenario
 from fleetcast.view import worlds
 
 if TYPE_CHECKING:
@@ -94,11 +94,8 @@ def plan(source: Source, *, seed: int | None = None, top: int | None = 6, progre
         Infeasible: nothing fits.
     """
     scenario = load(source, seed=seed)
-    if isinstance(scenario, MultitaskScenario):
-        return worlds.multitask.plan(scenario, top=top)
-    if isinstance(scenario, TrainingScenario):
-        return worlds.training.plan(scenario, top=top, progress=progress)
-    return worlds.serving.plan(files.serving(scenario, "plan"), top=top, progress=progress)
+    found: Ranking = worlds.ask(scenario, "plan")(scenario, top=top, progress=progress)
+    return found
 
 
 def plan_learned(
@@ -141,11 +138,8 @@ def simulate(source: Source, *, seed: int | None = None, record: bool = False) -
         Infeasible: the plan does not fit; of training the outcome says so, ``metrics["fits"]``.
     """
     scenario = load(source, seed=seed)
-    if isinstance(scenario, MultitaskScenario):
-        return worlds.multitask.simulate(scenario)
-    if isinstance(scenario, TrainingScenario):
-        return worlds.training.simulate(scenario)
-    return worlds.serving.simulate(files.serving(scenario, "simulate"), record=record)
+    found: Outcome = worlds.ask(scenario, "simulate")(scenario, record=record)
+    return found
 
 
 def measure(
@@ -250,13 +244,9 @@ def advise(source: Source, *, seed: int | None = None) -> list[Advice] | SizesAd
     Raises:
         SpecError: anything in the scenario that cannot be.
     """
-    from fleetcast.search.advice.advisor import advise as ask
-    from fleetcast.search.advice.advisor import asked_of_one
-
-    if isinstance(found := load(source, seed=seed), TrainingScenario):
-        return worlds.training.advise(found)
-    scenario, notes = asked_of_one(serving(found, "advise"))
-    return ask(worlds.serving.setting(scenario), notes)
+    scenario = load(source, seed=seed)
+    found: list[Advice] | SizesAdvice = worlds.ask(scenario, "advise")(scenario)
+    return found
 
 
 def check(source: Source, *, seed: int | None = None) -> list[Remark]:
@@ -266,11 +256,8 @@ def check(source: Source, *, seed: int | None = None) -> list[Remark]:
         SpecError: the scenario cannot be read at all.
     """
     scenario = load(source, seed=seed)
-    if isinstance(scenario, MultitaskScenario):
-        return []  # reading it has checked all there is
-    if isinstance(scenario, TrainingScenario):
-        return worlds.training.check(scenario)
-    return worlds.serving.check(files.serving(scenario, "check"))
+    found: list[Remark] = worlds.ask(scenario, "check")(scenario)
+    return found
 
 
 def export(source: Source, to: str, *, seed: int | None = None) -> Export:
@@ -287,9 +274,8 @@ def export(source: Source, to: str, *, seed: int | None = None) -> Export:
         Unsupported: the target has no way to run this plan, or this kind of workload.
     """
     scenario = load(source, seed=seed)
-    if isinstance(scenario, TrainingScenario):
-        return worlds.training.export(scenario, to)
-    return worlds.serving.export(scenario, to)
+    found: Export = worlds.ask(scenario, "export")(scenario, to)
+    return found
 
 
 def completed(source: Source, *, seed: int | None = None) -> tuple[Setting, Plan]:

@@ -19,7 +19,8 @@ import numpy as np
 from fleetcast.base.errors import FleetcastError
 from fleetcast.base.rng import rng
 from fleetcast.base.spec import build, describe
-from fleetcast.policy import batch, evict, memory, order, power, recover, route, speculate
+from fleetcast.policy import batch, evict, memory, power, recover, route, speculate
+from fleetcast.policy.order import requests as order
 
 FAMILIES: dict[str, ModuleType] = {
     "compose": batch, "choose": route, "key": order, "victim": memory, "cap": power, "draft": speculate,

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from fleetcast.base.errors import Unsupported
-from fleetcast.scenario import load as files
-from fleetcast.scenario.load import Scenario, ServingScenario
+from fleetcast.scenario.load import ServingScenario
 
 if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.scenario.plan import Plan
+    from fleetcast.search.advice.advisor import Advice
     from fleetcast.search.ranking import Ranking
     from fleetcast.sim.serving.setting import Setting
     from fleetcast.view.checks import Remark
@@ -29,7 +29,7 @@ def plan(scenario: ServingScenario, *, top: int | None, progress: Callable[[int,
     return parallelism.search(resolved(scenario), top=top, weigh=True, progress=progress)
 
 
-def simulate(scenario: ServingScenario, *, record: bool) -> Outcome:
+def simulate(scenario: ServingScenario, *, record: bool = False) -> Outcome:
     """Returns what happens under the scenario's plan, see `view.verbs.simulate`."""
     if scenario.workload.exits is not None:
         from fleetcast.search.tiers import planner
@@ -60,7 +60,16 @@ def completed(scenario: ServingScenario) -> tuple[Setting, Plan]:
     return state, complete(state, state.scenario.plan)
 
 
-def export(scenario: Scenario, to: str) -> Export:
+def advise(scenario: ServingScenario) -> list[Advice]:
+    """Returns by which techniques the scenario's model runs on its devices, see `view.verbs.advise`."""
+    from fleetcast.search.advice.advisor import advise as ask
+    from fleetcast.search.advice.advisor import asked_of_one
+
+    one, notes = asked_of_one(scenario)
+    return ask(setting(one), notes)
+
+
+def export(scenario: ServingScenario, to: str) -> Export:
     """Returns the scenario's plan as what an operator pastes, see `view.verbs.export`."""
     from fleetcast.view import exports
     from fleetcast.view.exports.training import TARGETS
@@ -68,7 +77,7 @@ def export(scenario: Scenario, to: str) -> Export:
     if to in TARGETS:
         hint = f"Take one of {', '.join(exports.TARGETS)}"
         raise Unsupported(f"--to {to} trains, and the scenario serves requests", hint)
-    return exports.export(*completed(files.serving(scenario, "export")), to)
+    return exports.export(*completed(scenario), to)
 
 
 def resolved(scenario: ServingScenario) -> Setting:

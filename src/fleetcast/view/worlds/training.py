@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fleetcast.view.exports import Export
 
 
-def plan(scenario: TrainingScenario, *, top: int | None, progress: Callable[[int, int], None] | None) -> Ranking:
+def plan(scenario: TrainingScenario, *, top: int | None, progress: Callable[[int, int], None] | None = None) -> Ranking:
     """Returns the ranked plans of a scenario, see `view.verbs.plan`."""
     if scenario.workload.features is not None:
         from fleetcast.search.training import placements
@@ -41,8 +41,8 @@ def plan_learned(
     return learned.search(setting(scenario), evaluations=evaluations, top=top, history=history, progress=progress)
 
 
-def simulate(scenario: TrainingScenario) -> Outcome:
-    """Returns what an iteration of the scenario's plan takes, see `view.verbs.simulate`."""
+def simulate(scenario: TrainingScenario, *, record: bool = False) -> Outcome:
+    """Returns what an iteration of the scenario's plan takes, see `view.verbs.simulate`; `timeline` is its record."""
     if scenario.workload.features is not None:
         from fleetcast.sim.training import counted
 
