@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from benchmarks.records import Null, Ours, Record, cpu_seconds, data_path, main
 from benchmarks.training_data import H100, Run, foundry, system
 from fleetcast.cost.training.network import Job
+from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.step import step
 from fleetcast.scenario.load import load_training
 from fleetcast.scenario.outcome import Outcome
-from fleetcast.sim.training.setting import setting
+from fleetcast.sim.training.completing import columns, complete
+from fleetcast.sim.training.setting import Setting, setting
 from fleetcast.sim.training.world import simulate
 
 COMMAND = "python -m benchmarks.recalled_training"
@@ -40,11 +42,18 @@ def records(quick: bool) -> list[Record]:
     return [Record(**{**{f: getattr(r, f) for f in r.__struct_fields__}, "seconds": took}) for r in found]
 
 
-def outcome(run: dict[str, Any]) -> Outcome:
-    """Returns the forecast of one run of the file, its plan completed as any scenario's."""
+def state(run: dict[str, Any]) -> Setting:
+    """Returns one run of the file as a scenario, resolved."""
     work = {"kind": "training", "model": run["model"], "sequence": run["sequence"], "batch": run["batch"]}
-    table = {"fleet": {"devices": run["devices"]}, "workload": work, "plan": run["plan"]}
-    return simulate(setting(load_training(table)))
+    fleet = {"devices": run["devices"]} | {name: run[name] for name in ("links",) if name in run}
+    return setting(load_training({"fleet": fleet, "workload": work, "plan": run["plan"]}))
+
+
+def planned(run: dict[str, Any]) -> tuple[Setting, Job, Plans, float]:
+    """Returns one run of the file resolved, its job, its plan completed as any scenario's, and its measured seconds."""
+    found = state(run)
+    made = complete(found, found.scenario.plan).plan
+    return found, found.job(str(made.dtype)), columns(made), measured(run, simulate(found))
 
 
 def measured(run: dict[str, Any], found: Outcome) -> float:
@@ -62,7 +71,7 @@ def recalled() -> Record:
     """Returns the errors on the runs of the file."""
     with RUNS.open("rb") as file:
         runs = tomllib.load(file)["run"]
-    found = [outcome(run) for run in runs]
+    found = [simulate(state(run)) for run in runs]
     taken = np.array([measured(run, o) for run, o in zip(runs, found, strict=True)])
     off = np.array([o.metrics["iteration_time"] for o in found]) / taken - 1.0
     work = np.array([o.metrics["flops"] / o.metrics["devices"] for o in found])

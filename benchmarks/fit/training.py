@@ -3,13 +3,15 @@
     python benchmarks/fit/training.py
 
 A100: vTrain's 51 rows of several nodes and every 28th of its 1,440 rows of one node; then fused attention and PyTorch's
-own kernels on LLM Foundry's A100 rows. H100: LLM Foundry's bf16 rows. Anything else: the geometric mean of the two. The
+own kernels on LLM Foundry's A100 rows. H100: LLM Foundry's bf16 rows; then Megatron-LM's attention and 8-bit products
+on the open half of recalled runs that it, NeMo or Llama 3's like made (`recalled_training.toml`). Anything else: the geometric mean of the two. The
 tables that are forecast with the result (SC 2021, selective recompute, MegaScale) are in none of the fits.
 """
 
 from __future__ import annotations
 
 import sys
+import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +20,13 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 import numpy as np
+from scipy.optimize import least_squares
 
+from benchmarks.recalled_training import RUNS, planned
 from benchmarks.training_data import Run, costed, foundry, seconds, vtrain
 from fleetcast.cost.intervals import Z80
-from fleetcast.cost.training.fit import FACTORS, Calibration, fit, take
-from fleetcast.cost.training.step import settle
+from fleetcast.cost.training.fit import FACTORS, SCALE, Calibration, fit, take
+from fleetcast.cost.training.step import settle, step
 from fleetcast.cost.training.system import Practice
 
 MEGATRON = Practice(kernel=4e-5, pace=4e-5, gap=1e-5)
@@ -30,6 +34,10 @@ MEGATRON = Practice(kernel=4e-5, pace=4e-5, gap=1e-5)
 PYTORCH = Practice(kernel=1e-5, pace=2e-5, gap=3e-6)
 """The same for PyTorch's FSDP; assumed, as its rows are never bound by the host."""
 PYTORCHS = ("fused", "narrow", "eager")
+MEGATRONS = ("", "nemo")
+"""Origins of recalled runs on H100s with tensor and pipeline parallelism of Megatron-LM's kind; "" = the first list."""
+FITTED = [name for name in FACTORS if name != "flash"]
+WRITTEN = (*FACTORS, "eight")
 WEIGHT = 20.0
 EVERY = 28
 ELSEWHERE = 2.0
@@ -41,7 +49,7 @@ def ampere() -> tuple[Calibration, Calibration]:
     """Returns what vTrain's rows say, and what fused attention takes beside that."""
     runs = vtrain("multi") + vtrain("single")[::EVERY]
     first = fit(
-        *costed(runs, MEGATRON), seconds(runs), MEGATRON, [n for n in FACTORS if n not in PYTORCHS], weight=WEIGHT
+        *costed(runs, MEGATRON), seconds(runs), MEGATRON, [n for n in FITTED if n not in PYTORCHS], weight=WEIGHT
     )
     flash = [r for r in foundry() if r.tags["gpu"] == "a100"]
     return first, fit(*costed(flash, MEGATRON), seconds(flash), first.practice, PYTORCHS, weight=WEIGHT)
@@ -50,7 +58,25 @@ def ampere() -> tuple[Calibration, Calibration]:
 def hopper() -> Calibration:
     """Returns what LLM Foundry's H100 rows say."""
     runs = [r for r in foundry() if r.tags["gpu"] == "h100"]
-    return fit(*costed(runs, PYTORCH), seconds(runs), PYTORCH, weight=WEIGHT)
+    return fit(*costed(runs, PYTORCH), seconds(runs), PYTORCH, FITTED, weight=WEIGHT)
+
+
+def megatron(prior: Practice) -> tuple[float, float]:
+    """Returns the factors of Megatron-LM's attention and of 8-bit products on H100s, from recalled runs, robustly."""
+    with RUNS.open("rb") as file:
+        rows = [r for r in tomllib.load(file)["run"] if r.get("half", "open") == "open" and "h100" in r["devices"]]
+    cases = [planned(r) for r in rows if r.get("origin", "") in MEGATRONS]
+
+    def off(x: Any) -> Any:
+        practice = replace(prior, flash=float(x[0]), eight=float(x[1]))
+        return [
+            np.log(step(s.network, job, plan, replace(s.system, practice=practice))["total"][0] / took)
+            for s, job, plan, took in cases
+        ]  # fmt: skip
+
+    found = least_squares(off, [2.0, 1.0], loss="soft_l1", f_scale=SCALE)
+    print("Megatron-LM's on H100s", f"{len(cases)} runs, mean {np.abs(off(found.x)).mean():.3f}")
+    return float(found.x[0]), float(found.x[1])
 
 
 def spread(runs: Sequence[Run], prior: Practice) -> float:
@@ -63,7 +89,7 @@ def spread(runs: Sequence[Run], prior: Practice) -> float:
     for group in np.unique(groups):
         out = np.flatnonzero(groups == group)
         seen = np.flatnonzero(groups != group)
-        found = fit(*take(table, plan, seen), took[seen], prior, weight=WEIGHT).practice
+        found = fit(*take(table, plan, seen), took[seen], prior, FITTED, weight=WEIGHT).practice
         left, rows = take(table, plan, out)
         off[out] = np.abs(np.log(settle(left, rows, found)["total"] / took[out]))
     return float(np.quantile(off, 0.8)) / Z80
@@ -73,6 +99,8 @@ def main() -> int:
     """Writes the file."""
     (first, second), other = ampere(), hopper()
     slim = second.practice.narrow / second.practice.fused  # no H100 row has heads of 64; none is Megatron-LM's
+    known = replace(other.practice, narrow=slim * other.practice.fused, vector=other.practice.eager)
+    flash, eight = megatron(known)
     spreads = {
         "ampere": spread(vtrain("multi"), MEGATRON),
         "hopper": spread([r for r in foundry() if r.tags["gpu"] == "h100"], PYTORCH),
@@ -82,16 +110,16 @@ def main() -> int:
     vtrain_said = "vTrain's measurements (MIT), 51 rows of several nodes and 52 of one"
     found = {
         "ampere": (
-            replace(first.practice, **{n: getattr(second.practice, n) for n in PYTORCHS}),
+            replace(first.practice, flash=second.practice.fused, **{n: getattr(second.practice, n) for n in PYTORCHS}),
             f"{vtrain_said}; fused attention, PyTorch's kernels: LLM Foundry's A100 rows (Apache-2.0)",
         ),
         "hopper": (
-            replace(other.practice, narrow=slim * other.practice.fused, vector=other.practice.eager),
-            "LLM Foundry's 70 bf16 rows on H100s (Apache-2.0)",
+            replace(known, flash=flash, eight=eight),
+            "LLM Foundry's 70 bf16 rows on H100s (Apache-2.0); flash, eight: 14 recalled runs of Megatron-LM, NeMo, Llama 3",
         ),
     }  # fmt: skip
     mean: dict[str, Any] = {
-        n: float(np.sqrt(getattr(found["ampere"][0], n) * getattr(found["hopper"][0], n))) for n in FACTORS
+        n: float(np.sqrt(getattr(found["ampere"][0], n) * getattr(found["hopper"][0], n))) for n in WRITTEN
     }
     mean |= {"kernel": PYTORCH.kernel, "pace": PYTORCH.pace}
     found["generic"] = (replace(PYTORCH, **mean), "geometric mean of A100 and H100; host: assumed")
@@ -99,7 +127,7 @@ def main() -> int:
     for name in ("generic", "ampere", "hopper"):
         practice, source = found[name]
         lines += ["", f"[{name}]", f'source = "{source}"', f"spread = {spreads[name]:.3f}"]
-        lines += [f"{n} = {float(f'{getattr(practice, n):.4g}')!r}" for n in FACTORS]
+        lines += [f"{n} = {float(f'{getattr(practice, n):.4g}')!r}" for n in WRITTEN]
     FILE.write_text("\n".join(lines) + "\n", encoding="utf-8")
     for name, c in (("vTrain", first), ("fused", second), ("H100", other)):
         print(name, f"mean {np.abs(c.residual).mean():.3f}, median {np.median(np.abs(c.residual)):.3f}")

@@ -21,7 +21,7 @@ from fleetcast.cost.training.system import Practice
 
 Array = NDArray[np.float64]
 FACTORS = (
-    "gemm", "attention", "fused", "narrow", "vector", "eager", "head", "tensor", "pipeline", "data", "optimizer",
+    "gemm", "attention", "fused", "flash", "narrow", "vector", "eager", "head", "tensor", "pipeline", "data", "optimizer",
     "kernel", "pace", "gap", "iteration",
 )  # fmt: skip
 SCALE = 0.05

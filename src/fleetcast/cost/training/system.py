@@ -31,7 +31,9 @@ class Practice:
     Attributes:
         gemm, attention, vector, head, tensor, pipeline, data, optimizer: factors on seconds of products, attention,
             element-wise kernels, the head, messages of tensor, pipeline and data parallelism, and the optimizer.
-        fused: in place of ``attention`` where it keeps no scores, and ``narrow`` where its heads are 64 wide or less.
+        fused: in place of ``attention`` where PyTorch's FSDP keeps no scores, and ``flash`` where Megatron-LM's layers
+            keep none; ``narrow`` in place of both where heads are 64 wide or less.
+        eight: what products of 8 bits take of that besides ``gemm``: they heat a device less and are slowed down less.
         eager: in place of ``vector`` where PyTorch shards gradients (ZeRO 2 and 3) and runs its own kernels one by one,
             which Megatron-LM has fused.
         gap: s of the device between two kernels.
@@ -48,6 +50,8 @@ class Practice:
     gemm: float = 1.0
     attention: float = 1.0
     fused: float = 1.0
+    flash: float = 1.0
+    eight: float = 1.0
     narrow: float = 1.0
     vector: float = 1.0
     eager: float = 1.0
