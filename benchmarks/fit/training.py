@@ -2,10 +2,10 @@
 
     python benchmarks/fit/training.py
 
-A100: vTrain's 51 rows of several nodes and every 28th of its 1,440 rows of one node; then fused attention and PyTorch's
-own kernels on LLM Foundry's A100 rows. H100: LLM Foundry's bf16 rows; then Megatron-LM's attention and 8-bit products
-on the open half of recalled runs that it, NeMo or Llama 3's like made (`recalled_training.toml`). Anything else: the geometric mean of the two. The
-tables that are forecast with the result (SC 2021, selective recompute, MegaScale) are in none of the fits.
+A100: vTrain's 51 rows of several nodes and every 28th of its 1,440 rows of one node; then fused attention and
+PyTorch's own kernels on LLM Foundry's A100 rows. H100: LLM Foundry's bf16 rows; then Megatron-LM's attention and 8-bit
+products on the open half of recalled runs of its kind (`recalled_training.toml`). Anything else: the geometric mean of
+the two. The tables that are forecast with the result (SC 2021, selective recompute, MegaScale) are in none of the fits.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def main() -> int:
         ),
         "hopper": (
             replace(known, flash=flash, eight=eight),
-            "LLM Foundry's 70 bf16 rows on H100s (Apache-2.0); flash, eight: 14 recalled runs of Megatron-LM, NeMo, Llama 3",
+            "LLM Foundry's 70 bf16 rows on H100s (Apache-2.0); flash, eight: 14 runs of Megatron-LM, NeMo and Llama 3",
         ),
     }  # fmt: skip
     mean: dict[str, Any] = {

@@ -203,10 +203,10 @@ def params_of(net: Network, plan: Plan) -> dict[int, float]:
     if plan.pipeline == 1:
         one = dense + table * (1 if net.tied else 2) + net.first_params + net.last_params
         return {0: one, -1: experts}
-    layer, light = dense / held, lacks(net, plan)
+    each, light = dense / held, lacks(net, plan)
     stages = {1: dense} if plan.pipeline > 2 else {}
-    stages[0] = dense - light[0] * layer + table + net.first_params
-    stages[plan.pipeline - 1] = dense - light[plan.pipeline - 1] * layer + table + net.last_params
+    stages[0] = dense - light[0] * each + table + net.first_params
+    stages[plan.pipeline - 1] = dense - light[plan.pipeline - 1] * each + table + net.last_params
     return stages | {-1: experts}
 
 
@@ -292,7 +292,7 @@ def seconds(net: Network, job: Job, plan: Plan, system: System) -> dict[str, flo
         reduce, gather = (x * left / (reduce + gather) for x in (reduce, gather))
     found = {name: micro * (forward[name] + backward[name]) for name in forward}
     found["recompute"] = micro * again
-    spared = device / held if plan.pipeline > 1 and lacks(net, plan)[plan.pipeline - 1] else 0.0
+    spared = (device + host + late) / held if plan.pipeline > 1 and lacks(net, plan)[plan.pipeline - 1] else 0.0
     found["head"] = micro * max(p.head * head_seconds(net, job, tokens, plan, system) - spared, 0.0)
     found["pipeline_comm"] = micro * (behind(hop, device + host + late) if plan.hides("pipeline") else hop)
     found["host"] = micro * (host + 3 * gap) + (0.0 if plan.hides("input") else p.iteration)
@@ -390,7 +390,8 @@ def room(net: Network, job: Job, plan: Plan, system: System) -> tuple[float, flo
     if plan.zero == 3 and copies > 1:
         work += pair + max(wide * largest - whole, 0.0)
     if plan.zero == 2 and v > 1 and copies > 1:
-        work = max(work, (job.gradient * (max(stages.values()) + experts) - kept * held) / v)
+        others = max(stages.values()) * (1 - 1 / copies) + experts * (1 - 1 / of_experts)
+        work = max(work, (job.gradient * others - kept * held) / v)
     peaks, hosts = [], []
     for stage, params in stages.items():
         if stage == 1 and not light[0] and p > 2:
@@ -410,7 +411,7 @@ def room(net: Network, job: Job, plan: Plan, system: System) -> tuple[float, flo
             "gpipe": float(micro), "1f1b": float(min(p - stage, micro)), "zero-bubble": float(min(p, micro)),
             "dualpipe": min(p + 1.0, 2.0 * micro),
             "interleaved": float(min(p - stage, micro)) if v == 1
-            else min(p + (p - 1 - 2 * stage) / v if stage < 2 and (stage == 0 or p > 2) else ((v - 1) * p + 1) / v, micro),
+            else min(((v - 1) * p + 1 + (0 if stage == p - 1 else 2 * (p - 1 - stage))) / v, micro),
         }[kind]  # fmt: skip
         activations = kept * (held - light.get(stage, 0)) * flying
         gone = max(activations - 2 * kept, 0.0) if plan.moves("activations") else 0.0

@@ -50,15 +50,17 @@ def memory(network: Network, job: Job, plans: Plans, system: System) -> dict[str
     work = np.where(plans.recompute == 2, whole, 0.0) + np.where(gathered, pair + np.maximum(grown - whole, 0.0), 0.0)
     rounds = (plans.zero == 2) & (plans.interleave > 1) & (plans.data * plans.context > 1)
     if rounds.any():  # gradients of the piece at work, added up once a round, grow while its activations shrink
-        held = stage_params(network, plans)
-        grown = job.gradient * (np.maximum.reduce(held[0]) + held[1])
+        held, experts = stage_params(network, plans)
+        grown = np.maximum.reduce(held) * (1.0 - 1.0 / (plans.data * plans.context))
+        grown = job.gradient * (grown + experts * (1.0 - 1.0 / expert_copies(plans)))
         grown = (grown - kept * np.ceil(network.depth / plans.pipeline)) / plans.interleave
         work = np.where(rounds, np.maximum(work, grown), work)
     closing = np.maximum(logits, work) + stream
     early = np.where(plans.pipeline == 1, closing, work + stream)
     # A pass back ends with a new gradient of the table, before it is added up: of a tied one two uses' and their sum.
     fresh = np.where(network.tied & (plans.pipeline == 1), 3.0, 1.0) * (job.wide * network.table_params) / plans.tensor
-    busy = [np.maximum(activations[end] + extra, fresh) for end, extra in zip(ends, (early, closing, early))]
+    beside = (early, closing, early)
+    busy = [np.maximum(activations[end] + beside[end], fresh) for end in ends]
     whole_states = states.sum(axis=1)
     fullest = np.zeros(len(plans), dtype=np.intp)
     most_of, held_by, busiest = whole_states[0].take(row) + busy[0], activations[0], busy[0]
@@ -119,9 +121,9 @@ def expert_copies(plans: Plans) -> Array:
 def _states(network: Network, job: Job, plans: Plans) -> tuple[Index, Array, Array, Array, Array]:
     """Returns the row of each plan in the states, the states, what of them is off-loaded, and what ZeRO 3 gathers (B).
 
-    States are (first, last or second stage; weights, gradients or optimizer; row); DualPipe's stages hold the weights of two.
-    Gathered are the weights of the layer at work and of the next, or of the embedding, and the gradients of one layer;
-    as much stays of weights and gradients that are off-loaded.
+    States are (first, last or second stage; weights, gradients or optimizer; row); DualPipe's stages hold the weights
+    of two. Gathered are the weights of the layer at work and of the next, or of the embedding, and the gradients of one
+    layer; as much stays of weights and gradients that are off-loaded.
     """
     index, inverse = distinct(
         (plans.tensor, plans.pipeline, plans.data, plans.context, plans.expert, plans.expert_tensor, plans.zero,

@@ -77,7 +77,7 @@ class Plans:
 
     @property
     def eager(self) -> NDArray[np.bool_]:
-        """Which plans run PyTorch's own kernels: its FSDP, alone. Tensor and pipeline parallelism bring Megatron-LM's."""
+        """Which plans run PyTorch's kernels: its FSDP alone. Tensor and pipeline parallelism bring Megatron-LM's."""
         return np.asarray((self.zero >= 2) & (self.tensor == 1) & (self.pipeline == 1))
 
     def overlaps(self, name: str) -> NDArray[np.bool_]:

@@ -109,8 +109,8 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
 
 
 _FACTORS = {
-    "gemm": "gemm", "attention": "attention", "fused": "fused", "flash": "flash", "narrow": "narrow", "vector": "vector",
-    "eager": "eager", "tensor_comm": "tensor", "context_comm": "tensor", "expert_comm": "tensor",
+    "gemm": "gemm", "attention": "attention", "fused": "fused", "flash": "flash", "narrow": "narrow",
+    "vector": "vector", "eager": "eager", "tensor_comm": "tensor", "context_comm": "tensor", "expert_comm": "tensor",
 }  # fmt: skip
 
 
@@ -139,7 +139,7 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     found["attention"] = found["attention"] + found.pop("fused") + found.pop("flash") + found.pop("narrow")
     found["vector"] = found["vector"] + found.pop("eager")
     found["recompute"] = p.micro * again
-    found["head"] = p.micro * np.maximum(practice.head * p.head - p.spared * device, 0.0)
+    found["head"] = p.micro * np.maximum(practice.head * p.head - p.spared * (device + host + late), 0.0)
     found["pipeline_comm"] = p.micro * steady
     found["host"] = p.micro * (host + 3.0 * gaps) + np.where(plans.overlaps("input"), 0.0, practice.iteration)
     found["bubble"] = idle

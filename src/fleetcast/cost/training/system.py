@@ -19,6 +19,10 @@ from fleetcast.cost.gemm import Gemm
 from fleetcast.cost.roofline import Array, Coefficients, Silicon, Stream, coefficients_for
 from fleetcast.scenario.fleet.tree import Group
 
+SWITCHED = {"efficiency": 0.69, "shared": 0.32}
+"""What NCCL's rings reach over PCIe on servers people train on: 35 GB/s on four and 28 on eight cards of 63 GB/s (read:
+NVIDIA/nccl, issue 1639, two sockets). The one server measured for serving, whose eight cards share 2 GB/s, is apart."""
+_RINGS = ("all_reduce", "all_gather", "reduce_scatter")
 _FILE = Path(__file__).parent.parent / "coefficients" / "training.toml"
 
 
@@ -142,6 +146,9 @@ def of(group: Group, *, ssd: float | None = None, practice: Practice | None = No
 
     host = catalog.link(device.host_link)
     near = fabric_for(device.id, inner.kind, inner.bandwidth, inner.latency, inner.peers, table)
+    if near.kind == "pcie" and near.kind_of == "link kind":
+        rings = {name: replace(near.affine[name], **SWITCHED) for name in _RINGS}
+        near = replace(near, affine={**near.affine, **rings})
     return System(
         chip=device, memory=float(device.memory), fitted=coefficients_for(device),
         inner=near, pair=replace(near, bandwidth=inner.pair, peers=0) if inner.pair else None,

@@ -95,11 +95,11 @@ def _layer(network: Network, layer: Layer, job: Job, plans: Plans, system: Syste
     back["gemm"] = inputs + weights
     pytorch, fused = plans.eager, plans.fused == 1
     ahead, after = _attention(layer, job, plans, system, tokens)
-    if layer.head_dim <= 64:
-        kernels = [("narrow", fused)]
-    else:
-        kernels = [("fused", fused & pytorch), ("flash", fused & ~pytorch)]
-    for name, taken in (*kernels, ("attention", ~fused)):
+    wide = np.full(len(plans), layer.head_dim > 64)
+    for name, taken in (
+        ("narrow", fused & ~wide), ("fused", fused & wide & pytorch), ("flash", fused & wide & ~pytorch),
+        ("attention", ~fused),
+    ):  # fmt: skip
         fore[name], back[name] = np.where(taken, ahead, 0.0), np.where(taken, after, 0.0)
     passes, passes_back = _vector(network, layer, job, plans, system, tokens, local)
     for name, taken in (("eager", pytorch), ("vector", ~pytorch)):
