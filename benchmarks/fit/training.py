@@ -61,22 +61,26 @@ def hopper() -> Calibration:
     return fit(*costed(runs, PYTORCH), seconds(runs), PYTORCH, FITTED, weight=WEIGHT)
 
 
-def megatron(prior: Practice) -> tuple[float, float]:
-    """Returns the factors of Megatron-LM's attention and of 8-bit products on H100s, from recalled runs, robustly."""
+def megatron(prior: Practice, names: Sequence[str], devices: str, origins: Sequence[str]) -> Practice:
+    """Returns ``prior`` with factors fitted on open recalled runs on ``devices``, robustly."""
     with RUNS.open("rb") as file:
-        rows = [r for r in tomllib.load(file)["run"] if r.get("half", "open") == "open" and "h100" in r["devices"]]
-    cases = [planned(r) for r in rows if r.get("origin", "") in MEGATRONS]
+        rows = [r for r in tomllib.load(file)["run"] if r.get("half", "open") == "open" and devices in r["devices"]]
+    cases = [planned(r) for r in rows if r.get("origin", "") in origins]
+
+    def made(x: Any) -> Practice:
+        said: dict[str, Any] = {name: float(value) for name, value in zip(names, x, strict=True)}
+        return replace(prior, **said)
 
     def off(x: Any) -> Any:
-        practice = replace(prior, flash=float(x[0]), eight=float(x[1]))
+        practice = made(x)
         return [
             np.log(step(s.network, job, plan, replace(s.system, practice=practice))["total"][0] / took)
             for s, job, plan, took in cases
         ]  # fmt: skip
 
-    found = least_squares(off, [2.0, 1.0], loss="soft_l1", f_scale=SCALE)
-    print("Megatron-LM's on H100s", f"{len(cases)} runs, mean {np.abs(off(found.x)).mean():.3f}")
-    return float(found.x[0]), float(found.x[1])
+    found = least_squares(off, np.ones(len(names)), loss="soft_l1", f_scale=SCALE)
+    print("Megatron-LM's on", devices, f"{len(cases)} runs, mean {np.abs(off(found.x)).mean():.3f}")
+    return made(found.x)
 
 
 def spread(runs: Sequence[Run], prior: Practice) -> float:
@@ -100,7 +104,7 @@ def main() -> int:
     (first, second), other = ampere(), hopper()
     slim = second.practice.narrow / second.practice.fused  # no H100 row has heads of 64; none is Megatron-LM's
     known = replace(other.practice, narrow=slim * other.practice.fused, vector=other.practice.eager)
-    flash, eight = megatron(known)
+    known = megatron(known, ("flash", "eight"), "h100", MEGATRONS)
     spreads = {
         "ampere": spread(vtrain("multi"), MEGATRON),
         "hopper": spread([r for r in foundry() if r.tags["gpu"] == "h100"], PYTORCH),
@@ -114,7 +118,7 @@ def main() -> int:
             f"{vtrain_said}; fused attention, PyTorch's kernels: LLM Foundry's A100 rows (Apache-2.0)",
         ),
         "hopper": (
-            replace(known, flash=flash, eight=eight),
+            known,
             "LLM Foundry's 70 bf16 rows on H100s (Apache-2.0); flash, eight: 14 runs of Megatron-LM, NeMo and Llama 3",
         ),
     }  # fmt: skip
@@ -123,11 +127,15 @@ def main() -> int:
     }
     mean |= {"kernel": PYTORCH.kernel, "pace": PYTORCH.pace}
     found["generic"] = (replace(PYTORCH, **mean), "geometric mean of A100 and H100; host: assumed")
+    blackwell = megatron(found["generic"][0], ("flash",), "b200", ("bridge",))
     lines = ["# Written by benchmarks/fit/training.py; do not edit. Seconds, and factors on times of kernels' curves."]
     for name in ("generic", "ampere", "hopper"):
         practice, source = found[name]
         lines += ["", f"[{name}]", f'source = "{source}"', f"spread = {spreads[name]:.3f}"]
         lines += [f"{n} = {float(f'{getattr(practice, n):.4g}')!r}" for n in WRITTEN]
+    source = "as generic; flash: five recalled runs of Megatron-LM on B200s and GB200s"
+    lines += ["", "[blackwell]", f'source = "{source}"', f"flash = {float(f'{blackwell.flash:.4g}')!r}"]
+    lines += ["", "[blackwell-ultra]", 'source = "as blackwell"', lines[-1]]
     FILE.write_text("\n".join(lines) + "\n", encoding="utf-8")
     for name, c in (("vTrain", first), ("fused", second), ("H100", other)):
         print(name, f"mean {np.abs(c.residual).mean():.3f}, median {np.median(np.abs(c.residual)):.3f}")
