@@ -20,7 +20,7 @@ from fleetcast.cost.training.offload import ADAM_BYTES
 from fleetcast.cost.training.plans import OFFLOADED, OVERLAPS, SCHEDULES, Plans
 from fleetcast.cost.training.step import FUSED_HEAD, OPTIMIZER_BYTES
 from fleetcast.cost.training.system import System
-from fleetcast.cost.training.work import CAST, CHUNKS, CONTENTION, FUSED_BACKWARD, KERNELS
+from fleetcast.cost.training.work import CAST, CHUNKS, CONTENTION, FUSED_BACKWARD, KERNELS, UNFUSED
 
 
 class Plan:
@@ -127,10 +127,11 @@ def layer_seconds(net: Network, layer: Layer, job: Job, plan: Plan, system: Syst
     factor = p.attention
     if plan.fused:
         factor = p.narrow if layer.head_dim <= 64 else p.fused if plan.pytorch else p.flash
-    vector = []
-    for norm, act in zip((22, 42) if layer.dropout else (20, 38), (6, 10) if layer.gated else (4, 6), strict=True):
+    vector, bare = [], plan.pytorch and layer.gated
+    norms, acts = (22, 42) if layer.dropout else (20, 38), (6, 10) if layer.gated else (4, 6)
+    for norm, act in zip(*(UNFUSED if bare else (norms, acts)), strict=True):
         inner = (layer.ffn + layer.expert_ffn * layer.top_k) / t
-        copies = 8 * (layer.heads + layer.kv_heads) * layer.head_dim / t
+        copies = (16 if bare else 8) * (layer.heads + layer.kv_heads) * layer.head_dim / t
         moved = 6 * layer.top_k * net.hidden * plan.expert_tensor / t if layer.experts else 0
         vector.append((local * norm * net.hidden + tokens * (act * inner + copies + moved)) * wide / 2 / rate)
     size = tokens * wide * net.hidden

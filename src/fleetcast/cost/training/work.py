@@ -42,6 +42,9 @@ CONTENTION = 1.1256
 CAST = 4.0
 """B that an element moves on its way to 8 bits: read in 16, written once as it is and once transposed, for the product
 that makes gradients of weights; its scale is that of earlier steps (Micikevicius and others, arXiv 2209.05433)."""
+UNFUSED = (84.0, 136.0), (10.0, 18.0)
+"""B that PyTorch's own kernels move for an element of the stream and of a gated activation, forward and backward: an
+RMSNorm is eight kernels in fp32, a gate's product one by itself; rotations move twice what copies do (counted)."""
 KERNELS = {"forward": 18, "backward": 34, "fused": 6}
 """Kernels that a GPT layer launches in Megatron's code, counted; fused attention saves some of them each way."""
 
@@ -202,15 +205,17 @@ def _vector(
     """Returns seconds of norms, residuals, dropout, activations and copies, forward and backward."""
     t, h = plans.tensor.astype(np.float64), float(network.hidden)
     rate = system.chip.bandwidth * system.stream.memory
-    plain = (22.0, 42.0) if layer.dropout else (20.0, 38.0)
+    norms = (22.0, 42.0) if layer.dropout else (20.0, 38.0)
     shared = plans.expert_tensor.astype(np.float64)
     inner = layer.ffn / t + (layer.expert_ffn * layer.top_k / t if layer.experts else 0.0)
-    wide = (6.0, 10.0) if layer.gated else (4.0, 6.0)
-    copies = (8.0 * layer.heads * layer.head_dim + 8.0 * layer.kv_heads * layer.head_dim) / t
+    acts = (6.0, 10.0) if layer.gated else (4.0, 6.0)
+    bare = plans.eager & layer.gated
+    copies = np.where(bare, 2.0, 1.0) * (8.0 * layer.heads * layer.head_dim + 8.0 * layer.kv_heads * layer.head_dim) / t
     moved = 6.0 * layer.top_k * h * shared / t if layer.experts else 0.0  # rows dealt to experts and back
     times = []
-    for norm, act in zip(plain, wide, strict=True):
-        size = local * (norm * h) + tokens * (act * inner + copies + moved)
+    for norm, act, bare_norm, bare_act in zip(norms, acts, *UNFUSED, strict=True):
+        first, then = np.where(bare, bare_norm, norm), np.where(bare, bare_act, act)
+        size = local * (first * h) + tokens * (then * inner + copies + moved)
         times.append(size * (job.wide / 2.0) / rate)
     return times[0], times[1]
 
