@@ -229,6 +229,12 @@ def seconds(net: Network, job: Job, plan: Plan, system: System) -> dict[str, flo
         weights += share * part["weights"]
         kernels += share * part["kernels"]
         messages += share * part["messages"]
+    if SCHEDULES[plan.schedule] == "dualpipe":
+        sent = forward["expert_comm"] + backward["expert_comm"]
+        if sent > 0:
+            share = behind(sent, sum(forward.values()) + sum(backward.values()) - sent) / sent
+            forward["expert_comm"] *= share
+            backward["expert_comm"] *= share
     launched = kernels + 30
     gap = p.gap * launched / 3
     f, b = sum(forward.values()) + gap, sum(backward.values()) + 2 * gap

@@ -133,3 +133,12 @@ def test_bare_pcie_reaches_what_was_published_and_a_measured_link_what_was_measu
     assert reached("h100-pcie", 8) == pytest.approx(28e9, rel=0.05)  # NVIDIA/nccl, issue 1639
     assert reached("h100-pcie", 4) == pytest.approx(35e9, rel=0.05)
     assert reached("l40s", 8) == pytest.approx(2e9, rel=0.1)  # the one server of serving's tables
+
+
+def test_dualpipe_hides_messages_to_experts_beside_passes_of_the_other_direction() -> None:
+    deepseek, system = of(catalog.model("deepseek-v3")), system_of("512x h100-sxm")
+    plan = plans(pipeline=16, data=32, expert=32, zero=1, schedule=np.array([1, 4]))
+    plain, dual = step(deepseek, Job(4096, 2048), plan, system)["expert_comm"]
+    other = step(deepseek, Job(4096, 2048), plan, system)
+    work = sum(float(other[n][1]) for n in ("gemm", "attention", "vector"))
+    assert dual == pytest.approx(max(plain - work, 0.0) + 0.1256 * min(plain, work), rel=1e-9)

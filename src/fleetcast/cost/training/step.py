@@ -9,7 +9,7 @@ weights. Each term is what is *exposed*: seconds in which nothing else of the de
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from fleetcast.cost.training.memory import expert_copies, stage_params
 from fleetcast.cost.training.network import Job, Network
 from fleetcast.cost.training.offload import offload
 from fleetcast.cost.training.plans import Plans
-from fleetcast.cost.training.schedule import idle_weights, light_ends
+from fleetcast.cost.training.schedule import DUALPIPE, idle_weights, light_ends
 from fleetcast.cost.training.system import Practice, System
 from fleetcast.cost.training.work import TERMS as LAYER_TERMS
 from fleetcast.cost.training.work import behind, layer_work, spread_time
@@ -117,6 +117,7 @@ _FACTORS = {
 def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     """Returns exposed seconds by term from the parts, the factors of ``practice`` applied."""
     factor = {name: float(getattr(practice, _FACTORS[name])) for name in LAYER_TERMS}
+    p = _paired(p, plans, factor)
     forward = sum((factor[n] * p.forward[n] for n in LAYER_TERMS), np.zeros(len(plans)))
     backward = sum((factor[n] * p.backward[n] for n in LAYER_TERMS), np.zeros(len(plans)))
     again = sum((factor[n] * p.again[n] for n in LAYER_TERMS), np.zeros(len(plans)))
@@ -152,6 +153,19 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     found = {name: found[name] for name in TERMS}
     found["total"] = sum(found.values(), np.zeros(len(plans)))
     return found
+
+
+def _paired(p: Parts, plans: Plans, factor: Mapping[str, float]) -> Parts:
+    """Returns the parts with DualPipe's messages to experts beside a pass of the other direction (DeepSeek-V3)."""
+    dual = plans.schedule == DUALPIPE
+    if not dual.any():
+        return p
+    both = {n: factor[n] * (p.forward[n] + p.backward[n]) for n in LAYER_TERMS}
+    sent = both["expert_comm"]
+    left = behind(sent, sum(both.values(), np.zeros(len(plans))) - sent)
+    share = np.where(dual & (sent > 0), left / np.where(sent > 0, sent, 1.0), 1.0)
+    forward, backward = ({**x, "expert_comm": x["expert_comm"] * share} for x in (p.forward, p.backward))
+    return replace(p, forward=forward, backward=backward)
 
 
 def _exposed(p: Parts, plans: Plans, practice: Practice, device: Array) -> tuple[Array, Array]:
