@@ -39,10 +39,10 @@ demo: $(VENV)/installed  ## install, plan the embedded example, write report.htm
 test: $(VENV)/installed $(VENV)/test-extras  ## install the test extras and run the suite
 	$(BIN)/python -m pytest -q -n $(WORKERS) $(PYTEST_ARGS)
 
-# The files with tests that skip where torch, or what the server needs, is not installed.
-ENGINE = $(shell grep -rlE 'importorskip."(torch|tokenizers|aiohttp|openai)' tests)
+# The files with tests that skip where torch, what the server needs, or a solver is not installed.
+ENGINE = $(shell grep -rlE 'importorskip."(torch|tokenizers|aiohttp|openai|ortools|gymnasium)' tests)
 
-engine: $(VENV)/installed $(VENV)/test-extras $(VENV)/serve-extras $(VENV)/engine-test-extras  ## install torch (CPU or CUDA) and run the engine's tests
+engine: $(VENV)/installed $(VENV)/test-extras $(VENV)/serve-extras $(VENV)/engine-test-extras $(VENV)/solve-extras $(VENV)/learn-extras  ## install torch (CPU or CUDA), a solver, and run the tests that need them
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) $(ENGINE) $(PYTEST_ARGS)
 
 lint: style types imports  ## style, strict types, import rules

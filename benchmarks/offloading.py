@@ -153,7 +153,8 @@ def _records(
                       spread=f"paired by seed: {', '.join(f'{r:.3f}' for r in ratio)}; {name}: {band(value)}; at most "
                       f"{low:.3f} at 95 %", setting=setting),
             null=Null(value=1.0, what=f"agents {name}"), bar="at most 1.0 in the mean",
-            holds=float(np.mean(ratio)) <= 1.0, reproduced="other setting", reason=OTHER, seconds=sum(spent[name]), command=command,
+            holds=float(np.mean(ratio)) <= 1.0,
+            reproduced="other setting", reason=OTHER, seconds=sum(spent[name]), command=command,
         ))  # fmt: skip
     return found
 
