@@ -18,12 +18,7 @@ import numpy as np
 from fleetcast.base.errors import PolicyError
 from fleetcast.cost.graphs.channels import Channels, Planned
 from fleetcast.cost.graphs.schedule import Messages, Schedule
-<<<<<<< HEAD
 from fleetcast.policy.order.tasks import Board, Policy, View
-from fleetcast.sim.graph.channels import Channels, Planned
-=======
-from fleetcast.policy.order.tasks import Board, Policy
->>>>>>> main
 
 if TYPE_CHECKING:
     from fleetcast.cost.graphs.platform import Platform
