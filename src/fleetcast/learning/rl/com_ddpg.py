@@ -3,8 +3,8 @@
 Deep deterministic policy gradient (Lillicrap et al., 2016) with a central critic (MADDPG: Lowe et al., 2017); actors
 are `policy.order.tasks.com_ddpg`. Places are discrete: scores pass through a straight-through Gumbel-softmax, as there.
 A step is one decision of one agent; its reward is what the decision adds to the bill, negative, and the last step
-settles what messages that met others took longer. Targets look a few steps ahead and follow slowly. ``talk=False`` and
-``central=False`` are the ablations: no messages between agents, and a critic that sees its own agent alone (independent
+settles what messages that met others took longer. Targets look a few steps ahead and follow slowly. Part of what is
+explored is shown by the rule that takes the cheapest place. ``talk=False`` and ``central=False`` are the ablations: no messages between agents, and a critic that sees its own agent alone (independent
 learners).
 """
 
@@ -53,7 +53,8 @@ class Settings:
         actor_rate: of Adam.
         critic_rate: of Adam.
         follow: share by which targets move towards what they follow.
-        explore: share of random decisions at the start; it falls to none.
+        explore: share of decisions at the start that are not the agent's; it falls to none.
+        shown: share of these that take the place that adds least to the bill, the rest are random.
         keep: steps kept to learn from.
     """
 
@@ -67,7 +68,8 @@ class Settings:
     actor_rate: float = 5e-4
     critic_rate: float = 1e-3
     follow: float = 0.01
-    explore: float = 0.3
+    explore: float = 0.5
+    shown: float = 0.5
     keep: int = 20_000
 
 
@@ -97,9 +99,9 @@ class Trained:
 class Explorer(ComDdpg):
     """The policy as it learns: noise on its scores, and every decision written down."""
 
-    def __init__(self, weights: dict[str, Any], draw: np.random.Generator, explore: float) -> None:
+    def __init__(self, weights: dict[str, Any], draw: np.random.Generator, explore: float, shown: float) -> None:
         super().__init__()
-        self._p, self._draw, self._explore = weights, draw, explore
+        self._p, self._draw, self._explore, self._shown = weights, draw, explore, shown
         self.steps: list[tuple[Any, ...]] = []
 
     def start(self, view: View) -> None:
@@ -129,6 +131,8 @@ class Explorer(ComDdpg):
         """Returns a place by scores with Gumbel noise, or any."""
         scores = self.scores(task, view)
         if self._draw.random() < self._explore:
+            if self._draw.random() < self._shown:
+                return int(np.argmin(np.where(able, self.adds, np.inf)))
             return int(self._draw.choice(np.flatnonzero(able)))
         noise = -np.log(-np.log(self._draw.uniform(1e-9, 1.0, len(scores)))) if self._explore else 0.0
         return int(np.argmax(np.where(able, scores + noise, -np.inf)))
@@ -249,7 +253,7 @@ def train(
     for episode in range(settings.episodes):
         graph, platform = apps.episode(TRAINING + seed * settings.episodes + episode)
         explore = settings.explore * max(0.0, 1.0 - episode / (0.7 * settings.episodes))
-        policy = Explorer(learner.weights(), draw, explore + 1e-9)
+        policy = Explorer(learner.weights(), draw, explore + 1e-9, settings.shown)
         paid = bill(play(graph, platform, policy), graph, platform, Users.of(graph, platform), weights).total
         curve.append(paid)
         steps = policy.steps

@@ -136,6 +136,7 @@ class ComDdpg:
         for kept, new in ((self._places[agent], seen), (self._tasks[agent], told)):
             kept[:-1] = kept[1:]
             kept[-1] = new
+        self.adds = seen[:, PLACES - 1]
         return forward(self._p, self._places, self._tasks, np, joined, lambda all_: all_[agent])
 
     def pop(self, worker: int, view: View) -> int | None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from fleetcast.policy.order.tasks.view import View
 
-PLACES, TASK = 5, 5
+PLACES, TASK = 6, 5
 """Numbers that say something of each place a task could run, and of the task."""
 
 
@@ -23,7 +23,7 @@ class Sight:
     """Observations of the agents of a graph's devices, and what a decision adds to the bill.
 
     A place is the device itself (first) or a server. Of a place: its backlog, seconds of the task, seconds of its data,
-    the device's energy, the work it was given before; of the task: how much must follow it, its children, the share of
+    the device's energy, the work it was given before, what it would add to the bill; of the task: how much must follow it, its children, the share of
     the user's tasks that are left, whether it is on the user's longest way, and whether it must stay.
 
     Args:
@@ -64,7 +64,9 @@ class Sight:
             own = place == device
             energy = seconds * self._power[device] if own else fetch * self.weights.radio
             given = 0.0 if own else self._given[place] / max(self.users.load, 1e-12)
-            rows.append((wait / scale, min(seconds / scale, 9.0), fetch / scale, min(energy / joules, 9.0), given))
+            # a place that cannot run the task adds more than any other
+            adds = min(10.0 * len(self.users.devices) * self.would_add(task, place, view), 9.0)
+            rows.append((wait / scale, min(seconds / scale, 9.0), fetch / scale, min(energy / joules, 9.0), given, adds))
         ahead = view.now + best + self._after[task] - self._end[device]
         told = (
             self._after[task] / self._alone[device], len(view.children(task)) / 4.0,
