@@ -8,7 +8,8 @@ The rules, where a key is left out:
 - ``schedule``: "interleaved" with more than one piece of a stage, else "1f1b".
 - ``sequence_parallel``: true with tensor parallelism; it costs no time and saves memory. False for GPT's layers that
   are recomputed in full on V100s and A100s, as in SC 2021; those overlap no gradients in a pipeline either.
-- ``zero``: 1 with several copies; sharing out the optimizer's states sends the same bytes.
+- ``zero``: 1 with several copies; sharing out the optimizer's states sends the same bytes. 2 where a pipeline fits
+  without recompute only so, as Llama 3's did.
 - ``recompute``: the least that fits: "none", "selective", "full"; "full" where nothing does.
 - ``swap``: nothing streams. Where something does, ``micro_batch`` is the batch, ``offload`` everything, ``recompute``
   "full" (of what is not swapped), and the optimizer runs beside the pass back too.
@@ -90,7 +91,7 @@ def complete(state: Setting, plan: TrainingPlan, path: str = "plan") -> Complete
     fill("schedule", "interleaved" if fields["interleave"] > 1 else "1f1b")
     check_schedule(state, fields, path)
     several = fields["data_parallel"] * fields["context_parallel"] > 1
-    fill("zero", 1 if several and fields["shards"] is None else 0)
+    fill("zero", *_least_zero(state, fields) if several and fields["shards"] is None else (0,))
     kept = _keeps_scores(state, fields["zero"])
     first = kept and fields["recompute"] == "full"
     early = "GPT recomputed in full on this generation of devices, as Megatron-LM did" if first else ""
@@ -363,6 +364,18 @@ def _keeps_scores(state: Setting, zero: int) -> bool:
     """
     plain = all(layer.dropout for layer in state.network.layers)
     return plain and zero < 3 and state.group.device.architecture in ("volta", "ampere")
+
+
+def _least_zero(state: Setting, fields: dict[str, Any]) -> tuple[int, str]:
+    """ZeRO 1; 2 where a pipeline that recomputes nothing does not fit otherwise, and with it does, as Llama 3 ran."""
+    if fields["pipeline_parallel"] == 1 or fields["recompute"] not in (None, "none"):
+        return 1, ""
+    given = {"sequence_parallel": fields["tensor_parallel"] > 1, "offload": (), "overlap": (), "fused_attention": True,
+             "tensor_messages": TENSOR_MESSAGES[0], "recompute": "none"}  # fmt: skip
+    known = {name: value for name, value in fields.items() if value is not None}
+    tried = columns(*(TrainingPlan(**{**given, **known, "zero": zero}) for zero in (1, 2)))
+    one, two = held(state.network, state.job(fields["dtype"]), tried, state.system)
+    return (2, "nothing is recomputed then") if two and not one else (1, "")
 
 
 def _least_recompute(state: Setting, fields: dict[str, Any]) -> str:

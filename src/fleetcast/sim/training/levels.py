@@ -132,7 +132,9 @@ def costed(state: Setting, asked: Shards, rows: Plans, job: Job, room: Columns) 
     micro = int(rows.micro_batches(job.batch)[0])
     cost = traffic(params, shards, copies, micro, state.system)
     practice = state.system.practice
-    own = parts(state.network, job, rows, state.system)
+    sharded = asked.weights > 1 or asked.gradients > 1  # as PyTorch's FSDP does: its kernels
+    kernels = replace(rows, zero=np.full_like(rows.zero, 3)) if sharded else rows
+    own = parts(state.network, job, kernels, state.system)
 
     def with_messages(zero: int, reduce: float, gather: float, share: float) -> Columns:
         """An iteration with these messages; under ZeRO 3 they hide behind all micro-batches, else the last."""

@@ -221,9 +221,9 @@ def _said(state: Setting, plan: TrainingPlan, mixed: Mixed | None) -> list[str]:
     inner = state.system.inner
     if inner.kind_of == "link kind" and _guessed(state) > 0.5:
         told.append(
-            f"messages over {inner.kind} within a node are a guess ({inner.source}): there devices share one path, and "
-            "a server with switches is several times faster; name a link that was measured, fleet.link, or set "
-            "fleet.links.intra"
+            f"messages over {inner.kind} within a node are a guess, and servers differ several times over: eight cards "
+            "behind switches reach half their lanes, through one path of a host a tenth; name a link that was "
+            "measured, fleet.link, or set fleet.links.intra"
         )
     depth, stages = state.network.depth, one(plan.pipeline_parallel)
     if depth % stages and mixed is None:
