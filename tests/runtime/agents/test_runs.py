@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-pytest.importorskip("aiohttp", reason="the extra 'agents' is not installed")
+pytest.importorskip(modname="aiohttp", reason="the extra 'agents' is not installed")
 
 from fleetcast.base.errors import PolicyError, SpecError
 from fleetcast.policy.order import tasks
