@@ -13,10 +13,13 @@ from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
 from fleetcast.policy import batch, evict, memory, power, route, speculate
 from fleetcast.policy.order import requests as order
-from fleetcast.scenario.load import MultitaskScenario, Scenario, ServingScenario, TrainingScenario
+from fleetcast.policy.order import tasks
+from fleetcast.scenario.kinds.graph import GOALS
+from fleetcast.scenario.load import GraphScenario, MultitaskScenario, Scenario, ServingScenario, TrainingScenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, TRAINING
 from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES, OVERLAPS, PHASES, PLACEMENTS
 from fleetcast.scenario.training_plan import CHOICES
+from fleetcast.scenario.workload.graphs import generators
 
 FAMILIES: dict[str, ModuleType] = {
     "batch": batch, "order": order, "memory": memory, "route": route, "power": power,
@@ -26,7 +29,7 @@ FAMILIES: dict[str, ModuleType] = {
 
 def scenario_schema() -> dict[str, Any]:
     """Returns the JSON Schema (2020-12) of a scenario file; ``workload.kind`` says which of its parts hold."""
-    worlds: tuple[type[Scenario], ...] = (ServingScenario, TrainingScenario, MultitaskScenario)
+    worlds: tuple[type[Scenario], ...] = (ServingScenario, TrainingScenario, MultitaskScenario, GraphScenario)
     _, parts = msgspec.json.schema_components(worlds, ref_template="#/$defs/{name}")
     for struct in dict.fromkeys(struct for world in worlds for struct in _structs(world)):
         _describe(parts[struct.__name__]["properties"], struct)
@@ -36,7 +39,14 @@ def scenario_schema() -> dict[str, Any]:
         one = {"enum": list(known)}
         listed = {"type": "array", "items": _one_or_several(one)} if name in ("offload", "overlap") else None
         parts["TrainingPlan"]["properties"][name] = {"description": said} | (listed or _one_or_several(one))
-    for key, goals in (("minimize", MINIMIZE | TRAINING), ("maximize", MAXIMIZE)):
+    ordered = parts["GraphPlan"]["properties"]
+    ordered["order"] = {"description": ordered["order"].get("description", "")} | _policy(tasks, several=True)
+    made = parts["Graph"]["properties"]
+    made["graph"] = {"description": made["graph"].get("description", "")} | _policy(generators, several=False)
+    made["graph"]["anyOf"].append({"type": "string"})
+    for forms in (made["graph"]["anyOf"], ordered["order"]["anyOf"][0]["anyOf"]):
+        forms[:] = [form for form in forms if "minProperties" not in form]  # here no engine has a method of its own
+    for key, goals in (("minimize", MINIMIZE | TRAINING | GOALS), ("maximize", MAXIMIZE)):
         parts["Objective"]["properties"][key] = _one_or_several({"enum": list(goals)})
     bodies = [parts.pop(world.__name__)["properties"] for world in worlds]
     own = ("workload", "slo", "plan")
