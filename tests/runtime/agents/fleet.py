@@ -37,7 +37,14 @@ async def agents(count, folder, slots=1, **settings):
 
 
 def run(orchestrator, value, **settings):
-    return Run(orchestrator, value, settings.pop("policy", Fifo()), **{"patience": 2.0, "deadline": 30.0} | settings)
+    return Run(orchestrator, value, settings.pop("policy", Fifo()), **{"patience": 5.0, "deadline": 60.0} | settings)
+
+
+async def begun(path):
+    """Waits until a task has written into a file that it has begun."""
+    async with asyncio.timeout(20):
+        while not path.exists() or not path.read_text(encoding="ascii"):
+            await asyncio.sleep(0.01)
 
 
 class Wire:
