@@ -32,7 +32,9 @@ def constellation(tasks, lines=()):
 async def agents(count, folder, slots=1, **settings):
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "src")])
     names = [f"agent{i}" for i in range(count)]
-    async with started(names, allow=allow(folder, slots), **{"pulse": PULSE, "lease": LEASE} | settings) as both:
+    async with started(
+        names, allow=allow(folder, slots), **{"pulse": PULSE, "lease": LEASE, "backoff": 0.1} | settings
+    ) as both:
         yield both
 
 

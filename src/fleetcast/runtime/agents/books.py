@@ -70,6 +70,7 @@ class Attempt:
         peer: the agent's connection that it was sent by.
         worker: its number on the board.
         begun: s since the run began.
+        until: s at which it is expected to end.
         late: s at which it must have ended.
         ended: s; 0 = it runs.
         how: as in `messages.Done`, or "gone": its agent went away.
@@ -83,6 +84,7 @@ class Attempt:
     peer: Peer
     worker: int
     begun: float
+    until: float
     late: float
     ended: float = 0.0
     how: str = ""
