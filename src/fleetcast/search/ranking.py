@@ -80,9 +80,9 @@ class Ranking:
 
     @property
     def plan(self) -> Plan | TrainingPlan | None:
-        """The best plan, complete; None = there is none, or one of waves, which no file decides."""
+        """The best plan, complete; None = there is none, or one of waves or of a stream, whose table says it all."""
         best = self.best
-        return read_any(best.plan) if best is not None and "way" not in best.plan else None
+        return read_any(best.plan) if best is not None and not {"way", "use"} & set(best.plan) else None
 
     def table(self) -> dict[str, Any]:
         """Returns everything for JSON; ``notes`` are the search's own and those of every plan in it."""
@@ -109,6 +109,8 @@ class Ranking:
     def lines(self) -> list[str]:
         """Returns the space in sentences, counts included."""
         c = self.counts
+        if any("use" in outcome.plan for outcome in self.plans):
+            return [*self.space, f"{c['enumerated']:,} plans, all simulated"]
         if any(_trains(outcome.plan) for outcome in (*self.plans, *self.misses)):
             return [*self.space, f"{c['enumerated']:,} plans, {c['memory_feasible']:,} fit, {c['simulated']:,} timed"]
         plans = "plan" if c["enumerated"] == 1 else "plans"
@@ -146,12 +148,22 @@ def label(outcome: Outcome) -> str:
     """Returns the short name of an outcome's plan, with its batch policy."""
     if "way" in outcome.plan:
         return str(outcome.plan["way"])
+    if "use" in outcome.plan:
+        return made(outcome.plan)
     plan = read_any(outcome.plan)
     if isinstance(plan, TrainingPlan):
         return plan.label() or str(outcome.plan.get("placement", ""))
     batch = plan.serving[0].batch
     said = " ".join(str(v) for v in batch.values()) if isinstance(batch, dict) else ""
     return f"{plan.label()} {said}".strip()
+
+
+def made(plan: Mapping[str, Any]) -> str:
+    """Returns the short name of a stream's plan: the improvements that it makes and where its filter sits."""
+    said = [str(name) for name in plan["use"]]
+    if "filter" in plan:
+        said.append(f"filter at {plan['filter']}" if plan["filter"] != "nowhere" else "no filter")
+    return " + ".join(said) or "as it is"
 
 
 def read_any(table: Mapping[str, Any]) -> Plan | TrainingPlan:

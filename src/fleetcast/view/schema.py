@@ -13,8 +13,15 @@ from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
 from fleetcast.policy import batch, evict, memory, power, route, speculate
 from fleetcast.policy.order import requests as order
-from fleetcast.scenario.load import MultitaskScenario, Scenario, ServingScenario, TrainingScenario
-from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, TRAINING
+from fleetcast.scenario.load import (
+    WITHOUT_FLEET,
+    MultitaskScenario,
+    Scenario,
+    ServingScenario,
+    StreamScenario,
+    TrainingScenario,
+)
+from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, STREAM_MAXIMIZE, STREAM_MINIMIZE, TRAINING
 from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES, OVERLAPS, PHASES, PLACEMENTS
 from fleetcast.scenario.training_plan import CHOICES
 
@@ -26,7 +33,7 @@ FAMILIES: dict[str, ModuleType] = {
 
 def scenario_schema() -> dict[str, Any]:
     """Returns the JSON Schema (2020-12) of a scenario file; ``workload.kind`` says which of its parts hold."""
-    worlds: tuple[type[Scenario], ...] = (ServingScenario, TrainingScenario, MultitaskScenario)
+    worlds: tuple[type[Scenario], ...] = (ServingScenario, TrainingScenario, MultitaskScenario, StreamScenario)
     _, parts = msgspec.json.schema_components(worlds, ref_template="#/$defs/{name}")
     for struct in dict.fromkeys(struct for world in worlds for struct in _structs(world)):
         _describe(parts[struct.__name__]["properties"], struct)
@@ -36,7 +43,7 @@ def scenario_schema() -> dict[str, Any]:
         one = {"enum": list(known)}
         listed = {"type": "array", "items": _one_or_several(one)} if name in ("offload", "overlap") else None
         parts["TrainingPlan"]["properties"][name] = {"description": said} | (listed or _one_or_several(one))
-    for key, goals in (("minimize", MINIMIZE | TRAINING), ("maximize", MAXIMIZE)):
+    for key, goals in (("minimize", MINIMIZE | TRAINING | STREAM_MINIMIZE), ("maximize", MAXIMIZE | STREAM_MAXIMIZE)):
         parts["Objective"]["properties"][key] = _one_or_several({"enum": list(goals)})
     bodies = [parts.pop(world.__name__)["properties"] for world in worlds]
     own = ("workload", "slo", "plan")
@@ -48,7 +55,7 @@ def scenario_schema() -> dict[str, Any]:
         by_kind.setdefault(world.kind, []).append({"properties": mine})
     body: dict[str, Any] = {"title": "Scenario", "type": "object"}
     body |= {"properties": common | {name: {} for name in own}, "additionalProperties": False}
-    body |= {"required": ["fleet", "workload"], "allOf": [_rule(kind, found) for kind, found in by_kind.items()]}
+    body |= {"required": ["workload"], "allOf": [_rule(kind, found) for kind, found in by_kind.items()]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | body | {"$defs": parts}
 
 
@@ -57,7 +64,8 @@ def _rule(kind: str, bodies: list[Any]) -> dict[str, Any]:
     said: dict[str, Any] = {"properties": {"workload": {"properties": {"kind": {"const": kind}}, "required": ["kind"]}}}
     if kind == ServingScenario.kind:
         said = {"anyOf": [said, {"properties": {"workload": {"not": {"required": ["kind"]}}}}]}
-    return {"if": said, "then": bodies[0] if len(bodies) == 1 else {"anyOf": bodies}}
+    then = bodies[0] if len(bodies) == 1 else {"anyOf": bodies}
+    return {"if": said, "then": then if kind in WITHOUT_FLEET else then | {"required": ["fleet"]}}
 
 
 def _describe(properties: dict[str, Any], struct: type[msgspec.Struct]) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 from fleetcast.base.errors import SpecError
 from fleetcast.cost.streams.scores import Scores, scores
-from fleetcast.scenario.workload.streams import Node, System
+from fleetcast.scenario.workload.pipeline import Node, System
 
 CLOSE = 1e-9
 """Rates that differ by less are the same."""
@@ -245,9 +245,7 @@ def _chooses(system: System, i: int) -> bool:
     return system.nodes[i].ratio > 1 or any(_chooses(system, k) for k in system.inputs[i])
 
 
-def _at(
-    node: Node, chosen: Scores, came: tuple[float, float], size: float, ops: float | None, lost: float
-) -> At:
+def _at(node: Node, chosen: Scores, came: tuple[float, float], size: float, ops: float | None, lost: float) -> At:
     if node.rate is not None:
         size = (1.0 - node.compression) * size
     ops = operations(node.complexity, size) if ops is None else ops
@@ -261,7 +259,8 @@ def _at(
     sending = size / node.link.bandwidth if node.link.bandwidth is not None and node.to else 0.0
     return At(
         came[0], came[1], lost, (dull * tn, interesting * fn), passed, size, ops,
-        op_power=node.op_energy * ops * taken, link_power=8.0 * node.link.energy * size * sum(passed) if node.to else 0.0,
+        op_power=node.op_energy * ops * taken,
+        link_power=8.0 * node.link.energy * size * sum(passed) if node.to else 0.0,
         service=service, sending=sending, wait=service + node.latency + sending + (node.link.delay if node.to else 0.0),
         busy=sum(came) * service / node.lanes,
     )  # fmt: skip

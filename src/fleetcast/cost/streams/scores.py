@@ -91,7 +91,9 @@ class Random:
         return share, share
 
 
-def steps(dull: Floats, interesting: Floats, dull_weights: Floats | None = None, weights: Floats | None = None) -> Steps:
+def steps(
+    dull: Floats, interesting: Floats, dull_weights: Floats | None = None, weights: Floats | None = None
+) -> Steps:
     """Returns the distributions of scores that were seen.
 
     Args:
@@ -128,7 +130,9 @@ def scores(classifier: Classifier | None, folder: Path, path: str = "classifier"
     if classifier.kind == "gaussian":
         assert classifier.skill is not None
         return Gaussian(classifier.skill + classifier.boost, math.sqrt(classifier.variance))
-    stamp = tuple((Path(folder) / f).stat().st_mtime_ns if (Path(folder) / f).exists() else 0 for f in _files(classifier))
+    stamp = tuple(
+        (Path(folder) / f).stat().st_mtime_ns if (Path(folder) / f).exists() else 0 for f in _files(classifier)
+    )
     return _read(classifier, Path(folder), path, stamp)
 
 
@@ -172,7 +176,9 @@ def _labelled(file: Path) -> tuple[Floats, Floats]:
     known = np.isin(table[:, 1], (0.0, 1.0))
     if not known.all():
         row = int(np.flatnonzero(~known)[0])
-        raise SpecError(f"{file.name} line {row + 2}", "has an unknown label", value=float(table[row, 1]), limit="0 or 1")
+        raise SpecError(
+            f"{file.name} line {row + 2}", "has an unknown label", value=float(table[row, 1]), limit="0 or 1"
+        )
     dull, interesting = table[table[:, 1] == 0, 0], table[table[:, 1] == 1, 0]
     if not len(dull) or not len(interesting):
         raise SpecError(str(file), "has one kind of sample only", limit="rows with label 0 and rows with label 1")

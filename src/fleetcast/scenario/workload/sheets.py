@@ -120,8 +120,14 @@ def _sheet(path: Path, tables: Mapping[str, list[tuple[Any, ...]]], name: str, r
     wanted = [*own, _LINK, _OPS] + ([_RATIO] if name == "Processors" else [])
     for column in wanted:
         theirs = repair.columns.get(column, column)
-        if theirs not in head and column not in given and not (column == _RATIO and {"True Pass", "True Discard"} <= head):
-            guess = closest(column, head) or (f"Did you mean '{column.split()[0]}'?" if column.split()[0] in head else "")
+        if (
+            theirs not in head
+            and column not in given
+            and not (column == _RATIO and {"True Pass", "True Discard"} <= head)
+        ):
+            guess = closest(column, head) or (
+                f"Did you mean '{column.split()[0]}'?" if column.split()[0] in head else ""
+            )
             raise SpecError(
                 f"{path.name}: {called}", "lacks a column", value=theirs,
                 limit=f"columns: {', '.join(sorted(head)[:14])}",
@@ -170,7 +176,8 @@ def _energies(path: Path, where: str, row: Mapping[str, Any]) -> dict[str, Any]:
         raise SpecError(f"{path.name}: {where}, Compression", "leaves nothing", value=squeeze, limit="0 to below 1")
     return {
         "compression": squeeze, "latency": ROUTING,
-        "op_energy": _number(path, where, row, _OPS, 0.0), "link": StreamLink(energy=_number(path, where, row, _LINK, 0.0)),
+        "op_energy": _number(path, where, row, _OPS, 0.0),
+        "link": StreamLink(energy=_number(path, where, row, _LINK, 0.0)),
     }  # fmt: skip
 
 

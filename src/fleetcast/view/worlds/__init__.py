@@ -5,15 +5,16 @@ from types import ModuleType
 from typing import Any, Final
 
 from fleetcast.base.errors import Unsupported
-from fleetcast.scenario.load import MultitaskScenario, Scenario, ServingScenario, TrainingScenario
-from fleetcast.view.worlds import multitask, serving, training
+from fleetcast.scenario.load import MultitaskScenario, Scenario, ServingScenario, StreamScenario, TrainingScenario
+from fleetcast.view.worlds import multitask, serving, stream, training
 
-__all__ = ["WORLDS", "ask", "multitask", "serving", "training"]
+__all__ = ["WORLDS", "ask", "multitask", "serving", "stream", "training"]
 
 WORLDS: Final[dict[type[Scenario], ModuleType]] = {
     ServingScenario: serving,
     TrainingScenario: training,
     MultitaskScenario: multitask,
+    StreamScenario: stream,
 }
 
 
