@@ -80,7 +80,8 @@ def heft(graph: dict[str, Any], platform: dict[str, Any], order: Any, ahead: Any
         column("d", np.zeros(workers)), column("d", np.full(workers, -1.0)), column("q", np.full(workers, -1)),
         column("d", np.zeros(n + 1)), column("d", np.zeros(n + 1)), column("q", np.full(n + 1, -1)),
         column("q", np.full(n + 1, -1)), column("i", np.zeros(widest_in)), column("i", np.zeros(widest_in)),
-        column("d", np.zeros(widest_in)), column("q", np.full(workers, -1)), column("i", np.zeros(2 * widest_in)),
+        column("d", np.zeros(widest_in)), column("q", np.full(int(platform["node"].max()) + 1, -1)),
+        column("i", np.zeros(2 * widest_in)),
         column("d", np.zeros(2 * widest_in)),
     ]  # fmt: skip
     sent = _heft(n, m, workers, platform["home"], shared, ahead is not None, least, widest, *columns, *out.values())

@@ -11,9 +11,11 @@ from fleetcast.base.errors import SpecError, Unsupported, closest
 from fleetcast.base.files import read_text
 from fleetcast.base.spec import convert, dump_toml, read_toml
 from fleetcast.scenario.fleet.tree import Fleet
+from fleetcast.scenario.kinds import graph as _graph
 from fleetcast.scenario.kinds import serving as _serving
 from fleetcast.scenario.kinds import stream as _stream
 from fleetcast.scenario.kinds import training as _training
+from fleetcast.scenario.kinds.graph import GraphScenario
 from fleetcast.scenario.kinds.scenario import Parts, Scenario
 from fleetcast.scenario.kinds.serving import ServingScenario
 from fleetcast.scenario.kinds.stream import StreamScenario
@@ -21,13 +23,14 @@ from fleetcast.scenario.kinds.training import MultitaskScenario, TrainingScenari
 from fleetcast.scenario.objective import Objective
 
 __all__ = [
-    "KINDS", "MultitaskScenario", "Scenario", "ServingScenario", "StreamScenario", "TrainingScenario", "dump", "load",
+    "KINDS", "GraphScenario", "MultitaskScenario", "Scenario", "ServingScenario", "StreamScenario", "TrainingScenario",
+    "dump", "load",
     "load_serving", "load_training", "serving",
 ]  # fmt: skip
 
 PARTS = ("name", "seed", "fleet", "workload", "slo", "objective", "plan")
 READERS: Final[dict[str, Callable[[Parts], Scenario]]] = {
-    "serving": _serving.read, "training": _training.read, "stream": _stream.read,
+    "serving": _serving.read, "training": _training.read, "graph": _graph.read, "stream": _stream.read,
 }  # fmt: skip
 """What reads each kind of workload that has a world."""
 KINDS = ("serving", "training", "graph", "jobs", "functions", "federation", "stream")

@@ -25,6 +25,8 @@ UNITS = {
     "op_power": "W", "link_power": "W", "f1": "", "precision": "", "recall": "", "accuracy": "", "productivity": "1/J",
     "latency": "s", "latency_p99": "s", "input_rate": "Hz", "output_rate": "Hz", "output_bytes": "B/s", "dropped": "",
     "lane_time": "s", "busy": "", "tp": "Hz", "fp": "Hz", "fn": "Hz", "tn": "Hz",
+    "lower_bound": "s", "critical_path": "s", "gap": "", "moved_bytes": "B", "messages": "", "tasks": "", "edges": "",
+    "workers": "",
 }  # fmt: skip
 
 
@@ -114,6 +116,8 @@ class Outcome:
 def _headline(metrics: Mapping[str, Any]) -> list[str]:
     wanted = (
         "iteration_time",
+        "makespan",
+        "lower_bound",
         "ttft.p99",
         "tpot.p99",
         "e2e.mean",
@@ -123,5 +127,6 @@ def _headline(metrics: Mapping[str, Any]) -> list[str]:
         "cost",
         "carbon",
         "memory",
+        "moved_bytes",
     )
     return [k for k in wanted if k.partition(".")[0] in metrics]

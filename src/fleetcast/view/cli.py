@@ -15,8 +15,16 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError, SpecError
-from fleetcast.scenario.load import MultitaskScenario, Scenario, ServingScenario, StreamScenario, TrainingScenario
+from fleetcast.scenario.load import (
+    GraphScenario,
+    MultitaskScenario,
+    Scenario,
+    ServingScenario,
+    StreamScenario,
+    TrainingScenario,
+)
 from fleetcast.view import collectives, comparing, measuring, sizing, terminal, transforming, verbs, watching
+from fleetcast.view.graph import commands as graphs
 from fleetcast.view.release import release
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.serving import commands as requests
@@ -29,6 +37,7 @@ SCREENS: Final[dict[type[Scenario], Any]] = {
     ServingScenario: requests,
     TrainingScenario: training,
     MultitaskScenario: waves,
+    GraphScenario: graphs,
     StreamScenario: streams,
 }
 """What `plan`, `simulate` and, where it has one of its own, `run` show of each kind of scenario."""

@@ -145,3 +145,11 @@ def test_ranks_that_the_caller_gives_decide_the_order() -> None:
     platform = Platform.of({"x": [2, 1]})
     assert heft(graph, platform).start.tolist() == [0.0, 2.0]
     assert heft(graph, platform, np.array([1.0, 2.0])).start.tolist() == [1.0, 0.0]
+
+
+def test_nodes_may_have_any_numbers() -> None:
+    graph = random_graph(3, 30)
+    platform = random_platform(3, graph, 3)
+    found = heft(graph, platform)
+    platform.node[:] = [1000, 4, 77]
+    assert columns(heft(graph, platform)) == columns(found)

@@ -169,7 +169,9 @@ def fit(rows: Sequence[Sequence[float]], seconds: Sequence[float]) -> Costs:
     scale[scale == 0] = 1.0
     vector = nnls(scaled / scale, np.ones(len(cost)))[0] / scale
     error = np.abs(table @ vector / cost - 1.0)
-    return Costs(*(float(v) for v in vector), spread=float(np.median(error)))
+    names = ("make", "make_byte", "read", "read_byte", "send", "send_byte", "op")
+    found = dict(zip(names, map(float, vector), strict=True))
+    return Costs(**found, spread=float(np.median(error)))
 
 
 def calibrated(scenario: StreamScenario, costs: Costs) -> StreamScenario:

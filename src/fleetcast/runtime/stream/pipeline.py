@@ -267,7 +267,7 @@ def outcome(scenario: StreamScenario, system: System, seen: list[Seen], interest
         "busy": max(s.cpu / s.wall if s.wall > 0 else 0.0 for s in seen),
         "tp": tp / wall, "fp": fp / wall, "fn": fn / wall, "tn": tn / wall,
     }  # fmt: skip
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "name": node.name, "input_rate": s.count / wall, "output_rate": s.passed / wall, "bytes": at.size,
             "ops": at.ops, "service": s.each, "op_power": pair[0], "link_power": pair[1],
@@ -280,9 +280,9 @@ def outcome(scenario: StreamScenario, system: System, seen: list[Seen], interest
         f"{len(seen)} processes over pipes; the first {WARM:.0%} of {scenario.workload.samples:,} samples do not count",
         "watts are the scenario's joules at the measured rates; busy and lane_time are CPU time",
     )
-    plan = {"use": list(scenario.plan.use or ())}
+    plan: dict[str, Any] = {"use": list(scenario.plan.use or ())}
     if isinstance(scenario.plan.filter, str):
-        plan["filter"] = scenario.plan.filter  # type: ignore[assignment]
+        plan["filter"] = scenario.plan.filter
     return Outcome(
         source="measured", metrics=metrics, intervals={}, slo={"met": True, "checks": []}, plan=plan,
         breakdown={"time": {row["name"]: row["service"] for row in rows}}, resources=tuple(rows), notes=notes,

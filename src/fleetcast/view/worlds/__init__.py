@@ -5,15 +5,24 @@ from types import ModuleType
 from typing import Any, Final
 
 from fleetcast.base.errors import Unsupported
-from fleetcast.scenario.load import MultitaskScenario, Scenario, ServingScenario, StreamScenario, TrainingScenario
-from fleetcast.view.worlds import multitask, serving, stream, training
+from fleetcast.scenario.load import (
+    GraphScenario,
+    MultitaskScenario,
+    Scenario,
+    ServingScenario,
+    StreamScenario,
+    TrainingScenario,
+)
+from fleetcast.view.worlds import graph, multitask, serving, stream, training
 
-__all__ = ["WORLDS", "ask", "multitask", "serving", "stream", "training"]
+__all__ = ["WORLDS", "ask", "graph", "multitask", "serving", "stream", "training"]
+
 
 WORLDS: Final[dict[type[Scenario], ModuleType]] = {
     ServingScenario: serving,
     TrainingScenario: training,
     MultitaskScenario: multitask,
+    GraphScenario: graph,
     StreamScenario: stream,
 }
 

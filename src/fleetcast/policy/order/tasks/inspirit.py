@@ -10,10 +10,12 @@ the ability per second on that worker. Which of the two follows the number of re
 - falling: just below each multiple of ``fall`` under the peak, efficiency for half a step; otherwise ability.
 
 How this differs from the paper: abilities are files there, and how they are made is not published. Here a task that has
-become ready was made so by its parents in equal parts, and a task's ability is all that begins with its parts:
-sum over children of (1 + their ability) / (their number of parents). Added over the tasks without parents it is the
-whole graph. Slopes are per task the fleet could have ended in that time, instead of per second, so that one setting
-holds for tasks of milliseconds and of hours; steps count in workers.
+become ready was made so by its parents in equal parts, so that the ability of a task is the sum over its children of
+1 / (number of their parents); together all tasks have as many as there are tasks with parents. Equal ones go by the
+longest chain behind them. Of the first few tasks, one whose data are there goes before one that waits for them: by
+ability the first such, by efficiency as the waiting counts in the seconds. Slopes are per task that the fleet could
+have ended in that time, instead of per second, so that one setting holds for tasks of milliseconds and of hours; steps
+count in workers.
 """
 
 from __future__ import annotations
@@ -35,10 +37,11 @@ class Inspirit:
 
     kind = "inspirit"
 
-    def __init__(self, *, slope: float = 0.5, rise: float = 1.0, fall: float = 1.0) -> None:
+    def __init__(self, *, slope: float = 0.5, rise: float = 0.5, fall: float = 1.0) -> None:
         self.slope, self.rise, self.fall = slope, rise, fall
         self._controller = Controller(slope, 1, 1)
         self._ability: list[float] = []
+        self._chain: list[int] = []
         self._by_ability: list[SortedQueue] = []
         self._by_efficiency: list[SortedQueue] = []
 
@@ -49,7 +52,7 @@ class Inspirit:
         pace = workers * len(mean) / math.fsum(mean) if mean else 1.0
         step_up, step_down = (max(1, round(part * workers)) for part in (self.rise, self.fall))
         self._controller = Controller(self.slope * pace, step_up, step_down)
-        self._ability = abilities(view)
+        self._ability, self._chain = abilities(view)
         self._by_ability = [SortedQueue(worker) for worker in view.workers]
         self._by_efficiency = [SortedQueue(worker) for worker in view.workers]
 
@@ -57,15 +60,21 @@ class Inspirit:
         """Returns the worker that is expected to end the task first."""
         worker = view.soonest(task)
         if worker is not None:
-            ability = self._ability[task]
-            self._by_ability[worker].add(task, ability)
-            self._by_efficiency[worker].add(task, ability / max(view.estimate(task, worker), 1e-12))
+            ability, chain = self._ability[task], self._chain[task]
+            self._by_ability[worker].add(task, ability, chain)
+            self._by_efficiency[worker].add(task, ability / max(view.estimate(task, worker), 1e-12), chain)
         return worker
 
     def pop(self, worker: int, view: View) -> int | None:
         """Returns the task of the worker's queue that lets most start, now or per second."""
-        efficient = self._controller.efficient(view.n_ready, view.now)
-        return (self._by_efficiency if efficient else self._by_ability)[worker].best(view)
+        if self._controller.efficient(view.n_ready, view.now):
+            tasks = self._by_efficiency[worker].head(view)
+            return max(tasks, key=lambda task: self._per_second(task, worker, view), default=None)
+        tasks = self._by_ability[worker].head(view)
+        return next((task for task in tasks if not view.fetch(task, worker)), tasks[0] if tasks else None)
+
+    def _per_second(self, task: int, worker: int, view: View) -> float:
+        return self._ability[task] / max(view.fetch(task, worker) + view.estimate(task, worker), 1e-12)
 
 
 class Controller:
@@ -117,12 +126,12 @@ class Controller:
         return 0 <= under <= self._fall // 2
 
 
-def abilities(view: View) -> list[float]:
-    """Returns of each task the tasks that its parts let start, and what those let start in turn."""
-    found = [0.0] * len(view.graph)
-    share = [0.0] * len(view.graph)
+def abilities(view: View) -> tuple[list[float], list[int]]:
+    """Returns of each task those that it lets start, shared with their other parents, and the longest chain behind."""
+    parents = [max(len(view.parents(task)), 1) for task in range(len(view.graph))]
+    found, chain = [0.0] * len(parents), [0] * len(parents)
     for task in reversed(view.graph.order.tolist()):
         for child in view.children(task):
-            found[task] += share[child]
-        share[task] = (1.0 + found[task]) / max(len(view.parents(task)), 1)
-    return found
+            found[task] += 1.0 / parents[child]
+            chain[task] = max(chain[task], 1 + chain[child])
+    return found, chain
