@@ -160,14 +160,28 @@ def _env() -> dict[str, str]:
     return dict(os.environ) | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
+def pipe_places(buffer: int | None, size: int) -> int:
+    """Returns how many samples a pipe holds that is to hold ``buffer`` of ``size`` bytes: pipes have whole pages.
+
+    Linux gives them a power of two of pages, at most `MOST_PIPE` bytes; other systems keep their own size.
+    """
+    page = 4096
+    pages = -(-(size + HEAD.size) // page)
+    return _room(buffer, size) // page // pages
+
+
+def _room(buffer: int | None, size: int) -> int:
+    wanted = max(4096, min(MOST_PIPE, (buffer or 1) * -(-(size + HEAD.size) // 4096) * 4096))
+    return 1 << (wanted - 1).bit_length()
+
+
 def _widen(process: subprocess.Popen[bytes], node: Node, size: int) -> None:
     """Gives the pipe to ``node`` room for as many samples as it has places, as far as the system lets it."""
     try:
         import fcntl
 
-        room = max(4096, min(MOST_PIPE, (node.buffer or 1) * (size + HEAD.size)))
         assert process.stdout is not None
-        fcntl.fcntl(process.stdout.fileno(), fcntl.F_SETPIPE_SZ, room)
+        fcntl.fcntl(process.stdout.fileno(), fcntl.F_SETPIPE_SZ, _room(node.buffer, size))
     except (ImportError, AttributeError, OSError):
         return  # another system's pipes keep their size
 
@@ -261,6 +275,7 @@ def outcome(scenario: StreamScenario, system: System, seen: list[Seen], interest
         "accuracy": (tp + tn) / first.count,
         "productivity": found * (last.count / wall) / total if total > 0 else 0.0,
         "latency": float(last.late.mean()) if len(last.late) else 0.0,
+        "latency_p50": float(np.median(last.late)) if len(last.late) else 0.0,
         "latency_p99": float(np.quantile(last.late, 0.99)) if len(last.late) else 0.0,
         "input_rate": rate, "output_rate": last.count / wall, "output_bytes": last.count / wall * stated.nodes[-1].size,
         "lane_time": math.fsum(s.cpu for s in seen) / first.count, "dropped": 0.0,

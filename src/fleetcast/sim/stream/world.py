@@ -225,6 +225,7 @@ def _metrics(found: Flow, seen: Events | None, power: float) -> dict[str, Any]:
         "f1": found.f1, "precision": found.precision, "recall": found.recall, "accuracy": found.accuracy,
         "productivity": productivity(found, power),
         "latency": float(late.mean()) if len(late) else found.latency,
+        "latency_p50": float(np.median(late)) if len(late) else found.latency,
         "latency_p99": float(np.quantile(late, 0.99)) if len(late) else found.latency,
         "input_rate": sent, "output_rate": found.stored, "output_bytes": found.stored * found.nodes[-1].size,
         "lane_time": math.fsum(at.rate * at.service for at in found.nodes) / sent if sent > 0 else 0.0,
