@@ -57,7 +57,8 @@ def test_a_line_by_hand() -> None:
 
 
 @given(
-    ratios=st.lists(st.floats(1.0, 500.0), min_size=1, max_size=4), rate=st.floats(1e-3, 1e9), skill=st.floats(0.0, 6.0),
+    ratios=st.lists(st.floats(1.0, 500.0), min_size=1, max_size=4), rate=st.floats(1e-3, 1e9),
+    skill=st.floats(0.0, 6.0),
     interesting=st.one_of(st.none(), st.floats(0.0, 1.0)),
 )  # fmt: skip
 def test_every_sample_ends_once(ratios: list[float], rate: float, skill: float, interesting: float | None) -> None:

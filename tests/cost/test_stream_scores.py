@@ -153,8 +153,9 @@ def test_measured_scores_are_read_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("score,label\n", "has no rows"), ("score,label\n1,0\n", "one kind of sample"), ("score,label\nx,1\n", "line 2"),
-        ("score,label\n1,2\n", "unknown label"), ("score,label\n1\n", "pair of numbers"), ("s,l\nnan,1\n", "pair of numbers"),
+        ("score,label\n", "has no rows"), ("score,label\n1,0\n", "one kind of sample"),
+        ("score,label\nx,1\n", "line 2"), ("score,label\n1,2\n", "unknown label"),
+        ("score,label\n1\n", "pair of numbers"), ("s,l\nnan,1\n", "pair of numbers"),
     ],
 )  # fmt: skip
 def test_a_file_of_scores_that_is_none_is_refused(tmp_path: Path, text: str, said: str) -> None:

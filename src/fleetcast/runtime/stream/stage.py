@@ -25,8 +25,8 @@ HEAD = struct.Struct("<qqqq")
 ENDED = -1
 """Number of the header that says that no more will come."""
 BLOCK = 1 << 12
-"""Numbers that are multiplied at a time, at most: they stay in the nearest cache, so that an operation costs the same in
-samples of any size."""
+"""Numbers that are multiplied at a time, at most: they stay in the nearest cache, so that an operation costs the same
+in samples of any size."""
 POOL = 16
 """Payloads that a sensor makes beforehand; their scores are set anew for each sample."""
 

@@ -46,6 +46,12 @@ def read_system(path: Path, repair: Repair) -> tuple[list[StreamNode], list[str]
         if name not in _SHEETS:
             raise SpecError("workload.repair.sheets", "is not a sheet of ours", value=name,
                             limit=f"sheets: {', '.join(_SHEETS)}", hint=closest(name, _SHEETS))  # fmt: skip
+    for name in _SHEETS[:2]:
+        if (called := repair.sheets.get(name, name)) not in tables:
+            raise SpecError(
+                f"{path.name}", f"has no sheet {called}", limit=f"sheets: {', '.join(tables) or 'none'}",
+                hint=f'Where another sheet is meant, write repair = {{ sheets = {{ {name} = "..." }} }}',
+            )  # fmt: skip
     detectors, processors = (_sheet(path, tables, name, repair) for name in _SHEETS[:2])
     notes = []
     year = next((row.get("Year") for row in _rows(tables.get(repair.sheets.get("Global", "Global"), []))), None)
@@ -105,11 +111,6 @@ def _rows(table: Sequence[tuple[Any, ...]]) -> list[dict[str, Any]]:
 def _sheet(path: Path, tables: Mapping[str, list[tuple[Any, ...]]], name: str, repair: Repair) -> list[dict[str, Any]]:
     """Returns a sheet's rows under our names of its columns, gaps filled as the repair says."""
     called = repair.sheets.get(name, name)
-    if called not in tables:
-        raise SpecError(
-            f"{path.name}", f"has no sheet {called}", limit=f"sheets: {', '.join(tables) or 'none'}",
-            hint=f'Where another sheet is meant, write repair = {{ sheets = {{ {name} = "..." }} }}',
-        )  # fmt: skip
     rows = _rows(tables[called])
     if not rows:
         raise SpecError(f"{path.name}: {called}", "has no rows", hint="Add a row for each node below the header")
