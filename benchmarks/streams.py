@@ -322,7 +322,7 @@ def saving(command: str) -> Record:
     every = "+".join(UPGRADES)
 
     def saved(table: dict[str, Outcome], use: str) -> float:
-        return 100 * (1 - table[use].metrics["power"] / table["as it is"].metrics["power"])
+        return float(100 * (1 - table[use].metrics["power"] / table["as it is"].metrics["power"]))
 
     single = {name: saved(found, name) for name in UPGRADES}
     best = max(single, key=lambda name: single[name])
