@@ -15,9 +15,6 @@ from fleetcast.base.units import Seconds
 MINIMIZE = {"cost": "cost", "energy": "energy", "carbon": "carbon", "latency": "e2e.mean", "bytes": "bytes"}
 TRAINING = {"time": "iteration_time", "cost": "cost", "energy": "energy", "carbon": "carbon"}
 """What a training job may minimise; time unless said otherwise."""
-STREAM_MINIMIZE = {"power": "power", "latency": "latency"}
-STREAM_MAXIMIZE = {"productivity": "productivity", "quality": "f1", "throughput": "output_rate"}
-"""What a stream may lower and raise; productivity is raised unless said otherwise."""
 MAXIMIZE = {"throughput": "throughput", "goodput": "goodput", "quality": "quality"}
 
 

@@ -10,10 +10,12 @@ from fleetcast.base.errors import SpecError
 from fleetcast.base.spec import convert
 from fleetcast.scenario.fleet.spec import Fleet
 from fleetcast.scenario.kinds.scenario import Parts, Scenario
-from fleetcast.scenario.objective import STREAM_MAXIMIZE, STREAM_MINIMIZE
 from fleetcast.scenario.stream_plan import StreamPlan, read_stream_plan
 from fleetcast.scenario.workload.streams import Stream
 
+LOWERED = {"power": "power", "latency": "latency"}
+RAISED = {"productivity": "productivity", "quality": "f1", "throughput": "output_rate"}
+"""What a stream may lower and raise; productivity is raised unless said otherwise."""
 OF_FLEET = ("budget", "pue", "grid")
 """Keys of a fleet that a stream has; its devices are its nodes."""
 
@@ -41,7 +43,7 @@ class StreamScenario(Scenario, kw_only=True):
         """Returns (goal, metric path, sign); productivity is maximised unless said otherwise."""
         if self.objective.minimize is None and self.objective.maximize is None:
             return (("productivity", "productivity", -1),)
-        return self.objective.goals(STREAM_MINIMIZE, STREAM_MAXIMIZE)
+        return self.objective.goals(LOWERED, RAISED)
 
 
 def read(parts: Parts) -> StreamScenario:
@@ -59,7 +61,7 @@ def read(parts: Parts) -> StreamScenario:
                 f"fleet.{name}", "is not said of a stream: its devices are its nodes",
                 limit=f"of a fleet it takes {', '.join(OF_FLEET)}", hint="Say it of [[workload.nodes]]",
             )  # fmt: skip
-    parts.objective.goals(STREAM_MINIMIZE, STREAM_MAXIMIZE)
+    parts.objective.goals(LOWERED, RAISED)
     return StreamScenario(
         workload=convert(parts.workload, Stream, "workload"), plan=read_stream_plan(parts.plan), **parts.shared
     )

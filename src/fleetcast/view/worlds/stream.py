@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fleetcast.scenario.load import StreamScenario
 
@@ -25,6 +25,13 @@ def simulate(scenario: StreamScenario, *, record: bool = False) -> Outcome:
     from fleetcast.sim.stream import simulate as run
 
     return run(scenario, record=record)
+
+
+def run(scenario: StreamScenario, **settings: Any) -> Outcome:
+    """Returns what processes here make of it, see `runtime.stream.run`."""
+    from fleetcast.runtime.stream import run as measured
+
+    return measured(scenario, **settings)
 
 
 def check(scenario: StreamScenario) -> list[Remark]:
