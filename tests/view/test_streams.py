@@ -28,6 +28,8 @@ def test_plan_ranks(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert shown.index("filter at cameras") < shown.index("filter at edge") < shown.index("no filter")
     assert "4 plans, all simulated" in shown
     ranking = json.loads((tmp_path / "outcome.json").read_text())
+    assert main(["simulate", str(tmp_path / "plan.toml"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"] == ranking["best"]["metrics"]
     assert ranking["best"]["plan"]["filter"] == "cameras"
     assert main(["plan", "trigger", "--json", "--top", "0"]) == 0
     assert len(json.loads(capsys.readouterr().out)["plans"]) == 8
@@ -37,7 +39,22 @@ def test_plan_ranks(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 def test_simulate_leaves_a_timeline(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["simulate", "cameras", "--out", str(tmp_path)]) == 0
     assert "wrote" in capsys.readouterr().out
-    assert {p.name for p in tmp_path.iterdir()} == {"outcome.json", "trace.json.gz"}
+    assert {p.name for p in tmp_path.iterdir()} == {"plan.toml", "outcome.json", "trace.json.gz"}
+
+
+def test_a_plan_finds_its_files_where_it_is_written(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    home, out = tmp_path / "home", tmp_path / "out"
+    home.mkdir()
+    (home / "s.csv").write_text("score,label\n0,0\n1,1\n2,1\n")
+    (home / "line.toml").write_text(
+        '[workload]\nkind = "stream"\nnodes = [{ name = "a", to = "b", rate = 10, size = 8 }, '
+        '{ name = "b", ratio = 4, op_energy = 1, classifier = { kind = "scores", file = "s.csv" } }]\n'
+    )
+    assert main(["plan", str(home / "line.toml"), "--out", str(out), "--json"]) == 0
+    best = json.loads(capsys.readouterr().out)["best"]
+    assert best["plan"]["use"], "an improvement that the search made up"
+    assert main(["simulate", str(out / "plan.toml"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"] == best["metrics"]
 
 
 def test_check_says_what_is_doubtful(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

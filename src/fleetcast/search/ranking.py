@@ -14,6 +14,7 @@ from fleetcast.base.tables import lookup
 from fleetcast.scenario.kinds.graph import GraphPlan, read_graph_plan
 from fleetcast.scenario.outcome import UNITS, Outcome
 from fleetcast.scenario.plan import Plan, read_plan
+from fleetcast.scenario.stream_plan import StreamPlan, read_stream_plan
 from fleetcast.scenario.training_plan import TrainingPlan, read_training_plan
 
 Axis = tuple[str, str, int]
@@ -80,10 +81,10 @@ class Ranking:
         return self.plans[0] if self.plans else None
 
     @property
-    def plan(self) -> Plan | TrainingPlan | GraphPlan | None:
-        """The best plan, complete; None = there is none, or one of waves or of a stream, whose table says it all."""
+    def plan(self) -> Plan | TrainingPlan | GraphPlan | StreamPlan | None:
+        """The best plan, complete; None = there is none, or one of waves, which no file decides."""
         best = self.best
-        return read_any(best.plan) if best is not None and not {"way", "use"} & set(best.plan) else None
+        return read_any(best.plan) if best is not None and "way" not in best.plan else None
 
     def table(self) -> dict[str, Any]:
         """Returns everything for JSON; ``notes`` are the search's own and those of every plan in it."""
@@ -149,9 +150,9 @@ def label(outcome: Outcome) -> str:
     """Returns the short name of an outcome's plan, with its batch policy."""
     if "way" in outcome.plan:
         return str(outcome.plan["way"])
-    if "use" in outcome.plan:
-        return made(outcome.plan)
     plan = read_any(outcome.plan)
+    if isinstance(plan, StreamPlan):
+        return made(outcome.plan)
     if isinstance(plan, GraphPlan):
         return str(outcome.plan["order"]["kind"])
     if isinstance(plan, TrainingPlan):
@@ -169,8 +170,10 @@ def made(plan: Mapping[str, Any]) -> str:
     return " + ".join(said) or "as it is"
 
 
-def read_any(table: Mapping[str, Any]) -> Plan | TrainingPlan | GraphPlan:
+def read_any(table: Mapping[str, Any]) -> Plan | TrainingPlan | GraphPlan | StreamPlan:
     """Returns the complete plan of a table, of any kind of workload: training has micro-batches or a placement."""
+    if "use" in table:
+        return read_stream_plan(dict(table))
     if set(table) <= {"order", "workers"}:
         return read_graph_plan(table)
     return read_training_plan(dict(table)) if _trains(table) else read_plan(dict(table))

@@ -16,6 +16,7 @@ import numpy as np
 
 from fleetcast.base.errors import SpecError
 from fleetcast.base.show import show
+from fleetcast.base.spec import to_builtins
 from fleetcast.cost.streams.flow import Flow, choosers, flow, goal_ratio, productivity
 from fleetcast.cost.streams.scores import Scores
 from fleetcast.scenario.kinds.stream import StreamScenario
@@ -140,8 +141,10 @@ def simulate(scenario: StreamScenario, *, record: bool = False, state: Setting |
 
 
 def _plan(state: Setting) -> dict[str, Any]:
-    table = state.plan.table()
-    return {"use": list(state.plan.use or ())} | {k: v for k, v in table.items() if k == "filter"}
+    use = state.plan.use or ()
+    table = {"use": list(use)} | ({"filter": state.plan.filter} if state.plan.filter is not None else {})
+    upgrades = [to_builtins(upgrade) for upgrade in state.plan.upgrades if upgrade.name in use]
+    return table | ({"upgrades": upgrades} if upgrades else {})
 
 
 def _with_losses(state: Setting, found: Flow, seen: Events) -> tuple[Flow, list[str]]:

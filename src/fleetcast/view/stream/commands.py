@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from fleetcast.base.errors import SpecError, Unsupported
 from fleetcast.base.files import write_atomic
+from fleetcast.base.spec import dump_toml
 from fleetcast.scenario.load import StreamScenario
+from fleetcast.scenario.stream_plan import read_stream_plan
 from fleetcast.view import outputs, terminal, verbs
 from fleetcast.view.graph.running import LOCAL, Agents
 from fleetcast.view.terminal import Common
@@ -74,8 +76,10 @@ def plan(scenario: StreamScenario, common: Common, *, top: int, report: Path | N
 
 
 def _write(folder: Path, scenario: StreamScenario, outcome: Outcome) -> list[Path]:
-    """Writes trace.json.gz, where there is a record, and outcome.json; returns their paths."""
-    found = []
+    """Writes plan.toml, trace.json.gz, where there is a record, and outcome.json; returns their paths."""
+    chosen = scenario.with_plan(read_stream_plan(dict(outcome.plan))).table()
+    table = outputs.moved(chosen, ("system", "file"), Path(scenario.folder), folder)
+    found = [write_atomic(folder / "plan.toml", dump_toml(table))]
     if outcome.record is not None and len(outcome.record):
         found.append(write_atomic(folder / "trace.json.gz", trace_bytes(outcome.record, name=scenario.name)))
     found.append(write_atomic(folder / "outcome.json", outputs.to_json(outcome.table())))
