@@ -7,6 +7,7 @@ from collections.abc import Callable
 from fleetcast.base.errors import SpecError
 from fleetcast.base.spec import kinds
 from fleetcast.base.tables import lookup
+from fleetcast.cost.graphs.offloading import Users
 from fleetcast.policy.order import tasks
 from fleetcast.scenario.kinds.graph import GOALS
 from fleetcast.scenario.outcome import Outcome
@@ -18,7 +19,7 @@ from fleetcast.sim.graph.setting import Setting
 def search(
     state: Setting, *, top: int | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Ranking:  # fmt: skip
-    """Returns the ranked policies of a scenario: those of its plan, or all.
+    """Returns the ranked policies of a scenario: those of its plan, or all; of offloading only where devices have users.
 
     Args:
         state: the scenario, resolved.
@@ -35,7 +36,9 @@ def search(
             "objective.minimize", f"needs a price, and {device} has none", value="cost", limit="known prices",
             hint=f'Add price = {{ "{device}" = "1.00 $/h" }} to [fleet]',
         )  # fmt: skip
-    orders = state.scenario.plan.orders or tuple(kinds(tasks))
+    offloading = bool(Users.of(state.graph, state.platform).devices)
+    known = tuple(kind for kind, made in kinds(tasks).items() if offloading or not getattr(made, "offloads", False))
+    orders = state.scenario.plan.orders or known
     found: list[Outcome] = []
     for i, order in enumerate(orders):
         found.append(simulate(state, order))

@@ -12,7 +12,8 @@ What pop returns may lie in any queue: taking from another's is stealing. Data o
 once (prefetch); those of a task from the common queue once it is popped. A policy may keep queues of its own beside the
 view's; one object plays one graph at a time.
 
-A policy that has decided everything beforehand may have an attribute ``schedule`` (`cost.graphs.schedule.Schedule`)
+A policy with ``offloads = True`` is for graphs with tasks that are bound to a device; searches try it on no others. A
+policy that has decided everything beforehand may have an attribute ``schedule`` (`cost.graphs.schedule.Schedule`)
 after ``start``: a world that can then sends data as soon as they are made.
 """
 

@@ -93,6 +93,7 @@ class ComDdpg:
     """
 
     kind = "com_ddpg"
+    offloads = True
 
     def __init__(self, *, weights: str = "") -> None:
         self.weights = weights

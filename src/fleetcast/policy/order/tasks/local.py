@@ -13,6 +13,7 @@ class Local:
     """A task stays with its first parent; queues are served in order."""
 
     kind = "local"
+    offloads = True
 
     def start(self, view: View) -> None:
         """Needs nothing."""

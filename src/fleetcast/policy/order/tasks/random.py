@@ -19,6 +19,7 @@ class Random:
     """
 
     kind = "random"
+    offloads = True
 
     def __init__(self, *, seed: int = 0) -> None:
         self.seed = seed

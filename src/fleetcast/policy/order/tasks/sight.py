@@ -66,7 +66,9 @@ class Sight:
             given = 0.0 if own else self._given[place] / max(self.users.load, 1e-12)
             # a place that cannot run the task adds more than any other
             adds = min(10.0 * len(self.users.devices) * self.would_add(task, place, view), 9.0)
-            rows.append((wait / scale, min(seconds / scale, 9.0), fetch / scale, min(energy / joules, 9.0), given, adds))
+            rows.append(
+                (wait / scale, min(seconds / scale, 9.0), fetch / scale, min(energy / joules, 9.0), given, adds)
+            )
         ahead = view.now + best + self._after[task] - self._end[device]
         told = (
             self._after[task] / self._alone[device], len(view.children(task)) / 4.0,
