@@ -4,8 +4,8 @@ Deep deterministic policy gradient (Lillicrap et al., 2016) with a central criti
 are `policy.order.tasks.com_ddpg`. Places are discrete: scores pass through a straight-through Gumbel-softmax, as there.
 A step is one decision of one agent; its reward is what the decision adds to the bill, negative, and the last step
 settles what messages that met others took longer. Targets look a few steps ahead and follow slowly. Part of what is
-explored is shown by the rule that takes the cheapest place. ``talk=False`` and ``central=False`` are the ablations: no messages between agents, and a critic that sees its own agent alone (independent
-learners).
+explored is shown by the rule that takes the cheapest place. ``talk=False`` and ``central=False`` are the ablations: no
+messages between agents, and a critic that sees its own agent alone (independent learners).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from fleetcast.sim.graph.setting import Setting
 def search(
     state: Setting, *, top: int | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Ranking:  # fmt: skip
-    """Returns the ranked policies of a scenario: those of its plan, or all; of offloading only where devices have users.
+    """Returns the ranked policies of a scenario: those of its plan, or all; of offloading where devices have users.
 
     Args:
         state: the scenario, resolved.

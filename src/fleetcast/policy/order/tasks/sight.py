@@ -23,8 +23,9 @@ class Sight:
     """Observations of the agents of a graph's devices, and what a decision adds to the bill.
 
     A place is the device itself (first) or a server. Of a place: its backlog, seconds of the task, seconds of its data,
-    the device's energy, the work it was given before, what it would add to the bill; of the task: how much must follow it, its children, the share of
-    the user's tasks that are left, whether it is on the user's longest way, and whether it must stay.
+    the device's energy, the work it was given before, what it would add to the bill; of the task: how much must follow
+    it, its children, the share of the user's tasks that are left, whether it is on the user's longest way, and whether
+    it must stay.
 
     Args:
         view: of the graph before it begins.
