@@ -58,11 +58,11 @@ class Settings:
         keep: steps kept to learn from.
     """
 
-    episodes: int = 600
+    episodes: int = 400
     talk: bool = True
     central: bool = True
-    per_decision: float = 0.35
-    batch: int = 128
+    per_decision: float = 0.3
+    batch: int = 64
     ahead: int = 5
     discount: float = 0.97
     actor_rate: float = 5e-4

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from fleetcast.policy.order.tasks.view import View
 
+FAR = 9.0
+"""Numbers are cut here; they are around 1."""
 PLACES, TASK = 6, 5
 """Numbers that say something of each place a task could run, and of the task."""
 
@@ -65,15 +67,16 @@ class Sight:
             own = place == device
             energy = seconds * self._power[device] if own else fetch * self.weights.radio
             given = 0.0 if own else self._given[place] / max(self.users.load, 1e-12)
-            # a place that cannot run the task adds more than any other
-            adds = min(10.0 * len(self.users.devices) * self.would_add(task, place, view), 9.0)
+            adds = FAR  # a place that cannot run the task adds more than any other
+            if seconds < math.inf:
+                adds = min(10.0 * len(self.users.devices) * self.would_add(task, place, view), FAR)
             rows.append(
                 (wait / scale, min(seconds / scale, 9.0), fetch / scale, min(energy / joules, 9.0), given, adds)
             )
         ahead = view.now + best + self._after[task] - self._end[device]
         told = (
             self._after[task] / self._alone[device], len(view.children(task)) / 4.0,
-            self._left[device] / self._tasks[device], float(np.tanh(ahead / scale)), float(rows[-1][1] >= 9.0),
+            self._left[device] / self._tasks[device], float(np.tanh(ahead / scale)), float(rows[-1][1] >= FAR),
         )  # fmt: skip
         return np.array(rows), np.array(told)
 
