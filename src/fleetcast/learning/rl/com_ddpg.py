@@ -36,6 +36,8 @@ except ImportError:
 
 TALK = ("there", "there_in", "there_bias", "back", "back_in", "back_bias")
 _HIDDEN = 128
+_PER_DECISION = 40.0
+"""Rewards are told to the critic so many times over: a bill is shared by about as many decisions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,7 @@ class Settings:
         follow: share by which targets move towards what they follow.
         explore: share of decisions at the start that are not the agent's; it falls to none.
         shown: share of these that take the place that adds least to the bill, the rest are random.
+        entropy: weight of the spread of the actor's choices.
         keep: steps kept to learn from.
     """
 
@@ -70,6 +73,7 @@ class Settings:
     follow: float = 0.01
     explore: float = 0.5
     shown: float = 0.5
+    entropy: float = 0.01
     keep: int = 20_000
 
 
@@ -145,7 +149,7 @@ class _Memory:
     rows: list[tuple[Any, ...]] = field(default_factory=list)
 
     def add(self, steps: list[tuple[Any, ...]], settings: Settings) -> None:
-        rewards = [step[-1] for step in steps]
+        rewards = [_PER_DECISION * step[-1] for step in steps]
         for i, step in enumerate(steps):
             until = min(i + settings.ahead, len(steps))
             worth = sum(settings.discount**k * reward for k, reward in enumerate(rewards[i:until]))
@@ -205,7 +209,7 @@ class _Learner:
         action = torch.nn.functional.gumbel_softmax(scores, tau=1.0, hard=True)
         spread = torch.log_softmax(scores, -1)
         entropy = -(spread.exp() * spread).where(able, torch.zeros(())).sum(-1).mean()
-        loss = -self.value(self.critic, places, tasks, agent, last, action).mean() - 1e-3 * entropy
+        loss = -self.value(self.critic, places, tasks, agent, last, action).mean() - self.settings.entropy * entropy
         self.moves_actor.zero_grad()
         loss.backward()
         self.moves_actor.step()
