@@ -16,7 +16,7 @@ from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError, SpecError
 from fleetcast.scenario.load import GraphScenario, MultitaskScenario, Scenario, ServingScenario, TrainingScenario
-from fleetcast.view import collectives, comparing, measuring, sizing, terminal, transforming, verbs, watching
+from fleetcast.view import collectives, comparing, measuring, sizing, terminal, transforming, verbs, voting, watching
 from fleetcast.view.graph import agent
 from fleetcast.view.graph import commands as graphs
 from fleetcast.view.graph.running import LOCAL, Agents
@@ -79,6 +79,7 @@ def app() -> App:
         made.command(command)
     made.command(measuring.app())
     made.command(watching.app())
+    made.command(voting.app())
     made.command(transforming.command, name="transform")
     return made
 

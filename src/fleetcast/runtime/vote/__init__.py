@@ -1,4 +1,4 @@
-"""A vote among processes of this machine that may crash: starts them, gathers what they decide, holds it to the promise.
+"""A vote among processes of this machine that may crash: starts them, gathers decisions, holds them to the promise.
 
 The one that starts them takes no part in the vote: it hands out ports and the word to begin, and reads decisions.
 """

@@ -1,8 +1,8 @@
 """A small SAT solver: clauses learnt from conflicts, two watched literals, and which assumptions contradict each other.
 
-Conflict-driven search as in MiniSat (Een and Sorensson 2003): decide, propagate, learn the first unique implication point,
-jump back. Literals are +v and -v for variables v from 1. Ties go to the lower variable, so that equal formulas have
-equal answers.
+Conflict-driven search as in MiniSat (Een and Sorensson 2003): decide, propagate, learn the first unique implication
+point, jump back. Literals are +v and -v for variables v from 1. Ties go to the lower variable, so that equal formulas
+have equal answers.
 """
 
 from __future__ import annotations
