@@ -52,7 +52,7 @@ class Vote:
         decided: by process; None = it crashed, or heard of too few.
         crashed: processes that ended without a word.
         late: processes that some process took for crashed without a sign of it: the run was not synchronous.
-        heard: by process, whose ballots it heard of in the first round.
+        heard: by process, whose ballots it went on with after the first round.
         promised: different rankings at most.
         rounds: of messages.
     """

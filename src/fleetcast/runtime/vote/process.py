@@ -76,6 +76,8 @@ class Process:
         self.joined: set[int] = set()
         self.gone: set[int] = set()
         self.late: set[int] = set()
+        self.first = {task.process}
+        """Whose ballots it went on with after the first round."""
         self._news = asyncio.Condition()
         self._out: dict[int, asyncio.StreamWriter] = {}
         self._sent = 0
@@ -129,6 +131,8 @@ class Process:
             self.gone |= silent
             for rankings in self.heard[r].values():
                 known = rankings | known
+            if r == 1:
+                self.first = set(known)
         return aggregate(self.task.rule, known)
 
     async def _asynchronous(self) -> tuple[int, ...] | None:
@@ -141,7 +145,10 @@ class Process:
             # The first to come, in the order in which they came, and its own.
             first = dict(list(self.heard[r].items())[: enough - 1])
             found = {peer: rankings[peer] for peer, rankings in first.items()} | {self.task.process: said}
-            said = aggregate(self.task.rule, found) if r == 1 else found[min(found)]
+            if r == 1:
+                self.first, said = set(found), aggregate(self.task.rule, found)
+            else:
+                said = found[min(found)]
         return said
 
     async def _tell(self, r: int, rankings: Rankings) -> None:
@@ -225,8 +232,7 @@ async def run(task: Task) -> dict[str, Any]:
     await process.leave()
     server.close()
     return {
-        "decided": decided, "late": sorted(process.late),
-        "heard": sorted({i for sender in process.heard[1].values() for i in sender} | {task.process}),
+        "decided": decided, "late": sorted(process.late), "heard": sorted(process.first),
     }  # fmt: skip
 
 

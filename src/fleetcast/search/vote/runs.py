@@ -211,7 +211,7 @@ class Runs:
         return np.indices((base,) * heard).reshape(heard, -1).T
 
     @cached_property
-    def above(self) -> NDArray[np.bool_]:
+    def above(self) -> Any:
         """bool[m!, m, m]: whether a ranking has the row's plan above the column's."""
         p = places(self.orders)
         return np.asarray(p[:, :, None] < p[:, None, :])
