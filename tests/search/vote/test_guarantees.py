@@ -221,6 +221,12 @@ def test_views_and_patterns_are_counted_as_by_hand() -> None:
     assert all(heard_from(s) for p in told for s in p.shapes)
 
 
+def test_a_search_that_takes_too_long_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fleetcast.search.vote.problem.CONFLICTS", 5)
+    with pytest.raises(SpecError, match="could not be settled"):
+        search(Setting(3, 3, 1, True, 1), Promise(None, 1))
+
+
 def test_nobody_dictates_where_a_rule_can_do_without() -> None:
     found = search(Setting(3, 3, 0, True, 1), ONE)
     assert found.dictator is None

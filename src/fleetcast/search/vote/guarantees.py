@@ -20,12 +20,11 @@ from fleetcast.policy.vote import Borda, Kemeny
 from fleetcast.policy.vote.metrics import Orders
 from fleetcast.search.vote.problem import Problem, Promise
 from fleetcast.search.vote.runs import Runs, Setting, Shape, heard_from, who
+from fleetcast.search.vote.sat import Unsettled
 from fleetcast.search.vote.witness import Run, needed
 
 BATCH = 200
 """Broken runs that are added to the problem at a time."""
-CONFLICTS = 200_000
-"""Conflicts after which the search gives up: some minutes."""
 Progress = Callable[[int, int], None]
 
 
@@ -151,14 +150,16 @@ def _solve(
             chosen, solved = chosen + new, solved + len(new)
             for p, x in new:
                 problem.add(runs.views_in(p, x))
-            if problem.solver.solve() is not None:
-                witness, minimal = needed(runs, promise, allowed, near, chosen)
-                return Answer(runs, promise, False, witness=tuple(witness), minimal=minimal, solved=solved)
-            if problem.solver.conflicts > CONFLICTS:
+            try:
+                if problem.solver.solve() is not None:
+                    witness, minimal = needed(runs, promise, allowed, near, chosen)
+                    return Answer(runs, promise, False, witness=tuple(witness), minimal=minimal, solved=solved)
+            except Unsettled:
                 raise SpecError(
-                    "--rounds", "could not be settled", value=runs.setting.rounds, limit=f"{CONFLICTS:,} conflicts",
-                    hint="Ask for fewer processes, plans or rounds",
-                )  # fmt: skip
+                    "--rounds", "could not be settled", value=runs.setting.rounds,
+                    limit=f"{problem.solver.conflicts - 1:,} conflicts",
+                    hint="Ask for fewer processes, plans or rounds, or for a number of rankings",
+                ) from None  # fmt: skip
             decisions = problem.decisions()
     return Answer(runs, promise, True, "", decisions, dictator(runs, decisions), solved=solved)
 

@@ -15,6 +15,9 @@ from fleetcast.policy.vote.metrics import METRICS, Orders, diameter
 from fleetcast.search.vote.runs import Setting
 from fleetcast.search.vote.sat import Solver
 
+CONFLICTS = 3_000
+"""Conflicts after which a search gives up: some minutes. What was settled at all took under a hundred."""
+
 
 @dataclass(frozen=True)
 class Promise:
@@ -73,7 +76,8 @@ class Problem:
     """The SAT problem of some runs: a variable for each view and ranking that unanimity leaves it."""
 
     def __init__(self, promise: Promise, allowed: NDArray[np.bool_], near: NDArray[np.bool_], likely: Orders) -> None:
-        self.solver, self._promise, self._allowed, self._near, self._likely = Solver(), promise, allowed, near, likely
+        self.solver = Solver(CONFLICTS)
+        self._promise, self._allowed, self._near, self._likely = promise, allowed, near, likely
         self.views: dict[int, dict[int, int]] = {}
         self._equal: dict[tuple[int, int], int] = {}
 
