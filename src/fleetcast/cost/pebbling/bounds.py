@@ -91,26 +91,34 @@ def wavefront(of: Game) -> float:
 
     When v is first computed, all before it have been and none behind it. On each of w disjoint paths from the former to
     the latter lies a last value already there, which its successor still reads; all processors hold at most their
-    memories of them. Of the rest, an input costs a load again, another value a save and a load, or computing it anew.
+    memories of them. Of the rest, an input costs a load again, another value a save and a load, or computing it anew:
+    at least as much as the cheapest values of that size.
     """
-    have = sum(of.red)
-    if sum(of.dag.size) <= have:
+    have, dag = sum(of.red), of.dag
+    if sum(dag.size) <= have:
         return 0.0
-    g, k, dag = min(of.g), of.processors, of.dag
-    prices = []
+    prices: dict[int, float] = {}
     for v in range(len(dag)):
-        if not dag.children[v] or not dag.size[v]:
-            continue
-        swap = g if v in of.given else 2.0 * g
-        anew = min(of.work(p)[v] for p in range(k)) / dag.size[v]
-        prices.append(swap if v in of.given or not of.again else min(swap, anew))
-    price = min(prices, default=0.0)
-    if price <= 0:
-        return 0.0
+        if dag.children[v] and dag.size[v]:
+            fetch = min(of.g) * (1.0 if v in of.given else 2.0)
+            anew = min(of.work(p)[v] for p in range(of.processors)) / dag.size[v]
+            prices[v] = fetch if v in of.given or not of.again else min(fetch, anew)
+    cheapest = sorted(prices, key=lambda v: prices[v])
     made = [v for v in dag.order if v not in of.given and dag.children[v]]
     step = max(1, len(made) // FRONTS)
-    most = max((front(of, v) for v in made[step // 2 :: step]), default=0.0)
-    return max(0.0, most - have) * price
+    most = 0.0
+    for v in made[step // 2 :: step]:
+        lacking, total = front(of, v) - have, 0.0
+        behind = reach(dag.children, v) - {v} if lacking > 0 else set()
+        for u in cheapest:
+            if lacking <= 0:
+                break
+            if u not in behind:
+                part = min(lacking, dag.size[u])
+                total += part * prices[u]
+                lacking -= part
+        most = max(most, total)
+    return most
 
 
 def front(of: Game, v: int) -> float:
@@ -163,7 +171,7 @@ def matrix_product_io(n: int, red: int) -> float:
     products (Loomis and Whitney): Irony, Toledo, Tiskin, "Communication lower bounds for distributed-memory matrix
     multiplication", JPDC 2004. Inputs and results once are a bound as well.
     """
-    return max(3.0 * n * n, red * (math.ceil(float(n) ** 3 / (2.0 * red) ** 1.5) - 1.0))
+    return max(3.0 * n * n, red * (math.ceil(float(n) ** 3 / math.pow(2.0 * red, 1.5)) - 1.0))
 
 
 def matrix_product_tight(n: int, red: int) -> float:
