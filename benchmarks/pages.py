@@ -30,7 +30,8 @@ from fleetcast.base.show import show
 from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
 from fleetcast.cost.engine import Engine, Host, engines
-from fleetcast.policy import batch, evict, memory, order, place, power, recover, route, speculate
+from fleetcast.policy import batch, evict, memory, place, power, recover, route, speculate
+from fleetcast.policy.order import requests, tasks
 from fleetcast.scenario.fleet.catalog import devices, links
 from fleetcast.scenario.fleet.failures import SHORTEST, Failures
 from fleetcast.scenario.fleet.signals import grids
@@ -64,6 +65,7 @@ from fleetcast.search.tiers.family import runs, whole
 from fleetcast.sim.serving.drafting import profiles
 from fleetcast.sim.serving.setting import DEFAULT_ENGINE
 from fleetcast.sim.training.completing import ONES
+from fleetcast.view.catalogs import decision
 from fleetcast.view.exports.machines import MAKES
 
 _RUN = re.compile(r"<!-- run:(fleetcast [^\n]+?) -->(.*?)<!-- /run -->", re.DOTALL)
@@ -151,7 +153,7 @@ CHOICES: Mapping[str, Iterable[str]] = {
     "workload.lengths.kind": ("fixed", "lognormal"), "objective.minimize": MINIMIZE, "objective.maximize": MAXIMIZE,
     "plan.cascade.handoff": HANDOFFS,
     "plan.role": ROLES, "plan.dtype": DTYPES, "plan.kv_dtype": KV_DTYPES, "plan.activation_dtype": DTYPES,
-    "plan.batch": kinds(batch), "plan.order": kinds(order), "plan.memory": kinds(memory), "plan.engine": engines(),
+    "plan.batch": kinds(batch), "plan.order": kinds(requests), "plan.memory": kinds(memory), "plan.engine": engines(),
     "plan.overlap": OVERLAPS, "plan.expert_placement": PLACEMENTS,
     "plan.speculate": kinds(speculate), "plan.prefix_cache": ("off", *kinds(evict)),
     "training.workload.kind": KINDS[1:2], "training.plan.place": kinds(place), "training.plan.recover": kinds(recover),
@@ -541,11 +543,11 @@ def _literal(path: Path, name: str) -> Any:
 def policy_table() -> str:
     """Returns every policy: decision, kind, settings with defaults and ranges, what it does, where it is from."""
     rows = []
-    for family in (batch, order, memory, evict, route, power, speculate, recover):
+    for family in (batch, requests, tasks, memory, evict, route, power, speculate, recover):
         for kind, made in kinds(family).items():
             module = inspect.getmodule(made)
             about = (inspect.getdoc(made) or "").split("\n")[0].replace("``", "`")
-            rows.append((family.__name__.rpartition(".")[2], f"`{kind}`", _settings(made), about, _paper(module)))
+            rows.append((decision(family), f"`{kind}`", _settings(made), about, _paper(module)))
     return table(("decision", "kind", "settings", "rule", "from"), rows)
 
 
@@ -561,7 +563,7 @@ def acceptance_table() -> str:
 def policy_rules() -> str:
     """Returns what each module of a policy says of itself, after its first line."""
     parts = []
-    for family in (batch, order, memory, evict, route, power, speculate, recover):
+    for family in (batch, requests, tasks, memory, evict, route, power, speculate, recover):
         for kind, made in kinds(family).items():
             text = (getattr(inspect.getmodule(made), "__doc__", "") or "").strip()
             first, _, rest = text.partition("\n\n")

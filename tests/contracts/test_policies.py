@@ -9,7 +9,8 @@ import pytest
 
 from fleetcast.base.errors import PolicyError, SpecError
 from fleetcast.base.spec import build, describe, kinds
-from fleetcast.policy import batch, memory, order, power, route
+from fleetcast.policy import batch, memory, power, route
+from fleetcast.policy.order import requests as order
 from fleetcast.scenario.load import load
 from fleetcast.sim.serving.completing import complete
 from fleetcast.sim.serving.contracts import FAMILIES, ContractBroken, check_policy

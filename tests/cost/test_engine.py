@@ -7,7 +7,8 @@ import pytest
 from fleetcast.base.errors import SpecError
 from fleetcast.base.spec import build
 from fleetcast.cost.engine import Engine, engine, engines
-from fleetcast.policy import batch, memory, order
+from fleetcast.policy import batch, memory
+from fleetcast.policy.order import requests as order
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetcast.cost.drafted import with_drafts
-from fleetcast.policy import batch, evict, memory, order, route, speculate
+from fleetcast.policy import batch, evict, memory, route, speculate
+from fleetcast.policy.order import requests as order
 from fleetcast.scenario.drafts import Drafting
 from fleetcast.scenario.workload.requests import requests
 from fleetcast.sim.serving import reference, stepwise

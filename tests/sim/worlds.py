@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from fleetcast.cost.step import GRID, StepCost
-from fleetcast.policy import batch, memory, order
+from fleetcast.policy import batch, memory
+from fleetcast.policy.order import requests as order
 from fleetcast.scenario.workload.prefixes import prefix_tree
 from fleetcast.scenario.workload.requests import Requests, requests
 from fleetcast.sim.serving.prefixes import Caching, PrefixCache

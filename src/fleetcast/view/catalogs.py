@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 from fleetcast.base.show import show
@@ -108,20 +109,24 @@ def _engines() -> list[dict[str, Any]]:
     return [{"id": e.id, "name": e.name, "batch": e.batch["kind"], "source": e.source} for e in engines().values()]
 
 
+def decision(family: ModuleType) -> str:
+    """Returns what a family of policies decides: "batch", "order of tasks"."""
+    return " of ".join(family.__name__.split(".")[2:])
+
+
 def _policies() -> list[dict[str, Any]]:
     import inspect
 
-    from fleetcast.policy import batch, evict, memory, order, power, recover, route, speculate
+    from fleetcast.policy import batch, evict, memory, power, recover, route, speculate
+    from fleetcast.policy.order import requests, tasks
 
     rows = []
-    for family in (batch, order, memory, evict, route, power, speculate, recover):
+    for family in (batch, requests, tasks, memory, evict, route, power, speculate, recover):
         for kind, found in kinds(family).items():
             parameters = inspect.signature(found).parameters
             said = ", ".join(f"{n} = {p.default}" for n, p in parameters.items())
             about = (inspect.getdoc(found) or "").split("\n")[0]
-            rows.append(
-                {"decision": family.__name__.rpartition(".")[2], "kind": kind, "settings": said, "about": about}
-            )
+            rows.append({"decision": decision(family), "kind": kind, "settings": said, "about": about})
     return rows
 
 

@@ -11,7 +11,8 @@ import msgspec
 
 from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
-from fleetcast.policy import batch, evict, memory, order, power, route, speculate
+from fleetcast.policy import batch, evict, memory, power, route, speculate
+from fleetcast.policy.order import requests as order
 from fleetcast.scenario.load import MultitaskScenario, Scenario, ServingScenario, TrainingScenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, TRAINING
 from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES, OVERLAPS, PHASES, PLACEMENTS

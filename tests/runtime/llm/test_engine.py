@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetcast.base.errors import Infeasible, PolicyError, SpecError, Unsupported
-from fleetcast.policy import batch, memory, order
+from fleetcast.policy import batch, memory
 from fleetcast.policy.batch import Batch
+from fleetcast.policy.order import requests as order
 from fleetcast.runtime.llm import Engine, Sampling
 from fleetcast.sim.serving.lanes import Request as Simulated
 from fleetcast.sim.serving.stepwise import Replica

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fleetcast.base.errors import PolicyError, Unsupported
-from fleetcast.policy import batch, evict, order
+from fleetcast.policy import batch, evict
+from fleetcast.policy.order import requests as order
 from fleetcast.runtime.llm import Engine
 from fleetcast.runtime.llm.paging import BLOCK
 from fleetcast.scenario.workload.prefixes import prefix_tree

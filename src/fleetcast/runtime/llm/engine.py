@@ -17,8 +17,8 @@ from fleetcast.base.record import ITERATIONS, Record
 from fleetcast.policy import batch as batches
 from fleetcast.policy import evict
 from fleetcast.policy import memory as memories
-from fleetcast.policy import order as orders
 from fleetcast.policy import speculate as drafting
+from fleetcast.policy.order import requests as orders
 from fleetcast.runtime.llm.draft import Drafter
 from fleetcast.runtime.llm.paging import Blocks, blocks_of
 from fleetcast.runtime.llm.requests import Iteration, Logits, Model, Piece, Request, Token

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 from fleetcast.base.errors import Infeasible, SpecError, Unsupported
 from fleetcast.base.spec import build
-from fleetcast.policy import batch, evict, memory, order, speculate
+from fleetcast.policy import batch, evict, memory, speculate
+from fleetcast.policy.order import requests as order
 from fleetcast.runtime.llm.drafter import RANDOM, open_drafter, source_of
 from fleetcast.runtime.llm.engine import Engine
 from fleetcast.runtime.llm.paging import BLOCK, blocks_of

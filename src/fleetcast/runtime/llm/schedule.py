@@ -14,7 +14,7 @@ from fleetcast.base.errors import PolicyError, SpecError, Unsupported
 from fleetcast.policy import batch as batches
 from fleetcast.policy import evict
 from fleetcast.policy import memory as memories
-from fleetcast.policy import order as orders
+from fleetcast.policy.order import requests as orders
 from fleetcast.runtime.llm.paging import BLOCK, Blocks, Node, blocks_of
 from fleetcast.runtime.llm.prefixes import Prefixes
 from fleetcast.runtime.llm.requests import Request

@@ -18,7 +18,8 @@ from fleetcast.cost.engine import Engine, engine
 from fleetcast.cost.memory import Memory, layout_memory, misfit
 from fleetcast.cost.overlap.nano import nano_of
 from fleetcast.cost.step import StepCost, step_cost
-from fleetcast.policy import batch, memory, order
+from fleetcast.policy import batch, memory
+from fleetcast.policy.order import requests as order
 from fleetcast.scenario.drafts import drafts_elsewhere
 from fleetcast.scenario.fleet.failures import Downtime
 from fleetcast.scenario.fleet.links import transfer_time
@@ -328,12 +329,12 @@ def policy_of(space: ModuleType, table: Any, path: str) -> Any:
     Raises:
         SpecError: unknown, or a class without the family's decision method.
     """
-    family = space.__name__.rpartition(".")[2]
+    family = space.__name__.split(".")[2]
     found = build(space, table, path)
     if not callable(getattr(found, METHODS[family], None)):
         raise SpecError(
             f"{path}.kind", f"is no {family} policy: it has no method {METHODS[family]}", value=type(found).__name__,
-            hint=f"See fleetcast.policy.{family} for the protocol",
+            hint=f"See {space.__name__} for the protocol",
         )  # fmt: skip
     return found
 

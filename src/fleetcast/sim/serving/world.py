@@ -12,8 +12,9 @@ from fleetcast.base.record import ITERATIONS, Record
 from fleetcast.base.rng import rng
 from fleetcast.base.spec import build
 from fleetcast.cost.intervals import intervals
-from fleetcast.policy import memory, order
+from fleetcast.policy import memory
 from fleetcast.policy import route as routes
+from fleetcast.policy.order import requests as order
 from fleetcast.scenario.fleet.failures import Downtime
 from fleetcast.scenario.latencies import goodput, latency
 from fleetcast.scenario.objective import judge

@@ -1,0 +1,1 @@
+"""What the tasks of a graph take on each device of a fleet, and what no schedule of them can beat."""
