@@ -1,8 +1,8 @@
 """A device's passes forward and back as a pebble game: what a plan keeps, computes again or sends to its host.
 
-Values are each layer's input and the rest of its activations, in parts that a plan treats alike; gradients of the stream;
-weights and gradients of weights where they lie with the host. The moves are those of the plan. Fast memory is what states
-that stay leave of the device. Computing and moving do not overlap in the game: its cost is work, not time.
+Values are each layer's input and the rest of its activations, in parts that a plan treats alike; gradients of the
+stream; weights and their gradients where they lie with the host. The moves are those of the plan. Fast memory is what
+states that stay leave of the device. Computing and moving do not overlap in the game: its cost is work, not time.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Whether a training plan's off-loading and recomputing is legal within a device's memory: its passes as a pebble game.
 
-The game is one device's: of the first stage all layers whose activations lie on it at once, forward and back. What stays
-on the device anyway (states, the framework's reserve) is taken off its memory. Messages between devices are left out.
+The game is one device's: of the first stage all layers whose activations lie on it at once, forward and back. What
+stays on the device anyway (states, the framework's reserve) is taken off its memory. Messages between devices are left
+out.
 """
 
 from __future__ import annotations
@@ -49,9 +50,9 @@ def passes(state: Setting, made: TrainingPlan) -> Passes | None:
     away = [name for name in ("weights", "activations") if rows.offloads(name).any()]
     if made.recompute == "none" and not away:
         return None
-    network, held = state.network, int(ceil(state.network.depth / int(rows.pipeline[0])))
+    network, held = state.network, ceil(state.network.depth / int(rows.pipeline[0]))
     sizes = {
-        name: float(_mean(state, job, columns(msgspec.structs.replace(made, recompute=name))))
+        name: _mean(state, job, columns(msgspec.structs.replace(made, recompute=name)))
         for name in ("none", "selective", "full")
     }
     boundary = sizes["full"]
@@ -88,10 +89,9 @@ def passes(state: Setting, made: TrainingPlan) -> Passes | None:
 
 
 def _mean(state: Setting, job: Job, rows: Plans) -> float:
-    network = state.network
-    return sum(
-        float(layer_activations(network, layer, job, rows)[0][0]) * layer.count / network.depth for layer in network.layers
-    )  # fmt: skip
+    """Returns B that the mean layer keeps of one micro-batch."""
+    net = state.network
+    return sum(float(layer_activations(net, x, job, rows)[0][0]) * x.count / net.depth for x in net.layers)
 
 
 def _again(state: Setting, job: Job, rows: Plans) -> float:
