@@ -219,7 +219,11 @@ def remarks_view(remarks: Sequence[Remark], proof: Proof | None = None) -> Rende
         blocks.append(Group(text, Text(f"  {remark.next}", style="dim")) if remark.next else text)
     if proof is not None:
         head, *rest = proof.lines()
-        blocks += [Text(), Text("Proof", style="bold"), Text(f"  {head}", style="" if proof.legal else "bold red")]
+        blocks += [
+            Text(),
+            Text(f"Proof: {proof.about}" if proof.about else "Proof", style="bold"),
+            Text(f"  {head}", style="" if proof.legal else "bold red"),
+        ]
         blocks += [Text(f"  {line}") for line in rest]
     return Group(*blocks)
 

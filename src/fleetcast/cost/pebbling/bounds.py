@@ -39,7 +39,7 @@ def lower_bound(of: Game) -> Bound:
     if of.dag.edges <= EDGES:
         found["wavefront"] = found["each value once"] + wavefront(of) / of.processors
     least = max(found, key=lambda name: found[name])
-    return Bound(found[least], least, found)
+    return Bound(float(found[least]), least, found)
 
 
 def shared(of: Game) -> float:

@@ -33,7 +33,8 @@ class Proof:
         moved: size of what was loaded and saved.
         peak: the fullest each fast memory was.
         red: what each of them holds.
-        unit: of cost and lower bound.
+        unit: of cost and lower bound; with "s", sizes are bytes.
+        about: what is proven, for people.
     """
 
     legal: bool
@@ -52,6 +53,7 @@ class Proof:
     peak: tuple[float, ...]
     red: tuple[float, ...]
     unit: str = ""
+    about: str = ""
 
     def table(self) -> dict[str, Any]:
         """Returns it ready for JSON; a gap over a bound of 0 is null."""
@@ -64,11 +66,14 @@ class Proof:
         counts += f", {self.again:,} of them again" if self.again else ""
         if not self.legal:
             return [f"illegal at move {self.at}: {self.reason}", f"{self.moves:,} moves: {counts}"]
+        size = "B" if self.unit == "s" else ""
+        at = max(range(len(self.red)), key=lambda p: self.peak[p] / self.red[p] if self.red[p] else 0.0)
         gap = f"{self.gap:.1%}" if math.isfinite(self.gap) else "unknown"
         return [
             f"legal: {self.moves:,} moves, {counts}",
             f"cost {show(self.cost, self.unit)}, no schedule below {show(self.lower_bound, self.unit)} ({self.bound}): "
             f"gap {gap}",
+            f"memory: {show(self.peak[at], size)} of {show(self.red[at], size)} where it is fullest",
         ]  # fmt: skip
 
 
@@ -168,11 +173,12 @@ def prove(of: Game, moves: Sequence[Move], bound: Bound | None = None) -> Proof:
         at, reason = len(moves), f"the schedule ends, and slow memory does not hold {of.dag.name(missing[0])}"
     cost = total + max(busy) + superstep * of.latency if of.timing == "synchronous" else max(clock)
     least = lower_bound(of) if bound is None else bound
+
     gap = cost / least.value - 1.0 if least.value > 0 else 0.0 if cost == 0 else math.inf
     return Proof(
-        legal=at is None, cost=cost, lower_bound=least.value, bound=least.name, gap=gap, at=at, reason=reason,
+        legal=at is None, cost=float(cost), lower_bound=least.value, bound=least.name, gap=gap, at=at, reason=reason,
         moves=len(moves), loads=counts[LOAD], saves=counts[SAVE], computes=counts[COMPUTE], again=again, moved=moved,
-        peak=tuple(peak), red=of.red, unit=of.unit,
+        peak=tuple(peak), red=of.red, unit=of.unit, about=of.about,
     )  # fmt: skip
 
 

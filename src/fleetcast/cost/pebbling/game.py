@@ -35,7 +35,8 @@ class Game:
         latency: of each superstep (compute, save, load) where synchronous.
         again: whether a value may be computed more than once.
         works: what computing costs, [processor][node]; None = the graph's on each.
-        unit: of cost.
+        unit: of cost; with "s", sizes are bytes.
+        about: what is played, for people.
     """
 
     dag: Dag
@@ -47,6 +48,7 @@ class Game:
     again: bool = True
     works: tuple[tuple[float, ...], ...] | None = None
     unit: str = ""
+    about: str = ""
 
     @property
     def processors(self) -> int:
@@ -93,7 +95,7 @@ class Game:
 def game(
     dag: Dag, *, red: float | Sequence[float], g: float | Sequence[float] = 1.0, processors: int = 1,
     inputs: Inputs = "loaded", timing: Timing = "synchronous", latency: float = 0.0, again: bool = True,
-    works: Sequence[Sequence[float]] | None = None, unit: str = "",
+    works: Sequence[Sequence[float]] | None = None, unit: str = "", about: str = "",
 ) -> Game:  # fmt: skip
     """Returns a game of like processors, or of those whose memories and costs are listed.
 
@@ -115,7 +117,7 @@ def game(
         raise SpecError(
             "works", "is not one row a processor, one column a node", value=len(table), limit=str(processors)
         )
-    return Game(dag, columns[0], columns[1], inputs, timing, latency, again, table, unit)
+    return Game(dag, columns[0], columns[1], inputs, timing, latency, again, table, unit, about)
 
 
 def costs(of: Game, moves: Sequence[Move]) -> list[float]:

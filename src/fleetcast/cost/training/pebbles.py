@@ -119,4 +119,6 @@ def pebbles(of: Passes) -> tuple[Game, list[Move]]:
         made.append((COMPUTE, 0, back[step + 1]))
         made.extend((DELETE, 0, v) for v in (back[step], *kept[i], inputs[i], *held[i : i + 1]))
     made.append((SAVE, 0, back[-1]))
-    return game(dag, red=of.red, g=1.0 / of.link, unit="s"), made
+    return game(
+        dag, red=of.red, g=1.0 / of.link, unit="s", about="activations of one device, computed and moved in turn"
+    ), made

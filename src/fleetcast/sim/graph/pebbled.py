@@ -1,8 +1,8 @@
 """Whether a schedule of tasks keeps within the devices' memories: its tasks and messages as moves of a pebble game.
 
-Processors are memories: workers of one node share theirs. Values are what tasks hand on; a task itself takes what it needs
-beyond what it reads and writes while it runs. A message is a save, where it is the first of its data, and a load. Moves
-stand in the order of the schedule's instants; data leave a memory after their last reader or message there.
+Processors are memories: workers of one node share theirs. Values are what tasks hand on; a task itself takes what it
+needs beyond what it reads and writes while it runs. A message is a save, where it is the first of its data, and a load.
+Moves stand in the order of the schedule's instants; data leave a memory after their last reader or message there.
 """
 
 from __future__ import annotations
@@ -57,8 +57,10 @@ def proven(graph: TaskGraph, platform: Platform, schedule: Schedule, least: floa
             overlap.
     """
     dag, moves, memories = pebbles(graph, platform, schedule)
-    of = game(dag, red=memories, g=0.0, processors=len(memories), timing="asynchronous", unit="s")
-    found = prove(of, moves, Bound(least, "graph", {"graph": least}))
+    of = game(
+        dag, red=memories, g=0.0, processors=len(memories), timing="asynchronous", unit="s", about="tasks and messages"
+    )
+    found = prove(of, moves, Bound(least, "work and longest way", {"work and longest way": least}))
     cost = schedule.makespan
     gap = cost / least - 1.0 if least > 0 else 0.0 if cost == 0 else float("inf")
     return replace(found, cost=cost, gap=gap)
@@ -139,9 +141,8 @@ def _moves(
 
     sent = schedule.messages
     saved: set[int] = set()
-    rows = sorted(
-        zip(sent.begin.tolist(), sent.end.tolist(), sent.edge.tolist(), sent.source.tolist(), sent.target.tolist(), strict=True)
-    )  # fmt: skip
+    columns = (sent.begin, sent.end, sent.edge, sent.source, sent.target)
+    rows = sorted(zip(*(column.tolist() for column in columns), strict=True))
     for t, until, edge, source, target in rows:
         p, q = int(at_node[source]), int(at_node[target])
         if edge >= graph.edges:
