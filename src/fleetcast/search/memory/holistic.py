@@ -22,7 +22,7 @@ from fleetcast.cost.pebbling.check import cost
 from fleetcast.cost.pebbling.game import Game, Move
 from fleetcast.policy.evict import Belady, Lru, Policy
 from fleetcast.search.memory.moves import Largest, Order, moves
-from fleetcast.search.memory.orders import depth_first, greedy, listed
+from fleetcast.search.memory.orders import apart, depth_first, greedy, listed
 
 RULES: tuple[Policy, ...] = (Belady(), Lru(), Largest())
 TRIES = 6000
@@ -88,10 +88,14 @@ def holistic(of: Game, *, tries: int = TRIES, seed: int = 0, start: Sequence[Sch
         SpecError, Infeasible: some value and its inputs fit into no memory.
     """
     begun = [*(two_stage(of, rule) for rule in RULES), *(by_greed(of, rule) for rule in RULES[:1]), *start]
+    if of.again and of.processors > 1:
+        alone = apart(of)
+        found = moves(of, alone, RULES[0])
+        begun += [] if found is None else [Schedule(found, cost(of, found), alone, "each sink apart, then belady")]
     best = min(begun, key=lambda s: s.cost)
     if not best.order:
         return best
-    rounds = {id(s): s for s in (best, begun[0], begun[3])}.values()
+    rounds = {id(s): s for s in (best, begun[0], begun[3], begun[-1])}.values()
     draws = rng(seed, "pebbling").random((tries, 5))
     for row, first in zip(np.array_split(draws, len(rounds)), rounds, strict=True):
         now = first
@@ -131,11 +135,13 @@ def _change(of: Game, order: Order, draw: list[float]) -> Order | None:
         made[i] = (q, v)
         if draw[3] < 0.5:
             made = [(q, u) if u in dag.parents[v] and len(dag.children[u]) == 1 else (o, u) for o, u in made]
-    elif which < 0.9:  # an input of it computed again, just before
+    elif which < 0.9:  # an input of it computed again, just before, with what it reads or alone
         inputs = [u for u in dag.parents[v] if u not in of.given]
         if not inputs or not of.again:
             return None
-        made.insert(i, (p, inputs[int(draw[2] * len(inputs))]))
+        chosen = inputs[int(draw[2] * len(inputs))]
+        before = [u for u in dag.parents[chosen] if u not in of.given] if draw[3] < 0.3 else []
+        made[i:i] = [(p, u) for u in (*before, chosen)]
     else:  # one of several computes of a value left out
         if sum(u == v for _, u in order) < 2:
             return None

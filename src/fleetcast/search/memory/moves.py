@@ -9,11 +9,10 @@ of `policy.evict` chooses which goes: `Belady` is OneStopParallel's FORESIGHT, `
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
 
-from fleetcast.cost.pebbling.check import cost
 from fleetcast.cost.pebbling.game import COMPUTE, DELETE, LOAD, SAVE, Game, Move
 from fleetcast.policy.evict import Policy, View
+from fleetcast.search.memory.aligned import aligned
 
 Order = list[tuple[int, int]]
 """(processor, node), in the order in which values are computed."""
@@ -140,43 +139,3 @@ class _Desk:
     def _rank(self, p: int, v: int) -> float:
         stored, used, uses = self.touched[p][v]
         return self.rule.rank(View(used, stored, uses, 0, int(self.of.dag.size[v]), self._next(p, v)))
-
-
-def aligned(of: Game, made: list[Move]) -> list[Move]:
-    """Returns the same moves, each processor's in its order, lined up so that processors move together."""
-    if of.processors == 1 or of.timing == "asynchronous":
-        return made
-    return min((made, *(_line_up(of, made, most) for most in (True, False))), key=lambda some: cost(of, some))
-
-
-def _line_up(of: Game, made: Sequence[Move], most: bool) -> list[Move]:
-    """Takes a run of one kind from every processor at a time: of the kind most are ready for, or each kind in turn."""
-    queues = [deque(m for m in made if m[1] == p) for p in range(of.processors)]
-    saved = {v for kind, _, v in made if kind == SAVE}  # these are not there from the start
-    blue: set[int] = set()
-    found: list[Move] = []
-    last = LOAD
-    while any(queues):
-        for queue in queues:
-            while queue and queue[0][0] == DELETE:
-                found.append(queue.popleft())
-        ready = [0, 0, 0]
-        for queue in queues:
-            if queue and (queue[0][0] != LOAD or queue[0][2] not in saved or queue[0][2] in blue):
-                ready[queue[0][0]] += 1
-        if not any(ready):
-            break
-        turn = [kind for kind in _AFTER[last] if ready[kind]]
-        last = max(turn, key=lambda kind: ready[kind]) if most else turn[0]
-        for queue in queues:
-            while queue and queue[0][0] in (last, DELETE):
-                kind, _, v = queue[0]
-                if kind == LOAD and v in saved and v not in blue:
-                    break
-                found.append(queue.popleft())
-                if kind == SAVE:
-                    blue.add(v)
-    return found
-
-
-_AFTER = {COMPUTE: (SAVE, LOAD, COMPUTE), SAVE: (LOAD, COMPUTE, SAVE), LOAD: (COMPUTE, SAVE, LOAD)}

@@ -68,6 +68,43 @@ def listed(of: Game) -> Order:
     return [(p, v) for _, _, p, v in sorted(begun)]
 
 
+def apart(of: Game) -> Order:
+    """Returns an order in which nobody waits for anybody: who makes a sink makes all before it, again where need be.
+
+    Sinks go, as depth first meets them, to the processor that is then done soonest.
+    """
+    dag, k = of.dag, of.processors
+    done = [set(of.given) for _ in range(k)]
+    clock = [0.0] * k
+    queues: list[list[int]] = [[] for _ in range(k)]
+
+    def behind(p: int, sink: int) -> list[int]:
+        found, seen, stack = [], set(done[p]), [sink]
+        while stack:
+            v = stack[-1]
+            waiting = [u for u in dag.parents[v] if u not in seen]
+            if waiting and v not in seen:
+                stack += reversed(waiting)
+                continue
+            stack.pop()
+            if v not in seen:
+                seen.add(v)
+                found.append(v)
+        return found
+
+    for sink in dag.sinks:
+        if sink in of.given:
+            continue
+        more = [behind(p, sink) for p in range(k)]
+        ends = [clock[p] + sum(of.work(p)[v] for v in more[p]) for p in range(k)]
+        p = min(range(k), key=lambda p: (max(of.needs[v] for v in more[p]) > of.red[p], ends[p], p))
+        queues[p] += more[p]
+        done[p].update(more[p])
+        clock[p] = ends[p]
+    rounds = max(map(len, queues), default=0)
+    return [(p, queue[i]) for i in range(rounds) for p, queue in enumerate(queues) if i < len(queue)]
+
+
 def greedy(of: Game) -> Order:
     """Returns the order in which a processor, whenever it is free, computes the value with most inputs in its memory.
 
