@@ -1,9 +1,9 @@
 """Graphs that schedules of the pebble game are compared on: frozen in pebbling_dags.txt, made here.
 
-Small ones (up to 12 nodes) are named graphs and random ones; large ones are sparse products and powers, fine-grained as in
-OneStopParallel's HyperDAG data: a node for each entry, product and sum, work = inputs. All are synthetic but the pattern
-of ``spmv-6``, which is that of its ``instance_spmv_N6_nzP0d4`` (Apache-2.0). ``python -m benchmarks.pebbling_dags``
-writes the file anew, the same every time.
+Small ones (up to 12 nodes) are named graphs and random ones; large ones named graphs, and sparse products and powers,
+fine-grained as in OneStopParallel's HyperDAG data: a node for each entry, product and sum, work = inputs. All are
+synthetic but the pattern of ``spmv-6``, which is that of its ``instance_spmv_N6_nzP0d4`` (Apache-2.0). ``python -m
+benchmarks.pebbling_dags`` writes the file anew, the same every time.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ def made() -> dict[str, Dag]:
     }  # fmt: skip
     found |= {f"random-{n}-{seed}": small(seed, n, 2 + seed % 2) for seed, n in enumerate((8, 8, 9, 9, 10, 10, 11, 12))}
     found |= {
-        "spmv-6": powers(ROWS_6, 1), "spmv-8": powers(pattern(1, 8, 0.3), 1), "power-5x2": powers(pattern(2, 5, 0.4), 2),
+        "spmv-6": powers(ROWS_6, 1), "spmv-8": powers(pattern(1, 8, 0.3), 1),
+        "power-5x2": powers(pattern(2, 5, 0.4), 2),
         "power-6x3": powers(pattern(3, 6, 0.3), 3), "power-8x4": powers(pattern(4, 8, 0.2), 4),
         "butterfly-16": families.butterfly(16), "product-4": families.product(4), "grid-8x8": families.grid(8, 8),
         "pyramid-8": families.pyramid(8), "tree-5": families.tree(5),
