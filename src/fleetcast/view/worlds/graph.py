@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fleetcast.base.errors import FleetcastError
 from fleetcast.scenario.load import GraphScenario
@@ -42,6 +42,13 @@ def prove(scenario: GraphScenario) -> Proof | None:
         return proof(setting(scenario))
     except FleetcastError:  # `check` says what is wrong
         return None
+
+
+def run(scenario: GraphScenario, **settings: Any) -> Outcome:
+    """Returns what agents make of it, see `view.graph.running.run`."""
+    from fleetcast.view.graph import running
+
+    return running.run(scenario, **settings)
 
 
 def check(scenario: GraphScenario) -> list[Remark]:
