@@ -219,11 +219,8 @@ def remarks_view(remarks: Sequence[Remark], proof: Proof | None = None) -> Rende
         blocks.append(Group(text, Text(f"  {remark.next}", style="dim")) if remark.next else text)
     if proof is not None:
         head, *rest = proof.lines()
-        blocks += [
-            Text(),
-            Text(f"Proof: {proof.about}" if proof.about else "Proof", style="bold"),
-            Text(f"  {head}", style="" if proof.legal else "bold red"),
-        ]
+        blocks += [Text(), Text("Proof", style="bold"), *([Text(f"  {proof.about}", style="dim")] * bool(proof.about))]
+        blocks.append(Text(f"  {head}", style="" if proof.legal else "bold red"))
         blocks += [Text(f"  {line}") for line in rest]
     return Group(*blocks)
 
