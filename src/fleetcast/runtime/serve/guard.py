@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import math
 from typing import Any, Final
 
 from fleetcast.base.errors import MissingExtra
+from fleetcast.runtime.listen import is_loopback
 from fleetcast.runtime.serve.asks import ApiError
 
 try:
@@ -17,17 +17,6 @@ except ImportError:
 
 OPEN: Final = ("/health",)
 """Paths that need no key."""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine only."""
-    name = host.strip("[]").rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
 
 
 def check_host(request: Any, loopback: bool) -> None:

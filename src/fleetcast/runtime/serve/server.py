@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-import socket
 import sys
 from collections.abc import Callable
 from typing import Any, Final
 
-from fleetcast.base.errors import MissingExtra, SpecError
+from fleetcast.base.errors import MissingExtra
+from fleetcast.runtime.listen import BACKLOG, bind, check_address, is_loopback, more_files
 from fleetcast.runtime.llm.engine import Engine
 from fleetcast.runtime.llm.text import Text
 from fleetcast.runtime.serve.app import GRACE, Api, Served
 from fleetcast.runtime.serve.asks import ApiError
-from fleetcast.runtime.serve.guard import is_loopback
 from fleetcast.runtime.serve.limits import Limits
 from fleetcast.runtime.serve.metrics import Metrics
 from fleetcast.runtime.serve.worker import Worker
@@ -25,8 +24,6 @@ try:
 except ImportError:
     raise MissingExtra("aiohttp", "serve") from None
 
-BACKLOG: Final = 1024
-"""Connections that wait to be accepted."""
 SEND_BUFFER: Final = 64 << 10
 """Bytes that the system keeps of a stream which is not read, about; beyond them the server notices."""
 SWITCH: Final = 0.001
@@ -69,13 +66,7 @@ class Server:
         Raises:
             SpecError: it would be open to others without a key, or the port is out of range.
         """
-        if not is_loopback(host) and not key:
-            raise SpecError(
-                "host", "would let anyone in who reaches it", value=host, limit="a key, or loopback: 127.0.0.1",
-                hint="Put a key into an environment variable and name it: --key-env NAME",
-            )  # fmt: skip
-        if not 0 <= port < 1 << 16:
-            raise SpecError("port", "is out of range", value=port, limit="0 (any free one) to 65535")
+        check_address(host, port, key)
 
     async def start(self) -> str:
         """Listens; returns the URL of the API.
@@ -84,7 +75,7 @@ class Server:
             SpecError: the address cannot be listened on.
         """
         limits = self._served.limits
-        listening = _bind(self._host, self._port)
+        listening = bind(self._host, self._port, send_buffer=SEND_BUFFER)
         metrics = Metrics(self._served.model, self._engine)
         self._worker = Worker(self._engine, asyncio.get_running_loop(), metrics)
         self._api = Api(self._served, self._worker, metrics, lambda: len(self._runner.server.connections))
@@ -140,7 +131,7 @@ def serve(server: Server, ready: Callable[[str], None]) -> int:
     Raises:
         SpecError: the address cannot be listened on.
     """
-    _more_files()
+    more_files()
     before = sys.getswitchinterval()
     sys.setswitchinterval(SWITCH)
     try:
@@ -163,50 +154,3 @@ async def _serve(server: Server, ready: Callable[[str], None]) -> int:
     ready(url)
     await over.wait()
     return await server.stop(hurry)
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """Returns a socket that is bound.
-
-    Raises:
-        SpecError: the host or the port cannot be had.
-    """
-    try:
-        rows = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError):
-        hint = "127.0.0.1 is this machine only, 0.0.0.0 all its addresses"
-        raise SpecError(
-            "host", "is not known", value=host, limit="a name or address of this machine", hint=hint
-        ) from None
-    family, kind, protocol, _, address = rows[0]
-    found = socket.socket(family, kind, protocol)
-    try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)  # connections take it over
-        found.bind(address)
-        # two servers may bind one address; only one of them may listen
-        found.listen(BACKLOG)
-    except OSError as error:
-        found.close()
-        said = (error.strerror or str(error)).lower()
-        where = "port" if "use" in said or "permission" in said else "host"
-        raise SpecError(
-            where, f"cannot be listened on: {said}", value=port if where == "port" else host,
-            limit="a free port from 1024" if where == "port" else "an address of this machine",
-            hint="Choose another --port; 0 takes a free one" if where == "port" else "Choose another --host",
-        ) from None  # fmt: skip
-    found.setblocking(False)
-    return found
-
-
-def _more_files() -> None:
-    """Lets the process open as many files as the system allows it: each connection is one."""
-    try:
-        import resource
-    except ImportError:  # no POSIX
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = min(hard, 1 << 16) if hard != resource.RLIM_INFINITY else 1 << 16
-    if soft < wanted:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
