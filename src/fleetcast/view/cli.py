@@ -16,7 +16,7 @@ from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError, SpecError
 from fleetcast.scenario.load import MultitaskScenario, Scenario, ServingScenario, TrainingScenario
-from fleetcast.view import collectives, comparing, measuring, sizing, terminal, transforming, verbs, watching
+from fleetcast.view import collectives, comparing, measuring, moving, sizing, terminal, transforming, verbs, watching
 from fleetcast.view.release import release
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.serving import commands as requests
@@ -75,6 +75,7 @@ def app() -> App:
         made.command(command)
     made.command(measuring.app())
     made.command(watching.app())
+    made.command(moving.app())
     made.command(transforming.command, name="transform")
     return made
 

@@ -11,6 +11,7 @@ import contextlib
 import html
 import re
 import signal
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -233,13 +234,24 @@ class GatewayPlace:
 
 
 @contextlib.asynccontextmanager
-async def served(place: VaultPlace | GatewayPlace, *, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[str]:
+async def served(
+    place: VaultPlace | GatewayPlace, *, host: str = "127.0.0.1", port: int = 0, secured: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
     """Serves a place; gives its URL.
 
+    Args:
+        place: vault or gateway.
+        host: to listen on.
+        port: to listen on; 0 = any that is free.
+        secured: of `tls`; None = plain HTTP.
+
     Raises:
-        SpecError: the address cannot be listened on.
+        SpecError: the address cannot be listened on, or would show tokens to a network.
     """
     loopback = is_loopback(host)
+    if not loopback and secured is None:
+        hint = "Give --tls-cert and --tls-key, or listen on loopback behind a proxy that has them"
+        raise SpecError("host", "would show tokens to the network", value=host, limit="TLS, or loopback", hint=hint)
 
     @web.middleware  # type: ignore[untyped-decorator]
     async def guard(request: Any, handler: Any) -> Any:
@@ -254,23 +266,26 @@ async def served(place: VaultPlace | GatewayPlace, *, host: str = "127.0.0.1", p
     made.add_routes(place.routes())
     runner = web.AppRunner(made, access_log=None, keepalive_timeout=30.0, shutdown_timeout=1.0)
     await runner.setup()
-    await web.SockSite(runner, listening, backlog=BACKLOG).start()
+    await web.SockSite(runner, listening, backlog=BACKLOG, ssl_context=secured).start()
     await place.start()
     sweep = asyncio.create_task(_sweep(place.spool))
     try:
         at, number = listening.getsockname()[:2]
-        yield f"http://{f'[{at}]' if ':' in at else at}:{number}"
+        yield f"{'https' if secured else 'http'}://{f'[{at}]' if ':' in at else at}:{number}"
     finally:
         sweep.cancel()
         await place.stop()
         await runner.cleanup()
 
 
-def serve(place: VaultPlace | GatewayPlace, ready: Callable[[str], None], *, host: str, port: int) -> None:
-    """Serves a place until SIGINT or SIGTERM; ``ready`` is called with its URL.
+def serve(
+    place: VaultPlace | GatewayPlace, ready: Callable[[str], None], *, host: str, port: int,
+    secured: ssl.SSLContext | None = None,
+) -> None:  # fmt: skip
+    """Serves a place, as `served`, until SIGINT or SIGTERM; ``ready`` is called with its URL.
 
     Raises:
-        SpecError: the address cannot be listened on.
+        SpecError: as `served`.
     """
 
     async def run() -> None:
@@ -279,12 +294,31 @@ def serve(place: VaultPlace | GatewayPlace, ready: Callable[[str], None], *, hos
         for sign in (signal.SIGINT, signal.SIGTERM):
             with contextlib.suppress(NotImplementedError):
                 loop.add_signal_handler(sign, over.set)
-        async with served(place, host=host, port=port) as url:
+        async with served(place, host=host, port=port, secured=secured) as url:
             ready(url)
             await over.wait()
 
     more_files()
     asyncio.run(run())
+
+
+def tls(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """Returns what a server needs for TLS; None where no files are given.
+
+    Raises:
+        SpecError: one is missing, or they are none.
+    """
+    if cert is None and key is None:
+        return None
+    if cert is None or key is None:
+        raise SpecError("--tls-cert, --tls-key", "belong together", hint="Give both, or neither")
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        made.load_cert_chain(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        hint = "PEM files of the certificate and of its key"
+        raise SpecError("--tls-cert, --tls-key", f"cannot be used: {error}", value=str(cert), hint=hint) from None
+    return made
 
 
 def make_vault(root: str, access: Access, *, spool: Path, room: int, quota: int | None) -> VaultPlace:

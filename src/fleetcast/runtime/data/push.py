@@ -122,7 +122,7 @@ async def push(
     digest = sha256 or (await asyncio.to_thread(manifest_of, path, name)).sha256
     size, tus = before[0], {"Tus-Resumable": "1.0.0"}
     told = ",".join(f"{k} {base64.b64encode(v.encode()).decode()}" for k, v in (("filename", name), ("sha256", digest)))
-    failed, broke, resumed, place = 0, 0, -1, ""
+    failed, broke, resumed, place, offset = 0, 0, -1, "", -1
     while True:
         try:
             if not place:
@@ -130,42 +130,43 @@ async def push(
                 async with client.post(f"{url}/uploads/{project}", headers=create) as answer:
                     await _check(answer, name)
                     place = _beside(url, answer.headers.get("Location", ""), project)
-            async with client.head(place, headers=tus) as answer:
-                if answer.status == 404:  # the place forgot the upload
-                    place = ""
-                    continue
-                await _check(answer, name)
-                offset = int(answer.headers.get("Upload-Offset", "0"))
+                    offset = _offset(answer)
+            if offset < 0:
+                async with client.head(place, headers=tus) as answer:
+                    if answer.status == 404:  # the place forgot the upload
+                        place = ""
+                        continue
+                    await _check(answer, name)
+                    offset = max(0, _offset(answer))
             resumed = offset if resumed < 0 else resumed
             if progress is not None:
                 progress(offset, size)
             if offset >= size:
                 return Sent(name, size, digest, min(resumed, size), broke)
-            end = min(size, (offset // chunk + 1) * chunk)
-            check = await asyncio.to_thread(_digest, path, offset, end)
+            start, end, offset = offset, min(size, (offset // chunk + 1) * chunk), -1
+            check = await asyncio.to_thread(_digest, path, start, end)
             headers = {
-                **tus, "Content-Type": KIND, "Upload-Offset": str(offset), "Content-Length": str(end - offset),
+                **tus, "Content-Type": KIND, "Upload-Offset": str(start), "Content-Length": str(end - start),
                 "Upload-Checksum": "sha256 " + base64.b64encode(check).decode(),
             }  # fmt: skip
-            async with client.patch(place, headers=headers, data=_body(path, offset, end)) as answer:
-                if answer.status == MISMATCH or answer.status == 409:
-                    if await asyncio.to_thread(_stamp, path) != before:
-                        raise Unsent(f"{name}: changed while it was sent; send it again when its writer is done")
-                    failed += 1
-                    if failed > tries:
-                        raise Unsent(f"{name}: {(await answer.text())[:200]}")
-                    await asyncio.sleep(_wait(failed))
+            async with client.patch(place, headers=headers, data=_body(path, start, end)) as answer:
+                if answer.status not in (MISMATCH, 409):
+                    await _check(answer, name)
+                    offset, failed = _offset(answer), 0
                     continue
-                await _check(answer, name)
-            failed = 0
+                if await asyncio.to_thread(_stamp, path) != before:
+                    raise Unsent(f"{name}: changed while it was sent; send it again when its writer is done")
+                failed += 1
+                if failed > tries:
+                    raise Unsent(f"{name}: {await _said(answer)}")
+            await asyncio.sleep(_wait(failed))
         except _Later as later:
             await asyncio.sleep(later.seconds)
         except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
-            failed, broke = failed + 1, broke + 1
+            failed, broke, offset = failed + 1, broke + 1, -1
             if failed > tries:
-                raise Unsent(
-                    f"{name}: {url} failed {failed} times in a row, last with: {error or type(error).__name__}"
-                ) from None
+                why = str(error) or type(error).__name__
+                raise Unsent(f"{name}: {url} failed {failed} times in a row, last with: {why}") from None
             await asyncio.sleep(_wait(failed))
 
 
@@ -255,12 +256,22 @@ class _Later(Exception):
         self.seconds = seconds
 
 
+def _offset(answer: Any) -> int:
+    """How many bytes an answer says are there; -1 where it does not say."""
+    said = answer.headers.get("Upload-Offset", "")
+    return int(said) if said.isdecimal() else -1
+
+
+async def _said(answer: Any) -> str:
+    return " ".join((await answer.text()).split())[:300]
+
+
 async def _check(answer: Any, name: str) -> None:
     if answer.status < 300:
         if answer.headers.get("Upload-State") == "refused":
             raise Unsent(f"{name}: was refused where it was handed on to", refused=True)
         return
-    text = " ".join((await answer.text()).split())[:300]
+    text = await _said(answer)
     if answer.status == 503:
         said = answer.headers.get("Retry-After", "5")
         raise _Later(min(60.0, float(said) if said.isdecimal() else 5.0) * (0.75 + 0.5 * random.random()))

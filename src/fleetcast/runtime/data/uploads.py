@@ -174,7 +174,7 @@ class Uploads:
             await self._whole(upload)
         except Refused as error:
             self.spool.close(upload, refused=str(error))
-            raise web.HTTPConflict(text=str(error), headers=TUS) from None
+            raise web.HTTPUnprocessableEntity(text=str(error), headers=TUS) from None
         return True
 
     def _allowed(self, request: Any) -> str:
