@@ -215,7 +215,7 @@ class Spool:
         ):  # fmt: skip
             if used + size > most:
                 text = f"{what} has room for {most} bytes, {used} are taken and {size} wanted"
-                raise Full(text, passing=size <= most)
+                raise Full(text, passing=size <= min(self.room, self.quota))
 
     def _keep(self, upload: Upload) -> None:
         write_atomic(self.folder / f"{upload.id}.json", msgspec.json.encode(upload))
