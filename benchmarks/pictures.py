@@ -13,6 +13,7 @@ import numpy as np
 
 import fleetcast
 from benchmarks import pictures_unlike as unlike
+from fleetcast.scenario.plan import Plan
 from fleetcast.sim.training.run import long_run
 from fleetcast.view import figures, plots, svg, verbs
 from fleetcast.view.outputs import decided
@@ -258,7 +259,7 @@ def split_load() -> str:
     shown: dict[str, list[tuple[float, float]]] = {}
     for name, phases in (("together", "together"), ("split", "split")):
         plan = fleetcast.plan(table | {"plan": table["plan"] | {"phases": phases}}, top=1).plan
-        assert plan is not None, "the example has both"
+        assert isinstance(plan, Plan), "the example has both"
         shown[name] = []
         for load in (0.2, 0.4, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2):
             faster = table["workload"] | {"speed_up": load}

@@ -109,3 +109,59 @@ def _upward(
                 most = way
         rank[i] = weight[i] + most
     return 0
+
+
+def optimistic(order: Any, first: Any, child: Any, seconds: Any, gap: Any) -> Any:
+    """Returns f8[K, n], PEFT's optimistic costs: from a task's end on a kind of worker to the graph's end, at best.
+
+    Every later task takes the worker that is best for it, nobody waits; of several children the longest way counts.
+
+    Args:
+        order: i4[n], topological.
+        first: i8[n + 1].
+        child: i4[m].
+        seconds: f8[K, n], of tasks; inf = a kind cannot run it.
+        gap: f8[m], s of an edge between two workers.
+    """
+    kinds, n = seconds.shape
+    cost = np.zeros(kinds * n)
+    if n:
+        child, gap = (child, gap) if len(child) else (np.zeros(1, np.int32), np.zeros(1))
+        _optimistic(
+            kinds, n, column("i", order), column("q", first), column("i", child), column("d", seconds.ravel()),
+            column("d", gap), column("d", cost), column("d", np.zeros(n)),
+        )  # fmt: skip
+    return cost.reshape(kinds, n)
+
+
+@cython.ccall
+@cython.boundscheck(False)
+@cython.wraparound(False)
+def _optimistic(
+    kinds: cython.Py_ssize_t, n: cython.Py_ssize_t, order: cython.int[::1], first: cython.longlong[::1],
+    child: cython.int[::1], seconds: cython.double[::1], gap: cython.double[::1], cost: cython.double[::1],
+    best: cython.double[::1],
+) -> cython.int:  # fmt: skip
+    i: cython.Py_ssize_t
+    k: cython.Py_ssize_t
+    e: cython.Py_ssize_t
+    p: cython.Py_ssize_t
+    c: cython.Py_ssize_t
+    way: cython.double
+    stay: cython.double
+    for k in range(n - 1, -1, -1):
+        i = order[k]
+        best[i] = float("inf")
+        for p in range(kinds):
+            for e in range(first[i], first[i + 1]):
+                c = child[e]
+                way = best[c] + gap[e]
+                stay = cost[p * n + c] + seconds[p * n + c]
+                if stay < way:
+                    way = stay
+                if way > cost[p * n + i]:
+                    cost[p * n + i] = way
+            way = cost[p * n + i] + seconds[p * n + i]
+            if way < best[i]:
+                best[i] = way
+    return 0

@@ -11,20 +11,24 @@ from fleetcast.base.errors import SpecError, Unsupported, closest
 from fleetcast.base.files import read_text
 from fleetcast.base.spec import convert, dump_toml, read_toml
 from fleetcast.scenario.fleet.tree import Fleet
+from fleetcast.scenario.kinds import graph as _graph
 from fleetcast.scenario.kinds import serving as _serving
 from fleetcast.scenario.kinds import training as _training
+from fleetcast.scenario.kinds.graph import GraphScenario
 from fleetcast.scenario.kinds.scenario import Parts, Scenario
 from fleetcast.scenario.kinds.serving import ServingScenario
 from fleetcast.scenario.kinds.training import MultitaskScenario, TrainingScenario
 from fleetcast.scenario.objective import Objective
 
 __all__ = [
-    "KINDS", "MultitaskScenario", "Scenario", "ServingScenario", "TrainingScenario", "dump", "load", "load_serving",
-    "load_training", "serving",
+    "KINDS", "GraphScenario", "MultitaskScenario", "Scenario", "ServingScenario", "TrainingScenario", "dump", "load",
+    "load_serving", "load_training", "serving",
 ]  # fmt: skip
 
 PARTS = ("name", "seed", "fleet", "workload", "slo", "objective", "plan")
-READERS: Final[dict[str, Callable[[Parts], Scenario]]] = {"serving": _serving.read, "training": _training.read}
+READERS: Final[dict[str, Callable[[Parts], Scenario]]] = {
+    "serving": _serving.read, "training": _training.read, "graph": _graph.read,
+}  # fmt: skip
 """What reads each kind of workload that has a world."""
 KINDS = ("serving", "training", "graph", "jobs", "functions", "federation", "stream")
 """Kinds of workload that a scenario may name."""

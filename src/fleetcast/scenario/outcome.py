@@ -22,6 +22,8 @@ UNITS = {
     "iteration_time": "s", "hfu": "", "memory": "B", "host_memory": "B", "ssd_memory": "B", "fits": "", "flops": "FLOP",
     "tokens": "", "steps": "steps/s", "micro_batches": "", "params": "", "breakdown": "s", "job": "",
     "effective": "", "total_time": "s", "lost": "s", "evicted": "", "spent": "s", "checkpoint_interval": "s",
+    "lower_bound": "s", "critical_path": "s", "gap": "", "moved_bytes": "B", "messages": "", "tasks": "", "edges": "",
+    "workers": "", "busy": "",
 }  # fmt: skip
 
 
@@ -111,6 +113,8 @@ class Outcome:
 def _headline(metrics: Mapping[str, Any]) -> list[str]:
     wanted = (
         "iteration_time",
+        "makespan",
+        "lower_bound",
         "ttft.p99",
         "tpot.p99",
         "e2e.mean",
@@ -120,5 +124,6 @@ def _headline(metrics: Mapping[str, Any]) -> list[str]:
         "cost",
         "carbon",
         "memory",
+        "moved_bytes",
     )
     return [k for k in wanted if k.partition(".")[0] in metrics]

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from fleetcast.base.show import show
 from fleetcast.base.tables import lookup
+from fleetcast.scenario.kinds.graph import GraphPlan, read_graph_plan
 from fleetcast.scenario.outcome import UNITS, Outcome
 from fleetcast.scenario.plan import Plan, read_plan
 from fleetcast.scenario.training_plan import TrainingPlan, read_training_plan
@@ -79,7 +80,7 @@ class Ranking:
         return self.plans[0] if self.plans else None
 
     @property
-    def plan(self) -> Plan | TrainingPlan | None:
+    def plan(self) -> Plan | TrainingPlan | GraphPlan | None:
         """The best plan, complete; None = there is none, or one of waves, which no file decides."""
         best = self.best
         return read_any(best.plan) if best is not None and "way" not in best.plan else None
@@ -147,6 +148,8 @@ def label(outcome: Outcome) -> str:
     if "way" in outcome.plan:
         return str(outcome.plan["way"])
     plan = read_any(outcome.plan)
+    if isinstance(plan, GraphPlan):
+        return str(outcome.plan["order"]["kind"])
     if isinstance(plan, TrainingPlan):
         return plan.label() or str(outcome.plan.get("placement", ""))
     batch = plan.serving[0].batch
@@ -154,8 +157,10 @@ def label(outcome: Outcome) -> str:
     return f"{plan.label()} {said}".strip()
 
 
-def read_any(table: Mapping[str, Any]) -> Plan | TrainingPlan:
+def read_any(table: Mapping[str, Any]) -> Plan | TrainingPlan | GraphPlan:
     """Returns the complete plan of a table, of any kind of workload: training has micro-batches or a placement."""
+    if set(table) <= {"order", "workers"}:
+        return read_graph_plan(table)
     return read_training_plan(dict(table)) if _trains(table) else read_plan(dict(table))
 
 

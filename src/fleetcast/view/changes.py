@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fleetcast.base.show import show
-from fleetcast.scenario.load import ServingScenario, TrainingScenario
+from fleetcast.scenario.load import GraphScenario, ServingScenario, TrainingScenario
 from fleetcast.view import words
 from fleetcast.view.plans import Column, fitted
 from fleetcast.view.tables import bullets, rows_table
@@ -72,7 +72,7 @@ def _many(found: Whatif, width: int) -> RenderableType:
         columns.append(Column("Plan", _plan, drop=len(paths) + 1, right=False))
     for i, path in enumerate(paths):
         columns.append(Column(_name(path), _cell(found.before, path), drop=max(0, i)))
-    if any(value_of(v, "memory") is not None for v in rows) or kind != "training":
+    if any(value_of(v, "memory") is not None for v in rows) or kind == "serving":
         columns.append(Column("Fits", lambda v: "yes" if v.fits else "no"))
     filled = fitted(columns, rows, width)
     heads = [column.head for column, _ in filled]
@@ -103,6 +103,8 @@ def _question(scenario: Scenario) -> str:
 def _plan(variant: Variant) -> str:
     if variant.outcome is None:
         return words.UNKNOWN
+    if isinstance(variant.scenario, GraphScenario):
+        return f"order {variant.outcome.plan['order']['kind']}"
     if not isinstance(variant.scenario, ServingScenario):
         return str(variant.outcome.plan.get("way") or terms.plan_name(variant.outcome.plan))
     return f"{words.plan_name(variant.outcome.plan)}, {words.policy_name(variant.outcome.plan)}"

@@ -15,8 +15,9 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError, SpecError
-from fleetcast.scenario.load import MultitaskScenario, Scenario, ServingScenario, TrainingScenario
+from fleetcast.scenario.load import GraphScenario, MultitaskScenario, Scenario, ServingScenario, TrainingScenario
 from fleetcast.view import collectives, comparing, measuring, moving, sizing, terminal, transforming, verbs, watching
+from fleetcast.view.graph import commands as graphs
 from fleetcast.view.release import release
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.serving import commands as requests
@@ -28,6 +29,7 @@ SCREENS: Final[dict[type[Scenario], Any]] = {
     ServingScenario: requests,
     TrainingScenario: training,
     MultitaskScenario: waves,
+    GraphScenario: graphs,
 }
 """What `plan`, `simulate` and, where it has one of its own, `run` show of each kind of scenario."""
 INTERRUPTED, PIPE_CLOSED = 130, 141

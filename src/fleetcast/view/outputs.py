@@ -11,7 +11,7 @@ import msgspec
 
 from fleetcast.base.files import write_atomic
 from fleetcast.scenario.fleet.spec import Fleet, FleetGroup, rename_profiles
-from fleetcast.scenario.load import ServingScenario, TrainingScenario, dump
+from fleetcast.scenario.load import GraphScenario, ServingScenario, TrainingScenario, dump
 from fleetcast.scenario.plan import read_plan
 from fleetcast.view.words import pools_of
 
@@ -49,6 +49,15 @@ def relocated(scenario: TrainingScenario, folder: Path) -> TrainingScenario:
         scenario, folder=str(folder), fleet=_refitted(scenario.fleet, rename),
         workload=change(scenario.workload, model=rename(model) if isinstance(model, str) else model),
         plan=change(scenario.plan, practice=rename(scenario.plan.practice)),
+    )  # fmt: skip
+
+
+def redrawn(scenario: GraphScenario, folder: Path) -> GraphScenario:
+    """Returns a graph scenario as a file in ``folder`` must say it: relative paths start there."""
+    rename, change = _mover(Path(scenario.folder), folder), msgspec.structs.replace
+    return change(
+        scenario, folder=str(folder), fleet=_refitted(scenario.fleet, rename),
+        workload=change(scenario.workload, graph=rename(scenario.workload.graph)),
     )  # fmt: skip
 
 

@@ -1,9 +1,10 @@
 """Workers and what lies between them: all that an order of tasks is decided by.
 
-A worker is one device. Work takes ``seconds[kind, task]``; a message from worker a to b takes ``latency[a, b] + bytes
-/ rate[a, b]`` s and holds its channels from begin to end. A channel carries one message at a time, in the order asked
-for (one port a device and direction: Beaumont, Legrand, Marchal and Robert, 2005); messages without a channel in common
-pass each other. Channels are the ports of devices, and a medium that several of them share.
+A worker is one device, or a part of one: workers of one ``node`` share its memory. Work takes ``seconds[kind, task]``;
+a message from worker a to b takes ``latency[a, b] + bytes / rate[a, b]`` s and holds its channels from begin to end. A
+channel carries one message at a time, in the order asked for (one port a device and direction: Beaumont, Legrand,
+Marchal and Robert, 2005); messages without a channel in common pass each other. Channels are the ports of devices, and
+a medium that several of them share.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ class Platform:
         workers: names.
         kinds: names of kinds of device.
         kind: i4[W], index into ``kinds``.
+        node: i4[W]: workers of one node have one memory, and nothing travels between them.
         seconds: f8[K, n]; inf where a kind cannot run a task.
         memory: f8[W], bytes; inf = nobody says.
         latency: f8[W, W], s.
-        rate: f8[W, W], B/s; inf on the diagonal.
+        rate: f8[W, W], B/s; inf within a node.
         channels: i4[W, W, 2], what a message from a to b holds; -1 = nothing.
         ports: names of channels.
         home: worker at which what tasks read from outside lies and where results go; -1 = nobody says, they are free.
@@ -49,6 +51,7 @@ class Platform:
     workers: tuple[str, ...]
     kinds: tuple[str, ...]
     kind: NDArray[np.int32]
+    node: NDArray[np.int32]
     seconds: NDArray[np.float64]
     memory: NDArray[np.float64]
     latency: NDArray[np.float64]
@@ -129,9 +132,10 @@ class Platform:
         a, b = np.nonzero(apart)
         channels[a, b, 0], channels[a, b, 1] = a, count + b
         full = [np.broadcast_to(np.asarray(v, float), count).copy() for v in (memory, idle, busy)]
+        ports = tuple(f"{w} {way}" for way in ("out", "in") for w in names)
         return cls(
-            names, known, kind, rows, full[0], np.where(apart, latency, 0.0), np.where(apart, rate, np.inf), channels,
-            tuple(f"{w} {way}" for way in ("out", "in") for w in names), home, full[1], full[2],
+            names, known, kind, np.arange(count, dtype=np.int32), rows, full[0], np.where(apart, latency, 0.0),
+            np.where(apart, rate, np.inf), channels, ports, home, full[1], full[2],
         )  # fmt: skip
 
 

@@ -20,11 +20,12 @@ from fleetcast.base.errors import FleetcastError
 from fleetcast.base.rng import rng
 from fleetcast.base.spec import build, describe
 from fleetcast.policy import batch, evict, memory, power, recover, route, speculate
-from fleetcast.policy.order import requests as order
+from fleetcast.policy.order import requests, tasks
+from fleetcast.sim.graph.contracts import orders_a_graph
 
 FAMILIES: dict[str, ModuleType] = {
-    "compose": batch, "choose": route, "key": order, "victim": memory, "cap": power, "draft": speculate,
-    "rank": evict, "recover": recover,
+    "compose": batch, "choose": route, "key": requests, "push": tasks, "victim": memory, "cap": power,
+    "draft": speculate, "rank": evict, "recover": recover,
 }  # fmt: skip
 """Decision method -> family."""
 ROUNDS = 200
@@ -282,12 +283,19 @@ def recovers_legally(policy: Any, seed: int) -> None:
         _require(not first.evict or 0 < slow <= view.spares, name, policy, f"evicts {slow} with {view.spares} spares")
 
 
+def plays_a_graph(policy: Any, seed: int) -> None:
+    """Every task of random graphs runs once, legally, and a graph played again runs the same."""
+    problem = orders_a_graph(policy, seed)
+    _require(not problem, "plays_a_graph", policy, problem)
+
+
 Check = Callable[[Any, int], None]
 COMMON: tuple[Check, ...] = (keyword_only_constructor, rebuilds_from_its_table, pickles, has_a_dated_source)
 BY_FAMILY: dict[ModuleType, tuple[Check, ...]] = {
     batch: (composes_legal_batches, rule_says_the_same),
     route: (routes_to_a_replica, static_routes_ignore_load),
-    order: (ranks_with_numbers,),
+    requests: (ranks_with_numbers,),
+    tasks: (plays_a_graph,),
     memory: (evicts_one_of_the_running,),
     power: (caps_clocks, band_tells_the_truth),
     speculate: (drafts_within_range,),

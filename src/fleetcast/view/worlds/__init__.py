@@ -5,15 +5,16 @@ from types import ModuleType
 from typing import Any, Final
 
 from fleetcast.base.errors import Unsupported
-from fleetcast.scenario.load import MultitaskScenario, Scenario, ServingScenario, TrainingScenario
-from fleetcast.view.worlds import multitask, serving, training
+from fleetcast.scenario.load import GraphScenario, MultitaskScenario, Scenario, ServingScenario, TrainingScenario
+from fleetcast.view.worlds import graph, multitask, serving, training
 
-__all__ = ["WORLDS", "ask", "multitask", "serving", "training"]
+__all__ = ["WORLDS", "ask", "graph", "multitask", "serving", "training"]
 
 WORLDS: Final[dict[type[Scenario], ModuleType]] = {
     ServingScenario: serving,
     TrainingScenario: training,
     MultitaskScenario: multitask,
+    GraphScenario: graph,
 }
 
 

@@ -22,7 +22,9 @@ from typing import Protocol
 
 from fleetcast.policy.order.tasks.view import Board, View
 
-__all__ = ["Board", "Fifo", "Policy", "View"]
+__all__ = [
+    "Board", "CriticalPath", "Dmda", "Dmdas", "Fifo", "Heft", "Inspirit", "Peft", "Policy", "View", "WorkStealing",
+]  # fmt: skip
 
 
 class Policy(Protocol):
@@ -43,4 +45,12 @@ class Policy(Protocol):
         ...
 
 
-from fleetcast.policy.order.tasks.fifo import Fifo  # noqa: E402  (the methods need the protocol above)
+# the methods need the protocol above
+from fleetcast.policy.order.tasks.critical_path import CriticalPath  # noqa: E402
+from fleetcast.policy.order.tasks.dmda import Dmda  # noqa: E402
+from fleetcast.policy.order.tasks.dmdas import Dmdas  # noqa: E402
+from fleetcast.policy.order.tasks.fifo import Fifo  # noqa: E402
+from fleetcast.policy.order.tasks.heft import Heft  # noqa: E402
+from fleetcast.policy.order.tasks.inspirit import Inspirit  # noqa: E402
+from fleetcast.policy.order.tasks.peft import Peft  # noqa: E402
+from fleetcast.policy.order.tasks.work_stealing import WorkStealing  # noqa: E402

@@ -49,7 +49,8 @@ class View:
         self._running: list[int | None] = [None] * len(platform)
         self._state = bytearray(len(graph))
         self._where: dict[int, int] = {}  # task -> worker of its queue, or that ran it
-        self._copies: dict[int, dict[int, float]] = {}  # datum -> worker -> s at which it is there
+        self._copies: dict[int, dict[int, float]] = {}  # datum -> node -> s at which it is there
+        self._node = platform.node.tolist()
         self._seconds = [column("d", row) for row in platform.seconds]
         self._rows = [self._seconds[k] for k in platform.kind]
         begin, edge = graph.by_child
@@ -99,13 +100,13 @@ class View:
 
         Data that are there cost nothing, data on their way what is left. Parents that have not ended count nothing.
         """
-        total = 0.0
+        total, node = 0.0, self._node[worker]
         for i in range(self._begin[task], self._begin[task + 1]):
             edge = self._edge[i]
             source = self._where.get(self._tail[edge], worker)
-            if source == worker or self._state[self._tail[edge]] != DONE:
+            if self._node[source] == node or self._state[self._tail[edge]] != DONE:
                 continue
-            there = self._copies.get(self._datum[edge], _NOWHERE).get(worker)
+            there = self._copies.get(self._datum[edge], _NOWHERE).get(node)
             if there is None:
                 total += self._latency[source][worker] + self._size[edge] / self._rate[source][worker]
             elif there > self.now:
@@ -114,18 +115,18 @@ class View:
 
     def _fetch_outside(self, task: int, worker: int) -> float:
         home, size = self.platform.home, self._inputs[task]
-        if home < 0 or home == worker or not size:
+        if home < 0 or self._node[home] == self._node[worker] or not size:
             return 0.0
         seconds: float = self._latency[home][worker] + size / self._rate[home][worker]
         return seconds
 
     def missing_bytes(self, task: int, worker: int) -> float:
         """Returns the bytes of what a task reads that are not at a worker."""
-        total = 0.0
+        total, node = 0.0, self._node[worker]
         for i in range(self._begin[task], self._begin[task + 1]):
             edge = self._edge[i]
-            if self._where.get(self._tail[edge], worker) != worker and (
-                worker not in self._copies.get(self._datum[edge], _NOWHERE)
+            if self._node[self._where.get(self._tail[edge], worker)] != node and (
+                node not in self._copies.get(self._datum[edge], _NOWHERE)
             ):
                 total += self._size[edge]
         return total
@@ -141,6 +142,24 @@ class View:
     def free_at(self, worker: int) -> float:
         """Returns when a worker is expected to have done all it was given: what it runs, then its queue."""
         return max(self.now, self._until[worker]) + self._queued[worker]
+
+    def soonest(self, task: int, alpha: float = 1.0, beta: float = 1.0) -> int | None:
+        """Returns the worker that is expected to end a task first, the first of several; None where none can run it.
+
+        Args:
+            task: one whose parents have ended.
+            alpha: weight of the end of the worker's queue and the task's own seconds.
+            beta: weight of the seconds of bringing its data.
+        """
+        best, least = None, math.inf
+        for worker in self.workers:
+            seconds = self.estimate(task, worker)
+            if seconds == math.inf:
+                continue
+            end = alpha * (self.free_at(worker) + seconds)
+            if end < least and (end := end + beta * self.fetch(task, worker)) < least:
+                best, least = worker, end
+        return best
 
     def where(self, task: int) -> int | None:
         """Returns the worker in whose queue a task is, that runs it or ran it; None = none yet."""
@@ -239,7 +258,7 @@ class Board(View):
 
     def arrive(self, datum: int, worker: int, at: float) -> None:
         """Notes that data are, or will be, at a worker at ``at`` s."""
-        self._copies.setdefault(datum, {})[worker] = at
+        self._copies.setdefault(datum, {})[self._node[worker]] = at
 
     def give_back(self, task: int) -> None:
         """Notes that a task that was queued or running did not end; it is ready and must be pushed again."""
@@ -257,8 +276,10 @@ class Board(View):
         held = ([running] if running is not None else []) + list(self._queues[worker])
         for task in held:
             self.give_back(task)
-        for places in self._copies.values():
-            places.pop(worker, None)
+        node = self._node[worker]
+        if not any(alive and self._node[w] == node for w, alive in enumerate(self._alive)):
+            for places in self._copies.values():
+                places.pop(node, None)
         return held
 
     def join(self, worker: int) -> None:

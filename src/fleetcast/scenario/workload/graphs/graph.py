@@ -33,7 +33,6 @@ class Task:
         kernel: what it runs, e.g. "GEMM"; speeds may differ by it. "" = its own name.
         memory: bytes that its device must have.
         inputs: bytes that it reads from outside the graph.
-        outputs: bytes that it leaves outside the graph.
     """
 
     name: str
@@ -41,7 +40,6 @@ class Task:
     kernel: str = ""
     memory: float = 0.0
     inputs: float = 0.0
-    outputs: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +55,6 @@ class TaskGraph:
         unit: "FLOP", or "s" on a reference device.
         memory: f8[n], bytes that a task's device must have.
         inputs: f8[n], bytes read from outside.
-        outputs: f8[n], bytes left outside.
         first: i8[n + 1]; children of task i are ``child[first[i] : first[i + 1]]``.
         child: i4[m].
         size: f8[m], bytes on the edge.
@@ -74,7 +71,6 @@ class TaskGraph:
     unit: Unit
     memory: NDArray[np.float64]
     inputs: NDArray[np.float64]
-    outputs: NDArray[np.float64]
     first: NDArray[np.int64]
     child: NDArray[np.int32]
     size: NDArray[np.float64]
@@ -153,7 +149,10 @@ class TaskGraph:
         numbers: dict[str, int] = {}
         for i, task in enumerate(listed):
             if numbers.setdefault(task.name, i) != i:
-                raise SpecError(f"{name}.tasks[{i}].name", "is a second task of that name", value=task.name)
+                raise SpecError(
+                    f"{name}.tasks[{i}].name", "is a second task of that name", value=task.name,
+                    limit="names of their own", hint="Rename one",
+                )  # fmt: skip
         ends: list[tuple[int, int]] = []
         sizes: list[float] = []
         data: list[object] = []
@@ -173,7 +172,7 @@ class TaskGraph:
         return assemble(
             name=name, names=tuple(numbers), kernels=tuple(kernels),
             kernel=[kernels[t.kernel or t.name] for t in listed], work=[t.work for t in listed], unit=unit,
-            memory=[t.memory for t in listed], inputs=[t.inputs for t in listed], outputs=[t.outputs for t in listed],
+            memory=[t.memory for t in listed], inputs=[t.inputs for t in listed],
             parent=pairs[:, 0], child=pairs[:, 1], size=sizes,
             datum=[seen.setdefault(d, len(seen)) for d in data], source=source,
         )  # fmt: skip
@@ -181,7 +180,7 @@ class TaskGraph:
 
 def assemble(
     *, name: str, names: Sequence[str], kernels: tuple[str, ...], kernel: Any, work: Any, unit: Unit, parent: Any,
-    child: Any, size: Any, datum: Any = None, memory: Any = None, inputs: Any = None, outputs: Any = None,
+    child: Any, size: Any, datum: Any = None, memory: Any = None, inputs: Any = None,
     source: str = "", path: str = "",
 ) -> TaskGraph:  # fmt: skip
     """Returns the graph of n tasks and of edges in any order, after checking both.
@@ -199,7 +198,6 @@ def assemble(
         datum: m numbers; None = each edge has data of its own.
         memory: n numbers, bytes; None = nothing.
         inputs: n numbers, bytes; None = nothing.
-        outputs: n numbers, bytes; None = nothing.
         source: where it is from.
         path: of the file, for errors; "" = the name.
 
@@ -212,7 +210,7 @@ def assemble(
         raise SpecError(path, "has no tasks", limit="at least one", hint="Add a task")
     columns = {
         key: np.zeros(n) if v is None else np.asarray(v, np.float64)
-        for key, v in (("work", work), ("memory", memory), ("inputs", inputs), ("outputs", outputs))
+        for key, v in (("work", work), ("memory", memory), ("inputs", inputs))
     }
     for key, values in columns.items():
         _refuse(values, lambda i, key=key: f"{path}.{names[i]}.{key}")
@@ -230,7 +228,7 @@ def assemble(
         )  # fmt: skip
     return TaskGraph(
         name, names, kernels, np.asarray(kernel, np.int32), columns["work"], unit, columns["memory"],
-        columns["inputs"], columns["outputs"], first, child_, sizes, datum_, order, source,
+        columns["inputs"], first, child_, sizes, datum_, order, source,
     )  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Task graphs on the screen: an outcome with its timeline, ranked policies, checks."""

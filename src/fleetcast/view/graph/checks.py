@@ -1,0 +1,107 @@
+"""What is wrong or doubtful about a graph scenario, said before anything is played.
+
+A check is a function ``check_*(state) -> Iterator[Remark]``; `CHECKS` lists them. Add one: write it, list it, test it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from fleetcast.base.errors import FleetcastError
+from fleetcast.base.show import show
+from fleetcast.cost.graphs import bounds
+from fleetcast.scenario.kinds.graph import GOALS
+from fleetcast.scenario.load import GraphScenario
+from fleetcast.sim.graph.setting import Setting, setting
+from fleetcast.view.checks import Remark
+
+NARROW = 0.5
+"""A graph whose mean parallelism is below this share of the workers leaves most of them idle."""
+HEAVY = 1.0
+"""Moving all data once over the slowest link, against the work: above this, links bind."""
+
+
+def remarks(scenario: GraphScenario) -> list[Remark]:
+    """Returns what every check finds, errors first."""
+    try:
+        state = setting(scenario)
+    except FleetcastError as error:
+        return [Remark("error", getattr(error, "path", "workload.graph"), str(error))]
+    found = [remark for check in CHECKS for remark in check(state)]
+    return sorted(found, key=lambda r: r.level != "error")
+
+
+def check_plan(state: Setting) -> Iterator[Remark]:
+    """Every policy of the plan is known, and money can be counted where it is minimised."""
+    for order in state.scenario.plan.orders:
+        try:
+            state.policy(order)
+        except FleetcastError as error:
+            yield Remark("error", getattr(error, "path", "plan.order"), str(error))
+    if any(name == "cost" for name, _, _ in state.scenario.objective.goals(GOALS, {})) and state.tree.price is None:
+        device = next(g.device.id for g in state.tree.groups if g.price is None)
+        yield Remark(
+            "error", "fleet.price", f"{device} has no rental price, and cost is minimised",
+            f'Add price = {{ "{device}" = "1.00 $/h" }}',
+        )  # fmt: skip
+
+
+def check_width(state: Setting) -> Iterator[Remark]:
+    """The graph keeps the fleet's workers busy: its work over its longest chain."""
+    quickest = bounds.able_seconds(state.graph, state.platform).min(axis=0)
+    chain = state.critical_path
+    width = float(quickest.sum()) / chain if chain > 0 else float(len(state.graph))
+    if width < NARROW * len(state.platform):
+        yield Remark(
+            "warning", "fleet", f"the graph keeps {width:.1f} of {len(state.platform):,} workers busy on average: its "
+            f"longest chain takes {show(chain, 's')} however many there are", "Fewer, quicker devices end it as soon",
+        )  # fmt: skip
+
+
+def check_memory(state: Setting) -> Iterator[Remark]:
+    """Every task fits every device that can run it."""
+    able = np.isfinite(state.platform.seconds[state.platform.kind])
+    tight = able & (state.graph.memory[None, :] > state.platform.memory[:, None])
+    if tight.any():
+        who = int(np.argmax(tight.any(axis=1)))
+        count = int(tight[who].sum())
+        yield Remark(
+            "warning", "workload.graph", f"{count:,} of {len(state.graph):,} tasks need more memory than "
+            f"{state.platform.workers[who]} has, {show(float(state.platform.memory[who]), 'B')}",
+            "They run elsewhere; cut them into smaller tasks to use it",
+        )  # fmt: skip
+
+
+def check_parts(state: Setting) -> Iterator[Remark]:
+    """A graph in several pieces, or tasks that stand alone, may be a reader's mistake."""
+    graph = state.graph
+    degree = np.diff(graph.first) + np.diff(graph.by_child[0])
+    alone = int((degree == 0).sum())
+    if alone and len(graph) > 1:
+        yield Remark(
+            "warning", "workload.graph", f"{alone:,} of {len(graph):,} tasks have neither parent nor child, such as "
+            f"{graph.names[int(np.argmax(degree == 0))]}", "Are edges missing?",
+        )  # fmt: skip
+
+
+def check_links(state: Setting) -> Iterator[Remark]:
+    """Links carry the graph's data in less time than its work takes."""
+    platform, graph = state.platform, state.graph
+    apart = platform.node[:, None] != platform.node[None, :]
+    if not apart.any() or not graph.edges:
+        return
+    area = bounds.area(graph, platform)
+    slowest = float(platform.rate[apart].min())
+    takes = float(graph.size.sum()) / slowest / max(1, len(np.unique(platform.node)))
+    if area > 0 and takes > HEAVY * area:
+        yield Remark(
+            "warning", "fleet.network", f"were all data moved, the slowest link, {show(slowest, 'B/s')}, would take "
+            f"{show(takes, 's')} a device, and all work {show(area, 's')}: placement matters more than order",
+            "Quicker links, larger tasks, or fewer devices",
+        )  # fmt: skip
+
+
+Check = Callable[[Setting], Iterator[Remark]]
+CHECKS: tuple[Check, ...] = (check_plan, check_width, check_memory, check_parts, check_links)

@@ -1,0 +1,74 @@
+"""What `fleetcast plan` and `fleetcast simulate` print and write of a task graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fleetcast.base.errors import Unsupported
+from fleetcast.base.files import write_atomic
+from fleetcast.scenario.kinds.graph import read_graph_plan
+from fleetcast.scenario.load import GraphScenario, dump
+from fleetcast.view import outputs, terminal, verbs
+from fleetcast.view.terminal import Common
+from fleetcast.view.timeline import left_out, trace_bytes
+
+if TYPE_CHECKING:
+    from fleetcast.scenario.outcome import Outcome
+
+
+def simulate(scenario: GraphScenario, common: Common) -> int:
+    """Prints what happens under the plan's order."""
+    with terminal.progress("playing the graph", common):
+        outcome = verbs.simulate(scenario, record=True)
+    written = write_outcome(common.out, scenario, outcome) if common.out is not None else []
+    if common.json:
+        terminal.print_json(outcome.table())
+        return 0
+    from fleetcast.view.graph.screens import outcome_view
+
+    console = terminal.screen()
+    console.print(outcome_view(scenario, outcome, console.width))
+    terminal.say_written(console, written)
+    if written and outcome.record is not None and (note := left_out(outcome.record)):
+        console.print(f"trace.json.gz holds {note}", style="dim")
+    return 0
+
+
+def plan(scenario: GraphScenario, common: Common, *, top: int, report: Path | None) -> int:
+    """Prints the order policies by rank.
+
+    Raises:
+        Unsupported: a report was asked for.
+    """
+    if report is not None:
+        raise Unsupported("--report: of a graph there is no page yet", "Leave it out, and keep tables with --json")
+    with terminal.progress("playing policies", common) as step:
+        ranking = verbs.plan(scenario, top=None, progress=step)
+    written = []
+    if common.out is not None:
+        assert ranking.best is not None
+        chosen = scenario.with_plan(read_graph_plan(ranking.best.plan))
+        written += write_outcome(common.out, scenario, verbs.simulate(chosen, record=True))
+        written.append(write_atomic(common.out / "outcome.json", outputs.to_json(ranking.table())))
+    if common.json:
+        terminal.print_json(ranking.table())
+    else:
+        from fleetcast.view.graph.screens import ranking_view
+
+        console = terminal.screen()
+        console.print(ranking_view(scenario, ranking, console.width))
+        terminal.say_written(console, list(dict.fromkeys(written)))
+    return 0
+
+
+def write_outcome(folder: Path, scenario: GraphScenario, outcome: Outcome) -> list[Path]:
+    """Writes an outcome's plan.toml, outcome.json and trace.json.gz; returns their paths."""
+    chosen = scenario.with_plan(read_graph_plan(outcome.plan))
+    found = [
+        write_atomic(folder / "plan.toml", dump(outputs.redrawn(chosen, folder))),
+        write_atomic(folder / "outcome.json", outputs.to_json(outcome.table())),
+    ]
+    if outcome.record is not None:
+        found.append(write_atomic(folder / "trace.json.gz", trace_bytes(outcome.record, name=scenario.name)))
+    return found

@@ -1,0 +1,151 @@
+"""The terminal's picture of a task graph: one outcome with its workers over time, ranked order policies."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from fleetcast.base.show import show
+from fleetcast.base.spec import kinds
+from fleetcast.policy.order import tasks
+from fleetcast.scenario.kinds.graph import GOALS
+from fleetcast.view.graph.timeline import IDLE, LANES, lanes, letters
+from fleetcast.view.plans import GAP
+from fleetcast.view.tables import bullets, rows_table
+from fleetcast.view.words import UNKNOWN, show_energy
+
+if TYPE_CHECKING:
+    from fleetcast.scenario.load import GraphScenario
+    from fleetcast.scenario.outcome import Outcome
+    from fleetcast.search.ranking import Ranking
+
+
+def outcome_view(scenario: GraphScenario, outcome: Outcome, width: int) -> RenderableType:
+    """Returns one outcome: headline, workers over time, use of each, notes."""
+    parts: list[RenderableType] = [
+        Text(question(scenario, outcome), style="dim"), Text(),
+        Text(f"Order {name(outcome)}", style="bold"), Text(), headline(outcome), Text(),
+    ]  # fmt: skip
+    parts += [timeline(outcome, width), Text(), workers(outcome), Text()]
+    parts.append(bullets("Taken as given", outcome.notes, dim=True))
+    return Group(*parts)
+
+
+def ranking_view(scenario: GraphScenario, ranking: Ranking, width: int) -> RenderableType:
+    """Returns what a search found: the policies by rank, why the best is, the space, notes."""
+    best = ranking.best
+    assert best is not None, "a graph that fits has an order"
+    parts: list[RenderableType] = [Text(question(scenario, best), style="dim"), Text()]
+    parts += [Text.assemble("Best: ", (f"order {name(best)}", "bold")), Text()]
+    bound = float(best.metrics["lower_bound"])
+    rows = [_row(o) for o in ranking.plans]
+    heads = ("Order", "Makespan", "Above bound", "Moved", "Energy", "Busy")
+    parts += [rows_table(heads, rows, right=(1, 2, 3, 4, 5)), Text()]
+    parts.append(bullets("Why", why(ranking)))
+    parts.append(
+        bullets("Space searched", [*ranking.space, f"no order ends before {show(bound, 's')}, the bound"], dim=True)
+    )
+    parts.append(bullets("Taken as given", [*ranking.notes, *best.notes], dim=True))
+    return Group(*parts)
+
+
+def _row(outcome: Outcome) -> tuple[str, ...]:
+    m = outcome.metrics
+    said = show(m["makespan"], "s"), f"{m['gap']:.1%}", show(m["moved_bytes"], "B"), show_energy(m["energy"])
+    return name(outcome), *said, f"{m['busy']:.0%}"
+
+
+def question(scenario: GraphScenario, outcome: Outcome) -> str:
+    """Returns what was asked, in a sentence."""
+    m = outcome.metrics
+    goal = ", ".join(name for name, _, _ in scenario.objective.goals(GOALS, {}))
+    devices = scenario.fleet.devices or " + ".join(group.devices or group.name for group in scenario.fleet.groups)
+    return (
+        f"{scenario.name}: {m['tasks']:,} tasks and {m['edges']:,} edges on {devices}, {m['workers']:,} "
+        f"worker{'s' if m['workers'] > 1 else ''}; least {goal}."
+    )
+
+
+def name(outcome: Outcome) -> str:
+    """Returns the order policy's name, with the settings that are not its usual ones."""
+    order = dict(outcome.plan["order"])
+    kind = str(order.pop("kind"))
+    made = kinds(tasks).get(kind)
+    usual = {} if made is None else {n: p.default for n, p in inspect.signature(made).parameters.items()}
+    order = {key: value for key, value in order.items() if usual.get(key, ...) != value}
+    said = (f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in order.items())
+    return " ".join((kind, *said))
+
+
+def why(ranking: Ranking) -> list[str]:
+    """Returns why the best is: how far from the bound, from the null and from the next."""
+    best = ranking.best
+    assert best is not None
+    m, found = best.metrics, []
+    gap = float(m["gap"])
+    if gap <= 1e-9:
+        found.append("It is optimal: it ends at the bound.")
+    else:
+        binds = "the longest chain" if m["critical_path"] >= 0.999 * m["lower_bound"] else "work shared out at will"
+        found.append(f"It ends {gap:.1%} above the bound ({binds}): no order gains more than {gap / (1 + gap):.1%}.")
+    null = next((o for o in ranking.plans if o.plan["order"]["kind"] == "fifo"), None)
+    if null is not None and null is not best:
+        found.append(f"First come, first served takes {null.metrics['makespan'] / m['makespan']:.2f} x as long.")
+    if len(ranking.plans) > 1:
+        ratio = ranking.plans[1].metrics["makespan"] / m["makespan"]
+        found.append(f"The next, {name(ranking.plans[1])}, takes {ratio:.3f} x as long.")
+    return found
+
+
+def headline(outcome: Outcome) -> Table:
+    """Returns the metrics in two columns."""
+    m = outcome.metrics
+    cost = float(m["cost"])
+    cells = [
+        ("Makespan", show(m["makespan"], "s")), ("Energy", show_energy(m["energy"])),
+        ("No less than", show(m["lower_bound"], "s")), ("Mean power", show(m["power"], "W")),
+        ("Above that", f"{m['gap']:.1%}"), ("Cost", UNKNOWN if cost != cost else show(cost, "$")),
+        ("Longest chain", show(m["critical_path"], "s")), ("Carbon", show(m["carbon"], "g")),
+        ("Moved", show(m["moved_bytes"], "B")), ("Workers busy", f"{m['busy']:.0%}"),
+    ]  # fmt: skip
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, GAP, 0, 0))
+    for i in range(0, len(cells), 2):
+        row = [cell for pair in cells[i : i + 2] for cell in pair]
+        table.add_row(*(Text(cell, style="dim" if j % 2 == 0 else "") for j, cell in enumerate(row)))
+    return table
+
+
+def timeline(outcome: Outcome, width: int) -> RenderableType:
+    """Returns the workers over time in letters; nothing where no record was kept."""
+    if outcome.record is None:
+        return Text()
+    kernels = list(outcome.breakdown["time"])
+    names = [str(row["name"]) for row in outcome.resources]
+    shown = sorted(sorted(range(len(names)), key=lambda i: -float(outcome.resources[i]["busy"]))[:LANES])
+    room = max(len(names[i]) for i in shown)
+    columns = max(10, min(100, width - room - 2))
+    drawn = lanes(outcome.record, len(names), kernels, columns)
+    key = ", ".join(f"{letter} {kernel}" for kernel, letter in list(letters(kernels).items())[:10])
+    head = Text(f"Workers over {show(outcome.metrics['makespan'], 's')}: {key}, {IDLE} idle", style="dim")
+    rows = [Text(f"{names[i]:<{room}}  {drawn[i]}", no_wrap=True) for i in shown]
+    if len(shown) < len(names):
+        left = len(names) - len(shown)
+        rows.append(Text(f"and {left:,} workers that do less (trace.json.gz of --out has all)", style="dim"))
+    return Group(head, *rows)
+
+
+def workers(outcome: Outcome) -> RenderableType:
+    """Returns the use of each kind of device."""
+    devices: dict[str, list[dict[str, float]]] = {}
+    for row in outcome.resources:
+        devices.setdefault(str(row["device"]), []).append(dict(row))
+    rows = []
+    for kind, found in devices.items():
+        total = {key: sum(float(row[key]) for row in found) for key in ("tasks", "busy", "received")}
+        said = f"{len(found):,}", f"{total['tasks']:,.0f}", f"{total['busy'] / len(found):.0%}"
+        rows.append((kind, *said, show(total["received"], "B")))
+    return rows_table(("Device", "Workers", "Tasks", "Busy", "Received"), rows, right=(1, 2, 3, 4))

@@ -1,0 +1,38 @@
+"""Tasks with dependencies: the verbs of a scenario with a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from fleetcast.scenario.load import GraphScenario
+
+if TYPE_CHECKING:
+    from fleetcast.scenario.outcome import Outcome
+    from fleetcast.search.ranking import Ranking
+    from fleetcast.view.checks import Remark
+
+
+def plan(
+    scenario: GraphScenario, *, top: int | None = None, progress: Callable[[int, int], None] | None = None
+) -> Ranking:  # fmt: skip
+    """Returns the ranked order policies of a scenario, see `view.verbs.plan`."""
+    from fleetcast.search.graphs.ranking import search
+    from fleetcast.sim.graph.setting import setting
+
+    return search(setting(scenario), top=top, progress=progress)
+
+
+def simulate(scenario: GraphScenario, *, record: bool = False) -> Outcome:
+    """Returns what happens under the plan's order, HEFT where it names none, see `view.verbs.simulate`."""
+    from fleetcast.sim.graph.outcome import simulate as run
+    from fleetcast.sim.graph.setting import setting
+
+    return run(setting(scenario), record=record)
+
+
+def check(scenario: GraphScenario) -> list[Remark]:
+    """Returns what is wrong or doubtful about a scenario, errors first."""
+    from fleetcast.view.graph.checks import remarks
+
+    return remarks(scenario)
