@@ -355,3 +355,24 @@ def test_a_place_listens_to_others_only_with_tls(tmp_path):
                     pass
 
     asyncio.run(run())
+
+
+def test_an_upload_with_all_its_bytes_that_nobody_finished_is_finished(tmp_path):
+    """The process died after the last byte: its length alone does not make an upload done."""
+
+    async def run() -> None:
+        async with live(tmp_path) as at:
+            upload = at.place.spool.begin("alpha", "f", len(SOME), hashlib.sha256(SOME).hexdigest())
+            at.place.spool.part(upload).write_bytes(SOME)
+            sent = await at.put("f", SOME)
+            assert sent.resumed == len(SOME) and at.get("f").size == len(SOME)
+            wrong = at.place.spool.begin("alpha", "g", len(SOME), hashlib.sha256(SOME).hexdigest())
+            at.place.spool.part(wrong).write_bytes(SOME[::-1])
+            assert (await at.put("g", SOME)).resumed == 0 and at.get("g").size == len(SOME)
+            for name in "hi":
+                left = at.place.spool.begin("alpha", name, len(SOME))
+                at.place.spool.part(left).write_bytes(SOME)
+        async with live(tmp_path) as at:
+            assert at.get("h").size == at.get("i").size == len(SOME)
+
+    asyncio.run(run())

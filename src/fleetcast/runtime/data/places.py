@@ -65,6 +65,8 @@ class VaultPlace:
     async def start(self) -> None:
         """Publishes what was whole when the last process ended."""
         for upload in self.spool:
+            with contextlib.suppress(web.HTTPException):  # refused: the upload says so to whoever asks
+                await self._uploads.settle(upload)
             if upload.state == "whole":
                 try:
                     await self._publish(upload)
@@ -192,6 +194,8 @@ class GatewayPlace:
 
     async def start(self) -> None:
         """Begins to hand on, also what the last process left."""
+        for upload in self.spool:
+            await self._uploads.settle(upload)
         self._more.set()
         self._task = asyncio.create_task(self._forward())
 

@@ -130,14 +130,15 @@ async def push(
                 async with client.post(f"{url}/uploads/{project}", headers=create) as answer:
                     await _check(answer, name)
                     place = _beside(url, answer.headers.get("Location", ""), project)
-                    offset = _offset(answer)
+                    offset = _offset(answer, size)
             if offset < 0:
                 async with client.head(place, headers=tus) as answer:
                     if answer.status == 404:  # the place forgot the upload
                         place = ""
                         continue
                     await _check(answer, name)
-                    offset = max(0, _offset(answer))
+                    if (offset := _offset(answer, size)) < 0:
+                        raise _Later(FIRST)
             resumed = offset if resumed < 0 else resumed
             if progress is not None:
                 progress(offset, size)
@@ -152,7 +153,7 @@ async def push(
             async with client.patch(place, headers=headers, data=_body(path, start, end)) as answer:
                 if answer.status not in (MISMATCH, 409):
                     await _check(answer, name)
-                    offset, failed = _offset(answer), 0
+                    offset, failed = _offset(answer, size), 0
                     continue
                 if await asyncio.to_thread(_stamp, path) != before:
                     raise Unsent(f"{name}: changed while it was sent; send it again when its writer is done")
@@ -256,10 +257,15 @@ class _Later(Exception):
         self.seconds = seconds
 
 
-def _offset(answer: Any) -> int:
-    """How many bytes an answer says are there; -1 where it does not say."""
+def _offset(answer: Any, size: int) -> int:
+    """How many bytes an answer says are there; -1 where that must be asked again.
+
+    An upload with all its bytes is not done before they have been read once more: whoever let go of a file because of
+    its length alone would lose it if the other end died just then.
+    """
     said = answer.headers.get("Upload-Offset", "")
-    return int(said) if said.isdecimal() else -1
+    found = int(said) if said.isdecimal() else -1
+    return -1 if found >= size and answer.headers.get("Upload-State") == "open" else found
 
 
 async def _said(answer: Any) -> str:

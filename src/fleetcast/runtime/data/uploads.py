@@ -83,15 +83,14 @@ class Uploads:
         except Full as error:
             kind = web.HTTPServiceUnavailable if error.passing else web.HTTPInsufficientStorage
             raise kind(text=str(error), headers=TUS | {"Retry-After": str(WAIT)}) from None
-        if size == 0 and upload.state == "open":
-            await self._finish(upload)
+        await self.settle(upload)
         place = f"{request.url.origin()}/uploads/{project}/{upload.id}"
-        return web.Response(
-            status=201, headers=TUS | {"Location": place, "Upload-Offset": str(self.spool.offset(upload))}
-        )
+        headers = {"Location": place, "Upload-State": upload.state, "Upload-Offset": str(self.spool.offset(upload))}
+        return web.Response(status=201, headers=TUS | headers)
 
     async def _head(self, request: Any) -> Any:
         upload = self._found(request)
+        await self.settle(upload)
         told = {"filename": upload.name, "sha256": upload.sha256}
         words = ",".join(f"{k} {base64.b64encode(v.encode()).decode()}" for k, v in told.items() if v)
         headers = {
@@ -166,6 +165,15 @@ class Uploads:
         if right and end > start:
             self.spool.checked(upload, start, end, own.hexdigest())
         return end, right
+
+    async def settle(self, upload: Upload) -> None:
+        """Finishes an upload whose bytes are all there although nobody did: the process ended just then."""
+        lock = self._busy.setdefault(upload.id, asyncio.Lock())
+        if lock.locked():  # somebody is at it
+            return
+        async with lock:
+            if upload.state == "open" and self.spool.offset(upload) == upload.size:
+                await self._finish(upload)
 
     async def _finish(self, upload: Upload) -> bool:
         if not await asyncio.to_thread(self.spool.finish, upload):
