@@ -54,7 +54,8 @@ def seconds(path: Path, streams: int) -> float:
 
 @pytest.mark.parametrize(
     ("path", "streams"),
-    [(Path(4e7, 0.04, 40_000), 1), (Path(4e7, 0.04, 40_000), 4), (Path(2e6, 0.02, 400_000), 1), (Path(2e6, 0.02, 400_000), 3)],
+    [(Path(4e7, 0.04, 40_000), 1), (Path(4e7, 0.04, 40_000), 4),
+     (Path(2e6, 0.02, 400_000), 1), (Path(2e6, 0.02, 400_000), 3)],
 )  # fmt: skip
 def test_what_connections_carry_is_what_the_model_says(path, streams):
     """The best of three, as others use this machine too: never faster than the model, and near it once."""
