@@ -262,8 +262,7 @@ def costed(found: Sample, on: frozenset[str] | set[str]) -> dict[str, Array]:
             if "states" in on:
                 moved = found.plans.offloads("optimizer") * mixed.micro
                 copies = np.where(table.zero > 0, table.data, 1)
-                (first, last), _ = memories.stage_params(net, table)
-                size = np.maximum(first, last) * (job.optimizer / copies)
+                size = np.maximum.reduce(memories.stage_params(net, table)[0]) * (job.optimizer / copies)
                 mixed = replace(mixed, transfer=mixed.transfer + moved * size / link)
                 back = back + found.plans.offloads("optimizer") * size / link
             if "apart" in on:
@@ -316,9 +315,9 @@ def pieces_ends(found: Sample) -> Array:
 
 def over_link(net: Network, job: Job, table: Plans) -> tuple[Array, Array]:
     """Returns B that hold up a micro-batch's pass forward, both ways at once, and its pass back, all one way."""
-    (first, last), _ = memories.stage_params(net, table)
+    held = np.maximum.reduce(memories.stage_params(net, table)[0])
     kept = memories.kept_activations(net, job, table) * np.ceil(net.depth / table.pipeline)
-    weights = table.offloads("weights") * 2.0 * np.maximum(first, last)
+    weights = table.offloads("weights") * 2.0 * held
     activations = table.offloads("activations") * kept
     return np.maximum(weights, activations), weights + activations
 

@@ -44,7 +44,8 @@ FINE = {
     **dict.fromkeys(
         (f"plan.{name}_parallel" for name in ("tensor", "pipeline", "data", "context", "expert")), ([1, 2],)
     ),
-    **dict.fromkeys(("plan.micro_batch", "plan.interleave"), ([1, 2],)), "plan.zero": (0, [1, 2]),
+    **dict.fromkeys(("plan.shards.weights", "plan.shards.gradients", "plan.shards.optimizer"), ([1, 2],)),
+    **dict.fromkeys(("plan.micro_batch", "plan.interleave", "plan.islands"), ([1, 2],)), "plan.zero": (0, [1, 2]),
     **dict.fromkeys(("plan.sequence_parallel", "plan.fused_attention"), (True,)),
     **dict.fromkeys(("plan.offload", "plan.overlap"), ([],)), "plan.shards.second": (0,),
 }  # fmt: skip
@@ -71,7 +72,9 @@ def ask(table):
         simulate_counted(scenario)
         return
     state = setting(scenario)
-    if any(isinstance(getattr(scenario.plan, name), tuple) for name in scenario.plan.__struct_fields__):
+    plan = scenario.plan
+    listed = isinstance(plan.shards, Shards) and not plan.shards.decided
+    if listed or any(isinstance(getattr(plan, name), tuple) for name in plan.__struct_fields__):
         search(state, top=1)
     else:
         simulate(state)
@@ -142,7 +145,7 @@ AGAINST = {
     "a sequence that is not cut": (
         {"workload": {"sequence": 126}, "plan": {"context_parallel": 2}}, "context_parallel: does not cut.*one of 1, 3",
     ),
-    "two kinds of device": ({"fleet": {"devices": "1x h100-sxm + 1x l4"}}, "devices of one kind"),
+    "two kinds of device": ({"fleet": {"devices": "1x v100-32g-sxm + 1x tpu-v6e"}}, "no format in common"),
     "a link twice": (
         {"fleet": {"network": "infiniband-hdr", "links": {"inter": "infiniband-ndr"}}}, "links.inter: names a link",
     ),

@@ -2,6 +2,9 @@
 
 import json
 import math
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +12,7 @@ from scipy.optimize import approx_fprime
 
 import fleetcast
 from fleetcast.base.errors import SpecError, Unsupported
+from fleetcast.base.files import append_line, whole_lines
 from fleetcast.cost.training import network as networks
 from fleetcast.scenario.training_plan import TrainingPlan
 from fleetcast.scenario.workload.training import Shape
@@ -79,6 +83,55 @@ def test_a_search_that_was_cut_off_goes_on_as_if_it_had_not_been(tmp_path):
         assert again.history == whole.history
         assert len(file.read_text().splitlines()) == 30
     assert minimise(BOWL, lambda _: 1 / 0, budget=30, seed=4, history=file).history == whole.history
+
+
+LAUNCHER = """
+import sys, time
+from pathlib import Path
+from tests.search.test_learned import BOWL, bowl
+from fleetcast.search.learned import minimise
+def slow(setting):
+    time.sleep(0.002)
+    return bowl(setting)
+print("begun", flush=True)
+minimise(BOWL, slow, budget=30, seed=4, history=Path(sys.argv[1]))
+"""
+
+
+def test_a_search_that_is_killed_leaves_whole_lines_and_goes_on(tmp_path, root):
+    """SIGKILL at ever later instants: what is there is a beginning of the whole history, and the end is the same."""
+    whole, file, seen = minimise(BOWL, bowl, budget=30, seed=4), tmp_path / "h.jsonl", set()
+    for wait in (0.005, 0.03, 0.06, 0.12):
+        child = subprocess.Popen(
+            [sys.executable, "-c", LAUNCHER, str(file)], cwd=root, stdout=subprocess.PIPE, text=True
+        )  # fmt: skip
+        child.stdout.readline()
+        time.sleep(wait)
+        child.kill()
+        child.wait()
+        child.stdout.close()
+        if file.exists():
+            lines = [json.loads(line) for line in whole_lines(file)]
+            told = [(line["setting"], math.inf if line["cost"] is None else line["cost"]) for line in lines]
+            assert told == list(whole.history[: len(told)])
+            seen.add(len(told))
+    assert max(seen, default=0) > 0
+    assert minimise(BOWL, bowl, budget=30, seed=4, history=file).history == whole.history
+    assert len(whole_lines(file)) == 30
+
+
+def test_a_cut_within_a_character_is_a_cut(tmp_path):
+    file = tmp_path / "h.jsonl"
+    append_line(file, '{"word": "ä"}')
+    append_line(file, '{"word": "ö"}')
+    data = file.read_bytes()
+    for length in range(len(data)):
+        file.write_bytes(data[:length])
+        lines = whole_lines(file)
+        assert lines == ['{"word": "ä"}'][: data[:length].count(b"\n")]
+        assert file.read_bytes() == data[: data[:length].rfind(b"\n") + 1]
+    with pytest.raises(SpecError, match="cannot be written"):
+        append_line(tmp_path, "a folder")
 
 
 def test_a_history_of_other_knobs_is_refused(tmp_path):

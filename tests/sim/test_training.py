@@ -206,8 +206,14 @@ def test_groups_of_one_kind_are_taken_together_on_their_slowest_link():
     assert two.group.count == 32 and two.group.network.id == "ethernet-25g" and two.group.node == 8
     assert any("2 groups are taken as one of 32" in note for note in simulate(two).notes)
     assert simulate(two).metrics["iteration_time"] > simulate(state()).metrics["iteration_time"]
-    with pytest.raises(Unsupported, match=r"a100-80g-sxm, h100-sxm.*devices = \"16x a100-80g-sxm\""):
-        state(fleet={"devices": "16x a100-80g-sxm + 16x h100-sxm"})
+
+
+def test_groups_of_several_kinds_are_taken_together_as_the_slowest_with_the_least_memory():
+    both = state(fleet={"devices": "16x a100-80g-sxm + 16x h100-sxm"})
+    assert both.group.device.id == "a100-80g-sxm" and both.group.count == 32
+    assert both.system.memory == min(group.device.memory for group in both.tree.groups)
+    with pytest.raises(Unsupported, match="no format in common"):
+        state(fleet={"devices": "8x v100-32g-sxm + 8x tpu-v6e"})
 
 
 def test_only_decoders_are_trained():

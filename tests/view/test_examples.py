@@ -3,7 +3,6 @@
 import pytest
 
 import fleetcast
-from fleetcast.base.errors import Unsupported
 from fleetcast.view import verbs
 
 PLANNED = (
@@ -19,14 +18,16 @@ TRAINED = (
     "training-counted",
     "single-gpu",
     "training-clusters",
+    "training-levels",
+    "training-islands",
+    "training-unlike",
 )
-ALONE = ("training-levels", "training-islands")
-"""Plans that no search knows: simulated alone."""
 TOGETHER = ("multitask",)
+STREAMED = ("cameras", "trigger")
 
 
 def test_all_examples_are_run_here(root):
-    assert set(verbs.examples()) == {*PLANNED, *DECIDED, *TRAINED, *ALONE, *TOGETHER}
+    assert set(verbs.examples()) == {*PLANNED, *DECIDED, *TRAINED, *TOGETHER, *STREAMED}
     assert {p.stem for p in (root / "examples").glob("*.toml")} == set(verbs.examples())
 
 
@@ -55,13 +56,6 @@ def test_training_example_finds_a_plan_and_simulates_it(name):
     assert again.metrics["iteration_time"] == best.metrics["iteration_time"]
 
 
-@pytest.mark.parametrize("name", ALONE)
-def test_an_example_that_no_search_knows_is_simulated_and_refused_by_plan(name):
-    assert fleetcast.simulate(name).metrics["fits"]
-    with pytest.raises(Unsupported, match=r"plan\.(shards|islands).*search"):
-        fleetcast.plan(name)
-
-
 def test_the_decided_training_plan_is_near_its_authors_time():
     """71.49 s measured, Korthikanti and others, table 5; the forecast's interval holds it."""
     low, high = fleetcast.simulate("training-plan").intervals["iteration_time"]
@@ -74,7 +68,7 @@ def test_an_example_of_several_tasks_finds_waves(name):
     assert ranking.best is not None and ranking.best.plan["waves"]
 
 
-@pytest.mark.parametrize("name", [*PLANNED, *DECIDED, *TRAINED, *ALONE, *TOGETHER])
+@pytest.mark.parametrize("name", [*PLANNED, *DECIDED, *TRAINED, *TOGETHER])
 def test_examples_have_a_headline_and_no_errors(name):
     assert len(verbs.headline(verbs.example(name))) > 20
     assert not [r for r in fleetcast.check(name) if r.level == "error"]

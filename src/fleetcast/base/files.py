@@ -35,6 +35,52 @@ def write_atomic(path: str | Path, content: str | bytes) -> Path:
     return path
 
 
+def append_line(path: str | Path, line: str) -> None:
+    """Appends a line to a file and waits until it is on the disk; `whole_lines` reads such a file.
+
+    A run that is killed leaves whole lines, and at most one that is cut off at its end. One file has one writer.
+
+    Raises:
+        SpecError: it cannot be written.
+    """
+    path = Path(path)
+    data, fresh = (line + "\n").encode(), not path.exists()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab", buffering=0) as file:
+            while data:
+                data = data[file.write(data) :]
+            os.fsync(file.fileno())
+        if fresh and os.name == "posix":  # the folder has to know the new file as well
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+    except OSError as error:
+        raise SpecError(str(path), f"cannot be written: {error.strerror}", hint="Choose another file") from None
+
+
+def whole_lines(path: str | Path) -> list[str]:
+    """Returns the lines of a file that `append_line` wrote; one that was cut off at the end is taken off the file.
+
+    Raises:
+        SpecError: it cannot be read, or its whole lines are not UTF-8.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SpecError(str(path), f"cannot be read: {error.strerror}", hint="Check its permissions") from None
+    whole = data[: data.rfind(b"\n") + 1]  # before it is text: a cut may lie within a character
+    if whole != data:
+        write_atomic(path, whole)
+    try:
+        return whole.decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise SpecError(str(path), f"is not UTF-8 text (byte {error.start})", hint="Name another file") from None
+
+
 def check_writable(path: str | Path) -> None:
     """Refuses, before any long work, a path that `write_atomic` could not write.
 

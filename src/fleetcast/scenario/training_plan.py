@@ -6,6 +6,7 @@ and `simulate` takes its default where there is one.
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Any
 
 import msgspec
@@ -43,6 +44,9 @@ DEGREES = ("tensor_parallel", "pipeline_parallel", "data_parallel", "context_par
 class Shards(Spec):
     """How many devices share each state of the model, the nearest ones, and how it travels; ``zero`` says it for all.
 
+    Each of the first three is a number, or a list of them to search; of lists those ways count whose levels hold each
+    other.
+
     Attributes:
         weights: devices that share the weights.
         gradients: that share the gradients; a multiple of ``weights``.
@@ -52,12 +56,33 @@ class Shards(Spec):
         gradient_format: of gradients in messages.
     """
 
-    weights: Degree
-    gradients: Degree
-    optimizer: Degree | None = None
+    weights: Degree | tuple[Degree, ...]
+    gradients: Degree | tuple[Degree, ...]
+    optimizer: Degrees = None
     second: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
     weight_format: str = "bf16"
     gradient_format: str = "bf16"
+
+    @property
+    def decided(self) -> bool:
+        """Whether no level is a list."""
+        return not any(isinstance(getattr(self, name), tuple) for name in LEVELS)
+
+    def ways(self) -> list[Shards]:
+        """Returns every way to share that it lists, each decided: levels that are whole parts of the next."""
+        listed = [_several(getattr(self, name)) for name in LEVELS]
+        return [
+            msgspec.structs.replace(self, weights=w, gradients=g, optimizer=o)
+            for w, g, o in itertools.product(*listed)
+            if g % w == 0 and (o is None or o % g == 0)
+        ]
+
+
+LEVELS = ("weights", "gradients", "optimizer")
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)
 
 
 FORMATS = ("bf16", "fp16", "fp32", "fp8", "int8", "int4")
@@ -96,7 +121,7 @@ class TrainingPlan(Spec):
             ``policy/place``.
         placement: of a workload with features alone: "one" device, the devices of one "server" over its host link, a
             "parameter-server", or all-reduce within a server or over the cluster.
-        islands: experts that train apart, without any messages between them.
+        islands: experts that train apart, without any messages between them; a list to search, 1 = one model on all.
     """
 
     tensor_parallel: Degrees = None
@@ -119,7 +144,7 @@ class TrainingPlan(Spec):
     practice: str | None = None
     shards: Shards | str | None = None
     recover: Table | str | None = None
-    islands: Degree | None = None
+    islands: Degrees = None
     place: Table | str | None = None
     placement: Words = None
 
@@ -146,7 +171,7 @@ class TrainingPlan(Spec):
                 parts.append(value if name == "schedule" else f"{value} recompute")
         if self.sequence_parallel is True:
             parts.append("SP")
-        if isinstance(self.shards, Shards):
+        if isinstance(self.shards, Shards) and self.shards.decided:
             parts.append(f"shards {self.shards.weights}/{self.shards.gradients}/{self.shards.optimizer or 'all'}")
         if streams:
             late = "" if "optimizer" in (self.overlap or ()) else ", optimizer after the pass back"
@@ -221,13 +246,20 @@ def _check_shards(plan: TrainingPlan, path: str) -> None:
             f"{path}.zero", f"stands beside {path}.shards", value=plan.zero, limit="one of them says what is shared",
             hint="Leave zero out",
         )  # fmt: skip
-    for name, whole, part in (
-        ("gradients", shards.gradients, shards.weights), ("optimizer", shards.optimizer, shards.gradients),
-    ):  # fmt: skip
-        if whole is not None and whole % part:
+    for name in LEVELS:
+        if getattr(shards, name) == ():
             raise SpecError(
-                f"{path}.shards.{name}", "is no multiple of the level below", value=whole,
-                limit=f"a multiple of {part}", hint="Levels hold each other: a pair, a node, the fleet",
+                f"{path}.shards.{name}", "lists no value to search", value=[], limit="one value, or a list of some",
+                hint="Write a number of devices",
+            )  # fmt: skip
+    for name, below in (("gradients", "weights"), ("optimizer", "gradients")):
+        wholes, parts = _several(getattr(shards, name)), _several(getattr(shards, below))
+        if not any(whole is None or whole % part == 0 for whole in wholes for part in parts):
+            said = " or ".join(map(str, parts))
+            raise SpecError(
+                f"{path}.shards.{name}", "is no multiple of the level below",
+                value=wholes[0] if len(wholes) == 1 else list(wholes), limit=f"a multiple of {said}",
+                hint="Levels hold each other: a pair, a node, the fleet",
             )  # fmt: skip
     for name in ("weight_format", "gradient_format"):
         value = getattr(shards, name)

@@ -97,7 +97,8 @@ def _question(scenario: Scenario) -> str:
         return terms.question(scenario, goals=False)
     if isinstance(scenario, ServingScenario):
         return words.question(scenario, goals=False)
-    return f"{scenario.name}: {scenario.kind} on {scenario.fleet.devices or 'its groups'}."
+    what = "a graph of tasks" if isinstance(scenario, GraphScenario) else scenario.kind
+    return f"{scenario.name}: {what} on {scenario.fleet.devices or 'its groups'}."
 
 
 def _plan(variant: Variant) -> str:
@@ -124,7 +125,7 @@ def _name(path: str) -> str:
     if path.startswith(("ttft", "tpot", "e2e")):
         return words.short(path)
     return {"iteration_time": "Iteration", "mfu": "MFU", "throughput": "Tokens/s", "steps": "Steps/s"}.get(
-        path, path.capitalize()
+        path, path.capitalize().replace("_", " ")
     )
 
 

@@ -15,12 +15,22 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError, SpecError
-from fleetcast.scenario.load import GraphScenario, MultitaskScenario, Scenario, ServingScenario, TrainingScenario
+from fleetcast.scenario.load import (
+    GraphScenario,
+    MultitaskScenario,
+    Scenario,
+    ServingScenario,
+    StreamScenario,
+    TrainingScenario,
+)
 from fleetcast.view import collectives, comparing, measuring, moving, sizing, terminal, transforming, verbs, watching
+from fleetcast.view.graph import agent
 from fleetcast.view.graph import commands as graphs
+from fleetcast.view.graph.running import LOCAL, Agents
 from fleetcast.view.release import release
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.serving import commands as requests
+from fleetcast.view.stream import commands as streams
 from fleetcast.view.terminal import DEFAULTS, STDIN, Common, File
 from fleetcast.view.training import commands as training
 from fleetcast.view.training import waves
@@ -30,6 +40,7 @@ SCREENS: Final[dict[type[Scenario], Any]] = {
     TrainingScenario: training,
     MultitaskScenario: waves,
     GraphScenario: graphs,
+    StreamScenario: streams,
 }
 """What `plan`, `simulate` and, where it has one of its own, `run` show of each kind of scenario."""
 INTERRUPTED, PIPE_CLOSED = 130, 141
@@ -72,7 +83,7 @@ def app() -> App:
     )  # fmt: skip
     for command in (
         plan, simulate, run, comparing.whatif, comparing.compare, comparing.calibrate, advise, check, capacity, export,
-        catalog, examples, schema, collectives.collective,
+        catalog, examples, schema, collectives.collective, agent.agent,
     ):  # fmt: skip
         made.command(command)
     made.command(measuring.app())
@@ -138,9 +149,12 @@ def run(
     key_env: str = "",
     device: Literal["auto", "cpu", "cuda"] = "auto",
     serving: Serving = ALONE,
+    agents: Agents = LOCAL,
     common: Common = DEFAULTS,
 ) -> int:
     """Run the scenario's plan on this machine, or replay its requests against a server, and measure; or --serve it.
+
+    A graph of tasks is run by agents: started here, one a device, or where the devices are (--listen).
 
     Parameters
     ----------
@@ -178,8 +192,10 @@ def run(
         }  # fmt: skip
         for option in (name for name, value in given.items() if value):
             raise SpecError(f"--{option}", f"is for requests, and this is {asked.about}", hint="Leave it out")
-        code: int = own(asked, common)
+        code: int = own(asked, common, agents)
         return code
+    if agents != LOCAL:
+        raise SpecError("--listen", "and its like are for graphs", hint=f"Leave them out: this is {asked.about}")
     scenario = verbs.serving(asked, "run")
     if serving.serve:
         refuse_beside(

@@ -13,10 +13,22 @@ from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
 from fleetcast.policy import batch, evict, memory, power, route, speculate
 from fleetcast.policy.order import requests as order
-from fleetcast.scenario.load import MultitaskScenario, Scenario, ServingScenario, TrainingScenario
+from fleetcast.policy.order import tasks
+from fleetcast.scenario.kinds.graph import GOALS
+from fleetcast.scenario.kinds.stream import LOWERED, RAISED
+from fleetcast.scenario.load import (
+    WITHOUT_FLEET,
+    GraphScenario,
+    MultitaskScenario,
+    Scenario,
+    ServingScenario,
+    StreamScenario,
+    TrainingScenario,
+)
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, TRAINING
 from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES, OVERLAPS, PHASES, PLACEMENTS
 from fleetcast.scenario.training_plan import CHOICES
+from fleetcast.scenario.workload.graphs import generators
 
 FAMILIES: dict[str, ModuleType] = {
     "batch": batch, "order": order, "memory": memory, "route": route, "power": power,
@@ -26,7 +38,9 @@ FAMILIES: dict[str, ModuleType] = {
 
 def scenario_schema() -> dict[str, Any]:
     """Returns the JSON Schema (2020-12) of a scenario file; ``workload.kind`` says which of its parts hold."""
-    worlds: tuple[type[Scenario], ...] = (ServingScenario, TrainingScenario, MultitaskScenario)
+    worlds: tuple[type[Scenario], ...] = (
+        ServingScenario, TrainingScenario, MultitaskScenario, GraphScenario, StreamScenario,
+    )  # fmt: skip
     _, parts = msgspec.json.schema_components(worlds, ref_template="#/$defs/{name}")
     for struct in dict.fromkeys(struct for world in worlds for struct in _structs(world)):
         _describe(parts[struct.__name__]["properties"], struct)
@@ -36,7 +50,15 @@ def scenario_schema() -> dict[str, Any]:
         one = {"enum": list(known)}
         listed = {"type": "array", "items": _one_or_several(one)} if name in ("offload", "overlap") else None
         parts["TrainingPlan"]["properties"][name] = {"description": said} | (listed or _one_or_several(one))
-    for key, goals in (("minimize", MINIMIZE | TRAINING), ("maximize", MAXIMIZE)):
+    ordered = parts["GraphPlan"]["properties"]
+    ordered["order"] = {"description": ordered["order"].get("description", "")} | _policy(tasks, several=True)
+    made = parts["Graph"]["properties"]
+    made["graph"] = {"description": made["graph"].get("description", "")} | _policy(generators, several=False)
+    made["graph"]["anyOf"].append({"type": "string"})
+    for forms in (made["graph"]["anyOf"], ordered["order"]["anyOf"][0]["anyOf"]):
+        forms[:] = [form for form in forms if "minProperties" not in form]  # here no engine has a method of its own
+    goals_of = (("minimize", MINIMIZE | TRAINING | GOALS | LOWERED), ("maximize", MAXIMIZE | RAISED))
+    for key, goals in goals_of:
         parts["Objective"]["properties"][key] = _one_or_several({"enum": list(goals)})
     bodies = [parts.pop(world.__name__)["properties"] for world in worlds]
     own = ("workload", "slo", "plan")
@@ -48,7 +70,7 @@ def scenario_schema() -> dict[str, Any]:
         by_kind.setdefault(world.kind, []).append({"properties": mine})
     body: dict[str, Any] = {"title": "Scenario", "type": "object"}
     body |= {"properties": common | {name: {} for name in own}, "additionalProperties": False}
-    body |= {"required": ["fleet", "workload"], "allOf": [_rule(kind, found) for kind, found in by_kind.items()]}
+    body |= {"required": ["workload"], "allOf": [_rule(kind, found) for kind, found in by_kind.items()]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | body | {"$defs": parts}
 
 
@@ -57,7 +79,8 @@ def _rule(kind: str, bodies: list[Any]) -> dict[str, Any]:
     said: dict[str, Any] = {"properties": {"workload": {"properties": {"kind": {"const": kind}}, "required": ["kind"]}}}
     if kind == ServingScenario.kind:
         said = {"anyOf": [said, {"properties": {"workload": {"not": {"required": ["kind"]}}}}]}
-    return {"if": said, "then": bodies[0] if len(bodies) == 1 else {"anyOf": bodies}}
+    then = bodies[0] if len(bodies) == 1 else {"anyOf": bodies}
+    return {"if": said, "then": then if kind in WITHOUT_FLEET else then | {"required": ["fleet"]}}
 
 
 def _describe(properties: dict[str, Any], struct: type[msgspec.Struct]) -> None:

@@ -173,14 +173,20 @@ def run(source: Source, url: str = "", **settings: Any) -> Outcome:
             server fleet and plan are not read.
         url: of a server that streams OpenAI's ``/v1/completions``, e.g. "http://127.0.0.1:8000"; "" = run the model
             here.
-        settings: the other arguments of `replay`, or without a URL of `view.here.run`.
+        settings: the other arguments of `replay`, or without a URL of `view.here.run`; of a graph, which agents run,
+            of `view.graph.running.run`.
 
     Raises:
         SpecError: the server cannot be measured, or anything in the scenario that cannot be.
-        MissingExtra: torch, or for a server httpx, is absent.
+        MissingExtra: torch, or for a server httpx, or for agents aiohttp, is absent.
         Unsupported: no request was answered, or what the engine cannot run.
         Infeasible: the plan does not fit.
     """
+    scenario = load(source, seed=settings.get("seed"))
+    if (own := getattr(worlds.WORLDS[type(scenario)], "run", None)) is not None and not url:
+        settings.pop("seed", None)
+        measured: Outcome = own(scenario, **settings)
+        return measured
     if not url:
         from fleetcast.view import here
 

@@ -20,7 +20,7 @@ from fleetcast.cost.training.offload import ADAM_BYTES
 from fleetcast.cost.training.plans import OFFLOADED, OVERLAPS, SCHEDULES, Plans
 from fleetcast.cost.training.step import FUSED_HEAD, OPTIMIZER_BYTES
 from fleetcast.cost.training.system import System
-from fleetcast.cost.training.work import CAST, CHUNKS, CONTENTION, FUSED_BACKWARD, KERNELS
+from fleetcast.cost.training.work import CAST, CHUNKS, CONTENTION, FUSED_BACKWARD, KERNELS, UNFUSED
 
 
 class Plan:
@@ -32,6 +32,10 @@ class Plan:
 
     def __getattr__(self, name: str) -> int:
         raise AttributeError(name)
+
+    @property
+    def pytorch(self) -> bool:
+        return self.zero >= 2 and self.tensor * self.pipeline == 1
 
     def hides(self, name: str) -> bool:
         return bool(self.overlap >> OVERLAPS.index(name) & 1)
@@ -54,7 +58,9 @@ def element(job: Job) -> float:
 
 
 def product(m: float, n: float, k: float, dtype: str, system: System) -> float:
-    return float(gemm_time(m, n, k, dtype, system.chip, system.gemm(dtype), quantise=False))
+    return float(gemm_time(m, n, k, dtype, system.chip, system.gemm(dtype), quantise=False)) * (
+        system.practice.eight if dtype == "fp8" else 1.0
+    )
 
 
 def casts(elements: float, job: Job, system: System) -> float:
@@ -118,11 +124,14 @@ def layer_seconds(net: Network, layer: Layer, job: Job, plan: Plan, system: Syst
             both += product(rows, layer.value_dim, job.sequence, plain, system)
             ahead = both + rows * job.sequence * (2 * wide + mask) / rate
             after = 2 * both + rows * job.sequence * (3 * wide + mask) / rate
-    factor = (p.narrow if layer.head_dim <= 64 else p.fused) if plan.fused else p.attention
-    vector = []
-    for norm, act in zip((22, 42) if layer.dropout else (20, 38), (6, 10) if layer.gated else (4, 6), strict=True):
+    factor = p.attention
+    if plan.fused:
+        factor = p.narrow if layer.head_dim <= 64 else p.fused if plan.pytorch else p.flash
+    vector, bare = [], plan.pytorch and layer.gated
+    norms, acts = (22, 42) if layer.dropout else (20, 38), (6, 10) if layer.gated else (4, 6)
+    for norm, act in zip(*(UNFUSED if bare else (norms, acts)), strict=True):
         inner = (layer.ffn + layer.expert_ffn * layer.top_k) / t
-        copies = 8 * (layer.heads + layer.kv_heads) * layer.head_dim / t
+        copies = (16 if bare else 8) * (layer.heads + layer.kv_heads) * layer.head_dim / t
         moved = 6 * layer.top_k * net.hidden * plan.expert_tensor / t if layer.experts else 0
         vector.append((local * norm * net.hidden + tokens * (act * inner + copies + moved)) * wide / 2 / rate)
     size = tokens * wide * net.hidden
@@ -144,7 +153,7 @@ def layer_seconds(net: Network, layer: Layer, job: Job, plan: Plan, system: Syst
     if layer.experts:
         part = tokens / t * wide * net.hidden * layer.top_k
         dealt = 2 * collective("all_to_all", part, plan.expert, plan.expert_tensor, system)
-    passes = p.eager if plan.zero >= 2 else p.vector
+    passes = p.eager if plan.pytorch else p.vector
     forward = {
         "gemm": p.gemm * fore, "attention": factor * ahead, "vector": passes * vector[0],
         "tensor_comm": p.tensor * talk[0], "context_comm": p.tensor * max(ring - ahead, 0.0),
@@ -157,7 +166,7 @@ def layer_seconds(net: Network, layer: Layer, job: Job, plan: Plan, system: Syst
     }  # fmt: skip
     again = 0.0
     if plan.recompute == 2:
-        again = sum(forward.values()) - (p.gemm * last if plan.zero >= 2 else 0.0)
+        again = sum(forward.values()) - (p.gemm * last if plan.pytorch else 0.0)
     elif plan.recompute == 1 and not plan.fused:
         again = forward["attention"]
     full, extra = plan.recompute == 2, 10 if layer.experts else 0
@@ -172,8 +181,18 @@ def layer_seconds(net: Network, layer: Layer, job: Job, plan: Plan, system: Syst
     }  # fmt: skip
 
 
-def params_of(net: Network, plan: Plan) -> tuple[float, float, float]:
-    """Parameters on a device of the first stage, of the last one, and of experts on any."""
+def lacks(net: Network, plan: Plan) -> dict[int, int]:
+    """Layers that the first and the last stage hold fewer than the second: places that embedding and head take."""
+    places = 0
+    while places < net.depth:
+        places += plan.pipeline * plan.interleave
+    spare = places - net.depth
+    balanced = plan.pipeline > 1 and spare in (1, 2) and spare < plan.pipeline
+    return {0: int(balanced and spare == 2), plan.pipeline - 1: int(balanced)}
+
+
+def params_of(net: Network, plan: Plan) -> dict[int, float]:
+    """Parameters on a device of the first, the second and the last stage; under -1 those of experts on the fullest."""
     held, dense, experts = ceil(net.depth / plan.pipeline), 0.0, 0.0
     for layer in net.layers:
         part = layer.count / net.depth * held
@@ -184,8 +203,12 @@ def params_of(net: Network, plan: Plan) -> tuple[float, float, float]:
     table = net.table_params / plan.tensor
     if plan.pipeline == 1:
         one = dense + table * (1 if net.tied else 2) + net.first_params + net.last_params
-        return one, one, experts
-    return dense + table + net.first_params, dense + table + net.last_params, experts
+        return {0: one, -1: experts}
+    each, light = dense / held, lacks(net, plan)
+    stages = {1: dense} if plan.pipeline > 2 else {}
+    stages[0] = dense - light[0] * each + table + net.first_params
+    stages[plan.pipeline - 1] = dense - light[plan.pipeline - 1] * each + table + net.last_params
+    return stages | {-1: experts}
 
 
 def seconds(net: Network, job: Job, plan: Plan, system: System) -> dict[str, float]:
@@ -206,6 +229,12 @@ def seconds(net: Network, job: Job, plan: Plan, system: System) -> dict[str, flo
         weights += share * part["weights"]
         kernels += share * part["kernels"]
         messages += share * part["messages"]
+    if SCHEDULES[plan.schedule] == "dualpipe":
+        sent = forward["expert_comm"] + backward["expert_comm"]
+        if sent > 0:
+            share = behind(sent, sum(forward.values()) + sum(backward.values()) - sent) / sent
+            forward["expert_comm"] *= share
+            backward["expert_comm"] *= share
     launched = kernels + 30
     gap = p.gap * launched / 3
     f, b = sum(forward.values()) + gap, sum(backward.values()) + 2 * gap
@@ -234,10 +263,13 @@ def seconds(net: Network, job: Job, plan: Plan, system: System) -> dict[str, flo
     }[kind]  # fmt: skip
     turns = {"interleaved": rounds / plan.interleave, "dualpipe": max(plan.pipeline / 2 - 1, 0)}.get(kind, rounds)
     idle += turns * late * (1.5 if kind == "dualpipe" else 1.0)
-    first, last, experts = params_of(net, plan)
-    wide, dense = 4.0 if job.dtype == "fp32" else 2.0, max(first, last)
+    stages = params_of(net, plan)
+    experts = stages.pop(-1)
+    wide, dense = 4.0 if job.dtype == "fp32" else 2.0, max(stages.values())
     reduce = gather = update = 0.0
     passes = micro if plan.zero >= 2 else 1  # no copy holds gradients whole
+    if plan.zero == 2 and plan.interleave > 1:
+        passes = ceil(micro / plan.pipeline)
     of_experts = max(plan.tensor * plan.context * plan.data / (plan.expert_tensor * plan.expert), 1.0)
     for size, copies, stride in (
         (dense, plan.data * plan.context, plan.tensor), (experts, round(of_experts), plan.expert_tensor * plan.expert),
@@ -267,7 +299,8 @@ def seconds(net: Network, job: Job, plan: Plan, system: System) -> dict[str, flo
         reduce, gather = (x * left / (reduce + gather) for x in (reduce, gather))
     found = {name: micro * (forward[name] + backward[name]) for name in forward}
     found["recompute"] = micro * again
-    found["head"] = micro * p.head * head_seconds(net, job, tokens, plan, system)
+    spared = (device + host + late) / held if plan.pipeline > 1 and lacks(net, plan)[plan.pipeline - 1] else 0.0
+    found["head"] = micro * max(p.head * head_seconds(net, job, tokens, plan, system) - spared, 0.0)
     found["pipeline_comm"] = micro * (behind(hop, device + host + late) if plan.hides("pipeline") else hop)
     found["host"] = micro * (host + 3 * gap) + (0.0 if plan.hides("input") else p.iteration)
     found["bubble"] = max(idle, 0.0) + turns * hop
@@ -280,13 +313,14 @@ def seconds(net: Network, job: Job, plan: Plan, system: System) -> dict[str, flo
 
 def moving(net: Network, job: Job, plan: Plan, system: System) -> tuple[float, float]:
     """Seconds of the link to the host, and of the host's own step, of an iteration."""
-    first, last, experts = params_of(net, plan)
+    stages = params_of(net, plan)
+    experts = stages.pop(-1)
     micro, wide = ceil(job.batch / (plan.data * plan.micro_batch)), 4.0 if job.dtype == "fp32" else 2.0
-    held = max(first, last) + experts
+    held = max(stages.values()) + experts
     owned = held
     if plan.zero:
         copies = max(plan.tensor * plan.context * plan.data / (plan.expert_tensor * plan.expert), 1.0)
-        owned = max(first, last) / (plan.data * plan.context) + experts / copies
+        owned = max(stages.values()) / (plan.data * plan.context) + experts / copies
     moved = host = 0.0
     if plan.moves("weights"):
         moved += 2 * micro * held * wide
@@ -317,12 +351,16 @@ def kept_bytes(net: Network, layer: Layer, job: Job, plan: Plan) -> tuple[float,
     local = tokens / t if plan.sequence_parallel else tokens
     heads, keys = ceil(layer.heads / t), ceil(layer.kv_heads / t)
     both = layer.head_dim + layer.value_dim
-    inner = 2 * (heads + keys) * both + (6 if layer.gated else 4) * (layer.ffn + layer.top_k * layer.expert_ffn) / t
+    read = 1 if job.dtype == "fp8" else 2  # what a product keeps of its input
+    act = (4 if layer.gated else 2) + read
+    inner = 2 * (heads + keys) * both + act * (layer.ffn + layer.top_k * layer.expert_ffn) / t
+    if job.dtype == "fp8":
+        inner += heads * layer.value_dim
     if layer.experts:
-        inner += 2 * h * layer.top_k * plan.expert_tensor / t
+        inner += read * h * layer.top_k * plan.expert_tensor / t
     span = min(layer.window or job.sequence, job.sequence)
     scores = 4.0 * heads if plan.fused else heads * (5.0 if layer.dropout else 2.0) * span
-    stream = ((4 if layer.parallel else 8) + (2 if layer.dropout else 0)) * h
+    stream = ((2 + read if layer.parallel else 4 + 2 * read) + (2 if layer.dropout else 0)) * h
     whole = local * stream + tokens * (inner + scores)
     kept = whole
     if plan.recompute == 1 and not plan.fused:
@@ -336,7 +374,8 @@ def room(net: Network, job: Job, plan: Plan, system: System) -> tuple[float, flo
     """Peak bytes of the fullest device and of the fullest host's share: every stage looked at by itself."""
     micro = ceil(job.batch / (plan.data * plan.micro_batch))
     held, p, v, kind = ceil(net.depth / plan.pipeline), plan.pipeline, plan.interleave, SCHEDULES[plan.schedule]
-    first, last, experts = params_of(net, plan)
+    stages, light = params_of(net, plan), lacks(net, plan)
+    experts = stages.pop(-1)
     copies = plan.data * plan.context
     of_experts = max(plan.tensor * plan.context * plan.data / (plan.expert_tensor * plan.expert), 1.0)
     wide = 4.0 if job.dtype == "fp32" else 2.0
@@ -357,8 +396,13 @@ def room(net: Network, job: Job, plan: Plan, system: System) -> tuple[float, flo
     work = whole if plan.recompute == 2 else 0.0
     if plan.zero == 3 and copies > 1:
         work += pair + max(wide * largest - whole, 0.0)
+    if plan.zero == 2 and v > 1 and copies > 1:
+        others = max(stages.values()) * (1 - 1 / copies) + experts * (1 - 1 / of_experts)
+        work = max(work, (job.gradient * others - kept * held) / v)
     peaks, hosts = [], []
-    for stage, params in ((0, first), (p - 1, last)):
+    for stage, params in stages.items():
+        if stage == 1 and not light[0] and p > 2:
+            continue  # the first holds more
         states = moved = 0.0
         twice = 2 if kind == "dualpipe" else 1
         master = job.optimizer - (4 if job.dtype == "fp32" else 0)
@@ -373,10 +417,10 @@ def room(net: Network, job: Job, plan: Plan, system: System) -> tuple[float, flo
         flying = {
             "gpipe": float(micro), "1f1b": float(min(p - stage, micro)), "zero-bubble": float(min(p, micro)),
             "dualpipe": min(p + 1.0, 2.0 * micro),
-            "interleaved": float(min(p - stage, micro)) if v == 1 or (micro < p and stage == 0)
-            else p + (p - 1) / v if stage == 0 else min(((v - 1) * p + 1) / v, micro),
+            "interleaved": float(min(p - stage, micro)) if v == 1
+            else min(((v - 1) * p + 1 + (0 if stage == p - 1 else 2 * (p - 1 - stage))) / v, micro),
         }[kind]  # fmt: skip
-        activations = kept * held * flying
+        activations = kept * (held - light.get(stage, 0)) * flying
         gone = max(activations - 2 * kept, 0.0) if plan.moves("activations") else 0.0
         fresh = wide * net.table_params / plan.tensor * (3 if net.tied and p == 1 else 1)
         busy = activations - gone + max(logits if stage == p - 1 else 0.0, work) + stream

@@ -66,7 +66,7 @@ def test_experts_are_divided_by_those_who_share_them_and_their_states_by_their_c
     assert net.layers[0].expert_params == 4 * 384
     assert net.params == 2 * (256 + 16 + 32 + 1536) + 2 * 32 * 8 + 8
     plan = plans(tensor=2, data=4, expert=2, expert_tensor=1)
-    (first, _), experts = stage_params(net, plan)
+    (first, *_), experts = stage_params(net, plan)
     assert experts[0] == 2 * 1536 / 2  # two of four experts, whole
     assert first[0] == 2 * (256 / 2 + 16 + 32) + 2 * 32 * 8 / 2 + 8
     assert expert_copies(plan)[0] == 4  # 8 ranks of the stage over 2 that differ

@@ -40,7 +40,9 @@ def test_pieces_are_all_that_a_layer_keeps_and_seconds_are_the_steps_own(net):
     times = {name: float(column[0]) for name, column in step(net, job, row, s.system).items()}
     passes = sum(times[name] for name in ("gemm", "attention", "vector", "host"))
     assert s.layers * (s.forward + s.backward) == pytest.approx(passes, rel=1e-12)
-    assert 0.0 <= float(s.again(0.0)) <= s.forward and float(s.again(1.0)) == pytest.approx(0.0, abs=1e-12)
+    assert 0.0 <= float(s.again(0.0)) <= s.forward * (1 + 1e-12) and float(s.again(1.0)) == pytest.approx(
+        0.0, abs=1e-12
+    )
 
 
 def test_what_is_computed_again_is_convex_in_what_is_swapped():

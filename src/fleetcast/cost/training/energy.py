@@ -38,8 +38,9 @@ def flops(network: Network, job: Job, plans: Plans) -> dict[str, Array]:
 
 
 def energy(
-    network: Network, job: Job, plans: Plans, system: System, times: Mapping[str, Array], idle: float, limit: float
-) -> dict[str, Array]:
+    network: Network, job: Job, plans: Plans, system: System, times: Mapping[str, Array], idle: float, limit: float,
+    part: Array | float = 1.0,
+) -> dict[str, Array]:  # fmt: skip
     """Returns joules of all of a plan's devices in one iteration, by term.
 
     Args:
@@ -50,12 +51,13 @@ def energy(
         times: exposed seconds by term, with their ``total``.
         idle: W of a device that does nothing.
         limit: W that it may draw.
+        part: of an equal share of the products that these devices make, where stages differ.
     """
     work = flops(network, job, plans)
     rates = rates_of(system.chip, limit, job.dtype, system.fitted.get("draw", "any", Draw))
     total = times["total"]
     busy = total - sum((times[name] for name in WAITING), np.zeros(len(plans)))
-    share = job.batch * job.sequence / plans.devices
+    share = part * job.batch * job.sequence / plans.devices
     pairs = work["pairs"] * np.where(plans.fused == 1, 1.0, 0.5)  # kernels that skip what is masked; FLOP counts do not
     products = work["model"] + work["again"] - work["pairs"]
     above = {

@@ -21,8 +21,8 @@ from fleetcast.cost.training.system import Practice
 
 Array = NDArray[np.float64]
 FACTORS = (
-    "gemm", "attention", "fused", "narrow", "vector", "eager", "head", "tensor", "pipeline", "data", "optimizer",
-    "kernel", "pace", "gap", "iteration",
+    "gemm", "attention", "fused", "flash", "narrow", "vector", "eager", "head", "tensor", "pipeline", "data",
+    "optimizer", "kernel", "pace", "gap", "iteration",
 )  # fmt: skip
 SCALE = 0.05
 """Relative error up to which a row pulls in full."""

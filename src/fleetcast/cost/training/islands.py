@@ -56,7 +56,7 @@ def joined_time(
     """
     devices, zero = int(plans.devices[0]), int(plans.zero[0])
     copies, (ends, experts) = plans.data * plans.context, stage_params(network, plans)
-    dense = float(max(part[0] for part in ends))  # of the fuller of both ends of a pipeline
+    dense = float(max(part[0] for part in ends))  # of the fullest stage
     held = dense / float(copies[0]) + float(experts[0] / expert_copies(plans)[0])
     size = held * job.sent
     link = replace(between, bandwidth=bandwidth / devices)

@@ -29,8 +29,8 @@ def offload(network: Network, job: Job, plans: Plans, system: System) -> tuple[A
         return zero, zero
     micro = plans.micro_batches(job.batch).astype(np.float64)
     ends, experts = stage_params(network, plans)
-    held = np.maximum(*ends) + experts
-    shared = np.maximum(*ends) / (plans.data * plans.context) + experts / expert_copies(plans)
+    held = np.maximum.reduce(ends) + experts
+    shared = np.maximum.reduce(ends) / (plans.data * plans.context) + experts / expert_copies(plans)
     owned = np.where(plans.zero > 0, shared, held)
     moved = np.where(plans.offloads("weights"), held * job.wide * 2.0 * micro, 0.0)
     if plans.offloads("activations").any():

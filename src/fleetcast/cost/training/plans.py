@@ -75,6 +75,11 @@ class Plans:
         share = self.data * self.micro_batch
         return np.asarray(-(-batch // share), dtype=np.int32)
 
+    @property
+    def eager(self) -> NDArray[np.bool_]:
+        """Which plans run PyTorch's kernels: its FSDP alone. Tensor and pipeline parallelism bring Megatron-LM's."""
+        return np.asarray((self.zero >= 2) & (self.tensor == 1) & (self.pipeline == 1))
+
     def overlaps(self, name: str) -> NDArray[np.bool_]:
         """Returns which plans hide ``name``, one of ``OVERLAPS``."""
         return np.asarray((self.overlap >> OVERLAPS.index(name)) & 1 == 1)

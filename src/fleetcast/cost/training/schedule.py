@@ -33,6 +33,18 @@ def whole_pieces(depth: int, pipeline: int, pieces: int) -> bool:
     return places - depth <= ENDS
 
 
+def light_ends(depth: int, pipeline: ArrayLike, pieces: ArrayLike) -> tuple[Array, Array]:
+    """Returns how many layers fewer than the fullest the (first, last) stage holds: 0 or 1, arrays.
+
+    Where stages lack a layer or two, the head takes one's place, and the embedding the other's: a balanced pipeline
+    (BLOOM, 70 layers on 12 stages; Llama 3, 126 on 16).
+    """
+    p, v = np.asarray(pipeline), np.asarray(pieces)
+    spare = -(-depth // (p * v)) * p * v - depth
+    light = (p > 1) & (spare > 0) & (spare <= ENDS) & (spare < p)
+    return (light & (spare == ENDS)).astype(np.float64), light.astype(np.float64)
+
+
 def idle_weights(schedule: ArrayLike, pipeline: ArrayLike, interleave: ArrayLike) -> tuple[Array, Array, Array]:
     """Returns how many forward, backward and weight-gradient passes of a stage its bubble is as long as.
 
@@ -65,14 +77,16 @@ def bubble(
     return np.asarray(np.maximum(total, 0.0))
 
 
-def in_flight(schedule: ArrayLike, pipeline: ArrayLike, interleave: ArrayLike, micro_batches: ArrayLike) -> Array:
-    """Returns the micro-batches whose activations the fullest stage holds at once, in whole stages.
+def in_flight(
+    schedule: ArrayLike, pipeline: ArrayLike, interleave: ArrayLike, micro_batches: ArrayLike, stage: int = 0
+) -> Array:  # fmt: skip
+    """Returns the micro-batches whose activations a stage holds at once, in whole stages, at most all of them.
 
-    That is the first stage; DualPipe's stages hold p + 1 each, of two directions.
+    The first stage holds most; ``stage`` = 1 is the second. DualPipe's stages hold p + 1 each, of two directions.
     """
     kind, p, v, m = (np.asarray(x) for x in (schedule, pipeline, interleave, micro_batches))
-    few = np.minimum(p, m).astype(np.float64)
-    turns = np.where(m < p, few, p + (p - 1.0) / np.maximum(v, 1))
+    few = np.minimum(np.where(kind == ZERO_BUBBLE, p, np.maximum(p - stage, 1)), m).astype(np.float64)
+    turns = np.minimum(p + (p - 1.0 - 2.0 * stage) / np.maximum(v, 1), m)
     held = np.where(kind == INTERLEAVED, np.where(v > 1, turns, few), few)
     held = np.where(kind == GPIPE, m, held)
     return np.asarray(np.where(kind == DUALPIPE, np.minimum(p + 1.0, 2.0 * m), held), dtype=np.float64)

@@ -9,7 +9,7 @@ weights. Each term is what is *exposed*: seconds in which nothing else of the de
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from fleetcast.cost.training.memory import expert_copies, stage_params
 from fleetcast.cost.training.network import Job, Network
 from fleetcast.cost.training.offload import offload
 from fleetcast.cost.training.plans import Plans
-from fleetcast.cost.training.schedule import idle_weights
+from fleetcast.cost.training.schedule import DUALPIPE, idle_weights, light_ends
 from fleetcast.cost.training.system import Practice, System
 from fleetcast.cost.training.work import TERMS as LAYER_TERMS
 from fleetcast.cost.training.work import behind, layer_work, spread_time
@@ -46,6 +46,7 @@ class Parts:
         forward, backward, again: of one micro-batch on a stage, by the layers' terms.
         weights: products of one micro-batch that make gradients of weights.
         head: embedding and head of one micro-batch, on the last stage.
+        spared: share of a stage's layers that the last one has fewer.
         hop: messages to the next stage and back, of one micro-batch and one piece of a stage.
         launch, messages: kernels and collectives that one micro-batch starts on a stage.
         reduce, gather: gradients added up and weights gathered, of a whole iteration.
@@ -60,6 +61,7 @@ class Parts:
     again: dict[str, Array]
     weights: Array
     head: Array
+    spared: Array
     hop: Array
     launch: Array
     messages: Array
@@ -82,7 +84,7 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
     first, inverse = distinct(
         (plans.tensor, plans.context, plans.micro_batch, plans.sequence_parallel, plans.recompute,
          plans.tensor_messages, plans.overlap & 1, plans.expert, plans.expert_tensor, plans.fused,
-         np.asarray(plans.zero >= 2, dtype=np.int32))
+         np.asarray(plans.zero >= 2, dtype=np.int32), np.asarray(plans.eager, dtype=np.int32))
     )  # fmt: skip
     few = plans.take(first)
     layer = layer_work(network, job, few, system)
@@ -97,7 +99,9 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
     micro = plans.micro_batches(job.batch).astype(np.float64)
     return Parts(
         forward=spread(layer.forward), backward=spread(layer.backward), again=spread(layer.again),
-        weights=layer.weights[inverse] * held, head=head[inverse], hop=_hop(network, job, plans, system),
+        weights=layer.weights[inverse] * held, head=head[inverse],
+        spared=light_ends(network.depth, plans.pipeline, plans.interleave)[1] / held,
+        hop=_hop(network, job, plans, system),
         launch=layer.kernels[inverse] * held + 30.0, messages=layer.messages[inverse] * held, reduce=reduce,
         gather=gather, optimizer=optimizer, transfer=transfer, host_step=host_step, micro=micro,
         slowest=system.practice.slowest(plans.devices / system.node),
@@ -105,14 +109,15 @@ def parts(network: Network, job: Job, plans: Plans, system: System) -> Parts:
 
 
 _FACTORS = {
-    "gemm": "gemm", "attention": "attention", "fused": "fused", "narrow": "narrow", "vector": "vector",
-    "eager": "eager", "tensor_comm": "tensor", "context_comm": "tensor", "expert_comm": "tensor",
+    "gemm": "gemm", "attention": "attention", "fused": "fused", "flash": "flash", "narrow": "narrow",
+    "vector": "vector", "eager": "eager", "tensor_comm": "tensor", "context_comm": "tensor", "expert_comm": "tensor",
 }  # fmt: skip
 
 
 def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     """Returns exposed seconds by term from the parts, the factors of ``practice`` applied."""
     factor = {name: float(getattr(practice, _FACTORS[name])) for name in LAYER_TERMS}
+    p = _paired(p, plans, factor)
     forward = sum((factor[n] * p.forward[n] for n in LAYER_TERMS), np.zeros(len(plans)))
     backward = sum((factor[n] * p.backward[n] for n in LAYER_TERMS), np.zeros(len(plans)))
     again = sum((factor[n] * p.again[n] for n in LAYER_TERMS), np.zeros(len(plans)))
@@ -132,10 +137,10 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     idle = f * (forward + host + late / 2.0) + b * (backward + again + late / 2.0) - w * factor["gemm"] * p.weights
     idle = np.maximum(idle, 0.0) + f * hop
     found = {n: p.micro * factor[n] * (p.forward[n] + p.backward[n]) for n in LAYER_TERMS}
-    found["attention"] = found["attention"] + found.pop("fused") + found.pop("narrow")
+    found["attention"] = found["attention"] + found.pop("fused") + found.pop("flash") + found.pop("narrow")
     found["vector"] = found["vector"] + found.pop("eager")
     found["recompute"] = p.micro * again
-    found["head"] = p.micro * practice.head * p.head
+    found["head"] = p.micro * np.maximum(practice.head * p.head - p.spared * (device + host + late), 0.0)
     found["pipeline_comm"] = p.micro * steady
     found["host"] = p.micro * (host + 3.0 * gaps) + np.where(plans.overlaps("input"), 0.0, practice.iteration)
     found["bubble"] = idle
@@ -148,6 +153,19 @@ def settle(p: Parts, plans: Plans, practice: Practice) -> dict[str, Array]:
     found = {name: found[name] for name in TERMS}
     found["total"] = sum(found.values(), np.zeros(len(plans)))
     return found
+
+
+def _paired(p: Parts, plans: Plans, factor: Mapping[str, float]) -> Parts:
+    """Returns the parts with DualPipe's messages to experts beside a pass of the other direction (DeepSeek-V3)."""
+    dual = plans.schedule == DUALPIPE
+    if not dual.any():
+        return p
+    both = {n: factor[n] * (p.forward[n] + p.backward[n]) for n in LAYER_TERMS}
+    sent = both["expert_comm"]
+    left = behind(sent, sum(both.values(), np.zeros(len(plans))) - sent)
+    share = np.where(dual & (sent > 0), left / np.where(sent > 0, sent, 1.0), 1.0)
+    forward, backward = ({**x, "expert_comm": x["expert_comm"] * share} for x in (p.forward, p.backward))
+    return replace(p, forward=forward, backward=backward)
 
 
 def _exposed(p: Parts, plans: Plans, practice: Practice, device: Array) -> tuple[Array, Array]:
@@ -206,13 +224,15 @@ def _hop(network: Network, job: Job, plans: Plans, system: System) -> Array:
 def _copies(network: Network, job: Job, plans: Plans, system: System) -> tuple[Array, Array, Array]:
     """Returns seconds of gradients added up, weights gathered and the optimizer's step, of an iteration."""
     first, inverse = distinct((plans.tensor, plans.context, plans.data, plans.pipeline, plans.zero, plans.expert,
-                               plans.expert_tensor, plans.micro_batch))  # fmt: skip
+                               plans.expert_tensor, plans.micro_batch, plans.interleave))  # fmt: skip
     few = plans.take(first)
     ends, experts = stage_params(network, few)
-    dense = np.maximum(*ends)
+    dense = np.maximum.reduce(ends)
     times = [np.zeros(len(few)) for _ in range(3)]
     # Gradients that no copy holds whole are added up after every micro-batch, weights gathered for every pass.
     micro = np.where(few.zero >= 2, few.micro_batches(job.batch), 1).astype(np.float64)
+    # A piece of a stage works through a round of micro-batches before the next: ZeRO 2 adds up once a round (Llama 3).
+    sums = np.where((few.zero == 2) & (few.interleave > 1), np.ceil(micro / few.pipeline), micro)
     dealt = expert_copies(few)
     for params, copies, stride in (
         (dense, (few.data * few.context).astype(np.int32), few.tensor),
@@ -224,7 +244,7 @@ def _copies(network: Network, job: Job, plans: Plans, system: System) -> tuple[A
         whole = spread_time("all_reduce", size, copies, stride, system)
         scatter = spread_time("reduce_scatter", size, copies, stride, system)
         gather = spread_time("all_gather", stored, copies, stride, system)
-        times[0] += np.where(few.zero == 0, whole, scatter * micro)
+        times[0] += np.where(few.zero == 0, whole, scatter * sums)
         times[1] += np.where(few.zero == 0, 0.0, np.where(few.zero == 3, 2.0 * micro, 1.0) * gather)
         owned = params / np.where(few.zero > 0, copies, 1)
         times[2] += owned * (OPTIMIZER_BYTES / (system.chip.bandwidth * system.stream.memory))

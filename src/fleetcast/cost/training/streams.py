@@ -136,7 +136,7 @@ def stream(network: Network, job: Job, plans: Plans, system: System, *, overlapp
         room = max(size - mine, 0.0)
         scale = min(1.0, room / max(sum(b for _, b, _ in products) + heads, 1.0))
         gemm, attention = (
-            _first(found.forward, names) / depth for names in (("gemm",), ("attention", "fused", "narrow"))
+            _first(found.forward, names) / depth for names in (("gemm",), ("attention", "fused", "flash", "narrow"))
         )
         factor = forward / max(ahead, 1e-30)
         made = [Piece(name, scale * b, gemm * factor * part) for name, b, part in products]

@@ -19,6 +19,10 @@ from fleetcast.cost.gemm import Gemm
 from fleetcast.cost.roofline import Array, Coefficients, Silicon, Stream, coefficients_for
 from fleetcast.scenario.fleet.tree import Group
 
+SWITCHED = {"efficiency": 0.69, "shared": 0.32}
+"""What NCCL's rings reach over PCIe on servers people train on: 35 GB/s on four and 28 on eight cards of 63 GB/s (read:
+NVIDIA/nccl, issue 1639, two sockets). The one server measured for serving, whose eight cards share 2 GB/s, is apart."""
+_RINGS = ("all_reduce", "all_gather", "reduce_scatter")
 _FILE = Path(__file__).parent.parent / "coefficients" / "training.toml"
 
 
@@ -31,7 +35,9 @@ class Practice:
     Attributes:
         gemm, attention, vector, head, tensor, pipeline, data, optimizer: factors on seconds of products, attention,
             element-wise kernels, the head, messages of tensor, pipeline and data parallelism, and the optimizer.
-        fused: in place of ``attention`` where it keeps no scores, and ``narrow`` where its heads are 64 wide or less.
+        fused: in place of ``attention`` where PyTorch's FSDP keeps no scores, and ``flash`` where Megatron-LM's layers
+            keep none; ``narrow`` in place of both where heads are 64 wide or less.
+        eight: what products of 8 bits take of that besides ``gemm``: they heat a device less and are slowed down less.
         eager: in place of ``vector`` where PyTorch shards gradients (ZeRO 2 and 3) and runs its own kernels one by one,
             which Megatron-LM has fused.
         gap: s of the device between two kernels.
@@ -48,6 +54,8 @@ class Practice:
     gemm: float = 1.0
     attention: float = 1.0
     fused: float = 1.0
+    flash: float = 1.0
+    eight: float = 1.0
     narrow: float = 1.0
     vector: float = 1.0
     eager: float = 1.0
@@ -138,6 +146,9 @@ def of(group: Group, *, ssd: float | None = None, practice: Practice | None = No
 
     host = catalog.link(device.host_link)
     near = fabric_for(device.id, inner.kind, inner.bandwidth, inner.latency, inner.peers, table)
+    if near.kind == "pcie" and near.kind_of == "link kind":
+        rings = {name: replace(near.affine[name], **SWITCHED) for name in _RINGS}
+        near = replace(near, affine={**near.affine, **rings})
     return System(
         chip=device, memory=float(device.memory), fitted=coefficients_for(device),
         inner=near, pair=replace(near, bandwidth=inner.pair, peers=0) if inner.pair else None,

@@ -21,7 +21,18 @@ from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.system import System
 
 Array = NDArray[np.float64]
-TERMS = ("gemm", "attention", "fused", "narrow", "vector", "eager", "tensor_comm", "context_comm", "expert_comm")
+TERMS = (
+    "gemm",
+    "attention",
+    "fused",
+    "flash",
+    "narrow",
+    "vector",
+    "eager",
+    "tensor_comm",
+    "context_comm",
+    "expert_comm",
+)
 FUSED_BACKWARD = 2.8
 """Backward over forward time of fused attention: 5 products for 2, at 0.9 of the rate (FlashAttention-2, recalled)."""
 CHUNKS = 4
@@ -31,6 +42,9 @@ CONTENTION = 1.1256
 CAST = 4.0
 """B that an element moves on its way to 8 bits: read in 16, written once as it is and once transposed, for the product
 that makes gradients of weights; its scale is that of earlier steps (Micikevicius and others, arXiv 2209.05433)."""
+UNFUSED = (84.0, 136.0), (10.0, 18.0)
+"""B that PyTorch's own kernels move for an element of the stream and of a gated activation, forward and backward: an
+RMSNorm is eight kernels in fp32, a gate's product one by itself; rotations move twice what copies do (counted)."""
 KERNELS = {"forward": 18, "backward": 34, "fused": 6}
 """Kernels that a GPT layer launches in Megatron's code, counted; fused attention saves some of them each way."""
 
@@ -82,11 +96,14 @@ def _layer(network: Network, layer: Layer, job: Job, plans: Plans, system: Syste
     back, again = dict(fore), dict(fore)
     fore["gemm"], inputs, weights, last = _products(network, layer, job, plans, system, tokens)
     back["gemm"] = inputs + weights
-    kernel = "narrow" if layer.head_dim <= 64 else "fused"
+    pytorch, fused = plans.eager, plans.fused == 1
     ahead, after = _attention(layer, job, plans, system, tokens)
-    for name, taken in ((kernel, plans.fused == 1), ("attention", plans.fused == 0)):
+    wide = np.full(len(plans), layer.head_dim > 64)
+    for name, taken in (
+        ("narrow", fused & ~wide), ("fused", fused & wide & pytorch), ("flash", fused & wide & ~pytorch),
+        ("attention", ~fused),
+    ):  # fmt: skip
         fore[name], back[name] = np.where(taken, ahead, 0.0), np.where(taken, after, 0.0)
-    pytorch = plans.zero >= 2  # its FSDP shards gradients; Megatron-LM stops at the optimizer
     passes, passes_back = _vector(network, layer, job, plans, system, tokens, local)
     for name, taken in (("eager", pytorch), ("vector", ~pytorch)):
         fore[name], back[name] = np.where(taken, passes, 0.0), np.where(taken, passes_back, 0.0)
@@ -113,11 +130,11 @@ def _layer(network: Network, layer: Layer, job: Job, plans: Plans, system: Syste
     spare = 10.0 if layer.experts else 0.0
     forward = KERNELS["forward"] + spare - saved
     odd = np.where((plans.fused == 0) & ((plans.micro_batch * np.ceil(layer.heads / t)) % 4 != 0), 7.0, 0.0)
-    kernels = (forward + odd) * (1.0 + full) + KERNELS["backward"] + 2.0 * spare - saved + odd
+    launched = (forward + odd) * (1.0 + full) + KERNELS["backward"] + 2.0 * spare - saved + odd
     messages = np.log2(t) * np.where(t > 1, (1.0 if layer.parallel else 2.0) * (2.0 + full), 0.0)
     messages = messages + np.where((plans.expert > 1) & bool(layer.experts), 2.0 * (2.0 + full), 0.0)
     fore, back, again = ({k: v * share for k, v in part.items()} for part in (fore, back, again))
-    return Work(fore, back, again, weights * share, kernels * share, messages * share)
+    return Work(fore, back, again, weights * share, launched * share, messages * share)
 
 
 def _products(
@@ -127,11 +144,13 @@ def _products(
     c, t = system.gemm(job.dtype), plans.tensor.astype(np.float64)
     sums, rate = [np.zeros(len(plans)) for _ in range(3)], system.chip.bandwidth * system.stream.memory
     last = np.zeros(len(plans))
+    byte_wide = format_of(job.dtype).quantised
+    eight = system.practice.eight if byte_wide else 1.0
 
     def add(rows: Array, n: Array, k: Array, count: Array | float = 1.0) -> None:
         for i, (a, b, d) in enumerate(((rows, n, k), (rows, k, n), (n, k, rows))):
-            sums[i] = sums[i] + count * gemm_time(a, b, d, job.dtype, system.chip, c, quantise=False)
-        if format_of(job.dtype).quantised:  # inputs before the pass forward, gradients before the one back
+            sums[i] = sums[i] + count * eight * gemm_time(a, b, d, job.dtype, system.chip, c, quantise=False)
+        if byte_wide:  # inputs before the pass forward, gradients before the one back
             weights = np.where(plans.zero >= 2, n * k, 0.0)  # those gathered anew; others are cast once an iteration
             sums[0] = sums[0] + count * (rows * k + weights) * (CAST / rate)
             sums[1] = sums[1] + count * rows * n * (CAST / rate)
@@ -141,7 +160,7 @@ def _products(
         rows = tokens if m.split else np.where(plans.sequence_parallel == 1, tokens / t, tokens)
         n, k = n / t if m.split == "out" else n, k / t if m.split == "in" else k
         add(rows, n, k)
-        last = gemm_time(rows, n, k, job.dtype, system.chip, c, quantise=False)
+        last = eight * gemm_time(rows, n, k, job.dtype, system.chip, c, quantise=False)
     if layer.experts:
         shared, ep = plans.expert_tensor.astype(np.float64), plans.expert.astype(np.float64)
         held = np.ceil(layer.experts / ep)
@@ -150,7 +169,7 @@ def _products(
         hidden = np.full(len(plans), float(network.hidden))
         add(rows, wide * (layer.expert_matrices - 1), hidden, held)
         add(rows, hidden, wide, held)
-        last = held * gemm_time(rows, hidden, wide, job.dtype, system.chip, c, quantise=False)
+        last = held * eight * gemm_time(rows, hidden, wide, job.dtype, system.chip, c, quantise=False)
     return sums[0], sums[1], sums[2], last
 
 
@@ -186,15 +205,17 @@ def _vector(
     """Returns seconds of norms, residuals, dropout, activations and copies, forward and backward."""
     t, h = plans.tensor.astype(np.float64), float(network.hidden)
     rate = system.chip.bandwidth * system.stream.memory
-    plain = (22.0, 42.0) if layer.dropout else (20.0, 38.0)
+    norms = (22.0, 42.0) if layer.dropout else (20.0, 38.0)
     shared = plans.expert_tensor.astype(np.float64)
     inner = layer.ffn / t + (layer.expert_ffn * layer.top_k / t if layer.experts else 0.0)
-    wide = (6.0, 10.0) if layer.gated else (4.0, 6.0)
-    copies = (8.0 * layer.heads * layer.head_dim + 8.0 * layer.kv_heads * layer.head_dim) / t
+    acts = (6.0, 10.0) if layer.gated else (4.0, 6.0)
+    bare = plans.eager & layer.gated
+    copies = np.where(bare, 2.0, 1.0) * (8.0 * layer.heads * layer.head_dim + 8.0 * layer.kv_heads * layer.head_dim) / t
     moved = 6.0 * layer.top_k * h * shared / t if layer.experts else 0.0  # rows dealt to experts and back
     times = []
-    for norm, act in zip(plain, wide, strict=True):
-        size = local * (norm * h) + tokens * (act * inner + copies + moved)
+    for norm, act, bare_norm, bare_act in zip(norms, acts, *UNFUSED, strict=True):
+        first, then = np.where(bare, bare_norm, norm), np.where(bare, bare_act, act)
+        size = local * (first * h) + tokens * (then * inner + copies + moved)
         times.append(size * (job.wide / 2.0) / rate)
     return times[0], times[1]
 

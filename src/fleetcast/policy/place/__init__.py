@@ -23,6 +23,10 @@ class View:
         layers: of the model.
         first: s that the first stage takes besides its layers, on each group; ``last`` the same of the last stage.
         last: see ``first``.
+        most: of each group, for each place in the pipeline, layers that the memory of its devices holds there; () = any
+            number. Early stages have more micro-batches in flight, so that they hold fewer.
+        after: of each group, s that a layer takes after the pipeline, once: gradients, optimizer; () = none.
+        micro_batches: that follow each other; unless said so many that the longest stage alone counts.
     """
 
     stages: tuple[int, ...]
@@ -30,6 +34,9 @@ class View:
     layers: int
     first: tuple[float, ...]
     last: tuple[float, ...]
+    most: tuple[tuple[int, ...], ...] = ()
+    after: tuple[float, ...] = ()
+    micro_batches: int = 1_000_000
 
 
 @dataclass(frozen=True)

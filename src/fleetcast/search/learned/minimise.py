@@ -19,7 +19,7 @@ from scipy.special import ndtr
 from scipy.stats import kendalltau
 
 from fleetcast.base.errors import SpecError
-from fleetcast.base.files import write_atomic
+from fleetcast.base.files import append_line, whole_lines
 from fleetcast.search.learned.knobs import Knobs, Rows, Value
 from fleetcast.search.learned.predictor import Ensemble, Floats, Member, ensemble, fit
 
@@ -239,13 +239,7 @@ class _Log:
         self.rows: list[Rows] = []
         self.costs: list[float] = []
         if file is not None and file.exists():
-            text = file.read_text(encoding="utf-8")
-            whole = text[
-                : text.rfind("\n") + 1
-            ]  # a line that was being written when the search was cut off is no launch
-            if whole != text:
-                write_atomic(file, whole)
-            for number, line in enumerate(whole.splitlines(), 1):
+            for number, line in enumerate(whole_lines(file), 1):
                 try:
                     told = json.loads(line)
                     self.rows.append(knobs.row(told["setting"]))
@@ -266,6 +260,5 @@ class _Log:
         self.rows.append(row)
         self.costs.append(cost)
         if self.file is not None:
-            line = json.dumps({"setting": self.knobs.setting(row), "cost": cost if math.isfinite(cost) else None})
-            with self.file.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            told_cost = cost if math.isfinite(cost) else None
+            append_line(self.file, json.dumps({"setting": self.knobs.setting(row), "cost": told_cost}))

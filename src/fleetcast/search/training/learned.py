@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fleetcast.base.tables import lookup
 from fleetcast.cost.training.memory import memory
 from fleetcast.cost.training.plans import OFFLOADED, OVERLAPS, RECOMPUTE, SCHEDULES, TENSOR_MESSAGES, Plans
 from fleetcast.cost.training.step import step
@@ -161,6 +162,9 @@ def search(
 
     def launch(setting: Mapping[str, Value]) -> float | None:
         rows = plans_of(every, setting)
+        if len(state.tree.groups) > 1:  # stages may lie on one group each
+            outcome = simulate(state, decided(rows, 0, dtype, plan))
+            return float(lookup(outcome.metrics, goals[0][1])) if outcome.metrics["fits"] else None
         need = memory(state.network, job, rows, state.system)
         if need["total"][0] > state.system.memory or need["host"][0] > state.system.host_memory:
             return None

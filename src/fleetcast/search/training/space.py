@@ -78,6 +78,10 @@ class Space:
         """How many plans share a layout."""
         return len(self.choices["recompute"])
 
+    def only(self, kept: NDArray[np.bool_]) -> Space:
+        """Returns the space of these layouts alone."""
+        return Space({name: column[kept] for name, column in self.layouts.items()}, self.choices)
+
     def plans(self, numbers: NDArray[np.int64]) -> Plans:
         """Returns the plans of these numbers, as columns."""
         layout, choice = np.divmod(numbers, self.per_layout)

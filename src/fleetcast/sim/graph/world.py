@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fleetcast.base.errors import PolicyError
+from fleetcast.cost.graphs.channels import Channels, Planned
 from fleetcast.cost.graphs.schedule import Messages, Schedule
 from fleetcast.policy.order.tasks import Board, Policy
-from fleetcast.sim.graph.channels import Channels, Planned
 
 if TYPE_CHECKING:
     from fleetcast.cost.graphs.platform import Platform

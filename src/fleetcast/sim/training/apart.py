@@ -16,7 +16,6 @@ from fleetcast.base.errors import SpecError
 from fleetcast.base.show import show
 from fleetcast.cost.training import system as systems
 from fleetcast.cost.training.islands import ROUTER, break_even
-from fleetcast.cost.training.system import System
 from fleetcast.scenario.fleet.links import Link
 from fleetcast.scenario.fleet.links import slowest as slowest_of
 from fleetcast.scenario.fleet.tree import Group
@@ -27,15 +26,6 @@ from fleetcast.sim.training.setting import Setting
 
 Simulate = Callable[[Setting, TrainingPlan], Outcome]
 _SUMS = ("throughput", "flops", "tokens", "devices", "energy", "power", "cost", "carbon")
-
-
-def system_of(state: Setting, group: Group) -> System:
-    """Returns an island's devices with the practice and the host of the whole."""
-    own, whole = systems.of(group, ssd=state.tree.ssd, practice=state.system.practice), state.system
-    return replace(
-        own, host_memory=whole.host_memory, host_bandwidth=whole.host_bandwidth, ssd_write=whole.ssd_write,
-        ssd_memory=whole.ssd_memory,
-    )  # fmt: skip
 
 
 def between(state: Setting, groups: Sequence[Group]) -> Link:
@@ -56,7 +46,49 @@ def islands(state: Setting, plan: TrainingPlan, simulate: Simulate) -> Outcome:
     Raises:
         SpecError: islands that do not divide the devices or the batch, or are not the fleet's groups.
     """
-    count = int(plan.islands or 1)
+    count = plan.islands
+    assert isinstance(count, int)
+    groups = state.tree.groups
+    settings, share = settings_of(state, plan, count)
+    told = [simulate(one, one.scenario.plan) for one in settings]
+    slowest = max(told, key=lambda outcome: float(outcome.metrics["iteration_time"]))
+    metrics = dict(slowest.metrics)
+    for name in _SUMS:
+        metrics[name] = sum(float(outcome.metrics[name]) for outcome in told) * share
+    metrics["devices"] = state.group.count
+    full = next((one for one in told if not one.metrics["fits"]), slowest)
+    metrics["fits"] = bool(full.metrics["fits"])
+    alone = float(metrics["iteration_time"])
+    made, job = read_training_plan(dict(slowest.plan)), state.job(str(slowest.plan["dtype"]))
+    mine = settings[told.index(slowest)]
+    at, each = mine.group, mine.group.count
+    metrics["break_even"] = break_even(
+        state.network, replace(job, batch=mine.workload.batch), columns(made), state.system_of(at), count,
+        systems.of(replace(at, network=between(state, groups))).outer, alone,
+    )  # fmt: skip
+    limit = show(metrics["break_even"], "B/s")
+    note = (
+        f"{count} islands of {each} devices send nothing to each other; an expert on each, joined by a router that "
+        f"takes {ROUTER:.0%} of the work (assumed), pays below {limit} between islands: above it, one model on all of "
+        "them is as quick"
+        if isfinite(metrics["break_even"])
+        else f"{count} islands of {each} devices send nothing to each other; one model on all of them would be slower "
+        "at every bandwidth"
+    )
+    return replace(
+        slowest, metrics=metrics, plan=dict(slowest.plan) | {"islands": count},
+        intervals={k: v for k, v in slowest.intervals.items() if k not in _SUMS},
+        notes=(*state.tree.echo(), *(n for n in slowest.notes if n not in state.tree.notes), note),
+        slo=full.slo, provenance=dict(slowest.provenance) | {"over": full.provenance["over"]},
+    )  # fmt: skip
+
+
+def settings_of(state: Setting, plan: TrainingPlan, count: int) -> tuple[list[Setting], int]:
+    """Returns the islands that differ, each resolved with its share of the batch, and how many are like each of them.
+
+    Raises:
+        SpecError: islands that do not divide the devices or the batch, or are not the fleet's groups.
+    """
     groups = state.tree.groups
     if len(groups) > 1 and len(groups) != count:
         raise SpecError(
@@ -83,39 +115,10 @@ def islands(state: Setting, plan: TrainingPlan, simulate: Simulate) -> Outcome:
             limit="equal counts of devices", hint="Change fleet.groups",
         )  # fmt: skip
     told = [
-        simulate(
-            replace(
-                state, scenario=scenario, group=group, tree=replace(state.tree, groups=(group,)), notes=(),
-                system=system_of(state, group),
-            ),
-            own,
+        replace(
+            state, scenario=scenario, group=group, tree=replace(state.tree, groups=(group,)), notes=(),
+            system=state.system_of(group),
         )
         for group in places
     ]  # fmt: skip
-    slowest = max(told, key=lambda outcome: float(outcome.metrics["iteration_time"]))
-    share = count // len(told)
-    metrics = dict(slowest.metrics)
-    for name in _SUMS:
-        metrics[name] = sum(float(outcome.metrics[name]) for outcome in told) * share
-    metrics["devices"] = state.group.count
-    alone = float(metrics["iteration_time"])
-    made, job = read_training_plan(dict(slowest.plan)), state.job(str(slowest.plan["dtype"]))
-    at = places[told.index(slowest)]
-    metrics["break_even"] = break_even(
-        state.network, replace(job, batch=workload.batch), columns(made), system_of(state, at), count,
-        systems.of(replace(at, network=between(state, groups))).outer, alone,
-    )  # fmt: skip
-    limit = show(metrics["break_even"], "B/s")
-    note = (
-        f"{count} islands of {each} devices send nothing to each other; an expert on each, joined by a router that "
-        f"takes {ROUTER:.0%} of the work (assumed), pays below {limit} between islands: above it, one model on all of "
-        "them is as quick"
-        if isfinite(metrics["break_even"])
-        else f"{count} islands of {each} devices send nothing to each other; one model on all of them would be slower "
-        "at every bandwidth"
-    )
-    return replace(
-        slowest, metrics=metrics, plan=dict(slowest.plan) | {"islands": count},
-        intervals={k: v for k, v in slowest.intervals.items() if k not in _SUMS},
-        notes=(*state.tree.echo(), *(n for n in slowest.notes if n not in state.tree.notes), note),
-    )  # fmt: skip
+    return told, count // len(told)

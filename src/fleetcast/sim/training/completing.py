@@ -8,7 +8,8 @@ The rules, where a key is left out:
 - ``schedule``: "interleaved" with more than one piece of a stage, else "1f1b".
 - ``sequence_parallel``: true with tensor parallelism; it costs no time and saves memory. False for GPT's layers that
   are recomputed in full on V100s and A100s, as in SC 2021; those overlap no gradients in a pipeline either.
-- ``zero``: 1 with several copies; sharing out the optimizer's states sends the same bytes.
+- ``zero``: 1 with several copies; sharing out the optimizer's states sends the same bytes. 2 where a pipeline fits
+  without recompute only so, as Llama 3's did.
 - ``recompute``: the least that fits: "none", "selective", "full"; "full" where nothing does.
 - ``swap``: nothing streams. Where something does, ``micro_batch`` is the batch, ``offload`` everything, ``recompute``
   "full" (of what is not swapped), and the optimizer runs beside the pass back too.
@@ -31,8 +32,10 @@ from fleetcast.base.spec import build
 from fleetcast.cost.training.memory import fits as held
 from fleetcast.cost.training.plans import OFFLOADED, OVERLAPS, RECOMPUTE, SCHEDULES, TENSOR_MESSAGES, Plans, plans
 from fleetcast.cost.training.schedule import whole_pieces
+from fleetcast.cost.training.unlike import share_filled
 from fleetcast.policy import place, recover
 from fleetcast.scenario.training_plan import TrainingPlan
+from fleetcast.sim.training.mixed import held_by, iterate
 from fleetcast.sim.training.setting import Setting
 
 ONES = ("tensor_parallel", "pipeline_parallel", "context_parallel", "expert_parallel", "micro_batch", "interleave")
@@ -54,7 +57,7 @@ def complete(state: Setting, plan: TrainingPlan, path: str = "plan") -> Complete
     Raises:
         SpecError: a list of several values, or a degree that does not divide what it splits.
     """
-    fields = {name: _one(plan, name, path) for name in plan.__struct_fields__}
+    fields = {name: alone(plan, name, path) for name in plan.__struct_fields__}
     filled: list[str] = []
     streams = fields["swap"] is not None
 
@@ -88,7 +91,7 @@ def complete(state: Setting, plan: TrainingPlan, path: str = "plan") -> Complete
     fill("schedule", "interleaved" if fields["interleave"] > 1 else "1f1b")
     check_schedule(state, fields, path)
     several = fields["data_parallel"] * fields["context_parallel"] > 1
-    fill("zero", 1 if several and fields["shards"] is None else 0)
+    fill("zero", *_least_zero(state, fields) if several and fields["shards"] is None else (0,))
     kept = _keeps_scores(state, fields["zero"])
     first = kept and fields["recompute"] == "full"
     early = "GPT recomputed in full on this generation of devices, as Megatron-LM did" if first else ""
@@ -305,7 +308,12 @@ def check_streaming(state: Setting, fields: dict[str, Any], path: str = "plan") 
             )  # fmt: skip
 
 
-def _one(plan: TrainingPlan, name: str, path: str) -> Any:
+def alone(plan: TrainingPlan, name: str, path: str = "plan") -> Any:
+    """Returns the one value of a field.
+
+    Raises:
+        SpecError: it lists several.
+    """
     value = getattr(plan, name)
     if name in ("offload", "overlap"):
         if value is None or all(isinstance(word, str) for word in value):
@@ -358,8 +366,30 @@ def _keeps_scores(state: Setting, zero: int) -> bool:
     return plain and zero < 3 and state.group.device.architecture in ("volta", "ampere")
 
 
+def _least_zero(state: Setting, fields: dict[str, Any]) -> tuple[int, str]:
+    """ZeRO 1; 2 where a pipeline that recomputes nothing does not fit otherwise, and with it does, as Llama 3 ran."""
+    if fields["pipeline_parallel"] == 1 or fields["recompute"] not in (None, "none"):
+        return 1, ""
+    given = {"sequence_parallel": fields["tensor_parallel"] > 1, "offload": (), "overlap": (), "fused_attention": True,
+             "tensor_messages": TENSOR_MESSAGES[0], "recompute": "none"}  # fmt: skip
+    known = {name: value for name, value in fields.items() if value is not None}
+    tried = columns(*(TrainingPlan(**{**given, **known, "zero": zero}) for zero in (1, 2)))
+    one, two = held(state.network, state.job(fields["dtype"]), tried, state.system)
+    return (2, "nothing is recomputed then") if two and not one else (1, "")
+
+
 def _least_recompute(state: Setting, fields: dict[str, Any]) -> str:
     """The least recompute with which the plan fits, "full" where none does."""
     tried = columns(*(TrainingPlan(**{**fields, "recompute": kind}) for kind in RECOMPUTE))
-    fits = held(state.network, state.job(fields["dtype"]), tried, state.system)
-    return RECOMPUTE[int(np.argmax(fits))] if fits.any() else "full"
+    job, groups = state.job(fields["dtype"]), state.tree.groups
+    stages = held_by(groups, tried) if len(groups) > 1 and fields["islands"] is None else None
+    if stages is None:
+        fits = held(state.network, job, tried, state.system)
+        return RECOMPUTE[int(np.argmax(fits))] if fits.any() else "full"
+    policy = build(place, fields["place"] or "nic_aware", "plan.place")
+    for i, kind in enumerate(RECOMPUTE[:-1]):
+        happened = iterate(state.tree, state.network, job, tried.take([i]), policy, stages, state.systems)
+        system = state.systems[happened.placement.groups[happened.fullest]]
+        if share_filled({name: np.asarray([room]) for name, room in happened.room.items()}, system)[0] <= 1.0:
+            return kind
+    return RECOMPUTE[-1]

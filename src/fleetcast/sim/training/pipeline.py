@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fleetcast.sim.training.orders import Order, Pass
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,46 @@ def run(orders: Sequence[Order], stages: Sequence[Stage], message: float | Seque
     events.sort(key=lambda event: (event.start, event.stage))
     busy = tuple(sum(e.end - e.start for e in events if e.stage == stage) for stage in range(len(orders)))
     return Iteration(tuple(events), max(free), busy, tuple(_held(events, stage) for stage in range(len(orders))))
+
+
+def lengths(orders: Sequence[Order], forward: Array, backward: Array, between: Array) -> Array:
+    """Returns the time of many pipelines that follow one order, plan by plan as `run` has it.
+
+    Args:
+        orders: of each stage, a pass at a time.
+        forward: f8[plans, stages], s of a forward pass.
+        backward: likewise, of a backward pass.
+        between: f8[plans, stages - 1], s of a message over each boundary.
+
+    Raises:
+        ValueError: stages wait for each other.
+    """
+    plans, stages = forward.shape
+    last = 1 + max(one.piece for order in orders for passes in order for one in passes)
+    done: dict[tuple[str, int, int], Array] = {}
+    free, at = [np.zeros(plans) for _ in orders], [0] * stages
+    moved = True
+    while moved:
+        moved = False
+        for stage, order in enumerate(orders):
+            while at[stage] < len(order):
+                (one,) = order[at[stage]]
+                needs = _needs(one, last)
+                if any((kind, one.micro, piece) not in done for kind, piece in needs):
+                    break
+                start = free[stage]
+                for kind, piece in needs:
+                    came, home = done[kind, one.micro, piece], piece % stages
+                    hop = between[:, min(home, stage)] if home != stage else 0.0
+                    start = np.maximum(start, came + hop)
+                free[stage] = done[one.kind, one.micro, one.piece] = start + (
+                    forward[:, stage] if one.kind == "F" else backward[:, stage]
+                )
+                at[stage] += 1
+                moved = True
+    if any(place < len(order) for place, order in zip(at, orders, strict=True)):
+        raise ValueError("the stages wait for each other: no pipeline can follow this order")
+    return np.asarray(np.max(free, axis=0))
 
 
 def _ready(

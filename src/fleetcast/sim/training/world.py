@@ -22,6 +22,7 @@ from fleetcast.cost.training.memory import memory
 from fleetcast.cost.training.network import Job
 from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.step import TERMS, step
+from fleetcast.cost.training.system import System
 from fleetcast.policy import place
 from fleetcast.scenario.fleet.signals import intensity
 from fleetcast.scenario.outcome import Outcome
@@ -29,7 +30,7 @@ from fleetcast.scenario.plan import one
 from fleetcast.scenario.training_plan import TrainingPlan
 from fleetcast.sim.training import levels, streamed
 from fleetcast.sim.training.apart import islands
-from fleetcast.sim.training.completing import columns, complete
+from fleetcast.sim.training.completing import alone, columns, complete
 from fleetcast.sim.training.mixed import Mixed, held_by, iterate
 from fleetcast.sim.training.setting import Setting
 from fleetcast.sim.training.weeks import weeks
@@ -49,16 +50,18 @@ def simulate(state: Setting, plan: TrainingPlan | None = None) -> Outcome:
         Unsupported: a number format that the devices do not have.
     """
     asked = state.scenario.plan if plan is None else plan
-    if (asked.islands or 1) > 1:
-        return islands(state, asked, simulate)
+    if (count := alone(asked, "islands")) is not None and count > 1:
+        return islands(state, msgspec.structs.replace(asked, islands=count), simulate)
     done = complete(state, asked)
     made, rows = done.plan, columns(done.plan)
-    job = state.job(str(made.dtype))
+    job, system = state.job(str(made.dtype)), state.system
     taken = step(state.network, job, rows, state.system)
     mixed = across(state, made, rows, job)
     if mixed is not None:
         taken = {name: np.asarray([mixed.terms.get(name, 0.0)]) for name in TERMS} | {"total": np.asarray([mixed.time])}
     room = {name: float(column[0]) for name, column in memory(state.network, job, rows, state.system).items()}
+    if mixed is not None:
+        room, system = mixed.room, state.systems[mixed.placement.groups[mixed.fullest]]
     if made.shards is not None:
         taken, room, shards = levels.shared(state, made.shards, rows, job, room)
         made = msgspec.structs.replace(made, shards=shards)
@@ -71,8 +74,8 @@ def simulate(state: Setting, plan: TrainingPlan | None = None) -> Outcome:
     if again is not None:
         flops["again"] *= again
     tokens = state.workload.batch * state.workload.sequence
-    peak = state.group.device.peak[str(made.dtype)] * state.group.count
-    joules = _joules(state, job, rows, taken)
+    peak = state.peak(str(made.dtype))
+    joules = _joules(state, job, rows, taken) if mixed is None else _with_facility(state, mixed.joules)
     if again is not None:  # so much of a full recompute
         spared = _joules(state, job, columns(msgspec.structs.replace(made, recompute="none")), taken)
         joules = {name: again * value + (1.0 - again) * spared[name] for name, value in joules.items()}
@@ -80,7 +83,7 @@ def simulate(state: Setting, plan: TrainingPlan | None = None) -> Outcome:
     prices = state.group.prices
     dollars = None if prices is None else prices.mean(0.0, max(total, 1e-9)) * state.group.count * total / 3600.0
     grams = energy / JOULES_PER_KWH * intensity(state.grid, 0.0, max(total, 1e-9))
-    over = shortage(state, room)
+    over = shortage(system, room)
     metrics: dict[str, Any] = {
         "iteration_time": total, "throughput": tokens / total, "mfu": flops["model"] * tokens / (peak * total),
         "hfu": (flops["model"] + flops["again"]) * tokens / (peak * total), "memory": room["total"],
@@ -100,11 +103,11 @@ def simulate(state: Setting, plan: TrainingPlan | None = None) -> Outcome:
             "iterations": iterations, "tokens": iterations * tokens, "time": iterations * total,
             "energy": iterations * energy, "cost": iterations * metrics["cost"], "carbon": iterations * grams,
         }  # fmt: skip
-        if shortage(state, room) is None:
+        if over is None:
             told, weeks_notes = weeks(state, made, total, times["straggler"], iterations)
             metrics |= told
             later = [*weeks_notes]
-    notes = [*state.tree.echo(), *(state.notes if mixed is None else ()), *done.notes, *_said(state, made)]
+    notes = [*state.tree.echo(), *(state.notes if mixed is None else ()), *done.notes, *_said(state, made, mixed)]
     if mixed is not None:
         notes.append(_placed(state, mixed))
     notes += later
@@ -119,22 +122,22 @@ def simulate(state: Setting, plan: TrainingPlan | None = None) -> Outcome:
         },
         notes=tuple(notes),
         provenance={
-            "seed": state.scenario.seed, "practice": state.system.practice.source, "memory": state.system.memory,
+            "seed": state.scenario.seed, "practice": _practices(state, mixed), "memory": system.memory,
             "over": over or {},
         },
     )  # fmt: skip
 
 
-def shortage(state: Setting, room: Mapping[str, float]) -> dict[str, Any] | None:
+def shortage(system: System, room: Mapping[str, float]) -> dict[str, Any] | None:
     """Returns where a plan does not fit and by how much, None where it fits.
 
     ``{"constraint", "need", "have", "term", "unit"}``: the largest term of what is too small.
     """
     largest = max(MEMORY, key=lambda name: room[name])
     for constraint, need, have in (
-        ("memory of a device", room["total"], state.system.memory),
-        ("host memory per device", room["host"], state.system.host_memory),
-        ("disk space per device", room["ssd"], state.system.ssd_memory),
+        ("memory of a device", room["total"], system.memory),
+        ("host memory per device", room["host"], system.host_memory),
+        ("disk space per device", room["ssd"], system.ssd_memory),
     ):
         if need > have:
             return {"constraint": constraint, "need": need, "have": have, "term": largest, "unit": "B"}
@@ -145,7 +148,10 @@ def _joules(state: Setting, job: Job, rows: Plans, taken: Mapping[str, Array]) -
     """Returns joules of all devices in one iteration by term, the facility's share included."""
     group = state.group
     found = energy_of(state.network, job, rows, state.system, taken, group.device.power.idle, group.limit)
-    terms = {name: float(column[0]) for name, column in found.items()}
+    return _with_facility(state, {name: float(column[0]) for name, column in found.items()})
+
+
+def _with_facility(state: Setting, terms: dict[str, float]) -> dict[str, float]:
     facility = (state.tree.pue - 1.0) * sum(terms.values())
     return terms | ({"facility": facility} if facility else {})
 
@@ -155,7 +161,14 @@ def across(state: Setting, plan: TrainingPlan, rows: Plans, job: Job) -> Mixed |
     stages = held_by(state.tree.groups, rows) if len(state.tree.groups) > 1 else None
     if stages is None or plan.islands is not None:
         return None
-    return iterate(state.tree, state.network, job, rows, build(place, plan.place or "nic_aware", "plan.place"), stages)
+    policy = build(place, plan.place or "nic_aware", "plan.place")
+    return iterate(state.tree, state.network, job, rows, policy, stages, state.systems)
+
+
+def _practices(state: Setting, mixed: Mixed | None) -> str:
+    """Returns what the factors were fitted on, of every kind of device that stages lie on."""
+    used = (state.system,) if mixed is None else state.systems
+    return "; ".join(dict.fromkeys(one.practice.source for one in used))
 
 
 def _placed(state: Setting, mixed: Mixed) -> str:
@@ -172,7 +185,8 @@ def _placed(state: Setting, mixed: Mixed) -> str:
 
 def _intervals(state: Setting, metrics: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
     """Returns 80 % intervals: time's from what the fit left, energy's from that and the power model's own."""
-    spread = (state.system.practice.spread**2 + (_talk(metrics) * _guessed(state)) ** 2) ** 0.5
+    widest = max(one.practice.spread for one in (state.system, *(state.systems if state.unlike else ())))
+    spread = (widest**2 + (_talk(metrics) * _guessed(state)) ** 2) ** 0.5
     wide = exp(Z80 * spread)
     more = exp(((Z80 * spread) ** 2 + POWER**2) ** 0.5)
     found = {
@@ -201,18 +215,18 @@ def _guessed(state: Setting) -> float:
     return 0.0 if inner.kind_of == "measured" or state.group.count == 1 else inner.spread
 
 
-def _said(state: Setting, plan: TrainingPlan) -> list[str]:
+def _said(state: Setting, plan: TrainingPlan, mixed: Mixed | None) -> list[str]:
     """Returns what the reader should know of this plan."""
-    told = [f"training practice: {state.system.practice.source}"]
+    told = [f"training practice: {_practices(state, mixed)}"]
     inner = state.system.inner
     if inner.kind_of == "link kind" and _guessed(state) > 0.5:
         told.append(
-            f"messages over {inner.kind} within a node are a guess ({inner.source}): there devices share one path, and "
-            "a server with switches is several times faster; name a link that was measured, fleet.link, or set "
-            "fleet.links.intra"
+            f"messages over {inner.kind} within a node are a guess, and servers differ several times over: eight cards "
+            "behind switches reach half their lanes, through one path of a host a tenth; name a link that was "
+            "measured, fleet.link, or set fleet.links.intra"
         )
     depth, stages = state.network.depth, one(plan.pipeline_parallel)
-    if depth % stages:
+    if depth % stages and mixed is None:
         told.append(f"{depth} layers over {stages} stages: the fullest stage has {-(-depth // stages)}, others fewer")
     context = state.model.context
     if context and state.workload.sequence > context:

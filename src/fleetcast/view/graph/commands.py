@@ -1,4 +1,4 @@
-"""What `fleetcast plan` and `fleetcast simulate` print and write of a task graph."""
+"""What `fleetcast plan`, `fleetcast simulate` and `fleetcast run` print and write of a task graph."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fleetcast.view.timeline import left_out, trace_bytes
 
 if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
+    from fleetcast.view.graph.running import Agents
 
 
 def simulate(scenario: GraphScenario, common: Common) -> int:
@@ -33,6 +34,22 @@ def simulate(scenario: GraphScenario, common: Common) -> int:
     if written and outcome.record is not None and (note := left_out(outcome.record)):
         console.print(f"trace.json.gz holds {note}", style="dim")
     return 0
+
+
+def run(scenario: GraphScenario, common: Common, agents: Agents) -> int:
+    """Prints what agents made of the graph; returns 1 where a task failed, else 0."""
+    with terminal.progress("tasks", common) as step:
+        outcome = verbs.run(scenario, agents=agents, record=True, progress=step)
+    written = write_outcome(common.out, scenario, outcome) if common.out is not None else []
+    if common.json:
+        terminal.print_json(outcome.table())
+    else:
+        from fleetcast.view.graph.screens import outcome_view
+
+        console = terminal.screen()
+        console.print(outcome_view(scenario, outcome, console.width))
+        terminal.say_written(console, written)
+    return 1 if outcome.metrics["failed"] else 0
 
 
 def plan(scenario: GraphScenario, common: Common, *, top: int, report: Path | None) -> int:

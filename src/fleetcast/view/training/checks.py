@@ -79,6 +79,27 @@ def check_prices(state: Setting) -> Iterator[Remark]:
         )  # fmt: skip
 
 
+def check_kinds(state: Setting) -> Iterator[Remark]:
+    """Where devices are of several kinds, each stage lies on one of them."""
+    if not state.unlike or (state.scenario.plan.islands or 1) != 1 or _open(state):
+        return
+    from fleetcast.sim.training.completing import columns, complete
+    from fleetcast.sim.training.mixed import held_by
+
+    try:
+        rows = columns(complete(state, state.scenario.plan).plan)
+    except FleetcastError:  # `check_plan` says it
+        return
+    if held_by(state.tree.groups, rows) is None:
+        each = int(rows.tensor[0] * rows.data[0] * rows.context[0])
+        counts = " and ".join(f"{group.count:,}" for group in state.tree.groups)
+        yield Remark(
+            "warning", "plan.pipeline_parallel", f"stages of {each:,} devices do not divide over groups of {counts}: "
+            f"all ranks go at the pace of {state.group.device.id}, with its memory or less",
+            "Choose degrees whose tensor x data x context divides each group, or leave the plan out and search it",
+        )  # fmt: skip
+
+
 def check_tiles(state: Setting) -> Iterator[Remark]:
     """Edges of products are whole tiles of the device's tensor cores, as the plan cuts them."""
     tensor = state.scenario.plan.tensor_parallel
@@ -201,5 +222,5 @@ def _searched(state: Setting) -> Iterator[Remark]:
 
 
 CHECKS: tuple[Callable[[Setting], Iterator[Remark]], ...] = (
-    check_plan, check_prices, check_grid, check_tiles, check_sizes, check_length, check_batch,
+    check_plan, check_kinds, check_prices, check_grid, check_tiles, check_sizes, check_length, check_batch,
 )  # fmt: skip

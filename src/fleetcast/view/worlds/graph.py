@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fleetcast.scenario.load import GraphScenario
 
@@ -29,6 +29,13 @@ def simulate(scenario: GraphScenario, *, record: bool = False) -> Outcome:
     from fleetcast.sim.graph.setting import setting
 
     return run(setting(scenario), record=record)
+
+
+def run(scenario: GraphScenario, **settings: Any) -> Outcome:
+    """Returns what agents make of it, see `view.graph.running.run`."""
+    from fleetcast.view.graph import running
+
+    return running.run(scenario, **settings)
 
 
 def check(scenario: GraphScenario) -> list[Remark]:

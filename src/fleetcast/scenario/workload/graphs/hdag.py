@@ -96,7 +96,7 @@ class _Rows:
         if self.left <= 0:
             raise SpecError(self._path, "has no header", limit="three numbers: hyperedges, nodes, pins")
         row = self.take(1, 3, need=3)[0].tolist()
-        counts = tuple(int(x) for x in row)
+        counts = tuple(int(x) if abs(x) < 2**53 else -1 for x in row)  # neither infinite nor no number
         if any(c != x or c < 0 for c, x in zip(counts, row, strict=True)) or counts[1] < 1:
             raise SpecError(
                 f"{self._path} line {self._first + 1}", "is no header", value=row,

@@ -1,7 +1,8 @@
 """Who sends when: messages hold their channels, first asked first served, or in the order of a plan.
 
 Both answer at once when a message begins and ends, so that messages need no events of their own: a channel knows until
-when it is taken, and a message begins as soon as its data are made and all of its channels are free.
+when it is taken, and a message begins as soon as its data are made and all of its channels are free. A simulation sends
+by it; a run whose agents send nothing waits by it.
 """
 
 from __future__ import annotations

@@ -1,0 +1,179 @@
+"""The process in which an agent's attempts run: lines of JSON on standard input, lines on standard output.
+
+It is a process of its own so that the agent can always answer, and can always end what does not end: a callable that
+gives up when asked is asked; one that does not takes its process with it. It holds no secret of the agent's. Once its
+input ends, because the agent has gone, it ends its commands and itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from fleetcast.runtime.agents import allowed as lists
+from fleetcast.runtime.agents.allowed import Allowed, Refused
+from fleetcast.runtime.agents.messages import BadMessage, Begin, Done, Message, Progress, Stop, encode, to_agent
+
+OUTPUT = 256 << 10
+"""Bytes of a command's output that are kept; the rest is read and dropped."""
+
+
+class Worker:
+    """Runs attempts, each in a thread.
+
+    Args:
+        allowed: the agent's list.
+        out: where messages go.
+        most: bytes of one.
+    """
+
+    def __init__(self, allowed: Allowed, out: BinaryIO, most: int) -> None:
+        self._allowed, self._out, self._most = allowed, out, most
+        self._lock = threading.Lock()
+        self._stops: dict[int, threading.Event] = {}
+        self._commands: dict[int, subprocess.Popen[bytes]] = {}
+        self._idle: list[_Thread] = []
+
+    def serve(self, lines: BinaryIO) -> None:
+        """Does what the lines say until they end."""
+        for line in lines:
+            message = to_agent(line, 2 * self._most)
+            if isinstance(message, Begin):
+                self._stops[message.attempt] = threading.Event()
+                thread = self._idle.pop() if self._idle else _Thread(self._attempt, self._idle)
+                thread.give(message)
+            elif isinstance(message, Stop):
+                self._stop(message.attempt)
+        for attempt in list(self._stops):
+            self._stop(attempt)
+
+    def _stop(self, attempt: int) -> None:
+        if (event := self._stops.get(attempt)) is not None:
+            event.set()
+        if (process := self._commands.get(attempt)) is not None:
+            _kill(process)
+
+    def _say(self, message: Message) -> None:
+        data = encode(message, self._most) + b"\n"
+        with self._lock:
+            self._out.write(data)
+            self._out.flush()
+
+    def _attempt(self, begin: Begin) -> None:
+        stop, start = self._stops[begin.attempt], time.perf_counter()
+        how, value, error = "ok", None, ""
+        try:
+            call = lists.call_of(self._allowed, begin.call)
+            arguments = lists.checked(call, begin.arguments, self._allowed.folder)
+            if call.command:
+                value = self._command(begin.attempt, lists.words(call, arguments), call.codes, stop)
+            else:
+                value = self._call(begin, lists.function(call), arguments, stop)
+        except (Refused, BadMessage, _Failed) as problem:
+            how, error = "failed", str(problem)
+        except BaseException as problem:  # whatever a callable raises, SystemExit too, is the attempt's
+            how, error = "failed", f"{type(problem).__name__}: {problem}"
+        if stop.is_set():
+            how, value = "stopped", None
+        self._stops.pop(begin.attempt, None)
+        seconds = time.perf_counter() - start
+        try:
+            self._say(Done(attempt=begin.attempt, how=how, value=value, error=error[:4000], seconds=seconds))
+        except BadMessage as problem:
+            said = f"the result {problem}"
+            self._say(Done(attempt=begin.attempt, how="failed", error=said, seconds=seconds))
+
+    def _call(
+        self, begin: Begin, function: Callable[..., Any], arguments: dict[str, Any], stop: threading.Event
+    ) -> Any:
+        count = 0
+
+        def progress(value: Any) -> None:
+            nonlocal count
+            count += 1
+            self._say(Progress(attempt=begin.attempt, number=count, value=value))
+
+        given = {"inputs": begin.inputs or {}, "progress": progress, "stopped": lambda wait=0.0: stop.wait(wait)}
+        taken = inspect.signature(function).parameters
+        return function(**arguments, **{k: v for k, v in given.items() if k in taken and k not in arguments})
+
+    def _command(self, attempt: int, words: list[str], codes: tuple[int, ...], stop: threading.Event) -> Any:
+        try:
+            process = subprocess.Popen(
+                words, cwd=self._allowed.folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise _Failed(f"{words[0]}: {error.strerror}") from None
+        self._commands[attempt] = process
+        try:
+            if stop.is_set():
+                _kill(process)
+            assert process.stdout is not None
+            kept, count = b"", 0
+            for line in process.stdout:
+                if len(kept) < OUTPUT:
+                    kept += line
+                    count += 1
+                    self._say(Progress(attempt=attempt, number=count, value=line.decode("utf-8", "replace")[:4000]))
+            code = process.wait()
+        finally:
+            self._commands.pop(attempt, None)
+        output = kept[:OUTPUT].decode("utf-8", "replace")
+        if code not in codes:
+            raise _Failed(f"{words[0]} ended with code {code}: {output[-1000:]}")
+        return {"code": code, "output": output}
+
+
+class _Failed(Exception):
+    """A command that did not do well."""
+
+
+class _Thread:
+    """A thread that takes one attempt after another: starting one takes longer than a small task."""
+
+    def __init__(self, work: Callable[[Begin], None], idle: list[_Thread]) -> None:
+        self._work, self._idle = work, idle
+        self._ready = threading.Semaphore(0)
+        self._begin: Begin
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def give(self, begin: Begin) -> None:
+        self._begin = begin
+        self._ready.release()
+
+    def _run(self) -> None:
+        while True:
+            self._ready.acquire()
+            self._work(self._begin)
+            self._idle.append(self)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """Ends a command and what it has started."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def main(words: list[str]) -> None:
+    """Serves standard input with the allow-list of a file, "" for none; messages of at most so many bytes."""
+    path, most = words
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the agent's to hear
+    out = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # what a callable prints is no message
+    allowed = lists.read(Path(path) if path else None)
+    Worker(allowed, out, int(most)).serve(sys.stdin.buffer)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
