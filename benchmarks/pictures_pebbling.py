@@ -1,4 +1,4 @@
-"""Draws the least schedules of the alternating chain on one processor and on two: what is loaded, computed and saved."""
+"""Draws the least schedules of the alternating chain on one processor and on two: loads, computes and saves."""
 
 from __future__ import annotations
 
