@@ -147,8 +147,8 @@ def prove(of: Game, moves: Sequence[Move], bound: Bound | None = None) -> Proof:
             fill = used[p] + size[v]
             if fill > room[p]:
                 reason = (
-                    f"{KINDS[kind]} {of.dag.name(v)} on {of.player(p)} needs {show(fill, of.measure)} of memory, which has "
-                    f"{show(of.red[p], of.measure)}"
+                    f"{KINDS[kind]} {of.dag.name(v)} on {of.player(p)} needs {show(fill, of.measure)} of memory, "
+                    f"which has {show(of.red[p], of.measure)}"
                 )
                 break
             used[p] = fill
