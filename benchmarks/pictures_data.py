@@ -27,7 +27,9 @@ def mounts_region() -> str:
         last = end[1]
         body.append(svg.text(end[0] + 8, end[1], name, "said"))
     body.append(svg.text(84, 58, f"above a line: at least {given['gain']:g} times quicker than a staged copy", "tick"))
-    return svg.figure(750, 340, body, "where a mount is 4.7 times quicker than a staged copy, by share of the file read")
+    return svg.figure(
+        750, 340, body, "where a mount is 4.7 times quicker than a staged copy, by share of the file read"
+    )
 
 
 def _spread(low: float, high: float, count: int) -> list[float]:
