@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 import fleetcast
+from benchmarks import pictures_pebbling as pebbling
 from benchmarks import pictures_unlike as unlike
 from benchmarks.pictures_data import mounts_region
 from fleetcast.scenario.plan import Plan
@@ -52,6 +53,7 @@ def draw() -> dict[str, str]:
         "levels.svg": alone(drawn(*unlike.levels_network(), "an iteration over the network, by what is shared")),
         "counted.svg": alone(unlike.counted_step()),
         "data.svg": alone(mounts_region()),
+        "pebbling.svg": alone(pebbling.two_processors()),
     }
 
 
