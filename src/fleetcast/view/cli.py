@@ -17,9 +17,9 @@ from cyclopts.exceptions import CycloptsError
 from fleetcast.base.errors import FleetcastError, SpecError
 from fleetcast.scenario.load import GraphScenario, MultitaskScenario, Scenario, ServingScenario, TrainingScenario
 from fleetcast.view import collectives, comparing, measuring, sizing, terminal, transforming, verbs, watching
-from fleetcast.view.graph import agent
+from fleetcast.view.graph import agents as agent_commands
 from fleetcast.view.graph import commands as graphs
-from fleetcast.view.graph.running import LOCAL, Agents
+from fleetcast.view.graph.agents import LOCAL, Agents
 from fleetcast.view.release import release
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.serving import commands as requests
@@ -74,7 +74,7 @@ def app() -> App:
     )  # fmt: skip
     for command in (
         plan, simulate, run, comparing.whatif, comparing.compare, comparing.calibrate, advise, check, capacity, export,
-        catalog, examples, schema, collectives.collective, agent.agent,
+        catalog, examples, schema, collectives.collective, agent_commands.agent,
     ):  # fmt: skip
         made.command(command)
     made.command(measuring.app())
