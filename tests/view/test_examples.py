@@ -23,10 +23,11 @@ TRAINED = (
     "training-unlike",
 )
 TOGETHER = ("multitask",)
+STREAMED = ("cameras", "trigger")
 
 
 def test_all_examples_are_run_here(root):
-    assert set(verbs.examples()) == {*PLANNED, *DECIDED, *TRAINED, *TOGETHER}
+    assert set(verbs.examples()) == {*PLANNED, *DECIDED, *TRAINED, *TOGETHER, *STREAMED}
     assert {p.stem for p in (root / "examples").glob("*.toml")} == set(verbs.examples())
 
 

@@ -15,7 +15,14 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError, SpecError
-from fleetcast.scenario.load import GraphScenario, MultitaskScenario, Scenario, ServingScenario, TrainingScenario
+from fleetcast.scenario.load import (
+    GraphScenario,
+    MultitaskScenario,
+    Scenario,
+    ServingScenario,
+    StreamScenario,
+    TrainingScenario,
+)
 from fleetcast.view import collectives, comparing, measuring, sizing, terminal, transforming, verbs, watching
 from fleetcast.view.graph import agents as agent_commands
 from fleetcast.view.graph import commands as graphs
@@ -23,6 +30,7 @@ from fleetcast.view.graph.agents import LOCAL, Agents
 from fleetcast.view.release import release
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.serving import commands as requests
+from fleetcast.view.stream import commands as streams
 from fleetcast.view.terminal import DEFAULTS, STDIN, Common, File
 from fleetcast.view.training import commands as training
 from fleetcast.view.training import waves
@@ -32,6 +40,7 @@ SCREENS: Final[dict[type[Scenario], Any]] = {
     TrainingScenario: training,
     MultitaskScenario: waves,
     GraphScenario: graphs,
+    StreamScenario: streams,
 }
 """What `plan`, `simulate` and, where it has one of its own, `run` show of each kind of scenario."""
 INTERRUPTED, PIPE_CLOSED = 130, 141

@@ -141,6 +141,8 @@ def _outcome(
             f"{emulated} of {len(value.tasks)} tasks emulated: an agent {doing} for the seconds of the forecast, "
             "after what the task reads would have arrived"
         )
+    if strange := sum(a.worker >= len(state.platform) for a in well):
+        notes.append(f"{strange} tasks ran on agents or slots that the fleet does not have: they are not in its times")
     notes += [f"{name}: {value.reasons[name]}" for name in failed[:5]]
     if len(failed) > 5:
         notes.append(f"and {len(failed) - 5} tasks more that failed")

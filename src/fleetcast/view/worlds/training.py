@@ -66,7 +66,7 @@ def timeline(scenario: TrainingScenario) -> Record | None:
     from fleetcast.sim.training.timeline import timeline as record
 
     state, plan = completed(scenario)
-    return record(state, plan) if len(state.tree.groups) == 1 else None
+    return record(state, plan) if (plan.islands or 1) == 1 and plan.swap is None else None
 
 
 def advise(scenario: TrainingScenario) -> Advice:
