@@ -298,8 +298,8 @@ def unlike(quick: bool, command: str) -> Record:
         ),
         null=Null(value=round(mean(abs(e) for e in null.values()), 4), what="the lower bound of any order"),
         bar="within 10 % under every order", holds=abs(worst) <= 0.1, reproduced="other setting",
-        reason="a bar of our own; tasks and data are emulated by the seconds of the same forecast, so what is held to it "
-        "is who runs what when", skipped=None, seconds=cpu_seconds() - start, command=command,
+        reason="a bar of our own; tasks and data are emulated by the seconds of the same forecast: what is held to it is "
+        "who runs what when", skipped=None, seconds=cpu_seconds() - start, command=command,
     )  # fmt: skip
 
 
@@ -482,8 +482,8 @@ def records(quick: bool) -> list[Record]:
                 f"{r.dispatch * 1e3:8.2f}"
             )
     return [
-        *savings(found, command), *forecasts(found, command), unlike(quick, command), *trouble(quick, command), *many(quick, command), storm,
-        quality,
+        *savings(found, command), *forecasts(found, command), unlike(quick, command), *trouble(quick, command),
+        *many(quick, command), storm, quality,
     ]  # fmt: skip
 
 
