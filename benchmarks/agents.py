@@ -298,8 +298,8 @@ def unlike(quick: bool, command: str) -> Record:
         ),
         null=Null(value=round(mean(abs(e) for e in null.values()), 4), what="the lower bound of any order"),
         bar="within 10 % under every order", holds=abs(worst) <= 0.1, reproduced="other setting",
-        reason="a bar of our own; tasks and data are emulated by the seconds of the same forecast: what is held to it is "
-        "who runs what when", skipped=None, seconds=cpu_seconds() - start, command=command,
+        reason="a bar of our own; tasks and data are emulated by the seconds of the same forecast: what is held to it "
+        "is who runs what when", skipped=None, seconds=cpu_seconds() - start, command=command,
     )  # fmt: skip
 
 

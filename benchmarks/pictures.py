@@ -13,6 +13,7 @@ import numpy as np
 
 import fleetcast
 from benchmarks import pictures_agents as agents
+from benchmarks import pictures_pebbling as pebbling
 from benchmarks import pictures_unlike as unlike
 from fleetcast.scenario.plan import Plan
 from fleetcast.sim.training.run import long_run
@@ -52,6 +53,7 @@ def draw() -> dict[str, str]:
         "levels.svg": alone(drawn(*unlike.levels_network(), "an iteration over the network, by what is shared")),
         "counted.svg": alone(unlike.counted_step()),
         "agents.svg": alone(agents.killed()),
+        "pebbling.svg": alone(pebbling.two_processors()),
     }
 
 

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 RULES = Literal["kemeny", "borda", "footrule"]
 SHOWN = 12
 """Runs of a witness that are listed; --json holds them all."""
-Ballots = Annotated[Path, Parameter(name="FILE", help="Ballots (.toml, .json), or what `fleetcast plan --json` printed.")]
+Ballots = Annotated[
+    Path, Parameter(name="FILE", help="Ballots (.toml, .json), or what `fleetcast plan --json` printed.")
+]
 
 
 class Refused(FleetcastError):
@@ -205,7 +207,9 @@ def _choice_view(choice: Choice) -> RenderableType:
         low = "no ranking has fewer" if choice.bound == choice.pairs.sum() else f"none has fewer than {choice.bound}"
         told[0] += f"; of pairs {low}"
     if choice.equals > 1:
-        told.append(f"{choice.equals:,} rankings are equally good by this rule: the first by the list of plans is taken")
+        told.append(
+            f"{choice.equals:,} rankings are equally good by this rule: the first by the list of plans is taken"
+        )
     return Group(
         Text(f"{len(poll.voters)} ballots, {len(poll.plans)} plans, {choice.rule}", style="dim"), Text(),
         rows_table(heads, rows, right=range(2, len(heads))), Text(),
@@ -251,10 +255,14 @@ def _answer_view(answer: Answer) -> RenderableType:
     runs, setting = answer.runs, answer.runs.setting
     model = "synchronous" if setting.synchronous else "asynchronous"
     rounds = f"{setting.rounds} round{'s' if setting.rounds > 1 else ''}"
-    asked = f"{setting.processes} processes rank {setting.plans} plans, up to {setting.crashes} crash, {model}, {rounds}"
+    asked = (
+        f"{setting.processes} processes rank {setting.plans} plans, up to {setting.crashes} crash, {model}, {rounds}"
+    )
     parts: list[Any] = [Text(asked, style="dim"), Text(f"Promise: {answer.promise.said()}", style="dim"), Text()]
     if answer.exists:
-        parts.append(Text.assemble(("A rule keeps it", "bold"), f": {answer.rule or 'one without a short form (--json)'}"))
+        parts.append(
+            Text.assemble(("A rule keeps it", "bold"), f": {answer.rule or 'one without a short form (--json)'}")
+        )
         nobody = "nobody dictates" if answer.dictator is None else f"P{answer.dictator + 1} dictates"
         parts += [Text(f"In every run; {nobody}"), Text()]
     else:
@@ -279,7 +287,9 @@ def _answer_view(answer: Answer) -> RenderableType:
         ]  # fmt: skip
         parts.append(bullets("What unanimity leaves", left))
         parts.append(bullets("Read it so", [_reason(answer)]))
-    checked = f"{runs.count:,} runs, {runs.views:,} views, every rule of {rounds} at this size; nothing is said of others"
+    checked = (
+        f"{runs.count:,} runs, {runs.views:,} views, every rule of {rounds} at this size; nothing is said of others"
+    )
     parts.append(bullets("Checked", [checked], dim=True))
     return Group(*parts)
 

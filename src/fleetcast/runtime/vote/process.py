@@ -246,4 +246,3 @@ def main() -> int:
     table = json.loads(sys.stdin.buffer.raw.readline())  # type: ignore[attr-defined]
     _say(asyncio.run(run(Task(**table | {"ballot": tuple(table["ballot"])}))))
     return 0
-
