@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 import fleetcast
+from benchmarks import pictures_streams as streams
 from benchmarks import pictures_unlike as unlike
 from fleetcast.scenario.plan import Plan
 from fleetcast.sim.training.run import long_run
@@ -49,6 +50,7 @@ def draw() -> dict[str, str]:
         "clusters.svg": alone(drawn(*unlike.clusters_between(), "speed over the link between two clusters")),
         "levels.svg": alone(drawn(*unlike.levels_network(), "an iteration over the network, by what is shared")),
         "counted.svg": alone(unlike.counted_step()),
+        "streams.svg": alone(streams.filter_places()),
     }
 
 

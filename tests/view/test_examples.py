@@ -23,7 +23,7 @@ TRAINED = (
     "training-unlike",
 )
 TOGETHER = ("multitask",)
-STREAMED = ("cameras", "trigger")
+STREAMED = ("cameras", "trigger", "frames")
 
 
 def test_all_examples_are_run_here(root):

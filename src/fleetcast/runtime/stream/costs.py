@@ -5,7 +5,8 @@ CPU seconds a sample of ``b`` bytes at a node that reads it, does ``o`` operatio
     read + read_byte b + op o + q (send + send_byte b) + wake i
 
 and of the sensor ``make + make_byte b + op o + wake i``, its sending included; ``i`` is the share of the time in which
-the node waits, for it must be woken, and finds its caches cold. All are at least 0. Besides, a sample takes ``hop``
+the node waits, for it must be woken, and finds its caches cold. All are at least 0. Besides, a sample takes ``hop +
+hop_byte b``
 seconds from one process to the next that waits for it; that keeps no CPU busy. `calibrated` writes them into
 a scenario as time and speed of its nodes, so that the world that knows no processes forecasts the run.
 """
@@ -37,7 +38,7 @@ class Costs:
         send: of one that is handed on; send_byte: and of each byte.
         op: of an operation.
         wake: of being woken for a sample.
-        hop: s from a process to the next one, where that waits.
+        hop: s from a process to the next one, where that waits; hop_byte: and for each byte.
         spread: median of |fitted / measured - 1| over the runs that it was fitted on.
     """
 
@@ -50,6 +51,7 @@ class Costs:
     op: float
     wake: float
     hop: float
+    hop_byte: float
     spread: float
 
     def node(self, *, sensor: bool, last: bool, size: float, ops: float, passed: float, idle: float) -> float:
@@ -137,29 +139,26 @@ def calibrate(
     """
     rows: list[list[float]] = []
     found: list[float] = []
-    hops: list[float] = []
+    hops: list[tuple[int, float]] = []
     for i, (size, passes, ratio, busy) in enumerate(settings):
-        # about what it takes at 40 G operations a second: how long the run is, and how busy, depend on it alone
-        guess = 3e-5 + size * (passes / 4e10 + 2e-10)
+        # about what it takes at 30 G operations a second: how long the run is, and how busy, depend on it alone
+        guess = 3e-5 + size * (passes / 3e10 + 2e-10)
         samples = max(200, min(40_000, int(seconds * (busy or 1.0) / guess)))
         rate = busy / guess if busy else FLAT_OUT
         scenario = line(size, passes, ratio, rate=rate, samples=samples, seed=seed)
         system = built(scenario)
-        seen = least_disturbed(scenario, system, repeats)
-        if busy and len(seen[-1].late):
-            hops.append((float(np.median(seen[-1].late)) - sum(s.each for s in seen)) / (len(seen) - 1))
+        runs = [measure(scenario, system)[0] for _ in range(max(1, repeats))]
+        # whatever else runs here only adds: of each quantity the least disturbed run counts
+        seen = min(runs, key=lambda found: sum(s.cpu for s in found))
+        late = [float(np.median(r[-1].late)) for r in runs if len(r[-1].late)]
+        if busy and late:
+            hops.append((size, (min(late) - sum(s.each for s in seen)) / (len(seen) - 1)))
         for row, cost in costs_of(system, seen):
             rows.append(row)
             found.append(cost)
         if progress is not None:
             progress(i + 1, len(settings))
-    return fit(rows, found, max(0.0, float(np.median(hops))) if hops else 0.0)
-
-
-def least_disturbed(scenario: StreamScenario, system: System, repeats: int) -> list[Seen]:
-    """Returns, of several runs of the same samples, the one whose nodes took the least CPU time."""
-    runs = [measure(scenario, system)[0] for _ in range(max(1, repeats))]
-    return min(runs, key=lambda seen: sum(s.cpu for s in seen))
+    return fit(rows, found, hops)
 
 
 def costs_of(system: System, seen: Sequence[Seen]) -> list[tuple[list[float], float]]:
@@ -173,13 +172,13 @@ def costs_of(system: System, seen: Sequence[Seen]) -> list[tuple[list[float], fl
     return found
 
 
-def fit(rows: Sequence[Sequence[float]], seconds: Sequence[float], hop: float = 0.0) -> Costs:
+def fit(rows: Sequence[Sequence[float]], seconds: Sequence[float], hops: Sequence[tuple[int, float]] = ()) -> Costs:
     """Returns costs at least 0 that fit best, in relative error.
 
     Args:
         rows: of the fit, as `costs_of` makes them.
         seconds: CPU seconds of each.
-        hop: s between processes.
+        hops: (bytes of a sample, s between processes) of runs in which nothing queues.
 
     Raises:
         Unsupported: too few rows, or a cost of 0.
@@ -196,7 +195,12 @@ def fit(rows: Sequence[Sequence[float]], seconds: Sequence[float], hop: float = 
     vector = nnls(scaled / scale, np.ones(len(cost)))[0] / scale
     error = np.abs(table @ vector / cost - 1.0)
     found = dict(zip(NAMES, map(float, vector), strict=True))
-    return Costs(**found, hop=hop, spread=float(np.median(error)))
+    between = np.zeros(2)
+    if hops:
+        sizes, waits = np.asarray(hops, dtype=np.float64).T
+        weight = 1.0 / np.maximum(waits, 1e-6)
+        between = nnls(np.stack((weight, sizes * weight), axis=1), waits * weight)[0]
+    return Costs(**found, hop=float(between[0]), hop_byte=float(between[1]), spread=float(np.median(error)))
 
 
 def calibrated(scenario: StreamScenario, costs: Costs) -> StreamScenario:
@@ -205,6 +209,7 @@ def calibrated(scenario: StreamScenario, costs: Costs) -> StreamScenario:
     found = flow(system, interesting=scenario.workload.interesting)
     nodes = []
     times = _times(system, found, costs)
+    hop = costs.hop + costs.hop_byte * found.nodes[0].size
     for node, time in zip(system.nodes, times, strict=True):
         places = pipe_places(node.buffer, int(found.nodes[0].size)) if node.full == "wait" else None
         nodes.append(
@@ -212,7 +217,7 @@ def calibrated(scenario: StreamScenario, costs: Costs) -> StreamScenario:
                 name=node.name, to=node.to or None, rate=node.rate, size=node.size, ratio=node.ratio,
                 classifier=node.classifier, op_energy=node.op_energy, complexity=node.complexity,
                 time=time, buffer=places, full="wait" if node.full == "wait" else None,
-                link=StreamLink(energy=node.link.energy, delay=costs.hop if node.to else 0.0),
+                link=StreamLink(energy=node.link.energy, delay=hop if node.to else 0.0),
             )
         )  # fmt: skip
     workload = msgspec.structs.replace(scenario.workload, nodes=tuple(nodes), filter=None, system="")

@@ -210,6 +210,7 @@ def _jobs(scenario: StreamScenario, system: System, folder: Path) -> list[Job]:
             rate=rate, poisson=workload.arrivals == "poisson", interesting=share, skill=skill, deviation=deviation,
             threshold=threshold if i in choosing else None, sensor=i == 0, last=i == len(nodes) - 1,
             seed=scenario.seed, result=str(folder / f"{i}.json"),
+            ready=str(folder / "ready"),
         )
         for i, node in enumerate(nodes)
     ]  # fmt: skip

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import combinations, product
+from itertools import combinations, permutations, product
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fleetcast.base.errors import SpecError
+from fleetcast.base.rng import rng
 from fleetcast.policy.vote import Borda, Kemeny
 from fleetcast.policy.vote.metrics import METRICS, Orders, diameter
 from fleetcast.search.vote.runs import Runs, Setting, Shape, heard_from, who
@@ -25,6 +26,8 @@ from fleetcast.search.vote.sat import Solver
 
 BATCH = 200
 """Broken runs that are added to the problem at a time."""
+ATTEMPTS, WIDE = 8, 60
+"""Orders in which runs are left out of a witness, of which the shortest is told; none where it has more runs than WIDE."""
 CONFLICTS = 200_000
 """Conflicts after which the search gives up: some minutes."""
 Progress = Callable[[int, int], None]
@@ -103,7 +106,8 @@ class Answer:
         rule: its form in words, where it has one; "" = only a table.
         map: int[views], a row of ``runs.orders`` for each view; None = there is none.
         dictator: whose ballot every decision of every run repeats; None = nobody's.
-        witness: runs that no rule can serve together; left out one by one, each is needed.
+        witness: runs that no rule can serve together.
+        minimal: whether each of them is needed.
         solved: runs in the last SAT problem; 0 = none was needed.
     """
 
@@ -114,6 +118,7 @@ class Answer:
     map: Orders | None = None
     dictator: int | None = None
     witness: tuple[Run, ...] = ()
+    minimal: bool = True
     solved: int = 0
 
 
@@ -214,7 +219,8 @@ class _Problem:
         for view in views:
             self._view(view)
         if self._promise.most is None:
-            for u, w in combinations(views, 2):
+            # Both ways, so that what one view's rankings leave to the other follows without a guess.
+            for u, w in permutations(views, 2):
                 for r, x in self.views[u].items():
                     self.solver.add([*guard, -x, *(y for q, y in self.views[w].items() if self._near[r, q])])
         else:
@@ -252,59 +258,85 @@ class _Problem:
 def _solve(
     runs: Runs, promise: Promise, allowed: NDArray[np.bool_], near: NDArray[np.bool_], progress: Progress | None
 ) -> Answer:
-    likely = np.asarray(allowed.argmax(axis=1), dtype=np.int64)
     kemeny = forms(runs)[0][1]
-    likely = np.where(allowed[np.arange(runs.views), kemeny], kemeny, likely)
-    problem, decisions = _Problem(promise, allowed, near, likely), likely
-    chosen: list[tuple[int, int]] = []
-    views = [runs.decided(p) for p in runs.patterns] if runs.count < 3_000_000 else None
-    while True:
-        bad = [(p, int(x)) for p, rows in _broken(runs, promise, near, decisions) for x in rows]
-        if not bad:
-            return Answer(runs, promise, True, "", decisions, dictator(runs, decisions), (), len(chosen))
-        if progress is not None:
-            progress(runs.count - len(bad), runs.count)
-        new = bad[:: max(1, len(bad) // BATCH)]
-        chosen += new
-        for p, x in new:
-            row = views[p][x] if views is not None else runs.decided(runs.patterns[p])[x]
-            problem.add([int(v) for v in row])
-        if problem.solver.conflicts > CONFLICTS:
-            raise SpecError(
-                "--rounds", "could not be settled", value=runs.setting.rounds, limit=f"{CONFLICTS:,} conflicts",
-                hint="Ask for fewer processes, plans or rounds",
-            )  # fmt: skip
-        if problem.solver.solve() is not None:
-            core = needed(runs, promise, allowed, near, chosen)
-            return Answer(runs, promise, False, witness=tuple(core), solved=len(chosen))
-        decisions = problem.decisions()
+    likely = np.where(allowed[np.arange(runs.views), kemeny], kemeny, allowed.argmax(axis=1))
+    solved = 0
+    for profiles in _profiles(runs):
+        problem, decisions = _Problem(promise, allowed, near, likely), likely
+        chosen: list[tuple[int, int]] = []
+        while bad := [
+            (p, int(x)) for p, rows in _broken(runs, promise, near, decisions) for x in rows[profiles[rows]]
+        ]:
+            if progress is not None:
+                progress(runs.count - len(bad), runs.count)
+            new = bad[:: max(1, len(bad) // BATCH)]
+            chosen, solved = chosen + new, solved + len(new)
+            for p, x in new:
+                problem.add(_views(runs, p, x))
+            if problem.solver.solve() is not None:
+                witness, minimal = needed(runs, promise, allowed, near, chosen)
+                return Answer(runs, promise, False, witness=tuple(witness), minimal=minimal, solved=solved)
+            if problem.solver.conflicts > CONFLICTS:
+                raise SpecError(
+                    "--rounds", "could not be settled", value=runs.setting.rounds, limit=f"{CONFLICTS:,} conflicts",
+                    hint="Ask for fewer processes, plans or rounds",
+                )  # fmt: skip
+            decisions = problem.decisions()
+    return Answer(runs, promise, True, "", decisions, dictator(runs, decisions), solved=solved)
+
+
+def _profiles(runs: Runs) -> list[NDArray[np.bool_]]:
+    """Returns which profiles to look at, bool[profiles] each, all of them last.
+
+    A contradiction among few ballots is sooner found and shorter told; only the last set can say that a rule exists.
+    """
+    m = runs.setting.plans
+    index = {tuple(row): i for i, row in enumerate(runs.orders.tolist())}
+    turned = [index[tuple((i + s) % m for i in range(m))] for s in range(m)]
+    back = index[tuple(range(m))[::-1]]
+    few = [[0, back], turned, [*turned, back]]
+    return [np.isin(runs.ballots, some).all(axis=1) for some in few] + [np.ones(len(runs.ballots), dtype=np.bool_)]
+
+
+def _views(runs: Runs, p: int, x: int) -> tuple[int, ...]:
+    """Returns the views of those that decide in a run: of pattern ``p``, profile ``x``."""
+    base = len(runs.orders)
+    found = []
+    for shape in runs.patterns[p].shapes:
+        number = 0
+        for j in heard_from(shape):
+            number = number * base + int(runs.ballots[x, j])
+        found.append(runs.start[shape] + number)
+    return tuple(found)
 
 
 def needed(
     runs: Runs, promise: Promise, allowed: NDArray[np.bool_], near: NDArray[np.bool_], chosen: list[tuple[int, int]]
-) -> list[Run]:
-    """Returns runs of which none can be left out, and which no rule serves together."""
-    likely = np.zeros(runs.views, dtype=np.int64)
-    made = []
-    for p, x in dict.fromkeys(chosen):
-        pattern = runs.patterns[p]
-        views = tuple(int(runs.view(s)[x]) for s in pattern.shapes)
-        made.append(Run(tuple(int(b) for b in runs.ballots[x]), pattern.shapes, views))
-    problem = _Problem(promise, allowed, near, likely)
+) -> tuple[list[Run], bool]:
+    """Returns runs that no rule serves together, and whether none of them can be left out."""
+    problem = _Problem(promise, allowed, near, np.zeros(runs.views, dtype=np.int64))
     switches: dict[int, Run] = {}
-    for run in made:
+    for p, x in dict.fromkeys(chosen):
+        run = Run(tuple(int(b) for b in runs.ballots[x]), runs.patterns[p].shapes, _views(runs, p, x))
         switch = problem.solver.variable(likely=True)
         switches[switch] = run
         problem.add(run.views, switch)
-    core = problem.solver.solve(list(switches))
-    assert core is not None, "these runs contradict each other"
-    kept = list(core)
-    for switch in core:
-        if switch in kept:
-            less = problem.solver.solve([s for s in kept if s != switch])
-            if less is not None:
+    least = problem.solver.solve(list(switches))
+    for _ in range(3):
+        least = problem.solver.solve(least or ())
+    assert least is not None, "these runs contradict each other"
+    minimal = len(least) <= WIDE
+    for attempt in range(ATTEMPTS if minimal else 0):
+        draw = rng(attempt, "search", "vote", "witness")
+        kept = problem.solver.solve([int(s) for s in draw.permutation(list(switches))]) or []
+        if len(kept) > WIDE:
+            kept = least
+        for switch in list(kept):
+            if switch in kept and (less := problem.solver.solve([s for s in kept if s != switch])) is not None:
                 kept = less
-    return [switches[s] for s in kept]
+        if len(kept) < len(least) or attempt == 0:
+            least = kept
+    return [switches[s] for s in sorted(least)], minimal
 
 
 def contradict(witness: Sequence[Run], promise: Promise, allowed: NDArray[np.bool_], near: NDArray[np.bool_]) -> bool:
@@ -348,6 +380,7 @@ def table(answer: Answer) -> dict[str, Any]:
         "exists": answer.exists, "rule": answer.rule or None,
         "dictator": None if answer.dictator is None else f"P{answer.dictator + 1}",
         "checked": {"runs": runs.count, "views": runs.views, "rounds": setting.rounds, "in_problem": answer.solved},
+        "minimal": answer.minimal,
         "witness": [
             {
                 "ballots": [letters(runs.orders[b]) for b in run.ballots],
