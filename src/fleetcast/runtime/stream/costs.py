@@ -2,12 +2,11 @@
 
 CPU seconds a sample of ``b`` bytes at a node that reads it, does ``o`` operations and hands on a share ``q``:
 
-    read + read_byte b + op o + q (send + send_byte b) + wake i
+    read + read_byte b + op o + q (send + send_byte b) + i (wake + wake_byte b)
 
-and of the sensor ``make + make_byte b + op o + wake i``, its sending included; ``i`` is the share of the time in which
-the node waits, for it must be woken, and finds its caches cold. All are at least 0. Besides, a sample takes ``hop +
-hop_byte b``
-seconds from one process to the next that waits for it; that keeps no CPU busy. `calibrated` writes them into
+and of the sensor ``make + make_byte b + op o + i (wake + wake_byte b)``, its sending included; ``i`` is the share of the
+time in which the node waits, for it must be woken, and finds its caches cold. All are at least 0. Besides, a sample takes
+``hop + hop_byte b`` seconds from one process to the next that waits for it; that keeps no CPU busy. `calibrated` writes them into
 a scenario as time and speed of its nodes, so that the world that knows no processes forecasts the run.
 """
 
@@ -37,7 +36,7 @@ class Costs:
         read: of one that is read; read_byte: and of each byte.
         send: of one that is handed on; send_byte: and of each byte.
         op: of an operation.
-        wake: of being woken for a sample.
+        wake: of being woken for a sample; wake_byte: and of each byte that is in no cache then.
         hop: s from a process to the next one, where that waits; hop_byte: and for each byte.
         spread: median of |fitted / measured - 1| over the runs that it was fitted on.
     """
@@ -50,6 +49,7 @@ class Costs:
     send_byte: float
     op: float
     wake: float
+    wake_byte: float
     hop: float
     hop_byte: float
     spread: float
@@ -59,20 +59,31 @@ class Costs:
         return float(np.dot(_row(sensor, last, size, ops, passed, idle), self._vector()))
 
     def _vector(self) -> list[float]:
-        return [self.make, self.make_byte, self.read, self.read_byte, self.send, self.send_byte, self.op, self.wake]
+        return [
+            self.make,
+            self.make_byte,
+            self.read,
+            self.read_byte,
+            self.send,
+            self.send_byte,
+            self.op,
+            self.wake,
+            self.wake_byte,
+        ]
 
 
 def _row(sensor: bool, last: bool, size: float, ops: float, passed: float, idle: float) -> list[float]:
     if sensor:
-        return [1.0, size, 0.0, 0.0, 0.0, 0.0, ops, idle]
+        return [1.0, size, 0.0, 0.0, 0.0, 0.0, ops, idle, idle * size]
     out = 0.0 if last else passed
-    return [0.0, 0.0, 1.0, size, out, out * size, ops, idle]
+    return [0.0, 0.0, 1.0, size, out, out * size, ops, idle, idle * size]
 
 
-NAMES = ("make", "make_byte", "read", "read_byte", "send", "send_byte", "op", "wake")
+NAMES = ("make", "make_byte", "read", "read_byte", "send", "send_byte", "op", "wake", "wake_byte")
 SETTINGS = (
     (65_536, 20.0, 2.0, 0.0), (65_536, 100.0, 10.0, 0.3), (262_144, 10.0, 10.0, 0.0), (262_144, 60.0, 2.0, 0.5),
-    (1_048_576, 8.0, 4.0, 0.4), (1_048_576, 30.0, 20.0, 0.0),
+    (1_048_576, 8.0, 4.0, 0.4), (1_048_576, 30.0, 20.0, 0.0), (131_072, 40.0, 4.0, 0.6), (40_960, 60.0, 5.0, 0.5),
+    (524_288, 20.0, 8.0, 0.3), (131_072, 80.0, 3.0, 0.0),
 )  # fmt: skip
 """Of the runs that costs are fitted on: bytes of a sample, operations a byte at the filter, its ratio, and the share of
 its time that it is to be busy; 0 = as fast as it can."""
@@ -141,8 +152,8 @@ def calibrate(
     found: list[float] = []
     hops: list[tuple[int, float]] = []
     for i, (size, passes, ratio, busy) in enumerate(settings):
-        # about what it takes at 30 G operations a second: how long the run is, and how busy, depend on it alone
-        guess = 3e-5 + size * (passes / 3e10 + 2e-10)
+        # about what it takes at 20 G operations a second: how long the run is, and how busy, depend on it alone
+        guess = 3e-5 + size * (passes / 2e10 + 5e-10)
         samples = max(200, min(40_000, int(seconds * (busy or 1.0) / guess)))
         rate = busy / guess if busy else FLAT_OUT
         scenario = line(size, passes, ratio, rate=rate, samples=samples, seed=seed)
