@@ -4,10 +4,10 @@ CPU seconds a sample of ``b`` bytes at a node that reads it, does ``o`` operatio
 
     read + read_byte b + op o + q (send + send_byte b) + i (wake + wake_byte b)
 
-and of the sensor ``make + make_byte b + op o + i (wake + wake_byte b)``, its sending included; ``i`` is the share of the
-time in which the node waits, for it must be woken, and finds its caches cold. All are at least 0. Besides, a sample takes
-``hop + hop_byte b`` seconds from one process to the next that waits for it; that keeps no CPU busy. `calibrated` writes them into
-a scenario as time and speed of its nodes, so that the world that knows no processes forecasts the run.
+and of the sensor ``make + make_byte b + op o + i (wake + wake_byte b)``, its sending included; ``i`` is the share of
+the time in which the node waits, for it must be woken, and finds its caches cold. All are at least 0. Besides, a sample
+takes ``hop + hop_byte b`` seconds from one process to the next that waits for it; that keeps no CPU busy. `calibrated`
+writes them into a scenario as times of its nodes, so that the world that knows no processes forecasts the run.
 """
 
 from __future__ import annotations
