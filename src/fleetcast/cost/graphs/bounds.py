@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ROUNDS = 100
 """Most cutting planes; each is a bound already."""
+AFFORDED = 2_000_000_000
+"""Seconds of tasks looked at in all, on all kinds: very large graphs have fewer cutting planes."""
 
 
 def lower_bound(graph: TaskGraph, platform: Platform) -> float:
@@ -69,7 +71,7 @@ def shares(graph: TaskGraph, platform: Platform) -> NDArray[np.float64]:
         return best
     from scipy.optimize import linprog
 
-    for _ in range(ROUNDS):
+    for _ in range(max(3, min(ROUNDS, AFFORDED // seconds.size))):
         value = np.where(able, prices[:, None] * finite, np.inf)
         where = value.argmin(axis=0)
         cuts.append(np.bincount(where, seconds[where, np.arange(len(where))], len(count)).tolist())

@@ -168,5 +168,3 @@ def equals(rule: str, ballots: Orders) -> int:
             made *= int(np.prod(range(1, count + 1), dtype=object))
         return made
     return 0
-
-

@@ -167,9 +167,7 @@ def forms(runs: Runs) -> list[tuple[str, Orders]]:
         found.append((f"the {name.capitalize()} ranking of all ballots heard of", decisions))
         leads = "the ballot of the lowest-numbered process heard"
         if runs.setting.rounds > 1:
-            leads = (
-                f"the {name.capitalize()} ranking of what the lowest-numbered process heard in the last round knew by it"
-            )
+            leads = f"the {name.capitalize()} ranking of what the lowest-numbered process heard in the last round knew by it"
         found.append((leads, led))
     return found
 
@@ -206,9 +204,7 @@ def dictator(runs: Runs, decisions: Orders) -> int | None:
 class _Problem:
     """The SAT problem of some runs: a variable for each view and ranking that unanimity leaves it."""
 
-    def __init__(
-        self, promise: Promise, allowed: NDArray[np.bool_], near: NDArray[np.bool_], likely: Orders
-    ) -> None:
+    def __init__(self, promise: Promise, allowed: NDArray[np.bool_], near: NDArray[np.bool_], likely: Orders) -> None:
         self.solver, self._promise, self._allowed, self._near, self._likely = Solver(), promise, allowed, near, likely
         self.views: dict[int, dict[int, int]] = {}
         self._equal: dict[tuple[int, int], int] = {}
@@ -264,9 +260,7 @@ def _solve(
     for profiles in _profiles(runs):
         problem, decisions = _Problem(promise, allowed, near, likely), likely
         chosen: list[tuple[int, int]] = []
-        while bad := [
-            (p, int(x)) for p, rows in _broken(runs, promise, near, decisions) for x in rows[profiles[rows]]
-        ]:
+        while bad := [(p, int(x)) for p, rows in _broken(runs, promise, near, decisions) for x in rows[profiles[rows]]]:
             if progress is not None:
                 progress(runs.count - len(bad), runs.count)
             new = bad[:: max(1, len(bad) // BATCH)]

@@ -87,5 +87,6 @@ def write_outcome(folder: Path, scenario: GraphScenario, outcome: Outcome) -> li
         write_atomic(folder / "outcome.json", outputs.to_json(outcome.table())),
     ]
     if outcome.record is not None:
-        found.append(write_atomic(folder / "trace.json.gz", trace_bytes(outcome.record, name=scenario.name)))
+        log = trace_bytes(outcome.record, name=scenario.name, numbered=True)
+        found.append(write_atomic(folder / "trace.json.gz", log))
     return found
