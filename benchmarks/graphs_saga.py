@@ -6,6 +6,7 @@ that any interpreter that has SAGA can run it.
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 import time
@@ -18,20 +19,18 @@ def run(instance: dict[str, Any]) -> dict[str, float]:
     Args:
         instance: speeds of nodes, bytes/s between any two, work of tasks, edges (from, to, bytes).
     """
-    from saga import Network, TaskGraph
-    from saga.schedulers import HeftScheduler
-
+    saga, schedulers = importlib.import_module("saga"), importlib.import_module("saga.schedulers")
     speeds = instance["speeds"]
-    network = Network.create(
+    network = saga.Network.create(
         nodes=[(f"w{i}", s) for i, s in enumerate(speeds)],
         edges=[(f"w{i}", f"w{j}", instance["rate"]) for i in range(len(speeds)) for j in range(i)],
     )
-    graph = TaskGraph.create(
+    graph = saga.TaskGraph.create(
         tasks=[(f"t{i}", w) for i, w in enumerate(instance["work"])],
         dependencies=[(f"t{a}", f"t{b}", size) for a, b, size in instance["edges"]],
     )
     begin = time.process_time()
-    schedule = HeftScheduler().schedule(network, graph)
+    schedule = schedulers.HeftScheduler().schedule(network, graph)
     return {"seconds": time.process_time() - begin, "makespan": float(schedule.makespan)}
 
 

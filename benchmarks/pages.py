@@ -36,6 +36,7 @@ from fleetcast.scenario.fleet.catalog import devices, links
 from fleetcast.scenario.fleet.failures import SHORTEST, Failures
 from fleetcast.scenario.fleet.signals import grids
 from fleetcast.scenario.fleet.spec import Fleet, FleetGroup, Links
+from fleetcast.scenario.kinds.graph import GraphPlan
 from fleetcast.scenario.load import KINDS, ServingScenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, Objective, Slo
 from fleetcast.scenario.outcome import UNITS
@@ -51,14 +52,19 @@ from fleetcast.scenario.plan import (
     Pool,
     Stage,
 )
+from fleetcast.scenario.stream_plan import StreamPlan, Upgrade
 from fleetcast.scenario.training_plan import CHOICES as TRAINED
 from fleetcast.scenario.training_plan import Shards, TrainingPlan
 from fleetcast.scenario.workload.architectures import BUILDERS
 from fleetcast.scenario.workload.catalog import models
 from fleetcast.scenario.workload.exits import Exit, families
+from fleetcast.scenario.workload.graphs import generators
+from fleetcast.scenario.workload.graphs.workload import Graph
 from fleetcast.scenario.workload.loads import Skew
 from fleetcast.scenario.workload.quality import Score
+from fleetcast.scenario.workload.scores import Classifier, Firing, TurnOn
 from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving, Sessions
+from fleetcast.scenario.workload.streams import Filter, Repair, Stream, StreamLink, StreamNode
 from fleetcast.scenario.workload.training import Features, Shape, Training
 from fleetcast.search.advice.techniques import FORMATS, SHAPES, storage_of
 from fleetcast.search.tiers.family import runs, whole
@@ -78,10 +84,10 @@ FORMS: Mapping[str, type[msgspec.Struct]] = {
     "workload.expert_load": Skew, "workload.quality": Score, "slo": Slo,
     "objective": Objective, "plan": Pool, "plan.cascade": Stage, "training.workload": Training,
     "training.workload.model": Shape, "training.workload.features": Features, "training.plan": TrainingPlan,
-    "training.plan.shards": Shards,
+    "training.plan.shards": Shards, "graph.workload": Graph, "graph.plan": GraphPlan,
 }  # fmt: skip
-"""What a scenario file is made of: the path of each table and the class that reads it; ``training.`` before the paths
-of a scenario that trains."""
+"""What a scenario file is made of: the path of each table and the class that reads it; ``training.`` or ``graph.``
+before the paths of a scenario of that kind."""
 
 EXAMPLES: Mapping[str, str] = {
     "name": '"night shift"', "seed": "7",
@@ -144,6 +150,12 @@ EXAMPLES: Mapping[str, str] = {
         "shards.weights": "2", "shards.gradients": "8", "shards.optimizer": "384", "shards.second": "8",
         "shards.weight_format": '"int8"', "shards.gradient_format": '"int4"', "placement": '"all-reduce-local"',
     }.items()},
+    **{f"graph.{key}": value for key, value in {
+        "workload.graph": '{ kind = "cholesky", tiles = 16 }', "workload.kind": '"graph"', "workload.dtype": '"fp32"',
+        "workload.speeds": "{ l40s = 1.5 }", "workload.seconds": '{ GEMM = { h100-sxm = "2 ms", l40s = "3 ms" } }',
+        "workload.home": '"h100-sxm"', "workload.work_unit": '"1 ms"', "workload.data_unit": '"1 MB"',
+        "plan.order": '["heft", "fifo"]', "plan.workers": "{ l40s = 2 }",
+    }.items()},
 }  # fmt: skip
 """One value per key, as a file has it; a test loads each."""
 
@@ -156,6 +168,8 @@ CHOICES: Mapping[str, Iterable[str]] = {
     "plan.batch": kinds(batch), "plan.order": kinds(requests), "plan.memory": kinds(memory), "plan.engine": engines(),
     "plan.overlap": OVERLAPS, "plan.expert_placement": PLACEMENTS,
     "plan.speculate": kinds(speculate), "plan.prefix_cache": ("off", *kinds(evict)),
+    "graph.workload.kind": KINDS[2:3], "graph.plan.order": kinds(tasks),
+    "graph.workload.graph": ("a file", *kinds(generators)),
     "training.workload.kind": KINDS[1:2], "training.plan.place": kinds(place), "training.plan.recover": kinds(recover),
     **{f"training.plan.{name}": known for name, known in TRAINED},
 }  # fmt: skip
@@ -196,6 +210,9 @@ DEFAULTS: Mapping[str, str] = {
     "plan.cascade.after": "the stage before",
     "workload.exits": "no tiers", "workload.confidence": "one answer a query",
     "workload.quality": "not known", "workload.quality.model": "the workload's",
+    "graph.workload.home": "everywhere", "graph.workload.speeds": "`1`",
+    "graph.workload.seconds": "of peaks or records",
+    "graph.plan.order": "see below", "graph.plan.workers": "`1`",
     "fleet.links": "the catalogue's", "fleet.links.intra": "the device's", "fleet.links.inter": "the device's",
     "training.workload.model": "required, or features", "training.workload.batch": "required with a model",
     "training.workload.tokens": "not said", "training.workload.steps": "not said",
@@ -551,6 +568,15 @@ def policy_table() -> str:
     return table(("decision", "kind", "settings", "rule", "from"), rows)
 
 
+def generator_table() -> str:
+    """Returns every graph that a scenario can generate: kind, settings with defaults and ranges, what it is."""
+    rows = []
+    for kind, made in kinds(generators).items():
+        about = (inspect.getdoc(made) or "").split("\n")[0].replace("``", "`")
+        rows.append((f"`{kind}`", _settings(made), about))
+    return table(("kind", "settings", "what it is"), rows)
+
+
 def acceptance_table() -> str:
     """Returns the published acceptance profiles: name, rates by position, who drafts for whom, source, status."""
     rows = [
@@ -644,6 +670,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "expert-load": lambda: keys("workload.expert_load"), "quality": lambda: keys("workload.quality"),
     "fleet-links": lambda: keys("fleet.links"), "training": lambda: keys("training.workload"),
     "shape": lambda: keys("training.workload.model"), "features": lambda: keys("training.workload.features"),
+    "graph": lambda: keys("graph.workload"), "graph-plan": lambda: keys("graph.plan"), "generators": generator_table,
     "training-plan": lambda: keys("training.plan"), "shards": lambda: keys("training.plan.shards"),
     "cascade": lambda: keys("plan.cascade"), "slo": slo_keys, "objective": lambda: keys("objective"),
     "plan": lambda: keys("plan"), "devices": device_table, "device-sources": device_sources, "links": link_table,
@@ -652,6 +679,11 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "host-ranges": host_ranges, "host": host_table, "exports": export_makes,
     "autolife": autolife_table, "techniques": technique_table, "storage": storage_table, "families": family_table,
     "acceptance": acceptance_table,
+    "stream": lambda: _plain_keys(Stream), "stream-node": lambda: _plain_keys(StreamNode),
+    "stream-link": lambda: _plain_keys(StreamLink), "stream-filter": lambda: _plain_keys(Filter),
+    "stream-classifier": lambda: _plain_keys(Classifier), "stream-paths": lambda: _plain_keys(TurnOn),
+    "stream-together": lambda: _plain_keys(Firing), "stream-repair": lambda: _plain_keys(Repair),
+    "stream-plan": lambda: _plain_keys(StreamPlan), "stream-upgrades": lambda: _plain_keys(Upgrade),
     "policies": policy_table, "policy-rules": policy_rules, "metrics": metric_table,
 }  # fmt: skip
 """What a page may ask for, by name."""

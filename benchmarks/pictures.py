@@ -12,8 +12,12 @@ from dataclasses import replace
 import numpy as np
 
 import fleetcast
+from benchmarks import pictures_agents as agents
+from benchmarks import pictures_pebbling as pebbling
+from benchmarks import pictures_streams as streams
 from benchmarks import pictures_unlike as unlike
 from benchmarks import pictures_vote as voting
+from benchmarks.pictures_data import mounts_region
 from fleetcast.scenario.plan import Plan
 from fleetcast.sim.training.run import long_run
 from fleetcast.view import figures, plots, svg, verbs
@@ -46,11 +50,16 @@ def draw() -> dict[str, str]:
         "heat.svg": alone(heat_map()),
         "collectives.svg": alone(all_reduce_sizes()),
         "multitask.svg": alone(multitask_waves()),
+        "graphs.svg": alone(graph_timelines()),
         "learned.svg": alone(learned_launches()),
         "clusters.svg": alone(drawn(*unlike.clusters_between(), "speed over the link between two clusters")),
         "levels.svg": alone(drawn(*unlike.levels_network(), "an iteration over the network, by what is shared")),
         "counted.svg": alone(unlike.counted_step()),
+        "data.svg": alone(mounts_region()),
         "vote.svg": alone(voting.promises()),
+        "agents.svg": alone(agents.killed()),
+        "pebbling.svg": alone(pebbling.two_processors()),
+        "streams.svg": alone(streams.filter_places()),
     }
 
 
@@ -59,6 +68,40 @@ def drawn(
 ) -> str:
     """Draws lines over axes that are drawn already."""
     return svg.figure(750, 310, body + curves(x, y, shown), label)
+
+
+def graph_timelines() -> str:
+    """Draws the example of a factorisation: workers over time by kernel, planned and first come first served."""
+    table = fleetcast.load("graph").table()
+    runs = {
+        order: fleetcast.simulate(table | {"plan": table["plan"] | {"order": order}}, record=True)
+        for order in ("heft", "fifo")
+    }
+    end = max(run.metrics["makespan"] for run in runs.values())
+    kernels = list(runs["heft"].breakdown["time"])
+    parts, x, each = list[str](), svg.Scale(0.0, end, 120, 730), 14
+    for panel, (order, run) in enumerate(runs.items()):
+        names, log, top = [str(row["name"]) for row in run.resources], run.record, 34 + 176 * panel
+        assert log is not None
+        last = x(run.metrics["makespan"])
+        parts.append(svg.text(120, top - 8, f"{order}: {1000 * run.metrics['makespan']:.0f} ms", "said"))
+        for who, name in enumerate(names):
+            parts.append(svg.text(4, top + each * who + 10, name.removeprefix("node/"), "tick"))
+            mine = log.resource == who
+            spans = zip(log.time[mine].tolist(), log.duration[mine].tolist(), log.what[mine].tolist(), strict=True)
+            drawn: list[tuple[float, float, int]] = []
+            for time, lasts, what in spans:
+                if drawn and drawn[-1][2] == what and x(time) - x(drawn[-1][1]) < 0.6:  # too close to tell apart
+                    drawn[-1] = (drawn[-1][0], time + lasts, what)
+                else:
+                    drawn.append((time, time + lasts, what))
+            for begin, stop, what in drawn:
+                kind = f"part c{kernels.index(log.whats[what]) % 8}"
+                parts.append(svg.rect(x(begin), top + each * who, max(0.3, x(stop) - x(begin) - 0.2), each - 2, kind))
+        parts.append(svg.line(last, top - 4, last, top + each * len(names), "limit"))
+    for i, kernel in enumerate(kernels):
+        parts += [svg.rect(120 + 120 * i, 372, 12, 12, f"part c{i % 8}"), svg.text(138 + 120 * i, 382, kernel, "tick")]
+    return svg.figure(750, 392, parts, "which worker runs which kernel when, planned and first come, first served")
 
 
 def multitask_waves() -> str:

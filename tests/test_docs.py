@@ -83,7 +83,7 @@ def check_toml(body: str) -> None:
     table = tomllib.loads(body)
     if "devices" not in table.get("fleet", {}) and "groups" not in table.get("fleet", {}):
         table["fleet"] = SMALLEST["fleet"] | table.get("fleet", {})
-    if not {"model", "features", "tasks"} & set(table.get("workload", {})):
+    if not {"model", "features", "tasks", "graph"} & set(table.get("workload", {})):
         table["workload"] = SMALLEST["workload"] | table.get("workload", {})
     load.load(table)
 

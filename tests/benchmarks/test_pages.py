@@ -33,6 +33,14 @@ def scenario(key: str, value: str) -> dict:
         "workload": {"model": "llama-3.1-8b", "trace": "azure-conv-2023"},
         "plan": {},
     }
+    if key.startswith("graph."):
+        part, _, rest = key.removeprefix("graph.").rpartition(".")
+        made = {"kind": "graph", "graph": {"kind": "cholesky", "tiles": 2}}
+        return (
+            table
+            | {"workload": made | ({rest: value} if part == "workload" else {})}
+            | ({"plan": {rest: value}} if part == "plan" else {})
+        )
     if key.startswith("training."):
         return trained(key.removeprefix("training."), value)
     part, _, rest = key.rpartition(".")
@@ -106,6 +114,8 @@ def test_the_example_of_a_key_is_accepted(key, tmp_path):
         ("fleet.links.inter", "0"), ("training.workload.batch", "0"), ("training.workload.model.layers", "0"),
         ("training.plan.zero", "4"), ("training.plan.tensor_parallel", "[0, 1]"), ("training.plan.dtype", '"fp12"'),
         ("training.plan.schedule", '"2f2b"'),
+        ("graph.plan.workers", "{ l40s = 0 }"),
+        ("graph.workload.work_unit", "-1"),
         ("plan.dtype", '"fp12"'), ("plan.kv_dtype", '"nvfp4"'), ("objective.minimize", '"goodput"'),
     ],
 )  # fmt: skip

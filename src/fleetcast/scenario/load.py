@@ -13,25 +13,30 @@ from fleetcast.base.spec import convert, dump_toml, read_toml
 from fleetcast.scenario.fleet.tree import Fleet
 from fleetcast.scenario.kinds import graph as _graph
 from fleetcast.scenario.kinds import serving as _serving
+from fleetcast.scenario.kinds import stream as _stream
 from fleetcast.scenario.kinds import training as _training
 from fleetcast.scenario.kinds.graph import GraphScenario
 from fleetcast.scenario.kinds.scenario import Parts, Scenario
 from fleetcast.scenario.kinds.serving import ServingScenario
+from fleetcast.scenario.kinds.stream import StreamScenario
 from fleetcast.scenario.kinds.training import MultitaskScenario, TrainingScenario
 from fleetcast.scenario.objective import Objective
 
 __all__ = [
-    "KINDS", "GraphScenario", "MultitaskScenario", "Scenario", "ServingScenario", "TrainingScenario", "dump", "load",
+    "KINDS", "GraphScenario", "MultitaskScenario", "Scenario", "ServingScenario", "StreamScenario", "TrainingScenario",
+    "dump", "load",
     "load_serving", "load_training", "serving",
 ]  # fmt: skip
 
 PARTS = ("name", "seed", "fleet", "workload", "slo", "objective", "plan")
 READERS: Final[dict[str, Callable[[Parts], Scenario]]] = {
-    "serving": _serving.read, "training": _training.read, "graph": _graph.read,
+    "serving": _serving.read, "training": _training.read, "graph": _graph.read, "stream": _stream.read,
 }  # fmt: skip
 """What reads each kind of workload that has a world."""
 KINDS = ("serving", "training", "graph", "jobs", "functions", "federation", "stream")
 """Kinds of workload that a scenario may name."""
+WITHOUT_FLEET = ("stream",)
+"""Kinds whose workload says its own devices."""
 
 
 def load(source: str | Path | Mapping[str, Any], *, seed: int | None = None) -> Scenario:
@@ -133,7 +138,7 @@ def _convert(table: Any, name: str, folder: Path, seed: int | None) -> Scenario:
         ("fleet", 'devices = "8x h100-sxm"'),
         ("workload", 'model = "llama-3.1-70b"'),
     ):
-        if key not in table:
+        if key not in table and not (key == "fleet" and tables["workload"].get("kind") in WITHOUT_FLEET):
             raise SpecError(key, "is missing", hint=f"Add [{key}] with e.g. {example}")
     kind = _kind(tables["workload"])
     number = table.get("seed", 0) if seed is None else seed

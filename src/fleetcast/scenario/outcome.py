@@ -22,8 +22,11 @@ UNITS = {
     "iteration_time": "s", "hfu": "", "memory": "B", "host_memory": "B", "ssd_memory": "B", "fits": "", "flops": "FLOP",
     "tokens": "", "steps": "steps/s", "micro_batches": "", "params": "", "breakdown": "s", "job": "",
     "effective": "", "total_time": "s", "lost": "s", "evicted": "", "spent": "s", "checkpoint_interval": "s",
+    "op_power": "W", "link_power": "W", "f1": "", "precision": "", "recall": "", "accuracy": "", "productivity": "1/J",
+    "latency": "s", "latency_p50": "s", "latency_p99": "s", "input_rate": "Hz", "output_rate": "Hz",
+    "output_bytes": "B/s", "dropped": "", "lane_time": "s", "busy": "", "tp": "Hz", "fp": "Hz", "fn": "Hz", "tn": "Hz",
     "lower_bound": "s", "critical_path": "s", "gap": "", "moved_bytes": "B", "messages": "", "tasks": "", "edges": "",
-    "workers": "", "busy": "",
+    "workers": "",
 }  # fmt: skip
 
 

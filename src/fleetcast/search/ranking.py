@@ -14,6 +14,7 @@ from fleetcast.base.tables import lookup
 from fleetcast.scenario.kinds.graph import GraphPlan, read_graph_plan
 from fleetcast.scenario.outcome import UNITS, Outcome
 from fleetcast.scenario.plan import Plan, read_plan
+from fleetcast.scenario.stream_plan import StreamPlan, read_stream_plan
 from fleetcast.scenario.training_plan import TrainingPlan, read_training_plan
 
 Axis = tuple[str, str, int]
@@ -80,7 +81,7 @@ class Ranking:
         return self.plans[0] if self.plans else None
 
     @property
-    def plan(self) -> Plan | TrainingPlan | GraphPlan | None:
+    def plan(self) -> Plan | TrainingPlan | GraphPlan | StreamPlan | None:
         """The best plan, complete; None = there is none, or one of waves, which no file decides."""
         best = self.best
         return read_any(best.plan) if best is not None and "way" not in best.plan else None
@@ -110,6 +111,8 @@ class Ranking:
     def lines(self) -> list[str]:
         """Returns the space in sentences, counts included."""
         c = self.counts
+        if any("use" in outcome.plan for outcome in self.plans):
+            return [*self.space, f"{c['enumerated']:,} plans, all simulated"]
         if any(_trains(outcome.plan) for outcome in (*self.plans, *self.misses)):
             return [*self.space, f"{c['enumerated']:,} plans, {c['memory_feasible']:,} fit, {c['simulated']:,} timed"]
         plans = "plan" if c["enumerated"] == 1 else "plans"
@@ -148,6 +151,8 @@ def label(outcome: Outcome) -> str:
     if "way" in outcome.plan:
         return str(outcome.plan["way"])
     plan = read_any(outcome.plan)
+    if isinstance(plan, StreamPlan):
+        return made(outcome.plan)
     if isinstance(plan, GraphPlan):
         return str(outcome.plan["order"]["kind"])
     if isinstance(plan, TrainingPlan):
@@ -157,8 +162,18 @@ def label(outcome: Outcome) -> str:
     return f"{plan.label()} {said}".strip()
 
 
-def read_any(table: Mapping[str, Any]) -> Plan | TrainingPlan | GraphPlan:
+def made(plan: Mapping[str, Any]) -> str:
+    """Returns the short name of a stream's plan: the improvements that it makes and where its filter sits."""
+    said = [str(name) for name in plan["use"]]
+    if "filter" in plan:
+        said.append(f"filter at {plan['filter']}" if plan["filter"] != "nowhere" else "no filter")
+    return " + ".join(said) or "as it is"
+
+
+def read_any(table: Mapping[str, Any]) -> Plan | TrainingPlan | GraphPlan | StreamPlan:
     """Returns the complete plan of a table, of any kind of workload: training has micro-batches or a placement."""
+    if "use" in table:
+        return read_stream_plan(dict(table))
     if set(table) <= {"order", "workers"}:
         return read_graph_plan(table)
     return read_training_plan(dict(table)) if _trains(table) else read_plan(dict(table))

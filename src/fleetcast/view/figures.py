@@ -44,13 +44,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Plans by two metrics, with the limits that an axis has."""
+    """Plans by two metrics, with the limits that an axis has; ``states`` says what states mean, () = of requests."""
 
     x: Quantity
     y: Quantity
     points: tuple[Point, ...]
     x_limit: float | None
     y_limit: float | None
+    states: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)

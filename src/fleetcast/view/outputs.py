@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,25 @@ def _mover(base: Path, folder: Path) -> Callable[[Any], Any]:
         return Path(os.path.relpath((base / name).resolve(), folder.resolve())).as_posix()
 
     return moved
+
+
+def moved(table: Any, keys: Collection[str], base: Path, folder: Path) -> Any:
+    """Returns a table as a file in ``folder`` must say it: what stands under ``keys`` are paths, relative to ``base``.
+
+    Args:
+        table: of dicts and lists.
+        keys: whose values are paths.
+        base: where relative paths start now.
+        folder: where they are to start.
+    """
+    rename = _mover(base, folder)
+
+    def walk(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: rename(v) if k in keys else walk(v) for k, v in value.items()}
+        return [walk(v) for v in value] if isinstance(value, list) else value
+
+    return walk(table)
 
 
 def relocated(scenario: TrainingScenario, folder: Path) -> TrainingScenario:

@@ -42,6 +42,7 @@ def draw_scatter(info: Scatter) -> str:
     ys = [p.y for p in info.points] + ([info.y_limit] if info.y_limit else [])
     x = scale(xs, _LEFT, WIDTH - _RIGHT)
     y = scale(ys, height - 52, 58, share=0.1)
+    said = dict(info.states) or _STATES
     body = [*_key(info), *axes(x, y, info.x.unit, info.y.unit, info.x.name, info.y.name)]
     if info.y_limit:
         body.append(rect(x.start, y.end, x.end - x.start, y(info.y_limit) - y.end, "beyond"))
@@ -57,7 +58,7 @@ def draw_scatter(info: Scatter) -> str:
         radius = {"best": 7.0, "frontier": 5.0, "nearest": 5.0}.get(point.state, 3.6)
         tip = (
             f"{point.label}\n{info.x.name}: {tick_text(point.x, info.x.unit)}\n"
-            f"{info.y.name}: {tick_text(point.y, info.y.unit)}\n{_STATES[point.state]}"
+            f"{info.y.name}: {tick_text(point.y, info.y.unit)}\n{said[point.state]}"
         )
         body.append(dot(x(point.x), y(point.y), radius, f"plan {point.state}", tip))
     places = [(x(p.x), y(p.y), p) for p in reversed(info.points)]
@@ -67,13 +68,13 @@ def draw_scatter(info: Scatter) -> str:
 
 def _key(info: Scatter) -> list[str]:
     """The legend of the plans' states that occur, in a row at the top."""
-    pieces, at = [], 6.0
-    for state in (s for s in _STATES if any(p.state == s for p in info.points)):
+    pieces, at, said = [], 6.0, dict(info.states) or _STATES
+    for state in (s for s in said if any(p.state == s for p in info.points)):
         pieces += [
             dot(at, 10, 5.5 if state == "best" else 4.5, f"plan {state}"),
-            text(at + 11, 14, _STATES[state], "tick"),
+            text(at + 11, 14, said[state], "tick"),
         ]
-        at += 40 + 7 * len(_STATES[state])
+        at += 40 + 7 * len(said[state])
     return pieces
 
 

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from string import Template
 from typing import TYPE_CHECKING, Any
 
 from fleetcast.base.show import show
 from fleetcast.cost.engine import engine
 from fleetcast.scenario.fleet.tree import resolve
-from fleetcast.scenario.load import ServingScenario, dump
+from fleetcast.scenario.load import ServingScenario
 from fleetcast.view import figures, plots, words
 from fleetcast.view.accuracy import accuracy_rows, concerning, forecast_errors
 from fleetcast.view.missed import too_slow
-from fleetcast.view.release import release
+from fleetcast.view.page import bars, listing, page, section, table, tile, tiles, title
 from fleetcast.view.svg import escape
 from fleetcast.view.worth import worth_lines
 
@@ -23,7 +21,6 @@ if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.search.ranking import Ranking
 
-_TEMPLATES = Path(__file__).parent / "templates"
 SHOWN_PLANS = 40
 """Rows of the table of plans; the whole list is in outcome.json."""
 
@@ -55,7 +52,7 @@ def plan_report(scenario: ServingScenario, ranking: Ranking, best: Outcome | Non
             why = words.why(shown, seen(ranking), scenario.objective)
             reasons = [*why[:1], *worth_lines(ranking), *why[1:]]
         head = "Why this plan" if feasible else "What the nearest miss lacks"
-        parts.append(_section(head, _list(reasons), card=False))
+        parts.append(section(head, listing(reasons), card=False))
         parts.append(_frontier(scenario, ranking))
         parts += _outcome_sections(scenario, shown)
     if shown is not None:
@@ -70,7 +67,7 @@ def outcome_report(scenario: ServingScenario, outcome: Outcome) -> str:
     name = words.plan_name(outcome.plan)
     badge = "" if not outcome.slo.get("checks") else "meets the SLO" if met else "misses the SLO"
     parts = [_title(scenario, name, _rest(outcome), badge, met, goals=False), _tiles(outcome)]
-    parts.append(_section("What binds", _list(words.binding(outcome)), card=False))
+    parts.append(section("What binds", listing(words.binding(outcome)), card=False))
     parts += _outcome_sections(scenario, outcome)
     return _page(scenario, parts, outcome)
 
@@ -94,13 +91,11 @@ def _rest(outcome: Outcome) -> str:
 
 
 def _title(scenario: ServingScenario, headline: str, rest: str, badge: str, good: bool, *, goals: bool = True) -> str:
-    mark = f'<span class="badge {"ok" if good else "bad"}">{escape(badge)}</span>' if badge else ""
-    said = f"<p class=detail>{escape(rest)}</p>" if rest else ""
-    return f"<h1>{escape(headline)}{mark}</h1>{said}<p class=lead>{escape(words.question(scenario, goals=goals))}</p>"
+    return title(headline, rest, badge, good, words.question(scenario, goals=goals))
 
 
 def _tiles(outcome: Outcome) -> str:
-    tiles = []
+    made = []
     failed = {c["metric"] for c in outcome.slo.get("checks", ()) if not c["met"]}
     limits = {c["metric"]: c["limit"] for c in outcome.slo.get("checks", ())}
     for path, name in TILES:
@@ -108,18 +103,8 @@ def _tiles(outcome: Outcome) -> str:
         notes = [f"±{interval}"] if interval and interval != "0%" else []
         if path in limits:
             notes.append(f"limit {words.number(limits[path], path)}")
-        bad = " bad" if path in failed else ""
-        tiles.append(
-            f'<div class="tile{bad}"><span>{escape(name)}</span><b>{_sized(value)}</b>'
-            f"<small>{escape(', '.join(notes)) or '&nbsp;'}</small></div>"
-        )
-    return f'<div class="tiles">{"".join(tiles)}</div>'
-
-
-def _sized(value: str) -> str:
-    """A number with its unit in smaller type."""
-    figure, space, unit = value.partition(" ")
-    return escape(figure) + (f" <i>{escape(unit)}</i>" if space else "")
+        made.append(tile(name, value, ", ".join(notes), bad=path in failed))
+    return tiles(made)
 
 
 def _frontier(scenario: ServingScenario, ranking: Ranking) -> str:
@@ -129,7 +114,7 @@ def _frontier(scenario: ServingScenario, ranking: Ranking) -> str:
     lead = f"Each dot is a plan; point at one for its name. {ranking.lines()[-1].capitalize()}."
     if scenario.slo.limits() and ranking.counts["bounded"] and not ranking.misses:
         lead += " A plan that must miss the SLO is not simulated to its end and has no dot."
-    return _section("The plans", plots.draw_scatter(info), lead)
+    return section("The plans", plots.draw_scatter(info), lead)
 
 
 def _outcome_sections(scenario: ServingScenario, outcome: Outcome) -> list[str]:
@@ -143,19 +128,15 @@ def _outcome_sections(scenario: ServingScenario, outcome: Outcome) -> list[str]:
             f"{traffic['prompt_tokens']:,.0f} prompt and {traffic['output_tokens']:,.0f} output tokens "
             f"in {show(traffic['seconds'], 's')}."
         )
-        sections.append(_section("Latency", f'<div class="three">{drawn}</div>', lead))
+        sections.append(section("Latency", f'<div class="three">{drawn}</div>', lead))
     timeline = figures.timeline_info(outcome)
     if timeline is not None:
         lead = "Mean over replicas as a line, the least and the most of any replica as a band."
-        sections.append(_section("Over time", plots.draw_timeline(timeline), lead))
+        sections.append(section("Over time", plots.draw_timeline(timeline), lead))
     wholes = [w for w in (figures.breakdown_info(outcome, k) for k in ("time", "energy", "memory")) if w]
     if wholes:
-        bars = "".join(
-            f"<h3>{escape(w.name)}<span>{escape(plots.amount(w.total, w.unit, w.total))}</span></h3>"
-            f"{plots.draw_whole(w)}"
-            for w in wholes
-        )
-        sections.append(_section("Where it goes", f'<div class="bars">{bars}</div>'))
+        drawn = bars([(w.name, plots.amount(w.total, w.unit, w.total), plots.draw_whole(w)) for w in wholes])
+        sections.append(section("Where it goes", drawn))
     return sections
 
 
@@ -185,8 +166,8 @@ def _plans(ranking: Ranking) -> str:
         rows.append(f'<tr class="{kind}">{"".join(cells)}</tr>')
     head = "".join(f"<th>{h}</th>" for h in names) + "".join(f"<th class=n>{h}</th>" for h in numbers) + "<th>SLO</th>"
     lead = "Best first; batch is token budget / requests. Point at a latency for its 80 % interval."
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    return _section("Ranking" if ranking.plans else "Nearest misses", table, lead)
+    drawn = f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return section("Ranking" if ranking.plans else "Nearest misses", drawn, lead)
 
 
 def _too_slow(ranking: Ranking) -> str:
@@ -194,18 +175,16 @@ def _too_slow(ranking: Ranking) -> str:
     found = too_slow(ranking.missed)
     if not found:
         return ""
-    rows = "".join(_row(row, right=(2,)) for row in found)
-    head = _row(("With", "Layout", "Its value, of the limit"), right=(2,), cell="th")
     lead = "Layouts that fit and miss the SLO, where no layout of as many devices meets it."
-    return _section("Too slow", f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>", lead)
+    return section("Too slow", table(("With", "Layout", "Its value, of the limit"), found, right=(2,)), lead)
 
 
 def _rejected(ranking: Ranking) -> str:
     if not ranking.rejected:
         return ""
-    rows = "".join(_row((str(r["family"]), str(r["constraint"]), words.need(r)), right=(2,)) for r in ranking.rejected)
-    head = _row(("Family", "Binding constraint", "Needs, of what there is"), right=(2,), cell="th")
-    return _section("Rejected before simulation", f"<table><thead>{head}</thead><tbody>{rows}</tbody></table>")
+    rows = [(str(r["family"]), str(r["constraint"]), words.need(r)) for r in ranking.rejected]
+    heads = ("Family", "Binding constraint", "Needs, of what there is")
+    return section("Rejected before simulation", table(heads, rows, right=(2,)))
 
 
 def _accuracy(scenario: ServingScenario, outcome: Outcome) -> str:
@@ -221,57 +200,13 @@ def _accuracy(scenario: ServingScenario, outcome: Outcome) -> str:
     rows = accuracy_rows(records)
     if not rows:
         body = "<p>No forecast-error records are packaged with this copy; <code>make evidence</code> makes them.</p>"
-        return _section("How far to trust this", body)
-    body = "".join(_row(row, right=(1,)) for row in rows)
+        return section("How far to trust this", body)
     heads = ("Forecast against measured servers", "Ours", "Trivial rule", "Bar", "Holds")
-    head = _row(heads, right=(1,), cell="th")
     lead = "What forecasts of this kind missed by on measured servers: the packaged records that concern this plan."
     lead = f"{lead} {gap}".strip()
-    return _section("How far to trust this", f"<table><thead>{head}</thead><tbody>{body}</tbody></table>", lead)
+    return section("How far to trust this", table(heads, rows, right=(1,)), lead)
 
 
 def _page(scenario: ServingScenario, parts: Sequence[str], outcome: Outcome | None) -> str:
     parts = [*parts, *([_accuracy(scenario, outcome)] if outcome is not None else [])]
-    if outcome is not None and outcome.notes:
-        parts.append(
-            _section("Taken as given", _list(outcome.notes), "What the scenario left open and what was assumed.")
-        )
-    plan = (
-        ""
-        if outcome is None
-        else f"<details><summary>The plan</summary><pre>{escape(_pretty(outcome.plan))}</pre></details>"
-    )
-    parts.append(
-        _section(
-            "The question",
-            f"<details open><summary>Scenario</summary><pre>{escape(dump(scenario))}</pre></details>{plan}",
-        )
-    )
-    provenance = outcome.provenance if outcome is not None else {}
-    said = [
-        f"fleetcast {release()}",
-        *(f"{k} {v}" for k, v in provenance.items() if isinstance(v, str | int) and not isinstance(v, bool)),
-    ]
-    page = Template((_TEMPLATES / "report.html").read_text(encoding="utf-8"))
-    return page.substitute(
-        title=escape(f"{scenario.name} – Fleetcast"), version=escape(release()), body="\n".join(p for p in parts if p),
-        style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"), footer=escape(" · ".join(said)),
-    )  # fmt: skip
-
-
-def _section(title: str, body: str, lead: str = "", *, card: bool = True) -> str:
-    said = f'<p class="lead">{escape(lead)}</p>' if lead else ""
-    return f"<section><h2>{escape(title)}</h2>{said}{f'<div class=card>{body}</div>' if card else body}</section>"
-
-
-def _row(cells: Sequence[str], *, right: Sequence[int] = (), cell: str = "td") -> str:
-    made = (f"<{cell}{' class=n' if i in right else ''}>{escape(c)}</{cell}>" for i, c in enumerate(cells))
-    return f"<tr>{''.join(made)}</tr>"
-
-
-def _list(sentences: Sequence[str]) -> str:
-    return f'<ul class="why">{"".join(f"<li>{escape(s)}</li>" for s in sentences)}</ul>'
-
-
-def _pretty(table: Mapping[str, Any]) -> str:
-    return json.dumps(table, indent=2, default=str)
+    return page(scenario, parts, outcome)

@@ -15,7 +15,16 @@ from fleetcast.policy import batch, evict, memory, power, route, speculate
 from fleetcast.policy.order import requests as order
 from fleetcast.policy.order import tasks
 from fleetcast.scenario.kinds.graph import GOALS
-from fleetcast.scenario.load import GraphScenario, MultitaskScenario, Scenario, ServingScenario, TrainingScenario
+from fleetcast.scenario.kinds.stream import LOWERED, RAISED
+from fleetcast.scenario.load import (
+    WITHOUT_FLEET,
+    GraphScenario,
+    MultitaskScenario,
+    Scenario,
+    ServingScenario,
+    StreamScenario,
+    TrainingScenario,
+)
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, TRAINING
 from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES, OVERLAPS, PHASES, PLACEMENTS
 from fleetcast.scenario.training_plan import CHOICES
@@ -29,7 +38,9 @@ FAMILIES: dict[str, ModuleType] = {
 
 def scenario_schema() -> dict[str, Any]:
     """Returns the JSON Schema (2020-12) of a scenario file; ``workload.kind`` says which of its parts hold."""
-    worlds: tuple[type[Scenario], ...] = (ServingScenario, TrainingScenario, MultitaskScenario, GraphScenario)
+    worlds: tuple[type[Scenario], ...] = (
+        ServingScenario, TrainingScenario, MultitaskScenario, GraphScenario, StreamScenario,
+    )  # fmt: skip
     _, parts = msgspec.json.schema_components(worlds, ref_template="#/$defs/{name}")
     for struct in dict.fromkeys(struct for world in worlds for struct in _structs(world)):
         _describe(parts[struct.__name__]["properties"], struct)
@@ -46,7 +57,8 @@ def scenario_schema() -> dict[str, Any]:
     made["graph"]["anyOf"].append({"type": "string"})
     for forms in (made["graph"]["anyOf"], ordered["order"]["anyOf"][0]["anyOf"]):
         forms[:] = [form for form in forms if "minProperties" not in form]  # here no engine has a method of its own
-    for key, goals in (("minimize", MINIMIZE | TRAINING | GOALS), ("maximize", MAXIMIZE)):
+    goals_of = (("minimize", MINIMIZE | TRAINING | GOALS | LOWERED), ("maximize", MAXIMIZE | RAISED))
+    for key, goals in goals_of:
         parts["Objective"]["properties"][key] = _one_or_several({"enum": list(goals)})
     bodies = [parts.pop(world.__name__)["properties"] for world in worlds]
     own = ("workload", "slo", "plan")
@@ -58,7 +70,7 @@ def scenario_schema() -> dict[str, Any]:
         by_kind.setdefault(world.kind, []).append({"properties": mine})
     body: dict[str, Any] = {"title": "Scenario", "type": "object"}
     body |= {"properties": common | {name: {} for name in own}, "additionalProperties": False}
-    body |= {"required": ["fleet", "workload"], "allOf": [_rule(kind, found) for kind, found in by_kind.items()]}
+    body |= {"required": ["workload"], "allOf": [_rule(kind, found) for kind, found in by_kind.items()]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | body | {"$defs": parts}
 
 
@@ -67,7 +79,8 @@ def _rule(kind: str, bodies: list[Any]) -> dict[str, Any]:
     said: dict[str, Any] = {"properties": {"workload": {"properties": {"kind": {"const": kind}}, "required": ["kind"]}}}
     if kind == ServingScenario.kind:
         said = {"anyOf": [said, {"properties": {"workload": {"not": {"required": ["kind"]}}}}]}
-    return {"if": said, "then": bodies[0] if len(bodies) == 1 else {"anyOf": bodies}}
+    then = bodies[0] if len(bodies) == 1 else {"anyOf": bodies}
+    return {"if": said, "then": then if kind in WITHOUT_FLEET else then | {"required": ["fleet"]}}
 
 
 def _describe(properties: dict[str, Any], struct: type[msgspec.Struct]) -> None:

@@ -32,12 +32,21 @@ def constellation(tasks, lines=()):
 async def agents(count, folder, slots=1, **settings):
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "src")])
     names = [f"agent{i}" for i in range(count)]
-    async with started(names, allow=allow(folder, slots), **{"pulse": PULSE, "lease": LEASE} | settings) as both:
+    async with started(
+        names, allow=allow(folder, slots), **{"pulse": PULSE, "lease": LEASE, "backoff": 0.1} | settings
+    ) as both:
         yield both
 
 
 def run(orchestrator, value, **settings):
-    return Run(orchestrator, value, settings.pop("policy", Fifo()), **{"patience": 2.0, "deadline": 30.0} | settings)
+    return Run(orchestrator, value, settings.pop("policy", Fifo()), **{"patience": 5.0, "deadline": 60.0} | settings)
+
+
+async def begun(path):
+    """Waits until a task has written into a file that it has begun."""
+    async with asyncio.timeout(20):
+        while not path.exists() or not path.read_text(encoding="ascii"):
+            await asyncio.sleep(0.01)
 
 
 class Wire:

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-pytest.importorskip("aiohttp", reason="the extra 'agents' is not installed")
-pytest.importorskip("httpx", reason="the extra 'agents' is not installed")
+pytest.importorskip(modname="aiohttp", reason="the extra 'agents' is not installed")
+pytest.importorskip(modname="httpx", reason="the extra 'agents' is not installed")
 
 from aiohttp import web
 

@@ -7,14 +7,14 @@ import time
 
 import pytest
 
-pytest.importorskip("aiohttp", reason="the extra 'agents' is not installed")
+pytest.importorskip(modname="aiohttp", reason="the extra 'agents' is not installed")
 
 from fleetcast.base.errors import PolicyError, SpecError
 from fleetcast.policy.order import tasks
 from fleetcast.runtime.agents.agent import Agent, Lost
 from fleetcast.runtime.agents.orchestrator import Orchestrator
 from fleetcast.scenario.workload.edits import AddLine, AddTask, InvariantError, Line, State, Task
-from tests.runtime.agents.fleet import LEASE, Wire, agents, allow, constellation, run
+from tests.runtime.agents.fleet import LEASE, Wire, agents, allow, begun, constellation, run
 from tests.runtime.agents.jobs import digest
 
 
@@ -89,11 +89,13 @@ def test_results_are_those_of_running_one_after_another(tmp_path):
 
 def test_killing_an_agent_moves_its_task(tmp_path):
     async def go():
-        tasks = {f"t{i}": {"call": "write", "arguments": {"at": f"log{i}", "seconds": 0.3}} for i in range(4)}
+        tasks = {f"t{i}": {"call": "write", "arguments": {"at": f"log{i}", "seconds": 0.5}} for i in range(4)}
         async with agents(2, tmp_path) as (orchestrator, local):
             first = run(orchestrator, constellation(tasks))
             result = asyncio.create_task(first.result())
-            await asyncio.sleep(0.15)
+            while not (victim := next((a for a in first.attempts if a.peer.name == "agent0"), None)):
+                await asyncio.sleep(0.01)
+            await begun(tmp_path / f"log{victim.task[1:]}")
             os.kill(local.processes["agent0"].pid, signal.SIGKILL)
             killed = time.monotonic()
             value = await result
@@ -102,7 +104,7 @@ def test_killing_an_agent_moves_its_task(tmp_path):
     value, attempts, seconds = asyncio.run(go())
     assert value.state is State.COMPLETED
     assert [a.how for a in attempts].count("gone") == 1
-    assert seconds < 5.0
+    assert seconds < 10.0
     moved = next(a.task for a in attempts if a.how == "gone")
     events = [line.split() for line in (tmp_path / f"log{moved[1:]}").read_text().splitlines()]
     assert [e[0] for e in events if e[0] != "stop"] == ["begin", "begin", "end"]
@@ -143,19 +145,19 @@ def test_a_cut_network_never_lets_a_task_run_twice_at_once(tmp_path):
     """The agent behind the cut hears nothing: its lease ends, then the task runs elsewhere; then it comes back."""
 
     async def go():
-        tasks = {"t": {"call": "write", "arguments": {"at": "log", "seconds": 1.5}, "device": "", "priority": 1}}
+        tasks = {"t": {"call": "write", "arguments": {"at": "log", "seconds": 4.0}}}
         async with agents(0, tmp_path) as (orchestrator, local):
             wire = Wire(int(orchestrator.url.split(":")[2].split("/")[0]))
             port = await wire.start()
             await local.start(["far"], allow=allow(tmp_path), url=f"ws://127.0.0.1:{port}/agents")
+            await local.start(["near"], allow=allow(tmp_path))
             first = run(orchestrator, constellation(tasks), patience=10.0)
             result = asyncio.create_task(first.result())
-            await asyncio.sleep(0.4)
-            await local.start(["near"], allow=allow(tmp_path))
+            await begun(tmp_path / "log")
             wire.cut = True
             value = await result
             wire.cut = False
-            until = time.monotonic() + 8.0
+            until = time.monotonic() + 15.0
             while not orchestrator.peers["far"].up and time.monotonic() < until:
                 await asyncio.sleep(0.05)
             back = orchestrator.peers["far"].up
@@ -168,21 +170,21 @@ def test_a_cut_network_never_lets_a_task_run_twice_at_once(tmp_path):
     assert back
     events = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
     assert [e[0] for e in events] == ["begin", "stop", "begin", "end"]
-    assert LEASE < float(events[2][2]) - float(events[0][2]) < LEASE + 4.0
+    assert LEASE - 0.2 < float(events[2][2]) - float(events[0][2]) < LEASE + 6.0
 
 
 def test_results_that_a_cut_held_up_are_not_computed_again(tmp_path):
     async def go():
         tasks = {"t": {"call": "write", "arguments": {"at": "log", "seconds": 0.3}}}
-        async with agents(0, tmp_path, lease=1.5) as (orchestrator, local):
+        async with agents(0, tmp_path, lease=3.0) as (orchestrator, local):
             wire = Wire(int(orchestrator.url.split(":")[2].split("/")[0]))
             port = await wire.start()
             await local.start(["far"], allow=allow(tmp_path), url=f"ws://127.0.0.1:{port}/agents")
             first = run(orchestrator, constellation(tasks))
             result = asyncio.create_task(first.result())
-            await asyncio.sleep(0.2)
+            await begun(tmp_path / "log")
             wire.cut = True
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.7)
             wire.cut = False
             value = await result
             await wire.stop()
@@ -206,7 +208,7 @@ def test_a_thousand_tasks_at_once(tmp_path):
     assert len(attempts) == 1000
     # all of them had begun before the first ended
     assert max(a.begun for a in attempts) < min(a.ended for a in attempts)
-    assert seconds < 6.0
+    assert seconds < 15.0
 
 
 def test_edits_of_many_hands_while_it_runs(tmp_path):
@@ -345,11 +347,11 @@ def test_who_may_join():
             while "a" not in orchestrator.peers:
                 await asyncio.sleep(0.01)
             with pytest.raises(Lost, match="another agent is called 'a'"):
-                await Agent(url, "a", orchestrator.token).serve()
+                await Agent(url, "a", orchestrator.token, backoff=(0.01,)).serve()
             first.leave()
             await task
             assert not orchestrator.peers["a"].up
-            assert orchestrator.refused == 2
+            assert orchestrator.refused == 3
         finally:
             await orchestrator.stop()
         with pytest.raises(Lost, match="is lost after 2 tries"):

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-pytest.importorskip("aiohttp", reason="the extra 'agents' is not installed")
+pytest.importorskip(modname="aiohttp", reason="the extra 'agents' is not installed")
 
 import aiohttp
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ROUNDS = 100
 """Most cutting planes; each is a bound already."""
+AFFORDED = 2_000_000_000
+"""Seconds of tasks looked at in all, on all kinds: very large graphs have fewer cutting planes."""
 
 
 def lower_bound(graph: TaskGraph, platform: Platform) -> float:
@@ -52,8 +54,7 @@ def area(graph: TaskGraph, platform: Platform) -> float:
 
 def able_seconds(graph: TaskGraph, platform: Platform) -> NDArray[np.float64]:
     """Returns f8[K, n]: seconds on each kind, inf where none of its workers has the memory."""
-    most = np.array([platform.memory[platform.kind == k].max() for k in range(len(platform.kinds))])
-    return np.where(graph.memory[None, :] <= most[:, None], platform.seconds, np.inf)
+    return np.where(graph.memory[None, :] <= platform.roomiest[:, None], platform.seconds, np.inf)
 
 
 def shares(graph: TaskGraph, platform: Platform) -> NDArray[np.float64]:
@@ -69,7 +70,7 @@ def shares(graph: TaskGraph, platform: Platform) -> NDArray[np.float64]:
         return best
     from scipy.optimize import linprog
 
-    for _ in range(ROUNDS):
+    for _ in range(max(3, min(ROUNDS, AFFORDED // seconds.size))):
         value = np.where(able, prices[:, None] * finite, np.inf)
         where = value.argmin(axis=0)
         cuts.append(np.bincount(where, seconds[where, np.arange(len(where))], len(count)).tolist())

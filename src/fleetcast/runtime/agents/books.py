@@ -70,6 +70,7 @@ class Attempt:
         peer: the agent's connection that it was sent by.
         worker: its number on the board.
         begun: s since the run began.
+        until: s at which it is expected to end.
         late: s at which it must have ended.
         ended: s; 0 = it runs.
         how: as in `messages.Done`, or "gone": its agent went away.
@@ -83,6 +84,7 @@ class Attempt:
     peer: Peer
     worker: int
     begun: float
+    until: float
     late: float
     ended: float = 0.0
     how: str = ""
@@ -109,7 +111,6 @@ class Books:
         self.board: Board
         self._network: tuple[Platform, Channels] | None = None
         self._node: list[int] = []
-        self._travels = False
         self._planned: Planned | None = None
         self._fresh = True
         self._there: dict[tuple[int, int], float] = {}  # datum, node -> s
@@ -146,10 +147,10 @@ class Books:
         self.names = list(value.tasks)
         self.numbers = {name: i for i, name in enumerate(self.names)}
         graph, platform = self._estimates.given(value, self.places) or self._assembled(value)
-        if self._network is None or self._network[0] is not platform:
-            self._network, self._there = (platform, Channels(platform)), {}
+        travels = bool(graph.size.any() or graph.inputs.any())
+        if not travels or self._network is None or self._network[0] is not platform:
+            self._network, self._there = (platform, Channels(platform)) if travels else None, {}
         self._node = platform.node.tolist()
-        self._travels = bool(graph.size.any() or graph.inputs.any())
         board = self.board = Board(graph, self._bounded(platform, value))
         board.now = now
         for worker in board.workers:
@@ -179,7 +180,7 @@ class Books:
         plan, graph = getattr(self.policy, "schedule", None), self.board.graph
         first, self._fresh = self._fresh, False
         self._planned = None
-        if plan is not None and first and self._travels and self._network is not None:
+        if plan is not None and first and self._network is not None:
             sizes = [*graph.size.tolist(), *graph.inputs.tolist()]
             self._planned = Planned(self._network[1], plan.messages, sizes, self._arrived)
             self._planned.made([graph.edges + i for i in range(len(graph))], self.board.now)
@@ -236,7 +237,7 @@ class Books:
         it is inf while the turn of a message has not come.
         """
         ready = self.board.now
-        if not self._travels or self._network is None:
+        if self._network is None:
             return ready
         for edge, datum, source, size in self._needs(self.numbers[name]):
             if self._node[source] == self._node[worker] or not size:

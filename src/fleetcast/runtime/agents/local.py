@@ -13,6 +13,7 @@ from typing import Final
 
 from fleetcast.base.errors import FleetcastError, Unsupported
 from fleetcast.runtime.agents.agent import BACKOFF, TOKEN, Agent, serve
+from fleetcast.runtime.agents.allowed import read
 from fleetcast.runtime.agents.orchestrator import Orchestrator
 
 MOST_LOCAL: Final = 64
@@ -30,8 +31,9 @@ class Local:
         self._watching: list[asyncio.Task[None]] = []
 
     async def start(
-        self, names: Sequence[str], *, allow: Path | None = None, url: str = "", slots: Mapping[str, int] | None = None
-    ) -> None:
+        self, names: Sequence[str], *, allow: Path | None = None, url: str = "",
+        slots: Mapping[str, int] | None = None, backoff: float = 1.0,
+    ) -> None:  # fmt: skip
         """Starts agents and waits until they have registered.
 
         Args:
@@ -39,8 +41,10 @@ class Local:
             slots: attempts at once of those that differ from the list's.
             allow: their allow-list.
             url: of the orchestrator, where it is not its own.
+            backoff: s before the first of three tries to come back.
 
         Raises:
+            SpecError: the allow-list cannot be read.
             Unsupported: too many of them, or one does not register.
         """
         if len(self.processes) + len(names) > MOST_LOCAL:
@@ -48,9 +52,12 @@ class Local:
                 f"{len(names)} agents on one machine, at most {MOST_LOCAL} are started here",
                 "Start them where the devices are: fleetcast agent URL",
             )
+        read(allow)  # what is wrong with it is said once, here
         env = os.environ | {TOKEN: self._orchestrator.token}
         for name in names:
-            words = (url or self._orchestrator.url, name, str(allow or ""), str((slots or {}).get(name, 0)))
+            words = (
+                url or self._orchestrator.url, name, str(allow or ""), str((slots or {}).get(name, 0)), str(backoff)
+            )  # fmt: skip
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "fleetcast.runtime.agents.local", *words, env=env,
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
@@ -88,13 +95,9 @@ def _send(process: asyncio.subprocess.Process, sign: signal.Signals) -> None:
 
 @contextlib.asynccontextmanager
 async def started(
-    names: Sequence[str],
-    *,
-    allow: Path | None = None,
-    slots: Mapping[str, int] | None = None,
-    pulse: float = 1.0,
-    lease: float = 4.0,
-) -> AsyncIterator[tuple[Orchestrator, Local]]:
+    names: Sequence[str], *, allow: Path | None = None, slots: Mapping[str, int] | None = None, pulse: float = 1.0,
+    lease: float = 4.0, backoff: float = 1.0,
+) -> AsyncIterator[tuple[Orchestrator, Local]]:  # fmt: skip
     """An orchestrator on loopback with agents of this machine, as long as the context lasts.
 
     Args:
@@ -103,6 +106,7 @@ async def started(
         slots: attempts at once of those that differ from the list's.
         pulse: s between signs of life.
         lease: s without one.
+        backoff: as `Local.start`.
 
     Raises:
         Unsupported: as `Local.start`.
@@ -111,7 +115,7 @@ async def started(
     local = Local(orchestrator)
     await orchestrator.start()
     try:
-        await local.start(names, allow=allow, slots=slots)
+        await local.start(names, allow=allow, slots=slots, backoff=backoff)
         yield orchestrator, local
     finally:
         await orchestrator.stop()
@@ -119,11 +123,11 @@ async def started(
 
 
 def main(words: Sequence[str]) -> int:
-    """Runs one agent: the orchestrator's URL, its name, its allow-list or "", its slots or 0 for the list's."""
-    url, name, allow, slots = words
-    token = os.environ.pop(TOKEN, "")
-    agent = Agent(url, name, token, allow=Path(allow) if allow else None, slots=int(slots), backoff=BACKOFF[:3])
+    """Runs one agent: the orchestrator's URL, its name, its allow-list or "", its slots or 0, s of back-off."""
+    url, name, allow, slots, backoff = words
+    token, waits = os.environ.pop(TOKEN, ""), tuple(float(backoff) * wait for wait in BACKOFF[:3])
     try:
+        agent = Agent(url, name, token, allow=Path(allow) if allow else None, slots=int(slots), backoff=waits)
         asyncio.run(serve(agent))
     except FleetcastError as error:
         print(f"{name}: {error}", file=sys.stderr)

@@ -193,7 +193,7 @@ class Run:
     def _make(self) -> None:
         now = time.monotonic() - self._zero
         alive = {p.name: p.slots for p in self.orchestrator.up() if p.returned}
-        running = {a.task: (a.worker, a.late) for a in self._live.values()}
+        running = {a.task: (a.worker, a.until) for a in self._live.values()}
         self.books.make(self.value, alive, running, now)
 
     def _go_on(self) -> None:
@@ -249,13 +249,14 @@ class Run:
             asyncio.get_running_loop().call_soon(self._go_on)
             return
         late = now + timeout + 4 * GRACE if timeout else float("inf")
-        attempt = Attempt(number, name, peer, worker, now, late, wait=wait)
+        until = now + wait + expected
+        attempt = Attempt(number, name, peer, worker, now, until, late, wait=wait)
         self.attempts.append(attempt)
         self._live[number] = attempt
         self._tries[name] = self._tries.get(name, 0) + 1
         self._stranded.pop(name, None)
         self.value = self.value.begin(name, peer.name)
-        self.books.begin(name, worker, now + wait + expected)
+        self.books.begin(name, worker, until)
         self._watch("begin", name, peer.name)
 
     def _close(self, attempt: Attempt, how: str, seconds: float = 0.0) -> None:
@@ -311,8 +312,9 @@ class Run:
                         self._publish(seen, edits)
                     except TimeoutError:
                         self.notes.append(f"the planner took longer than {self._edit_timeout:g} s: nothing was edited")
-                    except (PlannerError, SpecError) as error:
-                        self.notes.append(f"nothing was edited: {error}")
+                    except Exception as error:  # a planner is never a reason for tasks to fail
+                        kind = "" if isinstance(error, PlannerError | SpecError) else f"{type(error).__name__}: "
+                        self.notes.append(f"nothing was edited: {kind}{error}")
             self._go_on()
 
     def _publish(self, seen: Constellation, edits: Sequence[Edit]) -> None:

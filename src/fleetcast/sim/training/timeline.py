@@ -22,6 +22,7 @@ from fleetcast.scenario.training_plan import TrainingPlan
 from fleetcast.sim.training import orders, pipeline
 from fleetcast.sim.training.completing import columns
 from fleetcast.sim.training.setting import Setting
+from fleetcast.sim.training.world import across
 
 Array = NDArray[np.float64]
 WHATS = ("forward", "backward", "weights", "forward and backward", "gradients and optimizer")
@@ -36,9 +37,11 @@ def timeline(state: Setting, plan: TrainingPlan) -> Record | None:
 
     Args:
         state: the scenario, resolved.
-        plan: complete; its pipeline on one group.
+        plan: complete.
     """
     rows = columns(plan)
+    if len(state.tree.groups) > 1:
+        return _over_groups(state, plan, rows)
     stages, micro = int(rows.pipeline[0]), int(rows.micro_batches(state.workload.batch)[0])
     if stages == 1:
         return None
@@ -69,6 +72,26 @@ def timeline(state: Setting, plan: TrainingPlan) -> Record | None:
         what=np.array(kinds, dtype=np.int32), count=np.ones(len(kinds), dtype=np.int64),
         items=np.array([e.passes[0].micro for e in events] + [0] * stages, dtype=np.int64),
         level=_levels(events, stages, happened.held), resources=tuple(f"stage {i}" for i in range(stages)), whats=WHATS,
+    )  # fmt: skip
+
+
+def _over_groups(state: Setting, plan: TrainingPlan, rows: Plans) -> Record | None:
+    """Returns the record of a pipeline whose stages lie each on one group, as its world ran it."""
+    mixed = across(state, plan, rows, state.job(str(plan.dtype)))
+    if mixed is None or mixed.events is None or len(mixed.events.events) > 2 * MOST:
+        return None
+    events, stages = mixed.events.events, len(mixed.stages)
+    last = [max(e.end for e in events if e.stage == i) for i in range(stages)]
+    names = [state.tree.groups[group].name for group in mixed.placement.groups]
+    return Record(
+        time=np.array([e.start for e in events] + last),
+        duration=np.array([e.end - e.start for e in events] + [mixed.time - t for t in last]),
+        resource=np.array([e.stage for e in events] + list(range(stages)), dtype=np.int32),
+        what=np.array([_kind(e.passes) for e in events] + [4] * stages, dtype=np.int32),
+        count=np.ones(len(events) + stages, dtype=np.int64),
+        items=np.array([e.passes[0].micro for e in events] + [0] * stages, dtype=np.int64),
+        level=_levels(events, stages, mixed.events.held),
+        resources=tuple(f"stage {i}, {name}" for i, name in enumerate(names)), whats=WHATS,
     )  # fmt: skip
 
 

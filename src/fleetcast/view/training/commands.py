@@ -15,6 +15,7 @@ from fleetcast.view.timeline import trace_bytes
 
 if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
+    from fleetcast.search.ranking import Ranking
 
 
 def simulate(scenario: TrainingScenario, common: Common) -> int:
@@ -63,13 +64,7 @@ def plan(
     scenario: TrainingScenario, common: Common, *, top: int, report: Path | None, launches: int | None = None,
     history: Path | None = None,
 ) -> int:  # fmt: skip
-    """Prints the ranked plans; returns 1 where none fits, else 0.
-
-    Raises:
-        Unsupported: a report was asked for.
-    """
-    if report is not None:
-        raise Unsupported("--report: of training there is no page yet", "Leave it out, and keep tables with --json")
+    """Prints the ranked plans; returns 1 where none fits, else 0."""
     with terminal.progress("timing plans", common) as step:
         if launches is None:
             ranking = verbs.plan(scenario, top=top or None, progress=step)
@@ -82,6 +77,8 @@ def plan(
         if ranking.best is not None:
             written += write_outcome(common.out, scenario, ranking.best)
         written.append(write_atomic(common.out / "outcome.json", outputs.to_json(ranking.table())))
+    if report is not None:
+        written.append(write_report(report, scenario, ranking, common))
     if common.json:
         terminal.print_json(ranking.table())
     else:
@@ -91,6 +88,21 @@ def plan(
         console.print(ranking_view(scenario, ranking, console.width))
         terminal.say_written(console, list(dict.fromkeys(written)))
     return 0 if ranking.best is not None else 1
+
+
+def write_report(file: Path, scenario: TrainingScenario, ranking: Ranking, common: Common) -> Path:
+    """Writes the page of a search: with the best plans within less memory, and the best plan's pipeline."""
+    from fleetcast.search.training.frontier import frontier
+    from fleetcast.view.training.report import plan_report
+
+    lean: tuple[Outcome, ...] = ()
+    log = None
+    if scenario.workload.features is None:
+        with terminal.progress("looking for plans with less memory", common):
+            lean = frontier(worlds.training.setting(scenario))
+        if ranking.best is not None:
+            log = worlds.training.timeline(scenario.with_plan(read_training_plan(dict(ranking.best.plan))))
+    return write_atomic(file, plan_report(scenario, ranking, lean, log))
 
 
 def write_outcome(folder: Path, scenario: TrainingScenario, outcome: Outcome) -> list[Path]:

@@ -5,16 +5,25 @@ from types import ModuleType
 from typing import Any, Final
 
 from fleetcast.base.errors import Unsupported
-from fleetcast.scenario.load import GraphScenario, MultitaskScenario, Scenario, ServingScenario, TrainingScenario
-from fleetcast.view.worlds import graph, multitask, serving, training
+from fleetcast.scenario.load import (
+    GraphScenario,
+    MultitaskScenario,
+    Scenario,
+    ServingScenario,
+    StreamScenario,
+    TrainingScenario,
+)
+from fleetcast.view.worlds import graph, multitask, serving, stream, training
 
-__all__ = ["WORLDS", "ask", "graph", "multitask", "serving", "training"]
+__all__ = ["WORLDS", "ask", "graph", "multitask", "serving", "stream", "training"]
+
 
 WORLDS: Final[dict[type[Scenario], ModuleType]] = {
     ServingScenario: serving,
     TrainingScenario: training,
     MultitaskScenario: multitask,
     GraphScenario: graph,
+    StreamScenario: stream,
 }
 
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleetcast.base.errors import Unsupported
+from fleetcast.base.errors import FleetcastError, Unsupported
 from fleetcast.scenario.load import TrainingScenario
 
 if TYPE_CHECKING:
     from fleetcast.base.record import Record
+    from fleetcast.cost.pebbling.check import Proof
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.scenario.training_plan import TrainingPlan
     from fleetcast.search.ranking import Ranking
@@ -61,12 +62,24 @@ def check(scenario: TrainingScenario) -> list[Remark]:
     return checks.remarks(setting(scenario))
 
 
+def prove(scenario: TrainingScenario) -> Proof | None:
+    """Returns whether the plan's off-loading and recomputing is legal, see `view.verbs.prove`."""
+    from fleetcast.sim.training.pebbled import proof
+
+    if scenario.workload.features is not None:
+        return None
+    try:
+        return proof(setting(scenario))
+    except FleetcastError:  # it is open, or `check` says what is wrong
+        return None
+
+
 def timeline(scenario: TrainingScenario) -> Record | None:
     """Returns the event record of the pipeline of a scenario's plan, None where there is nothing to show."""
     from fleetcast.sim.training.timeline import timeline as record
 
     state, plan = completed(scenario)
-    return record(state, plan) if len(state.tree.groups) == 1 else None
+    return record(state, plan) if (plan.islands or 1) == 1 and plan.swap is None else None
 
 
 def advise(scenario: TrainingScenario) -> Advice:

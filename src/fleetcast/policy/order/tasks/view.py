@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from fleetcast.base.errors import PolicyError
 from fleetcast.cost.graphs.platform import upward_ranks
 from fleetcast.kernels.dag import column
@@ -213,7 +215,7 @@ class Board(View):
         if worker is None:
             self.common[task] = None
             return
-        if not isinstance(worker, int) or not 0 <= worker < len(self._queues):
+        if not isinstance(worker, int | np.integer) or not 0 <= worker < len(self._queues):
             raise PolicyError(f"push of task {self._name(task)} names worker {worker!r}, of {len(self._queues)}")
         if not self.runs(task, worker):
             raise PolicyError(
@@ -231,7 +233,7 @@ class Board(View):
         """
         if task is None:
             return False
-        if not isinstance(task, int) or not 0 <= task < len(self._state) or self._state[task] != READY:
+        if not isinstance(task, int | np.integer) or not 0 <= task < len(self._state) or self._state[task] != READY:
             raise PolicyError(f"pop by {self.platform.workers[worker]} takes {self._name(task)}, which is not ready")
         if not self.runs(task, worker):
             raise PolicyError(f"pop by {self.platform.workers[worker]} takes {self._name(task)}, which it cannot run")

@@ -7,6 +7,7 @@ writes are read from outside. Times are those of the machines of the record.
 
 from __future__ import annotations
 
+import gc
 import re
 
 import msgspec
@@ -15,7 +16,7 @@ from fleetcast.base.errors import SpecError, closest
 from fleetcast.scenario.workload.graphs.graph import TaskGraph, assemble
 
 
-class _Named(msgspec.Struct, rename="camel"):
+class _Named(msgspec.Struct, gc=False, rename="camel"):
     id: str
     name: str = ""
     parents: list[str] = []
@@ -24,7 +25,7 @@ class _Named(msgspec.Struct, rename="camel"):
     output_files: list[str] = []
 
 
-class _Kept(msgspec.Struct, rename="camel"):
+class _Kept(msgspec.Struct, gc=False, rename="camel"):
     id: str
     size_in_bytes: float = 0.0
 
@@ -34,11 +35,11 @@ class _Specification(msgspec.Struct):
     files: list[_Kept] = []
 
 
-class _Command(msgspec.Struct):
+class _Command(msgspec.Struct, gc=False):
     program: str | None = None
 
 
-class _Ran(msgspec.Struct, rename="camel"):
+class _Ran(msgspec.Struct, gc=False, rename="camel"):
     id: str
     runtime_in_seconds: float
     memory_in_bytes: float | None = None
@@ -69,12 +70,20 @@ def parse_wfformat(data: bytes, path: str) -> TaskGraph:
     Raises:
         SpecError: not WfFormat 1.5, a task twice or without a time, an unknown parent, a cycle; names it.
     """
+    collects = gc.isenabled()
+    gc.disable()  # millions of small objects that are all in use: looking for rubbish takes longer than reading
     try:
-        found = msgspec.json.decode(data, type=_File)
+        return _graph(msgspec.json.decode(data, type=_File), path)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SpecError(
             path, f"is not WfFormat: {error}", limit="JSON of WfFormat 1.5", hint="See wfcommons.org/format"
         ) from None
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _graph(found: _File, path: str) -> TaskGraph:
     plain, ran = found.workflow.specification, found.workflow.execution
     if plain is None or ran is None:
         lacks = "specification" if plain is None else "execution"
@@ -90,36 +99,82 @@ def parse_wfformat(data: bytes, path: str) -> TaskGraph:
                 limit="ids of their own", hint="Rename one",
             )  # fmt: skip
     work, memory, kernel, kernels = _execution(ran, number, plain, path)
-    sizes = {file.id: file.size_in_bytes for file in plain.files}
-    written = [frozenset(task.output_files) for task in plain.tasks]
-    anyone: set[str] = set().union(*written)
-    parent, child, size, datum = list[int](), list[int](), list[float](), list[int]()
-    data_of: dict[tuple[int, frozenset[str]], int] = {}
+    edges = _Edges({file.id: file.size_in_bytes for file in plain.files})
+    for task in plain.tasks:
+        edges.writes(number[task.id], task.output_files)
+    outside = [edges.reads(head, task.input_files) for head, task in enumerate(plain.tasks)]
     for head, task in enumerate(plain.tasks):
-        reads = frozenset(task.input_files)
-        for name in dict.fromkeys(task.parents):
-            tail = _task(number, name, path, task.id, "parents")
-            files = reads & written[tail]
-            parent.append(tail)
-            child.append(head)
-            size.append(sum(sizes.get(file, 0.0) for file in files))
-            datum.append(data_of.setdefault((tail, files or frozenset((task.id,))), len(data_of)))
-    told = set(zip(parent, child, strict=True))
+        for name in task.parents:
+            edges.add(_task(number, name, path, task.id, "parents"), head)
     for tail, task in enumerate(plain.tasks):
-        for name in dict.fromkeys(task.children):
-            head = _task(number, name, path, task.id, "children")
-            if (tail, head) not in told:
-                files = written[tail] & frozenset(plain.tasks[head].input_files)
-                parent.append(tail)
-                child.append(head)
-                size.append(sum(sizes.get(file, 0.0) for file in files))
-                datum.append(data_of.setdefault((tail, frozenset((*files, "", name))), len(data_of)))
-    outside = [sum(sizes.get(f, 0.0) for f in dict.fromkeys(t.input_files) if f not in anyone) for t in plain.tasks]
+        for name in task.children:
+            edges.add(tail, _task(number, name, path, task.id, "children"))
     return assemble(
         name=found.name or path.rpartition("/")[2], names=tuple(number), kernels=kernels, kernel=kernel, work=work,
-        unit="s", parent=parent, child=child, size=size, datum=datum, memory=memory, inputs=outside,
-        source=f"{path}, WfFormat {found.schema_version or '1.5'}", path=path,
+        unit="s", parent=edges.parent, child=edges.child, size=edges.size, datum=edges.datum, memory=memory,
+        inputs=outside, source=f"{path}, WfFormat {found.schema_version or '1.5'}", path=path,
     )  # fmt: skip
+
+
+class _Edges:
+    """Edges as they are told, each once, with the files that its parent writes and its child reads.
+
+    Args:
+        sizes: bytes by file.
+    """
+
+    def __init__(self, sizes: dict[str, float]) -> None:
+        self.parent, self.child, self.size, self.datum = list[int](), list[int](), list[float](), list[int]()
+        self._sizes = sizes
+        self._writer: dict[str, int] = {}
+        self._more: dict[str, list[int]] = {}
+        self._read: list[dict[int, list[str]]] = []
+        self._told: list[set[int]] = []
+        self._data: dict[object, int] = {}
+
+    def writes(self, task: int, files: list[str]) -> None:
+        """Notes what a task writes; a file that several write is read from each."""
+        for file in files:
+            if self._writer.setdefault(file, task) != task:
+                self._more.setdefault(file, []).append(task)
+
+    def reads(self, task: int, files: list[str]) -> float:
+        """Notes what a task reads, tasks in order; returns the bytes of files that no task writes."""
+        found: dict[int, list[str]] = {}
+        outside = 0.0
+        for file in files if len(files) < 2 else dict.fromkeys(files):
+            writer = self._writer.get(file)
+            if writer is None:
+                outside += self._sizes.get(file, 0.0)
+                continue
+            for tail in (writer, *self._more.get(file, ())) if self._more else (writer,):
+                if tail in found:
+                    found[tail].append(file)
+                else:
+                    found[tail] = [file]
+        self._read.append(found)
+        self._told.append(set())
+        return outside
+
+    def add(self, tail: int, head: int) -> None:
+        """Adds an edge, unless it was told before; equal files of one parent are the same data."""
+        told = self._told[head]
+        if tail in told:
+            return
+        told.add(tail)
+        files = self._read[head].get(tail)
+        key: object
+        if files is None:
+            size, key = 0.0, (tail, head)
+        elif len(files) == 1:
+            size = self._sizes.get(files[0], 0.0)
+            key = files[0] if not self._more else (tail, files[0])
+        else:
+            size, key = sum(self._sizes.get(file, 0.0) for file in files), (tail, *sorted(files))
+        self.parent.append(tail)
+        self.child.append(head)
+        self.size.append(size)
+        self.datum.append(self._data.setdefault(key, len(self._data)))
 
 
 def _task(number: dict[str, int], name: str, path: str, of: str, key: str) -> int:
