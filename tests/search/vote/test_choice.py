@@ -99,6 +99,14 @@ def test_many_plans_in_one_circle_go_to_the_solver_or_ask_for_it() -> None:
     assert found.bound <= found.pairs.sum() == kendall(np.arange(m), asked.orders).sum()
 
 
+def test_a_circle_too_large_for_any_solver_is_refused() -> None:
+    orders = np.array([np.roll(np.arange(61), s) for s in range(61)])
+    names = tuple(map(str, range(61)))
+    with pytest.raises(SpecError, match="borda or footrule"):
+        choose(Poll(names, names, orders))
+    assert choose(Poll(names, names, orders), "borda").order.tolist() == list(range(61))
+
+
 RANKED = {
     "plans": [
         {"plan": {}, "metrics": {"cost": 2.0, "e2e": {"mean": 1.0}, "throughput": 5.0, "ttft": {"p99": 0.3}}},
