@@ -1,4 +1,4 @@
-"""Draws the least schedules of the alternating chain on one processor and on two: what is loaded, computed and saved."""
+"""Draws the least schedules of the alternating chain on one processor and on two: loads, computes and saves."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ def two_processors() -> str:
                 body.append(svg.text(x(begin) + width / 2, place + 20, dag.name(v), "said", "middle"))
         top += 40.0 * rows + 34.0
     body.append(svg.text(390, 262, "steps", "name", "middle"))
-    for i, (name, kind) in enumerate(KINDS.values()):
-        body += [svg.rect(60 + 120 * i, 276, 12, 12, kind), svg.text(78 + 120 * i, 286, name, "tick")]
+    for i, (said, look) in enumerate(KINDS.values()):
+        body += [svg.rect(60 + 120 * i, 276, 12, 12, look), svg.text(78 + 120 * i, 286, said, "tick")]
     return svg.figure(750, 296, body, "loads, computes and saves over time on one processor and on two")

@@ -160,10 +160,10 @@ def holmes() -> list[Record]:
             bar="at least 0.9 of it, and above Ethernet alone and the null",
             holds=hybrid >= 0.9 * fast and hybrid > max(slow, blind),
             reproduced="yes" if good else "no",
-            reason="" if good else "what crosses is 25 MB a device, micro-batch and way, eight devices on one card: its "
-            "latency is filled by one micro-batch of the last stage but one. The paper's micro-batch, batch and degrees "
-            "are not at hand, and its TFLOP/s over its sequences a second is the FLOP with a full recompute, at which "
-            "less would be lost",
+            reason="" if good else "what crosses is 25 MB a device, micro-batch and way, eight devices on one card, "
+            "and 1F1B has one micro-batch to work on meanwhile. The paper's micro-batch, batch and degrees are not at "
+            "hand, and its TFLOP/s over its sequences a second is the FLOP with a full recompute, at which less would "
+            "be lost",
             seconds=0.0, command=COMMAND,
         ),
         Record(
