@@ -14,7 +14,9 @@ import numpy as np
 import fleetcast
 from benchmarks import pictures_agents as agents
 from benchmarks import pictures_pebbling as pebbling
+from benchmarks import pictures_streams as streams
 from benchmarks import pictures_unlike as unlike
+from benchmarks.pictures_data import mounts_region
 from fleetcast.scenario.plan import Plan
 from fleetcast.sim.training.run import long_run
 from fleetcast.view import figures, plots, svg, verbs
@@ -54,6 +56,7 @@ def draw() -> dict[str, str]:
         "counted.svg": alone(unlike.counted_step()),
         "agents.svg": alone(agents.killed()),
         "pebbling.svg": alone(pebbling.two_processors()),
+        "streams.svg": alone(streams.filter_places()),
     }
 
 
