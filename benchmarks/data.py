@@ -25,7 +25,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its path as well
 
-from benchmarks.records import ROOT, Null, Ours, Paper, Record, absent, main, skipped
+import msgspec
+
+from benchmarks.records import ROOT, Null, Ours, Paper, Record, absent, main, skipped, timer
 from fleetcast.base.show import show
 from fleetcast.cost import data as cost
 
@@ -393,7 +395,12 @@ def records(quick: bool) -> list[Record]:
         lambda: opening(quick, command), lambda: region(quick, command), lambda: forecast(quick, command),
         lambda: stripes(quick, command), lambda: kills(quick, command), lambda: closed(command),
     ]  # fmt: skip
-    return [make() for make in made]
+    found = []
+    for make in made:
+        with timer() as spent:
+            record = make()
+        found.append(msgspec.structs.replace(record, seconds=round(spent.seconds, 1)))
+    return found
 
 
 if __name__ == "__main__":

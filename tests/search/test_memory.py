@@ -148,6 +148,8 @@ def test_searching_for_more_than_bits_hold_is_refused() -> None:
         exact(game(families.chain(30), red=2))
     with pytest.raises(Unsupported, match="without latency"):
         exact(game(families.chain(3), red=2, processors=2, timing="asynchronous"))
+    with pytest.raises(Unsupported, match="without latency"):
+        exact(game(families.chain(3), red=2, latency=1.0))
     with pytest.raises(SpecError, match="cannot hold"):
         exact(game(families.tree(1), red=2))
 

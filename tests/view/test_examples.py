@@ -23,7 +23,7 @@ TRAINED = (
     "training-unlike",
 )
 TOGETHER = ("multitask",)
-STREAMED = ("cameras", "trigger")
+STREAMED = ("cameras", "trigger", "frames")
 ORDERED = ("graph", "graph-workflow")
 
 

@@ -24,9 +24,9 @@ from fleetcast.scenario.load import (
     TrainingScenario,
 )
 from fleetcast.view import collectives, comparing, measuring, moving, sizing, terminal, transforming, verbs, watching
-from fleetcast.view.graph import agent
+from fleetcast.view.graph import agents as agent_commands
 from fleetcast.view.graph import commands as graphs
-from fleetcast.view.graph.running import LOCAL, Agents
+from fleetcast.view.graph.agents import LOCAL, Agents
 from fleetcast.view.release import release
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.serving import commands as requests
@@ -83,7 +83,7 @@ def app() -> App:
     )  # fmt: skip
     for command in (
         plan, simulate, run, comparing.whatif, comparing.compare, comparing.calibrate, advise, check, capacity, export,
-        catalog, examples, schema, collectives.collective, agent.agent,
+        catalog, examples, schema, collectives.collective, agent_commands.agent,
     ):  # fmt: skip
         made.command(command)
     made.command(measuring.app())

@@ -180,7 +180,8 @@ def listing(url: str, /, *, project: str, key_env: str = TOKEN, common: Common =
     from fleetcast.runtime.data.mount import mount
 
     mounted = mount(url, project, _token(key_env))
-    rows = _reading(url, lambda: [(name, int(mounted.info(name)["size"])) for name in mounted.find("")])
+    _reading(url, lambda: mounted.ls("", detail=False))  # find, below, takes a vault that is away for an empty one
+    rows = _reading(url, lambda: [(name, int(mounted.info(name)["size"])) for name in sorted(mounted.find(""))])
     table = {"project": project, "files": [{"name": name, "size": size} for name, size in rows]}
     cells = [(name, show(float(size), "B")) for name, size in rows]
     terminal.answer(common, table, lambda width: terminal.tables().rows_table(("File", "Size"), cells, width=width))

@@ -347,11 +347,11 @@ def test_who_may_join():
             while "a" not in orchestrator.peers:
                 await asyncio.sleep(0.01)
             with pytest.raises(Lost, match="another agent is called 'a'"):
-                await Agent(url, "a", orchestrator.token).serve()
+                await Agent(url, "a", orchestrator.token, backoff=(0.01,)).serve()
             first.leave()
             await task
             assert not orchestrator.peers["a"].up
-            assert orchestrator.refused == 2
+            assert orchestrator.refused == 3
         finally:
             await orchestrator.stop()
         with pytest.raises(Lost, match="is lost after 2 tries"):

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import errno
 import hashlib
 import random
 
@@ -374,5 +375,46 @@ def test_an_upload_with_all_its_bytes_that_nobody_finished_is_finished(tmp_path)
                 at.place.spool.part(left).write_bytes(SOME)
         async with live(tmp_path) as at:
             assert at.get("h").size == at.get("i").size == len(SOME)
+
+    asyncio.run(run())
+
+
+def test_what_the_store_could_not_take_is_not_done_before_it_can(tmp_path, monkeypatch):
+    """The bytes are whole but the store fails: the sender is told to come again, and keeps its file until then."""
+    monkeypatch.setattr("fleetcast.runtime.data.push.FIRST", 0.01)
+
+    async def run() -> None:
+        async with live(tmp_path) as at:
+            publish, left = at.place._vault.publish, [3]
+
+            def failing(*what):
+                left[0] -= 1
+                if left[0] >= 0:
+                    raise RuntimeError("the store is away")
+                return publish(*what)
+
+            at.place._vault.publish = failing
+            sent = await at.put("f", SOME)
+            assert sent.tries == 3 and left[0] == -1 and at.get("f").size == len(SOME)
+
+    asyncio.run(run())
+
+
+def test_a_full_disk_makes_senders_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr("fleetcast.runtime.data.places.WAIT", 1)
+
+    async def run() -> None:
+        async with live(tmp_path) as at:
+            part, left = at.place.spool.part, [2]
+
+            def full(upload):
+                left[0] -= 1
+                if left[0] == 0:
+                    raise OSError(errno.ENOSPC, "no space")
+                return part(upload)
+
+            at.place.spool.part = full
+            await at.put("f", SOME)
+            assert left[0] < 0 and at.get("f").size == len(SOME)
 
     asyncio.run(run())

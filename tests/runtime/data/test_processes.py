@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -90,5 +91,34 @@ def test_the_commands_one_after_the_other(tmp_path, tokens):
         push = Started(token, "push", folder, "--to", vault.url, "--project", "alpha", serves=False)
         said = push.said()
         assert push.code == 1 and "published with other bytes" in said["failed"][0]["why"]
+    finally:
+        vault.kill()
+
+
+def test_tls_is_spoken_and_a_certificate_that_nobody_vouches_for_is_refused(tmp_path, tokens, monkeypatch):
+    if shutil.which("openssl") is None:
+        pytest.skip("makes a certificate with openssl")
+    path, token = tokens
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=vault", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", cert],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    folder = tmp_path / "instrument"
+    folder.mkdir()
+    (folder / "a.bin").write_bytes(b"abc")
+    os.utime(folder / "a.bin", (1e9, 1e9))
+    vault = Started(
+        token, "vault", tmp_path / "vault", "--tokens", path, "--port", 0, "--tls-cert", cert, "--tls-key", key
+    )
+    try:
+        assert vault.url.startswith("https://127.0.0.1:")
+        words = ("list", vault.url, "--project", "alpha")
+        assert "CERTIFICATE_VERIFY_FAILED" in Started(token, *words, serves=False).said()["error"]["message"]
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+        push = Started(token, "push", folder, "--to", vault.url, "--project", "alpha", serves=False)
+        assert [s["name"] for s in push.said()["sent"]] == ["a.bin"] and push.code == 0
+        assert Started(token, *words, serves=False).said()["files"] == [{"name": "a.bin", "size": 3}]
     finally:
         vault.kill()

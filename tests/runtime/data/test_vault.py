@@ -92,3 +92,35 @@ def test_stores_that_cannot_be_opened_say_so(tmp_path):
     for place in (str(tmp_path / "f"), "nothing://x"):
         with pytest.raises(SpecError):
             open_store(place)
+
+
+def test_a_bucket_of_s3_keeps_what_a_folder_keeps(tmp_path, monkeypatch):
+    """Against moto's server: the index is written with If-None-Match, so that no second writer gets in."""
+    import asyncio
+    import urllib.request
+
+    moto = pytest.importorskip("moto.server", reason="moto is not installed")
+    server = moto.ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    try:
+        root = "http://{}:{}".format(*server.get_host_and_port())
+        for name, value in (
+            ("ACCESS_KEY_ID", "x"), ("SECRET_ACCESS_KEY", "y"), ("REGION", "us-east-1"), ("ENDPOINT", root),
+            ("ALLOW_HTTP", "true"),
+        ):  # fmt: skip
+            monkeypatch.setenv(f"AWS_{name}", value)
+        urllib.request.urlopen(urllib.request.Request(f"{root}/bucket", method="PUT")).close()
+        vault, path = Vault(open_store("s3://bucket/prefix")), tmp_path / "f"
+        for name in NAMES:
+            path.write_bytes(name.encode() * 1000)
+            manifest = manifest_of(path, name)
+            assert vault.publish("p", path, manifest) and not vault.publish("p", path, manifest)
+            assert asyncio.run(content(vault, "p", name)) == path.read_bytes()
+            path.write_bytes(b"else")
+            early = Vault(vault._store)
+            early.find = lambda *_: None  # a writer that looked before the other wrote
+            with pytest.raises(Published):
+                early.publish("p", path, manifest_of(path, name))
+        assert vault.names("p") == sorted(NAMES)
+    finally:
+        server.stop()

@@ -108,7 +108,7 @@ def prove(of: Game, moves: Sequence[Move], bound: Bound | None = None) -> Proof:
         here = red[p]
         if kind == DELETE:
             if not here[v]:
-                reason = f"DELETE {of.dag.name(v)} on processor {p}, which does not hold it"
+                reason = f"DELETE {of.dag.name(v)} on {of.player(p)}, which does not hold it"
                 break
             here[v] = 0
             used[p] -= size[v]
@@ -121,7 +121,7 @@ def prove(of: Game, moves: Sequence[Move], bound: Bound | None = None) -> Proof:
             for u in parents[v]:
                 if not here[u]:
                     name, lacks = of.dag.name(v), of.dag.name(u)
-                    reason = f"COMPUTE {name} on processor {p}, which does not hold its input {lacks}"
+                    reason = f"COMPUTE {name} on {of.player(p)}, which does not hold its input {lacks}"
                     break
             if reason:
                 break
@@ -134,21 +134,21 @@ def prove(of: Game, moves: Sequence[Move], bound: Bound | None = None) -> Proof:
             if kind == LOAD:
                 if here[v] or not blue[v]:
                     why = "which holds it" if here[v] else "but slow memory does not hold it"
-                    reason = f"LOAD {of.dag.name(v)} on processor {p}, {why}"
+                    reason = f"LOAD {of.dag.name(v)} on {of.player(p)}, {why}"
                     break
                 if clock[p] < born[v]:
                     clock[p] = born[v]
             elif not here[v] or blue[v]:
                 why = "which does not hold it" if not here[v] else "but slow memory holds it"
-                reason = f"SAVE {of.dag.name(v)} on processor {p}, {why}"
+                reason = f"SAVE {of.dag.name(v)} on {of.player(p)}, {why}"
                 break
             moved += size[v]
         if kind != SAVE:
             fill = used[p] + size[v]
             if fill > room[p]:
                 reason = (
-                    f"{KINDS[kind]} {of.dag.name(v)} on processor {p} needs {show(fill)} of memory, which has "
-                    f"{show(of.red[p])}"
+                    f"{KINDS[kind]} {of.dag.name(v)} on {of.player(p)} needs {show(fill, of.measure)} of memory, "
+                    f"which has {show(of.red[p], of.measure)}"
                 )
                 break
             used[p] = fill
@@ -225,4 +225,4 @@ def _uncomputable(of: Game, p: int, v: int, held: bool) -> str:
         why = "but inputs are loaded, not computed"
     else:
         why = "but it has been computed, and only once is allowed"
-    return f"COMPUTE {of.dag.name(v)} on processor {p}, {why}"
+    return f"COMPUTE {of.dag.name(v)} on {of.player(p)}, {why}"

@@ -37,6 +37,7 @@ class Game:
         works: what computing costs, [processor][node]; None = the graph's on each.
         unit: of cost; with "s", sizes are bytes.
         about: what is played, for people.
+        players: names of the processors; empty = their numbers.
     """
 
     dag: Dag
@@ -49,6 +50,16 @@ class Game:
     works: tuple[tuple[float, ...], ...] | None = None
     unit: str = ""
     about: str = ""
+    players: tuple[str, ...] = ()
+
+    def player(self, p: int) -> str:
+        """Returns what a processor is called."""
+        return self.players[p] if self.players else f"processor {p}"
+
+    @property
+    def measure(self) -> str:
+        """Unit of sizes."""
+        return "B" if self.unit == "s" else ""
 
     @property
     def processors(self) -> int:
@@ -96,6 +107,7 @@ def game(
     dag: Dag, *, red: float | Sequence[float], g: float | Sequence[float] = 1.0, processors: int = 1,
     inputs: Inputs = "loaded", timing: Timing = "synchronous", latency: float = 0.0, again: bool = True,
     works: Sequence[Sequence[float]] | None = None, unit: str = "", about: str = "",
+    players: Sequence[str] = (),
 ) -> Game:  # fmt: skip
     """Returns a game of like processors, or of those whose memories and costs are listed.
 
@@ -117,7 +129,7 @@ def game(
         raise SpecError(
             "works", "is not one row a processor, one column a node", value=len(table), limit=str(processors)
         )
-    return Game(dag, columns[0], columns[1], inputs, timing, latency, again, table, unit, about)
+    return Game(dag, columns[0], columns[1], inputs, timing, latency, again, table, unit, about, tuple(players))
 
 
 def costs(of: Game, moves: Sequence[Move]) -> list[float]:

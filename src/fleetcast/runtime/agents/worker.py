@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 from fleetcast.runtime.agents import allowed as lists
 from fleetcast.runtime.agents.allowed import Allowed, Refused
-from fleetcast.runtime.agents.messages import BadMessage, Begin, Done, Message, Progress, Stop, encode, to_agent
+from fleetcast.runtime.agents.messages import BadMessage, Begin, Done, Message, Progress, Pulse, Stop, encode, to_agent
 
 OUTPUT = 256 << 10
 """Bytes of a command's output that are kept; the rest is read and dropped."""
@@ -44,7 +44,8 @@ class Worker:
         self._idle: list[_Thread] = []
 
     def serve(self, lines: BinaryIO) -> None:
-        """Does what the lines say until they end."""
+        """Says that it is there, and does what the lines say until they end."""
+        self._say(Pulse())
         for line in lines:
             message = to_agent(line, 2 * self._most)
             if isinstance(message, Begin):

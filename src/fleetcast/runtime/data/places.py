@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import html
 import re
 import signal
@@ -23,7 +24,7 @@ from fleetcast.runtime.data.access import Access, check_host
 from fleetcast.runtime.data.manifest import manifest_of, write_manifest
 from fleetcast.runtime.data.push import LONGEST, Unsent, check_url, push, session
 from fleetcast.runtime.data.spool import Spool, Upload
-from fleetcast.runtime.data.uploads import Refused, Uploads
+from fleetcast.runtime.data.uploads import WAIT, Refused, Uploads
 from fleetcast.runtime.data.vault import Published, Vault, open_store
 from fleetcast.runtime.listen import BACKLOG, bind, is_loopback, more_files
 
@@ -51,7 +52,7 @@ class VaultPlace:
 
     def __init__(self, vault: Vault, spool: Spool, access: Access, *, quota: int | None = None) -> None:
         self._vault, self.spool, self._access, self._quota = vault, spool, access, quota
-        self._uploads = Uploads(spool, access, self._publish)
+        self._uploads = Uploads(spool, access, self._publish, final=True)
 
     def routes(self) -> list[Any]:
         """Returns what an aiohttp application routes to here."""
@@ -67,11 +68,6 @@ class VaultPlace:
         for upload in self.spool:
             with contextlib.suppress(web.HTTPException):  # refused: the upload says so to whoever asks
                 await self._uploads.settle(upload)
-            if upload.state == "whole":
-                try:
-                    await self._publish(upload)
-                except Refused as error:
-                    self.spool.close(upload, refused=str(error))
 
     async def stop(self) -> None:
         """Does nothing: there is no work besides requests."""
@@ -184,7 +180,7 @@ class GatewayPlace:
     ) -> None:  # fmt: skip
         self.spool, self._url, self._token = spool, check_url(url), token
         self._tell, self._pause = tell or (lambda _: None), pause
-        self._uploads = Uploads(spool, access, self._wake)
+        self._uploads = Uploads(spool, access, self._wake, final=False)
         self._more = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -264,6 +260,11 @@ async def served(
             return await handler(request)
         except FleetcastError as error:
             raise web.HTTPBadRequest(text=str(error)) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            text = "the disk is full; what came is kept"
+            raise web.HTTPServiceUnavailable(text=text, headers={"Retry-After": str(WAIT)}) from None
 
     listening = bind(host, port)
     made = web.Application(middlewares=[guard], client_max_size=1 << 20)

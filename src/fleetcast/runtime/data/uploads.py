@@ -13,7 +13,7 @@ import binascii
 import contextlib
 import hashlib
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
 from fleetcast.base.errors import MissingExtra, SpecError
@@ -48,14 +48,16 @@ class Uploads:
         access: who may write to which project.
         whole: called when the bytes of an upload are there and right; raises `Refused` where they are not wanted. It
             runs before the last PATCH is answered.
+        final: an upload is done only when ``whole`` has returned, so that it is called again where it failed.
         stall: s that a body may take to go on.
     """
 
     def __init__(
-        self, spool: Spool, access: Access, whole: Callable[[Upload], Awaitable[None]], *, stall: float = 30.0
+        self, spool: Spool, access: Access, whole: Callable[[Upload], Awaitable[None]], *, final: bool,
+        stall: float = 30.0,
     ) -> None:  # fmt: skip
-        self.spool, self._access, self._whole, self._stall = spool, access, whole, stall
-        self._busy: dict[str, asyncio.Lock] = {}
+        self.spool, self._access, self._whole, self._final, self._stall = spool, access, whole, final, stall
+        self._busy: set[str] = set()
 
     def routes(self) -> list[Any]:
         """Returns what an aiohttp application routes to here."""
@@ -104,10 +106,9 @@ class Uploads:
         if request.content_type != KIND:
             raise web.HTTPUnsupportedMediaType(text=f"Content-Type: send {KIND}", headers=TUS)
         start, checksum = _number(request, "Upload-Offset"), _checksum(request)
-        lock = self._busy.setdefault(upload.id, asyncio.Lock())
-        if lock.locked():
+        if upload.id in self._busy:
             raise web.HTTPConflict(text="another request writes to this upload; ask for its offset", headers=TUS)
-        async with lock:
+        with self._alone(upload):
             offset = self.spool.offset(upload)
             if upload.state != "open" or start != offset:
                 raise web.HTTPConflict(text=f"Upload-Offset: is {start}, the upload is at {offset}", headers=TUS)
@@ -117,13 +118,11 @@ class Uploads:
                 return _mismatch("Upload-Checksum: is not that of the body")
             if end == upload.size and not await self._finish(upload):
                 return _mismatch("the whole has another SHA-256 than was said; ask for the offset, send the rest again")
-        self._busy.pop(upload.id, None)
         return web.Response(status=204, headers=TUS | {"Upload-Offset": str(end)})
 
     async def _delete(self, request: Any) -> Any:
         upload = self._found(request)
-        lock = self._busy.get(upload.id)
-        if upload.state == "whole" or (lock is not None and lock.locked()):
+        if upload.state == "whole" or upload.id in self._busy:
             raise web.HTTPConflict(text="the upload is being handed on", headers=TUS)
         self.spool.drop(upload)
         return web.Response(status=204, headers=TUS)
@@ -167,16 +166,28 @@ class Uploads:
         return end, right
 
     async def settle(self, upload: Upload) -> None:
-        """Finishes an upload whose bytes are all there although nobody did: the process ended just then."""
-        lock = self._busy.setdefault(upload.id, asyncio.Lock())
-        if lock.locked():  # somebody is at it
+        """Finishes an upload whose bytes are all there although nobody did: the process ended just then, or failed.
+
+        Raises:
+            web.HTTPException: it is refused.
+        """
+        if upload.id in self._busy:  # somebody is at it
             return
-        async with lock:
-            if upload.state == "open" and self.spool.offset(upload) == upload.size:
+        with self._alone(upload):
+            full = upload.state == "open" and self.spool.offset(upload) == upload.size
+            if full or (upload.state == "whole" and self._final):
                 await self._finish(upload)
 
+    @contextlib.contextmanager
+    def _alone(self, upload: Upload) -> Iterator[None]:
+        self._busy.add(upload.id)
+        try:
+            yield
+        finally:
+            self._busy.discard(upload.id)
+
     async def _finish(self, upload: Upload) -> bool:
-        if not await asyncio.to_thread(self.spool.finish, upload):
+        if upload.state == "open" and not await asyncio.to_thread(self.spool.finish, upload):
             return False
         try:
             await self._whole(upload)

@@ -8,6 +8,7 @@ deletes.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
@@ -76,14 +77,29 @@ class Vault:
             except FileNotFoundError:
                 # Bytes under their own hash: whoever writes them twice writes the same.
                 obstore.put(self._store, place, path)
+            # The name must not outlive a power failure that the bytes do not.
+            self._sync(place)
             try:
                 obstore.put(self._store, entry, write_manifest(manifest), mode="create")
+                self._sync(entry)
                 return True
             except AlreadyExistsError:
                 known = self.find(project, manifest.name)
         if known is None or known.sha256 != manifest.sha256:
             raise Published(f"{project}/{manifest.name} is published with other bytes; what is published stays")
         return False
+
+    def _sync(self, place: str) -> None:
+        """Waits until an object of a local folder is on the disk, and its name; other stores answer only then."""
+        if isinstance(self._store, LocalStore) and self._store.prefix is not None:
+            root = Path(self._store.prefix)
+            path = root / place
+            for part in (path, *(folder for folder in path.parents if folder.is_relative_to(root))):
+                handle = os.open(part, os.O_RDONLY)
+                try:
+                    os.fsync(handle)
+                finally:
+                    os.close(handle)
 
     def find(self, project: str, name: str) -> Manifest | None:
         """Returns what is published under a name; None where nothing is.

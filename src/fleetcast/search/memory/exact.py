@@ -38,7 +38,7 @@ def exact(of: Game, *, states: int = STATES) -> Exact:
     n = len(of.dag)
     if n > MOST:
         raise Unsupported(f"{n} nodes are too many for the least cost", f"At most {MOST}; ask holistic search instead")
-    if of.processors > 1 and (of.timing != "synchronous" or of.latency):
+    if of.latency or (of.processors > 1 and of.timing != "synchronous"):
         raise Unsupported("the least cost is known of synchronous processors without latency", "Ask holistic search")
     known = holistic(of, tries=2000)
     desk = Bits(of)

@@ -57,9 +57,11 @@ def proven(graph: TaskGraph, platform: Platform, schedule: Schedule, least: floa
             overlap.
     """
     dag, moves, memories = pebbles(graph, platform, schedule)
+    first = [int(np.argmax(platform.node == node)) for node in np.unique(platform.node)]
     of = game(
-        dag, red=memories, g=0.0, processors=len(memories), timing="asynchronous", unit="s", about="tasks and messages"
-    )
+        dag, red=memories, g=0.0, processors=len(memories), timing="asynchronous", unit="s",
+        about="tasks and messages", players=[platform.workers[w] for w in first],
+    )  # fmt: skip
     found = prove(of, moves, Bound(least, "work and longest way", {"work and longest way": least}))
     cost = schedule.makespan
     gap = cost / least - 1.0 if least > 0 else 0.0 if cost == 0 else float("inf")

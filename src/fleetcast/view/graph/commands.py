@@ -15,7 +15,7 @@ from fleetcast.view.timeline import left_out, trace_bytes
 
 if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
-    from fleetcast.view.graph.running import Agents
+    from fleetcast.view.graph.agents import Agents
 
 
 def simulate(scenario: GraphScenario, common: Common) -> int:
