@@ -119,9 +119,9 @@ def workers_of(
     for place, count in zip(places, cut, strict=True):
         group = place.group
         if group.name not in of_group:
-            row = _row(graph, group, count, dtype, speeds or {}, seconds or {})
-            of_group[group.name] = kinds.setdefault((group.device.id, row.tobytes()), len(rows))
-            rows += [row] * (len(kinds) - len(rows))
+            takes = _row(graph, group, count, dtype, speeds or {}, seconds or {})
+            of_group[group.name] = kinds.setdefault((group.device.id, takes.tobytes()), len(rows))
+            rows += [takes] * (len(kinds) - len(rows))
         kind += [of_group[group.name]] * count
     names = [f"{p.name}.{j}" if count > 1 else p.name for p, count in zip(places, cut, strict=True)
              for j in range(count)]  # fmt: skip
