@@ -52,6 +52,7 @@ from fleetcast.scenario.plan import (
     Pool,
     Stage,
 )
+from fleetcast.scenario.stream_plan import StreamPlan, Upgrade
 from fleetcast.scenario.training_plan import CHOICES as TRAINED
 from fleetcast.scenario.training_plan import Shards, TrainingPlan
 from fleetcast.scenario.workload.architectures import BUILDERS
@@ -61,7 +62,9 @@ from fleetcast.scenario.workload.graphs import generators
 from fleetcast.scenario.workload.graphs.workload import Graph
 from fleetcast.scenario.workload.loads import Skew
 from fleetcast.scenario.workload.quality import Score
+from fleetcast.scenario.workload.scores import Classifier, Firing, TurnOn
 from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving, Sessions
+from fleetcast.scenario.workload.streams import Filter, Repair, Stream, StreamLink, StreamNode
 from fleetcast.scenario.workload.training import Features, Shape, Training
 from fleetcast.search.advice.techniques import FORMATS, SHAPES, storage_of
 from fleetcast.search.tiers.family import runs, whole
@@ -676,6 +679,11 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "host-ranges": host_ranges, "host": host_table, "exports": export_makes,
     "autolife": autolife_table, "techniques": technique_table, "storage": storage_table, "families": family_table,
     "acceptance": acceptance_table,
+    "stream": lambda: _plain_keys(Stream), "stream-node": lambda: _plain_keys(StreamNode),
+    "stream-link": lambda: _plain_keys(StreamLink), "stream-filter": lambda: _plain_keys(Filter),
+    "stream-classifier": lambda: _plain_keys(Classifier), "stream-paths": lambda: _plain_keys(TurnOn),
+    "stream-together": lambda: _plain_keys(Firing), "stream-repair": lambda: _plain_keys(Repair),
+    "stream-plan": lambda: _plain_keys(StreamPlan), "stream-upgrades": lambda: _plain_keys(Upgrade),
     "policies": policy_table, "policy-rules": policy_rules, "metrics": metric_table,
 }  # fmt: skip
 """What a page may ask for, by name."""

@@ -76,7 +76,10 @@ def rate(fleet: dict[str, Any], place: str = "nic_aware", *, batch: int = 768, r
     found = [
         outcome({
             "fleet": fleet, "workload": {"kind": "training", "model": HOLMES, "batch": batch},
-            "plan": {"pipeline_parallel": 2, "tensor_parallel": 1, "micro_batch": micro, "place": place},
+            "plan": {
+                "pipeline_parallel": 2, "tensor_parallel": 1, "micro_batch": micro, "place": place,
+                "overlap": ["data", "pipeline"],  # what crosses groups never holds a stage up: the same for one network
+            },
         }, cards(roce))
         for micro in (1, 2, 4, 8)
     ]  # fmt: skip
@@ -128,7 +131,10 @@ def holmes() -> list[Record]:
     state = _a100s(32)
     peak = state.group.count * state.group.device.peak["bf16"] / (simulate(state).metrics["flops"] / 32)
     told = f"InfiniBand {fast:.1f}, hybrid {hybrid:.1f}, RoCE {roce:.1f}, Ethernet {slow:.1f} sequences/s"
-    setting = "GPT-3.6B, 4 nodes of 8 A100s, one card a node, batch of 768, nothing fitted"
+    setting = (
+        "GPT-3.6B, 4 nodes of 8 A100s, one card a node, batch of 768, messages between stages beside work everywhere, "
+        "nothing fitted"
+    )
     ratio, paper = slow / fast, RECALLED["ethernet-25g"] / RECALLED["infiniband-hdr"]
     near, good = abs(ratio / paper - 1) <= 0.15, hybrid >= 0.9 * fast and mixed >= lower
     return [
@@ -154,8 +160,10 @@ def holmes() -> list[Record]:
             bar="at least 0.9 of it, and above Ethernet alone and the null",
             holds=hybrid >= 0.9 * fast and hybrid > max(slow, blind),
             reproduced="yes" if good else "no",
-            reason="" if good else "the catalogue's RoCE is as fast as InfiniBand and what crosses "
-            "costs a tenth; where RoCE is as slow as the paper's, the hybrid comes out as fast as RoCE alone",
+            reason="" if good else "what crosses is 25 MB a device, micro-batch and way, eight devices on one card, "
+            "and 1F1B has one micro-batch to work on meanwhile. The paper's micro-batch, batch and degrees are not at "
+            "hand, and its TFLOP/s over its sequences a second is the FLOP with a full recompute, at which less would "
+            "be lost",
             seconds=0.0, command=COMMAND,
         ),
         Record(

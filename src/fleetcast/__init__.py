@@ -13,7 +13,7 @@ from typing import Any
 
 __all__ = [
     "advise", "best_pools", "check", "compare", "devices_needed", "load", "max_rate", "max_users", "measure", "plan",
-    "run", "servers_under", "simulate", "transform", "watch_train", "whatif",
+    "prove", "run", "servers_under", "simulate", "transform", "watch_train", "whatif",
 ]  # fmt: skip
 
 _HOMES = {
@@ -27,6 +27,7 @@ _HOMES = {
     "max_users": "fleetcast.view.sizing",
     "measure": "fleetcast.view.verbs",
     "plan": "fleetcast.view.verbs",
+    "prove": "fleetcast.view.verbs",
     "run": "fleetcast.view.verbs",
     "servers_under": "fleetcast.view.sizing",
     "simulate": "fleetcast.view.verbs",

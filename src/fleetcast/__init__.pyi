@@ -10,6 +10,7 @@ from fleetcast.view.verbs import check as check
 from fleetcast.view.verbs import load as load
 from fleetcast.view.verbs import measure as measure
 from fleetcast.view.verbs import plan as plan
+from fleetcast.view.verbs import prove as prove
 from fleetcast.view.verbs import run as run
 from fleetcast.view.verbs import simulate as simulate
 from fleetcast.view.watched import watch_train as watch_train

@@ -167,11 +167,11 @@ def test_energy_is_that_of_each_kind():
     assert outcome.breakdown["energy"]["idle"] == pytest.approx(idle * outcome.metrics["iteration_time"])
 
 
-@pytest.mark.parametrize(("batch", "excess"), [(16, 0.10), (64, 0.03), (256, 0.01)])
+@pytest.mark.parametrize(("batch", "excess"), [(16, 0.10), (64, 0.03), (256, 0.02)])
 def test_the_rule_against_every_placement_and_split(batch, excess):
     """All orders of groups and all splits of eight layers over three stages, each run as events.
 
-    The rule looks at the longest stage alone; with 2 micro-batches the pipeline's filling counts as much.
+    The rule knows no messages, takes stages one after the other, and keeps its order for a hundredth.
     """
     s = state(plan={"pipeline_parallel": 3}, batch=batch)
     rows, job = columns(complete(s, s.scenario.plan).plan), s.job()
@@ -282,3 +282,13 @@ def test_what_several_kinds_cannot_have_is_refused(tmp_path):
         simulate(state(plan={"dtype": "fp8", "pipeline_parallel": 3}))
     with pytest.raises(SpecError, match=r"data_parallel|divide"):
         simulate(state(plan={"pipeline_parallel": 5}))
+
+
+def test_check_says_that_all_ranks_go_at_the_slowest_pace():
+    from fleetcast.view.training.checks import check_kinds
+
+    mixed = list(check_kinds(state(plan={"pipeline_parallel": 2}, batch=48)))
+    assert [r.path for r in mixed] == ["plan.pipeline_parallel"]
+    assert "pace of a100-80g-sxm" in mixed[0].text and "divides each group" in mixed[0].next
+    assert not list(check_kinds(state(plan={"pipeline_parallel": 3})))
+    assert not list(check_kinds(state("24x a100-80g-sxm", plan={"pipeline_parallel": 2}, batch=48)))

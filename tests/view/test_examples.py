@@ -23,11 +23,12 @@ TRAINED = (
     "training-unlike",
 )
 TOGETHER = ("multitask",)
-STREAMED = ("cameras", "trigger")
+STREAMED = ("cameras", "trigger", "frames")
+ORDERED = ("graph", "graph-workflow")
 
 
 def test_all_examples_are_run_here(root):
-    assert set(verbs.examples()) == {*PLANNED, *DECIDED, *TRAINED, *TOGETHER, *STREAMED}
+    assert set(verbs.examples()) == {*PLANNED, *DECIDED, *TRAINED, *TOGETHER, *STREAMED, *ORDERED}
     assert {p.stem for p in (root / "examples").glob("*.toml")} == set(verbs.examples())
 
 
@@ -68,7 +69,14 @@ def test_an_example_of_several_tasks_finds_waves(name):
     assert ranking.best is not None and ranking.best.plan["waves"]
 
 
-@pytest.mark.parametrize("name", [*PLANNED, *DECIDED, *TRAINED, *TOGETHER])
+@pytest.mark.parametrize("name", ORDERED)
+def test_an_example_of_a_graph_is_ordered_better_than_as_it_comes(name):
+    ranking = fleetcast.plan(name, top=None)
+    spans = {o.plan["order"]["kind"]: o.metrics["makespan"] for o in ranking.plans}
+    assert ranking.best.metrics["lower_bound"] <= min(spans.values()) < 0.7 * spans["fifo"]
+
+
+@pytest.mark.parametrize("name", [*PLANNED, *DECIDED, *TRAINED, *TOGETHER, *ORDERED])
 def test_examples_have_a_headline_and_no_errors(name):
     assert len(verbs.headline(verbs.example(name))) > 20
     assert not [r for r in fleetcast.check(name) if r.level == "error"]

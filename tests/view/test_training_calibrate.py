@@ -179,3 +179,12 @@ def test_the_command_says_what_it_lacks(file, capsys):
     ):  # fmt: skip
         assert cli.main(words) == 2
         assert said in capsys.readouterr().err
+
+
+def test_a_fleet_of_several_kinds_has_no_practice(tmp_path):
+    file = tmp_path / "two.csv"
+    rows = "\n".join(f"{micro},{seconds}" for micro, seconds in ((1, 1.0), (2, 0.9), (4, 0.8), (8, 0.8)))
+    file.write_text(f"micro_batch,iteration_time\n{rows}\n")
+    scenario = load(BASE | {"fleet": {"devices": "16x a100-80g-sxm + 16x h100-sxm"}})
+    with pytest.raises(SpecError, match=r"several kinds.*a100-80g-sxm.*h100-sxm.*one kind to a practice"):
+        fitted([file], scenario)

@@ -1,11 +1,13 @@
 """Exports of training plans: golden files, what a trainer reads back from them, and what is refused."""
 
 import json
+import re
 import shlex
 import tomllib
 
 import pytest
 
+import fleetcast
 from fleetcast.base.errors import Infeasible, SpecError, Unsupported
 from fleetcast.view import verbs
 from fleetcast.view.exports import training
@@ -199,3 +201,24 @@ def test_unlike_layers_are_left_to_the_engines_own_examples():
     hybrid["workload"]["model"] = "qwen3-next-80b-a3b"
     with pytest.raises(Unsupported, match="layers of several kinds"):
         verbs.export(hybrid, "megatron")
+
+
+def test_stages_of_unlike_length_are_laid_out_or_refused():
+    """Faster devices hold more layers: Megatron's layout says it, with the order of nodes; others have no word."""
+    from fleetcast.view.exports.training.megatron import layout
+
+    model = {"layers": 16, "hidden": 2048, "heads": 16, "gated": True, "vocab": 32000}
+    scenario = fleetcast.load({
+        "fleet": {"devices": "16x a100-80g-sxm + 8x h100-sxm"}, "plan": {"pipeline_parallel": 3},
+        "workload": {"kind": "training", "model": model, "sequence": 2048, "batch": 48},
+    })  # fmt: skip
+    text = verbs.export(scenario, "megatron").text
+    note = next(n for n in fleetcast.simulate(scenario).notes if "holds" in n)
+    counts = [int(n) for n in re.findall(r"(?<=t\*)\d+", text)]
+    assert sum(counts) == 16 and len(set(counts)) > 1 and layout(counts) in text
+    assert str(max(counts)) in note and "first h100-sxm, a100-80g-sxm: stages follow that order" in text
+    assert f"LAYERS={','.join(map(str, counts))}" in verbs.export(scenario, "torchrun").text
+    for target in ("deepspeed", "torchtitan"):
+        with pytest.raises(Unsupported, match=r"equal stages alone.*Export to megatron"):
+            verbs.export(scenario, target)
+    assert layout((3, 2)) == "Et*3|t*2L"

@@ -1,11 +1,13 @@
 """Exports of training read by the trainers' own parsers, and run by them where a CPU can: skipped where none is here.
 
 DeepSpeed and torchtitan are not among the project's extras: install them beside it, torch for the CPU is enough.
-Megatron-LM's parser (megatron/training/arguments.py) is in its repository alone; the package megatron-core has none.
+Megatron-LM's parser (megatron/training/arguments.py) is in its repository alone; the package megatron-core has none,
+but it reads the layout of unlike stages.
 """
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -137,3 +139,16 @@ def test_torchtitan_reads_what_the_plan_says(plan, model, tmp_path):
         for key, value in keys.items():  # every key is one of theirs and holds what the file says
             assert hasattr(known[section], key), f"{section}.{key}"
             assert getattr(getattr(found, section), key) == value, f"{section}.{key}"
+
+
+def test_megatron_core_reads_the_layout_of_unlike_stages():
+    layouts = pytest.importorskip(
+        "megatron.core.transformer.pipeline_parallel_layer_layout", reason="wants megatron-core, for its layouts"
+    )  # fmt: skip
+    text = exported("megatron", {"pipeline_parallel": 3}, devices="16x a100-80g-sxm + 8x h100-sxm", batch=48).text
+    said = re.search(r"--pipeline-model-parallel-layout '?(E[^' ]+)", text)[1]
+    stages = layouts.PipelineParallelLayerLayout.parse_str_to_list(said)
+    names = [[kind.name for kind in stage] for stage in stages]
+    assert len(stages) == 3 and names[0][0] == "embedding" and names[-1][-1] == "loss"
+    assert sum(name == "decoder" for stage in names for name in stage) == SHAPE["layers"]
+    layouts.PipelineParallelLayerLayout(said, 3).validate_layer_layout(SHAPE["layers"], 0)

@@ -23,10 +23,21 @@ from fleetcast.scenario.load import (
     StreamScenario,
     TrainingScenario,
 )
-from fleetcast.view import collectives, comparing, measuring, sizing, terminal, transforming, verbs, watching
-from fleetcast.view.graph import agent
+from fleetcast.view import (
+    collectives,
+    comparing,
+    measuring,
+    moving,
+    sizing,
+    terminal,
+    transforming,
+    verbs,
+    voting,
+    watching,
+)
+from fleetcast.view.graph import agents as agent_commands
 from fleetcast.view.graph import commands as graphs
-from fleetcast.view.graph.running import LOCAL, Agents
+from fleetcast.view.graph.agents import LOCAL, Agents
 from fleetcast.view.release import release
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.serving import commands as requests
@@ -83,11 +94,13 @@ def app() -> App:
     )  # fmt: skip
     for command in (
         plan, simulate, run, comparing.whatif, comparing.compare, comparing.calibrate, advise, check, capacity, export,
-        catalog, examples, schema, collectives.collective, agent.agent,
+        catalog, examples, schema, collectives.collective, agent_commands.agent,
     ):  # fmt: skip
         made.command(command)
     made.command(measuring.app())
     made.command(watching.app())
+    made.command(voting.app())
+    made.command(moving.app())
     made.command(transforming.command, name="transform")
     return made
 
@@ -245,17 +258,21 @@ def advise(file: File, /, *, common: Common = DEFAULTS) -> int:
 
 
 def check(file: File, /, *, strict: Annotated[bool, Parameter(negative=())] = False, common: Common = DEFAULTS) -> int:
-    """Look for what is wrong or doubtful in a scenario, without simulating it.
+    """Look for what is wrong or doubtful in a scenario, and prove what its plan moves between memories.
 
     Parameters
     ----------
     strict:
         Warnings count as errors.
     """
-    found = verbs.check(terminal.load(file, common))
-    bad = any(strict or remark.level == "error" for remark in found)
-    table = {"ok": not bad, "remarks": [remark.table() for remark in found]}
-    terminal.answer(common, table, lambda _: terminal.tables().remarks_view(found))
+    scenario = terminal.load(file, common)
+    found, proof = verbs.check(scenario), verbs.prove(scenario)
+    bad = any(strict or remark.level == "error" for remark in found) or (proof is not None and not proof.legal)
+    table = {
+        "ok": not bad, "remarks": [remark.table() for remark in found],
+        "proof": None if proof is None else proof.table(),
+    }  # fmt: skip
+    terminal.answer(common, table, lambda _: terminal.tables().remarks_view(found, proof))
     return 1 if bad else 0
 
 

@@ -42,7 +42,7 @@ def _mover(base: Path, folder: Path) -> Callable[[Any], Any]:
 
 
 def moved(table: Any, keys: Collection[str], base: Path, folder: Path) -> Any:
-    """Returns a table as a file in ``folder`` must say it: under ``keys`` stand paths, and relative ones start at ``base``.
+    """Returns a table as a file in ``folder`` must say it: what stands under ``keys`` are paths, relative to ``base``.
 
     Args:
         table: of dicts and lists.

@@ -21,6 +21,7 @@ from fleetcast.view.worth import worth_lines
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from fleetcast.cost.pebbling.check import Proof
     from fleetcast.runtime.measure import Profile
     from fleetcast.scenario.load import ServingScenario
     from fleetcast.scenario.outcome import Outcome
@@ -208,16 +209,19 @@ def _nearest(need: Need) -> str:
     return "no plan meets the SLO"
 
 
-def remarks_view(remarks: Sequence[Remark]) -> RenderableType:
-    """Returns what `check` found, one block a remark."""
-    if not remarks:
-        return Text("ok: nothing to remark", style="green")
-    blocks = []
+def remarks_view(remarks: Sequence[Remark], proof: Proof | None = None) -> RenderableType:
+    """Returns what `check` found, one block a remark, and the proof of what a plan moves."""
+    blocks: list[RenderableType] = [] if remarks else [Text("ok: nothing to remark", style="green")]
     for remark in remarks:
         style = "bold red" if remark.level == "error" else "bold yellow"
         where = "" if remark.text.startswith(remark.path) else f"{remark.path}: "
         text = Text.assemble((f"{remark.level}: ", style), where, remark.text)
         blocks.append(Group(text, Text(f"  {remark.next}", style="dim")) if remark.next else text)
+    if proof is not None:
+        head, *rest = proof.lines()
+        blocks += [Text(), Text("Proof", style="bold"), *([Text(f"  {proof.about}", style="dim")] * bool(proof.about))]
+        blocks.append(Text(f"  {head}", style="" if proof.legal else "bold red"))
+        blocks += [Text(f"  {line}") for line in rest]
     return Group(*blocks)
 
 

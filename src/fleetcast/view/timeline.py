@@ -24,13 +24,16 @@ def left_out(record: Record, most: int = SLICES) -> str:
     return f"the first {most:,} of {len(record):,} spans: {until} of {show(end - start, 's')}"
 
 
-def chrome_trace(record: Record, *, name: str = "fleetcast", most: int = SLICES) -> Iterator[dict[str, Any]]:
+def chrome_trace(
+    record: Record, *, name: str = "fleetcast", most: int = SLICES, numbered: bool = False
+) -> Iterator[dict[str, Any]]:
     """Yields the events of a trace: a lane per resource, a counter of its memory's fill; times in us.
 
     Args:
         record: what was logged, in order of time.
         name: of the process that holds the lanes; a label beside it says what is left out.
         most: spans, the earliest.
+        numbered: a span is one task or message, its items the number of that; no memory fills.
     """
     yield {"ph": "M", "pid": 1, "name": "process_name", "args": {"name": name}}
     if note := left_out(record, most):
@@ -43,20 +46,23 @@ def chrome_trace(record: Record, *, name: str = "fleetcast", most: int = SLICES)
     for time, duration, resource, what, count, items, level in rows:
         yield {
             "ph": "X", "pid": 1, "tid": resource + 1, "name": record.whats[what],
-            "ts": round(time * 1e6, 3), "dur": round(duration * 1e6, 3), "args": {"steps": count, "requests": items},
+            "ts": round(time * 1e6, 3), "dur": round(duration * 1e6, 3),
+            "args": {"number": items} if numbered else {"steps": count, "requests": items},
         }  # fmt: skip
+        if numbered:
+            continue
         yield {
             "ph": "C", "pid": 1, "name": fills[resource], "ts": round((time + duration) * 1e6, 3),
             "args": {"percent": round(100 * level, 2)},
         }  # fmt: skip
 
 
-def trace_bytes(record: Record, *, name: str = "fleetcast", most: int = SLICES) -> bytes:
+def trace_bytes(record: Record, *, name: str = "fleetcast", most: int = SLICES, numbered: bool = False) -> bytes:
     """Returns the trace of at most ``most`` spans as gzipped JSON; equal records give equal bytes."""
     buffer = io.BytesIO()
     with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, compresslevel=6, mtime=0) as file:
         file.write(b'{"displayTimeUnit":"ms","traceEvents":[\n')
-        for i, event in enumerate(chrome_trace(record, name=name, most=most)):
+        for i, event in enumerate(chrome_trace(record, name=name, most=most, numbered=numbered)):
             file.write((",\n" if i else "").encode() + json.dumps(event, separators=(",", ":")).encode())
         file.write(b"\n]}\n")
     return buffer.getvalue()

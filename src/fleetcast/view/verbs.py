@@ -17,6 +17,7 @@ from fleetcast.scenario.load import Scenario, ServingScenario, TrainingScenario
 from fleetcast.view import worlds
 
 if TYPE_CHECKING:
+    from fleetcast.cost.pebbling.check import Proof
     from fleetcast.runtime.measure import EngineProfile, Profile
     from fleetcast.runtime.replay import Replay
     from fleetcast.scenario.outcome import Outcome
@@ -263,6 +264,20 @@ def check(source: Source, *, seed: int | None = None) -> list[Remark]:
     """
     scenario = load(source, seed=seed)
     found: list[Remark] = worlds.ask(scenario, "check")(scenario)
+    return found
+
+
+def prove(source: Source, *, seed: int | None = None) -> Proof | None:
+    """Returns whether the moves of a scenario's plan between fast and slow memory are legal, and how good they are.
+
+    None where nothing is moved, where the plan is open, or where its kind moves no data.
+
+    Raises:
+        SpecError: the scenario cannot be read at all.
+    """
+    scenario = load(source, seed=seed)
+    ask = getattr(worlds.WORLDS[type(scenario)], "prove", None)
+    found: Proof | None = None if ask is None else ask(scenario)
     return found
 
 

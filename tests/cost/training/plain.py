@@ -268,7 +268,7 @@ def seconds(net: Network, job: Job, plan: Plan, system: System) -> dict[str, flo
     wide, dense = 4.0 if job.dtype == "fp32" else 2.0, max(stages.values())
     reduce = gather = update = 0.0
     passes = micro if plan.zero >= 2 else 1  # no copy holds gradients whole
-    if plan.zero == 2 and plan.interleave > 1:
+    if plan.zero >= 2 and plan.interleave > 1:
         passes = ceil(micro / plan.pipeline)
     of_experts = max(plan.tensor * plan.context * plan.data / (plan.expert_tensor * plan.expert), 1.0)
     for size, copies, stride in (
@@ -278,7 +278,7 @@ def seconds(net: Network, job: Job, plan: Plan, system: System) -> dict[str, flo
             reduce += collective("all_reduce", size * job.sent, copies, stride, system)
         else:
             reduce += passes * collective("reduce_scatter", size * job.sent, copies, stride, system)
-            times = 2 * micro if plan.zero == 3 else 1
+            times = 2 * passes if plan.zero == 3 else 1
             gather += times * collective("all_gather", size * wide, copies, stride, system)
         own = size / copies if plan.zero else size
         update += own * OPTIMIZER_BYTES / (system.chip.bandwidth * system.stream.memory)
@@ -396,9 +396,10 @@ def room(net: Network, job: Job, plan: Plan, system: System) -> tuple[float, flo
     work = whole if plan.recompute == 2 else 0.0
     if plan.zero == 3 and copies > 1:
         work += pair + max(wide * largest - whole, 0.0)
-    if plan.zero == 2 and v > 1 and copies > 1:
+    if plan.zero >= 2 and v > 1 and copies > 1:
         others = max(stages.values()) * (1 - 1 / copies) + experts * (1 - 1 / of_experts)
-        work = max(work, (job.gradient * others - kept * held) / v)
+        gathered = 2 * wide * others if plan.zero == 3 else 0.0
+        work = max(work, (max(job.gradient * others - kept * held, 0.0) + gathered) / v)
     peaks, hosts = [], []
     for stage, params in stages.items():
         if stage == 1 and not light[0] and p > 2:

@@ -97,7 +97,7 @@ def test_no_more_micro_batches_are_in_flight_than_there_are() -> None:
     assert in_flight(1, 8, 1, 32, 1) == 7.0
 
 
-def test_gradients_of_a_pipeline_in_pieces_are_added_up_once_a_round() -> None:
+def test_a_pipeline_in_pieces_adds_up_and_gathers_once_a_round() -> None:
     system, job = system_of("256x h100-sxm"), Job(4096, 256)
     plan = plans(tensor=4, pipeline=4, data=16, interleave=np.array([1, 2]), schedule=np.array([1, 2]), zero=2)
     table = parts(of(catalog.model("llama-2-70b")), job, plan, system)
@@ -105,6 +105,8 @@ def test_gradients_of_a_pipeline_in_pieces_are_added_up_once_a_round() -> None:
     assert table.reduce[0] == pytest.approx(4 * table.reduce[1])
     held = memory(of(catalog.model("llama-2-70b")), job, plan, system)
     assert held["gradients"][0] == held["gradients"][1]
+    whole = parts(of(catalog.model("llama-2-70b")), job, replace(plan, zero=np.full_like(plan.zero, 3)), system)
+    assert whole.gather.tolist() == pytest.approx([32 * table.gather[0], 8 * table.gather[0]])
 
 
 LLAMA_3 = {"tensor_parallel": 8, "pipeline_parallel": 16, "interleave": 8, "overlap": ["pipeline", "data"]}

@@ -56,7 +56,7 @@ def test_a_matched_filter_scores_what_was_put_in() -> None:
 
 
 def test_costs_are_recovered_from_what_they_give() -> None:
-    true = Costs(3e-6, 2e-10, 5e-6, 1e-10, 4e-6, 1.5e-10, 2e-11, 6e-6, 0.0, 0.0)
+    true = Costs(3e-6, 2e-10, 5e-6, 1e-10, 4e-6, 1.5e-10, 2e-11, 6e-6, 1.2e-10, 2e-5, 1e-10, 0.0)
     draw = np.random.default_rng(2)
     rows, seconds = [], []
     for _ in range(12):
@@ -64,18 +64,19 @@ def test_costs_are_recovered_from_what_they_give() -> None:
         passed, idle = draw.uniform(0.05, 0.6), draw.uniform(0, 1)
         for sensor, last in ((True, False), (False, False), (False, True)):
             seconds.append(true.node(sensor=sensor, last=last, size=size, ops=ops, passed=passed, idle=idle))
-            row = [1.0, size, 0, 0, 0, 0, ops, idle] if sensor else [0, 0, 1.0, size, passed, passed * size, ops, idle]
+            row = [1.0, size, 0, 0, 0, 0, ops] if sensor else [0, 0, 1.0, size, passed, passed * size, ops]
+            row += [idle, idle * size]
             rows.append(row if sensor or not last else [*row[:4], 0, 0, *row[6:]])
-    found = fit(rows, seconds)
-    for name in NAMES:
+    found = fit(rows, seconds, [(size, 2e-5 + 1e-10 * size) for size in (4096, 65_536, 1 << 20)])
+    for name in (*NAMES, "hop", "hop_byte"):
         assert getattr(found, name) == pytest.approx(getattr(true, name), rel=1e-6)
     assert found.spread < 1e-9
-    with pytest.raises(FleetcastError, match="do not fit 8 numbers"):
+    with pytest.raises(FleetcastError, match="do not fit 9 numbers"):
         fit(rows[:4], seconds[:4])
 
 
 def test_a_calibrated_scenario_is_paced_by_its_slowest_process() -> None:
-    costs = Costs(1e-5, 0.0, 2e-5, 0.0, 0.0, 0.0, 1e-9, 5e-6, 1e-5, 0.0)
+    costs = Costs(1e-5, 0.0, 2e-5, 0.0, 0.0, 0.0, 1e-9, 5e-6, 0.0, 6e-6, 1e-10, 0.0)
     scenario = line(40_000, 5.0, 10.0, rate=1e7, samples=2000)
     outcome = simulate(calibrated(scenario, costs))
     each = 2e-5 + 5 * 40_000 * 1e-9

@@ -153,7 +153,8 @@ def test_both_forms_of_a_hyperdag_give_the_same_graph(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(("data", "said"), [
-    (b"", "has no header"), (b"% nothing\n", "has no header"), (b"1 2\n", "line 1: is too short"),
+    (b"", "has no header"), (OLD.replace(b"1 6 2", b""), "line 8: is too short"),
+    (b"% nothing\n", "has no header"), (b"1 2\n", "line 1: is too short"),
     (b"1 2 x\n", "line 1: is too short or not numbers"), (b"1 0 2\n0 0\n0 0\n", "line 1: is no header"),
     (b"1.5 2 2\n", "is no header"), (b"inf 1 nan\n0\n", "is no header"), (V1[:-5], "lines below its header"),
     (V1.replace(b"0 5\n", b"9 5\n"), "names a node"),
@@ -237,13 +238,41 @@ def test_malformed_workflows_are_refused_by_name(changes: dict[str, Any], said: 
         read(workflow(**changes))
 
 
-@given(st.binary(max_size=200), st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=8))
-@settings(max_examples=400, deadline=None)
-def test_no_bytes_make_a_reader_fail_otherwise_than_by_saying_so(noise: bytes, hits: list[tuple[int, int]]) -> None:
+TOKENS = [
+    b"0",
+    b"-1",
+    b"1e400",
+    b"nan",
+    b"inf",
+    b"",
+    b" ",
+    b"\n",
+    b"%",
+    b"99999999999999999999",
+    b"\xff",
+    b"[",
+    b"null",
+]
+
+
+@given(
+    st.binary(max_size=200),
+    st.lists(
+        st.tuples(
+            st.integers(0, 10_000), st.integers(0, 12), st.one_of(st.sampled_from(TOKENS), st.binary(max_size=2))
+        ),
+        max_size=5,
+    ),
+)
+@settings(max_examples=500, deadline=None)
+def test_no_bytes_make_a_reader_fail_otherwise_than_by_saying_so(
+    noise: bytes, hits: list[tuple[int, int, bytes]]
+) -> None:
     def hurt(data: bytes) -> bytes:
         held = bytearray(data)
-        for at, byte in hits:
-            held[at % len(held)] = byte
+        for at, length, token in hits:
+            begin = at % (len(held) + 1)
+            held[begin : begin + length] = token
         return bytes(held)
 
     for data in (noise, hurt(V1), hurt(OLD)):

@@ -130,7 +130,7 @@ def test_what_cannot_be_run_is_refused(
 
 
 def test_a_fleet_whose_agents_do_not_come_is_infeasible(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fleetcast.view.graph.running import Agents
+    from fleetcast.view.graph.agents import Agents
 
     monkeypatch.setenv("FLEETCAST_AGENT_TOKEN", "a token of this test")
     with pytest.raises(FleetcastError, match=r"phone, edge\[0\], edge\[1\] did not come"):

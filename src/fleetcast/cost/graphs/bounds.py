@@ -54,8 +54,7 @@ def area(graph: TaskGraph, platform: Platform) -> float:
 
 def able_seconds(graph: TaskGraph, platform: Platform) -> NDArray[np.float64]:
     """Returns f8[K, n]: seconds on each kind, inf where none of its workers has the memory."""
-    most = np.array([platform.memory[platform.kind == k].max() for k in range(len(platform.kinds))])
-    return np.where(graph.memory[None, :] <= most[:, None], platform.seconds, np.inf)
+    return np.where(graph.memory[None, :] <= platform.roomiest[:, None], platform.seconds, np.inf)
 
 
 def shares(graph: TaskGraph, platform: Platform) -> NDArray[np.float64]:

@@ -89,7 +89,7 @@ class Platform:
             Infeasible: its memory is more than any worker has that can run it.
             SpecError: no worker can run it at all.
         """
-        able = np.isfinite(self.seconds[self.kind])
+        able = np.isfinite(self.seconds)
         if not able.any(0).all():
             task = int(np.argmin(able.any(0)))
             raise SpecError(
@@ -97,13 +97,18 @@ class Platform:
                 value=graph.kernels[graph.kernel[task]], limit=f"devices: {', '.join(self.kinds)}",
                 hint="Give its seconds on one of them",
             )  # fmt: skip
-        fits = able & (graph.memory[None, :] <= self.memory[:, None])
+        fits = able & (graph.memory[None, :] <= self.roomiest[:, None])
         if not fits.any(0).all():
             task = int(np.argmin(fits.any(0)))
             raise Infeasible(
                 f"memory of task {graph.names[task]} on one device", need=float(graph.memory[task]),
-                have=float(self.memory[able[:, task]].max()), unit="B", hint="Cut it into smaller tasks",
+                have=float(self.roomiest[able[:, task]].max()), unit="B", hint="Cut it into smaller tasks",
             )  # fmt: skip
+
+    @cached_property
+    def roomiest(self) -> NDArray[np.float64]:
+        """f8[K], bytes: the most memory that a worker of each kind has."""
+        return np.array([self.memory[self.kind == k].max() for k in range(len(self.kinds))])
 
     @classmethod
     def of(

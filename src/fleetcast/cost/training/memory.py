@@ -48,13 +48,16 @@ def memory(network: Network, job: Job, plans: Plans, system: System) -> dict[str
     # A layer's pass back has its gathered weights, and gradients that grow while its activations shrink.
     gathered = (plans.zero == 3) & (plans.data * plans.context > 1)
     work = np.where(plans.recompute == 2, whole, 0.0) + np.where(gathered, pair + np.maximum(grown - whole, 0.0), 0.0)
-    rounds = (plans.zero == 2) & (plans.interleave > 1) & (plans.data * plans.context > 1)
-    if rounds.any():  # gradients of the piece at work, added up once a round, grow while its activations shrink
+    rounds = (plans.zero >= 2) & (plans.interleave > 1) & (plans.data * plans.context > 1)
+    if rounds.any():
+        # Gradients of the piece at work, added up once a round, grow while its activations shrink; under ZeRO 3 its
+        # weights and the next one's are there as long.
         held, experts = stage_params(network, plans)
-        grown = np.maximum.reduce(held) * (1.0 - 1.0 / (plans.data * plans.context))
-        grown = job.gradient * (grown + experts * (1.0 - 1.0 / expert_copies(plans)))
-        grown = (grown - kept * np.ceil(network.depth / plans.pipeline)) / plans.interleave
-        work = np.where(rounds, np.maximum(work, grown), work)
+        others = np.maximum.reduce(held) * (1.0 - 1.0 / (plans.data * plans.context))
+        others = others + experts * (1.0 - 1.0 / expert_copies(plans))
+        more = job.gradient * others - kept * np.ceil(network.depth / plans.pipeline)
+        more = np.maximum(more, 0.0) + np.where(plans.zero == 3, 2.0 * job.wide * others, 0.0)
+        work = np.where(rounds, np.maximum(work, more / plans.interleave), work)
     closing = np.maximum(logits, work) + stream
     early = np.where(plans.pipeline == 1, closing, work + stream)
     # A pass back ends with a new gradient of the table, before it is added up: of a tied one two uses' and their sum.

@@ -231,8 +231,9 @@ def _copies(network: Network, job: Job, plans: Plans, system: System) -> tuple[A
     times = [np.zeros(len(few)) for _ in range(3)]
     # Gradients that no copy holds whole are added up after every micro-batch, weights gathered for every pass.
     micro = np.where(few.zero >= 2, few.micro_batches(job.batch), 1).astype(np.float64)
-    # A piece of a stage works through a round of micro-batches before the next: ZeRO 2 adds up once a round (Llama 3).
-    sums = np.where((few.zero == 2) & (few.interleave > 1), np.ceil(micro / few.pipeline), micro)
+    # A piece of a stage works through a round of micro-batches before the next: it gathers and adds up once a round
+    # (Llama 3).
+    micro = np.where(few.interleave > 1, np.ceil(micro / few.pipeline), micro)
     dealt = expert_copies(few)
     for params, copies, stride in (
         (dense, (few.data * few.context).astype(np.int32), few.tensor),
@@ -244,7 +245,7 @@ def _copies(network: Network, job: Job, plans: Plans, system: System) -> tuple[A
         whole = spread_time("all_reduce", size, copies, stride, system)
         scatter = spread_time("reduce_scatter", size, copies, stride, system)
         gather = spread_time("all_gather", stored, copies, stride, system)
-        times[0] += np.where(few.zero == 0, whole, scatter * sums)
+        times[0] += np.where(few.zero == 0, whole, scatter * micro)
         times[1] += np.where(few.zero == 0, 0.0, np.where(few.zero == 3, 2.0 * micro, 1.0) * gather)
         owned = params / np.where(few.zero > 0, copies, 1)
         times[2] += owned * (OPTIMIZER_BYTES / (system.chip.bandwidth * system.stream.memory))

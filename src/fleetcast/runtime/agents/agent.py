@@ -55,6 +55,7 @@ BACKOFF: Final = (1.0, 2.0, 4.0, 8.0, 16.0)
 KNOWN: Final = 10_000
 """Attempts that an agent remembers having been told of."""
 _PATIENCE: Final = 10.0
+_SLOW: Final = 60.0
 
 
 class Lost(FleetcastError):
@@ -107,6 +108,7 @@ class Agent:
         self._process: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
         self._waiting: list[bytes] = []  # for the next worker
+        self._there, self._able = asyncio.Event(), False  # whether the first worker was ever heard of, and well
         self._over = asyncio.Event()
 
     def leave(self) -> None:
@@ -124,6 +126,10 @@ class Agent:
         tries = 0
         await self._start()
         try:
+            async with asyncio.timeout(_SLOW):
+                await self._there.wait()  # the first task is not to wait for it
+            if not self._able:
+                raise Lost("the process that is to run tasks ended at once")
             async with aiohttp.ClientSession() as http:
                 while not self._over.is_set():
                     try:
@@ -301,14 +307,18 @@ class Agent:
         _by_force(process)
         lost, self._process = list(self._running.items()), None
         await process.wait()
+        self._there.set()
         for attempt, running in lost:
             died = Done(attempt=attempt, how="lost", error="the process that ran it died")
             await self._done(_stopped(attempt, running) if running.stopped else died)
-        if not self._over.is_set():
+        if not self._over.is_set() and self._able:
             await self._start()
 
     async def _heard(self, message: FromAgent) -> None:
-        if isinstance(message, Progress) and message.attempt in self._running:
+        if isinstance(message, Pulse):
+            self._able = True
+            self._there.set()
+        elif isinstance(message, Progress) and message.attempt in self._running:
             await self._send(message)
         elif isinstance(message, Done) and (running := self._running.get(message.attempt)) is not None:
             await self._done(_stopped(message.attempt, running) if message.how == "stopped" else message)

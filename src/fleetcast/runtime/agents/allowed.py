@@ -44,7 +44,7 @@ class Argument(Spec):
     most: float | None = None
     pattern: str = ""
     choices: tuple[str, ...] = ()
-    default: str | float | bool | None = None
+    default: str | int | float | bool | None = None
 
 
 class Call(Spec):

@@ -244,7 +244,7 @@ class Orchestrator:
         elif said.version != VERSION:
             why = f"it speaks version {said.version}, and this orchestrator {VERSION}"
         elif known is not None and known.up and known.session != said.session:
-            why = f"another agent is called {said.agent!r}"
+            why, final = f"another agent is called {said.agent!r}", False  # it may be gone without a word
         elif known is None and len(self.peers) >= MOST_AGENTS:
             why, final = f"{MOST_AGENTS} agents, as many as it takes", False
         if why:

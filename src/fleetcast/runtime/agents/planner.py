@@ -59,7 +59,7 @@ class Planner(Protocol):
 
 
 class Function:
-    """A planner that is a function of the constellation and the events; plain or a coroutine."""
+    """A planner that is a function of the constellation and the events; a coroutine where it takes its time."""
 
     def __init__(
         self, function: Callable[[Constellation, Sequence[Event]], Sequence[Edit] | Awaitable[Sequence[Edit]]]

@@ -312,8 +312,9 @@ class Run:
                         self._publish(seen, edits)
                     except TimeoutError:
                         self.notes.append(f"the planner took longer than {self._edit_timeout:g} s: nothing was edited")
-                    except (PlannerError, SpecError) as error:
-                        self.notes.append(f"nothing was edited: {error}")
+                    except Exception as error:  # a planner is never a reason for tasks to fail
+                        kind = "" if isinstance(error, PlannerError | SpecError) else f"{type(error).__name__}: "
+                        self.notes.append(f"nothing was edited: {kind}{error}")
             self._go_on()
 
     def _publish(self, seen: Constellation, edits: Sequence[Edit]) -> None:

@@ -2,12 +2,12 @@
 
 CPU seconds a sample of ``b`` bytes at a node that reads it, does ``o`` operations and hands on a share ``q``:
 
-    read + read_byte b + op o + q (send + send_byte b) + wake i
+    read + read_byte b + op o + q (send + send_byte b) + i (wake + wake_byte b)
 
-and of the sensor ``make + make_byte b + op o + wake i``, its sending included; ``i`` is the share of the time in which
-the node waits, for it must be woken, and finds its caches cold. All are at least 0. Besides, a sample takes ``hop``
-seconds from one process to the next that waits for it; that keeps no CPU busy. `calibrated` writes them into
-a scenario as time and speed of its nodes, so that the world that knows no processes forecasts the run.
+and of the sensor ``make + make_byte b + op o + i (wake + wake_byte b)``, its sending included; ``i`` is the share of
+the time in which the node waits, for it must be woken, and finds its caches cold. All are at least 0. Besides, a sample
+takes ``hop + hop_byte b`` seconds from one process to the next that waits for it; that keeps no CPU busy. `calibrated`
+writes them into a scenario as times of its nodes, so that the world that knows no processes forecasts the run.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Costs:
         read: of one that is read; read_byte: and of each byte.
         send: of one that is handed on; send_byte: and of each byte.
         op: of an operation.
-        wake: of being woken for a sample.
-        hop: s from a process to the next one, where that waits.
+        wake: of being woken for a sample; wake_byte: and of each byte that is in no cache then.
+        hop: s from a process to the next one, where that waits; hop_byte: and for each byte.
         spread: median of |fitted / measured - 1| over the runs that it was fitted on.
     """
 
@@ -49,7 +49,9 @@ class Costs:
     send_byte: float
     op: float
     wake: float
+    wake_byte: float
     hop: float
+    hop_byte: float
     spread: float
 
     def node(self, *, sensor: bool, last: bool, size: float, ops: float, passed: float, idle: float) -> float:
@@ -57,20 +59,31 @@ class Costs:
         return float(np.dot(_row(sensor, last, size, ops, passed, idle), self._vector()))
 
     def _vector(self) -> list[float]:
-        return [self.make, self.make_byte, self.read, self.read_byte, self.send, self.send_byte, self.op, self.wake]
+        return [
+            self.make,
+            self.make_byte,
+            self.read,
+            self.read_byte,
+            self.send,
+            self.send_byte,
+            self.op,
+            self.wake,
+            self.wake_byte,
+        ]
 
 
 def _row(sensor: bool, last: bool, size: float, ops: float, passed: float, idle: float) -> list[float]:
     if sensor:
-        return [1.0, size, 0.0, 0.0, 0.0, 0.0, ops, idle]
+        return [1.0, size, 0.0, 0.0, 0.0, 0.0, ops, idle, idle * size]
     out = 0.0 if last else passed
-    return [0.0, 0.0, 1.0, size, out, out * size, ops, idle]
+    return [0.0, 0.0, 1.0, size, out, out * size, ops, idle, idle * size]
 
 
-NAMES = ("make", "make_byte", "read", "read_byte", "send", "send_byte", "op", "wake")
+NAMES = ("make", "make_byte", "read", "read_byte", "send", "send_byte", "op", "wake", "wake_byte")
 SETTINGS = (
     (65_536, 20.0, 2.0, 0.0), (65_536, 100.0, 10.0, 0.3), (262_144, 10.0, 10.0, 0.0), (262_144, 60.0, 2.0, 0.5),
-    (1_048_576, 8.0, 4.0, 0.4), (1_048_576, 30.0, 20.0, 0.0),
+    (1_048_576, 8.0, 4.0, 0.4), (1_048_576, 30.0, 20.0, 0.0), (131_072, 40.0, 4.0, 0.6), (40_960, 60.0, 5.0, 0.5),
+    (524_288, 20.0, 8.0, 0.3), (131_072, 80.0, 3.0, 0.0),
 )  # fmt: skip
 """Of the runs that costs are fitted on: bytes of a sample, operations a byte at the filter, its ratio, and the share of
 its time that it is to be busy; 0 = as fast as it can."""
@@ -137,29 +150,26 @@ def calibrate(
     """
     rows: list[list[float]] = []
     found: list[float] = []
-    hops: list[float] = []
+    hops: list[tuple[int, float]] = []
     for i, (size, passes, ratio, busy) in enumerate(settings):
-        # about what it takes at 40 G operations a second: how long the run is, and how busy, depend on it alone
-        guess = 3e-5 + size * (passes / 4e10 + 2e-10)
+        # about what it takes at 20 G operations a second: how long the run is, and how busy, depend on it alone
+        guess = 3e-5 + size * (passes / 2e10 + 5e-10)
         samples = max(200, min(40_000, int(seconds * (busy or 1.0) / guess)))
         rate = busy / guess if busy else FLAT_OUT
         scenario = line(size, passes, ratio, rate=rate, samples=samples, seed=seed)
         system = built(scenario)
-        seen = least_disturbed(scenario, system, repeats)
-        if busy and len(seen[-1].late):
-            hops.append((float(np.median(seen[-1].late)) - sum(s.each for s in seen)) / (len(seen) - 1))
+        runs = [measure(scenario, system)[0] for _ in range(max(1, repeats))]
+        # whatever else runs here only adds: of each quantity the least disturbed run counts
+        seen = min(runs, key=lambda found: sum(s.cpu for s in found))
+        late = [float(np.median(r[-1].late)) for r in runs if len(r[-1].late)]
+        if busy and late:
+            hops.append((size, (min(late) - sum(s.each for s in seen)) / (len(seen) - 1)))
         for row, cost in costs_of(system, seen):
             rows.append(row)
             found.append(cost)
         if progress is not None:
             progress(i + 1, len(settings))
-    return fit(rows, found, max(0.0, float(np.median(hops))) if hops else 0.0)
-
-
-def least_disturbed(scenario: StreamScenario, system: System, repeats: int) -> list[Seen]:
-    """Returns, of several runs of the same samples, the one whose nodes took the least CPU time."""
-    runs = [measure(scenario, system)[0] for _ in range(max(1, repeats))]
-    return min(runs, key=lambda seen: sum(s.cpu for s in seen))
+    return fit(rows, found, hops)
 
 
 def costs_of(system: System, seen: Sequence[Seen]) -> list[tuple[list[float], float]]:
@@ -173,13 +183,13 @@ def costs_of(system: System, seen: Sequence[Seen]) -> list[tuple[list[float], fl
     return found
 
 
-def fit(rows: Sequence[Sequence[float]], seconds: Sequence[float], hop: float = 0.0) -> Costs:
+def fit(rows: Sequence[Sequence[float]], seconds: Sequence[float], hops: Sequence[tuple[int, float]] = ()) -> Costs:
     """Returns costs at least 0 that fit best, in relative error.
 
     Args:
         rows: of the fit, as `costs_of` makes them.
         seconds: CPU seconds of each.
-        hop: s between processes.
+        hops: (bytes of a sample, s between processes) of runs in which nothing queues.
 
     Raises:
         Unsupported: too few rows, or a cost of 0.
@@ -196,7 +206,12 @@ def fit(rows: Sequence[Sequence[float]], seconds: Sequence[float], hop: float = 
     vector = nnls(scaled / scale, np.ones(len(cost)))[0] / scale
     error = np.abs(table @ vector / cost - 1.0)
     found = dict(zip(NAMES, map(float, vector), strict=True))
-    return Costs(**found, hop=hop, spread=float(np.median(error)))
+    between = np.zeros(2)
+    if hops:
+        sizes, waits = np.asarray(hops, dtype=np.float64).T
+        weight = 1.0 / np.maximum(waits, 1e-6)
+        between = nnls(np.stack((weight, sizes * weight), axis=1), waits * weight)[0]
+    return Costs(**found, hop=float(between[0]), hop_byte=float(between[1]), spread=float(np.median(error)))
 
 
 def calibrated(scenario: StreamScenario, costs: Costs) -> StreamScenario:
@@ -205,6 +220,7 @@ def calibrated(scenario: StreamScenario, costs: Costs) -> StreamScenario:
     found = flow(system, interesting=scenario.workload.interesting)
     nodes = []
     times = _times(system, found, costs)
+    hop = costs.hop + costs.hop_byte * found.nodes[0].size
     for node, time in zip(system.nodes, times, strict=True):
         places = pipe_places(node.buffer, int(found.nodes[0].size)) if node.full == "wait" else None
         nodes.append(
@@ -212,7 +228,7 @@ def calibrated(scenario: StreamScenario, costs: Costs) -> StreamScenario:
                 name=node.name, to=node.to or None, rate=node.rate, size=node.size, ratio=node.ratio,
                 classifier=node.classifier, op_energy=node.op_energy, complexity=node.complexity,
                 time=time, buffer=places, full="wait" if node.full == "wait" else None,
-                link=StreamLink(energy=node.link.energy, delay=costs.hop if node.to else 0.0),
+                link=StreamLink(energy=node.link.energy, delay=hop if node.to else 0.0),
             )
         )  # fmt: skip
     workload = msgspec.structs.replace(scenario.workload, nodes=tuple(nodes), filter=None, system="")

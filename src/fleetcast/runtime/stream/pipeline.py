@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,8 +140,6 @@ def measure(scenario: StreamScenario, system: System, *, timeout: float = TIMEOU
 
 
 def _wait(chain: list[subprocess.Popen[bytes]], timeout: float) -> None:
-    import time
-
     end = time.monotonic() + timeout
     for process in reversed(chain):  # the storage ends last; one that fails breaks the pipes of all
         try:
@@ -149,8 +148,10 @@ def _wait(chain: list[subprocess.Popen[bytes]], timeout: float) -> None:
             raise Unsupported(
                 f"the pipeline did not end within {timeout:g} s", "Take fewer workload.samples, or a higher rate"
             ) from None
-    for process in chain:
         if process.returncode:
+            break  # the others may wait for it
+    for process in chain:
+        if process.poll():
             said = (process.stderr.read() if process.stderr is not None else b"").decode(errors="replace")
             raise Unsupported(f"a process of the pipeline failed: {said.strip().splitlines()[-1:] or 'no word'}")
 
@@ -210,6 +211,7 @@ def _jobs(scenario: StreamScenario, system: System, folder: Path) -> list[Job]:
             rate=rate, poisson=workload.arrivals == "poisson", interesting=share, skill=skill, deviation=deviation,
             threshold=threshold if i in choosing else None, sensor=i == 0, last=i == len(nodes) - 1,
             seed=scenario.seed, result=str(folder / f"{i}.json"),
+            ready=str(folder / "ready"),
         )
         for i, node in enumerate(nodes)
     ]  # fmt: skip

@@ -22,8 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 HEAD = struct.Struct("<qqqq")
-ENDED = -1
-"""Number of the header that says that no more will come."""
+ENDED, HELLO = -1, -2
+"""Numbers of headers that say that no more will come, and of the first, which says that all are awake."""
+PATIENCE = 60.0
+"""Seconds that a sensor waits for all to be awake."""
 BLOCK = 1 << 12
 """Numbers that are multiplied at a time, at most: they stay in the nearest cache, so that an operation costs the same
 in samples of any size."""
@@ -47,6 +49,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
         sensor, last: which end of the pipeline it is.
         seed: of the sensor's draws.
         result: file for what it saw.
+        ready: file that the last node writes when the first header has come through.
     """
 
     size: int
@@ -63,6 +66,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     last: bool = False
     seed: int = 0
     result: str = ""
+    ready: str = ""
 
 
 def main() -> int:
@@ -71,6 +75,15 @@ def main() -> int:
     seen = sense(job) if job.sensor else work(job)
     Path(job.result).write_text(json.dumps(seen), encoding="utf-8")
     return 0
+
+
+def _await(file: Path) -> None:
+    """Waits until a file is there: a sensor that began while others still wake would be late from its first sample."""
+    end = time.monotonic() + PATIENCE
+    while not file.exists():
+        if time.monotonic() > end:
+            raise SystemExit("the other processes did not wake")
+        time.sleep(1e-3)
 
 
 def pattern(count: int) -> NDArray[np.float32]:
@@ -96,6 +109,8 @@ def sense(job: Job) -> dict[str, Any]:
     labels, scores, due = label.tolist(), score.tolist(), np.cumsum(gaps).tolist()
     views = [payload.view(np.uint8).data for payload in free]
     pieces = [parts(payload) for payload in free]
+    send(HEAD.pack(HELLO, 0, 0, 0), views[0])
+    _await(Path(job.ready))
     begun = time.monotonic()
     mark = (begun, time.process_time())
     for number in range(job.samples):
@@ -134,12 +149,15 @@ def work(job: Job) -> dict[str, Any]:
     while True:
         fill(head)
         number, made, label, _ = HEAD.unpack(message)
-        if number == ENDED:
-            fill(body)
+        fill(body)
+        if number < 0:
             if not job.last:
                 send(bytes(message), body)
-            break
-        fill(body)
+            elif number == HELLO:
+                Path(job.ready).touch()
+            if number == ENDED:
+                break
+            continue
         if number >= job.warm and mark is None:
             mark = at
         score = touch(pieces, blocks, job.passes)

@@ -1,1 +1,1 @@
-"""What lies where on one device, its host and its disks, and what is swapped rather than computed again."""
+"""What lies where, and what is swapped or computed again: one device with its host and disks; the pebble game."""

@@ -211,8 +211,8 @@ def weigh_of(state: Setting, job: Job, goal: str) -> Weigh | None:
     device = state.group.device
     if goal == "cost" and state.group.prices is None:
         raise SpecError(
-            "objective.minimize", "needs prices", value="cost", limit=f"{device.id} has none",
-            hint=f'Add fleet.price = {{ "{device.id}" = "1.00 $/h" }}, or minimise time',
+            "objective.minimize", "needs prices", value="cost", limit=f"{state.unpriced} has none",
+            hint=f'Add fleet.price = {{ "{state.unpriced}" = "1.00 $/h" }}, or minimise time',
         )  # fmt: skip
     if goal in ("time", "cost"):
         return None

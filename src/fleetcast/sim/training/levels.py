@@ -132,7 +132,7 @@ def costed(state: Setting, asked: Shards, rows: Plans, job: Job, room: Columns) 
     micro = int(rows.micro_batches(job.batch)[0])
     cost = traffic(params, shards, copies, micro, state.system)
     practice = state.system.practice
-    sharded = asked.weights > 1 or asked.gradients > 1  # as PyTorch's FSDP does: its kernels
+    sharded = weights > 1 or gradients > 1  # as PyTorch's FSDP does: its kernels
     kernels = replace(rows, zero=np.full_like(rows.zero, 3)) if sharded else rows
     own = parts(state.network, job, kernels, state.system)
 

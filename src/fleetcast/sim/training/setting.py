@@ -72,6 +72,12 @@ class Setting:
         return len({group.device.id for group in self.tree.groups}) > 1
 
     @property
+    def unpriced(self) -> str:
+        """The first kind of device without a price, or the fleet's slowest where all have one."""
+        free = (group.device.id for group in self.tree.groups if group.price is None)
+        return next(free, self.group.device.id)
+
+    @property
     def devices(self) -> str:
         """The devices in words, e.g. ``64 a100-80g-sxm of 85.9 GB + 32 h100-sxm of 85.5 GB``."""
         if not self.unlike:

@@ -112,7 +112,7 @@ def simulate(state: Setting, plan: TrainingPlan | None = None) -> Outcome:
         notes.append(_placed(state, mixed))
     notes += later
     if dollars is None:
-        notes.append(f"{state.group.device.id} has no rental price: cost is unknown; set fleet.price")
+        notes.append(f"{state.unpriced} has no rental price: cost is unknown; set fleet.price")
     return Outcome(
         source="simulated", metrics=metrics, intervals=_intervals(state, metrics),
         slo={"met": over is None, "checks": []}, plan=made.table(),

@@ -62,16 +62,15 @@ def check_width(state: Setting) -> Iterator[Remark]:
 
 def check_memory(state: Setting) -> Iterator[Remark]:
     """Every task fits every device that can run it."""
-    able = np.isfinite(state.platform.seconds[state.platform.kind])
-    tight = able & (state.graph.memory[None, :] > state.platform.memory[:, None])
-    if tight.any():
-        who = int(np.argmax(tight.any(axis=1)))
-        count = int(tight[who].sum())
-        yield Remark(
-            "warning", "workload.graph", f"{count:,} of {len(state.graph):,} tasks need more memory than "
-            f"{state.platform.workers[who]} has, {show(float(state.platform.memory[who]), 'B')}",
-            "They run elsewhere; cut them into smaller tasks to use it",
-        )  # fmt: skip
+    platform, graph = state.platform, state.graph
+    for kind, name in enumerate(platform.kinds):
+        least = float(platform.memory[platform.kind == kind].min())
+        count = int((np.isfinite(platform.seconds[kind]) & (graph.memory > least)).sum())
+        if count:
+            yield Remark(
+                "warning", "workload.graph", f"{count:,} of {len(graph):,} tasks need more memory than a {name} has, "
+                f"{show(least, 'B')}", "They run elsewhere; cut them into smaller tasks to use it",
+            )  # fmt: skip
 
 
 def check_parts(state: Setting) -> Iterator[Remark]:

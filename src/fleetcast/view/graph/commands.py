@@ -15,7 +15,7 @@ from fleetcast.view.timeline import left_out, trace_bytes
 
 if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
-    from fleetcast.view.graph.running import Agents
+    from fleetcast.view.graph.agents import Agents
 
 
 def simulate(scenario: GraphScenario, common: Common) -> int:
@@ -87,5 +87,6 @@ def write_outcome(folder: Path, scenario: GraphScenario, outcome: Outcome) -> li
         write_atomic(folder / "outcome.json", outputs.to_json(outcome.table())),
     ]
     if outcome.record is not None:
-        found.append(write_atomic(folder / "trace.json.gz", trace_bytes(outcome.record, name=scenario.name)))
+        log = trace_bytes(outcome.record, name=scenario.name, numbered=True)
+        found.append(write_atomic(folder / "trace.json.gz", log))
     return found

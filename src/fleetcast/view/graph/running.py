@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sys
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from statistics import median
-from typing import TYPE_CHECKING, Any, Literal
-
-from cyclopts import Parameter
+from typing import TYPE_CHECKING, Any
 
 from fleetcast.base.errors import Infeasible, SpecError
 from fleetcast.base.show import show
@@ -21,6 +17,7 @@ from fleetcast.scenario.load import GraphScenario
 from fleetcast.sim.graph.outcome import outcome as outcome_of
 from fleetcast.sim.graph.setting import DEFAULT, Setting, setting
 from fleetcast.sim.graph.world import play
+from fleetcast.view.graph.agents import LOCAL, Agents, address, token
 
 if TYPE_CHECKING:
     from fleetcast.policy.order.tasks import Policy
@@ -28,28 +25,6 @@ if TYPE_CHECKING:
     from fleetcast.runtime.agents.orchestrator import Orchestrator
     from fleetcast.runtime.agents.run import Run
     from fleetcast.scenario.outcome import Outcome
-
-
-@Parameter(name="*", group="Agents")
-@dataclass(frozen=True)
-class Agents:
-    """Options of a run on agents."""
-
-    allow: Path | None = None
-    "A graph: allow-list of the agents that are started here; tasks of a kernel that it names run that."
-    emulate: Literal["sleep", "spin"] = "sleep"
-    "A graph: what all other tasks do for their seconds; spin keeps a core busy."
-    listen: str = ""
-    "A graph: start no agents here; wait at HOST:PORT for those that `fleetcast agent` starts, named as the devices."
-    token_env: str = "FLEETCAST_AGENT_TOKEN"
-    "A graph: environment variable with the token that agents must send; needed with --listen."
-    wait: float = 60.0
-    "A graph: seconds that a task, and the start, wait for agents."
-    deadline: float = 86_400.0
-    "A graph: seconds in which all must have ended."
-
-
-LOCAL = Agents()
 
 
 def run(
@@ -139,34 +114,6 @@ async def _agents(names: dict[str, int], options: Agents) -> AsyncIterator[Orche
         await orchestrator.stop("the run is over")
 
 
-def address(listen: str) -> tuple[str, int]:
-    """Returns host and port of "HOST:PORT".
-
-    Raises:
-        SpecError: it is none.
-    """
-    host, _, port = listen.rpartition(":")
-    if not host or not port.isdigit() or int(port) >= 1 << 16:
-        raise SpecError("--listen", "is no address", value=listen, limit="HOST:PORT, e.g. 127.0.0.1:8700")
-    return host, int(port)
-
-
-def token(name: str) -> str:
-    """Returns the token of an environment variable.
-
-    Raises:
-        SpecError: it is not set, or too short to keep anyone out.
-    """
-    found = os.environ.get(name, "")
-    if len(found) < 16:
-        problem = "holds too short a token" if found else "is not set"
-        raise SpecError(
-            "--token-env", f"{problem}: the environment variable {name}", limit="at least 16 characters",
-            hint="The same token for the orchestrator and its agents: openssl rand -hex 32",
-        )  # fmt: skip
-    return found
-
-
 def _outcome(
     state: Setting, done: Run, planned: Planned, order: dict[str, Any], options: Agents, forecast: float, record: bool
 ) -> Outcome:
@@ -194,6 +141,8 @@ def _outcome(
             f"{emulated} of {len(value.tasks)} tasks emulated: an agent {doing} for the seconds of the forecast, "
             "after what the task reads would have arrived"
         )
+    if strange := sum(a.worker >= len(state.platform) for a in well):
+        notes.append(f"{strange} tasks ran on agents or slots that the fleet does not have: they are not in its times")
     notes += [f"{name}: {value.reasons[name]}" for name in failed[:5]]
     if len(failed) > 5:
         notes.append(f"and {len(failed) - 5} tasks more that failed")

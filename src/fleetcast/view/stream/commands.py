@@ -11,7 +11,7 @@ from fleetcast.base.spec import dump_toml
 from fleetcast.scenario.load import StreamScenario
 from fleetcast.scenario.stream_plan import read_stream_plan
 from fleetcast.view import outputs, terminal, verbs
-from fleetcast.view.graph.running import LOCAL, Agents
+from fleetcast.view.graph.agents import LOCAL, Agents
 from fleetcast.view.terminal import Common
 from fleetcast.view.timeline import trace_bytes
 

@@ -72,7 +72,7 @@ def check_prices(state: Setting) -> Iterator[Remark]:
     """An objective of cost needs prices."""
     goals = [goal for goal, _, _ in state.scenario.objective.goals(TRAINING, {})]
     if "cost" in goals and state.group.price is None:
-        device = state.group.device.id
+        device = state.unpriced
         yield Remark(
             "error", "fleet.price", f"{device} has no rental price, and cost is minimised",
             f'Add price = {{ "{device}" = "1.00 $/h" }}',

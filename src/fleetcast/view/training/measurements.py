@@ -56,7 +56,7 @@ def fitted(files: Sequence[Path], scenario: TrainingScenario, *, seed: int = 0) 
         SpecError: a column that is no key, a cell that cannot be, or too few rows.
     """
     runs = [run for file in files for run in measured(file, scenario)]
-    kinds = list(dict.fromkeys(run.state.group.device.id for run in runs))
+    kinds = list(dict.fromkeys(group.device.id for run in runs for group in run.state.tree.groups))
     if len(kinds) > 1:
         raise SpecError(
             str(files[0]), "measures devices of several kinds", value=kinds, limit="one kind to a practice",

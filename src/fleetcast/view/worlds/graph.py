@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from fleetcast.base.errors import FleetcastError
 from fleetcast.scenario.load import GraphScenario
 
 if TYPE_CHECKING:
+    from fleetcast.cost.pebbling.check import Proof
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.search.ranking import Ranking
     from fleetcast.view.checks import Remark
@@ -29,6 +31,17 @@ def simulate(scenario: GraphScenario, *, record: bool = False) -> Outcome:
     from fleetcast.sim.graph.setting import setting
 
     return run(setting(scenario), record=record)
+
+
+def prove(scenario: GraphScenario) -> Proof | None:
+    """Returns whether the schedule keeps within the devices' memories, see `view.verbs.prove`."""
+    from fleetcast.sim.graph.pebbled import proof
+    from fleetcast.sim.graph.setting import setting
+
+    try:
+        return proof(setting(scenario))
+    except FleetcastError:  # `check` says what is wrong
+        return None
 
 
 def run(scenario: GraphScenario, **settings: Any) -> Outcome:

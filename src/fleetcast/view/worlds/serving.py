@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fleetcast.base.errors import Unsupported
+from fleetcast.base.errors import FleetcastError, Unsupported
 from fleetcast.scenario.load import ServingScenario
 
 if TYPE_CHECKING:
+    from fleetcast.cost.pebbling.check import Proof
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.scenario.plan import Plan
     from fleetcast.search.advice.advisor import Advice
@@ -45,6 +46,19 @@ def check(scenario: ServingScenario) -> list[Remark]:
     from fleetcast.view.checks import remarks
 
     return remarks(resolved(scenario) if scenario.workload.exits is None else setting(scenario))
+
+
+def prove(scenario: ServingScenario) -> Proof | None:
+    """Returns whether evicting requests' caches is legal, where the plan says how; see `view.verbs.prove`."""
+    from fleetcast.sim.serving.pebbled import proof
+
+    pools = scenario.plan.pools
+    if scenario.workload.exits is not None or all(pool.memory is None for pool in pools):
+        return None
+    try:
+        return proof(*completed(scenario))
+    except FleetcastError:  # it is open, or `check` says what is wrong
+        return None
 
 
 def completed(scenario: ServingScenario) -> tuple[Setting, Plan]:

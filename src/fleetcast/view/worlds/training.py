@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleetcast.base.errors import Unsupported
+from fleetcast.base.errors import FleetcastError, Unsupported
 from fleetcast.scenario.load import TrainingScenario
 
 if TYPE_CHECKING:
     from fleetcast.base.record import Record
+    from fleetcast.cost.pebbling.check import Proof
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.scenario.training_plan import TrainingPlan
     from fleetcast.search.ranking import Ranking
@@ -59,6 +60,18 @@ def check(scenario: TrainingScenario) -> list[Remark]:
     if scenario.workload.features is not None:
         return checks.counted(scenario)
     return checks.remarks(setting(scenario))
+
+
+def prove(scenario: TrainingScenario) -> Proof | None:
+    """Returns whether the plan's off-loading and recomputing is legal, see `view.verbs.prove`."""
+    from fleetcast.sim.training.pebbled import proof
+
+    if scenario.workload.features is not None:
+        return None
+    try:
+        return proof(setting(scenario))
+    except FleetcastError:  # it is open, or `check` says what is wrong
+        return None
 
 
 def timeline(scenario: TrainingScenario) -> Record | None:

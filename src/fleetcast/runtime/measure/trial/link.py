@@ -1,8 +1,11 @@
 """A link between a client and a server of this machine: bytes wait as they would on the links of a path.
 
 Each direction has a rate and a delay: bytes leave one after the other at the rate of the slowest link, and arrive the
-sum of the latencies later. The proxy runs in a thread with an event loop of its own; setting up a connection is not
-delayed, since the application keeps one open.
+sum of the latencies later. All connections share the rate. The proxy runs in a thread with an event loop of its own.
+
+Without a window, setting up a connection is not delayed, since the application keeps one open. With one, a connection
+is as TCP's are on a path without loss: it opens a round trip late, begins with `INITIAL` bytes on their way, doubles
+them every round trip up to the window, and so carries at most window / round trip.
 """
 
 from __future__ import annotations
@@ -17,8 +20,14 @@ from fleetcast.scenario.fleet.links import Link
 
 CHUNK: Final = 4096
 """Bytes that leave together."""
+LARGE: Final = 16384
+"""The same where there is a window: fewer wakings at high rates."""
 HELD: Final = 256
 """Chunks that may be on their way; then the sender waits."""
+INITIAL: Final = 14600
+"""Bytes on their way when a connection begins: ten segments of 1460 (RFC 6928)."""
+TICK: Final = 0.0005
+"""s that timers are late on average: the system's wait in whole ms."""
 
 
 class Way:
@@ -39,6 +48,35 @@ class Way:
         return self._free + self.latency
 
 
+class Window:
+    """How many bytes of one direction of a connection may be on their way: slow start, then a constant.
+
+    Args:
+        most: bytes.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most, self._now, self._out = most, min(INITIAL, most), 0
+        self._room = asyncio.Event()
+
+    async def room(self) -> int:
+        """Returns how many bytes may leave, at least one; waits until it is so."""
+        while self._out >= self._now:
+            self._room.clear()
+            await self._room.wait()
+        return self._now - self._out
+
+    def left(self, size: int) -> None:
+        """Bytes leave."""
+        self._out += size
+
+    def acknowledged(self, size: int) -> None:
+        """The sender hears that bytes have arrived."""
+        self._out -= size
+        self._now = min(self._most, self._now + size)
+        self._room.set()
+
+
 def ways(path: Sequence[Link]) -> tuple[Way, Way]:
     """Returns the ways up and down a path of links, as `links.transfer_time` times them."""
     latency = sum(link.latency for link in path)
@@ -49,10 +87,15 @@ def ways(path: Sequence[Link]) -> tuple[Way, Way]:
 
 
 @contextlib.contextmanager
-def shaped(port: int, path: Sequence[Link]) -> Iterator[int]:
+def shaped(port: int, path: Sequence[Link], *, window: int = 0) -> Iterator[int]:
     """Gives a port of this machine that leads to ``port`` over the links; its own where there are none.
 
     Whatever ends the block, no socket and no thread is left.
+
+    Args:
+        port: of a server of this machine.
+        path: the links.
+        window: bytes of a connection that may be on their way; 0 = any number, and no time to open it.
     """
     if not path:
         yield port
@@ -71,7 +114,7 @@ def shaped(port: int, path: Sequence[Link]) -> Iterator[int]:
             tasks.add(task)
             try:
                 with contextlib.suppress(asyncio.CancelledError):  # how a connection that is still open ends
-                    await _joined(reader, writer, port, up, down)
+                    await _joined(reader, writer, port, up, down, window)
             finally:
                 tasks.discard(task)
                 if stop.is_set():
@@ -112,15 +155,17 @@ def shaped(port: int, path: Sequence[Link]) -> Iterator[int]:
 
 
 async def _joined(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, up: Way, down: Way
-) -> None:  # fmt: skip
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int, up: Way, down: Way, window: int
+) -> None:
+    if window:
+        await asyncio.sleep(max(0.0, up.latency + down.latency - TICK))
     try:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
     except OSError:
         return  # nobody is there: the client sees its connection end
     both = [
-        asyncio.ensure_future(_carried(reader, far_writer, up)),
-        asyncio.ensure_future(_carried(far_reader, writer, down)),
+        asyncio.ensure_future(_carried(reader, far_writer, up, down.latency, window)),
+        asyncio.ensure_future(_carried(far_reader, writer, down, up.latency, window)),
     ]
     try:
         await asyncio.wait(both)
@@ -133,19 +178,26 @@ async def _joined(
             await far_writer.wait_closed()
 
 
-async def _carried(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: Way) -> None:
-    """Carries one direction to its end."""
+async def _carried(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: Way, back: float, most: int
+) -> None:  # fmt: skip
+    """Carries one direction to its end; ``back``: s of the other one, which brings the acknowledgements."""
     loop = asyncio.get_running_loop()
-    line: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(HELD)
+    line: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(0 if most else HELD)
+    window = Window(most) if most else None
+    early, chunk = (TICK, LARGE) if most else (0.0, CHUNK)
 
     async def deliver() -> None:
         while True:
             due, data = await line.get()
-            await asyncio.sleep(max(0.0, due - loop.time()))
+            if (wait := due - early - loop.time()) > 0 or not most:
+                await asyncio.sleep(max(0.0, wait))
             if not data:
                 break
             writer.write(data)
             await writer.drain()
+            if window is not None:
+                loop.call_at(max(due, loop.time()) + back - early, window.acknowledged, len(data))
         with contextlib.suppress(OSError):
             if writer.can_write_eof():
                 writer.write_eof()
@@ -153,7 +205,9 @@ async def _carried(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, w
     task = asyncio.ensure_future(deliver())
     try:
         with contextlib.suppress(OSError):
-            while data := await reader.read(CHUNK):
+            while data := await reader.read(chunk if window is None else min(chunk, await window.room())):
+                if window is not None:
+                    window.left(len(data))
                 await line.put((way.arrival(loop.time(), len(data)), data))
         await line.put((way.arrival(loop.time(), 0), b""))
         with contextlib.suppress(OSError):

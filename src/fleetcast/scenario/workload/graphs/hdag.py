@@ -8,6 +8,7 @@ device. Weights that a line leaves out are 1; they have no unit, a scenario says
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -112,10 +113,11 @@ class _Rows:
             return np.empty((0, width))
         columns = len(part[0].split())
         if width <= columns <= 16:
-            try:
-                return parse_table(b"\n".join(part), columns, range(width), delimiter=" ").T
-            except Malformed:
-                pass  # lines of unlike lengths, further blanks or a comment: read slowly, and blamed precisely
+            # lines of unlike lengths, empty ones, further blanks or a comment: read slowly, and blamed precisely
+            with suppress(Malformed):
+                table = parse_table(b"\n".join(part), columns, range(width), delimiter=" ").T
+                if len(table) == len(part):
+                    return table
         found = np.ones((len(part), width))
         for i, line in enumerate(part):
             words = line.partition(b"%")[0].split()

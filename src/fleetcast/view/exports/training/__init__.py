@@ -37,7 +37,8 @@ class Run:
         nodes: how many.
         network: the link between them.
         device: catalogue id.
-        groups: names of the fleet's groups, in order.
+        groups: names of the fleet's groups, in the order in which stages lie on them.
+        stages: layers of each stage, where stages lie each on one group; () = as equal as they divide.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Run:
     network: str
     device: str
     groups: tuple[str, ...]
+    stages: tuple[int, ...] = ()
 
     def degree(self, name: str) -> int:
         """Returns a whole number of the plan: ``tensor_parallel``, ``micro_batch``, ``zero``, ..."""
@@ -99,7 +101,8 @@ def run_of(state: Setting, plan: TrainingPlan) -> Run:
     Raises:
         Infeasible: it does not fit in memory.
     """
-    from fleetcast.sim.training.world import simulate
+    from fleetcast.sim.training.completing import columns
+    from fleetcast.sim.training.world import across, simulate
 
     outcome = simulate(state, plan)
     if over := outcome.provenance["over"]:
@@ -116,12 +119,25 @@ def run_of(state: Setting, plan: TrainingPlan) -> Run:
             f"no trainer is told here of {state.model.id}, which has no attention", "Choose another model"
         )
     work, group = state.workload, state.group
+    mixed = across(state, plan, columns(plan), state.job(str(plan.dtype))) if len(state.tree.groups) > 1 else None
+    placement = None if mixed is None else mixed.placement
+    at = range(len(state.tree.groups)) if placement is None else placement.groups
+    names = [state.tree.groups[i].name for i in at]
     return Run(
         name=state.scenario.name, plan=plan, model=state.model, attention=block.attention, ffn=block.ffn,
         asked=work.model if isinstance(work.model, str) else "", sequence=work.sequence, batch=work.batch,
         steps=work.iterations(), node=min(group.node, group.count), nodes=group.nodes, network=group.network.name,
-        device=group.device.id, groups=tuple(g.name for g in state.tree.groups),
+        device=group.device.id, groups=tuple(dict.fromkeys(names)),
+        stages=() if placement is None else placement.layers,
     )  # fmt: skip
+
+
+def placed(run: Run) -> list[str]:
+    """Returns in a sentence which stages there are, where those of a pipeline lie each on one group."""
+    if not run.stages:
+        return []
+    counts = "+".join(map(str, run.stages))
+    return [f"The pipeline is the outermost axis of ranks; its stages of {counts} layers lie each on one group."]
 
 
 def launch(run: Run, script: Sequence[str]) -> list[str]:

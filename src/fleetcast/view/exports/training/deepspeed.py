@@ -12,7 +12,7 @@ from typing import Any
 from fleetcast.base.errors import Unsupported
 from fleetcast.view.exports import Export
 from fleetcast.view.exports.training import Run
-from fleetcast.view.exports.training.refusals import refuse_offload, refuse_schedule
+from fleetcast.view.exports.training.refusals import refuse_offload, refuse_schedule, refuse_unlike_stages
 
 
 def export(run: Run) -> Export:
@@ -33,6 +33,7 @@ def config(run: Run) -> dict[str, Any]:
     """
     zero, stages, tensor = run.degree("zero"), run.degree("pipeline_parallel"), run.degree("tensor_parallel")
     refuse_schedule(run, ("1f1b",), "DeepSpeed")
+    refuse_unlike_stages(run, "DeepSpeed")
     refuse_offload(run, ("weights", "activations", "optimizer"), "DeepSpeed")
     _refuse(run, zero, stages, tensor)
     table: dict[str, Any] = {

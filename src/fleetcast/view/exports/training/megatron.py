@@ -6,11 +6,11 @@ forecast assumes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from fleetcast.base.errors import Unsupported
 from fleetcast.view.exports import Export, arguments
-from fleetcast.view.exports.training import Run, launch, shell
+from fleetcast.view.exports.training import Run, launch, placed, shell
 from fleetcast.view.exports.training.refusals import (
     refuse_offload,
     refuse_pieces,
@@ -41,7 +41,8 @@ def flags(run: Run) -> Mapping[str, object]:
     """
     refuse_unlike_layers(run, "Megatron-LM")
     refuse_schedule(run, ("1f1b", "interleaved"), "Megatron-LM")
-    refuse_pieces(run, "Megatron-LM")
+    if not run.stages:
+        refuse_pieces(run, "Megatron-LM")
     refuse_offload(run, ("optimizer",), "Megatron-LM")
     zero, stages = run.degree("zero"), run.degree("pipeline_parallel")
     if zero >= 2 and stages > 1:
@@ -60,14 +61,22 @@ def flags(run: Run) -> Mapping[str, object]:
 def _parallel(run: Run) -> dict[str, object]:
     pieces, context, expert = run.degree("interleave"), run.degree("context_parallel"), run.degree("expert_parallel")
     per = run.model.layers // (run.degree("pipeline_parallel") * pieces)
+    unlike = len(set(run.stages)) > 1
     return {
         "--tensor-model-parallel-size": run.degree("tensor_parallel"),
         "--pipeline-model-parallel-size": run.degree("pipeline_parallel"),
+        "--pipeline-model-parallel-layout": layout(run.stages) if unlike else None,
         "--num-layers-per-virtual-pipeline-stage": per if pieces > 1 else None,
         "--context-parallel-size": context if context > 1 else None,
         "--expert-model-parallel-size": expert if expert > 1 else None,
         "--sequence-parallel": run.plan.sequence_parallel is True,
     }
+
+
+def layout(stages: Sequence[int]) -> str:
+    """Returns stages as Megatron core 0.13 and later read them: E the embedding, t a layer, L the loss."""
+    made = [f"t*{count}" for count in stages]
+    return "|".join(["E" + made[0], *made[1:-1], made[-1] + "L"])
 
 
 def _model(run: Run) -> dict[str, object]:
@@ -155,6 +164,9 @@ def notes(run: Run) -> list[str]:
         found.append("--recompute-granularity selective: attention's scores, the default of --recompute-modules.")
     if run.plan.tensor_messages == "scatter_gather" and run.plan.sequence_parallel is not True:
         found.append("Without --sequence-parallel Megatron adds up by all-reduce; the plan scatters and gathers.")
+    found += placed(run)
+    if len(set(run.stages)) > 1:
+        found.append("--pipeline-model-parallel-layout is known to Megatron core since 0.13.")
     if run.nodes > 1:
         found.append(f"The plan counts on {run.network} between nodes of {run.node} {run.device}.")
     return found

@@ -41,6 +41,19 @@ def refuse_offload(run: Run, known: Sequence[str], engine: str) -> None:
             )
 
 
+def refuse_unlike_stages(run: Run, engine: str) -> None:
+    """Refuses stages of unlike numbers of layers, as they lie on groups of unlike speed.
+
+    Raises:
+        Unsupported: names them.
+    """
+    if len(set(run.stages)) > 1:
+        raise Unsupported(
+            f"{engine} is told here of equal stages alone, and the plan's have {'+'.join(map(str, run.stages))} layers",
+            'Export to megatron, or plan with plan.place = "blind"',
+        )
+
+
 def refuse_pieces(run: Run, engine: str) -> None:
     """Refuses layers that do not divide over stages and their pieces.
 

@@ -12,7 +12,7 @@ from fleetcast.base.spec import dump_toml
 from fleetcast.scenario.training_plan import words
 from fleetcast.view.exports import Export
 from fleetcast.view.exports.training import Run
-from fleetcast.view.exports.training.refusals import refuse_pieces, refuse_schedule
+from fleetcast.view.exports.training.refusals import refuse_pieces, refuse_schedule, refuse_unlike_stages
 
 _SCHEDULES = {"1f1b": "1F1B", "gpipe": "GPipe", "interleaved": "Interleaved1F1B"}
 _FLAVOURS = {
@@ -43,6 +43,7 @@ def config(run: Run) -> dict[str, Any]:
     """
     name, flavour = _model(run)
     refuse_schedule(run, tuple(_SCHEDULES), "torchtitan")
+    refuse_unlike_stages(run, "torchtitan")
     refuse_pieces(run, "torchtitan")
     zero, data = run.degree("zero"), run.degree("data_parallel")
     moved = sorted(words(run.plan.offload))
