@@ -1,11 +1,12 @@
 """Trains Com-DDPG: actors that tell each other what they see, and one critic that sees all.
 
 Deep deterministic policy gradient (Lillicrap et al., 2016) with a central critic (MADDPG: Lowe et al., 2017); actors
-are `policy.order.tasks.com_ddpg`. Places are discrete: scores pass through a straight-through Gumbel-softmax, as there.
-A step is one decision of one agent; its reward is what the decision adds to the bill, negative, and the last step
-settles what messages that met others took longer. Targets look a few steps ahead and follow slowly. Part of what is
-explored is shown by the rule that takes the cheapest place. ``talk=False`` and ``central=False`` are the ablations: no
-messages between agents, and a critic that sees its own agent alone (independent learners).
+are `policy.order.tasks.com_ddpg`. An action is a share of each place, the softmax of scores, and the greatest is taken;
+exploring adds Gumbel noise. The critic is linear in the action. A step is one decision of one agent; its reward is what
+the decision adds to the bill, negative, and the last step settles what messages that met others took longer. Targets
+look a few steps ahead and follow slowly. Part of what is explored is shown by the rule that takes the cheapest place.
+``talk=False`` and ``central=False`` are the ablations: no messages between agents, and a critic that sees its own agent
+alone (independent learners).
 """
 
 from __future__ import annotations
@@ -170,10 +171,8 @@ class _Learner:
         names = [name for name in SHAPES if settings.talk or name not in TALK]
         self.actor = {name: _initial(name) for name in names}
         self.actor_target = {name: value.detach().clone() for name, value in self.actor.items()}
-        seen = self.places * PLACES + TASK + 2 * self.places + 1
-        width = apps.users * seen if settings.central else self.places * PLACES + TASK + self.places
-        self.critic = _mlp(width)
-        self.critic_target = _mlp(width)
+        agents = apps.users if settings.central else 1
+        self.critic, self.critic_target = (_Critic(self.places, agents) for _ in range(2))
         self.critic_target.load_state_dict(self.critic.state_dict())
         self.moves_actor = torch.optim.Adam(list(self.actor.values()), settings.actor_rate)
         self.moves_critic = torch.optim.Adam(self.critic.parameters(), settings.critic_rate)
@@ -184,13 +183,12 @@ class _Learner:
         return torch.where(able, own, torch.full_like(own, -1e9))
 
     def value(self, critic: Any, places: Any, tasks: Any, agent: Any, last: Any, action: Any) -> Any:
-        rows = torch.arange(len(agent))
-        now, task = places[:, :, -1].flatten(2), tasks[:, :, -1]
-        if not self.settings.central:
-            return critic(torch.cat((now[rows, agent], task[rows, agent], action), -1))[:, 0]
-        acting = torch.nn.functional.one_hot(agent, places.shape[1]).to(now.dtype)
-        mine = acting[..., None] * action[:, None, :]
-        return critic(torch.cat((now, task, last, mine, acting[..., None]), -1).flatten(1))[:, 0]
+        count = places.shape[1] if self.settings.central else 1
+        # the agent that decides first, then the others in turn
+        turned = (agent[:, None] + torch.arange(count)) % places.shape[1]
+        rows = torch.arange(len(agent))[:, None]
+        now, task, done = places[:, :, -1][rows, turned], tasks[:, :, -1][rows, turned], last[rows, turned]
+        return (critic(now, task, done) * action).sum(-1)
 
     def update(self, batch: list[Any]) -> None:
         places, tasks, agent, able, last, chosen, worth, places2, tasks2, agent2, able2, last2, discount = batch
@@ -206,7 +204,7 @@ class _Learner:
         loss.backward()
         self.moves_critic.step()
         scores = self.scores(self.actor, places, tasks, agent, able)
-        action = torch.nn.functional.gumbel_softmax(scores, tau=1.0, hard=True)
+        action = torch.softmax(scores, -1)
         spread = torch.log_softmax(scores, -1)
         entropy = -(spread.exp() * spread).where(able, torch.zeros(())).sum(-1).mean()
         loss = -self.value(self.critic, places, tasks, agent, last, action).mean() - self.settings.entropy * entropy
@@ -231,11 +229,22 @@ def _initial(name: str) -> Any:
     return value.requires_grad_()
 
 
-def _mlp(width: int) -> Any:
-    return torch.nn.Sequential(
-        torch.nn.Linear(width, _HIDDEN), torch.nn.ReLU(), torch.nn.Linear(_HIDDEN, _HIDDEN), torch.nn.ReLU(),
-        torch.nn.Linear(_HIDDEN, 1),
-    )  # fmt: skip
+class _Critic(torch.nn.Module):  # type: ignore[misc]
+    """Worth of each place to the agent that decides; linear in the action, a share of each place."""
+
+    def __init__(self, places: int, agents: int) -> None:
+        super().__init__()
+        layer, relu = torch.nn.Linear, torch.nn.ReLU
+        self.all = torch.nn.Sequential(layer(agents * (places * PLACES + TASK + places), _HIDDEN), relu())
+        self.each = torch.nn.Sequential(
+            layer(PLACES + TASK + _HIDDEN, _HIDDEN), relu(), layer(_HIDDEN, _HIDDEN), relu(), layer(_HIDDEN, 1)
+        )
+
+    def forward(self, now: Any, task: Any, last: Any) -> Any:
+        """Returns [B, C] of [B, N, C, PLACES], [B, N, TASK], [B, N, C], the agent that decides first."""
+        context = self.all(torch.cat((now.flatten(2), task, last), -1).flatten(1))
+        about = torch.cat((task[:, 0], context), -1)[:, None, :].expand(-1, now.shape[2], -1)
+        return self.each(torch.cat((now[:, 0], about), -1))[..., 0]
 
 
 def train(
