@@ -39,6 +39,9 @@ python = "tests.runtime.agents.jobs:die"
 [calls.huge]
 python = "tests.runtime.agents.jobs:huge"
 
+[calls.big]
+python = "tests.runtime.agents.jobs:big"
+
 [calls.strange]
 python = "tests.runtime.agents.jobs:strange"
 
@@ -111,6 +114,10 @@ def die():
 
 def huge():
     return "x" * (2 << 20)
+
+
+def big():
+    return "x" * 600_000
 
 
 def strange():

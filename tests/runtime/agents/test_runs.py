@@ -12,6 +12,7 @@ pytest.importorskip(modname="aiohttp", reason="the extra 'agents' is not install
 from fleetcast.base.errors import PolicyError, SpecError
 from fleetcast.policy.order import tasks
 from fleetcast.runtime.agents.agent import Agent, Lost
+from fleetcast.runtime.agents.messages import Begin, Stop
 from fleetcast.runtime.agents.orchestrator import Orchestrator
 from fleetcast.scenario.workload.edits import AddLine, AddTask, InvariantError, Line, State, Task
 from tests.runtime.agents.fleet import LEASE, Wire, agents, allow, begun, constellation, run
@@ -41,15 +42,18 @@ def test_what_comes_back_of_every_kind_of_task(tmp_path):
             "late": {"call": "wait", "arguments": {"seconds": 60}, "timeout": 0.2},
             "deaf": {"call": "deaf", "arguments": {"seconds": 60}, "timeout": 0.2},
             "after": {"call": "add", "arguments": {"a": 2, "b": 2}},
+            "big": {"call": "big"},
+            "bigger": {"call": "big"},
+            "both": {"call": "digest", "arguments": {"name": "both"}, "inputs": True},
         }
         async with agents(2, tmp_path) as (orchestrator, _):
-            value = constellation(tasks, ["deaf after", "add kind"])
+            value = constellation(tasks, ["deaf after", "add kind", "big both", "bigger both"])
             run_ = run(orchestrator, value, patience=0.5, watch=lambda *said: heard.append(said))
             return await run_.result(), heard
 
     value, heard = asyncio.run(go())
     assert value.state is State.PARTIALLY_FAILED
-    assert value.results == {
+    assert {name: r for name, r in value.results.items() if "big" not in name} == {
         "add": 3.5, "steps": 3, "say": {"code": 0, "output": "a b; $(c)\n"}, "retried": 3, "kind": 2,
     }  # fmt: skip
     assert [v for event, task, v in heard if event == "progress" and task == "steps"] == [{"step": i} for i in range(3)]
@@ -58,7 +62,7 @@ def test_what_comes_back_of_every_kind_of_task(tmp_path):
         "outside": "leaves the agent's folder", "argument": "is not a number", "nobody": "no connected agent runs",
         "elsewhere": "no connected agent of kind phone", "huge": "the result is 2,",
         "strange": "the result is not JSON",
-        "late": "longer than 0.2 s", "deaf": "longer than 0.2 s", "after": "deaf failed",
+        "late": "longer than 0.2 s", "deaf": "longer than 0.2 s", "both": "its message is 1,2", "after": "deaf failed",
     }.items():  # fmt: skip
         assert said in value.reasons[name], name
 
@@ -193,6 +197,43 @@ def test_results_that_a_cut_held_up_are_not_computed_again(tmp_path):
     value, attempts = asyncio.run(go())
     assert value.results == {"t": "done"}
     assert [a.how for a in attempts] == ["ok"]
+
+
+def test_an_agent_told_twice_runs_once(tmp_path):
+    class Ear:
+        def __init__(self):
+            self.heard, self.over = [], asyncio.Event()
+
+        def done(self, peer, done):
+            self.heard.append(done)
+            if len(self.heard) == 2:
+                self.over.set()
+
+        def broke(self, error):
+            raise error
+
+    async def go():
+        async with agents(1, tmp_path, slots=4) as (orchestrator, _):
+            ear = orchestrator.listener = Ear()
+            peer = orchestrator.peers["agent0"]
+            log = {"at": "log", "seconds": 0.1}
+            for _ in range(3):
+                peer.send(Begin(attempt=1, task="t", call="write", arguments=log))
+            peer.send(Stop(attempt=99))
+            peer.send(Begin(attempt=2, task="u", call="write", arguments=log | {"seconds": 60}))
+            await begun(tmp_path / "log")
+            peer.send(Stop(attempt=2))
+            peer.send(Stop(attempt=2))
+            async with asyncio.timeout(10):
+                await ear.over.wait()
+            peer.send(Begin(attempt=1, task="t", call="write", arguments=log))
+            await asyncio.sleep(0.3)
+            orchestrator.listener = None
+            return sorted((d.attempt, d.how) for d in ear.heard)
+
+    assert asyncio.run(go()) == [(1, "ok"), (2, "stopped")]
+    events = [line.split()[0] for line in (tmp_path / "log").read_text().splitlines()]
+    assert (events.count("begin") <= 2, events.count("end")) == (True, 1)
 
 
 def test_a_thousand_tasks_at_once(tmp_path):

@@ -121,13 +121,12 @@ class Books:
             self._of.setdefault(place.agent, []).append(len(self.places))
             self.places.append(place)
 
-    def enter(self, agent: str, slots: int) -> bool:
-        """Adds an agent's slots to the workers; returns whether any was new, so that the board must be made anew."""
+    def enter(self, agent: str, slots: int) -> None:
+        """Adds an agent's slots to the workers, those that are not there yet."""
         own = self._of.setdefault(agent, [])
         had = len(own)
         own += range(len(self.places), len(self.places) + slots - had)
         self.places += [Place(agent, slot) for slot in range(had, slots)]
-        return slots > had
 
     def workers(self, agent: str) -> list[int]:
         """Returns the numbers of an agent's workers."""

@@ -54,8 +54,13 @@ class Worker:
                 thread.give(message)
             elif isinstance(message, Stop):
                 self._stop(message.attempt)
-        for attempt in list(self._stops):
-            self._stop(attempt)
+        self._leave()
+
+    def _leave(self) -> None:
+        """Ends the commands, then the process, whatever its threads do."""
+        for process in list(self._commands.values()):
+            _kill(process)
+        os._exit(0)
 
     def _stop(self, attempt: int) -> None:
         if (event := self._stops.get(attempt)) is not None:
@@ -65,9 +70,12 @@ class Worker:
 
     def _say(self, message: Message) -> None:
         data = encode(message, self._most) + b"\n"
-        with self._lock:
-            self._out.write(data)
-            self._out.flush()
+        try:
+            with self._lock:
+                self._out.write(data)
+                self._out.flush()
+        except BrokenPipeError:  # the agent is gone, and nobody else is to know
+            self._leave()
 
     def _attempt(self, begin: Begin) -> None:
         stop, start = self._stops[begin.attempt], time.perf_counter()
@@ -173,7 +181,6 @@ def main(words: list[str]) -> None:
     os.dup2(2, 1)  # what a callable prints is no message
     allowed = lists.read(Path(path) if path else None)
     Worker(allowed, out, int(most)).serve(sys.stdin.buffer)
-    os._exit(0)
 
 
 if __name__ == "__main__":

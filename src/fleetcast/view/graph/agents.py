@@ -12,7 +12,6 @@ from typing import Literal
 from cyclopts import Parameter
 
 from fleetcast.base.errors import SpecError
-from fleetcast.view.terminal import DEFAULTS, Common
 
 
 @Parameter(name="*", group="Agents")
@@ -45,7 +44,6 @@ def agent(
     allow: Path | None = None,
     slots: int | None = None,
     token_env: str = "FLEETCAST_AGENT_TOKEN",
-    common: Common = DEFAULTS,
 ) -> int:
     """Offer this machine to an orchestrator: run what the allow-list allows until it is done.
 
