@@ -16,6 +16,7 @@ from benchmarks import pictures_agents as agents
 from benchmarks import pictures_pebbling as pebbling
 from benchmarks import pictures_streams as streams
 from benchmarks import pictures_unlike as unlike
+from benchmarks import pictures_vote as voting
 from benchmarks.pictures_data import mounts_region
 from fleetcast.scenario.plan import Plan
 from fleetcast.sim.training.run import long_run
@@ -54,6 +55,8 @@ def draw() -> dict[str, str]:
         "clusters.svg": alone(drawn(*unlike.clusters_between(), "speed over the link between two clusters")),
         "levels.svg": alone(drawn(*unlike.levels_network(), "an iteration over the network, by what is shared")),
         "counted.svg": alone(unlike.counted_step()),
+        "data.svg": alone(mounts_region()),
+        "vote.svg": alone(voting.promises()),
         "agents.svg": alone(agents.killed()),
         "pebbling.svg": alone(pebbling.two_processors()),
         "streams.svg": alone(streams.filter_places()),

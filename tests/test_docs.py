@@ -81,6 +81,9 @@ def check_toml(body: str) -> None:
     if not re.search(r"^\[\[?(fleet|workload|slo|objective|plan)", body, re.MULTILINE):
         return
     table = tomllib.loads(body)
+    if table.get("workload", {}).get("kind") in load.WITHOUT_FLEET:
+        load.load(table)
+        return
     if "devices" not in table.get("fleet", {}) and "groups" not in table.get("fleet", {}):
         table["fleet"] = SMALLEST["fleet"] | table.get("fleet", {})
     if not {"model", "features", "tasks", "graph"} & set(table.get("workload", {})):

@@ -1,8 +1,10 @@
 """The graphs that schedules are compared on are those that were frozen, and blocked orders are orders."""
 
-from benchmarks.pebbling import NUMBERS, blocked, levels
+from benchmarks.pebbling import NUMBERS, blocked, levels, of
 from benchmarks.pebbling_dags import frozen, made
 from fleetcast.cost.pebbling import families
+from fleetcast.policy.evict import Belady, Lru
+from fleetcast.search.memory.holistic import two_stage
 
 
 def test_the_frozen_graphs_are_those_that_are_made():
@@ -30,6 +32,13 @@ def test_blocked_orders_compute_each_value_once_and_after_its_inputs():
             assert v not in done
             done.add(v)
         assert len(done) == len(dag)
+
+
+def test_knowing_the_future_is_never_dearer_on_one_processor():
+    for name, dag in frozen().items():
+        for more in (0, 1, 3):
+            it = of(dag, more, 1)
+            assert two_stage(it, Belady()).cost <= two_stage(it, Lru()).cost, name
 
 
 def test_the_classic_numbers_are_the_formulas():

@@ -102,6 +102,21 @@ def test_a_circle_is_refused() -> None:
         fleetcast.simulate(table)
 
 
+def test_many_nodes_are_read_at_once_and_too_many_are_refused() -> None:
+    import time
+
+    chain = [{"name": "s", "to": "n0", "rate": 1, "size": 1}]
+    chain += [{"name": f"n{i}", "to": f"n{i + 1}", "latency": 1e-3} for i in range(1990)] + [{"name": "n1990"}]
+    start = time.process_time()
+    outcome = fleetcast.simulate({"workload": {"kind": "stream", "nodes": chain}})
+    assert outcome.metrics["latency"] == pytest.approx(1.99)
+    assert time.process_time() - start < 5
+    wide = [{"name": f"s{i}", "to": "d", "rate": 1, "size": 1} for i in range(1990)] + [{"name": "d"}]
+    assert fleetcast.simulate({"workload": {"kind": "stream", "nodes": wide}}).metrics["output_bytes"] == 1990.0
+    with pytest.raises(SpecError, match=r"workload.nodes: are too many \(got 2001\)"):
+        fleetcast.simulate({"workload": {"kind": "stream", "nodes": [*wide[:-1], *chain[:11]]}})
+
+
 def test_senders_wait_only_in_a_line() -> None:
     table = copy.deepcopy(LINE)
     table["workload"]["nodes"][1] |= {"full": "wait", "buffer": 2, "merge": "interleave"}

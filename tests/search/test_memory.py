@@ -72,6 +72,20 @@ def test_the_least_cost_is_that_of_brute_force(
     assert proof.cost == found.cost >= proof.lower_bound
 
 
+@pytest.mark.parametrize(
+    ("dag", "k", "red"),
+    [
+        (families.pyramid(3), 1, 3), (families.grid(3, 4), 1, 3), (families.butterfly(4), 1, 4),
+        (families.pyramid(2), 2, 3), (families.grid(2, 3), 2, 3), (families.tree(2), 2, 3), (families.grid(2, 4), 2, 3),
+        pytest.param(families.grid(3, 3), 2, 3, marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
+def test_the_least_cost_of_named_graphs_is_that_of_brute_force(dag: Dag, k: int, red: int) -> None:
+    found = exact(game(dag, red=red, g=2, processors=k))
+    assert found.proven
+    assert found.cost == plain.least([list(some) for some in dag.parents], k, red, 2)
+
+
 @given(games(most=9, processors=2))
 @settings(max_examples=40, deadline=None)
 def test_nothing_undercuts_the_least_cost(of: Game) -> None:

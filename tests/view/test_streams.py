@@ -83,6 +83,13 @@ def test_run_runs_a_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert main(["run", str(file), "--speed", "2"]) == 2
 
 
+def test_what_if_shows_what_changes(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["whatif", "cameras", "--set", "workload.filter.ratio=10"]) == 0
+    shown = capsys.readouterr().out
+    for said in ("cameras: a sensor pipeline.", "Power", "Recall", "Output rate"):
+        assert said in shown
+
+
 def test_verbs_that_streams_do_not_answer(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "trigger", "--to", "vllm"]) == 2
     assert "a sensor pipeline" in capsys.readouterr().err

@@ -9,7 +9,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fleetcast.base.show import show
-from fleetcast.scenario.load import GraphScenario, ServingScenario, TrainingScenario
+from fleetcast.scenario.load import GraphScenario, ServingScenario, StreamScenario, TrainingScenario
+from fleetcast.search.ranking import made
 from fleetcast.view import words
 from fleetcast.view.plans import Column, fitted
 from fleetcast.view.tables import bullets, rows_table
@@ -97,6 +98,8 @@ def _question(scenario: Scenario) -> str:
         return terms.question(scenario, goals=False)
     if isinstance(scenario, ServingScenario):
         return words.question(scenario, goals=False)
+    if isinstance(scenario, StreamScenario):
+        return f"{scenario.name}: {scenario.about}."
     what = "a graph of tasks" if isinstance(scenario, GraphScenario) else scenario.kind
     return f"{scenario.name}: {what} on {scenario.fleet.devices or 'its groups'}."
 
@@ -106,6 +109,8 @@ def _plan(variant: Variant) -> str:
         return words.UNKNOWN
     if isinstance(variant.scenario, GraphScenario):
         return f"order {variant.outcome.plan['order']['kind']}"
+    if isinstance(variant.scenario, StreamScenario):
+        return made(variant.outcome.plan)
     if not isinstance(variant.scenario, ServingScenario):
         return str(variant.outcome.plan.get("way") or terms.plan_name(variant.outcome.plan))
     return f"{words.plan_name(variant.outcome.plan)}, {words.policy_name(variant.outcome.plan)}"

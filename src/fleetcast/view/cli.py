@@ -23,7 +23,18 @@ from fleetcast.scenario.load import (
     StreamScenario,
     TrainingScenario,
 )
-from fleetcast.view import collectives, comparing, measuring, moving, sizing, terminal, transforming, verbs, watching
+from fleetcast.view import (
+    collectives,
+    comparing,
+    measuring,
+    moving,
+    sizing,
+    terminal,
+    transforming,
+    verbs,
+    voting,
+    watching,
+)
 from fleetcast.view.graph import agents as agent_commands
 from fleetcast.view.graph import commands as graphs
 from fleetcast.view.graph.agents import LOCAL, Agents
@@ -88,6 +99,7 @@ def app() -> App:
         made.command(command)
     made.command(measuring.app())
     made.command(watching.app())
+    made.command(voting.app())
     made.command(moving.app())
     made.command(transforming.command, name="transform")
     return made

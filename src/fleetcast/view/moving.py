@@ -158,10 +158,13 @@ def push(
     url, token, still = check_url(to), _token(key_env), parse(settle, "s", "--settle")
     never_listen()
     sent: list[Sent] = []
+    early: list[Path] = []
     with terminal.progress("sending", common) as step:
-        failed = asyncio.run(_push(folder, url, project, token, still, watch, sent, step, common))
+        failed = asyncio.run(_push(folder, url, project, token, still, watch, sent, early, step, common))
     if common.json and not watch:
-        terminal.print_json({"sent": [_sent(s) for s in sent], "failed": failed})
+        terminal.print_json({"sent": [_sent(s) for s in sent], "failed": failed, "early": list(map(str, early))})
+    elif early and not watch:
+        _tell(f"left for the next time, written to within {settle}: {len(early)} files, {early[0]} first")
     return 1 if failed else 0
 
 
@@ -247,7 +250,7 @@ def where(file: Path, /, *, common: Common = DEFAULTS) -> int:
 
 async def _push(
     folder: Path, url: str, project: str, token: str, settle: float, watch: bool, sent: list[Sent],
-    step: Callable[[int, int], None] | None, common: Common,
+    early: list[Path], step: Callable[[int, int], None] | None, common: Common,
 ) -> list[dict[str, str]]:  # fmt: skip
     """Sends what there is, and with ``watch`` what comes; returns what did not arrive."""
     from fleetcast.runtime.data import push as sending
@@ -263,7 +266,8 @@ async def _push(
     failed: dict[str, str] = {}
     async with sending.session(token) as client:
         while True:
-            for path, name in sending.ready(folder, settle=settle, skip=skip):
+            early.clear()
+            for path, name in sending.ready(folder, settle=settle, skip=skip, early=early.append):
                 told = path.stat()
                 if done.get(name) == (stamp := (told.st_size, told.st_mtime_ns)):
                     continue

@@ -100,8 +100,10 @@ def guarantees(
     unanimity:
         What "all" ballots agree on is kept, or what those of "correct" processes, which never crash, agree on.
     """
-    from fleetcast.search.vote.guarantees import Promise, search, table
+    from fleetcast.search.vote.guarantees import search
+    from fleetcast.search.vote.problem import Promise
     from fleetcast.search.vote.runs import Setting
+    from fleetcast.search.vote.told import table
 
     most = 1 if set_ is None and within is None else set_
     asked = Setting(processes, plans, crashes, not asynchronous, rounds)
@@ -201,7 +203,10 @@ def _choice_view(choice: Choice) -> RenderableType:
         (str(i + 1), name(p), *([str(b[p] + 1) for b in ballots] if few else ()), f"{ballots[:, p].mean() + 1:.3g}")
         for i, p in enumerate(choice.order.tolist())
     ]
-    apart = [f"{v}: {k} pairs, {f} places" for v, k, f in zip(poll.voters, choice.pairs, choice.moved, strict=True)]
+    apart = [
+        f"{v}: {k} pair{'s' if k != 1 else ''}, {f} places"
+        for v, k, f in zip(poll.voters, choice.pairs, choice.moved, strict=True)
+    ]
     told = [f"in all {choice.pairs.sum()} pairs ordered against a ballot, {choice.moved.sum()} places moved"]
     if choice.bound is not None:
         low = "no ranking has fewer" if choice.bound == choice.pairs.sum() else f"none has fewer than {choice.bound}"
@@ -248,16 +253,14 @@ def _answer_view(answer: Answer) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
-    from fleetcast.search.vote.guarantees import letters, told
     from fleetcast.search.vote.runs import who
+    from fleetcast.search.vote.told import letters, told
     from fleetcast.view.tables import bullets, rows_table
 
     runs, setting = answer.runs, answer.runs.setting
     model = "synchronous" if setting.synchronous else "asynchronous"
     rounds = f"{setting.rounds} round{'s' if setting.rounds > 1 else ''}"
-    asked = (
-        f"{setting.processes} processes rank {setting.plans} plans, up to {setting.crashes} crash, {model}, {rounds}"
-    )
+    asked = f"{setting.processes} processes rank {setting.plans} plans, {_crash(setting.crashes)}, {model}, {rounds}"
     parts: list[Any] = [Text(asked, style="dim"), Text(f"Promise: {answer.promise.said()}", style="dim"), Text()]
     if answer.exists:
         parts.append(
@@ -292,6 +295,10 @@ def _answer_view(answer: Answer) -> RenderableType:
     )
     parts.append(bullets("Checked", [checked], dim=True))
     return Group(*parts)
+
+
+def _crash(most: int) -> str:
+    return f"up to {most} may crash" if most else "none may crash"
 
 
 def _reason(answer: Answer) -> str:
@@ -344,7 +351,7 @@ def _vote_view(found: Vote, poll: Poll, crashes: int, asynchronous: bool) -> Ren
         lines.append(f"late: {', '.join(poll.voters[i] for i in found.late)}; the run was not synchronous: no promise")
     if len(found.crashed) > crashes:
         lines.append(f"{len(found.crashed)} crashed, more than the {crashes} that were to be borne: no promise")
-    head = f"{len(poll.voters)} processes, up to {crashes} crash, {model}, {found.rounds} rounds"
+    head = f"{len(poll.voters)} processes, {_crash(crashes)}, {model}, {found.rounds} rounds"
     return Group(
         Text(head, style="dim"), Text(), rows_table(("Process", "Heard", "Decided"), rows), Text(),
         bullets("The promise was kept" if found.kept else "The promise was not kept", lines),

@@ -36,6 +36,10 @@ HEADLINES: Mapping[str, tuple[str, ...]] = {
         "iteration_time", "mfu", "throughput", "steps", "memory", "cost", "energy", "carbon", "job.time", "job.cost",
         "job.energy",
     ),
+    "stream": (
+        "power", "productivity", "f1", "precision", "recall", "latency", "latency_p99", "input_rate", "output_rate",
+        "output_bytes", "dropped", "busy",
+    ),
     "graph": ("makespan", "lower_bound", "moved_bytes", "busy", "cost", "energy", "carbon"),
     "serving": (
         "ttft.p50", "ttft.p99", "tpot.p50", "tpot.p99", "e2e.mean", "throughput", "goodput", "cost", "energy", "carbon",

@@ -57,7 +57,8 @@ def test_a_device_cut_in_parts_shares_its_memory_speed_and_power() -> None:
 def test_records_are_scaled_by_speeds_and_tables_stand_for_themselves() -> None:
     fleet = tree(groups=[{"name": "slow", "devices": "1x raspberry-pi-5"}, {"name": "desk", "devices": "1x rtx-4090"}])
     plain = workers_of(STEPS, fleet)
-    assert plain.seconds.tolist() == [[6.0, 2.0]]  # one kind: nobody says who is quicker
+    assert plain.seconds.tolist() == [[6.0, 2.0]] * 2  # nobody says who is quicker
+    assert plain.kinds == ("raspberry-pi-5", "rtx-4090")
     told = workers_of(STEPS, fleet, speeds={"rtx-4090": 4, "slow": 0.5})
     assert told.seconds[told.kind].tolist() == [[12.0, 4.0], [1.5, 0.5]]
     table = workers_of(STEPS, fleet, seconds={"k": {"desk": 7.0}}, speeds={"slow": 2})

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import errno
 import hashlib
+import os
 import random
 
 import pytest
@@ -15,7 +16,7 @@ import aiohttp
 
 from fleetcast.base.errors import SpecError
 from fleetcast.runtime.data.places import served
-from fleetcast.runtime.data.push import Unsent, check_url, push, session
+from fleetcast.runtime.data.push import Unsent, check_url, push, ready, session
 from tests.runtime.data.live import gateway, live
 
 TUS = {"Tus-Resumable": "1.0.0"}
@@ -418,3 +419,20 @@ def test_a_full_disk_makes_senders_wait(tmp_path, monkeypatch):
             assert left[0] < 0 and at.get("f").size == len(SOME)
 
     asyncio.run(run())
+
+
+def test_what_a_folder_has_ready(tmp_path):
+    for name in ("old", "new", ".hidden", "bad\\name", "run 1/a", ".git/b"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+        if name != "new":
+            os.utime(path, (1e9, 1e9))
+    (tmp_path / "link").symlink_to("/etc/hostname")
+    (tmp_path / "loop").symlink_to(tmp_path)
+    skipped, early = [], []
+    found = [name for _, name in ready(tmp_path, settle=60, skip=skipped.append, early=early.append)]
+    assert found == ["old", "run 1/a"]
+    assert sorted(p.name for p in skipped) == ["bad\\name", "link"] and [p.name for p in early] == ["new"]
+    with pytest.raises(SpecError, match="is no folder"):
+        next(ready(tmp_path / "none"))

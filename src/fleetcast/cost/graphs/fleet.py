@@ -13,7 +13,7 @@ slowest sets its pace.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -112,36 +112,29 @@ def workers_of(
             "fleet", "has too many workers for a graph", value=sum(cut), limit=f"at most {MOST_WORKERS:,}",
             hint="Name the part of the fleet that runs it",
         )  # fmt: skip
-    kinds: dict[tuple[str, int], int] = {}
+    kinds: dict[tuple[str, bytes], int] = {}
     rows: list[NDArray[np.float64]] = []
     kind: list[int] = []
+    of_group: dict[str, int] = {}
     for place, count in zip(places, cut, strict=True):
-        key = place.group.name, count
-        if key not in kinds:
-            kinds[key] = len(rows)
-            rows.append(_row(graph, place.group, count, dtype, speeds or {}, seconds or {}))
-        kind += [kinds[key]] * count
-    table, same = np.unique(np.stack(rows), axis=0, return_inverse=True)
+        group = place.group
+        if group.name not in of_group:
+            takes = _row(graph, group, count, dtype, speeds or {}, seconds or {})
+            of_group[group.name] = kinds.setdefault((group.device.id, takes.tobytes()), len(rows))
+            rows += [takes] * (len(kinds) - len(rows))
+        kind += [of_group[group.name]] * count
     names = [f"{p.name}.{j}" if count > 1 else p.name for p, count in zip(places, cut, strict=True)
              for j in range(count)]  # fmt: skip
     node = np.repeat(np.arange(len(places), dtype=np.int32), cut)
     latency, rate, channels, ports = _links(tree, places)
     at = np.ix_(node, node)
     return Platform(
-        tuple(names), _kind_names(tree, same.ravel(), list(kinds)), same.ravel()[kind].astype(np.int32), node, table,
+        tuple(names), tuple(device for device, _ in kinds), np.array(kind, np.int32), node, np.stack(rows),
         np.array([p.group.device.memory for p in places], float)[node], latency[at], rate[at], channels[at], ports,
         _home(tree, places, cut, home),
         np.repeat([p.group.device.power.idle / c for p, c in zip(places, cut, strict=True)], cut),
         np.repeat([p.group.limit / c for p, c in zip(places, cut, strict=True)], cut),
     )  # fmt: skip
-
-
-def _kind_names(tree: Tree, same: NDArray[np.int64], keys: Sequence[tuple[str, int]]) -> tuple[str, ...]:
-    """Names of the rows of seconds: the devices that have them."""
-    found: dict[int, str] = {}
-    for row, (name, _) in zip(same.tolist(), keys, strict=True):
-        found.setdefault(row, tree.group(name).device.id)
-    return tuple(found[row] for row in sorted(found))
 
 
 def _said(table: Mapping[str, float], group: Group, default: float) -> float:

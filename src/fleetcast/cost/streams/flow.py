@@ -232,7 +232,7 @@ def _merged(system: System, i: int, senders: list[At]) -> tuple[tuple[float, flo
                 f"{sum(first):.6g} Hz", limit="equal rates, and no choice before pieces are assembled",
                 hint='Write merge = "interleave" where each is a sample of its own',
             )  # fmt: skip
-    if len(senders) > 1 and any(_chooses(system, k) for k in system.inputs[i]):
+    if len(senders) > 1 and _chosen_before(system, i):
         raise SpecError(
             f"workload.nodes: {node.name}.merge", "assembles pieces of which some were rejected before",
             value="assemble", limit="ratio 1 on every way to it",
@@ -241,8 +241,15 @@ def _merged(system: System, i: int, senders: list[At]) -> tuple[tuple[float, flo
     return first, size_of(math.fsum(at.size for at in senders)), None
 
 
-def _chooses(system: System, i: int) -> bool:
-    return system.nodes[i].ratio > 1 or any(_chooses(system, k) for k in system.inputs[i])
+def _chosen_before(system: System, i: int) -> bool:
+    """Whether a node on a way to node ``i`` rejects samples."""
+    waiting = list(system.inputs[i])
+    while waiting:
+        k = waiting.pop()
+        if system.nodes[k].ratio > 1:
+            return True
+        waiting += system.inputs[k]
+    return False
 
 
 def _at(node: Node, chosen: Scores, came: tuple[float, float], size: float, ops: float | None, lost: float) -> At:
@@ -276,8 +283,14 @@ def _end(system: System, found: list[At], i: int) -> tuple[float, float]:
 
 
 def _longest(system: System, found: list[At]) -> tuple[float, tuple[int, ...]]:
-    reached: list[tuple[float, tuple[int, ...]]] = []
+    """Returns the time of the slowest way to the storage, and its nodes."""
+    reached: list[float] = []
+    before: list[int | None] = []
     for i, at in enumerate(found):
-        best = max((reached[k] for k in system.inputs[i]), key=lambda pair: pair[0], default=(0.0, ()))
-        reached.append((best[0] + at.wait, (*best[1], i)))
-    return reached[-1]
+        last = max(system.inputs[i], key=lambda k: reached[k], default=None)
+        before.append(last)
+        reached.append((reached[last] if last is not None else 0.0) + at.wait)
+    way = [len(found) - 1]
+    while (last := before[way[-1]]) is not None:
+        way.append(last)
+    return reached[-1], tuple(reversed(way))

@@ -1,7 +1,7 @@
 """The footrule median: the ranking with the least total of places moved, over all ballots.
 
-An alternative at a place costs what it is moved by, whatever the others do, so this is an assignment (Dwork, Kumar, Naor
-and Sivakumar 2001, recalled). Since K <= F <= 2 K, its total by pairs is at most twice that of Kemeny's ranking.
+An alternative at a place costs what it is moved by, whatever the others do, so this is an assignment (Dwork, Kumar,
+Naor and Sivakumar 2001, recalled). Since K <= F <= 2 K, its total by pairs is at most twice that of Kemeny's ranking.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from fleetcast.policy.vote.metrics import Orders, places, preferred
 class Footrule:
     """Takes a ranking with the least total footrule distance to the ballots.
 
-    Several can be equally near, and some of these part two alternatives that all ballots rank alike. Changing the places
-    of such two never adds to the total and lessens the pairs in another order, so it is done until none is left.
+    Several can be equally near, and some of these part two alternatives that all ballots rank alike. Changing the
+    places of such two never adds to the total and lessens the pairs in another order, so it is done until none is left.
     """
 
     kind = "footrule"

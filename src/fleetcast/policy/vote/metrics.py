@@ -1,7 +1,8 @@
 """How far rankings are apart: pairs in another order (Kendall tau), and places moved (Spearman's footrule).
 
 A ranking is a row of alternatives 0 to m - 1, best first. Both distances are metrics, and K <= F <= 2 K (Diaconis and
-Graham 1977, recalled). K is at most m (m - 1) / 2, F at most floor(m^2 / 2); apart, rankings differ by at least 1 and 2.
+Graham 1977, recalled). K is at most m (m - 1) / 2, F at most floor(m^2 / 2). Rankings that differ
+are at least 1 and 2 apart.
 """
 
 from __future__ import annotations

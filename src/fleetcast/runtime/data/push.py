@@ -172,11 +172,16 @@ async def push(
 
 
 def ready(
-    folder: Path, *, settle: float = 2.0, skip: Callable[[Path], None] | None = None
+    folder: Path,
+    *,
+    settle: float = 2.0,
+    skip: Callable[[Path], None] | None = None,
+    early: Callable[[Path], None] | None = None,
 ) -> Iterator[tuple[Path, str]]:
     """Yields files of a folder and those below it that nobody has written to for ``settle`` s, with their names.
 
-    Links are not followed, hidden files are left out; so is what has no name that can be. ``skip`` hears of those.
+    Links are not followed, hidden files are left out; so is what has no name that can be. ``skip`` hears of those,
+    ``early`` of files that somebody wrote to just now.
 
     Raises:
         SpecError: no such folder.
@@ -204,6 +209,8 @@ def ready(
                     skip(path)
             elif told.st_mtime <= now - settle:
                 yield path, said
+            elif early is not None:
+                early(path)
 
 
 def never_listen() -> None:

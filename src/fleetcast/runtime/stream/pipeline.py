@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,8 +140,6 @@ def measure(scenario: StreamScenario, system: System, *, timeout: float = TIMEOU
 
 
 def _wait(chain: list[subprocess.Popen[bytes]], timeout: float) -> None:
-    import time
-
     end = time.monotonic() + timeout
     for process in reversed(chain):  # the storage ends last; one that fails breaks the pipes of all
         try:

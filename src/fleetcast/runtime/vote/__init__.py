@@ -1,4 +1,4 @@
-"""A vote among processes of this machine that may crash: starts them, gathers what they decide, holds it to the promise.
+"""A vote among processes of this machine that may crash: starts them, gathers decisions, holds them to the promise.
 
 The one that starts them takes no part in the vote: it hands out ports and the word to begin, and reads decisions.
 """
@@ -52,7 +52,7 @@ class Vote:
         decided: by process; None = it crashed, or heard of too few.
         crashed: processes that ended without a word.
         late: processes that some process took for crashed without a sign of it: the run was not synchronous.
-        heard: by process, whose ballots it heard of in the first round.
+        heard: by process, whose ballots it went on with after the first round.
         promised: different rankings at most.
         rounds: of messages.
     """

@@ -1,8 +1,9 @@
 """One process of a vote: it listens on the loopback interface, hears the others, decides, and says what it decided.
 
-Synchronous: f + 1 rounds, in each of which all send all ballots that they know and wait for everyone who has not crashed;
-then all know the same ballots and decide their ranking. A closed connection is a crash; a process that is silent for
-``timeout`` seconds without one is taken for crashed and reported as late, since then the run was not synchronous.
+Synchronous: f + 1 rounds, in each of which all send all ballots that they know and wait for everyone who has not
+crashed; then all know the same ballots and decide their ranking. A closed connection is a crash; a process that is
+silent for ``timeout`` seconds without one is taken for crashed and reported as late, since then the run was not
+synchronous.
 
 Asynchronous: no clock decides anything. A process waits for n - f ballots, its own among them, and makes their ranking;
 it sends that, waits for n - f such rankings and decides that of the lowest number. At most f + 1 numbers can be lowest
@@ -75,6 +76,8 @@ class Process:
         self.joined: set[int] = set()
         self.gone: set[int] = set()
         self.late: set[int] = set()
+        self.first = {task.process}
+        """Whose ballots it went on with after the first round."""
         self._news = asyncio.Condition()
         self._out: dict[int, asyncio.StreamWriter] = {}
         self._sent = 0
@@ -122,12 +125,14 @@ class Process:
         known: Rankings = {self.task.process: self.task.ballot}
         for r in range(1, self.task.rounds + 1):
             await self._tell(r, known)
-            await self._wait(r, lambda r=r: set(self._out) <= set(self.heard[r]) | self.gone)  # type: ignore[misc]
+            await self._wait(r, lambda r=r: set(self._out) <= set(self.heard[r]) | self.gone)
             silent = set(self._out) - set(self.heard[r]) - self.gone
             self.late |= silent
             self.gone |= silent
             for rankings in self.heard[r].values():
                 known = rankings | known
+            if r == 1:
+                self.first = set(known)
         return aggregate(self.task.rule, known)
 
     async def _asynchronous(self) -> tuple[int, ...] | None:
@@ -135,12 +140,15 @@ class Process:
         said = self.task.ballot
         for r in (1, 2):
             await self._tell(r, {self.task.process: said})
-            if not await self._wait(r, lambda r=r: len(self.heard[r]) >= enough - 1):  # type: ignore[misc]
+            if not await self._wait(r, lambda r=r: len(self.heard[r]) >= enough - 1):
                 return None
             # The first to come, in the order in which they came, and its own.
             first = dict(list(self.heard[r].items())[: enough - 1])
             found = {peer: rankings[peer] for peer, rankings in first.items()} | {self.task.process: said}
-            said = aggregate(self.task.rule, found) if r == 1 else found[min(found)]
+            if r == 1:
+                self.first, said = set(found), aggregate(self.task.rule, found)
+            else:
+                said = found[min(found)]
         return said
 
     async def _tell(self, r: int, rankings: Rankings) -> None:
@@ -224,8 +232,7 @@ async def run(task: Task) -> dict[str, Any]:
     await process.leave()
     server.close()
     return {
-        "decided": decided, "late": sorted(process.late),
-        "heard": sorted({i for sender in process.heard[1].values() for i in sender} | {task.process}),
+        "decided": decided, "late": sorted(process.late), "heard": sorted(process.first),
     }  # fmt: skip
 
 
@@ -243,6 +250,6 @@ def _say(table: dict[str, Any]) -> None:
 
 def main() -> int:
     """Reads the task and takes part."""
-    table = json.loads(sys.stdin.buffer.raw.readline())  # type: ignore[attr-defined]
+    table = json.loads(sys.stdin.buffer.readline())
     _say(asyncio.run(run(Task(**table | {"ballot": tuple(table["ballot"])}))))
     return 0

@@ -16,7 +16,7 @@ from fleetcast.scenario.workload.streams import Stream
 LOWERED = {"power": "power", "latency": "latency"}
 RAISED = {"productivity": "productivity", "quality": "f1", "throughput": "output_rate"}
 """What a stream may lower and raise; productivity is raised unless said otherwise."""
-OF_FLEET = ("budget", "pue", "grid")
+OF_FLEET = ("budget", "pue")
 """Keys of a fleet that a stream has; its devices are its nodes."""
 
 

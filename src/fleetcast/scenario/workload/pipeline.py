@@ -15,7 +15,7 @@ from fleetcast.scenario.workload.streams import SENSORS, Repair, Stream, StreamN
 
 DEGREE = 6
 """Factors of a node's complexity at most."""
-MOST_NODES = 10_000
+MOST_NODES = 2_000
 
 
 @dataclass(frozen=True)

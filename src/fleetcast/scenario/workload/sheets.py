@@ -17,7 +17,7 @@ from fleetcast.scenario.workload.scores import Classifier
 from fleetcast.scenario.workload.streams import Repair, StreamLink, StreamNode
 
 MOST_BYTES, MOST_UNPACKED = 16 << 20, 256 << 20
-MOST_ROWS, MOST_COLUMNS = 20_000, 200
+MOST_ROWS, MOST_COLUMNS = 5_000, 200
 ROUTING: Final = 0.9e-6
 """Seconds that routing takes in a node of such a system, as the published program has it."""
 NOTHING: Final = ("dummy", "none", "")
@@ -59,21 +59,22 @@ def read_system(path: Path, repair: Repair) -> tuple[list[StreamNode], list[str]
         notes.append(f"{path.name} is of the year {year:g}: workload.year = {year:g} takes what is saved until then")
     nodes = [_sensor(path, i, row) for i, row in enumerate(detectors)]
     nodes += [_processor(path, i, row) for i, row in enumerate(processors)]
-    names = [node.name for node in nodes]
-    for name in names:
-        if names.count(name) > 1:
-            raise SpecError(f"{path.name}", "has a node twice", value=name, limit="one row of each name")
+    seen: set[str] = set()
+    for node in nodes:
+        if node.name in seen:
+            raise SpecError(f"{path.name}", "has a node twice", value=node.name, limit="one row of each name")
+        seen.add(node.name)
     return nodes, notes
 
 
 def _open(path: Path) -> dict[str, list[tuple[Any, ...]]]:
+    if not path.is_file():
+        raise SpecError("workload.system", "is not a file", value=str(path),
+                        hint="Check the path; relative paths start at the scenario file")  # fmt: skip
     try:
         from openpyxl import load_workbook
     except ImportError:
         raise MissingExtra("openpyxl", "data") from None
-    if not path.is_file():
-        raise SpecError("workload.system", "is not a file", value=str(path),
-                        hint="Check the path; relative paths start at the scenario file")  # fmt: skip
     if path.stat().st_size > MOST_BYTES:
         raise SpecError("workload.system", "is too large", value=path.stat().st_size,
                         limit=f"at most {MOST_BYTES:,} bytes")  # fmt: skip

@@ -117,6 +117,7 @@ class Stream(Spec):
     """What a scenario says under ``[workload]`` with ``kind = "stream"``.
 
     Attributes:
+        kind: "stream".
         nodes: of the pipeline; beside ``system`` they change its nodes.
         system: a workbook (.xlsx) with the sheets Detectors, Processors and Global.
         repair: of that workbook.

@@ -23,7 +23,7 @@ from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, TRAINING
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.search.ranking import label
 
-MOST_VOTERS, MOST_PLANS = 10_000, 200
+MOST_VOTERS, MOST_PLANS = 1_000, 200
 LARGEST_FILE = 16 << 20
 
 

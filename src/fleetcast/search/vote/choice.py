@@ -6,6 +6,7 @@ that is not broken here may be broken on other ballots.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import permutations
 from typing import Any
@@ -56,7 +57,10 @@ class Choice:
     def table(self) -> dict[str, Any]:
         """Returns everything for JSON, plans by name."""
         name = self.poll.plans.__getitem__
-        named = lambda found: None if found is None else [name(int(i)) for i in found]  # noqa: E731
+
+        def named(found: Iterable[int] | None) -> list[str] | None:
+            return None if found is None else [name(int(i)) for i in found]
+
         return {
             "rule": self.rule, "ranking": named(self.order),
             "ballots": {
@@ -121,9 +125,11 @@ def circle(majority: Any) -> tuple[int, ...] | None:
         >>> circle(np.array([[0, 1, 0], [0, 0, 1], [1, 0, 0]], dtype=bool))
         (0, 1, 2)
     """
-    m, found = len(majority), None
+    m = len(majority)
+    found: tuple[int, ...] | None = None
     for start in range(m):
-        paths, seen = [(start,)], {start}
+        paths: list[tuple[int, ...]] = [(start,)]
+        seen = {start}
         while paths and (found is None or len(paths[0]) < len(found)):
             if back := next((path for path in paths if majority[path[-1], start]), None):
                 found = back
@@ -139,7 +145,7 @@ def circle(majority: Any) -> tuple[int, ...] | None:
 
 
 def swayed(rule: str, ballots: Orders, order: Orders) -> tuple[int, int, int] | None:
-    """Returns (x, a, b): with x last on every ballot the rule ranks a above b, with the ballots as they are b above a."""
+    """Returns (x, a, b): the rule ranks a above b with x last on every ballot, and b above a as the ballots are."""
     m = ballots.shape[1]
     place = places(order)
     if m > LARGEST:

@@ -9,7 +9,8 @@ All tell all that they know in each round (full information), so that no protoco
   without are enough for agreement; anyone may still crash in the end.
 
 A *shape* says who was heard, whom these had heard, and so on: a process's number at the start, later the tuple of its
-number and the shapes that it heard. A shape and the ballots of all that are in it are a *view*: all that a process knows.
+number and the shapes that it heard. A shape and the ballots of all that are in it
+are a *view*: all that a process knows.
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def patterns(setting: Setting) -> list[Pattern]:
     """
     found: dict[tuple[Shape, ...], Pattern] = {}
     for i, pattern in enumerate(_synchronous(setting) if setting.synchronous else _asynchronous(setting)):
-        if i >= 50 * MOST_PATTERNS or len(found) > MOST_PATTERNS:
+        if i >= 10 * MOST_PATTERNS or len(found) > MOST_PATTERNS:
             raise SpecError(
                 "--rounds", "has too many orders of messages and crashes to go through", value=setting.rounds,
                 limit=f"{MOST_PATTERNS:,} patterns", hint=HINT,
@@ -107,15 +108,16 @@ def _asynchronous(setting: Setting) -> Iterator[Pattern]:
     heard = [
         [tuple(sorted((i, *part))) for part in combinations([j for j in range(n) if j != i], others)] for i in range(n)
     ]
-    known: set[tuple[Shape, ...]] = {tuple(range(n))}
+    known: list[tuple[Shape, ...]] = [tuple(range(n))]
     for _ in range(setting.rounds):
-        # Ordered, so that the same question always has the same answer.
-        known = dict.fromkeys(
-            tuple((i, tuple(shapes[j] for j in part)) for i, part in enumerate(chosen))
-            for shapes in known for chosen in product(*heard)
-        )  # type: ignore[assignment]  # fmt: skip
-        if len(known) > MOST_PATTERNS:
-            break
+        # A dict keeps its order, so that the same question always has the same answer.
+        longer: dict[tuple[Shape, ...], None] = {}
+        for shapes in known:
+            for chosen in product(*heard):
+                longer[tuple((i, tuple(shapes[j] for j in part)) for i, part in enumerate(chosen))] = None
+            if len(longer) > MOST_PATTERNS:
+                break
+        known = list(longer)
     for shapes in known:
         yield Pattern(shapes)
 
@@ -193,13 +195,23 @@ class Runs:
         """Returns the views of those that decide, int[profiles, deciders]."""
         return np.stack([self.view(shape) for shape in pattern.shapes], axis=1)
 
+    def views_in(self, p: int, x: int) -> tuple[int, ...]:
+        """Returns the views of those that decide in one run: of pattern ``p``, profile ``x``."""
+        base, found = len(self.orders), []
+        for shape in self.patterns[p].shapes:
+            number = 0
+            for j in heard_from(shape):
+                number = number * base + int(self.ballots[x, j])
+            found.append(self.start[shape] + number)
+        return tuple(found)
+
     def inputs(self, shape: Shape) -> Orders:
         """Returns the ballots of each view of a shape, int[views of it, heard], in the order of `heard_from`."""
         base, heard = len(self.orders), len(heard_from(shape))
         return np.indices((base,) * heard).reshape(heard, -1).T
 
     @cached_property
-    def above(self) -> NDArray[np.bool_]:
+    def above(self) -> Any:
         """bool[m!, m, m]: whether a ranking has the row's plan above the column's."""
         p = places(self.orders)
         return np.asarray(p[:, :, None] < p[:, None, :])

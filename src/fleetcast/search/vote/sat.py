@@ -1,8 +1,8 @@
 """A small SAT solver: clauses learnt from conflicts, two watched literals, and which assumptions contradict each other.
 
-Conflict-driven search as in MiniSat (Een and Sorensson 2003): decide, propagate, learn the first unique implication point,
-jump back. Literals are +v and -v for variables v from 1. Ties go to the lower variable, so that equal formulas have
-equal answers.
+Conflict-driven search as in MiniSat (Een and Sorensson 2003): decide, propagate, learn the first unique implication
+point, jump back. Literals are +v and -v for variables v from 1. Ties go to the lower variable, so that equal formulas
+have equal answers.
 """
 
 from __future__ import annotations
@@ -13,10 +13,18 @@ from heapq import heapify, heappop, heappush
 DECAY, RESCALE, RESTART = 0.95, 1e100, 100
 
 
-class Solver:
-    """Holds clauses and finds values that satisfy them."""
+class Unsettled(Exception):
+    """The search met more conflicts than it may."""
 
-    def __init__(self) -> None:
+
+class Solver:
+    """Holds clauses and finds values that satisfy them.
+
+    Args:
+        limit: conflicts, of all calls together, after which it gives up.
+    """
+
+    def __init__(self, limit: int = 1_000_000) -> None:
         self._value: list[int] = [0]
         """Of each variable: 1, -1, or 0 = open."""
         self._level: list[int] = [0]
@@ -30,7 +38,7 @@ class Solver:
         self._head = 0
         self._step = 1.0
         self._broken = False
-        self.conflicts = 0
+        self.conflicts, self._limit = 0, limit
 
     def variable(self, *, likely: bool = False) -> int:
         """Returns a new variable; ``likely`` is the value that is tried first."""
@@ -66,6 +74,9 @@ class Solver:
         Returns:
             None where there are some, which `holds` tells; else assumptions that the clauses contradict, in order
             (none of them: the clauses contradict themselves).
+
+        Raises:
+            Unsettled: neither was found within the limit.
         """
         self._back(0)
         if self._broken:
@@ -76,6 +87,8 @@ class Solver:
             if conflict is not None:
                 self.conflicts += 1
                 spent += 1
+                if self.conflicts > self._limit:
+                    raise Unsettled
                 if not self._limits:
                     self._broken = True
                     return []

@@ -6,10 +6,12 @@ from itertools import combinations
 
 import numpy as np
 
-from fleetcast.base.errors import MissingExtra
+from fleetcast.base.errors import MissingExtra, SpecError
 from fleetcast.policy.vote.kemeny import LARGEST, best, components
 from fleetcast.policy.vote.metrics import Orders, preferred
 
+MOST = 60
+"""Alternatives in one circle up to which CP-SAT is asked: its triples grow with their cube."""
 BUDGET = 60.0
 """CP-SAT's deterministic time, about as many seconds: the answer does not depend on how busy the machine is."""
 
@@ -24,9 +26,15 @@ def kemeny(ballots: Orders, *, smallest: int = LARGEST + 1, budget: float = BUDG
 
     Raises:
         MissingExtra: OR-Tools is not installed, and is needed.
+        SpecError: more than `MOST` alternatives in one circle.
     """
     wins = preferred(ballots)
     parts = components(wins)
+    if (large := max(len(part) for part in parts)) > MOST:
+        raise SpecError(
+            "--rule", f"kemeny has {large} plans to order that beat each other in circles", limit=f"up to {MOST}",
+            hint="Choose borda or footrule, or vote on fewer plans",
+        )  # fmt: skip
     left = max(1, sum(len(part) >= smallest for part in parts))
     order, cost, bound = [], 0, 0
     for i, part in enumerate(parts):

@@ -8,7 +8,7 @@ expectations instead of counts of few rare samples.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.stream_plan import NOWHERE, StreamPlan
 from fleetcast.scenario.workload.pipeline import System, resolve
 from fleetcast.scenario.workload.streams import SENSORS, StreamNode
-from fleetcast.sim.stream.events import Events, run, timed, waits
+from fleetcast.sim.stream.events import Events, groups, run, timed, waits
 
 
 @dataclass(frozen=True)
@@ -174,8 +174,6 @@ def _with_losses(state: Setting, found: Flow, seen: Events) -> tuple[Flow, list[
 
 def _rejoined(system: System, lost: dict[int, float]) -> dict[int, float]:
     """Returns shares lost, those of pieces moved to where their sample would have been whole."""
-    from fleetcast.sim.stream.events import groups
-
     group, found = groups(system), dict[int, float]()
     joins = {i for i, senders in enumerate(system.inputs) if len(senders) > 1 and system.nodes[i].merge == "assemble"}
     names = {node.name: i for i, node in enumerate(system.nodes)}
@@ -191,8 +189,6 @@ def _rejoined(system: System, lost: dict[int, float]) -> dict[int, float]:
 
 
 def _scaled(found: Flow, by: float) -> Flow:
-    from dataclasses import replace
-
     def slow(pair: tuple[float, float]) -> tuple[float, float]:
         return pair[0] * by, pair[1] * by
 

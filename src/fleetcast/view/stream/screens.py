@@ -30,7 +30,7 @@ def metric(outcome: Outcome, path: str) -> str:
     """Returns a metric for people."""
     value = float(lookup(outcome.metrics, path))
     if path == "productivity":
-        return f"{value * 1e3:,.3g} /kJ" if value < 1 else f"{value:,.3g} /J"
+        return f"{value * 1e3:,.3g} /kJ" if value < 1 else f"{value * 1e3:,.0f} /kJ"
     if path in ("f1", "precision", "recall", "accuracy"):
         return f"{value:.4f}"
     if path in ("busy", "dropped"):
