@@ -281,7 +281,7 @@ def forecasts(found: Measured, command: str) -> list[Record]:
                 ours=Ours(
                     value=round(mean(abs(e) for e in errors), 4), unit="share",
                     spread=f"farthest {worst:+.1%}; within 10 % on {near} of {len(errors)}",
-                    setting=f"{found.overhead * 1e3:.2f} ms a task on the way, calibrated on other graphs of 20 ms, in between",
+                    setting=f"{found.overhead * 1e3:.2f} ms a task on the way, calibrated on other graphs in between",
                 ),
                 null=Null(
                     value=round(mean(abs(e) for e in nulls), 4),
