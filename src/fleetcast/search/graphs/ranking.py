@@ -36,15 +36,16 @@ def search(
             "objective.minimize", f"needs a price, and {device} has none", value="cost", limit="known prices",
             hint=f'Add price = {{ "{device}" = "1.00 $/h" }} to [fleet]',
         )  # fmt: skip
+    # The null first, so that it wins where nothing is better.
     offloading = bool(Users.of(state.graph, state.platform).devices)
-    known = tuple(kind for kind, made in kinds(tasks).items() if offloading or not getattr(made, "offloads", False))
-    orders = state.scenario.plan.orders or known
+    known = [kind for kind, made in kinds(tasks).items() if offloading or not getattr(made, "offloads", False)]
+    orders = state.scenario.plan.orders or tuple(sorted(known, key=lambda kind: kind != tasks.Fifo.kind))
     found: list[Outcome] = []
     for i, order in enumerate(orders):
         found.append(simulate(state, order))
         if progress is not None:
             progress(i + 1, len(orders))
-    ranked = sorted(found, key=lambda outcome: values(outcome, goals))
+    ranked = sorted(found, key=lambda outcome: [float(f"{value:.9g}") for value in values(outcome, goals)])
     axes = goals if len(goals) > 1 else (*goals, ("bytes", GOALS["bytes"], 1)) if goals[0][0] != "bytes" else goals
     frontier = [ranked[i] for i in undominated([values(outcome, axes) for outcome in ranked])]
     frontier.sort(key=lambda outcome: float(lookup(outcome.metrics, axes[0][1])))
