@@ -59,7 +59,7 @@ from fleetcast.scenario.workload.architectures import BUILDERS
 from fleetcast.scenario.workload.catalog import models
 from fleetcast.scenario.workload.exits import Exit, families
 from fleetcast.scenario.workload.graphs import generators
-from fleetcast.scenario.workload.graphs.workload import Graph
+from fleetcast.scenario.workload.graph import Graph
 from fleetcast.scenario.workload.loads import Skew
 from fleetcast.scenario.workload.quality import Score
 from fleetcast.scenario.workload.scores import Classifier, Firing, TurnOn

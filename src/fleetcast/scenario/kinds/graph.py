@@ -10,7 +10,7 @@ import msgspec
 from fleetcast.base.errors import SpecError
 from fleetcast.base.spec import Spec, convert
 from fleetcast.scenario.kinds.scenario import Parts, Scenario
-from fleetcast.scenario.workload.graphs.workload import Graph
+from fleetcast.scenario.workload.graph import Graph
 
 GOALS = {"time": "makespan", "energy": "energy", "cost": "cost", "carbon": "carbon", "bytes": "moved_bytes"}
 """What a graph's plan may minimise; time unless said otherwise."""

@@ -35,13 +35,14 @@ def search(
             "objective.minimize", f"needs a price, and {device} has none", value="cost", limit="known prices",
             hint=f'Add price = {{ "{device}" = "1.00 $/h" }} to [fleet]',
         )  # fmt: skip
-    orders = state.scenario.plan.orders or tuple(kinds(tasks))
+    # The null first, so that it wins where nothing is better.
+    orders = state.scenario.plan.orders or tuple(sorted(kinds(tasks), key=lambda kind: kind != tasks.Fifo.kind))
     found: list[Outcome] = []
     for i, order in enumerate(orders):
         found.append(simulate(state, order))
         if progress is not None:
             progress(i + 1, len(orders))
-    ranked = sorted(found, key=lambda outcome: values(outcome, goals))
+    ranked = sorted(found, key=lambda outcome: [float(f"{value:.9g}") for value in values(outcome, goals)])
     axes = goals if len(goals) > 1 else (*goals, ("bytes", GOALS["bytes"], 1)) if goals[0][0] != "bytes" else goals
     frontier = [ranked[i] for i in undominated([values(outcome, axes) for outcome in ranked])]
     frontier.sort(key=lambda outcome: float(lookup(outcome.metrics, axes[0][1])))

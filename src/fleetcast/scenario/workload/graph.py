@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
 from fleetcast.base.spec import Spec, build
 from fleetcast.base.units import Quantity
-from fleetcast.scenario.workload.graphs import generators
-from fleetcast.scenario.workload.graphs.files import read_graph
-from fleetcast.scenario.workload.graphs.graph import TaskGraph
+
+if TYPE_CHECKING:
+    from fleetcast.scenario.workload.graphs.graph import TaskGraph
 
 Speed = Annotated[float, msgspec.Meta(gt=0, le=1e6)]
 Time = Annotated[float, Quantity("s", high=1e9)]
@@ -53,11 +53,11 @@ class Graph(Spec):
         Raises:
             SpecError: no such file or generator, or anything in it that cannot be.
         """
-        if isinstance(self.graph, str) and self.graph not in _generators():
+        from fleetcast.scenario.workload.graphs import generators
+        from fleetcast.scenario.workload.graphs.files import read_graph
+
+        generated = {getattr(generators, name).kind for name in generators.__all__}
+        if isinstance(self.graph, str) and self.graph not in generated:
             return read_graph(Path(folder) / self.graph, called=self.graph, work=self.work_unit, size=self.data_unit)
         made: TaskGraph = build(generators, self.graph, "workload.graph").graph(seed)
         return made
-
-
-def _generators() -> set[str]:
-    return {getattr(generators, name).kind for name in generators.__all__}
