@@ -122,7 +122,7 @@ class Explorer(ComDdpg):
         assert self._sight is not None
         where = self._sight.places(task)
         able = np.array([view.runs(task, place) for place in where])
-        chosen = self.choose(task, able, view)
+        chosen = self.pick(task, able, view)
         agent = self._sight.agent[where[0]]
         cost = self._sight.add(task, where[chosen], view)
         before = self._last.copy()
@@ -132,7 +132,7 @@ class Explorer(ComDdpg):
         )
         return where[chosen]
 
-    def choose(self, task: int, able: Any, view: View) -> int:
+    def pick(self, task: int, able: Any, view: View) -> int:
         """Returns a place by scores with Gumbel noise, or any."""
         scores = self.scores(task, view)
         if self._draw.random() < self._explore:

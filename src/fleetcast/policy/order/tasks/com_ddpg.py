@@ -121,11 +121,11 @@ class ComDdpg:
         able = [view.runs(task, place) for place in where]
         if not any(able):
             return view.soonest(task)
-        chosen = self.choose(task, np.array(able), view)
+        chosen = self.pick(task, np.array(able), view)
         self._sight.add(task, where[chosen], view)
         return where[chosen]
 
-    def choose(self, task: int, able: Any, view: View) -> int:
+    def pick(self, task: int, able: Any, view: View) -> int:
         """Returns which of a task's places takes it."""
         return int(np.argmax(np.where(able, self.scores(task, view), -np.inf)))
 
