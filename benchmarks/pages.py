@@ -58,8 +58,8 @@ from fleetcast.scenario.training_plan import Shards, TrainingPlan
 from fleetcast.scenario.workload.architectures import BUILDERS
 from fleetcast.scenario.workload.catalog import models
 from fleetcast.scenario.workload.exits import Exit, families
-from fleetcast.scenario.workload.graphs import generators
 from fleetcast.scenario.workload.graph import Graph
+from fleetcast.scenario.workload.graphs import generators
 from fleetcast.scenario.workload.loads import Skew
 from fleetcast.scenario.workload.quality import Score
 from fleetcast.scenario.workload.scores import Classifier, Firing, TurnOn
