@@ -123,7 +123,8 @@ def _records(
             ours=Ours(value=round(ours, 4), spread=f"{band(total['com_ddpg'])} over seeds; time {parts[0]:.3f}, energy "
                       f"{parts[1]:.3f}, balance {parts[2]:.3f}; {said}", setting=setting),
             null=Null(value=round(random, 4), what="random"), bar="at least 10 % below random, and below local",
-            holds=ours <= 0.9 * random and ours < rules["local"][:, 3].mean(), reproduced="other setting", reason=OTHER,
+            holds=ours <= 0.9 * random and ours < float(rules["local"][:, 3].mean()),
+            reproduced="other setting", reason=OTHER,
             seconds=sum(spent["com_ddpg"]), command=command,
         ),
         Record(
