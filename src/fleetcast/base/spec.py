@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import operator
 import re
 import tomllib
 import types
@@ -158,23 +159,36 @@ _WORDS = {
     "object": "a table", "null": "nothing", "date": "a date", "datetime": "a date", "time": "a time of day",
 }  # fmt: skip
 _BOUNDS = {">": "above", ">=": "at least", "<": "below", "<=": "at most"}
+_BOUND = r"Expected `\w+` ([<>]=?) (.+)"
+_WITHIN = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
 
 
 def _explain(message: str, path: str, data: object) -> SpecError:
     """Says what msgspec says of ``data`` as our errors do: with the value, the limit and the next step."""
     where = re.search(r" - at `\$?(.*?)`$", message)
     steps = where[1] if where else ""
-    place = (path + steps).lstrip(".") or "file"
     text = message[: where.start()] if where else message
+    if steps.endswith("[...]") and (bound := re.fullmatch(_BOUND, text)):
+        steps = _entry(data, steps.removesuffix("[...]"), bound[1], float(bound[2])) or steps
+    place = (path + steps).lstrip(".") or "file"
     value = _value_at(data, steps)
     if found := re.fullmatch(r"Expected `(.+?)`, got `(.+?)`", text):
         wanted = " or ".join(_WORDS.get(k, k) for k in found[1].split(" | ") if k != "null")
         return SpecError(place, f"is {_WORDS.get(found[2], found[2])}", value=value, limit=f"write {wanted}")
-    if found := re.fullmatch(r"Expected `\w+` ([<>]=?) (.+)", text):
+    if found := re.fullmatch(_BOUND, text):
         return SpecError(place, "is out of range", value=value, limit=f"{_BOUNDS[found[1]]} {float(found[2]):,g}")
     if found := re.fullmatch(r"Object missing required field `(.+)`", text):
         return SpecError(f"{place}.{found[1]}", "is missing", hint=f"Add {found[1]} to the table")
     return SpecError(place, text[0].lower() + text[1:], value=value, hint="Correct the value or leave it out")
+
+
+def _entry(data: object, steps: str, sign: str, limit: float) -> str | None:
+    """The path of the first number in the table at ``steps`` that is out of bounds: msgspec does not say which."""
+    table = _value_at(data, steps)
+    for key, value in table.items() if isinstance(table, dict) else ():
+        if isinstance(value, int | float) and not _WITHIN[sign](value, limit):
+            return f"{steps}.{key}"
+    return None
 
 
 def _value_at(data: Any, steps: str) -> object:

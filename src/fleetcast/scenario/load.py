@@ -134,13 +134,13 @@ def _convert(table: Any, name: str, folder: Path, seed: int | None) -> Scenario:
     for key, value in tables.items():
         if not isinstance(value, dict):
             raise SpecError(key, "is not a table", value=value, limit=f"write [{key}]")
+    kind = _kind(tables["workload"])
     for key, example in (
         ("fleet", 'devices = "8x h100-sxm"'),
         ("workload", 'model = "llama-3.1-70b"'),
     ):
         if key not in table and not (key == "fleet" and tables["workload"].get("kind") in WITHOUT_FLEET):
             raise SpecError(key, "is missing", hint=f"Add [{key}] with e.g. {example}")
-    kind = _kind(tables["workload"])
     number = table.get("seed", 0) if seed is None else seed
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**63:
         raise SpecError("seed", "is not a whole number", value=number, limit="0 to 2^63")

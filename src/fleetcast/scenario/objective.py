@@ -100,6 +100,11 @@ class Objective(Spec):
         found: list[tuple[str, str, int]] = []
         for key, known, sign in (("minimize", minimize, 1), ("maximize", maximize, -1)):
             value = getattr(self, key)
+            if value is not None and not known:
+                raise SpecError(
+                    f"objective.{key}", "is not asked here", value=value, limit="no goal of this kind of workload",
+                    hint=f"Write minimize = one of {', '.join(minimize)}",
+                )  # fmt: skip
             if value is not None and not isinstance(value, str) and len(set(value)) < max(1, len(value)):
                 problem = "names a goal twice" if value else "names no goal"
                 hint = "Name each once" if value else f"Leave it out: {next(iter(minimize))} is minimised"

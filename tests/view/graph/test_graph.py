@@ -172,3 +172,41 @@ def test_errors_of_a_file_name_it_as_the_scenario_does(tmp_path: Path) -> None:
     (tmp_path / "s.toml").write_text(dump(load(changed(workload={"graph": "w.json", "home": ""}))))
     with pytest.raises(SpecError, match=r"^w.json.workflow.specification: is missing"):
         fleetcast.simulate(tmp_path / "s.toml")
+
+
+def test_a_graph_that_takes_no_time_is_ranked_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tasks = [{"id": "a", "name": "a", "parents": [], "children": []}]
+    ran = {"makespanInSeconds": 0, "executedAt": "2020", "tasks": [{"id": "a", "runtimeInSeconds": 0}]}
+    flow: dict[str, Any] = {"name": "x", "schemaVersion": "1.5"}
+    flow["workflow"] = {"specification": {"tasks": tasks, "files": []}, "execution": ran}
+    (tmp_path / "nothing.json").write_text(json.dumps(flow))
+    file = tmp_path / "nothing.toml"
+    file.write_text('[fleet]\ndevices = "2x xeon-8480"\n[workload]\nkind = "graph"\ngraph = "nothing.json"\n')
+    assert main(["plan", str(file)]) == 0
+    said = capsys.readouterr().out
+    assert "1 task and 0 edges" in said
+    assert "every order ends at once" in said
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("speeds = { xeon-8480 = -1 }", ("workload.speeds.xeon-8480: is out of range", "value -1")),
+        ("[plan]\nworkers = { xeon-8480 = 0 }", ("plan.workers.xeon-8480: is out of range", "value 0")),
+        ('[objective]\nmaximize = "throughput"', ("objective.maximize: is not asked here", "minimize = one of time")),
+    ],
+)  # fmt: skip
+def test_errors_name_the_entry_its_value_and_what_there_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: str, said: tuple[str, ...]
+) -> None:
+    file = tmp_path / "bad.toml"
+    start = '[fleet]\ndevices = "2x xeon-8480"\n[workload]\nkind = "graph"\ngraph = { kind = "cholesky", tiles = 2 }\n'
+    file.write_text(start + more)
+    assert main(["plan", str(file)]) == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert all(part in told for part in said)
+
+
+def test_a_misspelt_kind_is_named_before_a_fleet_is_missed() -> None:
+    with pytest.raises(SpecError, match=r"workload\.kind: is unknown"):
+        load({"workload": {"kind": "strem"}})

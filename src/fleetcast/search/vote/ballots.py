@@ -51,6 +51,9 @@ class Poll:
     notes: tuple[str, ...] = ()
 
 
+_METRICS = "metrics of which less is better: these plans have none of the goals"
+
+
 def read(path: str | Path, by: Sequence[str] = ()) -> Poll:
     """Returns the poll of a file.
 
@@ -110,9 +113,11 @@ def from_ranking(table: Mapping[str, Any], by: Sequence[str]) -> Poll:
     if not all(isinstance(row, Mapping) and isinstance(row.get("metrics"), Mapping) for row in rows):
         raise SpecError("plans", "are not a search's", hint="Give the file that `fleetcast plan FILE --json` printed")
     if len(set(by)) < len(by) or not by:
+        known = _goals(rows)
         raise SpecError(
             "--by", "must name each goal that votes once", value=", ".join(by) or None,
-            limit=f"of {', '.join(_goals(rows))}, or metrics of which less is better", hint="E.g. --by cost,latency",
+            limit=f"of {', '.join(known)}, or metrics of which less is better" if known else _METRICS,
+            hint=f"E.g. --by {','.join(known[:2])}" if known else "E.g. --by power,latency, of a sensor pipeline",
         )  # fmt: skip
     _limit("plans", len(rows), MOST_PLANS)
     columns = [[_value(row["metrics"], goal, rows) for row in rows] for goal in by]
@@ -176,7 +181,8 @@ def _value(metrics: Mapping[str, Any], goal: str, rows: Sequence[Mapping[str, An
             return sign * found
     known = _goals(rows)
     raise SpecError(
-        "--by", "is no number of these plans", value=goal, limit=f"goals here: {', '.join(known)}",
+        "--by", "is no number of these plans", value=goal,
+        limit=f"goals here: {', '.join(known)}" if known else _METRICS,
         hint=closest(goal, known) or "Or name a metric, e.g. ttft.p99",
     )  # fmt: skip
 

@@ -65,9 +65,13 @@ def question(scenario: GraphScenario, outcome: Outcome) -> str:
     goal = ", ".join(name for name, _, _ in scenario.objective.goals(GOALS, {}))
     devices = scenario.fleet.devices or " + ".join(group.devices or group.name for group in scenario.fleet.groups)
     return (
-        f"{scenario.name}: {m['tasks']:,} tasks and {m['edges']:,} edges on {devices}, {m['workers']:,} "
-        f"worker{'s' if m['workers'] > 1 else ''}; least {goal}."
+        f"{scenario.name}: {_count(m['tasks'], 'task')} and {_count(m['edges'], 'edge')} on {devices}, "
+        f"{_count(m['workers'], 'worker')}; least {goal}."
     )
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def name(outcome: Outcome) -> str:
@@ -87,6 +91,8 @@ def why(ranking: Ranking) -> list[str]:
     assert best is not None
     m, found = best.metrics, []
     gap = float(m["gap"])
+    if m["makespan"] == 0:
+        return ["No task takes any time and nothing is moved: every order ends at once."]
     if gap <= 1e-9:
         found.append("It is optimal: it ends at the bound.")
     else:
