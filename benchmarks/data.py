@@ -18,7 +18,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -161,10 +161,10 @@ def points(which: str, quick: bool) -> list[Point]:
             setting = (link["bandwidth"], point.rtt, link["window"])
             with relay(at.storage.port, *setting) as near, relay(at.compute.port, *setting) as far:
                 runs: dict[str, Callable[[], float]] = {
-                    "open": lambda near=near, name=name: at.mounted(near, name, 0.0),  # type: ignore[misc]
-                    "read": lambda near=near, name=name: at.mounted(near, name, 1.0),  # type: ignore[misc]
-                    "staged": lambda near=near, far=far, name=name: at.staged(near, far, name),  # type: ignore[misc]
-                    "striped": lambda near=near, name=name: at.copied(near, name, 8),  # type: ignore[misc]
+                    "open": partial(at.mounted, near, name, 0.0),
+                    "read": partial(at.mounted, near, name, 1.0),
+                    "staged": partial(at.staged, near, far, name),
+                    "striped": partial(at.copied, near, name, 8),
                 }
                 point.seconds = {kind: timed(repeats, run) for kind, run in runs.items()}
     return found

@@ -23,7 +23,7 @@ import msgspec
 from benchmarks.records import Null, Ours, Paper, Record, absent, cpu_seconds, data_path, main, skipped, timer
 from fleetcast.base.errors import SpecError
 from fleetcast.scenario.kinds.stream import StreamScenario
-from fleetcast.scenario.load import load
+from fleetcast.scenario.load import load_stream
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.search.ranking import made
 from fleetcast.search.streams import search
@@ -145,8 +145,7 @@ def scenario(
     folder = sheets()
     assert folder is not None
     made_of = {"name": name, "workload": workload | ({"year": year} if year else {})} | ({"plan": plan} if plan else {})
-    found = load(made_of)
-    assert isinstance(found, StreamScenario)
+    found = load_stream(made_of)
     return msgspec.structs.replace(found, folder=str(folder))
 
 
@@ -155,9 +154,9 @@ def problem(name: str) -> str | None:
     folder = sheets()
     assert folder is not None
     classifiers = {"L1T": gaussian(3.0), "HLT": gaussian(4.0)}
-    found = load({"workload": {"kind": "stream", "system": f"{name}.xlsx", "classifiers": classifiers}})
+    found = load_stream({"workload": {"kind": "stream", "system": f"{name}.xlsx", "classifiers": classifiers}})
     try:
-        setting(msgspec.structs.replace(found, folder=str(folder)))  # type: ignore[arg-type]
+        setting(msgspec.structs.replace(found, folder=str(folder)))
     except SpecError as error:
         return str(error)
     return None
@@ -451,7 +450,7 @@ def limit(quick: bool, command: str) -> Record:
             ],
         }
     }  # fmt: skip
-    state = setting(load(table))  # type: ignore[arg-type]
+    state = setting(load_stream(table))
     found = state.flow()
     with timer() as took:
         seen = events(

@@ -8,7 +8,7 @@ import pytest
 import fleetcast
 from fleetcast.base.errors import SpecError
 from fleetcast.scenario.kinds.stream import StreamScenario
-from fleetcast.scenario.load import load
+from fleetcast.scenario.load import load, load_stream
 from fleetcast.search.ranking import made
 from fleetcast.search.streams import improvements, search
 from fleetcast.sim.stream.world import places, setting, simulate
@@ -69,7 +69,7 @@ def test_early_or_late_is_a_matter_of_what_links_and_operations_cost() -> None:
     # where operations at the cameras are dear, the edge filters
     table = scenario.table()
     table["workload"]["nodes"][0]["op_energy"] = "100 nJ"
-    assert made(search(load(table), top=None).plans[0].plan) == "filter at edge"  # type: ignore[arg-type]
+    assert made(search(load_stream(table), top=None).plans[0].plan) == "filter at edge"
     # F1 is the same wherever it sits; only "nowhere", the null, keeps everything
     f1 = {made(o.plan): o.metrics["f1"] for o in search(scenario, top=None).plans}
     assert f1["filter at cameras"] == pytest.approx(f1["filter at server"])
@@ -93,12 +93,12 @@ def test_several_sensors_are_one_place() -> None:
     scenario = load({"workload": workload})
     assert isinstance(scenario, StreamScenario)
     assert places(scenario) == ["sensors", "hub"]
-    early, late = (simulate(load({"workload": workload, "plan": {"filter": at}})) for at in ("sensors", "hub"))  # type: ignore[arg-type]
+    early, late = (simulate(load_stream({"workload": workload, "plan": {"filter": at}})) for at in ("sensors", "hub"))
     for name in ("tp", "fp", "fn", "tn"):
         assert early.metrics[name] == pytest.approx(late.metrics[name])
     nodes[2]["merge"] = "assemble"
     nodes[1]["rate"] = 10
-    assert places(load({"workload": workload})) == ["hub"]  # type: ignore[arg-type]
+    assert places(load_stream({"workload": workload})) == ["hub"]
 
 
 def test_without_anything_open_one_improvement_a_stage_is_tried() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import fleetcast
 from fleetcast.scenario.kinds.stream import StreamScenario
-from fleetcast.scenario.load import load
+from fleetcast.scenario.load import load, load_stream
 from fleetcast.sim.stream.events import run
 from fleetcast.sim.stream.queues import Stage, alive, begins, line, station
 from fleetcast.sim.stream.world import setting, simulate
@@ -174,7 +174,7 @@ def test_lost_pieces_lose_their_sample_once() -> None:
     m = fleetcast.simulate(table).metrics
     assert m["dropped"] == pytest.approx(1 - 1 / 2, abs=0.01)  # r tau = 1
     assert m["tp"] + m["fp"] + m["fn"] + m["tn"] == pytest.approx(10.0)
-    state = setting(load(table))  # type: ignore[arg-type]
+    state = setting(load_stream(table))
     seen = run(
         state.system, state.flow(), samples=50_000, seed=0, poisson=True, interesting=state.interesting, record=False
     )  # fmt: skip
@@ -183,7 +183,7 @@ def test_lost_pieces_lose_their_sample_once() -> None:
 
 def test_the_same_seed_gives_the_same_log() -> None:
     first, again = (simulate(camera(samples=500), record=True) for _ in range(2))
-    other = simulate(load(camera(samples=500).table(), seed=4), record=True)  # type: ignore[arg-type]
+    other = simulate(load_stream(camera(samples=500).table(), seed=4), record=True)
     assert first.record is not None
     assert again.record is not None
     assert other.record is not None

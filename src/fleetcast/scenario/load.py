@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from fleetcast.base.errors import SpecError, Unsupported, closest
 from fleetcast.base.files import read_text
@@ -25,9 +25,10 @@ from fleetcast.scenario.objective import Objective
 __all__ = [
     "KINDS", "GraphScenario", "MultitaskScenario", "Scenario", "ServingScenario", "StreamScenario", "TrainingScenario",
     "dump", "load",
-    "load_serving", "load_training", "serving",
+    "load_serving", "load_stream", "load_training", "serving",
 ]  # fmt: skip
 
+Kind = TypeVar("Kind", bound=Scenario)
 PARTS = ("name", "seed", "fleet", "workload", "slo", "objective", "plan")
 READERS: Final[dict[str, Callable[[Parts], Scenario]]] = {
     "serving": _serving.read, "training": _training.read, "graph": _graph.read, "stream": _stream.read,
@@ -74,18 +75,21 @@ def load_serving(source: str | Path | Mapping[str, Any], *, seed: int | None = N
 
 
 def load_training(source: str | Path | Mapping[str, Any], *, seed: int | None = None) -> TrainingScenario:
-    """Returns the scenario of a file, a text or a table whose workload is one model to train; as `load`.
+    """Returns the same where its workload is one model to train.
 
     Raises:
         Unsupported: another kind of workload.
     """
-    scenario = load(source, seed=seed)
-    if not isinstance(scenario, TrainingScenario):
-        raise Unsupported(
-            f"workload.kind = '{scenario.kind}': this question is about training one model",
-            "It takes a workload of kind 'training' with a model or features",
-        )
-    return scenario
+    return _only(load(source, seed=seed), TrainingScenario, "this question is about training one model")
+
+
+def load_stream(source: str | Path | Mapping[str, Any], *, seed: int | None = None) -> StreamScenario:
+    """Returns the same where its workload is a pipeline from sensors to storage.
+
+    Raises:
+        Unsupported: another kind of workload.
+    """
+    return _only(load(source, seed=seed), StreamScenario, "this question is about a pipeline of sensors")
 
 
 def serving(scenario: Scenario, asked: str = "This question") -> ServingScenario:
@@ -98,10 +102,14 @@ def serving(scenario: Scenario, asked: str = "This question") -> ServingScenario
     Raises:
         Unsupported: another kind of workload.
     """
-    if not isinstance(scenario, ServingScenario):
+    return _only(scenario, ServingScenario, f"{asked[:1].lower()}{asked[1:]} is about requests")
+
+
+def _only(scenario: Scenario, kind: type[Kind], asked: str) -> Kind:
+    if not isinstance(scenario, kind):
         raise Unsupported(
-            f"workload.kind = '{scenario.kind}': {asked[:1].lower()}{asked[1:]} is about requests",
-            "It takes a workload of kind 'serving'",
+            f"workload.kind = '{scenario.kind}': {asked}",
+            f"It takes a workload of kind '{kind.kind}', {kind.about}",
         )
     return scenario
 

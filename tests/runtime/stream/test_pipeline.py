@@ -12,7 +12,7 @@ from fleetcast.runtime.stream.costs import NAMES, fit, line
 from fleetcast.runtime.stream.pipeline import Seen, built, measure, outcome, pipe_places
 from fleetcast.runtime.stream.stage import parts, pattern, touch
 from fleetcast.scenario.kinds.stream import StreamScenario
-from fleetcast.scenario.load import load
+from fleetcast.scenario.load import load, load_stream
 from fleetcast.sim.stream import simulate
 
 
@@ -120,7 +120,7 @@ def test_what_cannot_be_run_is_refused(node: int, more: dict[str, Any], said: st
         table = line(4096, 1.0, 4.0, rate=100.0, samples=20).table()
         del table["workload"]["nodes"][1]["classifier"]
         with pytest.raises(FleetcastError, match=said):
-            run(load(table))  # type: ignore[arg-type]
+            run(load_stream(table))
         return
     with pytest.raises(FleetcastError, match=said):
         run(changed(node, **more))
@@ -131,7 +131,7 @@ def test_pipes_do_not_drop() -> None:
     for node in table["workload"]["nodes"]:
         node.pop("full", None)
     with pytest.raises(FleetcastError, match="pipes let their writer wait"):
-        run(load(table))  # type: ignore[arg-type]
+        run(load_stream(table))
 
 
 def test_a_process_that_fails_is_told_and_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:

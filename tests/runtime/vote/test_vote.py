@@ -10,7 +10,7 @@ from dataclasses import asdict
 import pytest
 
 from fleetcast.base.errors import SpecError
-from fleetcast.runtime.vote import Faults, agreed, hold, promised
+from fleetcast.runtime.vote import Faults, Vote, agreed, hold, promised
 from fleetcast.runtime.vote.messages import hello, message
 from fleetcast.runtime.vote.process import Process, Task
 
@@ -18,14 +18,14 @@ BALLOTS = [[0, 1, 2, 3], [1, 2, 0, 3], [2, 0, 1, 3], [0, 2, 1, 3], [1, 0, 2, 3]]
 """All rank plan 3 last; the rest is a circle."""
 
 
-def check(found: object, crashes: int) -> None:
-    assert found.kept, found  # type: ignore[attr-defined]
-    assert len(found.crashed) <= crashes  # type: ignore[attr-defined]
-    assert not found.late  # type: ignore[attr-defined]
-    for i, ranking in enumerate(found.decided):  # type: ignore[attr-defined]
-        assert (ranking is None) == (i in found.crashed)  # type: ignore[attr-defined]
+def check(found: Vote, crashes: int) -> None:
+    assert found.kept, found
+    assert len(found.crashed) <= crashes
+    assert not found.late
+    for i, ranking in enumerate(found.decided):
+        assert (ranking is None) == (i in found.crashed)
         assert ranking is None or all(ranking.index(a) < ranking.index(b) for a, b in agreed(BALLOTS))
-    assert found.different <= found.promised  # type: ignore[attr-defined]
+    assert found.different <= found.promised
 
 
 def test_five_processes_without_faults_decide_the_ranking_of_all() -> None:

@@ -100,8 +100,7 @@ def prove(of: Game, moves: Sequence[Move], bound: Bound | None = None) -> Proof:
     total, busy, phase, superstep = 0.0, [0.0] * k, DELETE, 0
     clock, born = [0.0] * k, [0.0] * n
     reason, at = "", None
-    i = 0
-    for i, (kind, p, v) in enumerate(moves):  # noqa: B007  (where it stops is where it is illegal)
+    for kind, p, v in moves:
         if not (0 <= p < k and 0 <= v < n and 0 <= kind <= DELETE):
             reason = _unknown(of, kind, p, v)
             break
@@ -168,7 +167,7 @@ def prove(of: Game, moves: Sequence[Move], bound: Bound | None = None) -> Proof:
             born[v] = clock[p]
         counts[kind] += 1
     if reason:
-        at = i
+        at = sum(counts)  # every move before it was counted
     elif missing := [v for v in of.dag.sinks if not blue[v]]:
         at, reason = len(moves), f"the schedule ends, and slow memory does not hold {of.dag.name(missing[0])}"
     cost = total + max(busy) + superstep * of.latency if of.timing == "synchronous" else max(clock)

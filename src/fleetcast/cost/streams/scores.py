@@ -80,7 +80,10 @@ class Steps:
         before = (0.0, 0.0, 0.0) if i == 0 else (both[i - 1], self.dull[i - 1], self.interesting[i - 1])
         step = float(both[i] - before[0])
         part = min(1.0, max(0.0, (share - float(before[0])) / step)) if step > 0 else 1.0
-        return tuple(float(b + part * (a[i] - b)) for a, b in ((self.dull, before[1]), (self.interesting, before[2])))  # type: ignore[return-value]
+        lost, missed = (
+            float(b + part * (a[i] - b)) for a, b in ((self.dull, before[1]), (self.interesting, before[2]))
+        )
+        return lost, missed
 
 
 class Random:

@@ -89,7 +89,7 @@ class Layer:
         parallel: attention and feed-forward part read one input and are added up together (GPT-J).
     """
 
-    count: int
+    count: float
     matrices: tuple[Matrix, ...]
     heads: int
     kv_heads: int
@@ -145,13 +145,13 @@ class Network:
     @property
     def depth(self) -> int:
         """Number of layers."""
-        return sum(layer.count for layer in self.layers)
+        return round(sum(layer.count for layer in self.layers))
 
     @cached_property
     def params(self) -> int:
         """All parameters; a tied head counts once."""
         tables = self.table_params * (1 if self.tied else 2) + self.first_params + self.last_params
-        return sum(layer.count * layer.params for layer in self.layers) + tables
+        return round(sum(layer.count * layer.params for layer in self.layers)) + tables
 
     @cached_property
     def active_params(self) -> float:

@@ -104,7 +104,9 @@ def _deep(network: Network, depth: int) -> Network:
     share = depth / network.depth
     counts = [round(layer.count * share * _GRAIN) / _GRAIN for layer in network.layers[:-1]]
     counts.append(depth - sum(counts))
-    layers = tuple(replace(layer, count=count) for layer, count in zip(network.layers, counts, strict=True))  # type: ignore[arg-type]  # parts of layers: a mean stage has them
+    layers = tuple(
+        replace(layer, count=count) for layer, count in zip(network.layers, counts, strict=True)
+    )  # a mean stage has parts of layers
     return replace(network, layers=layers)
 
 

@@ -248,9 +248,9 @@ def function(call: Call) -> Callable[..., Any]:
     """
     module, _, name = call.python.partition(":")
     try:
-        found = getattr(importlib.import_module(module), name)
+        found: Callable[..., Any] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise Refused(f"{call.python} cannot be imported: {error}") from None
     if not callable(found):
         raise Refused(f"{call.python} is no function")
-    return found  # type: ignore[no-any-return]
+    return found

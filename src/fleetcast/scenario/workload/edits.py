@@ -51,8 +51,10 @@ class Condition(Spec):
         numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (result, value))
         if not numbers and not (isinstance(result, str) and isinstance(value, str)):
             return False
+        low: Any
+        high: Any
         low, high = (result, value) if self.is_[0] == "<" else (value, result)
-        return bool(low <= high if self.is_.endswith("=") else low < high)  # type: ignore[operator]
+        return bool(low <= high if self.is_.endswith("=") else low < high)
 
 
 class Task(Spec):
