@@ -16,19 +16,12 @@ from fleetcast.policy.order import requests as order
 from fleetcast.policy.order import tasks
 from fleetcast.scenario.kinds.graph import GOALS
 from fleetcast.scenario.kinds.stream import LOWERED, RAISED
-from fleetcast.scenario.load import (
-    WITHOUT_FLEET,
-    GraphScenario,
-    MultitaskScenario,
-    Scenario,
-    ServingScenario,
-    StreamScenario,
-    TrainingScenario,
-)
+from fleetcast.scenario.load import WITHOUT_FLEET, ServingScenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, TRAINING
 from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES, OVERLAPS, PHASES, PLACEMENTS
 from fleetcast.scenario.training_plan import CHOICES
 from fleetcast.scenario.workload.graphs import generators
+from fleetcast.view.worlds import WORLDS
 
 FAMILIES: dict[str, ModuleType] = {
     "batch": batch, "order": order, "memory": memory, "route": route, "power": power,
@@ -38,9 +31,7 @@ FAMILIES: dict[str, ModuleType] = {
 
 def scenario_schema() -> dict[str, Any]:
     """Returns the JSON Schema (2020-12) of a scenario file; ``workload.kind`` says which of its parts hold."""
-    worlds: tuple[type[Scenario], ...] = (
-        ServingScenario, TrainingScenario, MultitaskScenario, GraphScenario, StreamScenario,
-    )  # fmt: skip
+    worlds = tuple(WORLDS)
     _, parts = msgspec.json.schema_components(worlds, ref_template="#/$defs/{name}")
     for struct in dict.fromkeys(struct for world in worlds for struct in _structs(world)):
         _describe(parts[struct.__name__]["properties"], struct)

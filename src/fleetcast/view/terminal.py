@@ -109,6 +109,20 @@ def write_text(common: Common, text: str, table: Any) -> None:
         print(f"wrote {common.out}", file=sys.stderr)
 
 
+def show(
+    common: Common, table: Any, view: Callable[[int], Any], written: Sequence[Path] = (), note: str = ""
+) -> None:  # fmt: skip
+    """Prints the table as JSON, or the view for people, which files were written and a note on them."""
+    if common.json:
+        print_json(table)
+        return
+    console = screen()
+    console.print(view(console.width))
+    say_written(console, written)
+    if note:
+        console.print(note, style="dim")
+
+
 def say_written(console: Console, written: Sequence[Path]) -> None:
     """Says which files were written."""
     for path in written:

@@ -24,6 +24,12 @@ def left_out(record: Record, most: int = SLICES) -> str:
     return f"the first {most:,} of {len(record):,} spans: {until} of {show(end - start, 's')}"
 
 
+def shortened(record: Record | None) -> str:
+    """Returns the sentence for people that says what trace.json.gz leaves out, "" where there is nothing to say."""
+    note = "" if record is None else left_out(record)
+    return f"trace.json.gz holds {note}" if note else ""
+
+
 def chrome_trace(
     record: Record, *, name: str = "fleetcast", most: int = SLICES, numbered: bool = False
 ) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +12,11 @@ from fleetcast.scenario.kinds.graph import read_graph_plan
 from fleetcast.scenario.load import GraphScenario, dump
 from fleetcast.view import outputs, terminal, verbs
 from fleetcast.view.terminal import Common
-from fleetcast.view.timeline import left_out, trace_bytes
+from fleetcast.view.timeline import shortened, trace_bytes
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.view.graph.agents import Agents
 
@@ -23,16 +26,7 @@ def simulate(scenario: GraphScenario, common: Common) -> int:
     with terminal.progress("playing the graph", common):
         outcome = verbs.simulate(scenario, record=True)
     written = write_outcome(common.out, scenario, outcome) if common.out is not None else []
-    if common.json:
-        terminal.print_json(outcome.table())
-        return 0
-    from fleetcast.view.graph.screens import outcome_view
-
-    console = terminal.screen()
-    console.print(outcome_view(scenario, outcome, console.width))
-    terminal.say_written(console, written)
-    if written and outcome.record is not None and (note := left_out(outcome.record)):
-        console.print(f"trace.json.gz holds {note}", style="dim")
+    _show(scenario, outcome, common, written)
     return 0
 
 
@@ -41,14 +35,7 @@ def run(scenario: GraphScenario, common: Common, agents: Agents) -> int:
     with terminal.progress("tasks", common) as step:
         outcome = verbs.run(scenario, agents=agents, record=True, progress=step)
     written = write_outcome(common.out, scenario, outcome) if common.out is not None else []
-    if common.json:
-        terminal.print_json(outcome.table())
-    else:
-        from fleetcast.view.graph.screens import outcome_view
-
-        console = terminal.screen()
-        console.print(outcome_view(scenario, outcome, console.width))
-        terminal.say_written(console, written)
+    _show(scenario, outcome, common, written)
     return 1 if outcome.metrics["failed"] else 0
 
 
@@ -68,15 +55,23 @@ def plan(scenario: GraphScenario, common: Common, *, top: int, report: Path | No
         chosen = scenario.with_plan(read_graph_plan(ranking.best.plan))
         written += write_outcome(common.out, scenario, verbs.simulate(chosen, record=True))
         written.append(write_atomic(common.out / "outcome.json", outputs.to_json(ranking.table())))
-    if common.json:
-        terminal.print_json(ranking.table())
-    else:
+
+    def view(width: int) -> RenderableType:
         from fleetcast.view.graph.screens import ranking_view
 
-        console = terminal.screen()
-        console.print(ranking_view(scenario, ranking, console.width))
-        terminal.say_written(console, list(dict.fromkeys(written)))
+        return ranking_view(scenario, ranking, width)
+
+    terminal.show(common, ranking.table(), view, list(dict.fromkeys(written)))
     return 0
+
+
+def _show(scenario: GraphScenario, outcome: Outcome, common: Common, written: Sequence[Path]) -> None:
+    def view(width: int) -> RenderableType:
+        from fleetcast.view.graph.screens import outcome_view
+
+        return outcome_view(scenario, outcome, width)
+
+    terminal.show(common, outcome.table(), view, written, shortened(outcome.record) if written else "")
 
 
 def write_outcome(folder: Path, scenario: GraphScenario, outcome: Outcome) -> list[Path]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from fleetcast.base.files import write_atomic
 from fleetcast.scenario.load import ServingScenario
 from fleetcast.view import outputs, terminal, verbs
 from fleetcast.view.terminal import Common
+from fleetcast.view.timeline import shortened
 
 
 def plan(scenario: ServingScenario, common: Common, *, top: int, report: Path | None) -> int:
@@ -25,17 +27,15 @@ def plan(scenario: ServingScenario, common: Common, *, top: int, report: Path | 
         from fleetcast.view.report import plan_report
 
         written.append(write_atomic(report, plan_report(scenario, ranking, best)))
-    if common.json:
-        terminal.print_json(ranking.table())
-    else:
-        console = terminal.screen()
-        if scenario.workload.exits is None:
-            console.print(terminal.tables().ranking_view(scenario, ranking, console.width))
-        else:
-            from fleetcast.view.tiers import cascades_view
 
-            console.print(cascades_view(scenario, ranking))
-        terminal.say_written(console, written)
+    def view(width: int) -> Any:
+        if scenario.workload.exits is None:
+            return terminal.tables().ranking_view(scenario, ranking, width)
+        from fleetcast.view.tiers import cascades_view
+
+        return cascades_view(scenario, ranking)
+
+    terminal.show(common, ranking.table(), view, written)
     return 0 if ranking.best is not None else 1
 
 
@@ -44,17 +44,8 @@ def simulate(scenario: ServingScenario, common: Common) -> int:
     with terminal.progress("simulating", common):
         outcome = verbs.simulate(scenario, record=common.out is not None)
     written = outputs.write_outcome(common.out, scenario, outcome) if common.out is not None else []
-    if common.json:
-        terminal.print_json(outcome.table())
-        return 0
-    from fleetcast.view.tables import outcome_view
-
-    console = terminal.screen()
-    console.print(outcome_view(scenario, outcome, console.width))
-    terminal.say_written(console, written)
-    if written and outcome.record is not None:
-        from fleetcast.view.timeline import left_out
-
-        if note := left_out(outcome.record):
-            console.print(f"trace.json.gz holds {note}", style="dim")
+    note = shortened(outcome.record) if written else ""
+    terminal.show(
+        common, outcome.table(), lambda width: terminal.tables().outcome_view(scenario, outcome, width), written, note
+    )
     return 0

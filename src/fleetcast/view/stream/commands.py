@@ -16,6 +16,8 @@ from fleetcast.view.terminal import Common
 from fleetcast.view.timeline import trace_bytes
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from fleetcast.scenario.outcome import Outcome
 
 
@@ -38,14 +40,13 @@ def run(scenario: StreamScenario, common: Common, agents: Agents) -> int:
 
 def _show(scenario: StreamScenario, outcome: Outcome, common: Common) -> int:
     written = _write(common.out, scenario, outcome) if common.out is not None else []
-    if common.json:
-        terminal.print_json(outcome.table())
-    else:
+
+    def view(width: int) -> RenderableType:
         from fleetcast.view.stream.screens import outcome_view
 
-        console = terminal.screen()
-        console.print(outcome_view(scenario, outcome, console.width))
-        terminal.say_written(console, written)
+        return outcome_view(scenario, outcome, width)
+
+    terminal.show(common, outcome.table(), view, written)
     return 0
 
 
@@ -64,14 +65,13 @@ def plan(scenario: StreamScenario, common: Common, *, top: int, report: Path | N
         assert ranking.best is not None, "the pipeline as it is always stands in the ranking"
         written = _write(common.out, scenario, ranking.best)
         written[-1] = write_atomic(common.out / "outcome.json", outputs.to_json(ranking.table()))
-    if common.json:
-        terminal.print_json(ranking.table())
-    else:
+
+    def view(width: int) -> RenderableType:
         from fleetcast.view.stream.screens import ranking_view
 
-        console = terminal.screen()
-        console.print(ranking_view(scenario, ranking, console.width))
-        terminal.say_written(console, written)
+        return ranking_view(scenario, ranking, width)
+
+    terminal.show(common, ranking.table(), view, written)
     return 0
 
 

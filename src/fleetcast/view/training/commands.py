@@ -14,6 +14,8 @@ from fleetcast.view.terminal import Common
 from fleetcast.view.timeline import trace_bytes
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.search.ranking import Ranking
 
@@ -22,14 +24,13 @@ def simulate(scenario: TrainingScenario, common: Common) -> int:
     """Prints what an iteration takes; returns 1 where the plan does not fit, else 0."""
     outcome = verbs.simulate(scenario)
     written = write_outcome(common.out, scenario, outcome) if common.out is not None else []
-    if common.json:
-        terminal.print_json(outcome.table())
-    else:
+
+    def view(width: int) -> RenderableType:
         from fleetcast.view.training.screens import iteration_view
 
-        console = terminal.screen()
-        console.print(iteration_view(scenario, outcome, console.width))
-        terminal.say_written(console, written)
+        return iteration_view(scenario, outcome, width)
+
+    terminal.show(common, outcome.table(), view, written)
     return 0 if outcome.metrics["fits"] else 1
 
 
@@ -79,14 +80,13 @@ def plan(
         written.append(write_atomic(common.out / "outcome.json", outputs.to_json(ranking.table())))
     if report is not None:
         written.append(write_report(report, scenario, ranking, common))
-    if common.json:
-        terminal.print_json(ranking.table())
-    else:
+
+    def view(width: int) -> RenderableType:
         from fleetcast.view.training.screens import ranking_view
 
-        console = terminal.screen()
-        console.print(ranking_view(scenario, ranking, console.width))
-        terminal.say_written(console, list(dict.fromkeys(written)))
+        return ranking_view(scenario, ranking, width)
+
+    terminal.show(common, ranking.table(), view, list(dict.fromkeys(written)))
     return 0 if ranking.best is not None else 1
 
 

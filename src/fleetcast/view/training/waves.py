@@ -37,12 +37,7 @@ def plan(scenario: MultitaskScenario, common: Common, *, top: int, report: Path 
     written = []
     if common.out is not None:
         written.append(write_atomic(common.out / "outcome.json", outputs.to_json(ranking.table())))
-    if common.json:
-        terminal.print_json(ranking.table())
-    else:
-        console = terminal.screen()
-        console.print(ranking_view(scenario, ranking))
-        terminal.say_written(console, written)
+    terminal.show(common, ranking.table(), lambda _: ranking_view(scenario, ranking), written)
     return 0
 
 
@@ -52,17 +47,16 @@ def simulate(scenario: MultitaskScenario, common: Common) -> int:
     written = []
     if common.out is not None:
         written.append(write_atomic(common.out / "outcome.json", outputs.to_json(outcome.table())))
-    if common.json:
-        terminal.print_json(outcome.table())
-    else:
+
+    def view(width: int) -> RenderableType:
         from rich.console import Group
 
         from fleetcast.view.tables import bullets
 
-        console = terminal.screen()
-        console.print(Group(*_head(scenario), _ways([outcome]), "", waves_view(outcome), "",
-                            bullets("Taken as given", outcome.notes, dim=True)))  # fmt: skip
-        terminal.say_written(console, written)
+        given = bullets("Taken as given", outcome.notes, dim=True)
+        return Group(*_head(scenario), _ways([outcome]), "", waves_view(outcome), "", given)
+
+    terminal.show(common, outcome.table(), view, written)
     return 0
 
 
