@@ -15,6 +15,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +95,6 @@ class Trained:
 
     def save(self, path: Path) -> None:
         """Writes the weights as an .npz file."""
-        from io import BytesIO
-
         held = BytesIO()
         np.savez(held, **{name: value.astype(np.float32) for name, value in self.weights.items()})
         write_atomic(path, held.getvalue())

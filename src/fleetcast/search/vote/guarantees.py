@@ -157,7 +157,7 @@ def _solve(
             except Unsettled:
                 raise SpecError(
                     "--rounds", "could not be settled", value=runs.setting.rounds,
-                    limit=f"{problem.solver.conflicts - 1:,} conflicts",
+                    limit=f"{problem.solver.limit:,} conflicts",
                     hint="Ask for fewer processes, plans or rounds, or for a number of rankings",
                 ) from None  # fmt: skip
             decisions = problem.decisions()

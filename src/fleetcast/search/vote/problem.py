@@ -66,7 +66,8 @@ class Promise:
         if self.most is not None:
             agreed = "one ranking" if self.most == 1 else f"at most {self.most} different rankings"
         else:
-            pairs = "pairs in another order" if self.metric == "kendall" else "places moved"
+            many = "" if self.within == 1 else "s"
+            pairs = f"pair{many} in another order" if self.metric == "kendall" else f"place{many} moved"
             agreed = f"no two rankings more than {self.within} {pairs} apart"
         whose = "all ballots" if self.unanimity == "all" else "the ballots of those that never crash"
         return f"{agreed}, and what {whose} agree on is kept"

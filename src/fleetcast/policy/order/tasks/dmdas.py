@@ -8,23 +8,15 @@ libraries on top of it commonly hand over.
 
 from __future__ import annotations
 
+from fleetcast.policy.order.tasks.dmda import Dmda
 from fleetcast.policy.order.tasks.sorted_queue import SortedQueue
 from fleetcast.policy.order.tasks.view import View
 
 
-class Dmdas:
-    """A ready task goes where it is expected to end first; queues are served by upward rank.
-
-    Args:
-        alpha: weight of the time at which the task would end.
-        beta: weight of the time that its data travel.
-    """
+class Dmdas(Dmda):
+    """A ready task goes where it is expected to end first; queues are served by upward rank."""
 
     kind = "dmdas"
-
-    def __init__(self, *, alpha: float = 1.0, beta: float = 1.0) -> None:
-        self.alpha, self.beta = alpha, beta
-        self._queues: list[SortedQueue] = []
 
     def start(self, view: View) -> None:
         """Makes a sorted queue for each worker."""
@@ -32,7 +24,7 @@ class Dmdas:
 
     def push(self, task: int, view: View) -> int | None:
         """Returns the worker that is expected to end the task first."""
-        worker = view.soonest(task, self.alpha, self.beta)
+        worker = super().push(task, view)
         if worker is not None:
             self._queues[worker].add(task, view.rank[task])
         return worker

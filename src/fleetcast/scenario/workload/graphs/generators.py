@@ -28,8 +28,8 @@ Size = Annotated[float, Quantity("B", high=1e18)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
-class Cholesky:
-    """Tiled Cholesky factorisation of a symmetric matrix, right-looking: POTRF, TRSM, SYRK, GEMM.
+class _Factorisation:
+    """A tiled factorisation of a square matrix.
 
     Args:
         tiles: along a side of the matrix.
@@ -37,15 +37,29 @@ class Cholesky:
         element: bytes of a number.
     """
 
-    kind = "cholesky"
+    kind = ""
 
     def __init__(self, *, tiles: Side = 16, tile: Tile = 960, element: Width = 4) -> None:
         self.tiles, self.tile, self.element = tiles, tile, element
 
+    def start(self) -> tuple[int, float, Tiles]:
+        """Returns tiles along a side, elements of a tile times its side, and the tiles, untouched."""
+        return self.tiles, float(self.tile) ** 3, Tiles(float(self.element) * self.tile**2)
+
+    def end(self, found: Tiles) -> TaskGraph:
+        """Returns the graph of what was done to the tiles."""
+        size = f"{self.tiles} x {self.tiles} tiles of {self.tile}"
+        return found.graph(f"{self.kind} of {size}", "synthetic: the tiled algorithm")
+
+
+class Cholesky(_Factorisation):
+    """Tiled Cholesky factorisation of a symmetric matrix, right-looking: POTRF, TRSM, SYRK, GEMM."""
+
+    kind = "cholesky"
+
     def graph(self, seed: int = 0) -> TaskGraph:
         """Returns the graph; its FLOP are a third of the matrix's side cubed."""
-        n, cube = self.tiles, float(self.tile) ** 3
-        found = Tiles(float(self.element) * self.tile**2)
+        n, cube, found = self.start()
         for k in range(n):
             found.task("POTRF", (k,), cube / 3, writes=[(k, k)])
             for i in range(k + 1, n):
@@ -54,27 +68,17 @@ class Cholesky:
                 found.task("SYRK", (i, k), cube, reads=[(i, k)], writes=[(i, i)])
                 for j in range(k + 1, i):
                     found.task("GEMM", (i, j, k), 2 * cube, reads=[(i, k), (j, k)], writes=[(i, j)])
-        return found.graph(f"cholesky of {n} x {n} tiles of {self.tile}", "synthetic: the tiled algorithm")
+        return self.end(found)
 
 
-class Lu:
-    """Tiled LU factorisation without pivoting, right-looking: GETRF, TRSM, GEMM.
-
-    Args:
-        tiles: along a side of the matrix.
-        tile: elements along a side of a tile.
-        element: bytes of a number.
-    """
+class Lu(_Factorisation):
+    """Tiled LU factorisation without pivoting, right-looking: GETRF, TRSM, GEMM."""
 
     kind = "lu"
 
-    def __init__(self, *, tiles: Side = 16, tile: Tile = 960, element: Width = 4) -> None:
-        self.tiles, self.tile, self.element = tiles, tile, element
-
     def graph(self, seed: int = 0) -> TaskGraph:
         """Returns the graph; its FLOP are two thirds of the matrix's side cubed."""
-        n, cube = self.tiles, float(self.tile) ** 3
-        found = Tiles(float(self.element) * self.tile**2)
+        n, cube, found = self.start()
         for k in range(n):
             found.task("GETRF", (k,), 2 * cube / 3, writes=[(k, k)])
             for i in range(k + 1, n):
@@ -83,27 +87,17 @@ class Lu:
             for i in range(k + 1, n):
                 for j in range(k + 1, n):
                     found.task("GEMM", (i, j, k), 2 * cube, reads=[(i, k), (k, j)], writes=[(i, j)])
-        return found.graph(f"lu of {n} x {n} tiles of {self.tile}", "synthetic: the tiled algorithm")
+        return self.end(found)
 
 
-class Qr:
-    """Tiled QR factorisation with a flat tree: GEQRT, UNMQR, TSQRT, TSMQR.
-
-    Args:
-        tiles: along a side of the matrix.
-        tile: elements along a side of a tile.
-        element: bytes of a number.
-    """
+class Qr(_Factorisation):
+    """Tiled QR factorisation with a flat tree: GEQRT, UNMQR, TSQRT, TSMQR."""
 
     kind = "qr"
 
-    def __init__(self, *, tiles: Side = 16, tile: Tile = 960, element: Width = 4) -> None:
-        self.tiles, self.tile, self.element = tiles, tile, element
-
     def graph(self, seed: int = 0) -> TaskGraph:
         """Returns the graph; its FLOP are four thirds of the matrix's side cubed."""
-        n, cube = self.tiles, float(self.tile) ** 3
-        found = Tiles(float(self.element) * self.tile**2)
+        n, cube, found = self.start()
         for k in range(n):
             # the reflectors lie below the diagonal, R on and above it: they change hands apart
             found.task("GEQRT", (k,), 4 * cube / 3, writes=[(k, k)], makes=[("v", k)])
@@ -113,7 +107,7 @@ class Qr:
                 found.task("TSQRT", (i, k), 2 * cube, writes=[(k, k), (i, k)])
                 for j in range(k + 1, n):
                     found.task("TSMQR", (i, j, k), 4 * cube, reads=[(i, k)], writes=[(k, j), (i, j)])
-        return found.graph(f"qr of {n} x {n} tiles of {self.tile}", "synthetic: the tiled algorithm")
+        return self.end(found)
 
 
 class Stencil:
