@@ -7,6 +7,7 @@ import pytest
 
 from fleetcast.runtime.stream.costs import line
 from fleetcast.scenario.load import dump
+from fleetcast.view import verbs
 from fleetcast.view.cli import main
 
 METRICS = ("power", "f1", "productivity", "latency")
@@ -58,7 +59,7 @@ def test_a_plan_finds_its_files_where_it_is_written(capsys: pytest.CaptureFixtur
 
 
 def test_check_says_what_is_doubtful(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert main(["check", "trigger"]) == 0
+    assert main(["check", "cameras"]) == 0
     assert "nothing to remark" in capsys.readouterr().out
     file = tmp_path / "busy.toml"
     file.write_text(
@@ -93,3 +94,7 @@ def test_what_if_shows_what_changes(capsys: pytest.CaptureFixture[str]) -> None:
 def test_verbs_that_streams_do_not_answer(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "trigger", "--to", "vllm"]) == 2
     assert "a sensor pipeline" in capsys.readouterr().err
+
+
+def test_more_power_than_the_budget_is_remarked() -> None:
+    assert [remark.path for remark in verbs.check("trigger")] == ["fleet.budget"]

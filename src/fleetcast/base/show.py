@@ -20,6 +20,8 @@ def show(value: float, unit: str = "", digits: int = 3) -> str:
         return f"{value} {unit}".strip()
     if unit == "s":
         return _show_time(value, digits)
+    if unit == "1/J":
+        return f"{_plain(value * 1e3, digits)} /kJ"
     if unit in ("$", "$/h"):
         return f"{value:,.2f} {unit}" if abs(value) >= 0.1 or value == 0 else f"{value:.2g} {unit}"
     if unit in ("B", "B/s", "FLOP", "FLOP/s", "W", "J", "Hz") and value != 0:

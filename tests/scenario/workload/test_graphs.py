@@ -231,7 +231,7 @@ S = "workflow__specification__tasks"
     ({"workflow__execution": ...}, "workflow.execution: is missing"), ({"workflow": ...}, "is not WfFormat"),
     ({"workflow__specification": ...}, "workflow.specification: is missing"),
     ({f"{S}__0__inputFiles": 3}, "is not WfFormat: Expected `array`"), ({S: []}, "is no task of the specification"),
-    ({"workflow__specification__files__1__sizeInBytes": -1}, "size: is negative"),
+    ({"workflow__specification__files__1__sizeInBytes": -1}, "files\\[1\\].sizeInBytes: is out of range"),
 ])  # fmt: skip
 def test_malformed_workflows_are_refused_by_name(changes: dict[str, Any], said: str) -> None:
     with pytest.raises(SpecError, match=said):

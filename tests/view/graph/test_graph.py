@@ -130,7 +130,7 @@ def test_a_fine_scenario_has_no_remarks() -> None:
     ({"workload": {"graph": {"tiles": 4}}}, "workload.graph.kind: is missing"),
     ({"workload": {"grph": 1}}, "Did you mean 'graph'"),
     ({"workload": {"speeds": {"xeon-8480": 0}}}, "workload.speeds"),
-    ({"workload": {"dtype": "fp65"}}, "does not multiply fp65"),
+    ({"workload": {"dtype": "fp65"}}, "is no format that xeon-8480 multiplies"),
     ({"plan": {"order": []}}, "plan.order: names no policy"),
     ({"plan": {"order": {"rank": 1}}}, "plan.order.kind: is missing"),
     ({"plan": {"workers": {"xeon-8480": 0}}}, "plan.workers"),
@@ -193,6 +193,9 @@ def test_a_graph_that_takes_no_time_is_ranked_and_said(tmp_path: Path, capsys: p
     [
         ("speeds = { xeon-8480 = -1 }", ("workload.speeds.xeon-8480: is out of range", "value -1")),
         ("[plan]\nworkers = { xeon-8480 = 0 }", ("plan.workers.xeon-8480: is out of range", "value 0")),
+        ('dtype = "fp33"', ("workload.dtype: is no format that xeon-8480 multiplies", "value 'fp33'")),
+        ('[plan]\norder = ["heft", "fifo", "heft"]', ("plan.order[2]: is named before", "value 'heft'")),
+        ('grap = "x"', ("workload.grap: is not a key here", "Did you mean 'graph'?")),
         ('[objective]\nmaximize = "throughput"', ("objective.maximize: is not asked here", "minimize = one of time")),
     ],
 )  # fmt: skip

@@ -174,6 +174,11 @@ def _row(
 
 def _pace(graph: TaskGraph, device: Device, dtype: str) -> NDArray[np.float64]:
     """FLOP/s that a device reaches in each kernel of a graph."""
+    if dtype not in device.peak:
+        raise SpecError(
+            "workload.dtype", f"is no format that {device.id} multiplies", value=dtype,
+            limit=f"one of {', '.join(device.peak)}", hint=closest(dtype, device.peak) or "Take one of them",
+        )  # fmt: skip
     known, peak = rates(), device.rate(dtype)
     found = []
     for kernel in graph.kernels:

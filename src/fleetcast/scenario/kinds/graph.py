@@ -68,6 +68,9 @@ def read_graph_plan(table: Mapping[str, Any]) -> GraphPlan:
         if isinstance(order, dict) and "kind" not in order:
             raise SpecError(f"plan.order[{i}].kind" if isinstance(plan.order, tuple) else "plan.order.kind",
                             "is missing", value=order, hint='Write e.g. order = { kind = "heft" }')  # fmt: skip
+        if order in plan.orders[:i]:
+            raise SpecError(f"plan.order[{i}]", "is named before", value=order, limit="each policy once",
+                            hint="Name it once, or give it other settings")  # fmt: skip
     if isinstance(plan.order, list | tuple) and not plan.order:
         raise SpecError("plan.order", "names no policy", value=[], limit="at least one", hint="Leave it out: all")
     return plan
@@ -80,7 +83,8 @@ def read(parts: Parts) -> GraphScenario:
         SpecError: unknown key, wrong unit, out of range, contradictory.
     """
     parts.refuse_slo("a graph", '[objective] minimize = "time"')
-    if "graph" not in parts.workload:
+    # a misspelled key is told as such by `convert`, before what is missing
+    if "graph" not in parts.workload and set(parts.workload) <= set(Graph.__struct_fields__):
         raise SpecError(
             "workload.graph", "is missing", limit="a file or a generator",
             hint='Write e.g. graph = "montage.json" or graph = { kind = "cholesky", tiles = 16 }',

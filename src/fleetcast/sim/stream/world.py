@@ -53,6 +53,10 @@ class Setting:
         """Returns the long run, with shares lost at nodes."""
         return flow(self.system, interesting=self.scenario.workload.interesting, lost=lost, chosen=self.chosen)
 
+    def power(self, found: Flow) -> float:
+        """Returns W of a flow with the facility's share, by the technology of the scenario's year."""
+        return (found.op_power + found.link_power) * self.scenario.fleet.pue / self.scenario.workload.saved
+
 
 def places(scenario: StreamScenario) -> list[str]:
     """Returns where the workload's filter can be made, sensors first; the storage cannot.
@@ -125,7 +129,7 @@ def simulate(scenario: StreamScenario, *, record: bool = False, state: Setting |
         notes += told
     else:
         notes.append("nothing keeps a node or link busy (speed, time, bandwidth): latency is what is stated, no queues")
-    power = (found.op_power + found.link_power) * scenario.fleet.pue / workload.saved
+    power = state.power(found)
     if workload.year is not None:
         since = f"{workload.growth:g} a year since {workload.since:g}"
         notes.append(f"built in {workload.year:g}: energies are divided by {workload.saved:.4g}, {since}")

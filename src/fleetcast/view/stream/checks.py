@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fleetcast.base.errors import MissingExtra, SpecError
+from fleetcast.base.show import show
 from fleetcast.scenario.load import StreamScenario
 from fleetcast.scenario.workload.streams import SENSORS
 from fleetcast.search.streams import search
@@ -22,7 +23,17 @@ def remarks(scenario: StreamScenario) -> list[Remark]:
         state.flow()
     except (SpecError, MissingExtra) as error:
         return [Remark("error", getattr(error, "path", "workload"), str(error))]
-    return [*_busy(state), *_drawn(state), *_unused(state)]
+    return [*_over(state), *_busy(state), *_drawn(state), *_unused(state)]
+
+
+def _over(state: Setting) -> Iterator[Remark]:
+    """More power than the budget."""
+    budget, power = state.scenario.fleet.budget, state.power(state.flow())
+    if budget is not None and power > budget:
+        yield Remark(
+            "warning", "fleet.budget", f"is exceeded: {show(power, 'W')} of {show(budget, 'W')}",
+            "Filter earlier, or ask plan which upgrades bring it down",
+        )  # fmt: skip
 
 
 def _busy(state: Setting) -> Iterator[Remark]:

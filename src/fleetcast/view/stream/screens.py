@@ -29,13 +29,11 @@ MOST_ROWS = 24
 def metric(outcome: Outcome, path: str) -> str:
     """Returns a metric for people."""
     value = float(lookup(outcome.metrics, path))
-    if path == "productivity":
-        return f"{value * 1e3:,.3g} /kJ" if value < 1 else f"{value * 1e3:,.0f} /kJ"
     if path in ("f1", "precision", "recall", "accuracy"):
         return f"{value:.4f}"
     if path in ("busy", "dropped"):
         return f"{value:.2%}"
-    return show(value, UNITS.get(path, ""), 4)
+    return show(value, UNITS.get(path, ""), 3 if path == "productivity" else 4)
 
 
 def outcome_view(scenario: StreamScenario, outcome: Outcome, width: int) -> RenderableType:

@@ -99,6 +99,12 @@ def _graph(found: _File, path: str) -> TaskGraph:
                 limit="ids of their own", hint="Rename one",
             )  # fmt: skip
     work, memory, kernel, kernels = _execution(ran, number, plain, path)
+    for i, file in enumerate(plain.files):
+        if not file.size_in_bytes >= 0:
+            raise SpecError(
+                f"{path}.workflow.specification.files[{i}].sizeInBytes", "is out of range", value=file.size_in_bytes,
+                limit="at least 0", hint=f"Correct the size of {file.id}",
+            )  # fmt: skip
     edges = _Edges({file.id: file.size_in_bytes for file in plain.files})
     for task in plain.tasks:
         edges.writes(number[task.id], task.output_files)
