@@ -18,10 +18,10 @@ from typing import Any
 
 import msgspec
 
-from fleetcast.base.errors import FleetcastError, Infeasible, SpecError
+from fleetcast.base.errors import Infeasible, SpecError
 from fleetcast.base.tables import lookup
 from fleetcast.scenario import load as files
-from fleetcast.scenario.load import MultitaskScenario, Scenario, ServingScenario, TrainingScenario
+from fleetcast.scenario.load import MultitaskScenario, Scenario, TrainingScenario
 from fleetcast.scenario.objective import TRAINING
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.view import verbs, worlds
@@ -276,31 +276,9 @@ def _grown(at: Any, step: Any, value: Any) -> Any:
 
 
 def is_open(scenario: Scenario) -> bool:
-    """Returns whether a scenario's plan leaves to a search what it cannot be simulated without."""
-    if isinstance(scenario, TrainingScenario):
-        plan = scenario.plan
-        if scenario.workload.features is not None:
-            return plan.placement is None or isinstance(plan.placement, tuple)
-        spread = plan.tensor_parallel is None and plan.pipeline_parallel is None and plan.data_parallel is None
-        spread = spread and plan.shards is None and plan.islands is None  # which a search does not know
-        return spread or any(_listed(name, getattr(plan, name)) for name in plan.__struct_fields__)
-    if not isinstance(scenario, ServingScenario):
-        return True  # tasks in waves: a file decides nothing of them
-    if scenario.workload.exits is not None:
-        return not scenario.plan.cascade
-    try:
-        worlds.serving.completed(scenario)
-    except SpecError:
-        return True
-    except FleetcastError:
-        return False
-    return False
-
-
-def _listed(name: str, value: Any) -> bool:
-    if name in ("offload", "overlap"):
-        return value is not None and any(isinstance(item, tuple) for item in value)
-    return isinstance(value, tuple)
+    """Returns whether a scenario's plan leaves to a search what it cannot be simulated without, as its world says."""
+    decides = getattr(worlds.WORLDS[type(scenario)], "is_open", None)
+    return True if decides is None else bool(decides(scenario))
 
 
 def _settle(changes: Mapping[str, Any], scenario: Scenario, search: bool) -> Variant:

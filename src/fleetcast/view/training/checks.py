@@ -200,7 +200,7 @@ def _bubbles(outcome: Outcome) -> Iterator[Remark]:
 
 
 def _open(state: Setting) -> bool:
-    from fleetcast.view.whatif import is_open
+    from fleetcast.view.worlds.training import is_open
 
     return is_open(state.scenario)
 

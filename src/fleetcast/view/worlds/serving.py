@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fleetcast.base.errors import FleetcastError, Unsupported
+from fleetcast.base.errors import FleetcastError, SpecError, Unsupported
 from fleetcast.scenario.load import ServingScenario
 
 if TYPE_CHECKING:
@@ -113,3 +113,16 @@ def setting(scenario: ServingScenario) -> Setting:
     from fleetcast.sim.serving.setting import setting as resolve
 
     return resolve(scenario)
+
+
+def is_open(scenario: ServingScenario) -> bool:
+    """Returns whether a choice without a default is open, or of tiers the cascade."""
+    if scenario.workload.exits is not None:
+        return not scenario.plan.cascade
+    try:
+        completed(scenario)
+    except SpecError:
+        return True
+    except FleetcastError:
+        return False
+    return False

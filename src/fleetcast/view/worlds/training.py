@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fleetcast.base.errors import FleetcastError, Unsupported
 from fleetcast.scenario.load import TrainingScenario
@@ -126,3 +126,19 @@ def setting(scenario: TrainingScenario) -> Setting:
     from fleetcast.sim.training.setting import setting as resolve
 
     return resolve(scenario)
+
+
+def is_open(scenario: TrainingScenario) -> bool:
+    """Returns whether degrees are left out, or anything is a list of values to search."""
+    plan = scenario.plan
+    if scenario.workload.features is not None:
+        return plan.placement is None or isinstance(plan.placement, tuple)
+    spread = plan.tensor_parallel is None and plan.pipeline_parallel is None and plan.data_parallel is None
+    return spread or any(_listed(name, getattr(plan, name)) for name in plan.__struct_fields__)
+
+
+def _listed(name: str, value: Any) -> bool:
+    # what may be offloaded or hidden is a list by itself
+    if name in ("offload", "overlap"):
+        return value is not None and any(isinstance(item, tuple) for item in value)
+    return isinstance(value, tuple)
