@@ -84,7 +84,7 @@ def _load_source(name: str, path: Path) -> ModuleType:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     cython = sys.modules.get("cython")
-    sys.modules["cython"] = None  # type: ignore[assignment]
+    sys.modules["cython"] = None
     try:
         spec.loader.exec_module(module)
     finally:

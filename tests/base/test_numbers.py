@@ -95,7 +95,7 @@ def test_twins_agree_to_the_last_bit(twins: Twins, data: bytes) -> None:
             outcomes.append((table.shape, table.tobytes(), position))
         except ValueError as error:
             assert type(error).__name__ == "Malformed"
-            outcomes.append((str(error), error.row, error.column, error.position))  # type: ignore[attr-defined]
+            outcomes.append((str(error), error.row, error.column, error.position))
     assert outcomes[0] == outcomes[1]
 
 

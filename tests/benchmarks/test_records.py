@@ -26,7 +26,7 @@ def record(**changes: object) -> r.Record:
         "reproduced": "yes",
         "command": "python -m benchmarks.accuracy_serving",
     }
-    return r.Record(**(fields | changes))  # type: ignore[arg-type]
+    return r.Record(**(fields | changes))
 
 
 def test_json_has_exactly_the_keys_and_comes_back() -> None:

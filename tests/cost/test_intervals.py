@@ -32,10 +32,10 @@ def plan(engine: str) -> Plan:
 
 
 def test_every_forecast_lies_inside() -> None:
-    found = intervals(METRICS, [cost()], plan("vllm-1"), ["h100-sxm"])  # type: ignore[arg-type,list-item]
+    found = intervals(METRICS, [cost()], plan("vllm-1"), ["h100-sxm"])
     for path, (low, high) in found.items():
         head, _, tail = path.partition(".")
-        value = METRICS[head][tail] if tail else METRICS[head]  # type: ignore[index]
+        value = METRICS[head][tail] if tail else METRICS[head]
         assert low < value < high
 
 
@@ -44,22 +44,19 @@ def test_every_forecast_lies_inside() -> None:
     [("vllm-0.12.0", cost(experts=3.0), "h100-sxm"), ("vllm-1", cost(spread=0.6), "h100-sxm")],
 )
 def test_less_known_is_wider(engine: str, what: SimpleNamespace, device: str) -> None:
-    plain = intervals(METRICS, [cost()], plan("vllm-1"), ["h100-sxm"])  # type: ignore[arg-type,list-item]
-    wide = intervals(METRICS, [what], plan(engine), [device])  # type: ignore[arg-type,list-item]
+    plain = intervals(METRICS, [cost()], plan("vllm-1"), ["h100-sxm"])
+    wide = intervals(METRICS, [what], plan(engine), [device])
     assert width(wide["tpot.mean"]) > width(plain["tpot.mean"])
     assert width(wide["throughput"]) > width(plain["throughput"])
 
 
 def test_an_unmeasured_pair_is_noticed() -> None:
-    assert features(METRICS, [cost()], ["vllm-1"], ["l40s"])["pair"] == 1.0  # type: ignore[list-item]
-    assert features(METRICS, [cost()], ["vllm-1"], ["h200-sxm"])["pair"] == 0.0  # type: ignore[list-item]
+    assert features(METRICS, [cost()], ["vllm-1"], ["l40s"])["pair"] == 1.0
+    assert features(METRICS, [cost()], ["vllm-1"], ["h200-sxm"])["pair"] == 0.0
 
 
 def test_an_idle_server_s_throughput_is_its_traffic_s() -> None:
-    busy, idle = (
-        intervals(METRICS, [cost()], plan("vllm-1"), ["h200-sxm"], share)  # type: ignore[arg-type,list-item]
-        for share in (1.0, 0.1)
-    )
+    busy, idle = (intervals(METRICS, [cost()], plan("vllm-1"), ["h200-sxm"], share) for share in (1.0, 0.1))
     assert width(idle["cost"]) == pytest.approx(0.1 * width(busy["cost"]))
     assert width(idle["energy"]) > width(idle["cost"])
     assert idle["tpot.mean"] == busy["tpot.mean"]
@@ -74,7 +71,7 @@ def test_weights_are_never_negative() -> None:
 @given(first=st.floats(0.0, 0.5), rest=st.floats(0.0, 0.5), more=st.floats(0.0, 0.5))
 def test_what_is_assumed_widens_and_never_shrinks(first: float, rest: float, more: float) -> None:
     plain, some, wide = (
-        intervals(METRICS, [cost(), cost(doubt=doubt)], plan("vllm-1"), ["h100-sxm"])  # type: ignore[arg-type,list-item]
+        intervals(METRICS, [cost(), cost(doubt=doubt)], plan("vllm-1"), ["h100-sxm"])
         for doubt in ((0.0, 0.0), (first, rest), (first + more, rest + more))
     )
     for path, pair in plain.items():

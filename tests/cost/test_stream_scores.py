@@ -84,7 +84,7 @@ def turn_on(folder: Path, **more: object) -> Classifier:
     for name, rows in CURVES.items():
         write(folder, f"{name}.csv", rows)
     paths = (TurnOn(name="a", file="a.csv", mean=12.0, weight=2.0), TurnOn(name="b", file="b.csv", mean=25.0))
-    return Classifier(kind="turn-on", paths=paths, **more)  # type: ignore[arg-type]
+    return Classifier(kind="turn-on", paths=paths, **more)
 
 
 def energies(draw: np.random.Generator, mean: float, low: float, high: float, n: int) -> np.ndarray:

@@ -29,7 +29,7 @@ def queue(count: int, load_: float, draw: np.random.Generator, spread: bool) -> 
     rate = load_ / service.mean()
     arrival = np.cumsum(draw.exponential(1 / rate, count))
     place = World(type(place.requests)(arrival, prompt, np.ones(count, dtype=np.int64)), place.servers)
-    _, first, *_ = _run_kernel(place, place.servers, route.RoundRobin(), record=False, by_step=False)  # type: ignore[arg-type]
+    _, first, *_ = _run_kernel(place, place.servers, route.RoundRobin(), record=False, by_step=False)
     wait = first - arrival - service
     expected = rate * (service**2).mean() / (2 * (1 - load_))
     blocks = wait[: count // 50 * 50].reshape(50, -1).mean(axis=1)

@@ -273,7 +273,7 @@ def test_bounds_hold(case: str, data: st.DataObject) -> None:
         offline = any(s.caching is not None and s.caching.policy.offline for s in c.servers)
         if k < len(traffic) and not offline:  # who knows what comes does otherwise where it does not come
             part = simulate(replace(state, requests=state.requests.slice(0, k)), c.plan)
-            servers = [s for s, p in zip(c.servers, c.plan.serving, strict=True) for _ in range(p.replicas)]  # type: ignore[arg-type]
+            servers = [s for s, p in zip(c.servers, c.plan.serving, strict=True) for _ in range(p.replicas)]
             api = np.array([s.cost.api for s in servers])[part.requests.began]
             api = api + np.array([s.cost.api_token for s in servers])[part.requests.began] * traffic.prompt[:k]
             floors.append(seen(c.floor, part, horizon_of(traffic, part, k, api), api))

@@ -68,7 +68,7 @@ def test_a_race_is_the_best_of_full_bisections(most: list[float], tolerance: flo
 
     found = race(range(len(most)), holds, bisect_rate(tolerance))
     trials = len(asked)
-    each = [bisect_rate(tolerance)(lambda f, i=i: holds(i, f)) for i in range(len(most))]  # type: ignore[misc]
+    each = [bisect_rate(tolerance)(lambda f, i=i: holds(i, f)) for i in range(len(most))]
     best = max(low or 0.0 for low, _ in each)
     assert found.held == best and found.design is not None
     assert (found.held, found.missed) == each[found.design]

@@ -66,7 +66,7 @@ def test_a_plan_reads_back_as_it_was_and_does_the_same() -> None:
     state, plan, outcome = run(DRAFT | {"dtype": "fp8", "clock": 0.8}, TARGET | {"speculate": FIXED})
     again = read_plan(plan.table())
     assert again == plan and again.draft is not None and again.draft.replicas == 1
-    assert again.serving[0].speculate["model"] == "llama-3.2-1b"  # type: ignore[call-overload,index]
+    assert again.serving[0].speculate["model"] == "llama-3.2-1b"
     assert complete(state, again) == plan and simulate(state, again).metrics == outcome.metrics
     assert plan.label() == "draft 1x TP1 at 80% clock on small + 1x TP4 on big"
     assert drafts_brief(outcome.plan) == "fixed 4 by llama-3.2-1b at 0.7, apart"
@@ -120,7 +120,7 @@ def test_devices_money_and_energy_are_the_sums_over_pools(drafters: int) -> None
     by_kind = {kind: sum(r["devices"] for r in outcome.resources if r["device"] == kind) for kind in ("h100-sxm", "l4")}
     assert by_kind == {"h100-sxm": 8, "l4": count}
     big, small = state.tree.groups
-    assert metrics["cost"] == pytest.approx((8 * big.price + count * small.price) * span / 3600)  # type: ignore[operator]
+    assert metrics["cost"] == pytest.approx((8 * big.price + count * small.price) * span / 3600)
     terms = outcome.breakdown["energy"]
     idle = (8 * big.device.power.idle + count * small.device.power.idle) * span
     assert terms["idle"] == pytest.approx(idle) and sum(terms.values()) == pytest.approx(metrics["energy"])
@@ -161,7 +161,7 @@ def test_a_decode_pool_is_drafted_for_and_the_prefill_pool_is_not() -> None:
     pools = (TARGET | {"role": "prefill"}, TARGET | {"role": "decode", "speculate": FIXED}, DRAFT)
     state, plan, outcome = run(*pools)
     assert [s.drafters is None for s in state.servers(plan)] == [True, False]
-    assert outcome.metrics["devices"] == 9 and plan.route == {"kind": "split_phases"} | dict(plan.route)  # type: ignore[arg-type]
+    assert outcome.metrics["devices"] == 9 and plan.route == {"kind": "split_phases"} | dict(plan.route)
 
 
 def test_a_slower_link_never_helps_and_an_instant_one_adds_nothing() -> None:

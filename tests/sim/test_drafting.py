@@ -32,7 +32,7 @@ def state_of(speculate: Any = None, users: int = 1, requests: int = 40, output: 
         "plan": {"replicas": 1, "tensor_parallel": 4, "pipeline_parallel": 1} | plan,
     }  # fmt: skip
     if speculate is not None:
-        table["plan"]["speculate"] = speculate  # type: ignore[index]
+        table["plan"]["speculate"] = speculate
     return setting(load(table))
 
 

@@ -35,11 +35,11 @@ def listed(count: int, outages: dict[int, list[tuple[float, float]]]) -> list[Do
 
 
 def fast(place: World, policy: Any, out: Sequence[Downtime | None], by_step: bool = False) -> Any:
-    return _run_kernel(place, place.servers, policy, record=True, by_step=by_step, downs=out)  # type: ignore[arg-type]
+    return _run_kernel(place, place.servers, policy, record=True, by_step=by_step, downs=out)
 
 
 def slow(place: World, policy: Any, out: Sequence[Downtime | None]) -> Any:
-    return reference.run(place, place.servers, policy, record=True, by_step=True, downs=out)  # type: ignore[arg-type]
+    return reference.run(place, place.servers, policy, record=True, by_step=True, downs=out)
 
 
 def alike(a: Any, b: Any) -> None:
@@ -199,10 +199,10 @@ def test_failures_are_those_of_the_seed_and_the_node_whatever_the_plan() -> None
              ((1, 1), (4, 2), (1, 8))]  # fmt: skip
     span = min(o.metrics["makespan"] for o in found)
     state = scenario({"mtbf": "2 min", "repair": "5 s"})
-    node = Downtime(state.tree.groups[0].outages, (0,), 0).within(0.0, span)  # type: ignore[arg-type]
+    node = Downtime(state.tree.groups[0].outages, (0,), 0).within(0.0, span)
     for o, n in zip(found, (1, 4, 1), strict=True):
         assert o.metrics["failures"] >= n * (len(node) - 1) > 0
-    other = Downtime(state.tree.groups[0].outages, (0,), 1).within(0.0, span)  # type: ignore[arg-type]
+    other = Downtime(state.tree.groups[0].outages, (0,), 1).within(0.0, span)
     assert other != node
 
 

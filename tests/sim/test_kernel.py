@@ -134,7 +134,7 @@ def routing(place: World) -> Any:
 
 
 def run(place: World, policy: Any = None, *, by_step: bool) -> Any:
-    return _run_kernel(place, place.servers, policy or routing(place), record=True, by_step=by_step)  # type: ignore[arg-type]
+    return _run_kernel(place, place.servers, policy or routing(place), record=True, by_step=by_step)
 
 
 def drafted(cost: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -184,7 +184,7 @@ def test_event_to_event_equals_one_iteration_at_a_time(shape: str, kind: str) ->
 def test_the_loop_equals_the_reference_world(shape: str, kind: str) -> None:
     place = build(shape, kind)
     fast = run(place, by_step=False)
-    slow = reference.run(place, place.servers, routing(place), record=True, by_step=True)  # type: ignore[arg-type]
+    slow = reference.run(place, place.servers, routing(place), record=True, by_step=True)
     np.testing.assert_array_equal(fast[3], slow[3])
     for a, b in zip(fast[:3], slow[:3], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9)
@@ -199,7 +199,7 @@ def test_the_loop_equals_the_reference_world(shape: str, kind: str) -> None:
 def test_a_request_evicted_and_back_turns_its_window_once(shape: str, seed: int) -> None:
     place = build(shape, "prefill_first", seed, count=80)
     fast = run(place, by_step=False)
-    slow = reference.run(place, place.servers, routing(place), record=True, by_step=True)  # type: ignore[arg-type]
+    slow = reference.run(place, place.servers, routing(place), record=True, by_step=True)
     assert sum(r["preemptions"] for r in fast.reports) > 0
     np.testing.assert_allclose(fast[2], slow[2], rtol=1e-9)
 
@@ -218,7 +218,7 @@ def test_a_request_that_waited_for_a_place_says_that_the_batch_was_limited() -> 
 
 def test_pipeline_lanes_of_a_rank_swap_over_one_host_link_and_ranks_over_their_own() -> None:
     place = build("swap in a pipeline", "chunked")
-    replica = stepwise.Replica(place.servers[0])  # type: ignore[arg-type]
+    replica = stepwise.Replica(place.servers[0])
     for i, lane in enumerate(replica.lanes):
         lane.running, lane.decodes = [Request(i, 0.0, 50, 9, emitted=1)], True
     quiet = replica._duration()
@@ -251,7 +251,7 @@ def test_random_worlds_agree(
     place = world(seed, count, options.pop("rate"), policies()[kind], cost=cost, **options)
     place.spill, place.layerwise = spill, layerwise
     fast = run(place, by_step=False)
-    slow = reference.run(place, place.servers, routing(place), record=True, by_step=True)  # type: ignore[arg-type]
+    slow = reference.run(place, place.servers, routing(place), record=True, by_step=True)
     for a, b in zip(fast[:3], slow[:3], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9)
     assert [r["iterations"] for r in fast.reports] == [r["iterations"] for r in slow.reports]
@@ -261,7 +261,7 @@ def test_random_worlds_agree(
 def test_recording_changes_nothing_and_the_log_covers_the_busy_time(shape: str) -> None:
     place = build(shape, "chunked")
     with_log = run(place, by_step=False)
-    without = _run_kernel(place, place.servers, routing(place), record=False, by_step=False)  # type: ignore[arg-type]
+    without = _run_kernel(place, place.servers, routing(place), record=False, by_step=False)
     np.testing.assert_array_equal(with_log[2], without[2])
     for report in with_log.reports:
         assert sum(row[1] for row in report["log"]) == pytest.approx(report["busy"])

@@ -37,8 +37,8 @@ def outcome(content: dict[str, Any]) -> Any:
 
 def test_one_replica_that_does_both_is_the_plain_world() -> None:
     place = world(3, 200, 20.0, policies()["chunked"], cost=step_cost(capacity=700))
-    plain = _run_kernel(place, place.servers, route.LeastLoaded(), record=False, by_step=False)  # type: ignore[arg-type]
-    split = _run_kernel(place, place.servers, route.SplitPhases(), record=False, by_step=False)  # type: ignore[arg-type]
+    plain = _run_kernel(place, place.servers, route.LeastLoaded(), record=False, by_step=False)
+    split = _run_kernel(place, place.servers, route.SplitPhases(), record=False, by_step=False)
     for a, b in zip(plain[:3], split[:3], strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -48,8 +48,8 @@ def test_free_transfers_leave_the_first_token_and_the_tokens_where_they_were() -
     free = place.tree.link_between(None, None)
     free.bandwidth, free.latency = 1e30, 0.0
     plain = world(3, 60, 0.2, policies()["chunked"], cost=step_cost())
-    apart = _run_kernel(place, place.servers, route.SplitPhases(), record=False, by_step=False)  # type: ignore[arg-type]
-    alone = _run_kernel(plain, plain.servers, route.LeastLoaded(), record=False, by_step=False)  # type: ignore[arg-type]
+    apart = _run_kernel(place, place.servers, route.SplitPhases(), record=False, by_step=False)
+    alone = _run_kernel(plain, plain.servers, route.LeastLoaded(), record=False, by_step=False)
     # without a queue a request meets nobody, so that the phases take what they take together
     quiet = np.diff(alone.arrival, append=np.inf) > alone.finish - alone.arrival
     quiet &= np.concatenate([[True], alone.arrival[1:] > np.maximum.accumulate(alone.finish)[:-1]])

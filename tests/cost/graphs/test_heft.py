@@ -83,7 +83,10 @@ def test_a_gap_before_a_late_task_is_used() -> None:
 def test_messages_to_one_worker_wait_for_each_other_and_others_do_not() -> None:
     tasks = [Task(name=name, work=1) for name in ("a", "b", "c", "d")]
     graph = TaskGraph.of(tasks, [("a", "c", 10.0), ("b", "c", 10.0), ("b", "d", 10.0)], unit="s")
-    only = lambda *able: [1.0 if t in able else np.inf for t in "abcd"]  # noqa: E731
+
+    def only(*able: str) -> list[float]:
+        return [1.0 if t in able else np.inf for t in "abcd"]
+
     platform = Platform.of({"w": only("a"), "x": only("b"), "y": only("c"), "z": only("d")}, rate=10.0)
     found = heft(graph, platform)
     # both reach y's port in turn: 1..2, 2..3; b's port then is busy until 3, so z has its data at 4

@@ -29,7 +29,7 @@ NOTHING = replace(MEASURED, gain=0.0)
 
 def op(name: str, stream: int, time: float, stage: int, demand: tuple[float, float, float] | None = None) -> Operator:
     own = tuple(0.9 if s == stream else 0.05 for s in range(3))
-    return Operator(name, stream, time, demand or own, stage)  # type: ignore[arg-type]
+    return Operator(name, stream, time, demand or own, stage)
 
 
 def side_by_side(product: Operator, other: Operator, share: float) -> Schedule:

@@ -72,10 +72,10 @@ def test_what_decisions_add_sums_to_the_bill_where_no_messages_meet(seed: int) -
     users, paid = Users.of(graph, platform), []
 
     class Counting(Dmda):
-        def start(self, view: Board) -> None:  # type: ignore[override]
+        def start(self, view: Board) -> None:
             self.sight = Sight(view, Weights())
 
-        def push(self, task: int, view: Board) -> int | None:  # type: ignore[override]
+        def push(self, task: int, view: Board) -> int | None:
             worker = super().push(task, view)
             assert worker is not None
             paid.append(self.sight.add(task, worker, view))
@@ -91,11 +91,11 @@ def test_agents_see_numbers_around_one() -> None:
     seen = []
 
     class Looking(Random):
-        def start(self, view: Board) -> None:  # type: ignore[override]
+        def start(self, view: Board) -> None:
             super().start(view)
             self.sight = Sight(view, Weights())
 
-        def push(self, task: int, view: Board) -> int | None:  # type: ignore[override]
+        def push(self, task: int, view: Board) -> int | None:
             places, told = self.sight.see(task, view)
             seen.append(np.concatenate((places.ravel(), told)))
             return super().push(task, view)

@@ -43,10 +43,10 @@ def test_dmda_by_its_definition(seed: int) -> None:
     seen = []
 
     class Watching(Dmda):
-        def push(self, task: int, view: Board) -> int | None:  # type: ignore[override]
+        def push(self, task: int, view: Board) -> int | None:
             worker = super().push(task, view)
             ends = [view.free_at(w) + view.estimate(task, w) + view.fetch(task, w) for w in view.workers]
-            seen.append(ends[worker] == min(ends))  # type: ignore[index]
+            seen.append(ends[worker] == min(ends))
             return worker
 
     play(graph, platform, Watching())

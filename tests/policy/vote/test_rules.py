@@ -49,7 +49,7 @@ def test_distances_are_metrics_and_bound_each_other(rows: np.ndarray) -> None:
 
 @given(three(), st.randoms(use_true_random=False))
 def test_distances_do_not_depend_on_names(rows: np.ndarray, random: object) -> None:
-    renamed = np.array(sorted(range(rows.shape[1]), key=lambda _: random.random()))  # type: ignore[attr-defined]
+    renamed = np.array(sorted(range(rows.shape[1]), key=lambda _: random.random()))
     for metric in METRICS.values():
         assert metric(rows[0], rows[1]) == metric(renamed[rows[0]], renamed[rows[1]])
 

@@ -59,7 +59,11 @@ def test_nothing_begins_while_a_planner_thinks_and_events_come_in_batches(tmp_pa
 
         tasks = {f"t{i}": {"arguments": {"seconds": 0.05}} for i in range(6)}
         async with agents(3, tmp_path) as (orchestrator, _):
-            watch = lambda event, task, value: began.append(task) if event == "begin" else None  # noqa: E731
+
+            def watch(event: str, task: str, value: object) -> None:
+                if event == "begin":
+                    began.append(task)
+
             first = run(orchestrator, constellation(tasks), planner=Function(plan), watch=watch)
             value = await first.result()
             return value, batches, first.batches

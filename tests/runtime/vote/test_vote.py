@@ -78,7 +78,7 @@ def test_what_cannot_be_held_is_refused(ballots: list[list[int]], crashes: int) 
 
 
 def task(**changes: object) -> Task:
-    return Task(**(asdict(Task(0, 3, 1, True, "borda", (0, 1, 2), "secret", 0.3)) | changes))  # type: ignore[arg-type]
+    return Task(**(asdict(Task(0, 3, 1, True, "borda", (0, 1, 2), "secret", 0.3)) | changes))
 
 
 def test_strangers_and_liars_are_not_heard() -> None:

@@ -268,4 +268,4 @@ def test_models_are_values() -> None:
     assert model("gpt2") == model("openai-community/gpt2")
     assert hash(model("gpt2")) == hash(model("gpt2"))
     with pytest.raises((AttributeError, dataclasses.FrozenInstanceError)):
-        model("gpt2").hidden = 1  # type: ignore[misc]
+        model("gpt2").hidden = 1

@@ -77,7 +77,7 @@ def chat(**sessions: object) -> Serving:
     """Conversations, their messages and answers of fixed length."""
     return Serving(
         model="x", arrivals=Arrivals(kind="poisson", rate=5.0, requests=20_000),
-        lengths=Lengths(kind="fixed", prompt=120, output=30), sessions=Sessions(**sessions),  # type: ignore[arg-type]
+        lengths=Lengths(kind="fixed", prompt=120, output=30), sessions=Sessions(**sessions),
     )  # fmt: skip
 
 

@@ -286,7 +286,7 @@ def test_columns_of_unequal_length_are_refused() -> None:
     )
 )
 def test_sorting_conserves_requests(rows: list[tuple[float, int, int]]) -> None:
-    found = requests(*zip(*rows, strict=True))  # type: ignore[arg-type]
+    found = requests(*zip(*rows, strict=True))
     assert (np.diff(found.arrival) >= 0).all()
     expected = sorted((a, max(p, 1), max(o, 1)) for a, p, o in rows)
     got = sorted(zip(found.arrival.tolist(), found.prompt.tolist(), found.output.tolist(), strict=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +87,7 @@ def test_many_plans_in_one_circle_go_to_the_solver_or_ask_for_it() -> None:
     m = 18
     orders = [np.roll(np.arange(m), s).tolist() for s in range(m)]
     asked = Poll(tuple(map(str, range(m))), tuple(map(str, range(m))), np.array(orders))
-    try:
-        import ortools  # noqa: F401
-    except ImportError:
+    if find_spec("ortools") is None:
         from fleetcast.base.errors import MissingExtra
 
         with pytest.raises(MissingExtra, match=r"fleetcast\[solve\]"):

@@ -55,7 +55,10 @@ def thoughts(setting: Setting, mind: dict[int, Any], fate: dict[int, Any], r: in
     if r == setting.rounds:
         yield mind
     elif setting.synchronous:
-        arrives = lambda j, i: j == i or j not in fate or r < fate[j][0] or (r == fate[j][0] and i in fate[j][1])  # noqa: E731
+
+        def arrives(j: int, i: int) -> bool:
+            return j == i or j not in fate or r < fate[j][0] or (r == fate[j][0] and i in fate[j][1])
+
         yield from thoughts(
             setting, {i: (i, tuple(mind[j] for j in range(n) if arrives(j, i))) for i in range(n)}, fate, r + 1
         )
@@ -95,7 +98,10 @@ def check_map(answer: Answer) -> int:
     runs, setting, promise = answer.runs, answer.runs.setting, answer.promise
     assert answer.map is not None
     orders = [tuple(row) for row in runs.orders.tolist()]
-    shape = lambda known: known[0] if isinstance(known[1][0], int) else (known[0], tuple(map(shape, known[1])))  # noqa: E731
+
+    def shape(known: Any) -> Any:
+        return known[0] if isinstance(known[1][0], int) else (known[0], tuple(map(shape, known[1])))
+
     count = 0
     for ballots, minds, crashed in plays(setting):
         made = []

@@ -115,7 +115,7 @@ def test_illegal_decisions_are_refused_by_name() -> None:
 
     def bad(push: object = None, pop: object = 0) -> Fifo:
         policy = Fifo()
-        policy.push, policy.pop = lambda task, view: push, lambda worker, view: pop  # type: ignore[method-assign]
+        policy.push, policy.pop = lambda task, view: push, lambda worker, view: pop
         return policy
 
     for policy, said in (
