@@ -293,7 +293,7 @@ def _heft(
         worker[task] = d
         start[task] = best_start
         finish[task] = best_end
-        # the messages, this time for good
+        # the messages, this time for good: the walk above again, which must leave nothing behind and so keeps no rows
         mine = node[d]
         for i in range(parents + 1):
             if i < parents:
