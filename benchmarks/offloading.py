@@ -56,7 +56,7 @@ class Given(ComDdpg):
 
     def __init__(self, weights: dict[str, Any]) -> None:
         super().__init__()
-        self._p = weights
+        self._given = weights
 
 
 RULES: dict[str, Callable[[], Any]] = {

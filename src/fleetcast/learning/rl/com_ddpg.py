@@ -27,7 +27,7 @@ from fleetcast.base.rng import rng
 from fleetcast.cost.graphs.offloading import Users, Weights, bill
 from fleetcast.learning.rl.apps import Apps
 from fleetcast.policy.order.tasks.com_ddpg import SHAPES, ComDdpg, forward
-from fleetcast.policy.order.tasks.sight import PLACES, TASK
+from fleetcast.policy.order.tasks.sight import ADDS, PLACES, TASK
 from fleetcast.policy.order.tasks.view import View
 from fleetcast.sim.graph.world import play
 
@@ -105,20 +105,18 @@ class Explorer(ComDdpg):
 
     def __init__(self, weights: dict[str, Any], draw: np.random.Generator, explore: float, shown: float) -> None:
         super().__init__()
-        self._p, self._draw, self._explore, self._shown = weights, draw, explore, shown
+        self._given, self._draw, self._explore, self._shown = weights, draw, explore, shown
         self.steps: list[tuple[Any, ...]] = []
 
     def start(self, view: View) -> None:
         """Begins a graph."""
         super().start(view)
         self.steps = []
-        assert self._sight is not None
         places = 1 + len(self._sight.users.servers)
         self._last = np.zeros((len(self._sight.agent), places), np.float32)
 
     def push(self, task: int, view: View) -> int | None:
         """Returns a place, and writes down what was seen, chosen and paid."""
-        assert self._sight is not None
         where = self._sight.places(task)
         able = np.array([view.runs(task, place) for place in where])
         chosen = self.pick(task, able, view)
@@ -136,7 +134,8 @@ class Explorer(ComDdpg):
         scores = self.scores(task, view)
         if self._draw.random() < self._explore:
             if self._draw.random() < self._shown:
-                return int(np.argmin(np.where(able, self.adds, np.inf)))
+                adds = self._places[self._sight.agent[self._sight.places(task)[0]], -1, :, ADDS]
+                return int(np.argmin(np.where(able, adds, np.inf)))
             return int(self._draw.choice(np.flatnonzero(able)))
         noise = -np.log(-np.log(self._draw.uniform(1e-9, 1.0, len(scores)))) if self._explore else 0.0
         return int(np.argmax(np.where(able, scores + noise, -np.inf)))

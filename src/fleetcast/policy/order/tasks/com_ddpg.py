@@ -89,7 +89,7 @@ class ComDdpg:
     """Trained agents of devices choose which of their tasks servers take, and queues are served in order.
 
     Args:
-        weights: an .npz file that `fleetcast learn` wrote; "" = the one that is shipped.
+        weights: an .npz file of trained agents (`learning.rl.com_ddpg`); "" = the one that is shipped.
     """
 
     kind = "com_ddpg"
@@ -97,8 +97,7 @@ class ComDdpg:
 
     def __init__(self, *, weights: str = "") -> None:
         self.weights = weights
-        self._p: dict[str, Any] | None = None
-        self._sight: Sight | None = None
+        self._given: dict[str, Any] | None = None
 
     def start(self, view: View) -> None:
         """Reads whose tasks there are, and forgets what agents saw.
@@ -106,7 +105,7 @@ class ComDdpg:
         Raises:
             SpecError: the weights cannot be read.
         """
-        self._p = self._p or read_weights(Path(self.weights) if self.weights else SHIPPED)
+        self._p = self._given or read_weights(Path(self.weights) if self.weights else SHIPPED)
         self._sight = Sight(view, Weights())
         agents, places = len(self._sight.agent), 1 + len(self._sight.users.servers)
         self._places = np.zeros((agents, WINDOW, places, PLACES))
@@ -114,7 +113,6 @@ class ComDdpg:
 
     def push(self, task: int, view: View) -> int | None:
         """Returns the place of the greatest score that can run the task."""
-        assert self._sight is not None and self._p is not None
         where = self._sight.places(task)
         if where[0] < 0 or len(where) < 2:
             return view.soonest(task)
@@ -131,13 +129,11 @@ class ComDdpg:
 
     def scores(self, task: int, view: View) -> Any:
         """Returns f8[C], scores of a task's places, after its agent has looked."""
-        assert self._sight is not None and self._p is not None
         agent = self._sight.agent[self._sight.places(task)[0]]
         seen, told = self._sight.see(task, view)
         for kept, new in ((self._places[agent], seen), (self._tasks[agent], told)):
             kept[:-1] = kept[1:]
             kept[-1] = new
-        self.adds = seen[:, PLACES - 1]
         return forward(self._p, self._places, self._tasks, np, joined, lambda all_: all_[agent])
 
     def pop(self, worker: int, view: View) -> int | None:

@@ -39,11 +39,6 @@ class Inspirit:
 
     def __init__(self, *, slope: float = 0.5, rise: float = 0.5, fall: float = 1.0) -> None:
         self.slope, self.rise, self.fall = slope, rise, fall
-        self._controller = Controller(slope, 1, 1)
-        self._ability: list[float] = []
-        self._chain: list[int] = []
-        self._by_ability: list[SortedQueue] = []
-        self._by_efficiency: list[SortedQueue] = []
 
     def start(self, view: View) -> None:
         """Reads abilities off the graph."""

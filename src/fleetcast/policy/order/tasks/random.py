@@ -5,8 +5,6 @@ The usual baseline of placement (arXiv 2012.05105, 2020, for offloading). Rule: 
 
 from __future__ import annotations
 
-import numpy as np
-
 from fleetcast.base.rng import rng
 from fleetcast.policy.order.tasks.view import View
 
@@ -23,7 +21,6 @@ class Random:
 
     def __init__(self, *, seed: int = 0) -> None:
         self.seed = seed
-        self._draw: np.random.Generator = rng(seed, "order", "random")
 
     def start(self, view: View) -> None:
         """Begins the draws anew."""

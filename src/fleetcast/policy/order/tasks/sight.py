@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 FAR = 9.0
 """Numbers are cut here; they are around 1."""
-PLACES, TASK = 6, 5
-"""Numbers that say something of each place a task could run, and of the task."""
+PLACES, TASK, ADDS = 6, 5, 5
+"""Numbers that say something of each place a task could run, and of the task; which one is what it adds to the bill."""
 
 
 class Sight:

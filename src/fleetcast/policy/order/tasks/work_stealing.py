@@ -16,9 +16,6 @@ class WorkStealing:
 
     kind = "work_stealing"
 
-    def __init__(self) -> None:
-        self._turn = 0
-
     def start(self, view: View) -> None:
         """Deals from the first worker on."""
         self._turn = 0
