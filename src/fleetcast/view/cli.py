@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -195,6 +196,10 @@ def run(
     from fleetcast.view import here, measured
 
     asked = terminal.load(file, common)
+    if not isinstance(asked, GraphScenario):
+        for option in (field.name for field in fields(agents) if getattr(agents, field.name) != field.default):
+            name = f"--{option.replace('_', '-')}"
+            raise SpecError(name, f"is for a graph of tasks, and this is {asked.about}", hint="Leave it out")
     if (own := getattr(SCREENS[type(asked)], "run", None)) is not None:
         refuse_without(serving)
         given = {
@@ -204,10 +209,8 @@ def run(
         }  # fmt: skip
         for option in (name for name, value in given.items() if value):
             raise SpecError(f"--{option}", f"is for requests, and this is {asked.about}", hint="Leave it out")
-        code: int = own(asked, common, agents)
+        code: int = own(asked, common, agents) if isinstance(asked, GraphScenario) else own(asked, common)
         return code
-    if agents != LOCAL:
-        raise SpecError("--listen", "and its like are for graphs", hint=f"Leave them out: this is {asked.about}")
     scenario = verbs.serving(asked, "run")
     if serving.serve:
         refuse_beside(

@@ -112,7 +112,7 @@ def test_agents_that_come_from_elsewhere(file: Path, monkeypatch: pytest.MonkeyP
         (["run", "FILE", "--listen", "127.0.0.1:0", "--token-env", "SHORT"], "too short a token"),
         (["run", "FILE", "--url", "http://127.0.0.1:1"], "--url: is for requests"),
         (["run", "FILE", "--allow", "absent.toml"], "absent.toml"),
-        (["run", "quickstart", "--emulate", "spin"], "are for graphs"),
+        (["run", "quickstart", "--emulate", "spin"], "is for a graph of tasks"),
         (["agent", "http://127.0.0.1:1"], "is no orchestrator's"),
         (["agent", "ws://127.0.0.1:1/agents", "--slots", "0"], "--slots: is out of range"),
         (["agent", "ws://127.0.0.1:1/agents"], "FLEETCAST_AGENT_TOKEN"),

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleetcast.base.errors import SpecError, Unsupported
+from fleetcast.base.errors import Unsupported
 from fleetcast.base.files import write_atomic
 from fleetcast.base.spec import dump_toml
 from fleetcast.scenario.load import StreamScenario
 from fleetcast.scenario.stream_plan import read_stream_plan
 from fleetcast.view import outputs, terminal, verbs
-from fleetcast.view.graph.agents import LOCAL, Agents
 from fleetcast.view.terminal import Common
 from fleetcast.view.timeline import trace_bytes
 
@@ -27,14 +26,8 @@ def simulate(scenario: StreamScenario, common: Common) -> int:
     return _show(scenario, outcome, common)
 
 
-def run(scenario: StreamScenario, common: Common, agents: Agents) -> int:
-    """Runs the pipeline as processes here, and prints what was measured; returns 0.
-
-    Raises:
-        SpecError: agents were asked for.
-    """
-    if agents != LOCAL:
-        raise SpecError("--listen", "and its like are for graphs", hint=f"Leave them out: this is {scenario.about}")
+def run(scenario: StreamScenario, common: Common) -> int:
+    """Runs the pipeline as processes here, and prints what was measured; returns 0."""
     return _show(scenario, verbs.run(scenario), common)
 
 
