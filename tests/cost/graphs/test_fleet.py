@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fleetcast.base.errors import SpecError, Unsupported
+from fleetcast.base.errors import SpecError
 from fleetcast.base.spec import convert
 from fleetcast.cost.graphs.fleet import rates, workers_of
 from fleetcast.cost.graphs.platform import Platform
@@ -105,5 +105,5 @@ def test_names_that_nothing_has_are_refused(given: dict[str, Any], said: str) ->
 
 
 def test_a_format_that_a_device_does_not_multiply_is_refused() -> None:
-    with pytest.raises(Unsupported, match="xeon-8480 does not multiply fp64"):
+    with pytest.raises(SpecError, match=r"workload\.dtype: is no format that xeon-8480 multiplies \(got .fp64.\)"):
         workers_of(TILES, tree(**NODE), dtype="fp64")
