@@ -79,9 +79,8 @@ def until(condition, seconds=20.0, about="it"):
 def places(double, namespace="default"):
     """Pod -> node of all pods that are bound."""
     with double.store.lock:
-        return {
-            n[1]: p["spec"]["nodeName"] for n, p in double.store.objects["pods"].items() if p["spec"].get("nodeName")
-        }
+        pods = double.store.objects["pods"].items()
+        return {n[1]: p["spec"]["nodeName"] for n, p in pods if isinstance(p["spec"], dict) and p["spec"].get("nodeName")}
 
 
 def put(double, *pods):

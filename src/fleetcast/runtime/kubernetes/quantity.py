@@ -56,7 +56,7 @@ def _exact(text: str) -> Fraction | None:
     if found is None:
         return None
     number, suffix = found.groups()
-    if suffix[:1] in ("e", "E") and len(suffix) > 1:
+    if suffix not in _SUFFIX:
         # Beyond these powers all is the largest number, or less than the least that is kept.
         power = max(-300, min(300, int(suffix[1:])))
         return Fraction(number) * Fraction(10) ** power

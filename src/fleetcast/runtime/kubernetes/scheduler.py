@@ -161,7 +161,7 @@ class Scheduler:
         with cluster.news:
             acts = self.synced() and self.leads()
             if not (cluster.stirred and acts) and not self.stopping.is_set():
-                cluster.news.wait(timeout if acts else min(timeout, 0.1))
+                cluster.news.wait(timeout if acts and not self._clearing.busy() else min(timeout, 0.1))
         self._flying = {future for future in self._flying if not future.done()}
         if not self.leads():
             self._clearing.clear()
@@ -221,6 +221,7 @@ class Scheduler:
             if not self.dry_run:
                 self._clearing.begin(verdict)
                 self._submit(verdict.bind)
+                self._submit(self._clearing.advance())
         for note in verdict.notes:
             self.log(note)
 

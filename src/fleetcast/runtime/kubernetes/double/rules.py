@@ -196,7 +196,10 @@ class Rules:
     def _covers(self, budget: Mapping[str, Any], pod: Mapping[str, Any]) -> bool:
         if budget["metadata"]["namespace"] != pod["metadata"]["namespace"]:
             return False
-        selector = read_selector((budget.get("spec") or {}).get("selector"), "spec.selector")
+        try:
+            selector = read_selector((budget.get("spec") or {}).get("selector"), "spec.selector")
+        except SpecError:
+            return False
         labels = pod["metadata"].get("labels") or {}
         return selector is not None and all(line.met(labels) for line in selector)
 

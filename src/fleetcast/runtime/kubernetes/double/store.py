@@ -98,6 +98,7 @@ class Store:
         self.history: dict[str, deque[Event]] = {plural: deque(maxlen=kept) for plural in RESOURCES}
         self.floor: dict[str, int] = dict.fromkeys(RESOURCES, 0)
         self.listeners: list[Callable[[str, Event], None]] = []
+        self._untold: deque[tuple[str, Event]] = deque()
         self._lines: dict[tuple[str, Name], bytes] = {}
 
     def find(self, plural: str, namespace: str, name: str) -> dict[str, Any]:
@@ -210,8 +211,15 @@ class Store:
             self._lines[plural, name] = line
         said = Event(self.version, event, table, b'{"type":"' + event.encode() + b'","object":' + line + b"}\n")
         self.history[plural].append(said)
-        for listener in list(self.listeners):
-            listener(plural, said)
+        # A listener may write in turn; all must hear of the first write before the second.
+        self._untold.append((plural, said))
+        if len(self._untold) == 1:
+            while self._untold:
+                try:
+                    for listener in list(self.listeners):
+                        listener(*self._untold[0])
+                finally:
+                    self._untold.popleft()
         return table
 
 
