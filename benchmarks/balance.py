@@ -1,7 +1,7 @@
 """Moving load between nodes: agents against one that sees all; a live migration's traffic against a real one.
 
-Nodes and requests are openb's (Alibaba, 2023); what pods use is synthetic and frozen (`scenario.workload.drift`). Settings
-were chosen on seed 0 at 1,000 nodes; the seeds here are others.
+Nodes and requests are openb's (Alibaba, 2023); what pods use is synthetic and frozen (`scenario.workload.drift`).
+Settings were chosen on seed 0 at 1,000 nodes; the seeds here are others.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ def traffic(quick: bool) -> Record:
                 nulls.append(abs(geometric(MEMORY * PAGE, writes, BANDWIDTH) / found.taken.sent - 1))
                 whole = whole and found.equal
     return Record(
-        system=29, claim="What a live migration sends, from the settings alone: worst error against a real process moved",
+        system=29, claim="What a live migration sends, told from its settings: worst error against a real one",
         paper=Paper(value=0.11, setting="LMDT formula, virtual machines under VirtualBox, worst case"),
         ours=Ours(
             value=max(errors), spread=median(errors),
-            setting=f"{len(errors)} settings: 48 MiB at 96 MB/s, 0 to 24,000 page writes a second over 10, 40 or 100 % of "
-            "it; spread is the median; " + ("every copy equal to the stopped process" if whole else "a copy differed"),
+            setting=f"{len(errors)} settings: 48 MiB at 96 MB/s, 0 to 24,000 page writes a second over 10, 40 or 100 % "
+            f"of it; spread is the median; {'every copy equal to' if whole else 'a copy differs from'} the stopped process",
         ),
         null=Null(value=max(nulls), what="the geometric series, which lets no page be written twice"),
         bar="at most 11 %, every copy whole", holds=whole and max(errors) <= 0.11, reproduced="other setting",
@@ -75,8 +75,7 @@ def openb() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns f8[n, 3] of the nodes and f8[t, 3] of the pods: cores, bytes, devices."""
     folder = data_path("scheduling", "gpu_jobs", "openb")
     assert folder is not None
-    nodes = list(csv.DictReader(gzip.open(folder / "openb_node_list_all_node.csv.gz", "rt")))
-    pods = list(csv.DictReader(gzip.open(folder / "openb_pod_list_default.csv.gz", "rt")))
+    nodes, pods = _rows(folder / "openb_node_list_all_node.csv.gz"), _rows(folder / "openb_pod_list_default.csv.gz")
     return (
         np.array([[float(n["cpu_milli"]) / 1e3, float(n["memory_mib"]) * 2**20, float(n["gpu"])] for n in nodes]),
         np.array([
@@ -84,6 +83,11 @@ def openb() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
             for p in pods
         ]),
     )  # fmt: skip
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    with gzip.open(path, "rt") as file:
+        return list(csv.DictReader(file))
 
 
 def filled(nodes: int, seed: int) -> Filled:

@@ -40,7 +40,7 @@ class Moved:
     Attributes:
         taken: bytes by round, seconds, seconds with the process stopped.
         writes: that the process made a second.
-        overhead: s of a picture and its comparison, the median.
+        overhead: s of a picture and its comparison, the mean.
         equal: whether the copy is what the process had when it stopped.
     """
 
@@ -122,7 +122,7 @@ def _move(
     finished = time.perf_counter()
     taken = Migration(sum(rounds), tuple(rounds), finished - began, finished - stopped)
     made, spent = end[0] - start[0], end[1] - start[1]
-    return Moved(taken, made / spent if spent else 0.0, float(np.median(looks)) if looks else 0.0,
+    return Moved(taken, made / spent if spent else 0.0, float(np.mean(looks)) if looks else 0.0,
                  digest == hashlib.sha256(pages.data).hexdigest())  # fmt: skip
 
 
