@@ -61,7 +61,7 @@ def traffic(quick: bool) -> Record:
         ours=Ours(
             value=max(errors), spread=median(errors),
             setting=f"{len(errors)} settings: 48 MiB at 96 MB/s, 0 to 24,000 page writes a second over 10, 40 or 100 % "
-            f"of it; spread is the median; {'every copy equal to' if whole else 'a copy differs from'} the stopped process",
+            f"of it; spread is the median; {'every copy is' if whole else 'a copy is not'} what was stopped",
         ),
         null=Null(value=max(nulls), what="the geometric series, which lets no page be written twice"),
         bar="at most 11 %, every copy whole", holds=whole and max(errors) <= 0.11, reproduced="other setting",

@@ -57,7 +57,7 @@ def migration_view(table: Mapping[str, Any]) -> RenderableType:
     ]
     series = table["geometric"] / measured["sent"] - 1
     notes = (
-        f"{show(measured['writes'], '/s')} writes of 4 KiB pages over {asked['hot']:.0%} of {show(asked['memory'], 'B')}",
+        f"{show(measured['writes'], '/s')} writes of 4 KiB over {asked['hot']:.0%} of {show(asked['memory'], 'B')}",
         f"the geometric series, in which no page is written twice, is {series:+.0%} off",
         "the copy is what the process had when it stopped" if measured["equal"] else "THE COPY DIFFERS",
     )
