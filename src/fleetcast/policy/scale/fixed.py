@@ -13,6 +13,7 @@ class Fixed:
     """
 
     kind = "fixed"
+    knob = ("keep", 0.1, 1e5)
 
     def __init__(self, *, keep: float = 60.0) -> None:
         if not 0 <= keep <= 1e9:
