@@ -65,6 +65,7 @@ class Ledger:
         free: i8[n, r]; of ``GPU``, the devices that nobody has or shares.
         devices: i8[n, g], thousandths free of each device, -1 where there is none.
         laid: name of a pod -> where it lies.
+        repelling: rule of pods that bars others -> i8[n], how many pods on each node have it.
     """
 
     def __init__(self, nodes: tuple[Node, ...], resources: Iterable[str] = ()) -> None:
@@ -88,7 +89,7 @@ class Ledger:
         self._masks: dict[object, NDArray[np.bool_]] = {}
         self._domains: dict[str, NDArray[np.int64]] = {}
         self._matching: dict[Rule, NDArray[np.int64]] = {}
-        self._repelling: dict[Rule, NDArray[np.int64]] = {}
+        self.repelling: dict[Rule, NDArray[np.int64]] = {}
 
     @classmethod
     def of(cls, view: View) -> Ledger:
@@ -105,7 +106,7 @@ class Ledger:
         found.__dict__ |= self.__dict__
         found.free, found.devices, found.laid = self.free.copy(), self.devices.copy(), self.laid.copy()
         found._matching = {rule: counts.copy() for rule, counts in self._matching.items()}
-        found._repelling = {rule: counts.copy() for rule, counts in self._repelling.items()}
+        found.repelling = {rule: counts.copy() for rule, counts in self.repelling.items()}
         return found
 
     def need(self, pod: Pod) -> Need:
@@ -174,6 +175,11 @@ class Ledger:
         """Returns how many pods that a rule means are in each node's domain."""
         return self._around(self.matching(rule), rule.topology)
 
+    def owners(self, rule: Rule) -> NDArray[np.int64]:
+        """Returns how many pods in each node's domain have a rule that bars others."""
+        counts = self.repelling.get(rule)
+        return np.zeros(len(self.nodes), dtype=np.int64) if counts is None else self._around(counts, rule.topology)
+
     def matching(self, rule: Rule) -> NDArray[np.int64]:
         """Returns how many pods on each node a rule means."""
         counts = self._matching.get(rule)
@@ -199,15 +205,15 @@ class Ledger:
                 mask &= around > 0
             else:
                 mask &= self.domains(rule.topology) >= 0
-        for rule, owners in self._repelling.items():
+        for rule in self.repelling:
             if selects(rule, pod.labels):
-                mask &= self._around(owners, rule.topology) == 0
+                mask &= self.owners(rule) == 0
         return mask
 
     def fits(self, pod: Pod) -> NDArray[np.bool_]:
         """Returns on which nodes the pod may lie now."""
         mask = self.room(pod) & self.allowed(pod)
-        return mask & self.welcome(pod) if pod.rules or self._repelling else mask
+        return mask & self.welcome(pod) if pod.rules or self.repelling else mask
 
     def fits_on(self, pod: Pod, node: int) -> bool:
         """Returns whether the pod may lie on one node now, without a look at the others."""
@@ -216,7 +222,7 @@ class Ledger:
             return False
         if need.share and self.devices[node].max() < need.share:
             return False
-        return not (pod.rules or self._repelling) or bool(self.welcome(pod)[node])
+        return not (pod.rules or self.repelling) or bool(self.welcome(pod)[node])
 
     def choose(self, pod: Pod, node: int) -> tuple[int, ...]:
         """Returns the devices that a pod gets on a node: free ones, or of shared ones the fullest with room."""
@@ -275,9 +281,9 @@ class Ledger:
                 counts[node] += by
         for rule in company(pod) if pod.rules else ():
             if rule.anti:
-                if rule not in self._repelling:
-                    self._repelling[rule] = np.zeros(len(self.nodes), dtype=np.int64)
-                self._repelling[rule][node] += by
+                if rule not in self.repelling:
+                    self.repelling[rule] = np.zeros(len(self.nodes), dtype=np.int64)
+                self.repelling[rule][node] += by
 
     def by_node(self) -> list[list[Pod]]:
         """Returns the pods of each node, in the order in which they were laid there."""
@@ -289,7 +295,7 @@ class Ledger:
     @property
     def plain(self) -> bool:
         """Whether no pod there has a rule about other pods, so that nodes do not depend on each other."""
-        return not any(counts.any() for counts in self._repelling.values())
+        return not any(counts.any() for counts in self.repelling.values())
 
 
 def totals(ledger: Ledger) -> Mapping[str, float]:
