@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fleetcast.policy.place.pods.ledger import Ledger
 
 __all__ = [
-    "GPU", "BestFit", "Fgd", "KubeDefault", "Node", "Placement", "Pod", "Policy", "Restarts", "Rule",
+    "GPU", "BestFit", "CpSat", "CpSatNaive", "Fgd", "KubeDefault", "Node", "Placement", "Pod", "Policy", "Restarts", "Rule",
     "Taint", "Toleration", "View",
 ]  # fmt: skip
 
@@ -178,6 +178,8 @@ class Policy(Protocol):
 
 
 from fleetcast.policy.place.pods.best_fit import BestFit  # noqa: E402  (the methods need the protocol above)
+from fleetcast.policy.place.pods.cp_sat import CpSat  # noqa: E402
+from fleetcast.policy.place.pods.cp_sat_naive import CpSatNaive  # noqa: E402
 from fleetcast.policy.place.pods.fgd import Fgd  # noqa: E402
 from fleetcast.policy.place.pods.kube_default import KubeDefault  # noqa: E402
 from fleetcast.policy.place.pods.restarts import Restarts  # noqa: E402

@@ -16,6 +16,8 @@ from scipy.sparse import coo_matrix
 
 from fleetcast.policy.place.pods import Pod, View
 from fleetcast.policy.place.pods.ledger import WHOLE, Ledger
+from fleetcast.policy.place.pods.packing import Instance
+from fleetcast.policy.place.pods.patterns import Grouped, ladder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,13 +61,14 @@ class Kinds(NamedTuple):
     most: NDArray[np.int64]  # [k, c] how many fit alone
 
 
-def bounds(view: View, after: Ledger, *, equals: bool = False) -> list[Tier]:
+def bounds(view: View, after: Ledger, *, equals: bool = False, grouped: Grouped | None = None) -> list[Tier]:
     """Returns what is known of each tier, highest first.
 
     Args:
         view: before.
         after: what a policy made of it.
         equals: whether a pod that runs may leave for one of its own priority.
+        grouped: patterns of the view, if they are known.
     """
     base = view.ledger.copy()
     pods = [(p, True) for p in view.running if p.name in base.laid and p.movable] + [(p, False) for p in view.waiting]
@@ -74,6 +77,9 @@ def bounds(view: View, after: Ledger, *, equals: bool = False) -> list[Tier]:
             base.remove(pod.name)
     found: list[Tier] = []
     kinds: Kinds | None = None
+    if grouped is None and len(base.nodes) > 1:
+        instance = Instance.of(view)
+        grouped = Grouped.of(instance) if len(instance.pods) == len(pods) else None
     kept_so_far: dict[int, tuple[int, int]] = {}
     for tier in sorted({p.priority for p, _ in pods}, reverse=True):
         mine = [(p, runs) for p, runs in pods if p.priority == tier]
@@ -82,14 +88,29 @@ def bounds(view: View, after: Ledger, *, equals: bool = False) -> list[Tier]:
         placed = sum(p.name in after.laid for p, _ in mine)
         kept_bound, bound = ran, len(mine)
         if not equals and kept < ran:
-            kinds = kinds or _kinds(base, pods)
-            kept_bound = min(kept_bound, _most(kinds, kept_so_far, tier, keep=True, equals=equals, kept=0))
+            if grouped is not None:
+                most = _patterned(grouped, kept_so_far, tier, keep=True, equals=equals, kept=0)
+            else:
+                kinds = kinds or _kinds(base, pods)
+                most = _most(kinds, kept_so_far, tier, keep=True, equals=equals, kept=0)
+            kept_bound = min(kept_bound, most)
         if placed < len(mine):
-            kinds = kinds or _kinds(base, pods)
-            bound = min(bound, _most(kinds, kept_so_far, tier, keep=False, equals=equals, kept=kept))
+            if grouped is not None:
+                most = _patterned(grouped, kept_so_far, tier, keep=False, equals=equals, kept=kept)
+            else:
+                kinds = kinds or _kinds(base, pods)
+                most = _most(kinds, kept_so_far, tier, keep=False, equals=equals, kept=kept)
+            bound = min(bound, most)
         kept_so_far[tier] = (kept, placed)
         found.append(Tier(tier, len(mine), kept, ran, placed, max(kept_bound, kept), max(bound, placed)))
     return found
+
+
+def _patterned(
+    grouped: Grouped, above: Mapping[int, tuple[int, int]], tier: int, *, keep: bool, equals: bool, kept: int
+) -> int:
+    rows = [(other, held, placed) for other, (held, placed) in above.items()]
+    return grouped.most(ladder(grouped, rows, tier, keep=keep, equals=equals, kept=kept))[0]
 
 
 def _kinds(base: Ledger, pods: list[tuple[Pod, bool]]) -> Kinds:

@@ -15,6 +15,7 @@ that equal views have equal answers.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,7 +30,11 @@ from fleetcast.policy.place.pods.kube_default import KubeDefault
 from fleetcast.policy.place.pods.ledger import Ledger
 from fleetcast.policy.place.pods.model import Model, solver
 from fleetcast.policy.place.pods.packing import Instance
+from fleetcast.policy.place.pods.patterns import Grouped, climb
 from fleetcast.policy.place.pods.restarts import repack
+
+if TYPE_CHECKING:
+    from fleetcast.policy.place.pods.packing import State
 
 WHOLE_MODEL = 2_600
 """Variables up to which the whole cluster is one model."""
@@ -37,6 +42,8 @@ NODES = 5
 """Nodes of a neighbourhood."""
 ROUND = 0.04
 """Solver's deterministic time for one neighbourhood, s."""
+PARTS = (0.25, 0.5, 0.75, 1.0)
+"""Shares of the nodes that are packed anew by patterns, one after the other."""
 VARIABLE = 1.2e-5
 """What building a model takes for each variable, s, about."""
 BURST = 4_000
@@ -110,6 +117,7 @@ class _Run:
         self.rng = np.random.default_rng(seed)
         self.spent = 0.0
         self.least = -1
+        self.grouped: Grouped | None = None
         self.known: dict[tuple[int, str], int] = {}
         self.origin = {p.name: view.ledger.number[p.node] for p in view.running if p.name in view.ledger.laid}
         self.tiers = sorted({p.priority for p in (*view.running, *view.waiting)}, reverse=True)
@@ -148,43 +156,97 @@ class _Run:
         return ran + [p for p in self.view.waiting if p.name not in laid]
 
     def greedy(self) -> None:
-        """Tries what the default does, exchanges, and half a second of restarts."""
+        """Tries what the default does, and exchanges."""
         self.spent += 1e-4 * len(self.view.waiting)
         self.offer(carry_out(self.view, KubeDefault().place(self.view)))
-        for again in (False, True):
-            if not self.out():
-                return
-            found = Instance.of(self.view, self.best)
-            state = found.state(self.best)
-            self.spent += 1e-5 * len(found.pods)
-            if again:
-                part = min(0.5, self.budget / 2)
-                anew = repack(found, state, part, 0.5, 0)
-                self.spent += 0.6 * part
-                if (anew == state).all():
-                    return
-                state = anew
-                self.offer(found.ledger(state))
-            state, steps = improve(found, state, targets=8, budget=self.budget * 0.3)
-            self.spent += steps
-            self.offer(found.ledger(state))
+        found = Instance.of(self.view, self.best)
+        self.spent += 1e-5 * len(found.pods)
+        self.exchange(found, found.state(self.best))
+
+    def exchange(self, found: Instance, state: State) -> None:
+        """Improves a state by exchanges."""
+        state, steps = improve(found, state, targets=8, budget=self.budget * 0.3)
+        self.spent += steps + 2e-5 * len(found.pods)
+        self.offer(found.ledger(state))
 
     def search(self) -> None:
-        """Improves a few nodes at a time; solves the whole cluster where it is small."""
+        """Solves patterns where there are some, neighbourhoods, the whole cluster where it is small, and tries repacking."""
+        if not self.out() and self.value[-2] == 0 and not self.value[-1]:
+            return
+        self.grouped = self.patterned()
         self.limits()
-        pods = (*self.view.running, *self.view.waiting)
-        small = len(self.view.nodes) * _kinds(self.best, pods) <= WHOLE_MODEL
-        if len(self.view.nodes) > NODES:
-            self.some((0.45 if small else 0.8) * self.budget)
+        small = len(self.view.nodes) * _kinds(self.best, (*self.view.running, *self.view.waiting)) <= WHOLE_MODEL
+        if self.grouped is not None:
+            if self.open():
+                self.some(0.15 * self.budget)
+            if self.open():
+                self.patterns()
+        elif len(self.view.nodes) > NODES:
+            self.some((0.3 if small else 0.5) * self.budget)
+        if self.open():
+            self.anew()
+            if len(self.view.nodes) > NODES:
+                self.some((0.45 if small else 0.85) * self.budget)
         if small:
             self.whole()
-        elif -self.value[-1]:
+        elif self.value[-1]:
             self.fewer()
+
+    def patterned(self) -> Grouped | None:
+        """What one node can hold, where nodes are alike and kinds are few."""
+        found = Instance.of(self.view)
+        pods = sum(p.name in self.origin for p in self.view.running) + len(self.view.waiting)
+        self.spent += 1e-5 * len(found.pods)
+        grouped = Grouped.of(found) if len(found.pods) == pods else None
+        self.spent += 0.0 if grouped is None else 2e-5 * len(grouped.patterns)
+        return grouped
+
+    def patterns(self) -> None:
+        """Packs the emptiest nodes anew by patterns, as few of them as reach the bounds."""
+        grouped = self.grouped
+        assert grouped is not None
+        found = Instance.of(self.view)
+        state = found.state(self.best)
+        order = np.argsort(-(found.scale @ found.left(state)), kind="stable")
+        each = 1e-6 * grouped.patterns.size * len(found.tiers) + 1e-2 + 4e-5 * len(found.pods)
+        for part in PARTS:
+            if self.spent + each > self.budget:
+                return
+            nodes = order[: max(2, round(part * len(order)))]
+            self.spent += each
+            try:
+                times = climb(grouped.some(found, state, nodes), found.tiers, equals=self.equals)
+            except ValueError:
+                continue
+            after, rest = grouped.laid(found, state, nodes, times)
+            ledger = found.ledger(found.stay(after))
+            empty = sorted(set(range(len(order))) - {laid.node for laid in ledger.laid.values()})
+            self.offer(ledger)
+            if self.solve(empty[: len(rest)] or rest, [p for p in found.pods if p.name not in ledger.laid], ledger, 2 * ROUND):
+                self.limits()
+                if not self.open():
+                    return
+
+    def anew(self) -> None:
+        """Tries half a second of restarts, as the baseline does, and exchanges on what they find."""
+        found = Instance.of(self.view, self.best)
+        state = found.state(self.best)
+        part = min(0.5, self.budget / 2)
+        anew = repack(found, state, part, 0.5, 0)
+        self.spent += 0.6 * part + 1e-5 * len(found.pods)
+        if (anew != state).any():
+            self.offer(found.ledger(anew))
+            self.exchange(found, anew)
+            self.limits()
 
     def limits(self) -> None:
         """Asks the bounds."""
-        self.known_tiers = {tier.priority: tier for tier in bounds(self.view, self.best, equals=self.equals)}
+        self.known_tiers = {tier.priority: tier for tier in self.bounds()}
         self.spent += 5e-3 + 4e-5 * len(self.view.nodes)
+
+    def bounds(self) -> list[Tier]:
+        """What is known of each tier."""
+        return bounds(self.view, self.best, equals=self.equals, grouped=self.grouped)
 
     def open(self) -> list[int]:
         """Tiers of which more pods might be placed, highest first."""
@@ -236,40 +298,46 @@ class _Run:
         keys = self.rng.random(len(allowed)) ** (1.0 / slack**2)
         return [*fixed, *allowed[np.argsort(-keys)[:count]].tolist()]
 
-    def solve(self, nodes: list[int], waiting: list[Pod]) -> bool:
-        """Solves some nodes; returns whether that helped."""
-        model = Model(self.view, self.best, nodes, waiting, self.origin, equals=self.equals)
+    def solve(self, nodes: list[int], waiting: list[Pod], start: Ledger | None = None, seconds: float = ROUND) -> bool:
+        """Solves some nodes, of another ledger than the best if one is given; returns whether that helped."""
+        start = self.best if start is None else start
+        model = Model(self.view, start, nodes, waiting, self.origin, equals=self.equals)
         goals = model.goals()
-        weight, total = 1, 0
+        weight, total, value = 1, 0, 0
         for goal in reversed(goals):
             if not isinstance(goal.sum, int):
                 if goal.what == "kept":  # nobody leaves in a neighbourhood
                     model.model.add(goal.sum >= goal.now)
                 total += weight * goal.sum
+                value += weight * goal.now
             weight *= (goal.most if goal.what != "kept" else goal.most - goal.now) + 1
         model.hint()
         model.model.maximize(total)
-        solving = solver(ROUND, self.seed)
+        solving = solver(seconds, self.seed)
         status = solving.solve(model.model)
-        self.spent += VARIABLE * model.variables + 3e-3 + solving.response_proto.deterministic_time
-        if status not in (model.cp.OPTIMAL, model.cp.FEASIBLE):
+        self.spent += VARIABLE * model.variables + 2e-3 + 1.2e-6 * len(self.best.laid)
+        self.spent += solving.response_proto.deterministic_time * model.slow
+        if status not in (model.cp.OPTIMAL, model.cp.FEASIBLE) or solving.objective_value <= value:
             return False
-        ledger = self.best.copy()
+        ledger = start.copy()
         model.apply(solving.value, ledger)
         return self.offer(ledger)
 
     def fewer(self) -> None:
         """Lets pods that moved go home, a few nodes at a time."""
-        turn = 0
-        while self.spent < self.budget:
-            moved = [(p, n) for name, n in self.origin.items() if (p := self.best.laid.get(name)) and p.node != n]
-            if not moved or turn > 3 * len(moved):
-                return
-            laid, home = moved[turn % len(moved)]
-            turn += 1
-            linked = [n for p, h in moved for n in (p.node, h) if h in (home, laid.node) or p.node in (home, laid.node)]
-            fixed = tuple(dict.fromkeys([home, laid.node, *linked]))[:NODES]
-            self.solve(self.near(laid.pod, fixed), [])
+        turn, since, moved = 0, 0, self.moved()
+        while self.spent < self.budget and moved and since <= 3 * len(moved):
+            node, home, pod = moved[turn % len(moved)]
+            turn, since = turn + 1, since + 1
+            linked = [n for a, b, _ in moved if {a, b} & {node, home} for n in (a, b)]
+            fixed = tuple(dict.fromkeys([home, node, *linked]))[:NODES]
+            if self.solve(self.near(pod, fixed), []):
+                moved, since = self.moved(), 0
+
+    def moved(self) -> list[tuple[int, int, Pod]]:
+        """Pods that run elsewhere than before: node, home, pod."""
+        laid = self.best.laid
+        return [(p.node, n, p.pod) for name, n in self.origin.items() if (p := laid.get(name)) and p.node != n]
 
     def whole(self) -> None:
         """Solves one model of everything, goal after goal, each fixed before the next."""
@@ -292,9 +360,9 @@ class _Run:
             model.model.clear_hints()
             model.hint()
             model.model.maximize(goal.sum)
-            solving = solver(left if goal.what == "stays" else left / 2, self.seed)
+            solving = solver((left if goal.what == "stays" else left / 2) / model.slow, self.seed)
             status = solving.solve(model.model)
-            self.spent += solving.response_proto.deterministic_time + 2e-3
+            self.spent += solving.response_proto.deterministic_time * model.slow + 5e-3
             if status in (model.cp.OPTIMAL, model.cp.FEASIBLE):
                 ledger = self.best.copy()
                 model.apply(solving.value, ledger)
@@ -311,7 +379,7 @@ class _Run:
     def answer(self) -> Answer:
         """Returns the decision; of what is proven the best."""
         tiers = []
-        for tier in bounds(self.view, self.best, equals=self.equals):
+        for tier in self.bounds():
             kept = min(tier.kept_bound, self.known.get((tier.priority, "kept"), tier.kept_bound))
             bound = min(tier.bound, self.known.get((tier.priority, "placed"), tier.bound))
             tiers.append(tier._replace(kept_bound=max(kept, tier.kept), bound=max(bound, tier.placed)))

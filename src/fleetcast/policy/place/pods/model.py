@@ -69,6 +69,11 @@ class Model:
         waiting: pods that lie nowhere now and may be placed.
         origin: name of a pod that ran in the view -> number of its node there.
         equals: whether a pod that runs may leave for one of its own priority.
+        aggregate: whether equal pods are counted instead of told apart.
+
+    Attributes:
+        slow: s of one core that a second of the solver's deterministic time takes, about.
+        variables: how many.
     """
 
     def __init__(
@@ -91,6 +96,7 @@ class Model:
             r for r, owners in ledger.repelling.items() if owners.any()
         }
         self.kinds = self._kinds([*lie, *waiting], aggregate)
+        self.slow = 1.7 if any(len(kind.pods) > 1 for kind in self.kinds) else 1.1
         self.variables = 0
         self._variables()
         self._resources()
