@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,16 @@ class Jobs:
         demand: i4[n], devices that each asks for.
         least: i4[n], the fewest that it runs on.
         most: i4[n], the most that it can use.
-        seconds: f8[n], s of its work on ``demand`` devices of the kind that the trace was measured on.
+        seconds: f8[n], s of its work on ``demand`` devices of the kind that the trace was measured on; 0 = ``units``
+            say how much work it is.
         model: i4[n], index into ``models``; what it runs, where speeds by placement are known.
         priority: i4[n].
         weight: f8[n], of its fair share.
+        user: i4[n], index into ``users``.
+        units: f8[n], work in the units of a table of speeds (steps, samples), 0 = not said.
         names: of the jobs; () = their numbers.
         models: names.
+        users: names; "" = nobody says.
         source: where the trace is from.
     """
 
@@ -36,8 +41,11 @@ class Jobs:
     model: NDArray[np.int32]
     priority: NDArray[np.int32]
     weight: NDArray[np.float64]
+    user: NDArray[np.int32]
+    units: NDArray[np.float64]
     names: tuple[str, ...] = ()
     models: tuple[str, ...] = ("",)
+    users: tuple[str, ...] = ("",)
     source: str = ""
 
     def __len__(self) -> int:
@@ -48,3 +56,41 @@ class Jobs:
     def work(self) -> float:
         """Device-seconds of all jobs."""
         return float(self.seconds @ self.demand)
+
+    def name(self, job: int) -> str:
+        """Returns what a job is called."""
+        return self.names[job] if self.names else f"job {job}"
+
+    def rows(self, chosen: Any) -> Jobs:
+        """Returns some of the jobs, by a slice, a mask or indices."""
+        cut = {f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name in COLUMNS}
+        names = tuple(np.array(self.names, object)[chosen]) if self.names else ()
+        return replace(self, **cut, names=names)
+
+
+COLUMNS = ("arrival", "demand", "least", "most", "seconds", "model", "priority", "weight", "user", "units")
+
+
+def of(
+    arrival: ArrayLike, demand: ArrayLike, seconds: ArrayLike, *, least: ArrayLike | None = None,
+    most: ArrayLike | None = None, model: ArrayLike | None = None, priority: ArrayLike | None = None,
+    weight: ArrayLike | None = None, user: ArrayLike | None = None, units: ArrayLike | None = None,
+    names: tuple[str, ...] = (), models: tuple[str, ...] = ("",), users: tuple[str, ...] = ("",), source: str = "",
+) -> Jobs:  # fmt: skip
+    """Returns jobs sorted by arrival (equal ones as they were written); what is left out is the plainest."""
+    when = np.asarray(arrival, np.float64)
+    turn = np.argsort(when, kind="stable")
+    n = len(when)
+
+    def ints(column: ArrayLike | None, default: ArrayLike) -> NDArray[np.int32]:
+        return np.broadcast_to(np.asarray(default if column is None else column), n).astype(np.int32)[turn]
+
+    def floats(column: ArrayLike | None, default: float) -> NDArray[np.float64]:
+        return np.broadcast_to(np.asarray(default if column is None else column), n).astype(np.float64)[turn]
+
+    return Jobs(
+        arrival=when[turn], demand=ints(demand, 1), least=ints(least, demand), most=ints(most, demand),
+        seconds=floats(seconds, 0.0), model=ints(model, 0), priority=ints(priority, 0), weight=floats(weight, 1.0),
+        user=ints(user, 0), units=floats(units, 0.0), names=tuple(names[i] for i in turn) if names else (),
+        models=models, users=users, source=source,
+    )  # fmt: skip
