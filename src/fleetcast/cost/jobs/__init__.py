@@ -14,7 +14,12 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
-__all__ = ["Linear", "Lying", "Profiles", "Speeds", "Throughputs", "Virtual", "closest"]
+import numpy as np
+from numpy.typing import NDArray
+
+from fleetcast.scenario.workload.jobs import Jobs
+
+__all__ = ["Linear", "Lying", "Profiles", "Speeds", "Throughputs", "Virtual", "closest", "work"]
 
 
 class Lying(NamedTuple):
@@ -51,6 +56,26 @@ class Speeds(Protocol):
     def phases(self, model: int) -> tuple[float, ...]:
         """Returns at which share of the work done each phase begins, ascending from 0."""
         ...
+
+    def whole(self, model: int) -> float:
+        """Returns work of a whole job of a model, 0 where that is the trace's affair."""
+        ...
+
+
+def work(speeds: Speeds, jobs: Jobs, kind: int, size: int) -> NDArray[np.float64]:
+    """Returns each job's work in the table's units, f8[jobs].
+
+    Args:
+        speeds: the table; its models are the jobs'.
+        jobs: with ``units`` where the trace counts in them.
+        kind: on which the trace's ``seconds`` hold, on as few nodes as can be.
+        size: devices of a node of it.
+    """
+    result = np.zeros(len(jobs))
+    for i, (model, demand) in enumerate(zip(jobs.model.tolist(), jobs.demand.tolist(), strict=True)):
+        units = float(jobs.units[i]) if jobs.units is not None else 0.0
+        result[i] = units or speeds.whole(model) or jobs.seconds[i] * speeds.rate(model, (closest(kind, demand, size),))
+    return result
 
 
 def closest(kind: int, devices: int, size: int) -> Lying:

@@ -63,6 +63,10 @@ class Throughputs:
         """Returns one phase: every step is worth the same."""
         return (0.0,)
 
+    def whole(self, model: int) -> float:
+        """Returns 0: how many steps a job has is its trace's affair."""
+        return 0.0
+
 
 Rows = Mapping[str, Mapping[tuple[str, int], float]]
 

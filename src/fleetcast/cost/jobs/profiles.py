@@ -108,7 +108,7 @@ class Profiles:
         """Returns at which share of the work each phase begins."""
         return tuple(float(s) for s in self._learning[model].shares)
 
-    def work(self, model: int) -> float:
+    def whole(self, model: int) -> float:
         """Returns units of work of a whole job."""
         return self._learning[model].work
 

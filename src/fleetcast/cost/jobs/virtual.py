@@ -75,10 +75,9 @@ class Virtual:
 
     def _read(self, name: str) -> tuple[tuple[float, ...], int, str]:
         parts = name.split("/")
-        if len(parts) != 4 or not parts[1].isdigit() or not parts[2].isdigit():
-            raise SpecError(
-                "speeds", "not a model of fixed workers", value=name, limit="application/batch/workers/where"
-            )
+        if len(parts) != 5 or not all(p.isdigit() and int(p) > 0 for p in (parts[1], parts[2], parts[4])):
+            limit = "application/batch/workers/where/epochs"
+            raise SpecError("speeds", "not a model of fixed workers", value=name, limit=limit)
         application, batch, workers, where = parts[0], int(parts[1]), int(parts[2]), parts[3]
         if application not in self._table:
             raise SpecError("speeds", "no step times of this model", value=application, limit=", ".join(self._table))
@@ -89,7 +88,8 @@ class Virtual:
             raise SpecError(
                 "speeds", f"no step times of {application} on this kind of device", value=missing[0], limit=known
             )
-        seconds = tuple(row[kind]["fixed"] + row[kind]["each"] * batch for kind in self.kinds)
+        slower = float(self._table.get("slower", 1.0))
+        seconds = tuple(slower * (row[kind]["fixed"] + row[kind]["each"] * batch) for kind in self.kinds)
         return seconds, workers, where
 
     def rate(self, model: int, lying: tuple[Lying, ...], phase: int = 0) -> float:
@@ -118,10 +118,10 @@ class Virtual:
         """Returns one phase: the batch never changes."""
         return (0.0,)
 
-    def steps(self, model: int, epochs: float) -> float:
-        """Returns global steps of some epochs."""
-        application, batch, workers, _ = self.models[model].split("/")
-        return epochs * float(self._table[application]["samples"]) / (int(batch) * int(workers))
+    def whole(self, model: int) -> float:
+        """Returns global steps of all epochs."""
+        application, batch, workers, _, epochs = self.models[model].split("/")
+        return int(epochs) * float(self._table[application]["samples"]) / (int(batch) * int(workers))
 
 
 def shipped() -> dict[str, Any]:

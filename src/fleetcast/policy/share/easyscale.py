@@ -1,6 +1,6 @@
 """Elastic jobs of fixed workers: EasyScale's inter-job schedule (Li et al., SC 2023).
 
-    1. Running jobs keep their devices.
+    1. Running jobs keep their devices, but for a kind that does nothing for them any more.
     2. Jobs that wait start in order of arrival, each on the single device that is slowest for it (its smallest
     proposal). 3. Running jobs propose to grow by k devices of one kind, to at most twice what they have, for each
     kind the one of best
@@ -40,7 +40,7 @@ class EasyScale:
         """Keeps, starts and grows jobs."""
         alone: dict[int, list[float]] = {}
         for job in board.jobs:
-            if job.held:
+            if job.held and not self._shed(board, job):
                 board.keep(job)
         kinds = range(len(board.kinds))
         started = set()
@@ -61,6 +61,15 @@ class EasyScale:
         for _, number, kind, more, job in sorted(offers, key=lambda offer: offer[:4]):
             if number not in grown and more <= board.free(kind) and board.grant(job, more, kind):
                 grown.add(number)
+
+    def _shed(self, board: Board, job: Job) -> bool:
+        """Gives a job anew what it had without a kind that does nothing for it; whether there was one."""
+        now = board.rate(job, job.held)
+        for kind in job.held:
+            less = {k: n for k, n in job.held.items() if k != kind}
+            if less and board.rate(job, less) >= now:
+                return all(board.grant(job, n, k) for k, n in less.items())
+        return False
 
     def _offers(self, board: Board, job: Job, alone: list[float]) -> list[tuple[float, int, int, int, Job]]:
         has: Mapping[int, int] = dict(job.granted)

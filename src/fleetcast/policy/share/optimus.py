@@ -4,8 +4,9 @@ Each job first has its fewest; then one device after the other goes to the job o
 
     gain = remaining / rate(n) - remaining / rate(n + 1)        seconds
 
-while it is above 0. The paper's jobs have workers and parameter servers on equal machines (`sim/cluster`'s slots play
-that); here a job has devices of one kind, the one on which its first devices are fastest of those still free.
+while it is above 0; where one more does not help but several do (at most as many as it has), those are taken
+together. The paper's jobs have workers and parameter servers on equal machines (`sim/cluster`'s slots play that);
+here a job has devices of one kind, the one on which its first devices are fastest of those still free.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class Optimus:
         """Decides anew on all jobs."""
         free = [kind.total for kind in board.kinds]
         has: dict[int, tuple[int, int]] = {}
-        heap: list[tuple[float, int, int]] = []
+        heap: list[tuple[float, int, int, int]] = []
         jobs: list[Job] = sorted(board.jobs, key=lambda job: (job.least, job.id))
         for at, job in enumerate(jobs):
             room = [kind for kind, left in enumerate(free) if left >= job.least]
@@ -37,21 +38,23 @@ class Optimus:
         for at in has:
             self._offer(board, jobs, has, heap, at)
         while heap:
-            _, _, at = heapq.heappop(heap)
+            _, _, more, at = heapq.heappop(heap)
             kind, n = has[at]
-            if free[kind] > 0:
-                free[kind] -= 1
-                has[at] = (kind, n + 1)
+            if more <= free[kind]:
+                free[kind] -= more
+                has[at] = (kind, n + more)
                 self._offer(board, jobs, has, heap, at)
         deal(board, {jobs[at].id: {kind: n} for at, (kind, n) in has.items()})
 
     def _offer(
-        self, board: Board, jobs: list[Job], has: dict[int, tuple[int, int]], heap: list[tuple[float, int, int]], at:
-        int
+        self, board: Board, jobs: list[Job], has: dict[int, tuple[int, int]], heap: list[tuple[float, int, int, int]],
+        at: int,
     ) -> None:  # fmt: skip
         job, (kind, n) = jobs[at], has[at]
-        if n >= job.most:
-            return
-        now, then = board.rate(job, {kind: n}), board.rate(job, {kind: n + 1})
-        if then > now:
-            heapq.heappush(heap, (-(job.remaining / now - job.remaining / then), job.id, at))
+        now = board.rate(job, {kind: n})
+        for more in range(1, min(job.most - n, n) + 1):  # measured speeds may fall before they rise
+            then = board.rate(job, {kind: n + more})
+            if then > now:
+                gain = (job.remaining / now - job.remaining / then) / more
+                heapq.heappush(heap, (-gain, job.id, more, at))
+                return

@@ -31,6 +31,8 @@ class Jobs:
         models: names.
         users: names; "" = nobody says.
         source: where the trace is from.
+        units: f8[n], of its work in the units of a table of speeds (steps, say) where the trace counts so; None = by
+            ``seconds``.
     """
 
     arrival: NDArray[np.float64]
@@ -47,6 +49,7 @@ class Jobs:
     models: tuple[str, ...] = ("",)
     users: tuple[str, ...] = ("",)
     source: str = ""
+    units: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         """Number of jobs."""
