@@ -7,8 +7,11 @@ line is a list of words, which no shell reads, and an argument never becomes an 
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
+import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +28,8 @@ GIVEN = ("inputs", "progress", "stopped")
 its result; a function that says whether it shall give up."""
 _PLACE = re.compile(r"\{(\w+)\}")
 _LONGEST = 4096
+_EARLY = 2e-4
+"""s before its end that an emulated task wakes up."""
 
 
 class Argument(Spec):
@@ -94,14 +99,15 @@ _OWN = {
 
 
 def sleep(seconds: float, *, stopped: Callable[[float], bool]) -> None:
-    """Takes ``seconds`` and no processor: stands for work on a device."""
-    stopped(seconds)
+    """Takes ``seconds`` and, but for the last moment, no processor: stands for work on a device."""
+    end = time.perf_counter() + seconds
+    if not stopped(max(0.0, seconds - _EARLY)):
+        while time.perf_counter() < end:  # a sleeper wakes up late, and late by how busy the machine is
+            pass
 
 
 def spin(seconds: float, *, stopped: Callable[[float], bool]) -> None:
     """Takes ``seconds`` of a processor."""
-    import time
-
     end = time.perf_counter() + seconds
     while time.perf_counter() < end and not stopped(0.0):
         sum(range(2000))
@@ -240,17 +246,18 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-def function(call: Call) -> Callable[..., Any]:
-    """Returns a call's Python function.
+@cache
+def function(python: str) -> tuple[Callable[..., Any], frozenset[str]]:
+    """Returns a call's Python function, and the keywords of `GIVEN` that it takes.
 
     Raises:
         Refused: it cannot be imported.
     """
-    module, _, name = call.python.partition(":")
+    module, _, name = python.partition(":")
     try:
         found: Callable[..., Any] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise Refused(f"{call.python} cannot be imported: {error}") from None
+        raise Refused(f"{python} cannot be imported: {error}") from None
     if not callable(found):
-        raise Refused(f"{call.python} is no function")
-    return found
+        raise Refused(f"{python} is no function")
+    return found, frozenset(inspect.signature(found).parameters) & frozenset(GIVEN)

@@ -8,14 +8,12 @@ input ends, because the agent has gone, it ends its commands and itself.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -41,20 +39,41 @@ class Worker:
         self._lock = threading.Lock()
         self._stops: dict[int, threading.Event] = {}
         self._commands: dict[int, subprocess.Popen[bytes]] = {}
-        self._idle: list[_Thread] = []
+        self._idle: list[threading.Semaphore] = []  # one a thread that waits for its turn to read
 
     def serve(self, lines: BinaryIO) -> None:
-        """Says that it is there, and does what the lines say until they end."""
+        """Says that it is there, and does what the lines say until they end.
+
+        Threads take turns at reading: the one that reads an attempt runs it, once another reads on. A task begins
+        without waiting for a thread to wake up.
+        """
         self._say(Pulse())
+        self._turns(lines)
+
+    def _read(self, lines: BinaryIO) -> None:
+        """Reads until there is an attempt, lets another thread read on, and runs it."""
         for line in lines:
             message = to_agent(line, 2 * self._most)
             if isinstance(message, Begin):
                 self._stops[message.attempt] = threading.Event()
-                thread = self._idle.pop() if self._idle else _Thread(self._attempt, self._idle)
-                thread.give(message)
-            elif isinstance(message, Stop):
+                if self._idle:
+                    self._idle.pop().release()
+                else:
+                    threading.Thread(target=self._turns, args=(lines,), daemon=True).start()
+                self._attempt(message)
+                return
+            if isinstance(message, Stop):
                 self._stop(message.attempt)
         self._leave()
+
+    def _turns(self, lines: BinaryIO) -> None:
+        try:
+            while True:
+                self._read(lines)
+                self._idle.append(turn := threading.Semaphore(0))
+                turn.acquire()
+        finally:  # nobody would read on: a line that is no message, or no thread left
+            self._leave()
 
     def _leave(self) -> None:
         """Ends the commands, then the process, whatever its threads do."""
@@ -86,7 +105,7 @@ class Worker:
             if call.command:
                 value = self._command(begin.attempt, lists.words(call, arguments), call.codes, stop)
             else:
-                value = self._call(begin, lists.function(call), arguments, stop)
+                value = self._call(begin, call.python, arguments, stop)
         except (Refused, BadMessage, _Failed) as problem:
             how, error = "failed", str(problem)
         except BaseException as problem:  # whatever a callable raises, SystemExit too, is the attempt's
@@ -101,9 +120,8 @@ class Worker:
             said = f"the result {problem}"
             self._say(Done(attempt=begin.attempt, how="failed", error=said, seconds=seconds))
 
-    def _call(
-        self, begin: Begin, function: Callable[..., Any], arguments: dict[str, Any], stop: threading.Event
-    ) -> Any:
+    def _call(self, begin: Begin, python: str, arguments: dict[str, Any], stop: threading.Event) -> Any:
+        function, taken = lists.function(python)
         count = 0
 
         def progress(value: Any) -> None:
@@ -112,8 +130,7 @@ class Worker:
             self._say(Progress(attempt=begin.attempt, number=count, value=value))
 
         given = {"inputs": begin.inputs or {}, "progress": progress, "stopped": lambda wait=0.0: stop.wait(wait)}
-        taken = inspect.signature(function).parameters
-        return function(**arguments, **{k: v for k, v in given.items() if k in taken and k not in arguments})
+        return function(**arguments, **{k: given[k] for k in taken if k not in arguments})
 
     def _command(self, attempt: int, words: list[str], codes: tuple[int, ...], stop: threading.Event) -> Any:
         try:
@@ -145,26 +162,6 @@ class Worker:
 
 class _Failed(Exception):
     """A command that did not do well."""
-
-
-class _Thread:
-    """A thread that takes one attempt after another: starting one takes longer than a small task."""
-
-    def __init__(self, work: Callable[[Begin], None], idle: list[_Thread]) -> None:
-        self._work, self._idle = work, idle
-        self._ready = threading.Semaphore(0)
-        self._begin: Begin
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def give(self, begin: Begin) -> None:
-        self._begin = begin
-        self._ready.release()
-
-    def _run(self) -> None:
-        while True:
-            self._ready.acquire()
-            self._work(self._begin)
-            self._idle.append(self)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
