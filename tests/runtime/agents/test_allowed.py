@@ -31,7 +31,7 @@ def test_a_list_is_read_and_its_folder_lies_beside_it(tmp_path):
     found = read(written(tmp_path, GOOD))
     assert (found.kinds, found.slots, found.folder) == (("camera",), 2, str(tmp_path / "data"))
     assert names(found) == ["sleep", "spin", "align", "blend"]
-    assert function(call_of(found, "align"))([1, 3]) == 2
+    assert function(call_of(found, "align").python)[0]([1, 3]) == 2
     call = call_of(found, "blend")
     arguments = checked(call, {"out": "a/b.png", "frame": "c.png"}, found.folder)
     assert words(call, arguments) == ["blend", "-o", f"{found.folder}/a/b.png", "--level=3", f"{found.folder}/c.png"]
@@ -90,7 +90,7 @@ def test_unknown_calls_and_arguments_and_functions_are_refused(tmp_path):
         checked(Call(python="a:b", arguments={"x": "json"}), {"y": 1}, str(tmp_path))
     for python in ("no.such.module:f", "os:no_such", "os:sep"):
         with pytest.raises(Refused):
-            function(Call(python=python))
+            function(python)
 
 
 COMMAND = Call(command=("tool", "{a}", "--b={b}"), arguments={"a": "text", "b": "text"})

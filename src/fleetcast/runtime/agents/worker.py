@@ -17,12 +17,27 @@ import time
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import msgspec
+
 from fleetcast.runtime.agents import allowed as lists
 from fleetcast.runtime.agents.allowed import Allowed, Refused
-from fleetcast.runtime.agents.messages import BadMessage, Begin, Done, Message, Progress, Pulse, Stop, encode, to_agent
+from fleetcast.runtime.agents.messages import (
+    BadMessage,
+    Begin,
+    Done,
+    Message,
+    Progress,
+    Pulse,
+    Stop,
+    Withdraw,
+    encode,
+    to_agent,
+)
 
 OUTPUT = 256 << 10
 """Bytes of a command's output that are kept; the rest is read and dropped."""
+KEPT = 32
+"""Results that are kept for attempts that are to follow theirs and come a moment late."""
 
 
 class Worker:
@@ -37,7 +52,10 @@ class Worker:
     def __init__(self, allowed: Allowed, out: BinaryIO, most: int) -> None:
         self._allowed, self._out, self._most = allowed, out, most
         self._lock = threading.Lock()
+        self._order = threading.Lock()  # of what follows
         self._stops: dict[int, threading.Event] = {}
+        self._next: dict[int, Begin] = {}  # by the attempt that each lies behind
+        self._ended: dict[int, tuple[str, Any]] = {}  # task and result of the last that ended well
         self._commands: dict[int, subprocess.Popen[bytes]] = {}
         self._idle: list[threading.Semaphore] = []  # one a thread that waits for its turn to read
 
@@ -55,16 +73,55 @@ class Worker:
         for line in lines:
             message = to_agent(line, 2 * self._most)
             if isinstance(message, Begin):
-                self._stops[message.attempt] = threading.Event()
+                if (begin := self._behind(message) if message.after else message) is None:
+                    continue
+                self._stops[begin.attempt] = threading.Event()
                 if self._idle:
                     self._idle.pop().release()
                 else:
                     threading.Thread(target=self._turns, args=(lines,), daemon=True).start()
-                self._attempt(message)
+                self._attempts(begin)
                 return
-            if isinstance(message, Stop):
-                self._stop(message.attempt)
+            if isinstance(message, Stop | Withdraw):
+                withdrawn = self._withdraw(message.attempt)
+                if isinstance(message, Stop) and not withdrawn:
+                    self._stop(message.attempt)
         self._leave()
+
+    def _behind(self, begin: Begin) -> Begin | None:
+        """Returns an attempt that is to begin after another, if it may now; if it waits, or must not, None."""
+        with self._order:
+            if begin.after in self._ended:
+                return self._given(begin, *self._ended[begin.after])
+            if begin.after in self._stops and begin.after not in self._next:
+                self._next[begin.after] = begin
+                return None
+        self._say(Done(attempt=begin.attempt, how="unbegun"))
+        return None
+
+    @staticmethod
+    def _given(begin: Begin, task: str, result: Any) -> Begin:
+        """Returns an attempt with the result of the one before, as if the orchestrator had sent it."""
+        if begin.inputs is None:
+            return begin
+        return msgspec.structs.replace(
+            begin, inputs={**begin.inputs, task: msgspec.json.decode(msgspec.json.encode(result))}
+        )
+
+    def _withdraw(self, attempt: int) -> bool:
+        """Forgets an attempt that lies behind another; returns whether it did."""
+        with self._order:
+            before = next((b for b, begin in self._next.items() if begin.attempt == attempt), None)
+            if before is not None:
+                del self._next[before]
+        if before is not None:
+            self._say(Done(attempt=attempt, how="unbegun"))
+        return before is not None
+
+    def _attempts(self, begin: Begin | None) -> None:
+        """Runs an attempt, and what lies behind it."""
+        while begin is not None:
+            begin = self._attempt(begin)
 
     def _turns(self, lines: BinaryIO) -> None:
         try:
@@ -88,15 +145,17 @@ class Worker:
             _kill(process)
 
     def _say(self, message: Message) -> None:
-        data = encode(message, self._most) + b"\n"
+        self._write(encode(message, self._most))
+
+    def _write(self, data: bytes) -> None:
         try:
             with self._lock:
-                self._out.write(data)
-                self._out.flush()
+                self._out.write(data + b"\n")
         except BrokenPipeError:  # the agent is gone, and nobody else is to know
             self._leave()
 
-    def _attempt(self, begin: Begin) -> None:
+    def _attempt(self, begin: Begin) -> Begin | None:
+        """Runs an attempt; returns the one that follows."""
         stop, start = self._stops[begin.attempt], time.perf_counter()
         how, value, error = "ok", None, ""
         try:
@@ -112,13 +171,28 @@ class Worker:
             how, error = "failed", f"{type(problem).__name__}: {problem}"
         if stop.is_set():
             how, value = "stopped", None
-        self._stops.pop(begin.attempt, None)
-        seconds = time.perf_counter() - start
+        done = Done(
+            attempt=begin.attempt, how=how, value=value, error=error[:4000], seconds=time.perf_counter() - start
+        )
         try:
-            self._say(Done(attempt=begin.attempt, how=how, value=value, error=error[:4000], seconds=seconds))
+            data = encode(done, self._most)
         except BadMessage as problem:
-            said = f"the result {problem}"
-            self._say(Done(attempt=begin.attempt, how="failed", error=said, seconds=seconds))
+            done = Done(attempt=begin.attempt, how="failed", error=f"the result {problem}", seconds=done.seconds)
+            data = encode(done, self._most)
+        with self._order:
+            self._stops.pop(begin.attempt, None)
+            follows = self._next.pop(begin.attempt, None)
+            if done.how == "ok":
+                self._ended[begin.attempt] = begin.task, value
+                if len(self._ended) > KEPT:
+                    del self._ended[next(iter(self._ended))]
+            if follows is not None and done.how == "ok":
+                self._stops[follows.attempt] = threading.Event()
+        self._write(data)
+        if follows is not None and done.how != "ok":
+            self._say(Done(attempt=follows.attempt, how="unbegun"))
+            return None
+        return None if follows is None else self._given(follows, begin.task, value)
 
     def _call(self, begin: Begin, python: str, arguments: dict[str, Any], stop: threading.Event) -> Any:
         function, taken = lists.function(python)
