@@ -197,7 +197,7 @@ class Agent:
     def _hello(self) -> Register:
         return Register(
             version=VERSION, agent=self._name, session=self._session, kinds=list(self._allowed.kinds),
-            calls=lists.names(self._allowed), slots=self._slots,
+            calls=lists.names(self._allowed), slots=self._slots, programs=lists.programs(self._allowed),
         )  # fmt: skip
 
     async def _next(self) -> Any:

@@ -49,6 +49,7 @@ class Register(Message, tag="register"):
         kinds: what it is, for tasks that want one of a kind.
         calls: names in its allow-list.
         slots: attempts that it runs at once.
+        programs: calls that take the words of a command line.
     """
 
     version: Count
@@ -57,6 +58,7 @@ class Register(Message, tag="register"):
     kinds: Annotated[list[Id], msgspec.Meta(max_length=100)] = msgspec.field(default_factory=list)
     calls: Annotated[list[Id], msgspec.Meta(max_length=10_000)] = msgspec.field(default_factory=list)
     slots: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
+    programs: Annotated[list[Id], msgspec.Meta(max_length=10_000)] = msgspec.field(default_factory=list)
 
 
 class Pulse(Message, tag="pulse"):
