@@ -25,6 +25,8 @@ from fleetcast.policy.scale.epochs import known
 Array = NDArray[np.float64]
 POINTS = 24
 """Gaps at which keep-alives and windows may end: all there are, or as many quantiles."""
+LEAST = 2
+"""Gaps that a window covers at least, where there are as many."""
 PRIOR = np.exp(np.linspace(np.log(1.0), np.log(50_000.0), 40))
 """s, gaps of the law of all functions, equally likely."""
 
@@ -35,6 +37,7 @@ class Priced:
     Args:
         worth: pod-seconds that a cold start is worth.
         prior: gaps that the law of all functions counts as.
+        timer: the same of functions that a timer invokes: the first gap says almost all.
         slack: s, and half a hundredth of the time, by which a window is wider than the gaps that it covers.
         lead: starts, of average length, that a pod is begun before its window.
     """
@@ -43,25 +46,30 @@ class Priced:
     knob = ("worth", 1.0, 1e6)
 
     def __init__(
-        self, *, worth: float = 300.0, prior: float = 1.0, slack: float = 0.25, lead: float = 3.0
+        self, *, worth: float = 300.0, prior: float = 1.0, timer: float = 0.1, slack: float = 0.25,
+        lead: float = 3.0,
     ) -> None:  # fmt: skip
-        if not 0 <= worth <= 1e9 or not 0 < prior <= 1e6 or not 0 <= slack <= 1e6 or not 0 <= lead <= 1000:
-            raise ValueError("worth, slack and lead are 0 or more, prior is above 0")
-        self.worth, self.prior, self.slack, self.lead = worth, prior, slack, lead
+        if not 0 <= worth <= 1e9 or not 0 < prior <= 1e6 or not 0 < timer <= 1e6 or not 0 <= slack <= 1e6:
+            raise ValueError("worth and slack are 0 or more, prior and timer above 0")
+        if not 0 <= lead <= 1000:
+            raise ValueError("lead is out of range: 0 to 1000 starts")
+        self.worth, self.prior, self.timer, self.slack, self.lead = worth, prior, timer, slack, lead
 
     def decide(self, view: View) -> Decision:
         """Returns the keep-alive and the window that pay, or that a pod follows the caller."""
         gaps, lags, stands = known(view)
-        keep, begin, end, loss = self._windows(np.sort(gaps), view.start)
+        keep, begin, end, loss = self._windows(
+            np.sort(gaps), view.start, self.timer if view.trigger.upper().startswith("TIMER") else self.prior
+        )
         if view.calls and len(lags) and np.isfinite(lags).all():
             until, follows = self._following(lags, view)
             if follows < loss:
                 return Decision(0.0, follow=until, stands=stands)
         return Decision(keep, begin, end, stands=stands)
 
-    def _windows(self, gaps: Array, start: float) -> tuple[float, float, float, float]:
+    def _windows(self, gaps: Array, start: float, prior: float) -> tuple[float, float, float, float]:
         """Returns keep, begin, end and what they lose per gap."""
-        each = self.prior / len(PRIOR)
+        each = prior / len(PRIOR)
         values = np.concatenate([gaps, PRIOR])
         order = np.argsort(values, kind="stable")
         values = values[order]
@@ -95,6 +103,8 @@ class Priced:
             cost += (high[None, :] - early[:, None]) * (total - n_high)[None, :]
             cost -= self.worth * (n_high[None, :] - n_low[:, None])
             fits = (points[None, :] >= points[:, None]) & (early > 0.0)[:, None]
+            # one gap of many proves no window
+            fits &= n_high[None, :] - n_low[:, None] >= min(LEAST, len(gaps))
             before = np.searchsorted(keeps, early, side="left") - 1  # keep-alives that end before the pod begins
             cost += best[np.maximum(before, 0)][:, None]
             cost[~fits] = np.inf

@@ -4,10 +4,10 @@ Requests take the pod that became free last: of all ways to match them this leav
 free and two requests come, the other way has the two middle gaps instead of the shortest and the longest). To keep a
 pod over a gap saves one cold start, whatever the gap: a knapsack of unit values, which the shortest gaps fill.
 
-A gap weighs what it is in a world whose starts take no time, less the start that it saves, less the start of the request
-before, which may have put the gap's begin off. So the weights are at most what a policy pays, and what comes out is
-a bound; where starts take no time it is reached. Who warms pods ahead is not bound by it: with every arrival known
-that would take no cold start at all.
+A gap weighs what it is in a world whose starts take no time, less the start that it saves, less the start of the
+request before, which may have put the gap's begin off. So the weights are at most what a policy pays, and what comes
+out is a bound; where starts take no time it is reached. Who warms pods ahead is not bound by it: with every arrival
+known that would take no cold start at all.
 """
 
 from __future__ import annotations
