@@ -345,6 +345,7 @@ class Places:
         return route.View(
             now, f, self.trace.names[f], need, home, self.region, usable | (self.free + self.idle_memory >= need),
             warm, self.free, self.size, self.distance[home][self.region], carbon, self.power,
+            np.full(len(self.nodes), np.inf),
         )  # fmt: skip
 
     def _result(self) -> Placed:
