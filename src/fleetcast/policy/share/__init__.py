@@ -17,7 +17,7 @@ from typing import Protocol
 
 from fleetcast.policy.share.board import Board, DeviceKind, Job
 
-__all__ = ["Board", "DeviceKind", "Fifo", "Job", "Policy"]
+__all__ = ["Board", "DeviceKind", "EasyScale", "Fifo", "Job", "MaxMin", "Optimus", "Policy", "Pollux", "Sia"]
 
 
 class Policy(Protocol):
@@ -30,4 +30,9 @@ class Policy(Protocol):
         ...
 
 
-from fleetcast.policy.share.fifo import Fifo  # noqa: E402  (the methods need the protocol above)
+from fleetcast.policy.share.easyscale import EasyScale  # noqa: E402  (the methods need the protocol above)
+from fleetcast.policy.share.fifo import Fifo  # noqa: E402
+from fleetcast.policy.share.max_min import MaxMin  # noqa: E402
+from fleetcast.policy.share.optimus import Optimus  # noqa: E402
+from fleetcast.policy.share.pollux import Pollux  # noqa: E402
+from fleetcast.policy.share.sia import Sia  # noqa: E402

@@ -26,6 +26,8 @@ class Jobs:
         names: of the jobs; () = their numbers.
         models: names.
         source: where the trace is from.
+        units: f8[n], of its work in the units of a table of speeds (steps, say) where the trace counts so; None = by
+            ``seconds``.
     """
 
     arrival: NDArray[np.float64]
@@ -39,6 +41,7 @@ class Jobs:
     names: tuple[str, ...] = ()
     models: tuple[str, ...] = ("",)
     source: str = ""
+    units: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         """Number of jobs."""
