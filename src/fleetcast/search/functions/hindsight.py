@@ -40,8 +40,8 @@ def least_carbon(
 ) -> float:
     """Returns g of a plan that fills regions in the order of their carbon in every step.
 
-    That is the optimum of the linear programme: minimise sum of x[z, t] carbon[z, t] with the x of a step summing to its
-    energy and x[z, t] within the region's share of memory; steps do not depend on each other.
+    That is the optimum of the linear programme: minimise the sum of x[z, t] carbon[z, t] with the x of a step summing
+    to its energy and x[z, t] within the region's share of memory; steps do not depend on each other.
 
     Args:
         held: f8[T], B that pods hold.

@@ -40,7 +40,7 @@ class ConsistentHash:
 @lru_cache(maxsize=65536)
 def _walk(name: str, count: int, points: int) -> NDArray[np.int64]:
     at, node = _ring(count, points)
-    begin = int(np.searchsorted(at, _point(name)))
+    begin = int(np.searchsorted(at, np.uint64(_point(name))))
     order = np.concatenate([node[begin:], node[:begin]])
     return order[np.sort(np.unique(order, return_index=True)[1])]
 
@@ -52,5 +52,5 @@ def _ring(count: int, points: int) -> tuple[NDArray[np.uint64], NDArray[np.int64
     return at[order], order // points
 
 
-def _point(text: str) -> np.uint64:
-    return np.frombuffer(hashlib.blake2b(text.encode(), digest_size=8).digest(), "<u8")[0]
+def _point(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")

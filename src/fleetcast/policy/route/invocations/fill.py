@@ -1,10 +1,10 @@
 """Clean regions are filled before dirty ones, and pods that are warm are left in peace: ours.
 
 A request takes a warm pod wherever it is, unless a cleaner region has room to spare (``leave`` of its memory free); a
-new pod goes to the cleanest region that has room (``keep`` of it free stays). Within a region nodes come in the order of
-the function's hash. Two thresholds instead of one, for a region that is nearly full would otherwise take a pod for every
-pod that ends, each of them cold. Like a hindsight plan it fills regions in the order of their carbon; unlike it, it
-knows neither what comes nor how long.
+new pod goes to the cleanest region that has room (``keep`` of it free stays). Within a region nodes come in the order
+of the function's hash. Two thresholds instead of one, for a region that is nearly full would otherwise take a pod for
+every pod that ends, each of them cold. What is idle in a clean region keeps others out: new pods of some functions
+(``push``, by their hash) end idle pods there rather than go on, which costs cold starts and spares idle power.
 """
 
 from __future__ import annotations
@@ -54,10 +54,8 @@ class Fill:
         best = max((of_region[view.region[n]] for n in warm.tolist()), default=0.0)
         for region in order.tolist():
             here = walk[view.region[walk] == region]
-            if of_region[region] <= best * (1 + self.alike):  # none cleaner has room to spare
-                held = warm[view.region[warm] == region]
-                if len(held):
-                    return int(held[0])
+            if len(warm) and of_region[region] <= best * (1 + self.alike):  # none cleaner has room to spare
+                return int(warm[np.argmax(of_region[view.region[warm]])])
             if spare[region] > (self.leave if len(warm) else self.keep):
                 roomy = here[view.room[here] & (view.free[here] >= view.memory)]
                 if len(roomy):

@@ -4,8 +4,8 @@ Node i costs a function f
 
     -ln(1 - d(f, i)) E / E_i,      E = sum of E_j
 
-with d a hash in (0, 1) and E_i how green the node is (`green.weights`); the cheapest with room takes it. So node i takes
-the share E_i / E of functions, and as greenness changes no more functions move than must (Schindelhauer and
+with d a hash in (0, 1) and E_i how green the node is (`green.weights`); the cheapest with room takes it. So node i
+takes the share E_i / E of functions, and as greenness changes no more functions move than must (Schindelhauer and
 Schomaker, 2005). GreenWhisk (IC2E 2024) walks on from the cheapest in steps coprime to the number of nodes; here the
 walk goes on by cost. Its published simulator divides by what grows with emissions; E_i here falls with them.
 """
