@@ -1,14 +1,14 @@
 """A world of jobs in rounds, written for reading: devices are counted, not placed. Share policies are measured on it.
 
-`sim/cluster` places devices on nodes and jumps from event to event; this asks at each round, and takes devices to lie as close
-together as their number allows. With nodes of one device, as in Gavel's simulator, nothing can lie otherwise.
+`sim/cluster` places devices on nodes and jumps from event to event; this asks at each round, and takes devices to lie
+as close together as their number allows. With nodes of one device, as in Gavel's simulator, nothing can lie otherwise.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,7 +106,8 @@ def play(
         policy: that shares.
         length: of a round, s.
         restart: s that a job loses when what it has changes.
-        rigid: whether jobs have what they demand or nothing, where they demand more than any kind has as much as one has.
+        rigid: whether jobs have what they demand or nothing, where they demand more than any kind has as much as one
+            has.
         first: whether only a job's first devices cost a restart.
     """
     model = np.array([speeds.models.index(jobs.models[m]) for m in jobs.model], np.int32)
@@ -151,10 +152,7 @@ def play(
 
 def jobs_of(jobs: Jobs, model: NDArray[np.int32], speeds: Speeds) -> Jobs:
     """Returns the same jobs with models numbered as the table numbers them."""
-    return Jobs(
-        jobs.arrival, jobs.demand, jobs.least, jobs.most, jobs.seconds, model, jobs.priority, jobs.weight, jobs.names,
-        speeds.models, jobs.source, jobs.units,
-    )  # fmt: skip
+    return replace(jobs, model=model, models=speeds.models)
 
 
 def _run(board: Counting, job: Job, lost: NDArray[np.float64], length: float) -> float:

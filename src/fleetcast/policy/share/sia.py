@@ -139,7 +139,8 @@ def choose(cost: Floats, job: Ints, kind: Ints, size: Ints, devices: Ints) -> li
     matrix, most = _limits(job[left], kind[left], size[left], devices, job.max() + 1)
     found = scipy.optimize.milp(
         cost[left], integrality=np.ones(len(left)), bounds=scipy.optimize.Bounds(0, 1),
-        constraints=scipy.optimize.LinearConstraint(matrix, -np.inf, most), options={"mip_rel_gap": GAP},
+        constraints=scipy.optimize.LinearConstraint(matrix, -np.inf, most),
+        options={"mip_rel_gap": GAP, "presolve": False},
     )  # fmt: skip
     better = [int(at) for at in left[found.x > 0.5]] if found.x is not None else []
     return better if cost[better].sum() < least else incumbent
