@@ -284,6 +284,14 @@ def test_what_several_kinds_cannot_have_is_refused(tmp_path):
         simulate(state(plan={"pipeline_parallel": 5}))
 
 
+def test_check_says_what_simulate_refuses_by_its_defaults():
+    found = fleetcast.check("training-unlike")
+    assert [(r.level, r.path) for r in found] == [("warning", "workload.batch")]
+    assert "does not divide over data_parallel = 96, where `simulate` takes defaults" in found[0].text
+    with pytest.raises(SpecError, match="does not divide over data_parallel = 96"):
+        fleetcast.simulate("training-unlike")
+
+
 def test_check_says_that_all_ranks_go_at_the_slowest_pace():
     from fleetcast.view.training.checks import check_kinds
 

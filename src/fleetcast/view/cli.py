@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -178,7 +178,7 @@ def run(
         Where a server is, e.g. http://127.0.0.1:8000; it must stream OpenAI's /v1/completions. Left out, Fleetcast's
         own engine runs the model here.
     model:
-        Name to ask for; default the only one served, or the scenario's.
+        Name to ask for; default the only one served, or the scenario's. Of a graph, that of the --planner.
     speed:
         2 = requests come twice as fast.
     warmup:
@@ -192,7 +192,7 @@ def run(
     return_token_ids:
         Ask for the tokens of answers, so that later turns repeat them (vLLM).
     key_env:
-        Environment variable with the key; default OPENAI_API_KEY, and none with --serve.
+        Environment variable with the key; default OPENAI_API_KEY, and none with --serve. Of a graph, the --planner's.
     device:
         What runs the model here; "auto" is CUDA where the fleet's device is a GPU and torch finds one for each rank.
     """
@@ -205,14 +205,16 @@ def run(
             raise SpecError(name, f"is for a graph of tasks, and this is {asked.about}", hint="Leave it out")
     if (own := getattr(SCREENS[type(asked)], "run", None)) is not None:
         refuse_without(serving)
+        graph = isinstance(asked, GraphScenario)
         given = {
-            "url": url, "model": model, "speed": speed != 1, "warmup": warmup != 3, "timeout": timeout != 600,
-            "prompts": prompts != "tokens", "ignore-eos": ignore_eos, "return-token-ids": return_token_ids,
-            "key-env": key_env, "device": device != "auto",
+            "url": url, "model": model and not graph, "speed": speed != 1, "warmup": warmup != 3,
+            "timeout": timeout != 600, "prompts": prompts != "tokens", "ignore-eos": ignore_eos,
+            "return-token-ids": return_token_ids, "key-env": key_env and not graph, "device": device != "auto",
         }  # fmt: skip
         for option in (name for name, value in given.items() if value):
             raise SpecError(f"--{option}", f"is for requests, and this is {asked.about}", hint="Leave it out")
-        code: int = own(asked, common, agents) if isinstance(asked, GraphScenario) else own(asked, common)
+        options = replace(agents, model=model, key_env=key_env)
+        code: int = own(asked, common, options) if graph else own(asked, common)
         return code
     scenario = verbs.serving(asked, "run")
     if serving.serve:

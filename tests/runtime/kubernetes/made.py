@@ -7,7 +7,7 @@ from fleetcast.runtime.kubernetes.calls import connect
 from fleetcast.runtime.kubernetes.scheduler import Scheduler
 
 
-def node(name, cpu="8", memory="32Gi", pods="110", labels=None, taints=None, **more):
+def node(name, cpu="8", memory="1Ti", pods="110", labels=None, taints=None, **more):
     spec = {"taints": taints} if taints else {}
     return {
         "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, **(labels or {})}}, "spec": spec,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,17 +21,17 @@ class Jobs:
         demand: i4[n], devices that each asks for.
         least: i4[n], the fewest that it runs on.
         most: i4[n], the most that it can use.
-        seconds: f8[n], s of its work on ``demand`` devices of the kind that the trace was measured on; 0 = ``units``
-            say how much work it is.
+        seconds: f8[n], s of its work on ``demand`` devices of the kind that the trace was measured on.
         model: i4[n], index into ``models``; what it runs, where speeds by placement are known.
         priority: i4[n].
         weight: f8[n], of its fair share.
-        user: i4[n], index into ``users``.
-        units: f8[n], work in the units of a table of speeds (steps, samples), 0 = not said.
         names: of the jobs; () = their numbers.
         models: names.
-        users: names; "" = nobody says.
         source: where the trace is from.
+        units: f8[n], of its work in the units of a table of speeds (steps, say) where the trace counts so; None = by
+            ``seconds``.
+        user: i4[n], index into ``users``; None = nobody says.
+        users: names.
     """
 
     arrival: NDArray[np.float64]
@@ -41,12 +42,12 @@ class Jobs:
     model: NDArray[np.int32]
     priority: NDArray[np.int32]
     weight: NDArray[np.float64]
-    user: NDArray[np.int32]
-    units: NDArray[np.float64]
     names: tuple[str, ...] = ()
     models: tuple[str, ...] = ("",)
-    users: tuple[str, ...] = ("",)
     source: str = ""
+    units: NDArray[np.float64] | None = None
+    user: NDArray[np.int32] | None = None
+    users: tuple[str, ...] = ("",)
 
     def __len__(self) -> int:
         """Number of jobs."""
@@ -63,7 +64,7 @@ class Jobs:
 
     def rows(self, chosen: Any) -> Jobs:
         """Returns some of the jobs, by a slice, a mask or indices."""
-        cut = {f.name: getattr(self, f.name)[chosen] for f in fields(self) if f.name in COLUMNS}
+        cut = {name: column[chosen] for name in COLUMNS if (column := getattr(self, name)) is not None}
         names = tuple(np.array(self.names, object)[chosen]) if self.names else ()
         return replace(self, **cut, names=names)
 
@@ -73,24 +74,24 @@ COLUMNS = ("arrival", "demand", "least", "most", "seconds", "model", "priority",
 
 def of(
     arrival: ArrayLike, demand: ArrayLike, seconds: ArrayLike, *, least: ArrayLike | None = None,
-    most: ArrayLike | None = None, model: ArrayLike | None = None, priority: ArrayLike | None = None,
-    weight: ArrayLike | None = None, user: ArrayLike | None = None, units: ArrayLike | None = None,
-    names: tuple[str, ...] = (), models: tuple[str, ...] = ("",), users: tuple[str, ...] = ("",), source: str = "",
+    most: ArrayLike | None = None, model: ArrayLike = 0, priority: ArrayLike = 0, weight: ArrayLike = 1.0,
+    user: ArrayLike | None = None, units: ArrayLike | None = None, names: Sequence[str] = (),
+    models: tuple[str, ...] = ("",), users: tuple[str, ...] = ("",), source: str = "",
 ) -> Jobs:  # fmt: skip
-    """Returns jobs sorted by arrival (equal ones as they were written); what is left out is the plainest."""
+    """Returns jobs sorted by arrival, equal ones as they were written; what is left out is the plainest."""
     when = np.asarray(arrival, np.float64)
     turn = np.argsort(when, kind="stable")
-    n = len(when)
 
-    def ints(column: ArrayLike | None, default: ArrayLike) -> NDArray[np.int32]:
-        return np.broadcast_to(np.asarray(default if column is None else column), n).astype(np.int32)[turn]
+    def ints(column: ArrayLike) -> NDArray[np.int32]:
+        return np.broadcast_to(np.asarray(column), len(when)).astype(np.int32)[turn]
 
-    def floats(column: ArrayLike | None, default: float) -> NDArray[np.float64]:
-        return np.broadcast_to(np.asarray(default if column is None else column), n).astype(np.float64)[turn]
+    def floats(column: ArrayLike) -> NDArray[np.float64]:
+        return np.broadcast_to(np.asarray(column), len(when)).astype(np.float64)[turn]
 
     return Jobs(
-        arrival=when[turn], demand=ints(demand, 1), least=ints(least, demand), most=ints(most, demand),
-        seconds=floats(seconds, 0.0), model=ints(model, 0), priority=ints(priority, 0), weight=floats(weight, 1.0),
-        user=ints(user, 0), units=floats(units, 0.0), names=tuple(names[i] for i in turn) if names else (),
-        models=models, users=users, source=source,
+        arrival=when[turn], demand=ints(demand), least=ints(demand if least is None else least),
+        most=ints(demand if most is None else most), seconds=floats(seconds), model=ints(model),
+        priority=ints(priority), weight=floats(weight), names=tuple(names[i] for i in turn) if names else (),
+        models=models, source=source, units=None if units is None else floats(units),
+        user=None if user is None else ints(user), users=users,
     )  # fmt: skip

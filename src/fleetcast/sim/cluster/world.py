@@ -257,7 +257,7 @@ class World:
         job = Job(
             i, trace.name(i), float(trace.arrival[i]), int(trace.demand[i]), int(trace.least[i]), int(trace.most[i]),
             model=trace.models[trace.model[i]], priority=int(trace.priority[i]), weight=float(trace.weight[i]),
-            user=trace.users[trace.user[i]],
+            user="" if trace.user is None else trace.users[trace.user[i]],
         )  # fmt: skip
         self.live[i] = Live(job, free=job.arrival)
         self.jobs.append(job)

@@ -93,6 +93,9 @@ class Rules:
             if spec.get("schedulingGates"):
                 raise ApiError(409, "Conflict", f"pod {name} has non-empty .spec.schedulingGates")
             self.bindings.append((meta["uid"], node))
+            if ("", node) not in self.store.objects["nodes"]:
+                # The API server takes any name; the pods of no node are collected later.
+                self._later(0.05, lambda: self._lost(node))
             conditions = [
                 {"type": kind, "status": "True", "lastTransitionTime": now()} for kind in ("PodScheduled", "Ready")
             ]

@@ -140,6 +140,8 @@ class Double:
             body = await request.read()
             status, text = self._do(verb, resource, namespace, name, sub, request, body)
             return web.Response(body=text, status=status, content_type="application/json")
+        except ConnectionError:
+            return web.Response(status=400)  # The caller is gone, in mid-sentence.
         except ApiError as error:
             headers = {"Retry-After": str(error.after)} if error.after else {}
             return web.json_response(error.table(), status=error.status, headers=headers)
