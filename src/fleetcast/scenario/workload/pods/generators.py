@@ -18,11 +18,11 @@ from fleetcast.scenario.workload.pods.columns import Nodes, Pods
 Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
 
 
-class DrawnPods(Spec, tag_field="kind", tag="drawn"):
+class DrawnPods(Spec):
     """Pods and nodes to draw.
 
     Attributes:
-        sizes: "distinct" = all differ, "deployments" = replicas of ``kinds`` deployments.
+        kind: "distinct" = all sizes differ, "deployments" = replicas of ``kinds`` deployments.
         nodes: how many equal nodes.
         per_node: pods for each.
         usage: what all pods ask for as a share of what all nodes have; above 1 not all have room.
@@ -31,7 +31,7 @@ class DrawnPods(Spec, tag_field="kind", tag="drawn"):
         seed: of the draws.
     """
 
-    sizes: Literal["distinct", "deployments"] = "distinct"
+    kind: Literal["distinct", "deployments"] = "distinct"
     nodes: Count = 16
     per_node: Count = 8
     usage: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.95
@@ -41,13 +41,13 @@ class DrawnPods(Spec, tag_field="kind", tag="drawn"):
 
     def draw(self) -> tuple[Nodes, Pods]:
         """Returns the nodes and the pods, in the order in which they arrive."""
-        if self.sizes == "distinct":
+        if self.kind == "distinct":
             return distinct(self.nodes, self.per_node, self.usage, self.tiers, self.seed)
         return deployments(self.nodes, self.per_node, self.usage, self.tiers, self.seed, kinds=self.kinds)
 
 
 def distinct(nodes: int, per_node: int, usage: float, tiers: int, seed: int) -> tuple[Nodes, Pods]:
-    """Returns pods of which cpu (thousandths of a core) and memory (MB) are uniform on 100 to 1000 and tiers uniform."""
+    """Returns pods of which cpu (thousandths of a core) and memory (MB) are uniform on 100 to 1000, tiers uniform."""
     rng = np.random.default_rng(seed)
     size = rng.integers(100, 1001, (nodes * per_node, 2))
     return _assembled(nodes, size, rng.integers(0, tiers, len(size)), usage, None)
@@ -56,7 +56,7 @@ def distinct(nodes: int, per_node: int, usage: float, tiers: int, seed: int) -> 
 def deployments(
     nodes: int, per_node: int, usage: float, tiers: int, seed: int, *, kinds: int = 8
 ) -> tuple[Nodes, Pods]:  # fmt: skip
-    """Returns replicas of deployments: each draws its size as above and one tier, each pod its deployment, uniformly."""
+    """Returns replicas of deployments: each draws its size as above and a tier, each pod its deployment, uniformly."""
     rng = np.random.default_rng(seed)
     size = rng.integers(100, 1001, (kinds, 2))
     which = rng.integers(0, kinds, nodes * per_node)
