@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -9,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fleetcast.base.show import show
-from fleetcast.search.ranking import label
+from fleetcast.base.spec import kinds
+from fleetcast.policy.place import pods as place
 from fleetcast.view.plans import GAP
 from fleetcast.view.tables import bullets, rows_table
 
@@ -41,6 +43,15 @@ def question(scenario: PodsScenario, outcome: Outcome) -> str:
     """Returns what was asked, in a sentence."""
     m = outcome.metrics
     return f"{scenario.name}: {m['pods']:,} pods on {m['workers']:,} nodes."
+
+
+def label(outcome: Outcome) -> str:
+    """Returns the policy's name, with the settings that are not its usual ones."""
+    table = dict(outcome.plan["place"])
+    kind = str(table.pop("kind"))
+    made = kinds(place).get(kind)
+    usual = {} if made is None else {n: p.default for n, p in inspect.signature(made).parameters.items()}
+    return " ".join([kind, *(f"{key} {value}" for key, value in table.items() if usual.get(key, ...) != value)])
 
 
 def headline(outcome: Outcome) -> Table:
@@ -76,7 +87,14 @@ def ranking_view(scenario: PodsScenario, ranking: Ranking, width: int) -> Render
     parts: list[RenderableType] = [Text(question(scenario, best), style="dim"), Text()]
     parts += [Text.assemble("Best: ", (label(best), "bold")), Text()]
     devices = "devices" in best.metrics["at_end"]
-    heads = ("Policy", "Placed", "By priority", "Moves", "Evictions", *(("Devices", "Fragments") if devices else ("Cpu",)))
+    heads = (
+        "Policy",
+        "Placed",
+        "By priority",
+        "Moves",
+        "Evictions",
+        *(("Devices", "Fragments") if devices else ("Cpu",)),
+    )
     rows = [_row(outcome, devices) for outcome in ranking.plans]
     parts += [rows_table(heads, rows, right=tuple(range(1, len(heads))), width=width), Text()]
     parts.append(bullets("Why", why(ranking)))

@@ -63,6 +63,38 @@ def deployments(
     return _assembled(nodes, size[which], rng.integers(0, tiers, kinds)[which], usage, which)
 
 
+def sampled(nodes: Nodes, pods: Pods, count: int, usage: float, tiers: int, seed: int) -> tuple[Nodes, Pods]:
+    """Returns nodes and pods drawn from real ones; tiers are drawn, uniformly, as no trace has them.
+
+    Args:
+        nodes: to draw from; those with devices, without repetition.
+        pods: to draw from, with repetition.
+        count: nodes.
+        usage: devices that pods ask for as a share of those that the nodes have.
+        tiers: priorities, 0 to this less one.
+        seed: of the draws.
+    """
+    rng = np.random.default_rng(seed)
+    with_devices = np.flatnonzero(nodes.devices > 0)
+    chosen = np.sort(rng.choice(with_devices, size=count, replace=False))
+    order = rng.integers(0, len(pods), 100 * count)
+    asked = np.cumsum((pods.devices + pods.share)[order])
+    order = order[: int(np.searchsorted(asked, usage * nodes.devices[chosen].sum())) + 1]
+    m = len(order)
+    return (
+        Nodes(
+            tuple(nodes.names[i] for i in chosen), nodes.cpu[chosen], nodes.memory[chosen], nodes.devices[chosen],
+            tuple(nodes.models[i] for i in chosen), source=f"{nodes.source}, drawn",
+        ),
+        Pods(
+            tuple(f"{pods.names[i]}.{k}" for k, i in enumerate(order.tolist())), pods.cpu[order], pods.memory[order],
+            pods.devices[order], pods.share[order], rng.integers(0, tiers, m).astype(np.int32),
+            np.arange(m, dtype=np.float64), np.full(m, np.inf),
+            models=tuple(pods.models[i] for i in order.tolist()) if pods.models else (), source=f"{pods.source}, drawn",
+        ),
+    )  # fmt: skip
+
+
 def _assembled(
     nodes: int, size: np.ndarray, tier: np.ndarray, usage: float, which: np.ndarray | None
 ) -> tuple[Nodes, Pods]:  # fmt: skip
