@@ -28,6 +28,8 @@ UNITS = {
     "lower_bound": "s", "critical_path": "s", "gap": "", "moved_bytes": "B", "messages": "", "tasks": "", "edges": "",
     "workers": "", "cold_starts": "", "pod_seconds": "s", "pods": "", "peak_pods": "", "wait": "s", "delayed": "",
     "utility": "", "functions": "", "queued": "", "ended": "",
+    "placed": "", "unplaced": "", "moves": "", "allocated": "", "fragmentation": "", "utilisation": "", "at_end": "",
+    "waits": "s", "decisions": "",
 }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from fleetcast.scenario.load import (
     FunctionsScenario,
     GraphScenario,
     MultitaskScenario,
+    PodsScenario,
     Scenario,
     ServingScenario,
     StreamScenario,
@@ -41,6 +42,7 @@ from fleetcast.view.functions import commands as functions
 from fleetcast.view.graph import agents as agent_commands
 from fleetcast.view.graph import commands as graphs
 from fleetcast.view.graph.agents import LOCAL, Agents
+from fleetcast.view.pods import commands as pods
 from fleetcast.view.release import release
 from fleetcast.view.scheduling import NOWHERE, Cluster, refuse_cluster
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
@@ -56,6 +58,7 @@ SCREENS: Final[dict[type[Scenario], Any]] = {
     MultitaskScenario: waves,
     GraphScenario: graphs,
     FunctionsScenario: functions,
+    PodsScenario: pods,
     StreamScenario: streams,
 }
 """What `plan`, `simulate` and, where it has one of its own, `run` show of each kind of scenario."""

@@ -9,14 +9,15 @@ from fleetcast.scenario.load import (
     FunctionsScenario,
     GraphScenario,
     MultitaskScenario,
+    PodsScenario,
     Scenario,
     ServingScenario,
     StreamScenario,
     TrainingScenario,
 )
-from fleetcast.view.worlds import functions, graph, multitask, serving, stream, training
+from fleetcast.view.worlds import functions, graph, multitask, pods, serving, stream, training
 
-__all__ = ["WORLDS", "ask", "functions", "graph", "multitask", "serving", "stream", "training"]
+__all__ = ["WORLDS", "ask", "functions", "graph", "multitask", "pods", "serving", "stream", "training"]
 
 
 WORLDS: Final[dict[type[Scenario], ModuleType]] = {
@@ -25,6 +26,7 @@ WORLDS: Final[dict[type[Scenario], ModuleType]] = {
     MultitaskScenario: multitask,
     GraphScenario: graph,
     FunctionsScenario: functions,
+    PodsScenario: pods,
     StreamScenario: stream,
 }
 
