@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from fleetcast.base.errors import SpecError, Unsupported
 from fleetcast.cost.training import unlike
 from fleetcast.cost.training.memory import memory
-from fleetcast.policy.place import NicAware, Placement, View
+from fleetcast.policy.place.stages import NicAware, Placement, View
 from fleetcast.scenario.load import load_training
 from fleetcast.search.training.planner import search
 from fleetcast.sim.training.completing import columns, complete

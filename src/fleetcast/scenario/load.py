@@ -11,10 +11,12 @@ from fleetcast.base.errors import SpecError, Unsupported, closest
 from fleetcast.base.files import read_text
 from fleetcast.base.spec import convert, dump_toml, read_toml
 from fleetcast.scenario.fleet.tree import Fleet
+from fleetcast.scenario.kinds import functions as _functions
 from fleetcast.scenario.kinds import graph as _graph
 from fleetcast.scenario.kinds import serving as _serving
 from fleetcast.scenario.kinds import stream as _stream
 from fleetcast.scenario.kinds import training as _training
+from fleetcast.scenario.kinds.functions import FunctionsScenario
 from fleetcast.scenario.kinds.graph import GraphScenario
 from fleetcast.scenario.kinds.scenario import Parts, Scenario
 from fleetcast.scenario.kinds.serving import ServingScenario
@@ -23,7 +25,8 @@ from fleetcast.scenario.kinds.training import MultitaskScenario, TrainingScenari
 from fleetcast.scenario.objective import Objective
 
 __all__ = [
-    "KINDS", "GraphScenario", "MultitaskScenario", "Scenario", "ServingScenario", "StreamScenario", "TrainingScenario",
+    "KINDS", "FunctionsScenario",
+    "GraphScenario", "MultitaskScenario", "Scenario", "ServingScenario", "StreamScenario", "TrainingScenario",
     "dump", "load",
     "load_serving", "load_stream", "load_training", "serving",
 ]  # fmt: skip
@@ -31,7 +34,8 @@ __all__ = [
 Kind = TypeVar("Kind", bound=Scenario)
 PARTS = ("name", "seed", "fleet", "workload", "slo", "objective", "plan")
 READERS: Final[dict[str, Callable[[Parts], Scenario]]] = {
-    "serving": _serving.read, "training": _training.read, "graph": _graph.read, "stream": _stream.read,
+    "serving": _serving.read, "training": _training.read, "graph": _graph.read, "functions": _functions.read,
+    "stream": _stream.read,
 }  # fmt: skip
 """What reads each kind of workload that has a world."""
 KINDS = ("serving", "training", "graph", "jobs", "functions", "federation", "stream")

@@ -26,7 +26,8 @@ UNITS = {
     "latency": "s", "latency_p50": "s", "latency_p99": "s", "input_rate": "Hz", "output_rate": "Hz",
     "output_bytes": "B/s", "dropped": "", "lane_time": "s", "busy": "", "tp": "Hz", "fp": "Hz", "fn": "Hz", "tn": "Hz",
     "lower_bound": "s", "critical_path": "s", "gap": "", "moved_bytes": "B", "messages": "", "tasks": "", "edges": "",
-    "workers": "",
+    "workers": "", "cold_starts": "", "pod_seconds": "s", "pods": "", "peak_pods": "", "wait": "s", "delayed": "",
+    "utility": "", "functions": "", "queued": "", "ended": "",
 }  # fmt: skip
 
 

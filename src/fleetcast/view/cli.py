@@ -17,6 +17,7 @@ from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError, SpecError
 from fleetcast.scenario.load import (
+    FunctionsScenario,
     GraphScenario,
     MultitaskScenario,
     Scenario,
@@ -36,6 +37,7 @@ from fleetcast.view import (
     voting,
     watching,
 )
+from fleetcast.view.functions import commands as functions
 from fleetcast.view.graph import agents as agent_commands
 from fleetcast.view.graph import commands as graphs
 from fleetcast.view.graph.agents import LOCAL, Agents
@@ -52,6 +54,7 @@ SCREENS: Final[dict[type[Scenario], Any]] = {
     TrainingScenario: training,
     MultitaskScenario: waves,
     GraphScenario: graphs,
+    FunctionsScenario: functions,
     StreamScenario: streams,
 }
 """What `plan`, `simulate` and, where it has one of its own, `run` show of each kind of scenario."""

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from fleetcast.base.errors import Unsupported
 from fleetcast.scenario.load import (
+    FunctionsScenario,
     GraphScenario,
     MultitaskScenario,
     Scenario,
@@ -13,9 +14,9 @@ from fleetcast.scenario.load import (
     StreamScenario,
     TrainingScenario,
 )
-from fleetcast.view.worlds import graph, multitask, serving, stream, training
+from fleetcast.view.worlds import functions, graph, multitask, serving, stream, training
 
-__all__ = ["WORLDS", "ask", "graph", "multitask", "serving", "stream", "training"]
+__all__ = ["WORLDS", "ask", "functions", "graph", "multitask", "serving", "stream", "training"]
 
 
 WORLDS: Final[dict[type[Scenario], ModuleType]] = {
@@ -23,6 +24,7 @@ WORLDS: Final[dict[type[Scenario], ModuleType]] = {
     TrainingScenario: training,
     MultitaskScenario: multitask,
     GraphScenario: graph,
+    FunctionsScenario: functions,
     StreamScenario: stream,
 }
 

@@ -1,0 +1,6 @@
+"""Pods and nodes as columns: what a file or a generator says of them."""
+
+from fleetcast.scenario.workload.pods.columns import Nodes, Pods
+from fleetcast.scenario.workload.pods.generators import DrawnPods, deployments, distinct
+
+__all__ = ["DrawnPods", "Nodes", "Pods", "deployments", "distinct"]
