@@ -6,8 +6,9 @@ CPU seconds a sample of ``b`` bytes at a node that reads it, does ``o`` operatio
 
 and of the sensor ``make + make_byte b + op o + call k + i (wake + wake_byte b)``, its sending included; ``k`` is how
 often it calls for a block of operations, and ``i`` the share of the time in which it waits, for it must be woken, and
-finds its caches cold. All are at least 0. Besides, a sample takes ``hop + hop_byte b`` seconds from one process to the next that waits for it; that keeps no CPU busy. `calibrated`
-writes them into a scenario as times of its nodes, so that the world that knows no processes forecasts the run.
+finds its caches cold. All are at least 0. Besides, a sample takes ``hop + hop_byte b`` seconds from one process to the
+next that waits for it; that keeps no CPU busy. `calibrated` writes them into a scenario as times of its nodes, so that
+the world that knows no processes forecasts the run.
 """
 
 from __future__ import annotations
