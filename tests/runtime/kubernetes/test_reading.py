@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetcast.base.errors import SpecError
-from fleetcast.policy.place.pods import Taint, Toleration
+from fleetcast.policy.place.pods import Taint
 from fleetcast.runtime.kubernetes.quantity import LARGEST, amounts, parse, show
 from fleetcast.runtime.kubernetes.reading import read_budget, read_node, read_pod
-from fleetcast.runtime.kubernetes.selecting import Requirement, bears, read_terms
+from fleetcast.runtime.kubernetes.selecting import Requirement, read_terms
 
 
 @pytest.mark.parametrize(
@@ -79,17 +79,6 @@ def test_a_node_is_what_it_can_give():
     assert node.taints == (Taint("k", "", "NoExecute"), Taint("node.kubernetes.io/unschedulable"))
     budget = read_budget({"metadata": {"name": "b", "namespace": "d"}, "spec": {"selector": {}}, "status": {"disruptionsAllowed": 2}})
     assert (budget.name, budget.selector, budget.allowed) == ("d/b", (), 2)
-
-
-@pytest.mark.parametrize(
-    ("toleration", "borne"),
-    [
-        (Toleration("k", "Equal", "v", "NoSchedule"), True), (Toleration("k", "Equal", "w"), False), (Toleration("k", "Exists"), True),
-        (Toleration("", "Exists"), True), (Toleration("k", "Equal", "v", "NoExecute"), False), (Toleration("", "Equal", "v"), False),
-    ],
-)  # fmt: skip
-def test_tolerations(toleration, borne):
-    assert bears((toleration,), Taint("k", "v", "NoSchedule")) == borne
 
 
 @pytest.mark.parametrize(

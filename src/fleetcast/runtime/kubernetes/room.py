@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from fleetcast.policy.place.pods.match import tolerated
 from fleetcast.runtime.kubernetes.quantity import show
 from fleetcast.runtime.kubernetes.reading import Asked, Machine, PodTerm, Spread
-from fleetcast.runtime.kubernetes.selecting import Selector, bears
+from fleetcast.runtime.kubernetes.selecting import Selector
 
 __all__ = ["Guard", "Key", "Picker", "Room", "allows", "key_of"]
 
@@ -56,7 +57,7 @@ def allows(pod: Asked, machine: Machine) -> str:
     if not machine.ready:
         return "is not ready"
     for taint in machine.taints:
-        if taint.effect != "PreferNoSchedule" and not bears(pod.tolerations, taint):
+        if taint.effect != "PreferNoSchedule" and not tolerated(taint, pod.tolerations):
             return f"has taint {taint.key}{'=' + taint.value if taint.value else ''}:{taint.effect}"
     for label, value in pod.selector.items():
         if machine.labels.get(label) != value:
@@ -204,7 +205,7 @@ class Room:
             if pod.terms is not None and not any(t.met(machine.labels, machine.name) for t in pod.terms):
                 return False
         return not spread.honour_taints or all(
-            t.effect == "PreferNoSchedule" or bears(pod.tolerations, t) for t in machine.taints
+            t.effect == "PreferNoSchedule" or tolerated(t, pod.tolerations) for t in machine.taints
         )
 
     def _guard(self, pod: Asked, node: str, change: int) -> None:

@@ -2,5 +2,6 @@
 
 from fleetcast.scenario.workload.pods.columns import Nodes, Pods
 from fleetcast.scenario.workload.pods.generators import DrawnPods, deployments, distinct
+from fleetcast.scenario.workload.pods.readers import read_nodes, read_pods
 
-__all__ = ["DrawnPods", "Nodes", "Pods", "deployments", "distinct"]
+__all__ = ["DrawnPods", "Nodes", "Pods", "deployments", "distinct", "read_nodes", "read_pods"]

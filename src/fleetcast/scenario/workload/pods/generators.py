@@ -1,7 +1,7 @@
 """Synthetic pods on equal nodes, as packing papers draw them: frozen, labelled, drawn from a seed.
 
-Two kinds: pods that all differ (cpu and memory uniform on 100 to 1000, apart), which leave a greedy rule gaps that others
-could fill; and replicas of a few deployments, where most greedy rules do about as well as can be done.
+Two kinds: pods that all differ (cpu and memory uniform on 100 to 1000, apart), which leave a greedy rule gaps that
+others could fill; and replicas of a few deployments, where most greedy rules do about as well as can be done.
 """
 
 from __future__ import annotations
@@ -69,8 +69,9 @@ def _assembled(
     """Nodes are equal, and as large as the usage says, rounded up."""
     have = [math.ceil(total / usage / nodes) for total in size.sum(axis=0).tolist()]
     m = len(size)
+    labels: tuple[dict[str, str], ...] = ()
     if which is None:
-        names, labels = tuple(f"pod-{i}" for i in range(m)), ()
+        names = tuple(f"pod-{i}" for i in range(m))
     else:
         apps = which.tolist()
         names = tuple(f"app{a}-{i}" for i, a in enumerate(apps))
