@@ -451,7 +451,7 @@ class World:
 
 
 def play(
-    jobs: Jobs, nodes: Nodes, pace: Pace, policy: Policy, place: Place, rules: Rules = Rules()  # noqa: B008
+    jobs: Jobs, nodes: Nodes, pace: Pace, policy: Policy, place: Place, rules: Rules = Rules()
 ) -> Run:  # fmt: skip
     """Returns what happens to jobs under a share policy and a place policy, see `World.run`."""
     return World(jobs, nodes, pace, policy, place, rules).run()
