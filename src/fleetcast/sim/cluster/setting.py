@@ -24,6 +24,7 @@ from fleetcast.scenario.kinds.jobs import JobsScenario
 from fleetcast.scenario.workload.jobs import Jobs
 from fleetcast.sim.cluster.nodes import Nodes, nodes
 from fleetcast.sim.cluster.pace import Pace, close, errors
+from fleetcast.sim.cluster.tenants import Tenant
 from fleetcast.sim.cluster.world import Rules
 
 SPEEDS = ("linear", "gavel", "profiles", "virtual")
@@ -56,6 +57,13 @@ class Setting:
     def grid(self) -> Signal:
         """Carbon intensity over time."""
         return signal(self.tree.grid, self.tree.base)
+
+    @cached_property
+    def tenants(self) -> tuple[Tenant, ...]:
+        """Who lives on the fleet beside the jobs, each played in its own world once."""
+        from fleetcast.sim.cluster.neighbours import tenants
+
+        return tenants(self)
 
     def share(self, choice: Any, path: str = "plan.share") -> share.Policy:
         """Returns a new share policy of a name, a table or an object.

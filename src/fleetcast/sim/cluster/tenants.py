@@ -72,7 +72,7 @@ def service(
         SpecError: an empty day, or a factor below 0.
     """
     if not day or min(day) < 0:
-        raise SpecError("beside.day", "must be factors of at least 0", value=list(day), hint="Write e.g. [0.5, 1.5]")
+        raise SpecError("day", "must be factors of at least 0", value=list(day), hint="Write e.g. [0.5, 1.5]")
     times = np.arange(0.0, max(span, DAY / len(day)), DAY / len(day))
     load = rate * np.array([day[i % len(day)] for i in range(len(times))]) * seconds
     replicas = np.maximum(np.ceil(load / target - 1e-9), 1).astype(np.int64)
