@@ -1,7 +1,7 @@
 """A world of jobs in rounds, written for reading: devices are counted, not placed. Share policies are measured on it.
 
-`sim/cluster` places devices on nodes and jumps from event to event; this asks at each round, and takes devices to lie as close
-together as their number allows. With nodes of one device, as in Gavel's simulator, nothing can lie otherwise.
+`sim/cluster` places devices on nodes and jumps from event to event; this asks at each round, and takes devices to lie
+as close together as their number allows. With nodes of one device, as in Gavel's simulator, nothing can lie otherwise.
 """
 
 from __future__ import annotations
@@ -66,6 +66,9 @@ class Counting:
         job.granted[kind] = job.granted.get(kind, 0) + devices
         return True
 
+    def wake(self, at: float) -> None:
+        """Rounds decide here, nothing else."""
+
     def keep(self, job: Job) -> bool:
         """Counts to a job what it had if that is there."""
         if any(n > self.free(kind) for kind, n in job.held.items()):
@@ -106,7 +109,7 @@ def play(
         policy: that shares.
         length: of a round, s.
         restart: s that a job loses when what it has changes.
-        rigid: whether jobs have what they demand or nothing, where they demand more than any kind has as much as one has.
+        rigid: whether jobs have what they demand or nothing, where they demand more than any kind has, all of one.
         first: whether only a job's first devices cost a restart.
     """
     model = np.array([speeds.models.index(jobs.models[m]) for m in jobs.model], np.int32)

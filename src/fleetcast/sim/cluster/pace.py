@@ -1,4 +1,4 @@
-"""How fast jobs go in a world: a table of speeds, the work of each job in its units, and what apart and together cost."""
+"""How fast jobs go in a world: a table of speeds, each job's work in its units, what apart and together cost."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class Pace:
     beside: Beside = field(default_factory=dict)
     believed: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
-    def rate(self, job: int, lying: tuple[Lying, ...], phase: int, *, apart: bool = False, racks: bool = False) -> float:
+    def rate(
+        self, job: int, lying: tuple[Lying, ...], phase: int, *, apart: bool = False, racks: bool = False
+    ) -> float:
         """Returns what share of a job's work is done in a second (1/s)."""
         found = self.speeds.rate(int(self.model[job]), lying, phase) / float(self.units[job])
         return found * (self.apart if apart else 1.0) * (self.racks if racks else 1.0)
