@@ -29,7 +29,8 @@ UNITS = {
     "workers": "", "cold_starts": "", "pod_seconds": "s", "pods": "", "peak_pods": "", "wait": "s", "delayed": "",
     "utility": "", "functions": "", "queued": "", "ended": "",
     "jct": "s", "waits": "s", "utilisation": "", "load": "", "jobs": "", "placed": "", "moves": "", "finished": "",
-    "decisions": "", "preempted": "", "held": "s", "slowdown": "",
+    "decisions": "", "preempted": "", "held": "s", "slowdown": "", "unplaced": "", "allocated": "",
+    "fragmentation": "", "at_end": "",
 }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from fleetcast.scenario.jobs_plan import JobsPlan, read_jobs_plan
 from fleetcast.scenario.kinds.graph import GraphPlan, read_graph_plan
 from fleetcast.scenario.outcome import UNITS, Outcome
 from fleetcast.scenario.plan import Plan, read_plan
+from fleetcast.scenario.pods_plan import PodsPlan, read_pods_plan
 from fleetcast.scenario.stream_plan import StreamPlan, read_stream_plan
 from fleetcast.scenario.training_plan import TrainingPlan, read_training_plan
 
@@ -87,7 +88,7 @@ class Ranking:
         return self.plans[0] if self.plans else None
 
     @property
-    def plan(self) -> Plan | TrainingPlan | GraphPlan | StreamPlan | FunctionsPlan | JobsPlan | None:
+    def plan(self) -> Plan | TrainingPlan | GraphPlan | StreamPlan | FunctionsPlan | JobsPlan | PodsPlan | None:
         """The best plan, complete; None = there is none, or one of waves, which no file decides."""
         best = self.best
         return read_any(best.plan) if best is not None and "way" not in best.plan else None
@@ -157,7 +158,7 @@ def label(outcome: Outcome) -> str:
     if "way" in outcome.plan:
         return str(outcome.plan["way"])
     plan = read_any(outcome.plan)
-    if isinstance(plan, FunctionsPlan):
+    if isinstance(plan, FunctionsPlan | PodsPlan):
         return kept(outcome.plan)
     if isinstance(plan, JobsPlan):
         return dealt(outcome.plan)
@@ -204,7 +205,9 @@ def dealt(plan: Mapping[str, Any]) -> str:
     return ", ".join(said)
 
 
-def read_any(table: Mapping[str, Any]) -> Plan | TrainingPlan | GraphPlan | StreamPlan | FunctionsPlan | JobsPlan:
+def read_any(
+    table: Mapping[str, Any],
+) -> Plan | TrainingPlan | GraphPlan | StreamPlan | FunctionsPlan | JobsPlan | PodsPlan:
     """Returns the complete plan of a table, of any kind of workload: training has micro-batches or a placement."""
     if "use" in table:
         return read_stream_plan(dict(table))
@@ -212,6 +215,8 @@ def read_any(table: Mapping[str, Any]) -> Plan | TrainingPlan | GraphPlan | Stre
         return read_functions_plan(table)
     if "share" in table:
         return read_jobs_plan(table)
+    if set(table) == {"place"}:
+        return read_pods_plan(table)
     if set(table) <= {"order", "workers"}:
         return read_graph_plan(table)
     return read_training_plan(dict(table)) if _trains(table) else read_plan(dict(table))

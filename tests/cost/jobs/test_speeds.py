@@ -10,7 +10,7 @@ from fleetcast.base.errors import SpecError
 from fleetcast.cost.jobs import Linear, Lying, Profiles, Throughputs, Virtual, closest, work
 from fleetcast.cost.jobs.goodput import Step, fit, network, times, worth
 from fleetcast.cost.jobs.virtual import assign, waste
-from fleetcast.scenario.workload.jobs import Jobs
+from fleetcast.scenario.workload.jobs import of
 
 
 def test_devices_lie_as_close_as_they_can():
@@ -196,7 +196,5 @@ def test_workers_that_must_not_mix():
 
 
 def test_work_of_jobs():
-    two, speeds = np.ones(2, np.int32), Linear(["a"], [3.0])
-    known = {"arrival": np.zeros(2), "demand": 2 * two, "least": two, "most": 2 * two, "model": 0 * two}
-    jobs = Jobs(**known, seconds=np.array([5.0, 7.0]), priority=two, weight=np.ones(2), units=np.array([0.0, 9.0]))
-    assert work(speeds, jobs, 0, 4).tolist() == [30.0, 9.0]
+    jobs = of([0.0, 0.0], 2, [5.0, 7.0], units=[0.0, 9.0])
+    assert work(Linear(["a"], [3.0]), jobs, 0, 4).tolist() == [30.0, 9.0]

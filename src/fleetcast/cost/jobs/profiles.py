@@ -43,10 +43,6 @@ class Measured:
     step: Floats
     sync: Floats
 
-    def fitted(self) -> Step:
-        """Returns the step model's coefficients."""
-        return fit(self.devices, self.nodes, self.batch, self.step - self.sync, self.step)
-
 
 @dataclass(frozen=True)
 class Learning:
@@ -112,6 +108,10 @@ class Profiles:
         """Returns units of work of a whole job."""
         return self._learning[model].work
 
+    def measured(self, model: int, kind: int) -> Measured:
+        """Returns the step times behind the rates."""
+        return self._measured[model][kind]
+
     def rate(self, model: int, lying: tuple[Lying, ...], phase: int = 0) -> float:
         """Returns goodput in reference steps a second; 0 on several kinds at once."""
         if len(lying) != 1:
@@ -158,7 +158,8 @@ class Profiles:
     def _step_of(self, model: int, kind: int) -> Step:
         key = (model, kind)
         if key not in self._steps:
-            self._steps[key] = self._measured[model][kind].fitted()
+            m = self._measured[model][kind]
+            self._steps[key] = fit(m.devices, m.nodes, m.batch, m.step - m.sync, m.step)
         return self._steps[key]
 
     def _groups_of(self, model: int, kind: int) -> dict[tuple[int, int], tuple[Floats, Floats, Floats]]:

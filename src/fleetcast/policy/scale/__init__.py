@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Decision", "Fixed", "Policy", "View"]
+__all__ = ["Decision", "Fixed", "Histogram", "Policy", "Priced", "Timers", "View"]
 
 NEVER = float("inf")
 FOREVER = 2**62
@@ -86,3 +86,6 @@ class Policy(Protocol):
 
 # the methods need the protocol above
 from fleetcast.policy.scale.fixed import Fixed  # noqa: E402
+from fleetcast.policy.scale.histogram import Histogram  # noqa: E402
+from fleetcast.policy.scale.priced import Priced  # noqa: E402
+from fleetcast.policy.scale.timers import Timers  # noqa: E402

@@ -9,6 +9,8 @@ import msgspec
 from fleetcast.base.errors import SpecError
 from fleetcast.base.spec import convert
 from fleetcast.scenario.jobs_plan import JobsPlan, read_jobs_plan
+from fleetcast.scenario.kinds.pods import PodsScenario
+from fleetcast.scenario.kinds.pods import read as read_pods
 from fleetcast.scenario.kinds.scenario import Parts, Scenario
 from fleetcast.scenario.workload.job_list import JobList
 
@@ -41,12 +43,14 @@ class JobsScenario(Scenario, kw_only=True):
         return msgspec.structs.replace(self, plan=plan)
 
 
-def read(parts: Parts) -> JobsScenario:
-    """Returns the scenario of a file's parts.
+def read(parts: Parts) -> JobsScenario | PodsScenario:
+    """Returns the scenario of a file's parts: of pods where it has any, else of jobs.
 
     Raises:
         SpecError: unknown key, wrong unit, out of range, contradictory.
     """
+    if "pods" in parts.workload:
+        return read_pods(parts)
     parts.refuse_slo("a list of jobs", '[objective] minimize = "jct"')
     if "trace" not in parts.workload and set(parts.workload) <= set(JobList.__struct_fields__):
         raise SpecError(

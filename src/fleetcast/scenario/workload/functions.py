@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
+
 from fleetcast.base.errors import SpecError
 from fleetcast.base.spec import Spec, build
-from fleetcast.base.units import Quantity
+from fleetcast.base.units import Quantity, Watts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -58,12 +60,20 @@ class Region(Spec):
         on: the fleet's group whose devices are its nodes; default the group of the same place in the list.
         grid: carbon intensity, as a fleet's; default the fleet's.
         distance: s that a request from another region takes to it and back.
+        solar: instead of a grid: a CSV file of the sun on its panels, W/m2 over time.
+        panel: peak power of a node's panels, W at 1,000 W/m2.
+        battery: J that a node stores.
+        reserve: share of the battery below which a node starts nothing.
     """
 
     name: str
     on: str = ""
     grid: str | float | None = None
     distance: Time = 0.0
+    solar: str = ""
+    panel: Watts = 1000.0
+    battery: Annotated[float, Quantity("J", high=1e12)] = 3.8 * 3.6e6
+    reserve: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.2
 
 
 class Functions(Spec):

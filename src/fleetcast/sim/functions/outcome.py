@@ -15,6 +15,7 @@ from fleetcast.scenario.workload.invocations import COMPONENTS
 from fleetcast.sim.functions import kernel
 from fleetcast.sim.functions.places import Placed, Places
 from fleetcast.sim.functions.setting import DEFAULT, Setting
+from fleetcast.sim.functions.supply import Supply
 from fleetcast.sim.functions.world import Pods, play
 
 Array = NDArray[np.float64]
@@ -49,9 +50,16 @@ def simulate(state: Setting, scale: Any = None, route: Any = None, *, record: bo
     router = state.route(chosen)
     placed = Places(
         state.trace, policy, state.nodes, router, patience=plan.patience, distance=state.distance,
-        carbon=lambda region, now: state.sites[region].grid.at(now),
+        carbon=lambda region, now: state.sites[region].grid.at(now), supply=supply(state),
     ).run()  # fmt: skip
     return outcome(state, placed.pods, table | {"route": describe(router)}, placed, record=record)
+
+
+def supply(state: Setting) -> Supply | None:
+    """Returns what nodes without a grid live on, or None: all have one."""
+    if not any(site.sun for site in state.sites):
+        return None
+    return Supply([state.sites[node.region].sun for node in state.nodes], np.array([n.memory for n in state.nodes]))
 
 
 def outcome(

@@ -24,11 +24,16 @@ from fleetcast.policy.route import invocations as route
 from fleetcast.policy.scale import Decision, Policy, View
 from fleetcast.scenario.workload.invocations import Invocations
 from fleetcast.sim.functions import kernel
+from fleetcast.sim.functions.supply import Supply
 from fleetcast.sim.functions.world import Pods, checked, lags, mean_starts
 
 Array = NDArray[np.float64]
 # at one instant: pods become free, callers are heard, windows open, requests arrive, pods end
-FREED, CALLED, OPENED, ARRIVED, ENDED = range(5)
+FREED, CALLED, OPENED, ARRIVED, ENDED, SHONE = range(6)
+AFTER = 1.0
+"""Seconds for which a battery fills past its reserve before requests are placed."""
+NIGHT = 7 * 86_400.0
+"""Seconds after the last arrival for which requests wait for the sun."""
 
 
 @dataclass(frozen=True)
@@ -101,11 +106,13 @@ class Places:
         patience: s that an asynchronous request may wait for a busy pod.
         distance: f8[regions, regions], s to another region and back.
         carbon: of a region and a time, g/kWh.
+        supply: what nodes without a grid live on; None = all have one.
     """
 
     def __init__(
         self, trace: Invocations, policy: Policy, nodes: Sequence[Node], router: route.Policy, *,
         patience: float = 0.0, distance: Array | None = None, carbon: Callable[[int, float], float] | None = None,
+        supply: Supply | None = None,
     ) -> None:  # fmt: skip
         self.trace, self.policy, self.nodes, self.router = trace, policy, list(nodes), router
         self.patience = np.where(trace.asynchronous, patience, 0.0).tolist()
@@ -115,6 +122,7 @@ class Places:
         regions = len(trace.regions)
         self.distance = np.zeros((regions, regions)) if distance is None else distance
         self.carbon = carbon
+        self.supply = supply or Supply([None] * len(nodes), self.size)
         self.free = self.size.copy()
         self.idle_memory = np.zeros(len(nodes))
         self.idle_pods: list[dict[int, _Pod]] = [{} for _ in nodes]
@@ -163,9 +171,17 @@ class Places:
             self._push(at, ARRIVED, i)
             for callee in called[f]:
                 self._push(at, CALLED, callee)
-        while self.events:
+        for at in self.supply.steps(trace.span + NIGHT) if self.supply.any else ():
+            self._push(at, SHONE, 0)
+        while self.events and (self.waiting or self.events[0][1] != SHONE or self.events[0][0] <= trace.span):
             now, what, _, who, version = heapq.heappop(self.events)
-            if what == FREED:
+            self.supply.advance(now)
+            if what == SHONE:
+                self._serve(now)
+                soon = self.supply.back() if self.waiting else float("inf")
+                if soon < float("inf"):
+                    self._push(now + soon + AFTER, SHONE, 0)
+            elif what == FREED:
                 self._freed(self.pods[who], now)
             elif what == CALLED:
                 self.calls[who] += 1
@@ -207,6 +223,7 @@ class Places:
         here, changed = self._at(pod.function, pod.node), False
         while here.busy and here.busy[0][0] <= now:
             free, _, pod = heapq.heappop(here.busy)
+            self.supply.runs(pod.node, -float(self.trace.memory[pod.function]))
             pod.claimed, pod.idle, pod.free, changed = True, True, free, True
             here.idle.append(pod)
             self.idle_pods[pod.node][pod.number] = pod
@@ -261,6 +278,7 @@ class Places:
 
     def _run(self, pod: _Pod, end: float) -> None:
         heapq.heappush(self._at(pod.function, pod.node).busy, (end, pod.number, pod))
+        self.supply.runs(pod.node, float(self.trace.memory[pod.function]))
         self._push(end, FREED, pod.number)
 
     # what a request lives through
@@ -308,10 +326,12 @@ class Places:
             entry = min(coming, key=lambda e: e[1])
             here.busy.remove(entry)
             heapq.heapify(here.busy)
+            self.supply.runs(node, -float(self.trace.memory[f]))
             pod, wait, state = entry[2], entry[0] - now, kernel.STARTING
             pod.claimed = True
         elif self.patience[f] > 0 and here.busy and here.busy[0][0] <= now + self.patience[f]:
             end, _, pod = heapq.heappop(here.busy)
+            self.supply.runs(node, -float(self.trace.memory[f]))
             wait, state = end - now, kernel.DELAYED
         elif self._make_room(f, node, now):
             pod = self._start(f, node, now, claimed=True)
@@ -342,9 +362,11 @@ class Places:
         if self.carbon is not None:
             by_region = [self.carbon(r, now) for r in range(len(self.trace.regions))]
             carbon = np.array(by_region)[self.region]
+        energy = self.supply.energy
+        room = (usable | (self.free + self.idle_memory >= need)) & (energy > 0)
         return route.View(
-            now, f, self.trace.names[f], need, home, self.region, usable | (self.free + self.idle_memory >= need),
-            warm, self.free, self.size, self.distance[home][self.region], carbon, self.power,
+            now, f, self.trace.names[f], need, home, self.region, room, warm, self.free, self.size,
+            self.distance[home][self.region], carbon, self.power, energy,
         )  # fmt: skip
 
     def _result(self) -> Placed:

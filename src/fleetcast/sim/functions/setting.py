@@ -15,12 +15,13 @@ from fleetcast.base.show import show
 from fleetcast.base.spec import build
 from fleetcast.policy import scale
 from fleetcast.policy.route import invocations as route
-from fleetcast.scenario.fleet.signals import Signal, signal
+from fleetcast.scenario.fleet.signals import Signal, constant, signal, sun
 from fleetcast.scenario.fleet.tree import Group, Tree, resolve
 from fleetcast.scenario.kinds.functions import FunctionsScenario
 from fleetcast.scenario.workload.functions import Region
 from fleetcast.scenario.workload.invocations import Invocations
 from fleetcast.sim.functions.places import Node
+from fleetcast.sim.functions.supply import Sun
 
 DEFAULT = "fixed"
 """The scale policy of a plan that names none."""
@@ -29,12 +30,13 @@ MOST_NODES = 20_000
 
 @dataclass(frozen=True)
 class Site:
-    """A region: its name, the group whose devices are its nodes, its grid, s that a request from elsewhere takes."""
+    """A region: its name, the group whose devices are its nodes, its grid or sun, s that a request from afar takes."""
 
     name: str
     group: Group
     grid: Signal
     distance: float
+    sun: Sun | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +143,12 @@ def _sites(scenario: FunctionsScenario, tree: Tree) -> tuple[Site, ...]:
     for i, region in enumerate(said):
         path = f"workload.regions[{i}]"
         group = tree.group(region.on, f"{path}.on") if region.on else tree.groups[i]
-        grid = signal(tree.grid if region.grid is None else region.grid, tree.base, f"{path}.grid")
-        found.append(Site(region.name, group, grid, region.distance))
+        grid = (
+            constant(0.0, "sun and battery")
+            if region.solar
+            else signal(tree.grid if region.grid is None else region.grid, tree.base, f"{path}.grid")
+        )
+        found.append(Site(region.name, group, grid, region.distance, _sun(region, group, tree, path)))
     taken: dict[str, str] = {}
     for i, site in enumerate(found):
         if site.group.name in taken:
@@ -152,6 +158,20 @@ def _sites(scenario: FunctionsScenario, tree: Tree) -> tuple[Site, ...]:
             )  # fmt: skip
         taken[site.group.name] = site.name
     return tuple(found)
+
+
+def _sun(region: Region, group: Group, tree: Tree, path: str) -> Sun | None:
+    """What a region's nodes live on that have no grid."""
+    if not region.solar:
+        return None
+    if region.grid is not None:
+        raise SpecError(f"{path}.solar", "is said beside a grid", value=region.solar, limit="one of both",
+                        hint="Nodes on sun and battery have no grid: leave grid out")  # fmt: skip
+    power = group.device.power
+    return Sun(
+        sun(region.solar, tree.base, f"{path}.solar"), region.panel, region.battery, region.reserve,
+        (power.idle + tree.host_power) * tree.pue, (group.limit + tree.host_power) * tree.pue,
+    )  # fmt: skip
 
 
 def _onto(trace: Invocations, sites: tuple[Site, ...]) -> Invocations:

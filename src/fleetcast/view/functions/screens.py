@@ -10,6 +10,7 @@ from rich.text import Text
 
 from fleetcast.base.show import show
 from fleetcast.base.tables import lookup
+from fleetcast.mining.coldstart import WORDS
 from fleetcast.scenario.outcome import UNITS
 from fleetcast.search.ranking import label
 from fleetcast.view.plans import GAP
@@ -22,10 +23,6 @@ if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.search.ranking import Ranking
 
-PARTS = {
-    "pod_allocation": "allocating the pod", "code": "deploying code", "dependencies": "deploying dependencies",
-    "scheduling": "scheduling",
-}  # fmt: skip
 LIVES = {"starting": "starting", "running": "running", "idle": "warm, idle"}
 
 
@@ -35,7 +32,7 @@ def outcome_view(scenario: FunctionsScenario, outcome: Outcome, width: int) -> R
     parts: list[RenderableType] = [
         Text(question(scenario, outcome), style="dim"), Text(), Text(f"Scale {label(outcome)}", style="bold"), Text(),
         headline(outcome), Text(), regions(outcome, width), Text(),
-        bars("What starts take", cold, PARTS, sum(cold.values()), "s", width), Text(),
+        bars("What starts take", cold, WORDS, sum(cold.values()), "s", width), Text(),
         bars("What pods do", lives, LIVES, sum(lives.values()), "s", width), Text(),
         bullets("Taken as given", outcome.notes, dim=True),
     ]  # fmt: skip
@@ -78,7 +75,7 @@ def regions(outcome: Outcome, width: int) -> RenderableType:
         (
             str(r["name"]), f"{r['requests']:,}", f"{r['cold_starts']:,}", f"{r['pod_seconds']:,.0f}",
             show_energy(r["energy"]), show(r["carbon"], "g"),
-            f"{PARTS[r['dominant']]} {r['parts'][r['dominant']] / max(sum(r['parts'].values()), 1e-12):.0%}"
+            f"{WORDS[r['dominant']]} {r['parts'][r['dominant']] / max(sum(r['parts'].values()), 1e-12):.0%}"
             if r["dominant"] else "",
         )
         for r in outcome.resources

@@ -10,14 +10,15 @@ from fleetcast.scenario.load import (
     GraphScenario,
     JobsScenario,
     MultitaskScenario,
+    PodsScenario,
     Scenario,
     ServingScenario,
     StreamScenario,
     TrainingScenario,
 )
-from fleetcast.view.worlds import functions, graph, jobs, multitask, serving, stream, training
+from fleetcast.view.worlds import functions, graph, jobs, multitask, pods, serving, stream, training
 
-__all__ = ["WORLDS", "ask", "functions", "graph", "jobs", "multitask", "serving", "stream", "training"]
+__all__ = ["WORLDS", "ask", "functions", "graph", "jobs", "multitask", "pods", "serving", "stream", "training"]
 
 
 WORLDS: Final[dict[type[Scenario], ModuleType]] = {
@@ -27,6 +28,7 @@ WORLDS: Final[dict[type[Scenario], ModuleType]] = {
     GraphScenario: graph,
     FunctionsScenario: functions,
     JobsScenario: jobs,
+    PodsScenario: pods,
     StreamScenario: stream,
 }
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Hash", "Policy", "View"]
+__all__ = ["ConsistentHash", "Fill", "Greenest", "Hash", "Policy", "Rendezvous", "View"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class View:
         distance: f8[N], s that the request takes to the node and back, over one that stays at home.
         carbon: f8[N], g/kWh at the node now.
         power: f8[N], W that a node draws at most.
+        energy: f8[N], J that a node without a grid has left, from its panels and its battery; inf on a grid.
     """
 
     now: float
@@ -50,6 +51,7 @@ class View:
     distance: NDArray[np.float64]
     carbon: NDArray[np.float64]
     power: NDArray[np.float64]
+    energy: NDArray[np.float64]
 
 
 class Policy(Protocol):
@@ -63,4 +65,8 @@ class Policy(Protocol):
 
 
 # the methods need the protocol above
+from fleetcast.policy.route.invocations.consistent_hash import ConsistentHash  # noqa: E402
+from fleetcast.policy.route.invocations.fill import Fill  # noqa: E402
+from fleetcast.policy.route.invocations.greenest import Greenest  # noqa: E402
 from fleetcast.policy.route.invocations.hash import Hash  # noqa: E402
+from fleetcast.policy.route.invocations.rendezvous import Rendezvous  # noqa: E402

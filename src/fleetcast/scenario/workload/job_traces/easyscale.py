@@ -11,11 +11,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from fleetcast.base.errors import SpecError
 from fleetcast.scenario.workload.job_traces.tables import number, table
-from fleetcast.scenario.workload.jobs import Jobs
+from fleetcast.scenario.workload.jobs import Jobs, of
 
 COLUMNS = (
     "name", "time", "application", "max_parallelism", "batch_size", "epochs", "enable_heterogeneous_deterministic",
@@ -34,9 +32,8 @@ def read(path: Path, *, mixed: bool = True) -> Jobs:
         SpecError: a column is missing, or a number is none or out of range.
     """
     last = {row[1]["name"]: row for row in table(path, COLUMNS)}
-    rows = sorted(last.values(), key=lambda row: number(row, "time", 0))
     names, models, workers = [], [], []
-    for line in rows:
+    for line in last.values():
         where, row = line
         if not row["preferred_gpu"]:
             raise SpecError(f"{where}, column preferred_gpu", "empty")
@@ -46,10 +43,7 @@ def read(path: Path, *, mixed: bool = True) -> Jobs:
         workers.append(count)
         models.append(f"{row['application']}/{batch}/{count}/{'any' if free else row['preferred_gpu']}/{epochs}")
     order = tuple(sorted(set(models)))
-    demand = np.array(workers, np.int32)
-    return Jobs(
-        arrival=np.array([number(row, "time", 0) for row in rows]), demand=demand, least=np.ones(len(rows), np.int32),
-        most=demand, seconds=np.zeros(len(rows)), model=np.array([order.index(m) for m in models], np.int32),
-        priority=np.zeros(len(rows), np.int32), weight=np.ones(len(rows)), names=tuple(names), models=order,
-        source=path.name,
+    return of(
+        [number(row, "time", 0) for row in last.values()], workers, 0.0, least=1,
+        model=[order.index(name) for name in models], names=tuple(names), models=order, source=path.name,
     )  # fmt: skip

@@ -10,10 +10,8 @@ from __future__ import annotations
 import gzip
 from pathlib import Path
 
-import numpy as np
-
 from fleetcast.base.errors import SpecError
-from fleetcast.scenario.workload.jobs import Jobs
+from fleetcast.scenario.workload.jobs import Jobs, of
 
 FIELDS = {10: (0, 5, 6, 9, 7), 7: (0, 4, 6, 5, None)}  # job type, steps, devices, arrival, weight
 
@@ -29,14 +27,11 @@ def read(path: Path) -> Jobs:
     rows = [_row(f"{path.name} line {n}", line) for n, line in enumerate(text.splitlines(), start=1) if line.strip()]
     if not rows:
         raise SpecError(path.name, "the trace has no jobs")
-    rows.sort(key=lambda row: row[3])
     names, steps, devices, arrivals, weights = zip(*rows, strict=True)
     models = tuple(sorted(set(names)))
-    demand = np.array(devices, np.int32)
-    return Jobs(
-        arrival=np.array(arrivals, float), demand=demand, least=demand, most=demand, seconds=np.zeros(len(rows)),
-        model=np.array([models.index(name) for name in names], np.int32), priority=np.zeros(len(rows), np.int32),
-        weight=np.array(weights, float), models=models, source=path.name, units=np.array(steps, float),
+    return of(
+        arrivals, devices, 0.0, model=[models.index(name) for name in names], weight=weights, units=steps,
+        models=models, source=path.name,
     )  # fmt: skip
 
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
 from fleetcast.base.errors import SpecError
 from fleetcast.scenario.workload.job_traces.tables import number, table
-from fleetcast.scenario.workload.jobs import Jobs
+from fleetcast.scenario.workload.jobs import Jobs, of
 
 MOST = 64  # devices, as many as the authors' clusters have
 
@@ -23,16 +21,13 @@ def read(path: Path) -> Jobs:
     Raises:
         SpecError: a column is missing, or a number is none or out of range.
     """
-    columns = ("name", "time", "application", "num_replicas")
-    rows = sorted(table(path, columns), key=lambda row: number(row, "time", 0))
+    rows = table(path, ("name", "time", "application", "num_replicas"))
     models = tuple(sorted({row["application"] for _, row in rows}))
-    demand = np.array([number(row, "num_replicas", 1) for row in rows], np.int32)
-    if (demand > MOST).any():
-        raise SpecError(path.name, "num_replicas is out of range", value=int(demand.max()), limit=f"at most {MOST}")
-    return Jobs(
-        arrival=np.array([number(row, "time", 0) for row in rows]), demand=demand, least=np.ones(len(rows), np.int32),
-        most=np.full(len(rows), MOST, np.int32), seconds=np.zeros(len(rows)),
-        model=np.array([models.index(row["application"]) for _, row in rows], np.int32),
-        priority=np.zeros(len(rows), np.int32), weight=np.ones(len(rows)), models=models, source=path.name,
-        names=tuple(row["name"] for _, row in rows),
+    demand = [int(number(row, "num_replicas", 1)) for row in rows]
+    if max(demand) > MOST:
+        raise SpecError(path.name, "num_replicas is out of range", value=max(demand), limit=f"at most {MOST}")
+    return of(
+        [number(row, "time", 0) for row in rows], demand, 0.0, least=1, most=MOST,
+        model=[models.index(row["application"]) for _, row in rows], names=tuple(row["name"] for _, row in rows),
+        models=models, source=path.name,
     )  # fmt: skip
