@@ -290,3 +290,12 @@ def test_counting_and_branching_find_the_same_optimum(seed):
     assert cost[counted].sum() <= cost[branched].sum() + 1e-9
     assert all(size[[p for p in counted if kind[p] == k]].sum() <= devices[k] for k in range(3))
     assert len({int(of[p]) for p in counted}) == len(counted)
+
+
+@pytest.mark.parametrize("policy", [MaxMin(), Optimus(), Pollux(), Sia()])
+def test_jobs_of_an_awkward_size_run(policy):
+    jobs = [job(0, demand=3, least=3, most=3), job(1, demand=5, least=5, most=7)]
+    bench = board(Linear(["a"], models=["0", "1"]), (12,), jobs, node=4)
+    policy.share(bench)
+    assert jobs[0].granted == {0: 3}
+    assert jobs[1].granted[0] >= 5
