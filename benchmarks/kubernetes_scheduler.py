@@ -1,10 +1,10 @@
 """How many pods a CPU-second binds through the API of Kubernetes, told apart by who spends it, beside kube-scheduler.
 
 The shape is that of scheduler_perf's SchedulingBasic 5000Nodes_10000Pods (kubernetes/kubernetes,
-test/integration/scheduler_perf), whose periodic job fails below 270 pods/s of wall time: kube-scheduler's Go, a real API
-server and etcd on a machine of many cores. Here the API server is the double in a process of its own and both share what
-cores there are, so CPU-seconds are counted: of the policy, of the official client, of our scheduler and of the double.
-The null is a loop that binds the same pods through the same client and decides nothing.
+test/integration/scheduler_perf), whose periodic job fails below 270 pods/s of wall time: kube-scheduler's Go, a real
+API server and etcd on a machine of many cores. Here the API server is the double in a process of its own and both share
+what cores there are, so CPU-seconds are counted: of the policy, of the official client, of our scheduler and of the
+double. The null is a loop that binds the same pods through the same client and decides nothing.
 """
 
 from __future__ import annotations
@@ -173,16 +173,16 @@ def records(quick: bool) -> list[Record]:
             system=SYSTEM, claim=claim,
             paper=Paper(
                 value=PUBLISHED, unit="pods/s",
-                setting="kube-scheduler's own threshold for the same shape: wall time, Go, API server and etcd, many cores",
+                setting="kube-scheduler's own threshold for the same shape: wall time, with API server and etcd",
             ),
             ours=Ours(
                 value=round(pods / mine), unit="pods/CPU-s", spread=f"CPU: {parts}",
-                setting=f"kube_default, {pods:,} pods at once on {nodes:,} nodes; {pods / found['wall']:.0f} pods/s of wall "
-                f"time beside the double, binding latency p50 {found['p50']:.1f} s, p99 {found['p99']:.1f} s",
+                setting=f"kube_default, {pods:,} pods at once on {nodes:,} nodes; {pods / found['wall']:.0f} pods/s of "
+                f"wall time beside the double, binding latency p50 {found['p50']:.1f} s, p99 {found['p99']:.1f} s",
             ),
             null=Null(value=round(null), what="a loop that binds and decides nothing (pods/CPU-s)"),
             bar=bar, holds=pods / mine >= BAR,
-            reproduced="other setting", reason="the published figure is wall time of another program on another machine",
+            reproduced="other setting", reason="the published figure is wall time of another program elsewhere",
             seconds=cpu_seconds() - start, command=command,
         )
     ]  # fmt: skip

@@ -9,7 +9,7 @@ import socket
 import sys
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -51,6 +51,17 @@ class Cluster:
 
 
 NOWHERE = Cluster()
+
+
+def refuse_cluster(cluster: Cluster, about: str) -> None:
+    """Refuses options of a cluster beside a scenario that has no pods.
+
+    Raises:
+        SpecError: names the option.
+    """
+    for option in (field.name for field in fields(cluster) if getattr(cluster, field.name) != field.default):
+        name = f"--{option.replace('_', '-')}"
+        raise SpecError(name, f"is for pods on a cluster, and this is {about}", hint="Leave it out")
 
 
 def schedule(

@@ -28,18 +28,26 @@ def test_it_binds_and_respects_what_pods_ask(double, start, policy):
     double.store.add("nodes", node("gpu", taints=[{"key": "gpu", "effect": "NoSchedule"}], **{"nvidia.com/gpu": "4"}))
     web = {"app": "web", "tier": "front"}
     tolerant = [{"key": "gpu", "operator": "Exists"}]
-    spread = {"maxSkew": 1, "topologyKey": ZONE, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"s": "1"}}}
+    spread = {
+        "maxSkew": 1,
+        "topologyKey": ZONE,
+        "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"s": "1"}},
+    }
     group = {"scheduling.x-k8s.io/pod-group": "g"}
     port = [{"name": "c", "ports": [{"hostPort": 8080}]}]
     put(
         double,
         *(pod(f"g{k}", requests={"nvidia.com/gpu": "2"}, tolerations=tolerant) for k in range(2)),
-        *(pod(f"web{k}", labels=web, affinity=affinity("podAntiAffinity", [term(web, "kubernetes.io/hostname")])) for k in range(3)),
+        *(
+            pod(f"web{k}", labels=web, affinity=affinity("podAntiAffinity", [term(web, "kubernetes.io/hostname")]))
+            for k in range(3)
+        ),
         *(pod(f"s{k}", labels={"s": "1"}, topologySpreadConstraints=[spread]) for k in range(4)),
         *(pod(f"gang{k}", labels=group) for k in range(3)),
         *(pod(f"port{k}", containers=port) for k in range(4)),
         pod("nowhere", cpu="9"),
-    )  # fmt: skip
+    )
     running = start(made(policy))
     until(lambda: len(places(double)) == 16, 30)
     found = places(double)
@@ -53,7 +61,7 @@ def test_it_binds_and_respects_what_pods_ask(double, start, policy):
 
 
 def test_cp_sat_moves_pods_so_that_one_fits(double, start):
-    """Two nodes of 4 cores with 2 free on each; a pod of 4 fits once one moves. kube-scheduler's default leaves it waiting."""
+    """Two nodes of 4 cores with 2 free on each; a pod of 4 fits once one moves. The default leaves it waiting."""
     pytest.importorskip("ortools", reason="OR-tools is not installed")
     for k in range(2):
         double.store.add("nodes", node(f"n{k}", cpu="4"))

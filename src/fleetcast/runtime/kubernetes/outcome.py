@@ -31,7 +31,8 @@ def outcome(scheduler: Scheduler, plan: Mapping[str, Any], notes: tuple[str, ...
     pending = [p for p in cluster.waiting() if p.name not in places and p.name not in coming]
     metrics: dict[str, Any] = {
         "placed": len(places) + len(coming), "pending": len(pending),
-        "moves": len(verdict.move) if dry else counts.moves, "evictions": len(verdict.evict) if dry else counts.evictions,
+        "moves": len(verdict.move) if dry else counts.moves,
+        "evictions": len(verdict.evict) if dry else counts.evictions,
         "refused": counts.refusals, "conflicts": counts.conflicts, "rounds": counts.rounds, "deciding": counts.deciding,
     }  # fmt: skip
     if counts.latencies:

@@ -1,6 +1,6 @@
 """Whether a pod may lie on a node: the filters of Kubernetes, exactly, on whole numbers.
 
-A policy sees floats and one protocol for all clusters; what it decides is asked here once more before anything is bound.
+A policy sees floats and one protocol for all clusters; what it decides is asked here before anything is bound.
 """
 
 from __future__ import annotations
@@ -131,7 +131,8 @@ class Room:
             have = 1 if resource.startswith("port/") else machine.capacity.get(resource, 0)
             left = have - used.get(resource, 0)
             if need > left:
-                return f"lacks {resource}: needs {show(resource, need)}, {show(resource, max(0, left))} of {show(resource, have)} left"
+                spare, whole = show(resource, max(0, left)), show(resource, have)
+                return f"lacks {resource}: needs {show(resource, need)}, {spare} of {whole} left"
         return self._company(pod, machine)
 
     def _company(self, pod: Asked, machine: Machine) -> str:

@@ -86,7 +86,8 @@ def _affinity(rules: tuple[Rule, ...]) -> dict[str, Any]:
             known = nodes.setdefault(must, {"nodeSelectorTerms": [{"matchExpressions": []}]})["nodeSelectorTerms"]
             # All rules must hold and each is any of its terms: multiplied out.
             nodes[must]["nodeSelectorTerms"] = [
-                {"matchExpressions": [*old["matchExpressions"], *term["matchExpressions"]]} for old in known for term in terms
+                {"matchExpressions": [*old["matchExpressions"], *term["matchExpressions"]]}
+                for old in known for term in terms
             ]  # fmt: skip
             continue
         term = {"labelSelector": {"matchExpressions": lines}, "topologyKey": rule.topology}

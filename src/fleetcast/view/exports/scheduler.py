@@ -22,7 +22,12 @@ CLUSTER_RIGHTS: Final[list[dict[str, list[str]]]] = [
 ]
 """What the scheduler may do in the whole cluster: nothing that it does not do."""
 LEASE_RIGHTS: Final[list[dict[str, list[str]]]] = [
-    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": ["fleetcast"], "verbs": ["get", "update"]}
+    {
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "resourceNames": ["fleetcast"],
+        "verbs": ["get", "update"],
+    }
 ]
 """And in its own namespace: its lease, which the manifests make."""
 _LABELS: Final = {"app": "fleetcast-scheduler"}
@@ -91,7 +96,9 @@ def _pod(image: str) -> Mapping[str, Any]:
         "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
         "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{
             "weight": 100,
-            "podAffinityTerm": {"labelSelector": {"matchLabels": dict(_LABELS)}, "topologyKey": "kubernetes.io/hostname"},
+            "podAffinityTerm": {
+                "labelSelector": {"matchLabels": dict(_LABELS)}, "topologyKey": "kubernetes.io/hostname",
+            },
         }]}},
         "containers": [{
             "name": "scheduler", "image": image, "command": command,
