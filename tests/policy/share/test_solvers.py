@@ -7,11 +7,16 @@ import pytest
 import scipy.optimize
 
 from benchmarks.counting import Counting
-from fleetcast.cost.jobs import Linear, Virtual
+from fleetcast.cost.jobs import Linear, Virtual, work
+from fleetcast.policy.place.gangs import BestFit
 from fleetcast.policy.share import DeviceKind, EasyScale, Job, MaxMin, Optimus, Pollux, Sia
 from fleetcast.policy.share.max_min import alike, shares
 from fleetcast.policy.share.pollux import Problem
 from fleetcast.policy.share.sia import _branched, _counted, choose, configurations
+from fleetcast.scenario.workload.jobs import of
+from fleetcast.sim.cluster import world
+from fleetcast.sim.cluster.nodes import even
+from fleetcast.sim.cluster.pace import Pace
 
 
 class Curves:
@@ -299,3 +304,23 @@ def test_jobs_of_an_awkward_size_run(policy):
     policy.share(bench)
     assert jobs[0].granted == {0: 3}
     assert jobs[1].granted[0] >= 5
+
+
+@pytest.mark.parametrize("kind", ["max_min", "optimus", "sia", "easyscale", "pollux"])
+@pytest.mark.parametrize("every", [0.0, 60.0])
+def test_all_jobs_end_with_and_without_rounds(kind, every):
+    policies = {
+        "max_min": MaxMin, "optimus": Optimus, "sia": lambda: Sia(restart=45.0), "easyscale": EasyScale,
+        "pollux": lambda: Pollux(population=20, generations=8),
+    }  # fmt: skip
+    random = np.random.default_rng(4)
+    demand = random.choice([1, 2, 3, 4, 8], 40)
+    jobs = of(
+        np.sort(random.uniform(0, 3000, 40)), demand, random.uniform(10, 2000, 40),
+        least=np.where(random.random(40) < 0.5, 1, demand), most=np.maximum(demand, random.choice([4, 8, 16], 40)),
+    )  # fmt: skip
+    speeds = Linear(["a", "b"], [1.0, 0.6])
+    nodes, rules = even([16, 8], [4, 8], ["a", "b"]), world.Rules(round=every, restart=20.0)
+    pace = Pace(speeds, work(speeds, jobs, 0, 4), jobs.model)
+    run = world.play(jobs, nodes, pace, policies[kind](), BestFit(), rules)
+    assert np.isfinite(run.finish).all()

@@ -86,17 +86,18 @@ class Sia:
     def _costs(self, board: Board, job: Job, table: list[tuple[int, int, bool]]) -> list[tuple[int, float]]:
         """Returns configurations worth considering, with their costs."""
         now = next(iter(job.held.items())) if len(job.held) == 1 else None
-        had = max(self.growth * self._most.get(job.id, 0), job.least) if self.growth < np.inf else job.most
-        most = min(job.most, had)
-        reach = {
-            c: board.rate(job, {kind: n})
+        suits = [
+            (c, kind, n)
             for c, (kind, n, usual) in enumerate(table)
-            if job.least <= n <= most and (usual or n == job.least)
-        }
+            if job.least <= n <= job.most and (usual or n == job.least)
+        ]
+        smallest = min((n for _, _, n in suits), default=0)
+        most = max(self.growth * self._most.get(job.id, 0), smallest) if self.growth < np.inf else job.most
+        reach = {c: board.rate(job, {kind: n}) for c, kind, n in suits if n <= most}
         reach = {c: rate for c, rate in reach.items() if rate > 0}
         if not reach:
             return []
-        smallest = min(reach.values())
+        slowest = min(reach.values())
         age = board.now - job.arrival
         again = (age - self._restarts.get(job.id, 0) * self.restart) / (age + self.restart)
         factor = max(again, 1e-3) if now is not None and age >= self.restart else 1.0
@@ -105,7 +106,7 @@ class Sia:
             kind = table[c][0]
             if kind != last:
                 last, best = kind, np.inf
-            value = (rate / smallest * (1.0 if table[c][:2] == now else factor)) ** self.power
+            value = (rate / slowest * (1.0 if table[c][:2] == now else factor)) ** self.power
             if value < min(best, self.idle):
                 kept.append((c, value))
                 best = value
@@ -159,7 +160,7 @@ def _counted(cost: Floats, job: Ints, kind: Ints, size: Ints, devices: Ints) -> 
     picks = []
     for j in np.unique(job):
         after, pick = best.copy(), np.full(best.shape, -1, np.int32)
-        for at in np.flatnonzero(job == j):
+        for at in np.flatnonzero((job == j) & (size <= devices[kind])):
             to, back = [slice(None)] * len(devices), [slice(None)] * len(devices)
             to[kind[at]], back[kind[at]] = slice(int(size[at]), None), slice(0, int(devices[kind[at]] + 1 - size[at]))
             with_it = best[tuple(back)] + cost[at]
