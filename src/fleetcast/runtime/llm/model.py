@@ -135,8 +135,8 @@ class Transformer:
         held = kv_dtype if kv_dtype is not None else self.dtype
         captured = self._capturable()
         # a captured step is padded with sequences that need a block of their own to read and write
-        slots = (blocks + captured) * BLOCK
-        self.cache = Cache(len(here), slots, shape.kv_heads, shape.head_dim, held, self.device)
+        self.slots = blocks * BLOCK
+        self.cache = Cache(len(here), self.slots + captured * BLOCK, shape.kv_heads, shape.head_dim, held, self.device)
         self.graphs: graphs.Graphs | None = None
         if captured:
             static = graphs.Static(blocks, min(blocks, blocks_of(shape.context)), self.device)
@@ -146,7 +146,8 @@ class Transformer:
     def bytes(self) -> tuple[int, int]:
         """Memory of the matrices of all layers and the head, and of the KV cache."""
         each = [m for layer in self.layers for m in (layer.qkv, layer.out, *layer.ffn.matrices)]
-        return sum(m.bytes for m in each) + (self.head.bytes if self.head is not None else 0), self.cache.bytes
+        held = self.cache.bytes * self.slots // self.cache.keys.shape[1]  # without the block that pads captured steps
+        return sum(m.bytes for m in each) + (self.head.bytes if self.head is not None else 0), held
 
     def forward(self, pieces: Sequence[Piece]) -> Logits:
         """Returns the logits (tokens that emit, vocabulary) and caches every token's keys and values.
@@ -156,6 +157,8 @@ class Transformer:
         want = likeliest.wanted(pieces)
         with torch.inference_mode():
             found = self._forward(pieces)
+            if not want.keep and self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)  # nothing is read back, and a pass takes until it is done
             if self.device.type == "cpu" or not want.cut:
                 return np.asarray(found.float().cpu().numpy(), dtype=np.float32)
             numbers, ids = (part.cpu() for part in likeliest.reduced(found, want, 0, self.vocab))

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from fleetcast.base.errors import MissingExtra
-from fleetcast.runtime.llm.cache import Cache
 from fleetcast.runtime.llm.paging import BLOCK, blocks_of
 from fleetcast.runtime.llm.requests import Piece
 
+if TYPE_CHECKING:
+    from fleetcast.runtime.llm.cache import Cache
 try:
     import torch
 except ImportError:
@@ -37,6 +38,8 @@ TILE: Final = 64
 PROGRAMS: Final = 512
 """Programs that keep a large device busy: of attention, so many are aimed at."""
 MOST_SPLITS: Final = 32
+FEW: Final = 64
+"""Rows up to which matrices of whole numbers are widened as they are read; more are multiplied by torch."""
 
 
 def ready(x: Tensor) -> bool:
@@ -138,6 +141,18 @@ def attend(
     kernels.gather[(n, heads)](
         partial, peaks, sums, those.rows, out, kv_heads, width, GROUP=group, SIZE=size, SPLITS=splits, num_warps=1
     )
+
+
+def multiply(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
+    """Returns ``x`` (rows, inputs), `FEW` at most, times a matrix of `linear.Int8` or, where uint8, of `linear.Int4`."""
+    (rows, inputs), outputs, pairs = x.shape, len(weight), weight.dtype == torch.uint8
+    out = x.new_empty(rows, outputs)
+    columns = 32
+    kernels.multiply[(-(-outputs // columns),)](
+        x, weight, scale, out, rows, outputs, inputs, ROWS=max(16, power(rows)), COLUMNS=columns,
+        DEPTH=128 if pairs or rows > 16 else 256, PAIRS=pairs, num_warps=4, num_stages=3,
+    )  # fmt: skip
+    return out
 
 
 def power(count: int) -> int:

@@ -172,3 +172,50 @@ def gather(
     each = tl.load(partial + part[:, None] * width + at[None, :], mask=inside[None, :], other=0.0)
     mixed = tl.sum(each * weight[:, None], 0) / total
     tl.store(out + (row * kv_heads * GROUP + head) * width + at, mixed.to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def multiply(
+    x, weight, scale, out, rows, outputs, inputs, ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr,
+    PAIRS: tl.constexpr,
+):  # fmt: skip
+    """Writes few rows times a matrix of whole numbers; a program ``COLUMNS`` outputs, widened as they are read.
+
+    With ``PAIRS`` two weights share a byte, as `linear.Int4` has them, else it is as `linear.Int8` has it.
+    """
+    column = tl.program_id(0) * COLUMNS + tl.arange(0, COLUMNS)
+    row = tl.arange(0, ROWS)
+    at = tl.arange(0, DEPTH)
+    mine = column < outputs
+    kind = x.dtype.element_ty
+    total = tl.zeros([ROWS, COLUMNS], tl.float32)
+    where = column.to(tl.int64)[:, None]
+    if PAIRS:
+        size = inputs // 2
+        for begin in range(0, size, DEPTH):
+            byte = begin + at
+            group = byte // 16
+            some = mine[:, None] & (byte < size)[None, :]
+            both = tl.load(weight + where * size + byte[None, :], mask=some, other=0)
+            by = scale + (where * (inputs // 32) + group[None, :]) * 2
+            step = tl.load(by, mask=some, other=0.0).to(tl.float32)
+            middle = tl.load(by + 1, mask=some, other=0.0).to(tl.float32)
+            low = (((both & 15).to(tl.float32) - 8.0) * step + middle).to(kind)
+            high = (((both >> 4).to(tl.float32) - 8.0) * step + middle).to(kind)
+            first = x + row[:, None] * inputs + (group * 32 + byte % 16)[None, :]
+            there = (row < rows)[:, None] & (byte < size)[None, :]
+            part = tl.load(first, mask=there, other=0.0)
+            total += tl.dot(part, tl.trans(low), input_precision="ieee")
+            part = tl.load(first + 16, mask=there, other=0.0)
+            total += tl.dot(part, tl.trans(high), input_precision="ieee")
+    else:
+        for begin in range(0, inputs, DEPTH):
+            depth = begin + at
+            some = mine[:, None] & (depth < inputs)[None, :]
+            wide = tl.load(weight + where * inputs + depth[None, :], mask=some, other=0).to(kind)
+            there = (row < rows)[:, None] & (depth < inputs)[None, :]
+            part = tl.load(x + row[:, None] * inputs + depth[None, :], mask=there, other=0.0)
+            total += tl.dot(part, tl.trans(wide), input_precision="ieee")
+        total = total * tl.load(scale + column, mask=mine, other=0.0)[None, :]
+    target = out + row[:, None] * outputs + column[None, :]
+    tl.store(target, total.to(kind), mask=(row < rows)[:, None] & mine[None, :])
