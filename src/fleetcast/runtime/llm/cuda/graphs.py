@@ -6,6 +6,8 @@ padded: rows beyond it read and write a block of the cache that nobody holds.
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -77,7 +79,8 @@ class Graphs:
     """
 
     def __init__(self, run: Callable[[Tensor, Tensor, Tensor, Rows], Tensor], static: Static) -> None:
-        self.run, self.static = run, static
+        # weakly, so that a model that holds its graphs goes, with its memory, as soon as nobody holds it
+        self.run, self.static = weakref.WeakMethod(run), static
         self.captured: dict[int, tuple[Any, Tensor]] = {}
         self.pool: Any = None
 
@@ -91,15 +94,21 @@ class Graphs:
         return logits[: len(pieces)]
 
     def _capture(self, size: int) -> tuple[Any, Tensor]:
-        step = self.static.step(size)
+        step, run = self.static.step(size), self.run()
+        assert run is not None  # its model asks
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):  # compiles kernels and sets libraries up, which a capture may not
             for _ in range(2):
-                self.run(*step)
+                run(*step)
         torch.cuda.current_stream().wait_stream(aside)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self.pool):
-            logits = self.run(*step)
+        graph, collects = torch.cuda.CUDAGraph(), gc.isenabled()
+        gc.disable()  # another model's graphs, freed meanwhile, would end the capture
+        try:
+            with torch.cuda.graph(graph, pool=self.pool):
+                logits = run(*step)
+        finally:
+            if collects:
+                gc.enable()
         self.pool = self.pool if self.pool is not None else graph.pool()
         return graph, logits
