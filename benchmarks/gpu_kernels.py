@@ -4,10 +4,14 @@ Calls are captured as a graph, so that launching costs what it costs a server, a
 are several times the second-level cache. A row is the median of several replays. Inputs are random, never zeros.
 """
 
+# Calls are timed before the loop that made them goes on.
+# ruff: noqa: B023
+
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -116,9 +120,7 @@ def prefills(heads: Sequence[tuple[int, int, int]] = HEADS, new: Sequence[int] =
                 yield row("prefill", name, "bf16", found, m=count, heads=h, kv_heads=kv, head_dim=d)
 
 
-def decodes(
-    heads: Sequence[tuple[int, int, int]] = HEADS, loads: Sequence[tuple[int, int]] = DECODES
-) -> Iterator[Row]:
+def decodes(heads: Sequence[tuple[int, int, int]] = HEADS, loads: Sequence[tuple[int, int]] = DECODES) -> Iterator[Row]:
     """Yields attention of decode steps: the engine's own kernel over a paged cache, and torch's over one that is not.
 
     ``m`` sequences, ``n`` tokens of context each.
@@ -164,7 +166,6 @@ def decodes(
                         for p in pairs
                     ])  # fmt: skip
                 yield row("decode", "flash", "bf16", found, m=n, n=context, heads=h, kv_heads=kv, head_dim=d)
-            del cache
 
 
 def streams(tokens: Sequence[int] = TOKENS, widths: Sequence[int] = WIDTHS) -> Iterator[Row]:
@@ -176,16 +177,15 @@ def streams(tokens: Sequence[int] = TOKENS, widths: Sequence[int] = WIDTHS) -> I
             xs = [torch.randn(m, width, device="cuda", dtype=torch.bfloat16) for _ in range(copies)]
             ys = [torch.randn(m, width, device="cuda", dtype=torch.bfloat16) for _ in range(copies)]
             weight = torch.rand(width, device="cuda", dtype=torch.bfloat16)
-            out, half = torch.empty_like(xs[0]), torch.empty(m, width // 2, device="cuda", dtype=torch.bfloat16)
-            each = {
-                "copy": (2 * size, [lambda x=x, y=y: y.copy_(x) for x, y in zip(xs, ys, strict=True)]),
-                "add": (3 * size, [lambda x=x, y=y: torch.add(x, y, out=out) for x, y in zip(xs, ys, strict=True)]),
-                "norm": (2 * size, [lambda x=x: cuda.norm(x, weight, 1e-5) for x in xs]),
-                "gate": (1.5 * size, [lambda x=x: cuda.gate(x, False) for x in xs]),
+            out = torch.empty_like(xs[0])
+            each: dict[str, tuple[float, list[Callable[[], Any]]]] = {
+                "copy": (2 * size, [partial(y.copy_, x) for x, y in zip(xs, ys, strict=True)]),
+                "add": (3 * size, [partial(torch.add, x, y, out=out) for x, y in zip(xs, ys, strict=True)]),
+                "norm": (2 * size, [partial(cuda.norm, x, weight, 1e-5) for x in xs]),
+                "gate": (1.5 * size, [partial(cuda.gate, x, False) for x in xs]),
             }
             for name, (moved, calls) in each.items():
                 yield row("stream", name, "bf16", timed(calls), m=m, n=int(moved), k=width)
-            del xs, ys, out, half
 
 
 def roofs() -> dict[str, float]:
@@ -193,7 +193,6 @@ def roofs() -> dict[str, float]:
     a = torch.randn(1 << 30, device="cuda")
     b = torch.empty_like(a)
     copy, read = timed([lambda: b.copy_(a)])[0], timed([lambda: a.sum()])[0]
-    del a, b
     x, w = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     product = timed([lambda: x @ w])[0]
     return {"copy": 2 * 4 * 2**30 / copy, "read": 4 * 2**30 / read, "product": 2 * 8192**3 / product}
@@ -223,5 +222,6 @@ def measure(quick: bool, say: Callable[[str], None]) -> dict[str, Any]:
         except Exception as error:
             found["failed"][name] = f"{type(error).__name__}: {error}"
         torch.cuda.empty_cache()
-        say(f"{name} done, {len(found['rows'])} rows, {time.perf_counter() - begun:.0f} s {found['failed'].get(name, '')}")
+        spent, failed = time.perf_counter() - begun, found["failed"].get(name, "")
+        say(f"{name} done, {len(found['rows'])} rows, {spent:.0f} s {failed}")
     return found

@@ -14,7 +14,7 @@ class Meter:
 
     def __init__(self) -> None:
         try:
-            import pynvml
+            import pynvml  # type: ignore[import-not-found,unused-ignore]
 
             pynvml.nvmlInit()
             self.nvml: Any = pynvml

@@ -29,7 +29,7 @@ RUNS = (
 """Model, sequence, micro-batch, micro-batches of an iteration, whether every layer is computed again."""
 
 
-class Layer(nn.Module):
+class Layer(nn.Module):  # type: ignore[misc,unused-ignore]
     """A layer of Llama."""
 
     def __init__(self, hidden: int, heads: int, kv_heads: int, width: int) -> None:
@@ -53,7 +53,7 @@ class Layer(nn.Module):
         return x + self.down(functional.silu(gate) * up)
 
 
-class Decoder(nn.Module):
+class Decoder(nn.Module):  # type: ignore[misc,unused-ignore]
     """Llama with a tied head."""
 
     def __init__(self, size: tuple[int, int, int, int, int, int, bool]) -> None:
@@ -67,7 +67,8 @@ class Decoder(nn.Module):
         """Returns the loss."""
         at = torch.arange(tokens.shape[1], device=tokens.device)[:, None]
         angles = at * 500000.0 ** (-torch.arange(0, self.dim, 2, device=tokens.device) / self.dim)
-        cos, sin = (torch.cat([f, g], -1).bfloat16() for f, g in ((angles.cos(), angles.cos()), (-angles.sin(), angles.sin())))
+        cos = torch.cat([angles.cos(), angles.cos()], -1).bfloat16()
+        sin = torch.cat([-angles.sin(), angles.sin()], -1).bfloat16()
         x = self.table(tokens)
         for layer in self.layers:
             x = checkpoint(layer, x, cos, sin, use_reentrant=False) if again else layer(x, cos, sin)

@@ -17,6 +17,7 @@ from tests.runtime.llm import tiny
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("safetensors", reason="safetensors is not installed")
 from fleetcast.runtime.llm import cuda, linear, native  # noqa: E402
+from fleetcast.runtime.llm.attention import attend, groups_of  # noqa: E402
 from fleetcast.runtime.llm.cache import Cache  # noqa: E402
 from fleetcast.runtime.llm.cuda import graphs  # noqa: E402
 from fleetcast.runtime.llm.model import Transformer  # noqa: E402
@@ -121,7 +122,7 @@ def test_a_model_says_what_torch_alone_says(name, kv_dtype, tmp_path, monkeypatc
         if not ours:
             monkeypatch.setattr(cuda, "kernels", None)
         model = open_engine(folder, blocks=8, device=DEVICE, kv_dtype=kv_dtype).model
-        found.append([np.concatenate([model.forward(first), model.forward(then)]) for _ in range(1)][0])
+        found.append(np.concatenate([model.forward(first), model.forward(then)]))
     limit = {"auto": 3e-4, "bf16": 3e-2, "int8": 3e-1}[kv_dtype]  # one rounding of the cache that falls the other way
     assert np.abs(found[0] - found[1]).max() < limit
 
@@ -136,6 +137,23 @@ def test_few_rows_times_whole_numbers_are_torch_s_product(form, rows, outputs, i
     found = cuda.multiply(x, held.weight, held.scale)
     torch.testing.assert_close(found, held.widened(x), rtol=1e-4, atol=1e-4)
     assert float((found - x @ weight.t()).norm() / (x @ weight.t()).norm()) < (0.01 if form == "int8" else 0.1)
+
+
+@pytest.mark.parametrize("start", [0, 21])
+@pytest.mark.parametrize("window", [0, 400, 30])
+def test_a_piece_without_a_mask_sees_what_one_with_a_mask_sees(start, window):
+    torch.manual_seed(0)
+    pieces = [Piece(list(range(40)), start, [4, 2, 0, 1], 1), Piece([1], 3, [3], 1)]
+    cache = Cache(1, 80, 2, 16, torch.bfloat16, "cpu")
+    for part in (cache.keys, cache.values):
+        part.normal_()
+    q = torch.randn(41, 4, 16).to(torch.bfloat16)
+    with_mask, without = (
+        attend(q, cache, 0, groups_of(pieces, {window}, "cpu", fused=fused), window, scale=0.25)
+        for fused in (False, True)
+    )
+    torch.testing.assert_close(with_mask, without, rtol=2e-2, atol=2e-2)
+    assert groups_of(pieces, {window}, "cpu", fused=True)[0].masks.keys() == ({window} if window == 30 else set())
 
 
 def test_a_batch_is_padded_to_a_captured_size():
@@ -182,7 +200,8 @@ def test_answers_on_cuda_are_those_of_each_request_alone(name, tmp_path):
     begin = draw.integers(0, 61, 40).tolist()
     prompts = [begin + draw.integers(0, 61, int(n)).tolist() for n in draw.integers(1, 60, 12)]
     settings = {
-        "plain": {}, "chunked": {"batch": batch.Chunked(chunk=16, max_batch=5)}, "prefix": {"prefix_cache": evict.Lru()},
+        "plain": {}, "chunked": {"batch": batch.Chunked(chunk=16, max_batch=5)},
+        "prefix": {"prefix_cache": evict.Lru()},
         "drafted": {"speculate": speculate.Ngram()},
     }  # fmt: skip
     said = {}

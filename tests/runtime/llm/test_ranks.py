@@ -20,8 +20,8 @@ from tests.runtime.llm import tiny
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("safetensors", reason="safetensors is not installed")
 
-from fleetcast.runtime.llm.ranks import LostRank, Ranks, Source, check, group, wire  # noqa: E402
 from fleetcast.runtime.llm.likeliest import merged, reduced, wanted  # noqa: E402
+from fleetcast.runtime.llm.ranks import LostRank, Ranks, Source, check, group, wire  # noqa: E402
 from fleetcast.runtime.llm.ranks.part import Part  # noqa: E402
 from fleetcast.runtime.llm.ranks.shard import Shard, narrowed, stage, vocabulary  # noqa: E402
 from fleetcast.runtime.llm.weights import fake_weights  # noqa: E402

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fleetcast.base.errors import MissingExtra
 from fleetcast.runtime.llm import cuda, likeliest, native
@@ -74,8 +73,8 @@ class Layer:
 class Pass:
     """What all layers share of one pass: slots to write, who attends together, cosines and sines by rotation.
 
-    Either ``groups`` says who, for torch, or ``paged``, for our own kernels, or ``rows``, for those on CUDA, with groups
-    for long pieces beside them. ``own``: such kernels turn queries and keys and store them.
+    Either ``groups`` says who, for torch, or ``paged``, for our own kernels, or ``rows``, for those on CUDA, with
+    groups for long pieces beside them. ``own``: such kernels turn queries and keys and store them.
     """
 
     written: Tensor
@@ -176,7 +175,8 @@ class Transformer:
 
     def _capturable(self) -> bool:
         """Whether decode steps run as captured graphs: our kernels on CUDA, all layers here, and no experts, whose
-        tokens are counted on the host."""
+        tokens are counted on the host.
+        """
         sparse = self.shape.experts is not None and any(self.shape.sparse)
         alone = self.first and self.last and self.together is _same
         return self.device.type == "cuda" and cuda.kernels is not None and self.rms_heads and alone and not sparse

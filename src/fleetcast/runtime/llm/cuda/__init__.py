@@ -144,7 +144,7 @@ def attend(
 
 
 def multiply(x: Tensor, weight: Tensor, scale: Tensor) -> Tensor:
-    """Returns ``x`` (rows, inputs), `FEW` at most, times a matrix of `linear.Int8` or, where uint8, of `linear.Int4`."""
+    """Returns ``x`` (rows, inputs), `FEW` at most, times a matrix of `linear.Int8`, or where uint8 `linear.Int4`."""
     (rows, inputs), outputs, pairs = x.shape, len(weight), weight.dtype == torch.uint8
     out = x.new_empty(rows, outputs)
     columns = 32

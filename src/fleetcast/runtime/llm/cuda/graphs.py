@@ -1,4 +1,4 @@
-"""Decode steps captured as CUDA graphs: launching some hundred kernels one by one takes longer than a small batch's work.
+"""Decode steps captured as CUDA graphs: launching hundreds of kernels takes longer than a small batch's work.
 
 A graph is captured for a batch size when a step of it first comes, and replayed from then on. Smaller batches are
 padded: rows beyond it read and write a block of the cache that nobody holds.

@@ -5,8 +5,9 @@ long context is shared out over several programs and put together afterwards: Da
 "Flash-Decoding for long-context inference", 2023. The cache's blocks are read where they lie (Kwon et al., SOSP 2023).
 """
 
-# Triton compiles these functions; their arguments have no types that mypy knows.
-# mypy: disable-error-code="no-untyped-def,no-untyped-call,misc,untyped-decorator,no-any-return"
+# Triton compiles these functions; their arguments have no types that a checker knows.
+# mypy: disable-error-code="no-untyped-def,no-untyped-call,misc,untyped-decorator,no-any-return,import-not-found"
+# ruff: noqa: ANN001, ANN201, ANN202
 
 import triton
 import triton.language as tl
