@@ -1,4 +1,4 @@
-"""Every way to lay the nodes of two clusters out on the stages of a pipeline, against `policy.place.NicAware`.
+"""Every way to lay the nodes of two clusters out on the stages of a pipeline, against `policy.place.stages.NicAware`.
 
 Any node may go to any stage; a stage with nodes of both clusters talks over the link that they share. Layers are dealt
 so that the longest stage is as short as can be.
@@ -15,7 +15,7 @@ from fleetcast.cost.training import system as systems
 from fleetcast.cost.training.network import Job
 from fleetcast.cost.training.plans import plans
 from fleetcast.cost.training.system import System
-from fleetcast.policy.place import NicAware, Policy, View
+from fleetcast.policy.place.stages import NicAware, Policy, View
 from fleetcast.scenario.fleet.links import Link
 from fleetcast.scenario.fleet.spec import Fleet, FleetGroup
 from fleetcast.scenario.fleet.tree import Tree, resolve

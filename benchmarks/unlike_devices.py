@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its path as well
 
 from benchmarks.records import Null, Ours, Paper, Record, main, timer
-from fleetcast.policy.place import NicAware, Placement
+from fleetcast.policy.place.stages import NicAware, Placement
 from fleetcast.scenario.load import load_training
 from fleetcast.search.training.planner import search
 from fleetcast.sim.training.completing import columns, complete

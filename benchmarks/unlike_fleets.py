@@ -23,7 +23,7 @@ from benchmarks.placements import CASES, excess
 from benchmarks.records import Null, Ours, Paper, Record, main, timer
 from fleetcast.cost.training import system as systems
 from fleetcast.cost.training.sharding import Sharding, traffic
-from fleetcast.policy.place import Blind
+from fleetcast.policy.place.stages import Blind
 from fleetcast.runtime.training.sharded import Sharded
 from fleetcast.scenario.fleet.links import Link
 from fleetcast.scenario.load import load_training

@@ -118,7 +118,7 @@ class TrainingPlan(Spec):
             fits.
         recover: what is done against failures: a policy of ``policy/recover``.
         place: on which group of a fleet of several each stage lies, and how many layers it holds: a policy of
-            ``policy/place``.
+            ``policy/place/stages``.
         placement: of a workload with features alone: "one" device, the devices of one "server" over its host link, a
             "parameter-server", or all-reduce within a server or over the cluster.
         islands: experts that train apart, without any messages between them; a list to search, 1 = one model on all.

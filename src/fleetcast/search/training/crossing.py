@@ -1,8 +1,9 @@
 """Plans whose stages lie each on one group of a fleet of several, as columns: the exact best of every layout.
 
-The rule that deals layers to stages is `policy.place.NicAware` in its other form (a test holds both equal): by speed,
-within what the devices of a stage hold. The pipeline runs as the events of `sim.training.pipeline`, all plans of one
-order at once. A bound says which plans need not be run: a stage waits for those before it to fill, works, and drains.
+The rule that deals layers to stages is `policy.place.stages.NicAware` in its other form (a test holds both equal): by
+speed, within what the devices of a stage hold. The pipeline runs as the events of `sim.training.pipeline`, all plans
+of one order at once. A bound says which plans need not be run: a stage waits for those before it to fill, works, and
+drains.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from fleetcast.cost.training import unlike
 from fleetcast.cost.training.network import Job
 from fleetcast.cost.training.plans import SCHEDULES, Plans
 from fleetcast.cost.training.unlike import Array, Counts, Paces, paces
-from fleetcast.policy.place.nic_aware import WORTH, orders
+from fleetcast.policy.place.stages.nic_aware import WORTH, orders
 from fleetcast.search.training.exhaust import CHUNK, Found, Weigh, exhaust
 from fleetcast.search.training.space import Space
 from fleetcast.sim.training.mixed import afterwards, drawn, hop, stage_seconds

@@ -17,8 +17,8 @@ from fleetcast.cost.training.energy import energy
 from fleetcast.cost.training.network import Job
 from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.step import step
-from fleetcast.policy import place
-from fleetcast.policy.place import NicAware
+from fleetcast.policy.place import stages as place
+from fleetcast.policy.place.stages import NicAware
 from fleetcast.scenario.objective import TRAINING
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.plan import one

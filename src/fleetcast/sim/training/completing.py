@@ -33,7 +33,8 @@ from fleetcast.cost.training.memory import fits as held
 from fleetcast.cost.training.plans import OFFLOADED, OVERLAPS, RECOMPUTE, SCHEDULES, TENSOR_MESSAGES, Plans, plans
 from fleetcast.cost.training.schedule import whole_pieces
 from fleetcast.cost.training.unlike import share_filled
-from fleetcast.policy import place, recover
+from fleetcast.policy import recover
+from fleetcast.policy.place import stages as place
 from fleetcast.scenario.training_plan import TrainingPlan
 from fleetcast.sim.training.mixed import held_by, iterate
 from fleetcast.sim.training.setting import Setting

@@ -1,4 +1,4 @@
-"""An iteration on groups that differ: pipelines cross between them, as `policy.place` says.
+"""An iteration on groups that differ: pipelines cross between them, as `policy.place.stages` says.
 
 Groups differ in devices, in links, or in both. Each group costs its own layers (`cost.training`, on its own devices
 and links); the pipeline runs as events, for stages differ in length and a message may cross the slow link; copies of a
@@ -24,7 +24,7 @@ from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.step import TERMS
 from fleetcast.cost.training.system import System
 from fleetcast.cost.training.unlike import Array, Counts, Paces, paces
-from fleetcast.policy.place import Placement, Policy, View
+from fleetcast.policy.place.stages import Placement, Policy, View
 from fleetcast.scenario.fleet.tree import Group, Tree
 from fleetcast.sim.training.orders import one_forward_one_backward
 from fleetcast.sim.training.pipeline import Iteration, Stage, run

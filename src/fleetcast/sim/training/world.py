@@ -23,7 +23,7 @@ from fleetcast.cost.training.network import Job
 from fleetcast.cost.training.plans import Plans
 from fleetcast.cost.training.step import TERMS, step
 from fleetcast.cost.training.system import System
-from fleetcast.policy import place
+from fleetcast.policy.place import stages as place
 from fleetcast.scenario.fleet.signals import intensity
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.scenario.plan import one

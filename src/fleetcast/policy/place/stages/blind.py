@@ -5,7 +5,7 @@ Ranks whose network cards do not understand each other all talk over the link th
 
 from __future__ import annotations
 
-from fleetcast.policy.place import Placement, View
+from fleetcast.policy.place.stages import Placement, View
 
 
 class Blind:

@@ -11,7 +11,7 @@ from fleetcast.base.errors import PolicyError
 from fleetcast.cost.training import network as networks
 from fleetcast.cost.training.network import Job
 from fleetcast.cost.training.plans import plans
-from fleetcast.policy.place import Blind, NicAware, Placement, View
+from fleetcast.policy.place.stages import Blind, NicAware, Placement, View
 from fleetcast.scenario.workload.training import Shape
 from fleetcast.sim.training.mixed import follow, iterate, pace
 

@@ -17,7 +17,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from math import inf
 
-from fleetcast.policy.place import Placement, View
+from fleetcast.policy.place.stages import Placement, View
 
 ORDERS = 120
 """Orders of the groups that are looked at: all of up to five groups."""
