@@ -174,8 +174,9 @@ class Transformer:
         return self._scored(self._through(self._embedded(tokens, positions), Pass(slots, [], None, rows, True, turns)))
 
     def _capturable(self) -> bool:
-        """Whether decode steps run as captured graphs: our kernels on CUDA, all layers here, and no experts, whose
-        tokens are counted on the host.
+        """Whether decode steps run as captured graphs.
+
+        It takes our kernels on CUDA, all layers here, and no experts, whose tokens are counted on the host.
         """
         sparse = self.shape.experts is not None and any(self.shape.sparse)
         alone = self.first and self.last and self.together is _same
