@@ -1,9 +1,9 @@
 """A cluster in time slots: workers and parameter servers of jobs, placed one unit after another on the emptiest node.
 
-The world of DL2 (Peng et al., arXiv 1909.06040): at every slot the nodes are emptied and dealt out anew. A unit (a worker,
-a server, or one of each: a bundle) goes to the node with the fewest used slots of all resources, ties by number; where it
-finds no room the slot's dealing ends. A job with w workers and p servers then trains ``speed[type, p, w] * seconds /
-batches`` epochs, wherever its units lie.
+The world of DL2 (Peng et al., arXiv 1909.06040): at every slot the nodes are emptied and dealt out anew. A unit (a
+worker, a server, or one of each: a bundle) goes to the node with the fewest used slots of all resources, ties by number;
+where it finds no room the slot's dealing ends. A job with w workers and p servers then trains ``speed[type, p, w] *
+seconds / batches`` epochs, wherever its units lie.
 
 A file of plain Python that Cython compiles where there is a compiler: one `Slots` is one run, and `advance` drives many
 runs by actions of a network, a window of jobs a run. Rules are the list policies in the form that this loop reads.
@@ -11,6 +11,7 @@ runs by actions of a network, a window of jobs a run. Rules are the list policie
 
 from __future__ import annotations
 
+from math import exp, log
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,7 @@ class Slots:
         noise: f8[k], relative errors of what slots train, read by slot and job; [0] = none.
         looks: f8[k], relative errors of what Optimus estimates, read in turn; [0] = none.
         window: jobs that a network sees, the first to arrive.
+        discount: by slot, of what `act` says that units are worth; 0 = what they train in this slot.
     """
 
     n: cython.int
@@ -49,6 +51,7 @@ class Slots:
     most: cython.int
     window: cython.int
     wide: cython.int
+    discount: cython.double
     seconds: cython.double
     arrival: cython.int[::1]
     type: cython.int[::1]
@@ -91,9 +94,10 @@ class Slots:
 
     def __init__(
         self, whole: Any, parts: Any, nodes: Any, speed: Any, most: int, seconds: float, noise: Any, looks: Any,
-        window: int = 20,
+        window: int = 20, discount: float = 0.0,
     ) -> None:  # fmt: skip
         n = len(whole)
+        self.discount = discount
         self.n, self.count, self.most, self.window, self.seconds = n, len(nodes), most, window, seconds
         self.wide = most + 2
         self.arrival, self.type, self.worker_cpu, self.worker_gpu, self.server_cpu, self.server_gpu = (
@@ -124,7 +128,7 @@ class Slots:
 
     def deal(self, rule: int) -> None:
         """Deals the slot out by a list policy."""
-        if rule == FIFO or rule == SRTF:
+        if rule in (FIFO, SRTF):
             self._lists(rule == SRTF)
         elif rule == DRF:
             self._drf()
@@ -147,6 +151,10 @@ class Slots:
         """Returns the number of the slot."""
         return self.slot
 
+    def window_size(self) -> int:
+        """Returns how many jobs a network sees."""
+        return self.window
+
     def there(self) -> Any:
         """Returns i4[], jobs that have arrived and are not done, in order of arrival."""
         return np.array(self.live[: self.lives], np.int32)
@@ -162,6 +170,30 @@ class Slots:
     def used(self) -> Any:
         """Returns the shares of cpu and gpu slots that are used."""
         return sum(self.used_cpu) / self.total_cpu, sum(self.used_gpu) / self.total_gpu
+
+    def restore(self, slot: int, progress: Any, end: Any, units: Any) -> None:
+        """Puts a fresh run where another one is: in a slot, before the work and after the units of that slot.
+
+        Args:
+            slot: its number.
+            progress: f8[n].
+            end: f8[n], inf = not done.
+            units: i4[k, 3], what `decisions` said.
+        """
+        self.slot, self.done, self.lives, self.came = slot, 0, 0, 0
+        for job in range(self.n):
+            self.progress[job], self.end[job] = progress[job], end[job]
+            if self.arrival[job] > slot:
+                break
+            self.came += 1
+            if end[job] < np.inf:
+                self.done += 1
+            else:
+                self.live[self.lives] = job
+                self.lives += 1
+        self._begin()
+        for job, workers, servers in units:
+            self._place(job, workers, servers)
 
     def decisions(self) -> Any:
         """Returns i4[k, 3]: job, workers and servers of each unit placed in this slot, in order."""
@@ -308,7 +340,7 @@ class Slots:
     @cython.wraparound(False)
     def _lists(self, shortest: cython.bint) -> cython.void:
         i: cython.int
-        k: cython.int
+        _k: cython.int
         job: cython.int
         best: cython.int
         for i in range(self.lives):
@@ -322,7 +354,7 @@ class Slots:
                 if self.role[job] == 0 and (best < 0 or self.key[job] < self.key[best]):
                     best = job
             self.role[best] = 1
-            for k in range(self.most):
+            for _k in range(self.most):
                 if not self._place(best, 1, 1):
                     return
 
@@ -462,9 +494,16 @@ class Slots:
     @cython.wraparound(False)
     @cython.cdivision(True)
     def _worth(self, job: cython.int) -> cython.double:
+        """What a job would earn from now on, were it to keep what it has: its progress, discounted by slot."""
         made: cython.double = self._trains(job)
         left: cython.double = self.real[job] - self.progress[job]
-        return (left if made > left else made) / self.epochs[job]
+        if made >= left:
+            return left / self.epochs[job]
+        if made <= 0.0:
+            return 0.0
+        if self.discount == 0.0:
+            return made / self.epochs[job]
+        return made * (1.0 - exp(left / made * log(self.discount))) / ((1.0 - self.discount) * self.epochs[job])
 
     @cython.cfunc
     @cython.boundscheck(False)

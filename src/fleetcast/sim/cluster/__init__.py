@@ -1,0 +1,1 @@
+"""Many jobs and pods on one fleet."""
