@@ -30,8 +30,9 @@ from fleetcast.base.show import show
 from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
 from fleetcast.cost.engine import Engine, Host, engines
-from fleetcast.policy import batch, evict, memory, place, power, recover, route, speculate
+from fleetcast.policy import batch, evict, memory, power, recover, route, speculate
 from fleetcast.policy.order import requests, tasks
+from fleetcast.policy.place import stages as place
 from fleetcast.scenario.fleet.catalog import devices, links
 from fleetcast.scenario.fleet.failures import SHORTEST, Failures
 from fleetcast.scenario.fleet.signals import grids

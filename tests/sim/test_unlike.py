@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fleetcast
 from fleetcast.base.errors import SpecError, Unsupported
 from fleetcast.cost.training import unlike
 from fleetcast.cost.training.memory import memory
@@ -282,6 +283,14 @@ def test_what_several_kinds_cannot_have_is_refused(tmp_path):
         simulate(state(plan={"dtype": "fp8", "pipeline_parallel": 3}))
     with pytest.raises(SpecError, match=r"data_parallel|divide"):
         simulate(state(plan={"pipeline_parallel": 5}))
+
+
+def test_check_says_what_simulate_refuses_by_its_defaults():
+    found = fleetcast.check("training-unlike")
+    assert [(r.level, r.path) for r in found] == [("warning", "workload.batch")]
+    assert "does not divide over data_parallel = 96, where `simulate` takes defaults" in found[0].text
+    with pytest.raises(SpecError, match="does not divide over data_parallel = 96"):
+        fleetcast.simulate("training-unlike")
 
 
 def test_check_says_that_all_ranks_go_at_the_slowest_pace():

@@ -25,10 +25,11 @@ TRAINED = (
 TOGETHER = ("multitask",)
 STREAMED = ("cameras", "trigger", "frames")
 ORDERED = ("graph", "graph-workflow")
+INVOKED = ("functions",)
 
 
 def test_all_examples_are_run_here(root):
-    assert set(verbs.examples()) == {*PLANNED, *DECIDED, *TRAINED, *TOGETHER, *STREAMED, *ORDERED}
+    assert set(verbs.examples()) == {*PLANNED, *DECIDED, *TRAINED, *TOGETHER, *STREAMED, *ORDERED, *INVOKED}
     assert {p.stem for p in (root / "examples").glob("*.toml")} == set(verbs.examples())
 
 

@@ -38,6 +38,7 @@ _TABLES: Final[dict[str, dict[str, float]]] = {
     "W": _scaled("W", 1.0) | {"mW": 1e-3},
     "J": _scaled("J", 1.0)
     | {"kWh": 3.6e6, "Wh": 3600.0, "MWh": 3.6e9, "mJ": 1e-3, "uJ": 1e-6, "µJ": 1e-6, "nJ": 1e-9, "pJ": 1e-12},
+    "W/m2": {"W/m2": 1.0, "kW/m2": 1e3},
     "Hz": _scaled("Hz", 1.0),
     "$": {"$": 1.0, "USD": 1.0},
     "$/h": {

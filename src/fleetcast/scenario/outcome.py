@@ -26,7 +26,11 @@ UNITS = {
     "latency": "s", "latency_p50": "s", "latency_p99": "s", "input_rate": "Hz", "output_rate": "Hz",
     "output_bytes": "B/s", "dropped": "", "lane_time": "s", "busy": "", "tp": "Hz", "fp": "Hz", "fn": "Hz", "tn": "Hz",
     "lower_bound": "s", "critical_path": "s", "gap": "", "moved_bytes": "B", "messages": "", "tasks": "", "edges": "",
-    "workers": "",
+    "workers": "", "cold_starts": "", "pod_seconds": "s", "pods": "", "peak_pods": "", "wait": "s", "delayed": "",
+    "utility": "", "functions": "", "queued": "", "ended": "",
+    "jct": "s", "waits": "s", "utilisation": "", "load": "", "jobs": "", "placed": "", "moves": "", "finished": "",
+    "decisions": "", "preempted": "", "held": "s", "slowdown": "", "unplaced": "", "allocated": "",
+    "fragmentation": "", "at_end": "",
 }  # fmt: skip
 
 
@@ -116,6 +120,7 @@ class Outcome:
 def _headline(metrics: Mapping[str, Any]) -> list[str]:
     wanted = (
         "iteration_time",
+        "jct.mean",
         "makespan",
         "lower_bound",
         "ttft.p99",

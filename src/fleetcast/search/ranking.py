@@ -11,9 +11,12 @@ from numpy.typing import ArrayLike
 
 from fleetcast.base.show import show
 from fleetcast.base.tables import lookup
+from fleetcast.scenario.functions_plan import FunctionsPlan, read_functions_plan
+from fleetcast.scenario.jobs_plan import JobsPlan, read_jobs_plan
 from fleetcast.scenario.kinds.graph import GraphPlan, read_graph_plan
 from fleetcast.scenario.outcome import UNITS, Outcome
 from fleetcast.scenario.plan import Plan, read_plan
+from fleetcast.scenario.pods_plan import PodsPlan, read_pods_plan
 from fleetcast.scenario.stream_plan import StreamPlan, read_stream_plan
 from fleetcast.scenario.training_plan import TrainingPlan, read_training_plan
 
@@ -81,7 +84,7 @@ class Ranking:
         return self.plans[0] if self.plans else None
 
     @property
-    def plan(self) -> Plan | TrainingPlan | GraphPlan | StreamPlan | None:
+    def plan(self) -> Plan | TrainingPlan | GraphPlan | StreamPlan | FunctionsPlan | JobsPlan | PodsPlan | None:
         """The best plan, complete; None = there is none, or one of waves, which no file decides."""
         best = self.best
         return read_any(best.plan) if best is not None and "way" not in best.plan else None
@@ -151,6 +154,8 @@ def label(outcome: Outcome) -> str:
     if "way" in outcome.plan:
         return str(outcome.plan["way"])
     plan = read_any(outcome.plan)
+    if isinstance(plan, FunctionsPlan | JobsPlan | PodsPlan):
+        return kept(outcome.plan)
     if isinstance(plan, StreamPlan):
         return made(outcome.plan)
     if isinstance(plan, GraphPlan):
@@ -170,10 +175,27 @@ def made(plan: Mapping[str, Any]) -> str:
     return " + ".join(said) or "as it is"
 
 
-def read_any(table: Mapping[str, Any]) -> Plan | TrainingPlan | GraphPlan | StreamPlan:
+def kept(plan: Mapping[str, Any]) -> str:
+    """Returns the short name of a plan of functions or of jobs: its policies with their settings."""
+    said = []
+    for table in (plan[key] for key in ("scale", "route", "share", "place") if key in plan):
+        settings = [f"{k} {v:g}" if isinstance(v, int | float) else f"{k} {v}" for k, v in table.items() if k != "kind"]
+        said.append(" ".join((str(table["kind"]), *settings)))
+    return ", ".join(said)
+
+
+def read_any(
+    table: Mapping[str, Any],
+) -> Plan | TrainingPlan | GraphPlan | StreamPlan | FunctionsPlan | JobsPlan | PodsPlan:
     """Returns the complete plan of a table, of any kind of workload: training has micro-batches or a placement."""
     if "use" in table:
         return read_stream_plan(dict(table))
+    if "scale" in table:
+        return read_functions_plan(table)
+    if "share" in table:
+        return read_jobs_plan(table)
+    if set(table) == {"place"}:
+        return read_pods_plan(table)
     if set(table) <= {"order", "workers"}:
         return read_graph_plan(table)
     return read_training_plan(dict(table)) if _trains(table) else read_plan(dict(table))

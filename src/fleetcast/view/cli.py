@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -17,8 +17,11 @@ from cyclopts.exceptions import CycloptsError
 
 from fleetcast.base.errors import FleetcastError, SpecError
 from fleetcast.scenario.load import (
+    FunctionsScenario,
     GraphScenario,
+    JobsScenario,
     MultitaskScenario,
+    PodsScenario,
     Scenario,
     ServingScenario,
     StreamScenario,
@@ -36,10 +39,14 @@ from fleetcast.view import (
     voting,
     watching,
 )
+from fleetcast.view.functions import commands as functions
 from fleetcast.view.graph import agents as agent_commands
 from fleetcast.view.graph import commands as graphs
 from fleetcast.view.graph.agents import LOCAL, Agents
+from fleetcast.view.jobs import commands as jobs
+from fleetcast.view.pods import commands as pods
 from fleetcast.view.release import release
+from fleetcast.view.scheduling import NOWHERE, Cluster, refuse_cluster
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.serving import commands as requests
 from fleetcast.view.stream import commands as streams
@@ -52,6 +59,9 @@ SCREENS: Final[dict[type[Scenario], Any]] = {
     TrainingScenario: training,
     MultitaskScenario: waves,
     GraphScenario: graphs,
+    FunctionsScenario: functions,
+    JobsScenario: jobs,
+    PodsScenario: pods,
     StreamScenario: streams,
 }
 """What `plan`, `simulate` and, where it has one of its own, `run` show of each kind of scenario."""
@@ -163,11 +173,13 @@ def run(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     serving: Serving = ALONE,
     agents: Agents = LOCAL,
+    cluster: Cluster = NOWHERE,
     common: Common = DEFAULTS,
 ) -> int:
     """Run the scenario's plan on this machine, or replay its requests against a server, and measure; or --serve it.
 
-    A graph of tasks is run by agents: started here, one a device, or where the devices are (--listen).
+    A graph of tasks is run by agents: started here, one a device, or where the devices are (--listen). Pods are
+    scheduled on a cluster (--on kubernetes).
 
     Parameters
     ----------
@@ -175,7 +187,7 @@ def run(
         Where a server is, e.g. http://127.0.0.1:8000; it must stream OpenAI's /v1/completions. Left out, Fleetcast's
         own engine runs the model here.
     model:
-        Name to ask for; default the only one served, or the scenario's.
+        Name to ask for; default the only one served, or the scenario's. Of a graph, that of the --planner.
     speed:
         2 = requests come twice as fast.
     warmup:
@@ -189,27 +201,32 @@ def run(
     return_token_ids:
         Ask for the tokens of answers, so that later turns repeat them (vLLM).
     key_env:
-        Environment variable with the key; default OPENAI_API_KEY, and none with --serve.
+        Environment variable with the key; default OPENAI_API_KEY, and none with --serve. Of a graph, the --planner's.
     device:
         What runs the model here; "auto" is CUDA where the fleet's device is a GPU and torch finds one for each rank.
     """
     from fleetcast.view import here, measured
 
     asked = terminal.load(file, common)
+    if (own := getattr(SCREENS[type(asked)], "schedule", None)) is not None:
+        return own(asked, common, cluster)  # type: ignore[no-any-return]
+    refuse_cluster(cluster, asked.about)
     if not isinstance(asked, GraphScenario):
         for option in (field.name for field in fields(agents) if getattr(agents, field.name) != field.default):
             name = f"--{option.replace('_', '-')}"
             raise SpecError(name, f"is for a graph of tasks, and this is {asked.about}", hint="Leave it out")
     if (own := getattr(SCREENS[type(asked)], "run", None)) is not None:
         refuse_without(serving)
+        graph = isinstance(asked, GraphScenario)
         given = {
-            "url": url, "model": model, "speed": speed != 1, "warmup": warmup != 3, "timeout": timeout != 600,
-            "prompts": prompts != "tokens", "ignore-eos": ignore_eos, "return-token-ids": return_token_ids,
-            "key-env": key_env, "device": device != "auto",
+            "url": url, "model": model and not graph, "speed": speed != 1, "warmup": warmup != 3,
+            "timeout": timeout != 600, "prompts": prompts != "tokens", "ignore-eos": ignore_eos,
+            "return-token-ids": return_token_ids, "key-env": key_env and not graph, "device": device != "auto",
         }  # fmt: skip
         for option in (name for name, value in given.items() if value):
             raise SpecError(f"--{option}", f"is for requests, and this is {asked.about}", hint="Leave it out")
-        code: int = own(asked, common, agents) if isinstance(asked, GraphScenario) else own(asked, common)
+        options = replace(agents, model=model, key_env=key_env)
+        code: int = own(asked, common, options) if graph else own(asked, common)
         return code
     scenario = verbs.serving(asked, "run")
     if serving.serve:

@@ -23,13 +23,14 @@ def app() -> App:
     made = App(
         name="measure",
         help="Measure this machine, how its processes talk to each other, one model under several backends, a model's "
-        "answers, or a whole application.",
+        "answers, a whole application, or what moving a running process sends.",
     )
     made.default(device)
     made.command(collectives)
     made.command(model)
     made.command(quality)
     made.command(application, name="app")
+    made.command(migration)
     return made
 
 
@@ -360,6 +361,46 @@ def application(
         return 0
     console = terminal.screen()
     console.print(trial_view(table, common.out))
+    terminal.say_written(console, written)
+    return 0
+
+
+def migration(
+    *, memory: str = "48 MiB", bandwidth: str = "96 MB/s", rate: float = 6000.0, hot: float = 0.4,
+    stop: str = "256 KiB", common: Common = DEFAULTS,
+) -> int:  # fmt: skip
+    """Move a process that keeps writing its memory over a socket, and compare what that sends with the formula.
+
+    Parameters
+    ----------
+    memory:
+        Of the process.
+    bandwidth:
+        At which it is sent.
+    rate:
+        Pages of 4 KiB that it writes a second, drawn evenly among those that are hot.
+    hot:
+        Share of its memory that it writes, above 0, at most 1.
+    stop:
+        Once so little is left to send the process stops.
+    """
+    from fleetcast.base.files import check_writable, write_atomic
+    from fleetcast.base.units import parse
+    from fleetcast.view.migrated import migrated, migration_view
+    from fleetcast.view.outputs import to_json
+
+    if common.out is not None:
+        check_writable(common.out)
+    table = migrated(
+        parse(memory, "B", "--memory"), parse(bandwidth, "B/s", "--bandwidth"), rate, hot, parse(stop, "B", "--stop"),
+        seed=common.seed or 0,
+    )  # fmt: skip
+    written = [write_atomic(common.out, to_json(table))] if common.out is not None else []
+    if common.json:
+        terminal.print_json(table)
+        return 0
+    console = terminal.screen()
+    console.print(migration_view(table))
     terminal.say_written(console, written)
     return 0
 

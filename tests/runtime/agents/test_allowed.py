@@ -5,7 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetcast.base.errors import SpecError
-from fleetcast.runtime.agents.allowed import Argument, Call, Refused, call_of, checked, function, names, read, words
+from fleetcast.runtime.agents.allowed import (
+    Argument,
+    Call,
+    Refused,
+    call_of,
+    checked,
+    function,
+    names,
+    programs,
+    read,
+    words,
+)
 
 GOOD = """
 kinds = ["camera"]
@@ -31,7 +42,7 @@ def test_a_list_is_read_and_its_folder_lies_beside_it(tmp_path):
     found = read(written(tmp_path, GOOD))
     assert (found.kinds, found.slots, found.folder) == (("camera",), 2, str(tmp_path / "data"))
     assert names(found) == ["sleep", "spin", "align", "blend"]
-    assert function(call_of(found, "align"))([1, 3]) == 2
+    assert function(call_of(found, "align").python)[0]([1, 3]) == 2
     call = call_of(found, "blend")
     arguments = checked(call, {"out": "a/b.png", "frame": "c.png"}, found.folder)
     assert words(call, arguments) == ["blend", "-o", f"{found.folder}/a/b.png", "--level=3", f"{found.folder}/c.png"]
@@ -90,7 +101,7 @@ def test_unknown_calls_and_arguments_and_functions_are_refused(tmp_path):
         checked(Call(python="a:b", arguments={"x": "json"}), {"y": 1}, str(tmp_path))
     for python in ("no.such.module:f", "os:no_such", "os:sep"):
         with pytest.raises(Refused):
-            function(Call(python=python))
+            function(python)
 
 
 COMMAND = Call(command=("tool", "{a}", "--b={b}"), arguments={"a": "text", "b": "text"})
@@ -105,3 +116,38 @@ def test_no_text_becomes_a_word_or_an_option_of_its_own(a, b):
         return
     assert made == ["tool", a, f"--b={b}"]
     assert not made[1].startswith("-")
+
+
+def test_words_of_a_program(tmp_path):
+    text = '[calls.cat]\ncommand = ["cat", "{words}"]\narguments.words = "words"\n'
+    path = tmp_path / "allow.toml"
+    path.write_text(text, encoding="utf-8")
+    found = read(path)
+    call = call_of(found, "cat")
+    assert programs(found) == ["cat"]
+
+    def line(*said):
+        return words(call, checked(call, {"words": list(said)}, found.folder))
+
+    assert line("a.txt", "sub/b.txt", "$(id); |") == ["cat", "a.txt", "sub/b.txt", "$(id); |"]
+    assert words(call, checked(call, {}, found.folder)) == ["cat"]
+    for said, problem in (
+        ("-n", "read as an option"), ("../x", "leaves the agent's folder"), ("/etc/passwd", "leaves"),
+        ("out=/etc/passwd", "leaves"), ("a:../../b", "leaves"), ("nul\0", "not text"), (3, "not text"),
+    ):  # fmt: skip
+        with pytest.raises(Refused, match=problem):
+            line("a", said)
+    with pytest.raises(Refused, match="not a list of words"):
+        checked(call, {"words": "a b"}, found.folder)
+    path.write_text(text.replace('= "words"', '= { kind = "words", options = true, pattern = "[-a-z]+" }'), "utf-8")
+    call = call_of(read(path), "cat")
+    assert line("-n", "--all", "x") == ["cat", "-n", "--all", "x"]
+    with pytest.raises(Refused, match="does not match"):
+        line("-o9")
+    for wrong, problem in (
+        ('command = ["cat", "x{words}"]\narguments.words = "words"', "several words inside one"),
+        ('python = "a:b"\narguments.words = "words"', "no command takes them"),
+    ):  # fmt: skip
+        path.write_text(f"[calls.cat]\n{wrong}\n", encoding="utf-8")
+        with pytest.raises(SpecError, match=problem):
+            read(path)

@@ -11,6 +11,7 @@ pytest.importorskip(modname="aiohttp", reason="the extra 'agents' is not install
 
 from fleetcast.base.errors import PolicyError, SpecError
 from fleetcast.policy.order import tasks
+from fleetcast.policy.order.tasks import Fifo, Heft
 from fleetcast.runtime.agents.agent import Agent, Lost
 from fleetcast.runtime.agents.messages import Begin, Stop
 from fleetcast.runtime.agents.orchestrator import Orchestrator
@@ -252,13 +253,14 @@ def test_a_thousand_tasks_at_once(tmp_path):
     assert seconds < 15.0
 
 
-def test_edits_of_many_hands_while_it_runs(tmp_path):
+@pytest.mark.parametrize("policy", [Fifo, Heft])
+def test_edits_of_many_hands_while_it_runs(tmp_path, policy):
     """Twenty editors add a task behind whatever is still open, some against the invariants; all that was taken runs."""
 
     async def go():
         tasks = {f"t{i}": {"arguments": {"seconds": 0.02}} for i in range(20)}
         async with agents(2, tmp_path) as (orchestrator, _):
-            first = run(orchestrator, constellation(tasks, [f"t{i} t{i + 1}" for i in range(19)]))
+            first = run(orchestrator, constellation(tasks, [f"t{i} t{i + 1}" for i in range(19)]), policy=policy())
             result = asyncio.create_task(first.result())
             taken, refused = [], []
 

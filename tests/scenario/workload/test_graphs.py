@@ -48,7 +48,7 @@ def test_a_graph_written_in_code_keeps_names_edges_and_bytes() -> None:
     [
         ([("a", 1), ("a", 2)], [], r"tasks\[1\].name: is a second task of that name"),
         ([("a", 1)], [("a", "z")], r"edges\[0\]: names a task that is not there \(got 'z'\)"),
-        ([("a", 1)], [("a", "a")], "has a cycle of 1 tasks: a -> a"),
+        ([("a", 1)], [("a", "a")], "has a task that waits for itself: a -> a"),
         (
             [("a", 1), ("b", 1), ("c", 1)], [("a", "b"), ("b", "c"), ("c", "b")],
             "has a cycle of 2 tasks: (b -> c -> b|c -> b -> c)",

@@ -17,7 +17,7 @@ from fleetcast.base.record import Record
 from fleetcast.scenario.load import dump, load
 from fleetcast.view import verbs
 from fleetcast.view.cli import main
-from fleetcast.view.graph.timeline import lanes, letters
+from fleetcast.view.graph.timeline import lanes, letters, short
 
 TABLE: dict[str, Any] = {
     "fleet": {"groups": [{"name": "node", "devices": "1x xeon-8480 + 2x a100-40g-pcie", "link": "pcie-4"}]},
@@ -57,6 +57,30 @@ def test_plan_ranks_every_order_beside_the_null(capsys: pytest.CaptureFixture[st
     assert "Best: order" in shown
     assert "First come, first served takes" in shown
     assert "no order ends before" in " ".join(shown.split())
+
+
+def test_the_best_orders_are_shown_beside_the_null() -> None:
+    rows = fleetcast.plan(load(TABLE))
+    for top in range(1, len(rows.plans) + 1):
+        kinds = [row.plan["order"]["kind"] for row in fleetcast.plan(load(TABLE), top=top).plans]
+        assert kinds[:top] == [row.plan["order"]["kind"] for row in rows.plans[:top]]
+        assert kinds.count("fifo") == 1
+
+
+def test_what_nobody_would_wait_for_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fleetcast.search.graphs.ranking.MOST_PLAYED", 100)
+    with pytest.raises(SpecError, match="policies would be played on 56 tasks"):
+        fleetcast.plan(load(TABLE))
+    asked = changed(plan={"order": ["fifo", "heft"]})
+    assert len(fleetcast.plan(load(asked)).plans) == 2
+
+
+def test_a_legend_shortens_the_names_of_workflows() -> None:
+    assert short("NFCORE_RNASEQ:RNASEQ:ALIGN_STAR:STAR_ALIGN") == "STAR_ALIGN"
+    assert short("GEMM") == "GEMM"
+    long = short("a_kernel_with_a_very_long_name_indeed")
+    assert long == "a_kernel_w…me_indeed"
+    assert short("odd:") == "odd:"
 
 
 def test_what_a_plan_names_is_what_is_ranked() -> None:

@@ -16,8 +16,12 @@ from __future__ import annotations
 from typing import Protocol
 
 from fleetcast.policy.share.board import Board, DeviceKind, Job
+from fleetcast.policy.share.rule import Rule
 
-__all__ = ["Board", "DeviceKind", "Fifo", "Job", "Policy"]
+__all__ = [
+    "Board", "DeviceKind", "Drf", "Easy", "EasyScale", "Fifo", "Job", "Las", "MaxMin", "Optimus", "Policy", "Pollux", "Rule",
+    "Sia", "Srtf",
+]  # fmt: skip
 
 
 class Policy(Protocol):
@@ -30,4 +34,13 @@ class Policy(Protocol):
         ...
 
 
-from fleetcast.policy.share.fifo import Fifo  # noqa: E402  (the methods need the protocol above)
+from fleetcast.policy.share.drf import Drf  # noqa: E402  (the methods need the protocol above)
+from fleetcast.policy.share.easy import Easy  # noqa: E402
+from fleetcast.policy.share.easyscale import EasyScale  # noqa: E402
+from fleetcast.policy.share.fifo import Fifo  # noqa: E402
+from fleetcast.policy.share.las import Las  # noqa: E402
+from fleetcast.policy.share.max_min import MaxMin  # noqa: E402
+from fleetcast.policy.share.optimus import Optimus  # noqa: E402
+from fleetcast.policy.share.pollux import Pollux  # noqa: E402
+from fleetcast.policy.share.sia import Sia  # noqa: E402
+from fleetcast.policy.share.srtf import Srtf  # noqa: E402

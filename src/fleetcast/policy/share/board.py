@@ -47,6 +47,9 @@ class Job:
         granted: devices by kind that it has been given in this decision.
         servers: parameter servers that it has been given in this decision.
         deadline: s, inf = none.
+        user: whose it is, "" where the trace does not say; fair shares are of users where they are named.
+        unit: dominant share of the fleet that one of its devices takes, with the cores and memory that go with it;
+            0 = the device's own part of all devices.
     """
 
     id: int
@@ -66,6 +69,8 @@ class Job:
     granted: dict[int, int] = field(default_factory=dict)
     servers: int = 0
     deadline: float = float("inf")
+    user: str = ""
+    unit: float = 0.0
 
 
 class Board(Protocol):
@@ -112,4 +117,8 @@ class Board(Protocol):
         Returns:
             Whether all of it is still there and free; nothing has changed where not.
         """
+        ...
+
+    def wake(self, at: float) -> None:
+        """Asks for another decision at a time (s), where nothing else happens before; without effect in rounds."""
         ...

@@ -6,6 +6,7 @@ With ``backfill`` those behind it may go where it cannot (without a reservation,
 from __future__ import annotations
 
 from fleetcast.policy.share.board import Board
+from fleetcast.policy.share.rule import Rule, deal
 
 
 class Fifo:
@@ -20,13 +21,10 @@ class Fifo:
     def __init__(self, *, backfill: bool = False) -> None:
         self.backfill = backfill
 
+    def rule(self) -> Rule:
+        """Returns the policy in numbers."""
+        return Rule("arrival", backfill="free" if self.backfill else "none")
+
     def share(self, board: Board) -> None:
         """Keeps what runs and starts what has waited longest."""
-        for job in board.jobs:
-            if job.held:
-                board.keep(job)
-        for job in board.jobs:
-            if job.granted:
-                continue
-            if not any(board.grant(job, job.demand, kind) for kind in range(len(board.kinds))) and not self.backfill:
-                return
+        deal(board, self.rule())

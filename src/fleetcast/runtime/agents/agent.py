@@ -38,6 +38,7 @@ from fleetcast.runtime.agents.messages import (
     Register,
     Stop,
     Welcome,
+    Withdraw,
     encode,
     from_agent,
     to_agent,
@@ -66,11 +67,12 @@ class Lost(FleetcastError):
 
 @dataclass
 class _Attempt:
-    """One that runs: how long it may, when it must be over, and when it was told so."""
+    """One that runs: how long it may, when it must be over, when it was told so, and which it lies behind."""
 
     limit: float
     late: float
     stopped: float = 0.0
+    after: int = 0
 
 
 class Agent:
@@ -195,7 +197,7 @@ class Agent:
     def _hello(self) -> Register:
         return Register(
             version=VERSION, agent=self._name, session=self._session, kinds=list(self._allowed.kinds),
-            calls=lists.names(self._allowed), slots=self._slots,
+            calls=lists.names(self._allowed), slots=self._slots, programs=lists.programs(self._allowed),
         )  # fmt: skip
 
     async def _next(self) -> Any:
@@ -215,6 +217,8 @@ class Agent:
                     del self._kept[: max(0, had - (self._sent - len(self._kept)))]
             elif isinstance(message, Stop):
                 self._stop(message.attempt)
+            elif isinstance(message, Withdraw):
+                self._tell(message)
             elif isinstance(message, End):
                 self._say(f"the orchestrator has ended: {message.reason}" if message.reason else "done")
                 return True
@@ -259,7 +263,9 @@ class Agent:
         own = call.timeout if call is not None and call.timeout is not None else 0.0
         limits = [t for t in (begin.timeout, own) if t]
         limit = min(limits) if limits else float("inf")
-        self._running[begin.attempt] = _Attempt(limit, time.monotonic() + limit)
+        after = begin.after if begin.after in self._running else 0
+        late = float("inf") if after else time.monotonic() + limit
+        self._running[begin.attempt] = _Attempt(limit, late, after=after)
         self._tell(begin)
 
     def _stop(self, attempt: int) -> None:
@@ -325,6 +331,9 @@ class Agent:
 
     async def _done(self, done: Done) -> None:
         self._running.pop(done.attempt, None)
+        for running in self._running.values():
+            if running.after == done.attempt:
+                running.after, running.late = 0, time.monotonic() + running.limit
         self._kept.append(done)
         if self._through:
             self._sent += 1

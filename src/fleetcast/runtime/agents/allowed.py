@@ -7,8 +7,11 @@ line is a list of words, which no shell reads, and an argument never becomes an 
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
+import time
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,24 +22,28 @@ from fleetcast.base.files import read_text
 from fleetcast.base.spec import Spec, convert, read_toml
 from fleetcast.scenario.workload.edits import Id, Seconds
 
-Kind = Literal["text", "whole", "number", "yes_no", "path", "json"]
+Kind = Literal["text", "whole", "number", "yes_no", "path", "json", "words"]
 GIVEN = ("inputs", "progress", "stopped")
 """Keywords that a callable is given where it takes them: results of the tasks before; a function to call with parts of
 its result; a function that says whether it shall give up."""
 _PLACE = re.compile(r"\{(\w+)\}")
 _LONGEST = 4096
+_EARLY = 2e-4
+"""s before its end that an emulated task wakes up."""
 
 
 class Argument(Spec):
     """What an argument may be.
 
     Attributes:
-        kind: "text", "whole" (number), "number", "yes_no", "path" (below the agent's folder) or "json" (anything).
+        kind: "text", "whole" (number), "number", "yes_no", "path" (below the agent's folder), "json" (anything) or
+            "words": any number of a command's, none unless given.
         least: of a number.
-        most: of a number; of a text its length.
-        pattern: that the whole text must match.
+        most: of a number; of a text its length, and of each of several words.
+        pattern: that the whole text, or each word, must match.
         choices: of a text.
         default: where it is left out; without one it must be given.
+        options: whether words may be options of the program.
     """
 
     kind: Kind
@@ -45,6 +52,7 @@ class Argument(Spec):
     pattern: str = ""
     choices: tuple[str, ...] = ()
     default: str | int | float | bool | None = None
+    options: bool = False
 
 
 class Call(Spec):
@@ -52,7 +60,8 @@ class Call(Spec):
 
     Attributes:
         python: "module:function".
-        command: or the words of a command line; ``{name}`` stands for an argument.
+        command: or the words of a command line; ``{name}`` stands for an argument. The words that a workflow's file has
+            after the program are the argument ``words``.
         arguments: by name: what they may be, or the kind alone.
         timeout: s that it may take, whatever the orchestrator allows.
         codes: exit codes of a command that mean it did well.
@@ -94,14 +103,15 @@ _OWN = {
 
 
 def sleep(seconds: float, *, stopped: Callable[[float], bool]) -> None:
-    """Takes ``seconds`` and no processor: stands for work on a device."""
-    stopped(seconds)
+    """Takes ``seconds`` and, but for the last moment, no processor: stands for work on a device."""
+    end = time.perf_counter() + seconds
+    if not stopped(max(0.0, seconds - _EARLY)):
+        while time.perf_counter() < end:  # a sleeper wakes up late, and late by how busy the machine is
+            pass
 
 
 def spin(seconds: float, *, stopped: Callable[[float], bool]) -> None:
     """Takes ``seconds`` of a processor."""
-    import time
-
     end = time.perf_counter() + seconds
     while time.perf_counter() < end and not stopped(0.0):
         sum(range(2000))
@@ -135,6 +145,12 @@ def _check(name: str, call: Call, path: str) -> None:
         near = closest(key, places | set(call.arguments))
         problem = "stands in no word of the command" if key in call.arguments else "is said nothing of"
         raise SpecError(f"{path}.arguments.{key}", problem, limit="an argument stands as {name}", hint=near)
+    for key, said in call.arguments.items():
+        several = _kind(said) == "words"
+        if several and not all(word == f"{{{key}}}" or f"{{{key}}}" not in word for word in call.command):
+            raise SpecError(f"{path}.arguments.{key}", "is several words inside one", limit=f'"{{{key}}}" by itself')
+        if several and call.python:
+            raise SpecError(f"{path}.arguments.{key}", "is words, and no command takes them", limit="json")
     for key, argument in call.arguments.items():
         if key in GIVEN and call.python:
             raise SpecError(f"{path}.arguments.{key}", "is given by the agent", limit="another name")
@@ -163,6 +179,15 @@ def names(allowed: Allowed) -> list[str]:
     return [*_OWN, *allowed.calls]
 
 
+def programs(allowed: Allowed) -> list[str]:
+    """Returns the names of calls that take the words which a workflow's file has after a program."""
+    return [name for name, call in allowed.calls.items() if _kind(call.arguments.get("words", "text")) == "words"]
+
+
+def _kind(said: Argument | Kind) -> Kind:
+    return said.kind if isinstance(said, Argument) else said
+
+
 def checked(call: Call, arguments: Mapping[str, Any], folder: str) -> dict[str, Any]:
     """Returns the arguments of a call, checked, defaults put in; paths are absolute.
 
@@ -175,7 +200,7 @@ def checked(call: Call, arguments: Mapping[str, Any], folder: str) -> dict[str, 
     found = {}
     for name, said in call.arguments.items():
         argument = said if isinstance(said, Argument) else Argument(kind=said)
-        value = arguments.get(name, argument.default)
+        value = arguments.get(name, [] if argument.kind == "words" else argument.default)
         if value is None and argument.kind != "json":
             raise Refused(f"argument {name!r} is missing")
         found[name] = _value(argument, value, name, folder)
@@ -197,6 +222,10 @@ def _value(argument: Argument, value: Any, name: str, folder: str) -> Any:
         if (low is not None and value < low) or (high is not None and value > high):
             raise Refused(f"argument {name!r} is {value:g}, and may be {low} to {high}")
         return value
+    if kind == "words":
+        if not isinstance(value, list):
+            raise Refused(f"argument {name!r} is not a list of words")
+        return [_word(argument, word, name, folder) for word in value]
     if not isinstance(value, str) or "\0" in value:
         raise Refused(f"argument {name!r} is not text")
     if len(value) > (argument.most or _LONGEST):
@@ -206,6 +235,16 @@ def _value(argument: Argument, value: Any, name: str, folder: str) -> Any:
     if argument.choices and value not in argument.choices:
         raise Refused(f"argument {name!r} is none of {', '.join(argument.choices)}")
     return _path(value, name, folder) if kind == "path" else value
+
+
+def _word(argument: Argument, value: Any, name: str, folder: str) -> str:
+    """Returns one of several words: no option unless they may be, and no path that leaves the folder."""
+    word = _value(msgspec.structs.replace(argument, kind="text"), value, name, folder)
+    if word.startswith("-") and not argument.options:
+        raise Refused(f"{word[:40]!r} would be read as an option")
+    for part in re.split(r"[=:,]", word):
+        _path(part, name, folder)
+    return str(word)
 
 
 def _path(value: str, name: str, folder: str) -> str:
@@ -225,8 +264,13 @@ def words(call: Call, arguments: Mapping[str, Any]) -> list[str]:
     Raises:
         Refused: an argument would be read as an option.
     """
-    found = []
+    found: list[str] = []
     for word in call.command:
+        if (place := _PLACE.fullmatch(word)) and isinstance(several := arguments[place[1]], list) and (
+            _kind(call.arguments[place[1]]) == "words"
+        ):  # fmt: skip
+            found += several
+            continue
         made = _PLACE.sub(lambda place: _text(arguments[place[1]]), word)
         if made.startswith("-") and not word.startswith("-"):
             raise Refused(f"{made[:40]!r} would be read as an option")
@@ -240,17 +284,18 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-def function(call: Call) -> Callable[..., Any]:
-    """Returns a call's Python function.
+@cache
+def function(python: str) -> tuple[Callable[..., Any], frozenset[str]]:
+    """Returns a call's Python function, and the keywords of `GIVEN` that it takes.
 
     Raises:
         Refused: it cannot be imported.
     """
-    module, _, name = call.python.partition(":")
+    module, _, name = python.partition(":")
     try:
         found: Callable[..., Any] = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise Refused(f"{call.python} cannot be imported: {error}") from None
+        raise Refused(f"{python} cannot be imported: {error}") from None
     if not callable(found):
-        raise Refused(f"{call.python} is no function")
-    return found
+        raise Refused(f"{python} is no function")
+    return found, frozenset(inspect.signature(found).parameters) & frozenset(GIVEN)

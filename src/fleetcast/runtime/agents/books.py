@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,11 +18,13 @@ from fleetcast.cost.graphs.channels import Channels, Planned, Row
 from fleetcast.cost.graphs.platform import NONE, Platform
 from fleetcast.policy.order.tasks import Board, Policy
 from fleetcast.policy.order.tasks.view import READY
+from fleetcast.runtime.agents.messages import GRACE, Begin
 from fleetcast.runtime.agents.orchestrator import Peer
 from fleetcast.scenario.workload.constellation import Constellation
 from fleetcast.scenario.workload.edits import ENDED, Status, Task
 from fleetcast.scenario.workload.graphs import TaskGraph, assemble
 
+EMULATED = ("sleep", "spin")
 USUAL = 1.0
 """s that a task is taken to last of which nobody says anything."""
 
@@ -92,6 +95,26 @@ class Attempt:
     wait: float = 0.0
     progress: int = 0
 
+    def shift(self, now: float) -> None:
+        """Lets it begin now."""
+        later = now - self.begun
+        self.begun, self.until, self.late = now, self.until + later, self.late + later
+
+
+def message_of(value: Constellation, attempt: Attempt, after: int = 0) -> Begin:
+    """Returns what an agent is told of an attempt, with the results of the tasks before that have ended."""
+    name, task = attempt.task, value.tasks[attempt.task]
+    arguments, inputs = task.arguments, None
+    if task.call in EMULATED and "seconds" not in arguments:
+        arguments = {**arguments, "seconds": attempt.until - attempt.begun}
+    if task.inputs:
+        before = [line.before for line in value.net.into[name]]
+        inputs = {b: value.results[b] for b in before if b in value.results}
+    return Begin(
+        attempt=attempt.number, task=name, call=task.call, arguments=arguments, inputs=inputs,
+        timeout=task.timeout or 0.0, after=after,
+    )  # fmt: skip
+
 
 class Books:
     """The board, and the names behind its numbers.
@@ -114,6 +137,9 @@ class Books:
         self._planned: Planned | None = None
         self._fresh = True
         self._there: dict[tuple[int, int], float] = {}  # datum, node -> s
+        self._next: dict[
+            int, int
+        ] = {}  # task -> the one after it on its worker, where a plan says so and no data travel
 
     def seat(self, places: Sequence[Place]) -> None:
         """Numbers workers before their agents are there."""
@@ -171,6 +197,11 @@ class Books:
             board.begin(self.numbers[name], worker, until)
         self.policy.start(board)
         self._follow()
+        plan = getattr(self.policy, "schedule", None)
+        self._next = {}
+        if plan is not None and self._network is None:
+            for queue in plan.queues(len(board.workers)):
+                self._next.update(pairwise(queue))
         for name in value.ready:
             self.push(name)
 
@@ -202,6 +233,18 @@ class Books:
             self.board.push(number, worker)
             if worker is not None and self._planned is None:
                 self.data_at(name, worker)
+
+    @property
+    def planned(self) -> bool:
+        """Whether a plan says what follows what on each worker."""
+        return bool(self._next)
+
+    def planned_after(self, name: str, worker: int) -> str | None:
+        """Returns the task that a plan has after another on a worker, if that can run it; None = there is no plan."""
+        after = self._next.get(self.numbers[name])
+        if after is None or int(self.policy.schedule.worker[after]) != worker:  # type: ignore[attr-defined]
+            return None
+        return self.names[after] if self.board.runs(after, worker) else None
 
     def pop(self, worker: int) -> str | None:
         """Returns the task that an idle worker should begin, or None.
@@ -262,6 +305,14 @@ class Books:
         if home >= 0:
             found.append((graph.edges + number, -1 - number, home, float(graph.inputs[number])))
         return found
+
+    def attempt(self, task: Task, worker: int, number: int, peer: Peer) -> Attempt:
+        """Returns a try of a task that begins now."""
+        now, wait, timeout = self.board.now, 0.0, task.timeout or 0.0
+        if task.call in EMULATED and "seconds" not in task.arguments:
+            wait = self.data_at(task.id, worker) - now
+        late = now + timeout + 4 * GRACE if timeout else float("inf")
+        return Attempt(number, task.id, peer, worker, now, now + wait + self.seconds(task.id, worker), late, wait=wait)
 
     @property
     def messages(self) -> list[Row]:

@@ -49,18 +49,21 @@ class Planned:
         """The agents' names, and how many slots each has."""
         return {place.agent: sum(p.agent == place.agent for p in self.places) for place in self.places}
 
-    def constellation(self, calls: Collection[str] = (), emulated: str = "sleep") -> Constellation:
+    def constellation(
+        self, calls: Collection[str] = (), emulated: str = "sleep", programs: Collection[str] = ()
+    ) -> Constellation:
         """Returns the graph as a constellation.
 
         Args:
             calls: names that agents have; tasks of a kernel of that name run it.
             emulated: what the others do: "sleep" or "spin".
+            programs: calls that take the words which the graph's file has after a task's program.
         """
         kernels = [k if k in calls else emulated for k in self.graph.kernels]
         mean = self.platform.mean.tolist()
         tasks = [
             Task(id=name, description=str(self.graph.names[i]), call=kernels[k], inputs=kernels[k] != emulated,
-                 seconds=mean[i])
+                 seconds=mean[i], arguments=self._words(i) if kernels[k] in programs else {})
             for i, (name, k) in enumerate(zip(self.names, self.graph.kernel.tolist(), strict=True))
         ]  # fmt: skip
         ends = zip(self.graph.parent_of_edge.tolist(), self.graph.child.tolist(), strict=True)
@@ -68,6 +71,9 @@ class Planned:
         value = Constellation.of(tasks, lines)
         self._net = value.net
         return value
+
+    def _words(self, number: int) -> dict[str, Any]:
+        return {"words": list(self.graph.commands.get(str(self.graph.names[number]), ()))}
 
     def seconds(self, task: Task, agent: str) -> float:
         """Returns what the scenario says, of an agent that it does not know the mean of those it does."""

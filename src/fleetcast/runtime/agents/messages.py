@@ -1,9 +1,9 @@
 """What an orchestrator and its agents say to each other: JSON, one tagged object a message, checked when it is read.
 
-An agent says `Register` first and gets `Welcome` or `Refuse`. From then on the orchestrator hands it `Begin` and
-`Stop`, the agent answers with `Progress` and `Done`. Each side says `Pulse` at least every few seconds. An attempt is
-one try of one task: its number is never used again, so whoever hears of an attempt twice, or of one that is given up,
-knows.
+An agent says `Register` first and gets `Welcome` or `Refuse`. From then on the orchestrator hands it `Begin`, `Stop`
+and `Withdraw`, the agent answers with `Progress` and `Done`. Each side says `Pulse` at least every few seconds. An
+attempt is one try of one task: its number is never used again, so whoever hears of an attempt twice, or of one that is
+given up, knows.
 
 Leases. An agent may run attempts while its lease lasts: from when it *sent* its last pulse that was answered. The
 orchestrator counts from when it *received* it, which is later, and gives an attempt to another agent only when the
@@ -21,7 +21,7 @@ from fleetcast.base.errors import FleetcastError
 from fleetcast.base.spec import Spec
 from fleetcast.scenario.workload.edits import Id, Seconds, Words
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of what is said; both sides must have the same."""
 MOST: Final = 1 << 20
 """Bytes of a message."""
@@ -49,6 +49,7 @@ class Register(Message, tag="register"):
         kinds: what it is, for tasks that want one of a kind.
         calls: names in its allow-list.
         slots: attempts that it runs at once.
+        programs: calls that take the words of a command line.
     """
 
     version: Count
@@ -57,6 +58,7 @@ class Register(Message, tag="register"):
     kinds: Annotated[list[Id], msgspec.Meta(max_length=100)] = msgspec.field(default_factory=list)
     calls: Annotated[list[Id], msgspec.Meta(max_length=10_000)] = msgspec.field(default_factory=list)
     slots: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1
+    programs: Annotated[list[Id], msgspec.Meta(max_length=10_000)] = msgspec.field(default_factory=list)
 
 
 class Pulse(Message, tag="pulse"):
@@ -85,7 +87,8 @@ class Done(Message, tag="done"):
     Attributes:
         attempt: which.
         how: "ok"; "failed"; "late": it took longer than it may; "stopped": it was told to, or the agent lost its lease;
-            "lost": the process that ran it died, through no fault of its own.
+            "lost": the process that ran it died, through no fault of its own; "unbegun": it lay behind another that did
+            not end well, or was withdrawn.
         value: its result.
         error: why not.
         seconds: it ran, s.
@@ -134,6 +137,8 @@ class Begin(Message, tag="begin"):
         arguments: of the call.
         inputs: results of the tasks before, by their ids.
         timeout: s that it may take; 0 = no limit.
+        after: attempt of the same agent that it begins after, without a word, if that one ends well; its result is then
+            one of the inputs, where there are any. 0 = it begins at once.
     """
 
     attempt: Attempt
@@ -142,10 +147,17 @@ class Begin(Message, tag="begin"):
     arguments: dict[str, Any] = msgspec.field(default_factory=dict)
     inputs: dict[str, Any] | None = None
     timeout: Seconds = 0.0
+    after: Count = 0
 
 
 class Stop(Message, tag="stop"):
     """An agent shall give an attempt up."""
+
+    attempt: Attempt
+
+
+class Withdraw(Message, tag="withdraw"):
+    """An agent shall not begin an attempt that lies behind another; one that has begun goes on."""
 
     attempt: Attempt
 
@@ -157,8 +169,8 @@ class End(Message, tag="end"):
 
 
 FromAgent = Register | Pulse | Progress | Done | End
-ToAgent = Welcome | Refuse | Pulse | Begin | Stop | End
-HOWS: Final = frozenset({"ok", "failed", "late", "stopped", "lost"})
+ToAgent = Welcome | Refuse | Pulse | Begin | Stop | Withdraw | End
+HOWS: Final = frozenset({"ok", "failed", "late", "stopped", "lost", "unbegun"})
 
 
 GRACE: Final = 0.5

@@ -58,6 +58,7 @@ class Peer:
         kinds: what it is.
         calls: what it can run.
         slots: attempts at once.
+        programs: calls that take the words of a command line.
         up: whether it is connected.
         sure: monotonic s until which it may still run what it was given, however silent it is.
         returned: whether all that it ran in earlier connections is over, and said.
@@ -73,6 +74,7 @@ class Peer:
     kinds: frozenset[str]
     calls: frozenset[str]
     slots: int
+    programs: frozenset[str] = frozenset()
     up: bool = True
     sure: float = 0.0
     returned: bool = True
@@ -255,7 +257,9 @@ class Orchestrator:
         if known is not None and known.up:
             self._down(known, "replaced")
         now = time.monotonic()
-        peer = Peer(said.agent, said.session, frozenset(said.kinds), frozenset(said.calls), said.slots)
+        peer = Peer(
+            said.agent, said.session, frozenset(said.kinds), frozenset(said.calls), said.slots, frozenset(said.programs)
+        )
         peer.socket, peer.heard, peer.sure = socket, now, self._until(now)
         if known is not None:
             # of another process nobody says that it has ended; its lease does

@@ -19,14 +19,13 @@ from typing import Any
 
 from fleetcast.base.errors import PolicyError, SpecError
 from fleetcast.policy.order.tasks import Policy
-from fleetcast.runtime.agents.books import Attempt, Books, Estimates, Place, Said
-from fleetcast.runtime.agents.messages import GRACE, BadMessage, Begin, Done, Progress, Stop
+from fleetcast.runtime.agents.ahead import Ahead
+from fleetcast.runtime.agents.books import Attempt, Books, Estimates, Place, Said, message_of
+from fleetcast.runtime.agents.messages import BadMessage, Done, Progress, Stop
 from fleetcast.runtime.agents.orchestrator import Orchestrator, Peer
 from fleetcast.runtime.agents.planner import Event, Planner, PlannerError
 from fleetcast.scenario.workload.constellation import Constellation
 from fleetcast.scenario.workload.edits import ENDED, OPEN, Edit, Status, Task
-
-EMULATED = ("sleep", "spin")
 
 
 class Run:
@@ -62,6 +61,7 @@ class Run:
         self.strays = 0
         self.batches = 0
         self._live: dict[int, Attempt] = {}
+        self._ahead = Ahead()
         self._tries: dict[str, int] = {}
         self._lost: dict[str, int] = {}
         self._stranded: dict[str, float] = {}
@@ -70,8 +70,7 @@ class Run:
         self._lock = asyncio.Lock()
         self._ended: list[str] | None = None  # since it was last settled; None = look at all
         self._error: Exception | None = None
-        self._still = 0.0
-        self._zero = 0.0
+        self._still = self._zero = 0.0
 
     async def result(self) -> Constellation:
         """Runs until every task has ended; returns where each is."""
@@ -97,6 +96,7 @@ class Run:
             await asyncio.gather(*work, return_exceptions=True)
             for attempt in self._live.values():
                 attempt.peer.send(Stop(attempt=attempt.number))
+            self._ahead.stop()
         return self.value
 
     async def _finished(self) -> None:
@@ -116,6 +116,7 @@ class Run:
             SpecError: the edits make no sense, or break an invariant; nothing was changed.
         """
         async with self._lock:
+            await self._ahead.withdraw()
             self._publish(self.value, edits)
         self._go_on()
         return self.value
@@ -127,6 +128,7 @@ class Run:
 
     def left(self, peer: Peer) -> None:
         """An agent's connection has ended; what it ran may still run until its lease is over."""
+        self._ahead.leave(peer)
         self._changed(Event("left", agent=peer.name))
 
     def settled(self, peer: Peer) -> None:
@@ -140,15 +142,17 @@ class Run:
     def done(self, peer: Peer, done: Done) -> None:
         """An attempt has ended; of one that is known to have ended nothing changes."""
         now = self._now()
-        if (attempt := self._of(peer, done.attempt)) is None:
+        if self._ahead.unbegun(done.attempt) or (attempt := self._of(peer, done.attempt)) is None:
             return
-        if done.how in ("stopped", "lost"):
+        if done.how in ("stopped", "lost", "unbegun"):
             self._gone(attempt, done.how)
         else:
             self._close(attempt, done.how, done.seconds)
             if done.how == "ok":
                 self._end(attempt.task, Status.COMPLETED, done.value)
+                self._follow(attempt, peer)
             else:
+                self._ahead.forget(attempt)
                 self._failed(attempt.task, done.error or done.how)
             self._watch(done.how, attempt.task, now)
         self._go_on()
@@ -220,44 +224,52 @@ class Run:
         board = self.books.board
         for worker in self.books.idle():
             if self.books.board is not board or not board.n_ready:
-                return
+                break
             name = self.books.pop(worker)
             if name is not None:
                 self._begin(name, worker)
+        self._send_ahead()
 
     def _begin(self, name: str, worker: int) -> None:
-        now, task = self._now(), self.value.tasks[name]
-        peer = self.orchestrator.peers[self.books.places[worker].agent]
-        expected, wait = self.books.seconds(name, worker), 0.0
-        arguments = task.arguments
-        if task.call in EMULATED and "seconds" not in arguments:
-            wait = self.books.data_at(name, worker) - now
-            arguments = {**arguments, "seconds": wait + expected}
-        inputs = None
-        if task.inputs:
-            before = [line.before for line in self.value.net.into[name]]
-            inputs = {b: self.value.results[b] for b in before if b in self.value.results}
-        timeout = task.timeout or 0.0
-        number = next(self.orchestrator.numbers)
+        attempt = self._attempt(name, worker)
         try:
-            peer.send(
-                Begin(attempt=number, task=name, call=task.call, arguments=arguments, inputs=inputs, timeout=timeout)
-            )
+            attempt.peer.send(message_of(self.value, attempt))
         except BadMessage as error:
             self._end(name, Status.FAILED, reason=f"its message {error}")
             self._make()
             asyncio.get_running_loop().call_soon(self._go_on)
-            return
-        late = now + timeout + 4 * GRACE if timeout else float("inf")
-        until = now + wait + expected
-        attempt = Attempt(number, name, peer, worker, now, until, late, wait=wait)
+        else:
+            self._begun(attempt)
+
+    def _attempt(self, name: str, worker: int) -> Attempt:
+        self._now()
+        peer = self.orchestrator.peers[self.books.places[worker].agent]
+        return self.books.attempt(self.value.tasks[name], worker, next(self.orchestrator.numbers), peer)
+
+    def _begun(self, attempt: Attempt) -> None:
+        name = attempt.task
         self.attempts.append(attempt)
-        self._live[number] = attempt
+        self._live[attempt.number] = attempt
         self._tries[name] = self._tries.get(name, 0) + 1
         self._stranded.pop(name, None)
-        self.value = self.value.begin(name, peer.name)
-        self.books.begin(name, worker, until)
-        self._watch("begin", name, peer.name)
+        self.value = self.value.begin(name, attempt.peer.name)
+        self.books.begin(name, attempt.worker, attempt.until)
+        self._watch("begin", name, attempt.peer.name)
+
+    def _send_ahead(self) -> None:
+        """Lays behind what runs what is to follow it; a planner is to be asked before anything begins."""
+        if self._planner is None:
+            for before, name in self._ahead.wanted(self._live.values(), self.books, self.value):
+                self._ahead.send(before, self._attempt(name, before.worker), self.value)
+
+    def _follow(self, before: Attempt, peer: Peer) -> None:
+        """Notes that what lay behind an attempt has begun, whatever a policy that has been started anew would do."""
+        if (attempt := self._ahead.follow(before, peer)) is not None:
+            attempt.shift(self._now())
+            wanted = self.books.pop(attempt.worker)
+            self._begun(attempt)
+            if wanted != attempt.task:
+                self._make()
 
     def _close(self, attempt: Attempt, how: str, seconds: float = 0.0) -> None:
         del self._live[attempt.number]
@@ -266,6 +278,7 @@ class Run:
     def _gone(self, attempt: Attempt, how: str = "gone") -> None:
         """An attempt ended through no fault of its task, which goes elsewhere."""
         self._close(attempt, how)
+        self._ahead.forget(attempt)
         count = self._lost[attempt.task] = self._lost.get(attempt.task, 0) + 1
         self._watch(how, attempt.task, attempt.peer.name)
         if count > self._losses:
@@ -382,5 +395,6 @@ class Run:
         for attempt in list(self._live.values()):
             attempt.peer.send(Stop(attempt=attempt.number))
             self._close(attempt, "late")
+        self._ahead.stop()
         self.notes.append(reason)
         self._over.set()

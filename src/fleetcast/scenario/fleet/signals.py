@@ -48,6 +48,7 @@ class _Kind:
 
 _INTENSITY = _Kind("g/kWh", "intensity", ("avg_ci", "g/kwh", "gco2/kwh"))
 _PRICE = _Kind("$/h", "price", ("$/h", "usd/h", "usd"))
+_SUN = _Kind("W/m2", "irradiance", ("gtifixedtilt", "gti", "ghi", "w/m2"))
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,20 @@ def price(asked: str | float, device: Device, base: Path | None = None, path: st
     return constant(value, f"{source}, {date}")
 
 
+def sun(file: str, base: Path | None = None, path: str = "solar") -> Signal:
+    """Returns the sun on a panel over time, W/m2, of a CSV file (.csv, .csv.gz).
+
+    Args:
+        file: with a time column, as a grid's, and one of irradiance in W/m2 (Solcast's ``GtiFixedTilt`` too).
+        base: folder that a relative file starts from.
+        path: where it stands, for errors.
+
+    Raises:
+        SpecError: unreadable or negative.
+    """
+    return _file((base or Path()) / file, path, _SUN)
+
+
 def constant(value: float, source: str) -> Signal:
     """Returns a price ($/h) that never changes."""
     return _build(f"{value:g} $/h", [0.0], [value], math.inf, source)
@@ -261,7 +276,7 @@ def _plain(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _columns(head: list[str], file: str, kind: _Kind) -> tuple[int, int]:
-    when = [i for i, cell in enumerate(head) if cell in _TIME_UNITS or cell.startswith(("time", "date"))]
+    when = [i for i, cell in enumerate(head) if cell in _TIME_UNITS or cell.startswith(("time", "date", "periodstart"))]
     what = [i for i, cell in enumerate(head) if kind.column in cell or cell in kind.spellings]
     if not when or not what:
         raise SpecError(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,10 @@ class Jobs:
         names: of the jobs; () = their numbers.
         models: names.
         source: where the trace is from.
+        units: f8[n], of its work in the units of a table of speeds (steps, say) where the trace counts so; None = by
+            ``seconds``.
+        user: i4[n], index into ``users``; None = nobody says.
+        users: names.
     """
 
     arrival: NDArray[np.float64]
@@ -39,6 +45,9 @@ class Jobs:
     names: tuple[str, ...] = ()
     models: tuple[str, ...] = ("",)
     source: str = ""
+    units: NDArray[np.float64] | None = None
+    user: NDArray[np.int32] | None = None
+    users: tuple[str, ...] = ("",)
 
     def __len__(self) -> int:
         """Number of jobs."""
@@ -48,3 +57,41 @@ class Jobs:
     def work(self) -> float:
         """Device-seconds of all jobs."""
         return float(self.seconds @ self.demand)
+
+    def name(self, job: int) -> str:
+        """Returns what a job is called."""
+        return self.names[job] if self.names else f"job {job}"
+
+    def rows(self, chosen: Any) -> Jobs:
+        """Returns some of the jobs, by a slice, a mask or indices."""
+        cut = {name: column[chosen] for name in COLUMNS if (column := getattr(self, name)) is not None}
+        names = tuple(np.array(self.names, object)[chosen]) if self.names else ()
+        return replace(self, **cut, names=names)
+
+
+COLUMNS = ("arrival", "demand", "least", "most", "seconds", "model", "priority", "weight", "user", "units")
+
+
+def of(
+    arrival: ArrayLike, demand: ArrayLike, seconds: ArrayLike, *, least: ArrayLike | None = None,
+    most: ArrayLike | None = None, model: ArrayLike = 0, priority: ArrayLike = 0, weight: ArrayLike = 1.0,
+    user: ArrayLike | None = None, units: ArrayLike | None = None, names: Sequence[str] = (),
+    models: tuple[str, ...] = ("",), users: tuple[str, ...] = ("",), source: str = "",
+) -> Jobs:  # fmt: skip
+    """Returns jobs sorted by arrival, equal ones as they were written; what is left out is the plainest."""
+    when = np.asarray(arrival, np.float64)
+    turn = np.argsort(when, kind="stable")
+
+    def ints(column: ArrayLike) -> NDArray[np.int32]:
+        return np.broadcast_to(np.asarray(column), len(when)).astype(np.int32)[turn]
+
+    def floats(column: ArrayLike) -> NDArray[np.float64]:
+        return np.broadcast_to(np.asarray(column), len(when)).astype(np.float64)[turn]
+
+    return Jobs(
+        arrival=when[turn], demand=ints(demand), least=ints(demand if least is None else least),
+        most=ints(demand if most is None else most), seconds=floats(seconds), model=ints(model),
+        priority=ints(priority), weight=floats(weight), names=tuple(names[i] for i in turn) if names else (),
+        models=models, source=source, units=None if units is None else floats(units),
+        user=None if user is None else ints(user), users=users,
+    )  # fmt: skip

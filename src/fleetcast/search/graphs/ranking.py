@@ -15,6 +15,9 @@ from fleetcast.search.ranking import Ranking, undominated, values
 from fleetcast.sim.graph.outcome import simulate
 from fleetcast.sim.graph.setting import Setting
 
+MOST_PLAYED = 5_000_000
+"""Tasks times policies that are played without being asked for by name."""
+
 
 def search(
     state: Setting, *, top: int | None = None, progress: Callable[[int, int], None] | None = None
@@ -23,11 +26,11 @@ def search(
 
     Args:
         state: the scenario, resolved.
-        top: how many; None = all.
+        top: how many, and the null, where it is not among them; None = all.
         progress: called with (policies played, policies).
 
     Raises:
-        SpecError: an unknown policy, or cost without a price.
+        SpecError: an unknown policy, cost without a price, or more to play than anyone waits for.
     """
     goals = state.scenario.objective.goals(GOALS, {})
     if any(name == "cost" for name, _, _ in goals) and state.tree.price is None:
@@ -40,7 +43,15 @@ def search(
     offloading = bool(Users.of(state.graph, state.platform).devices)
     known = [kind for kind, made in kinds(tasks).items() if offloading or not getattr(made, "offloads", False)]
     orders = state.scenario.plan.orders or tuple(sorted(known, key=lambda kind: kind != tasks.Fifo.kind))
+    if not state.scenario.plan.orders and len(orders) * len(state.graph) > MOST_PLAYED:
+        raise SpecError(
+            "plan.order", f"is left out, and {len(orders)} policies would be played on {len(state.graph):,} tasks",
+            value=f"{len(orders) * len(state.graph):,} tasks", limit=f"{MOST_PLAYED:,}, about two minutes",
+            hint='Name those to compare, however long they take: order = ["fifo", "heft"]; or ask `fleetcast simulate`',
+        )  # fmt: skip
     found: list[Outcome] = []
+    if progress is not None:
+        progress(0, len(orders))
     for i, order in enumerate(orders):
         found.append(simulate(state, order))
         if progress is not None:
@@ -52,4 +63,9 @@ def search(
     counts = dict.fromkeys(("bounded", "cut_short", "deduplicated"), 0)
     counts |= dict.fromkeys(("enumerated", "memory_feasible", "simulated"), len(orders))
     said = (f"order: {', '.join(str(outcome.plan['order']['kind']) for outcome in found)}; each was played",)
-    return Ranking(tuple(ranked[:top]), tuple(frontier), (), (), counts, goals, axes, space=said)
+    kept = (
+        ranked
+        if top is None
+        else ranked[:top] + [o for o in ranked[top:] if o.plan["order"]["kind"] == tasks.Fifo.kind]
+    )
+    return Ranking(tuple(kept), tuple(frontier), (), (), counts, goals, axes, space=said)

@@ -82,6 +82,10 @@ def from_ballots(table: Mapping[str, Any]) -> Poll:
     Raises:
         SpecError: unknown keys, no ballots, too many, ballots of other plans than the first.
     """
+    ballots = table.get("ballots")
+    lists = {f"ballots.{voter}": ballot for voter, ballot in ballots.items()} if isinstance(ballots, Mapping) else {}
+    for path, ballot in {"plans": table.get("plans", []), **lists}.items():
+        _texts(path, ballot)
     asked = convert(dict(table), BallotFile)
     if not asked.ballots:
         raise SpecError("ballots", "is empty", hint='Add a voter: latency = ["plan a", "plan b"]')
@@ -140,6 +144,18 @@ def _limit(path: str, count: int, most: int) -> None:
         raise SpecError(path, "are too many", value=count, limit=f"at most {most}", hint="Vote on the best of them")
 
 
+def _texts(path: str, ballot: object) -> None:
+    """Refuses what is no list of names: a plan called 1 is not one called "1"."""
+    if not isinstance(ballot, list | tuple):
+        raise SpecError(path, "is no list", value=str(ballot)[:60], limit='plans in text, best first: ["a", "b"]')
+    for i, name in enumerate(ballot):
+        if not isinstance(name, str):
+            raise SpecError(
+                f"{path}[{i}]", "is no text, as names of plans are", value=str(name)[:60], limit="text",
+                hint=f'Write "{name}"' if isinstance(name, int | float) else 'One name a place: ["a", "b"]',
+            )  # fmt: skip
+
+
 def _check(path: str, ballot: Sequence[str], plans: Sequence[str]) -> None:
     """Refuses a ballot that is not each of the plans once: ties and partial rankings have no place here."""
     twice = next((name for i, name in enumerate(ballot) if name in ballot[:i]), None)
@@ -168,7 +184,7 @@ def _goals(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _number(metrics: Mapping[str, Any], path: str) -> float | None:
     try:
         found = lookup(metrics, path)
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, ValueError):
         return None
     return float(found) if isinstance(found, int | float) and found == found else None
 

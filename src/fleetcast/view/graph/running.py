@@ -17,7 +17,7 @@ from fleetcast.scenario.load import GraphScenario
 from fleetcast.sim.graph.outcome import outcome as outcome_of
 from fleetcast.sim.graph.setting import DEFAULT, Setting, setting
 from fleetcast.sim.graph.world import play
-from fleetcast.view.graph.agents import LOCAL, Agents, address, token
+from fleetcast.view.graph.agents import LOCAL, Agents, address, planner_of, token
 
 if TYPE_CHECKING:
     from fleetcast.policy.order.tasks import Policy
@@ -60,7 +60,7 @@ async def _run(
     from fleetcast.runtime.agents.graphs import Planned
     from fleetcast.runtime.agents.run import Run
 
-    planned = Planned(state.graph, state.platform)
+    planned, planner = Planned(state.graph, state.platform), planner_of(options)
     ended = 0
 
     def watch(event: str, task: str, value: Any) -> None:
@@ -71,10 +71,11 @@ async def _run(
 
     async with _agents(planned.agents, options) as orchestrator:
         calls = {call for peer in orchestrator.up() for call in peer.calls} - {"sleep", "spin"}
-        value = planned.constellation(calls, options.emulate)
+        plain = {call for peer in orchestrator.up() for call in peer.calls - peer.programs}
+        value = planned.constellation(calls, options.emulate, calls - plain)
         done = Run(
             orchestrator, value, policy, estimates=planned, places=planned.places, patience=options.wait,
-            deadline=options.deadline, watch=watch,
+            deadline=options.deadline, watch=watch, planner=planner,
         )  # fmt: skip
         await done.result()
     return done, planned, policy
@@ -143,6 +144,12 @@ def _outcome(
         )
     if strange := sum(a.worker >= len(state.platform) for a in well):
         notes.append(f"{strange} tasks ran on agents or slots that the fleet does not have: they are not in its times")
+    if options.planner:
+        more = len(set(value.tasks) - set(planned.names))
+        notes.append(
+            f"the planner was asked {done.batches} times; tasks that it added: {more}, which are in the makespan but "
+            "not in the fleet's energy and times"
+        )
     notes += [f"{name}: {value.reasons[name]}" for name in failed[:5]]
     if len(failed) > 5:
         notes.append(f"and {len(failed) - 5} tasks more that failed")

@@ -13,7 +13,7 @@ from fleetcast.base.show import show
 from fleetcast.base.spec import kinds
 from fleetcast.policy.order import tasks
 from fleetcast.scenario.kinds.graph import GOALS
-from fleetcast.view.graph.timeline import IDLE, LANES, lanes, letters
+from fleetcast.view.graph.timeline import IDLE, LANES, lanes, letters, short
 from fleetcast.view.plans import GAP
 from fleetcast.view.tables import bullets, rows_table
 from fleetcast.view.words import UNKNOWN, show_energy
@@ -135,7 +135,7 @@ def timeline(outcome: Outcome, width: int) -> RenderableType:
     room = max(len(names[i]) for i in shown)
     columns = max(10, min(100, width - room - 2))
     drawn = lanes(outcome.record, len(names), kernels, columns)
-    key = ", ".join(f"{letter} {kernel}" for kernel, letter in list(letters(kernels).items())[:10])
+    key = ", ".join(f"{letter} {short(kernel)}" for kernel, letter in list(letters(kernels).items())[:10])
     head = Text(f"Workers over {show(outcome.metrics['makespan'], 's')}: {key}, {IDLE} idle", style="dim")
     rows = [Text(f"{names[i]:<{room}}  {drawn[i]}", no_wrap=True) for i in shown]
     if len(shown) < len(names):

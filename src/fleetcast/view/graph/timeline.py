@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 IDLE = "·"
 LANES = 24
 """Most workers that are drawn."""
+LONGEST = 20
+"""Letters of a kernel in a legend."""
 
 
 def letters(kernels: Sequence[str]) -> dict[str, str]:
@@ -22,6 +25,12 @@ def letters(kernels: Sequence[str]) -> dict[str, str]:
         wanted = [c.upper() for c in name if c.isalpha()] + [chr(c) for c in range(65, 91)] + list("0123456789")
         taken[name] = next((c for c in wanted if c not in taken.values()), "#")
     return taken
+
+
+def short(kernel: str) -> str:
+    """Returns a kernel's name for a legend: of a path its last part, of a long one both ends."""
+    name = re.split(r"[:/]", kernel)[-1] or kernel
+    return name if len(name) <= LONGEST else f"{name[: LONGEST // 2]}…{name[1 - LONGEST // 2 :]}"
 
 
 def lanes(record: Record, workers: int, kernels: Sequence[str], columns: int) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from fleetcast.base.errors import FleetcastError
+from fleetcast.base.errors import FleetcastError, SpecError
 from fleetcast.base.show import show
 from fleetcast.scenario.objective import TRAINING
 from fleetcast.scenario.outcome import Outcome
@@ -219,6 +219,24 @@ def _searched(state: Setting) -> Iterator[Remark]:
         yield Remark("error", "plan", f"no plan fits{why}", "Add devices, or leave more of the plan open")
         return
     yield from starving(state, ranking.best)
+    yield from _refused(state)
+
+
+def _refused(state: Setting) -> Iterator[Remark]:
+    """What is left open can be searched, but the defaults that `simulate` takes instead cannot be."""
+    from fleetcast.sim.training.completing import complete
+    from fleetcast.view.worlds.training import listed
+
+    plan = state.scenario.plan
+    if any(listed(name, getattr(plan, name)) for name in plan.__struct_fields__):
+        return  # a list is for `plan` alone
+    try:
+        complete(state, plan)
+    except SpecError as error:
+        yield Remark(
+            "warning", error.path, f"{error.problem}, where `simulate` takes defaults for degrees left out",
+            f"Write those that `plan` ranks first. {error.hint}".strip(),
+        )  # fmt: skip
 
 
 CHECKS: tuple[Callable[[Setting], Iterator[Remark]], ...] = (

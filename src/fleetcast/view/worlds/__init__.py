@@ -6,16 +6,19 @@ from typing import Any, Final
 
 from fleetcast.base.errors import Unsupported
 from fleetcast.scenario.load import (
+    FunctionsScenario,
     GraphScenario,
+    JobsScenario,
     MultitaskScenario,
+    PodsScenario,
     Scenario,
     ServingScenario,
     StreamScenario,
     TrainingScenario,
 )
-from fleetcast.view.worlds import graph, multitask, serving, stream, training
+from fleetcast.view.worlds import functions, graph, jobs, multitask, pods, serving, stream, training
 
-__all__ = ["WORLDS", "ask", "graph", "multitask", "serving", "stream", "training"]
+__all__ = ["WORLDS", "ask", "functions", "graph", "jobs", "multitask", "pods", "serving", "stream", "training"]
 
 
 WORLDS: Final[dict[type[Scenario], ModuleType]] = {
@@ -23,6 +26,9 @@ WORLDS: Final[dict[type[Scenario], ModuleType]] = {
     TrainingScenario: training,
     MultitaskScenario: multitask,
     GraphScenario: graph,
+    FunctionsScenario: functions,
+    JobsScenario: jobs,
+    PodsScenario: pods,
     StreamScenario: stream,
 }
 

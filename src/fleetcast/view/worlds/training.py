@@ -134,10 +134,11 @@ def is_open(scenario: TrainingScenario) -> bool:
     if scenario.workload.features is not None:
         return plan.placement is None or isinstance(plan.placement, tuple)
     spread = plan.tensor_parallel is None and plan.pipeline_parallel is None and plan.data_parallel is None
-    return spread or any(_listed(name, getattr(plan, name)) for name in plan.__struct_fields__)
+    return spread or any(listed(name, getattr(plan, name)) for name in plan.__struct_fields__)
 
 
-def _listed(name: str, value: Any) -> bool:
+def listed(name: str, value: Any) -> bool:
+    """Returns whether a key of a plan holds several values to search."""
     # what may be offloaded or hidden is a list by itself
     if name in ("offload", "overlap"):
         return value is not None and any(isinstance(item, tuple) for item in value)

@@ -10,9 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
-__all__ = ["Node", "Placement", "Pod", "Policy", "Rule", "Taint", "Toleration", "View"]
+if TYPE_CHECKING:
+    from fleetcast.policy.place.pods.ledger import Ledger
+
+__all__ = [
+    "GPU", "BestFit", "CpSat", "CpSatNaive", "Fgd", "KubeDefault", "Node", "Placement", "Pod", "Policy", "Restarts", "Rule",
+    "Taint", "Toleration", "View",
+]  # fmt: skip
+
+GPU = "nvidia.com/gpu"
+"""The resource of which a pod may take a share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +56,8 @@ class Rule:
         pods: the labels are those of pods in one topology domain, not of nodes; with ``anti`` they must not be there.
         anti: see ``pods``.
         topology: of ``pods``: the node label that says what is one domain.
+        also: further conditions that the same node, or the same pod, must meet (only key, operator and values count).
+        either: other rules, one of which is enough instead of this one.
     """
 
     key: str
@@ -55,6 +67,8 @@ class Rule:
     pods: bool = False
     anti: bool = False
     topology: str = "kubernetes.io/hostname"
+    also: tuple[Rule, ...] = ()
+    either: tuple[Rule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +77,17 @@ class Pod:
 
     Attributes:
         name: unique, "namespace/name" in a cluster.
-        requests: by resource: cpu in cores, memory in bytes, devices in whole ones, as "nvidia.com/gpu".
+        requests: by resource: cpu in cores, memory in bytes, devices in whole ones, as "nvidia.com/gpu". A resource that
+            a node does not name, it has none of.
         priority: higher goes first; lower ones may be evicted for it.
         node: where it runs, "" = it waits.
         labels: its own.
         selector: labels that its node must have.
         rules: affinities, required and preferred.
         tolerations: taints that it bears.
-        gpu_share: share of one device that it needs, 0 to 1; 0 = whole devices, as in ``requests``.
+        gpu_share: share of one ``GPU`` that it needs, above 0 and below 1; 0 = whole devices, as in ``requests``.
         gpus: the devices of its node that it has or shares; () = it waits, or has none.
-        group: pods of one gang are placed together or not at all; "" = alone.
+        group: pods of one gang are placed together or not at all, and leave together; "" = alone.
         movable: whether it may be evicted or moved (a disruption budget, a preemption policy).
         preempts: whether others may leave for it.
         arrival: s, the order in which equals are asked.
@@ -113,13 +128,22 @@ class View:
         nodes: all of them.
         running: pods that have a node.
         waiting: pods that have none, in the order of their arrival.
-        budgets: name of a disruption budget -> (labels it is for, how many of those may leave now).
+        budgets: name of a disruption budget -> (labels it is for, how many of those may leave or move now).
+        kept: what is free, where whoever asks keeps count of it; left out it is counted. Policies read it.
     """
 
     nodes: tuple[Node, ...]
     running: tuple[Pod, ...]
     waiting: tuple[Pod, ...]
     budgets: Mapping[str, tuple[Mapping[str, str], int]] = field(default_factory=dict)
+    kept: Ledger | None = None
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """What is free on which node; a policy that writes on it takes a copy."""
+        from fleetcast.policy.place.pods.ledger import Ledger
+
+        return self.kept if self.kept is not None else Ledger.of(self)
 
 
 @dataclass(frozen=True)
@@ -130,6 +154,7 @@ class Placement:
         bound: waiting pod -> node.
         moved: running pod -> its new node (evicted there, started here).
         evicted: running pods that leave and wait.
+        gpus: pod -> the device of its new node that it shares; left out, the fullest one with room.
         reasons: waiting pod -> why it has no node, in a sentence: the resource and the shortage.
         proof: what is proven: "" nothing, "optimal", or a bound in words.
     """
@@ -137,6 +162,7 @@ class Placement:
     bound: Mapping[str, str]
     moved: Mapping[str, str] = field(default_factory=dict)
     evicted: tuple[str, ...] = ()
+    gpus: Mapping[str, int] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
     proof: str = ""
 
@@ -149,3 +175,11 @@ class Policy(Protocol):
     def place(self, view: View) -> Placement:
         """Returns who goes where; whoever asked checks it."""
         ...
+
+
+from fleetcast.policy.place.pods.best_fit import BestFit  # noqa: E402  (the methods need the protocol above)
+from fleetcast.policy.place.pods.cp_sat import CpSat  # noqa: E402
+from fleetcast.policy.place.pods.cp_sat_naive import CpSatNaive  # noqa: E402
+from fleetcast.policy.place.pods.fgd import Fgd  # noqa: E402
+from fleetcast.policy.place.pods.kube_default import KubeDefault  # noqa: E402
+from fleetcast.policy.place.pods.restarts import Restarts  # noqa: E402

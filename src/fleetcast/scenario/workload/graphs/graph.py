@@ -7,8 +7,8 @@ edge joins a pair: what a task hands to another in several pieces is added up. E
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -61,6 +61,7 @@ class TaskGraph:
         datum: i4[m], which data travel; equal numbers only among edges of one parent.
         order: i4[n], tasks, each after its parents.
         source: where it is from; synthetic graphs say so.
+        commands: of tasks that ran the program of their kernel's name with arguments: these.
     """
 
     name: str
@@ -77,6 +78,7 @@ class TaskGraph:
     datum: NDArray[np.int32]
     order: NDArray[np.int32]
     source: str = ""
+    commands: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Number of tasks."""
@@ -181,7 +183,7 @@ class TaskGraph:
 def assemble(
     *, name: str, names: Sequence[str], kernels: tuple[str, ...], kernel: Any, work: Any, unit: Unit, parent: Any,
     child: Any, size: Any, datum: Any = None, memory: Any = None, inputs: Any = None,
-    source: str = "", path: str = "",
+    source: str = "", path: str = "", commands: Mapping[str, tuple[str, ...]] | None = None,
 ) -> TaskGraph:  # fmt: skip
     """Returns the graph of n tasks and of edges in any order, after checking both.
 
@@ -200,6 +202,7 @@ def assemble(
         inputs: n numbers, bytes; None = nothing.
         source: where it is from.
         path: of the file, for errors; "" = the name.
+        commands: as of `TaskGraph`.
 
     Raises:
         SpecError: no tasks, a cycle, a number that is negative or not finite.
@@ -222,13 +225,18 @@ def assemble(
     if len(order) < n:
         found = _cycle(n, first, child_, order)
         shown = " -> ".join(names[i] for i in found[:12]) + (" -> ..." if len(found) > 12 else "")
+        count = len(found) - 1
+        problem = (
+            f"has a cycle of {count:,} tasks: {shown}" if count > 1 else f"has a task that waits for itself: {shown}"
+        )
         raise SpecError(
-            path, f"has a cycle of {len(found) - 1:,} tasks: {shown}", limit="a task cannot wait for itself",
+            path, problem, limit="a task cannot wait for itself",
             hint="Remove one of these edges",
         )  # fmt: skip
     return TaskGraph(
         name, names, kernels, np.asarray(kernel, np.int32), columns["work"], unit, columns["memory"],
         columns["inputs"], first, child_, sizes, datum_, order, source,
+        commands or {},
     )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 Tasks and files stand under ``workflow.specification``, what each task took under ``workflow.execution``. An edge
 carries the files that the parent writes and the child reads; one without files still is an edge. Files that no task
-writes are read from outside. Times are those of the machines of the record.
+writes are read from outside. Times are those of the machines of the record. A task's kernel is the program of its
+command, whose arguments are kept for agents that run it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class _Specification(msgspec.Struct):
 
 class _Command(msgspec.Struct, gc=False):
     program: str | None = None
+    arguments: list[str] | None = None
 
 
 class _Ran(msgspec.Struct, gc=False, rename="camel"):
@@ -115,10 +117,15 @@ def _graph(found: _File, path: str) -> TaskGraph:
     for tail, task in enumerate(plain.tasks):
         for name in task.children:
             edges.add(tail, _task(number, name, path, task.id, "children"))
+    commands = {
+        row.id: tuple(row.command.arguments)
+        for row in ran.tasks
+        if row.command is not None and row.command.arguments and _program(row)
+    }
     return assemble(
         name=found.name or path.rpartition("/")[2], names=tuple(number), kernels=kernels, kernel=kernel, work=work,
         unit="s", parent=edges.parent, child=edges.child, size=edges.size, datum=edges.datum, memory=memory,
-        inputs=outside, source=f"{path}, WfFormat {found.schema_version or '1.5'}", path=path,
+        inputs=outside, source=f"{path}, WfFormat {found.schema_version or '1.5'}", path=path, commands=commands,
     )  # fmt: skip
 
 
@@ -212,10 +219,7 @@ def _execution(
                 hint="Correct the number",
             )  # fmt: skip
         work[at], memory[at] = row.runtime_in_seconds, row.memory_in_bytes or 0.0
-        program = (row.command.program if row.command is not None else None) or ""
-        if any(c.isspace() for c in program):  # a script, not its name
-            program = ""
-        name = program.rpartition("/")[2] or _NUMBER.sub("", plain.tasks[at].name or row.id) or "task"
+        name = _program(row) or _NUMBER.sub("", plain.tasks[at].name or row.id) or "task"
         kernel[at] = kernels.setdefault(name, len(kernels))
     if -1.0 in work:
         name = plain.tasks[work.index(-1.0)].id
@@ -224,3 +228,9 @@ def _execution(
             hint="Add it to workflow.execution.tasks",
         )  # fmt: skip
     return work, memory, kernel, tuple(kernels) or ("task",)
+
+
+def _program(row: _Ran) -> str:
+    """Returns the name of the program that a task ran, "" where none is told."""
+    program = (row.command.program if row.command is not None else None) or ""
+    return "" if any(c.isspace() for c in program) else program.rpartition("/")[2]  # with spaces it is a script

@@ -1,0 +1,119 @@
+"""Scale policies ranked: each is played; under a budget of pod-seconds each is first set so that it uses it up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from fleetcast.base.errors import SpecError
+from fleetcast.base.spec import describe, kinds
+from fleetcast.base.tables import lookup
+from fleetcast.policy import scale
+from fleetcast.scenario.kinds.functions import GOALS
+from fleetcast.scenario.outcome import Outcome
+from fleetcast.search.ranking import Ranking, undominated, values
+from fleetcast.sim.functions.outcome import simulate
+from fleetcast.sim.functions.setting import Setting
+from fleetcast.sim.functions.world import play
+
+STEPS = 12
+"""Halvings of a policy's knob, in logarithms."""
+
+
+def search(
+    state: Setting, *, top: int | None = None, progress: Callable[[int, int], None] | None = None
+) -> Ranking:  # fmt: skip
+    """Returns the ranked policies of a scenario: those of its plan, or all.
+
+    Args:
+        state: the scenario, resolved.
+        top: how many; None = all.
+        progress: called with (plans played, plans).
+
+    Raises:
+        SpecError: an unknown policy, or cost without a price.
+    """
+    plan = state.scenario.plan
+    goals = state.scenario.objective.goals(GOALS, {})
+    unpriced = [site.group.device.id for site in state.sites if site.group.price is None]
+    if unpriced and any(name == "cost" for name, _, _ in goals):
+        raise SpecError(
+            "objective.minimize", f"needs a price, and {unpriced[0]} has none", value="cost", limit="known prices",
+            hint=f'Add price = {{ "{unpriced[0]}" = "1.00 $/h" }} to [fleet]',
+        )  # fmt: skip
+    # the null first, so that it wins where nothing is better
+    choices = plan.scales or tuple(sorted(kinds(scale), key=lambda kind: kind != scale.Fixed.kind))
+    policies = [state.scale(choice) for choice in choices]
+    most = float("inf")
+    if plan.budget is not None:
+        most = plan.budget * pod_seconds(state, scale.Fixed())
+        policies = [fitted(state, policy, most) for policy in policies]
+        if not any(describe(policy) == describe(scale.Fixed()) for policy in policies):
+            policies.insert(0, scale.Fixed())
+    routes: tuple[Any, ...] = plan.routes or (None,)
+    found: list[Outcome] = []
+    pairs = list(product(policies, routes))
+    for i, (policy, route) in enumerate(pairs):
+        found.append(simulate(state, policy, route))
+        if progress is not None:
+            progress(i + 1, len(pairs))
+    within = [outcome for outcome in found if float(outcome.metrics["pod_seconds"]) <= most * (1.0 + 1e-9)]
+    over = [outcome for outcome in found if outcome not in within]
+
+    def rank(outcome: Outcome) -> list[float]:
+        return [float(f"{value:.9g}") for value in values(outcome, goals)]
+
+    ranked = sorted(within, key=rank) + sorted(over, key=rank)
+    axes = goals if len(goals) > 1 else (*goals, ("pod_seconds", GOALS["pod_seconds"], 1))
+    if len(goals) == 1 and goals[0][0] == "pod_seconds":
+        axes = (*goals, ("cold_starts", GOALS["cold_starts"], 1))
+    frontier = [ranked[i] for i in undominated([values(outcome, axes) for outcome in ranked])]
+    frontier.sort(key=lambda outcome: float(lookup(outcome.metrics, axes[0][1])))
+    counts = dict.fromkeys(("bounded", "cut_short", "deduplicated"), 0)
+    counts |= dict.fromkeys(("enumerated", "memory_feasible", "simulated"), len(found))
+    space = [f"scale: {', '.join(str(describe(policy)['kind']) for policy in policies)}; each was played"]
+    if plan.budget is not None:
+        space.append(f"each set to use up {most:,.0f} pod-seconds, {plan.budget:g} x those of a keep-alive of 60 s")
+        space += [f"{o.plan['scale']['kind']} takes more than the budget whatever it is set to" for o in over]
+    return Ranking(tuple(ranked[:top]), tuple(frontier), (), (), counts, goals, axes, space=tuple(space))
+
+
+def pod_seconds(state: Setting, policy: scale.Policy) -> float:
+    """Returns what pods live under a policy, s in all, in a world with memory for all."""
+    return float(play(state.trace, policy, patience=state.scenario.plan.patience).seconds.sum())
+
+
+def fitted(state: Setting, policy: scale.Policy, most: float) -> scale.Policy:
+    """Returns a policy whose knob is turned as far as a budget of pod-seconds allows.
+
+    Args:
+        state: the scenario, resolved.
+        policy: one with an attribute ``knob``, (parameter, low, high), the pod-seconds rising with it; any other is
+            returned as it is.
+        most: pod-seconds.
+    """
+    if not hasattr(policy, "knob"):
+        return policy
+    name, low, high = policy.knob
+    settings = {key: value for key, value in describe(policy).items() if key != "kind"}
+
+    def at(value: float) -> scale.Policy:
+        made: scale.Policy = type(policy)(**(settings | {name: value}))
+        return made
+
+    if 0.995 * most <= pod_seconds(state, policy) <= most:
+        return policy
+    if pod_seconds(state, at(low)) > most:
+        return at(low)
+    if pod_seconds(state, at(high)) <= most:
+        return at(high)
+    for _ in range(STEPS):
+        middle = float(np.sqrt(low * high))
+        if pod_seconds(state, at(middle)) <= most:
+            low = middle
+        else:
+            high = middle
+    return at(float(f"{low:.6g}") if pod_seconds(state, at(float(f"{low:.6g}"))) <= most else low)

@@ -1,0 +1,457 @@
+"""Many jobs under a share policy, event by event: the world that plays any policy, written for reading.
+
+Between two events every job's speed is constant, so its progress is a straight line and nothing is stepped: a job
+remembers where its line began and is asked where it is now. Events are arrivals, ends, nodes that go down or come back,
+moments at which a policy wanted to be woken, phases of a job's speed, and rounds where there are any: then only
+rounds decide.
+
+A decision deals the whole fleet out from nothing. A job whose nodes are the same afterwards has not noticed; one whose
+devices changed restarts: it holds them for ``restart`` seconds before it goes on. A failure takes a job back to its last
+checkpoint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from math import ceil, floor, inf
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fleetcast.base.errors import Infeasible, PolicyError
+from fleetcast.cost.jobs import Lying
+from fleetcast.policy.place.gangs import View
+from fleetcast.policy.share import Job
+from fleetcast.sim.cluster.pace import Pace, close
+from fleetcast.sim.cluster.run import Run
+
+if TYPE_CHECKING:
+    from fleetcast.policy.place.gangs import Policy as Place
+    from fleetcast.policy.share import Policy
+    from fleetcast.scenario.workload.jobs import Jobs
+    from fleetcast.sim.cluster.nodes import Nodes
+
+ENDLESS = 10_000
+"""Failures of one job after which it is taken never to end."""
+PATIENCE = 1_000
+"""Rounds in which nothing runs and nothing will arrive after which a policy is taken to be stuck."""
+OUTAGE, BACK, ARRIVAL = range(3)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a world is told besides jobs, nodes and policies.
+
+    Attributes:
+        round: s between decisions, 0 = at every event.
+        restart: s that a job holds its devices before it goes on, each time but the first.
+        checkpoint: s of running between two checkpoints that failures leave; inf = only pre-emption saves work.
+        seed: of outages.
+    """
+
+    round: float = 0.0
+    restart: float = 0.0
+    checkpoint: float = inf
+    seed: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Live:
+    """A job that is there, as its world keeps it: ``left`` of its work at ``since``, ``takes`` s for all of it."""
+
+    job: Job
+    left: float = 1.0
+    since: float = 0.0
+    takes: float = inf
+    phase: int = 0
+    saved: float = 1.0  # left at the last checkpoint
+    mark: float = 0.0  # when that was
+    begin: float = -1.0  # of the span
+    had: float = 0.0  # device-seconds before the span
+    free: float = 0.0  # s since when it waits
+    ran: bool = False
+    width: int = 0
+    nodes: dict[int, int] = field(default_factory=dict)
+    given: dict[int, int] = field(default_factory=dict)
+    factor: float = 1.0
+
+    def now(self, at: float) -> float:
+        """Share of its work that is left at a time."""
+        if self.takes == inf or at <= self.since:
+            return self.left
+        return max(0.0, self.left - (at - self.since) / self.takes)
+
+
+class World:
+    """A fleet with jobs on it; the board that share policies play on."""
+
+    def __init__(self, jobs: Jobs, nodes: Nodes, pace: Pace, policy: Policy, place: Place, rules: Rules) -> None:
+        self.trace, self.nodes, self.pace, self.policy, self.place, self.rules = jobs, nodes, pace, policy, place, rules
+        self.now, self.round, self.kinds = 0.0, rules.round or inf, nodes.kinds
+        self.jobs: list[Job] = []
+        self.live: dict[int, Live] = {}
+        self.up = list(nodes.size)
+        self.room = list(nodes.size)
+        self.spare = [kind.total for kind in nodes.kinds]
+        self.kind_of = [nodes.kind(node) for node in range(len(nodes.size))]
+        self.coming: list[tuple[float, int, int, int]] = []
+        self.known: dict[tuple[int, int, int, int], float] = {}
+        n = len(jobs)
+        self.start, self.finish = np.full(n, np.nan), np.full(n, np.nan)
+        self.held, self.lost, self.waited = np.zeros(n), np.zeros(n), np.zeros(n)
+        self.preempted, self.moved, self.failed = (np.zeros(n, np.int32) for _ in range(3))
+        self.spans: list[tuple[int, int, int, float, float]] = []
+        self.places: list[tuple[int, int, int]] = []
+        self.decisions = self.downs = 0
+        self.alarm = inf  # only what the last decision asked for counts
+
+    # what policies ask
+
+    def free(self, kind: int) -> int:
+        """Returns how many devices of a kind are not granted yet."""
+        return self.spare[kind]
+
+    def rate(self, job: Job, devices: Mapping[int, int], servers: int = 0) -> float:
+        """Returns the share of a job's work that devices would do in a second, as far as is known."""
+        phase = self.live[job.id].phase if job.id in self.live else 0
+        if len(devices) == 1:
+            ((kind, n),) = devices.items()
+            key = (job.id, kind, n, phase)
+            if key not in self.known:
+                self.known[key] = self._believed(job.id, close(self.nodes, devices), phase)
+            return self.known[key]
+        return self._believed(job.id, close(self.nodes, devices), phase)
+
+    def _believed(self, job: int, lying: tuple[Lying, ...], phase: int) -> float:
+        found = self.pace.rate(job, lying, phase) if lying else 0.0
+        return found * float(self.pace.believed[job]) if len(self.pace.believed) else found
+
+    def grant(self, job: Job, devices: int, kind: int = 0, servers: int = 0) -> bool:
+        """Gives a job devices, on nodes that it had where they are free, else where the place policy says."""
+        live = self._mine(job)
+        if devices <= 0 or servers < 0:
+            raise PolicyError(f"{self._name()} grants {devices} devices to {self._called(job)}: must be above 0")
+        if not 0 <= kind < len(self.kinds):
+            raise PolicyError(f"{self._name()} grants devices of kind {kind}; there are {len(self.kinds)}")
+        if sum(job.granted.values()) + devices > job.most:
+            has = sum(job.granted.values())
+            raise PolicyError(
+                f"{self._name()} grants {devices} devices to {self._called(job)}, which has {has} and can use {job.most}"
+            )
+        if devices > self.spare[kind]:
+            return False
+        low, high = self.nodes.first[kind], self.nodes.first[kind + 1]
+        chosen: dict[int, int] = {}
+        left = devices
+        for node, n in live.nodes.items():
+            mine = min(left, n - live.given.get(node, 0), self.room[node])
+            if low <= node < high and mine > 0:
+                chosen[node] = mine
+                left -= mine
+        if left:
+            rooms = [self.room[node] - chosen.get(node, 0) for node in range(low, high)]
+            found = self.place.place(View(rooms, self.kinds[kind].node, self.nodes.near[low:high]), left)
+            if found is None:
+                return False
+            if sum(found.values()) != left or any(not 0 < n <= rooms[i] for i, n in found.items()):
+                raise PolicyError(f"{type(self.place).__name__} places {dict(found)} for {left} devices: not free")
+            for i, n in found.items():
+                chosen[low + i] = chosen.get(low + i, 0) + n
+        self._take(live, chosen, kind)
+        return True
+
+    def keep(self, job: Job) -> bool:
+        """Gives a job what it held, where it lay."""
+        live = self._mine(job)
+        if job.granted:
+            raise PolicyError(f"{self._name()} keeps {self._called(job)}, which has been granted devices")
+        if not live.nodes or any(self.room[node] < n for node, n in live.nodes.items()):
+            return False
+        for node, n in live.nodes.items():
+            self._take(live, {node: n}, self.kind_of[node])
+        return True
+
+    def wake(self, at: float) -> None:
+        """Asks for another decision at a time (s), where nothing else happens before."""
+        if at > self.now and not self.rules.round:
+            self.alarm = min(self.alarm, at)
+
+    def _take(self, live: Live, chosen: Mapping[int, int], kind: int) -> None:
+        for node, n in chosen.items():
+            self.room[node] -= n
+            live.given[node] = live.given.get(node, 0) + n
+            live.job.granted[kind] = live.job.granted.get(kind, 0) + n
+            self.spare[kind] -= n
+
+    def _mine(self, job: Job) -> Live:
+        live = self.live.get(job.id)
+        if live is None or live.job is not job:
+            raise PolicyError(f"{self._name()} grants devices to {self._called(job)}, which is not there (any more)")
+        return live
+
+    def _name(self) -> str:
+        return f"{type(self.policy).__name__}.share"
+
+    def _called(self, job: Job) -> str:
+        return self.trace.name(job.id)
+
+    # what happens
+
+    def run(self) -> Run:
+        """Plays the trace to its end.
+
+        Raises:
+            PolicyError: an illegal decision, or jobs that wait for ever.
+            Infeasible: a job that failures never let end.
+        """
+        self._outages()
+        for i, at in enumerate(self.trace.arrival.tolist()):
+            self.coming.append((at, ARRIVAL, i, 0))
+        self.coming.sort()
+        left, rounds, last, idle = len(self.trace), self.rules.round, -1.0, 0
+        while left:
+            ends = min(((live.since + live.left * live.takes, i) for i, live in self.live.items() if live.nodes),
+                       default=(inf, -1))[0]  # fmt: skip
+            turns = min((self._turn(live) for live in self.live.values() if live.nodes), default=inf)
+            tick = inf
+            if rounds and (self.live or not self.coming):
+                tick = rounds * max(ceil(self.now / rounds), floor(last / rounds + 0.5) + 1) if last >= 0 else (
+                    rounds * ceil(self.now / rounds))  # fmt: skip
+            at = min(ends, turns, tick, self.alarm, self.coming[0][0] if self.coming else inf)
+            if at == inf:
+                self._stuck(left)
+            self.now = at
+            changed = self._end(at)
+            left -= changed
+            self._phase(at)
+            while self.coming and self.coming[0][0] <= at:
+                _, what, who, which = heappop(self.coming)
+                changed += 1
+                if what == ARRIVAL:
+                    self._arrive(who)
+                elif what in (OUTAGE, BACK):
+                    self._down(who, which, what == OUTAGE)
+            if self.alarm <= at:
+                self.alarm = inf
+                changed += 1
+            if rounds and tick <= at:
+                last = at
+                self._decide()
+                idle = 0 if self.coming or any(live.nodes for live in self.live.values()) else idle + 1
+                if idle > PATIENCE:
+                    self._stuck(left)
+            elif not rounds and changed and self.live:
+                self._decide()
+        return self._done()
+
+    def _stuck(self, left: int) -> None:
+        waiting = ", ".join(self._called(job) for job in self.jobs[:3])
+        raise PolicyError(f"{self._name()} leaves {left:,} jobs waiting for ever, {waiting} among them")
+
+    def _turn(self, live: Live) -> float:
+        """When a job's speed changes with its progress."""
+        phases = self.pace.phases(live.job.id)
+        if live.phase + 1 >= len(phases):
+            return inf
+        return live.since + (live.left - (1.0 - phases[live.phase + 1])) * live.takes
+
+    def _phase(self, at: float) -> None:
+        for live in self.live.values():
+            while live.nodes and self._turn(live) <= at:
+                live.left, live.since = 1.0 - self.pace.phases(live.job.id)[live.phase + 1], self._turn(live)
+                live.phase += 1
+                live.takes = self._takes(live)
+
+    def _arrive(self, i: int) -> None:
+        trace = self.trace
+        job = Job(
+            i, trace.name(i), float(trace.arrival[i]), int(trace.demand[i]), int(trace.least[i]), int(trace.most[i]),
+            model=trace.models[trace.model[i]], priority=int(trace.priority[i]), weight=float(trace.weight[i]),
+            user="" if trace.user is None else trace.users[trace.user[i]],
+        )  # fmt: skip
+        self.live[i] = Live(job, free=job.arrival)
+        self.jobs.append(job)
+
+    def _end(self, at: float) -> int:
+        done = [live for live in self.live.values() if live.nodes and live.since + live.left * live.takes <= at]
+        for live in done:
+            self._stop(live, at)
+            self.finish[live.job.id] = at
+            del self.live[live.job.id]
+            self.jobs.remove(live.job)
+        if done and self.pace.beside:
+            self._together()
+        return len(done)
+
+    def _decide(self) -> None:
+        self.decisions += 1
+        self.alarm = inf
+        self.room = list(self.up)
+        self.spare = [sum(self.up[a:b]) for a, b in zip(self.nodes.first, self.nodes.first[1:], strict=False)]
+        for live in self.live.values():
+            job = live.job
+            job.remaining = live.now(self.now)
+            job.attained = live.had + live.width * (self.now - live.begin) if live.nodes else live.had
+            job.waited = 0.0 if live.nodes else self.now - live.free
+            job.held = self._kinds(live.nodes)
+            job.granted, live.given = {}, {}
+        self.policy.share(self)
+        changed = False
+        for live in self.live.values():
+            if sum(live.given.values()) < live.job.least:
+                live.given, live.job.granted = {}, {}
+            if live.given != live.nodes:
+                changed = True
+                self._move(live)
+        if changed and self.pace.beside:
+            self._together()
+
+    def _kinds(self, nodes: Mapping[int, int]) -> dict[int, int]:
+        found: dict[int, int] = {}
+        for node, n in nodes.items():
+            found[self.kind_of[node]] = found.get(self.kind_of[node], 0) + n
+        return found
+
+    def _move(self, live: Live) -> None:
+        """Takes a job from its nodes to those it has been given."""
+        i, at = live.job.id, self.now
+        if live.nodes:
+            (self.moved if live.given else self.preempted)[i] += 1
+            self._stop(live, at)
+        if not live.given:
+            return
+        self.waited[i] += at - live.free
+        live.nodes, live.given = live.given, {}
+        live.width, live.begin = sum(live.nodes.values()), at
+        delay = self.rules.restart if live.ran else 0.0
+        if not live.ran:
+            self.start[i], live.ran = at, True
+        self.lost[i] += delay * live.width
+        live.since = live.mark = at + delay
+        live.saved, live.factor = live.left, 1.0
+        live.takes = self._takes(live)
+
+    def _takes(self, live: Live) -> float:
+        """Seconds of the whole job where it lies."""
+        by_kind: dict[int, list[int]] = {}
+        for node in live.nodes:
+            by_kind.setdefault(self.kind_of[node], []).append(node)
+        lying = tuple(
+            Lying(kind, sum(live.nodes[node] for node in found), len(found)) for kind, found in sorted(by_kind.items())
+        )
+        apart = any(part.nodes > -(-part.devices // self.kinds[part.kind].node) for part in lying)
+        racks = len({self.nodes.near[node] for node in live.nodes}) > 1
+        rate = self.pace.rate(live.job.id, lying, live.phase, apart=apart, racks=racks) * live.factor
+        return 1.0 / rate if rate > 0 else inf
+
+    def _together(self) -> None:
+        """Sets the speeds of jobs that share a node with others."""
+        on: dict[int, list[Live]] = {}
+        for live in self.live.values():
+            for node in live.nodes:
+                on.setdefault(node, []).append(live)
+        for live in self.live.values():
+            if not live.nodes:
+                continue
+            factor = min(
+                self.pace.together(live.job.model, (other.job.model for other in on[node] if other is not live))
+                for node in live.nodes
+            )
+            if factor != live.factor:
+                self._checkpoint(live)
+                live.left, live.since, live.factor = live.now(self.now), max(self.now, live.since), factor
+                live.takes = self._takes(live)
+
+    def _checkpoint(self, live: Live) -> None:
+        """Notes the last checkpoint before now."""
+        every = self.rules.checkpoint
+        if every < inf and self.now > live.mark:
+            mark = live.mark + floor((self.now - live.mark) / every) * every
+            if mark > live.mark:
+                live.saved, live.mark = live.now(mark), mark
+
+    def _stop(self, live: Live, at: float) -> None:
+        """Ends a job's span; what it has done stays done."""
+        i = live.job.id
+        live.left = live.now(at)
+        if at < live.since:  # it was still restarting: the rest of that is not lost
+            self.lost[i] -= (live.since - at) * live.width
+        spent = live.width * (at - live.begin)
+        live.had += spent
+        self.held[i] += spent
+        number = len(self.spans)
+        for kind, n in sorted(self._kinds(live.nodes).items()):
+            self.spans.append((i, kind, n, live.begin, at))
+        for node, n in sorted(live.nodes.items()):
+            of = sorted(self._kinds(live.nodes)).index(self.kind_of[node])
+            self.places.append((number + of, node, n))
+        live.nodes, live.width, live.free, live.takes = {}, 0, at, inf
+
+    def _outages(self) -> None:
+        self.flows = []
+        for first, size, outages in self.nodes.outages:
+            for unit in range(outages.units):
+                node = first + unit * outages.unit // size
+                devices = min(outages.unit, self.nodes.size[node])
+                self.flows.append((node, devices, unit, outages, outages.times(unit, self.rules.seed)))
+                self._next(len(self.flows) - 1)
+
+    def _next(self, flow: int) -> None:
+        found = next(self.flows[flow][4], None)
+        if found is not None:
+            heappush(self.coming, (found[0], OUTAGE, flow, 0))
+            heappush(self.coming, (found[1], BACK, flow, 0))
+
+    def _down(self, flow: int, which: int, down: bool) -> None:
+        """A unit goes down or comes back; whoever is on it goes back to its last checkpoint."""
+        node, devices, unit, outages, _ = self.flows[flow]
+        if not down:
+            self.up[node] += devices
+            self._next(flow)
+            return
+        self.downs += 1
+        at = unit * outages.unit % max(self.nodes.size[node], 1) if devices < self.nodes.size[node] else -1
+        self.up[node] -= devices
+        taken = 0
+        for live in list(self.live.values()):
+            mine = live.nodes.get(node, 0)
+            if mine and (at < 0 or taken <= at < taken + mine):  # devices are taken in the order of their jobs
+                self._fail(live)
+            taken += mine
+        if self.up[node] < sum(live.nodes.get(node, 0) for live in self.live.values()):
+            self._fail(max((v for v in self.live.values() if node in v.nodes), key=lambda v: v.job.id))
+
+    def _fail(self, live: Live) -> None:
+        i = live.job.id
+        self._checkpoint(live)
+        self.lost[i] += live.width * max(0.0, self.now - live.mark)
+        self._stop(live, self.now)
+        live.left = live.saved
+        phases = self.pace.phases(i)
+        live.phase = max(k for k, share in enumerate(phases) if share <= 1.0 - live.left + 1e-12)
+        self.failed[i] += 1
+        if self.failed[i] > ENDLESS:
+            raise Infeasible(
+                f"{self._called(live.job)}, stopped by failures {ENDLESS:,} times, s between them",
+                need=float(1.0 / max(self.rate(live.job, {0: live.job.demand}), 1e-12)), have=self.now / ENDLESS,
+                unit="s", hint="Write checkpoints: workload.checkpoint",
+            )  # fmt: skip
+
+    def _done(self) -> Run:
+        spans = [np.array(c) for c in zip(*self.spans, strict=True)] or [np.zeros(0)] * 5
+        places = [np.array(c, np.int32) for c in zip(*self.places, strict=True)] or [np.zeros(0, np.int32)] * 3
+        job, kind, devices = (column.astype(np.int32) for column in spans[:3])
+        begin, end = spans[3].astype(float), spans[4].astype(float)
+        return Run(
+            self.start, self.finish, self.held, self.lost, self.waited, self.preempted, self.moved, self.failed,
+            job, kind, devices, begin, end, *places, self.decisions, self.downs,
+        )  # fmt: skip
+
+
+def play(
+    jobs: Jobs, nodes: Nodes, pace: Pace, policy: Policy, place: Place, rules: Rules = Rules()
+) -> Run:  # fmt: skip
+    """Returns what happens to jobs under a share policy and a place policy, see `World.run`."""
+    return World(jobs, nodes, pace, policy, place, rules).run()

@@ -1,0 +1,1 @@
+"""Functions on a logical clock: pods that start cold, run, idle warm and end."""
