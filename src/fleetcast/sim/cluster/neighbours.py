@@ -67,7 +67,8 @@ def tenants(state: Setting) -> tuple[Tenant, ...]:
     jobs = state.jobs
     span = float(jobs.arrival[-1]) + LONGER * max(float(jobs.seconds.max(initial=0.0)), float(jobs.arrival[-1]))
     return tuple(
-        _tenant(state, said, f"workload.neighbours[{i}]", span) for i, said in enumerate(state.scenario.workload.neighbours)
+        _tenant(state, said, f"workload.neighbours[{i}]", span)
+        for i, said in enumerate(state.scenario.workload.neighbours)
     )
 
 

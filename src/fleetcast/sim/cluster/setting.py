@@ -148,7 +148,9 @@ def fits(state: Setting) -> None:
     Raises:
         Infeasible: names the job, what it needs and how much the fleet has.
     """
-    jobs, kinds = state.jobs, state.nodes.kinds
+    jobs, speeds = state.jobs, state.pace.speeds
+    runs = [f > 0 for f in speeds.factors] if isinstance(speeds, Linear) else [True] * len(state.nodes.kinds)
+    kinds = [kind for kind, able in zip(state.nodes.kinds, runs, strict=True) if able] or list(state.nodes.kinds)
     most = max(kind.total for kind in kinds)
     wide = jobs.demand > most
     if wide.any():
