@@ -161,7 +161,7 @@ def test_a_scenario_of_one_fleet(tmp_path: Path) -> None:
         text = (
             (shown / f"{name}.toml")
             .read_text()
-            .replace("jobs = 150", "jobs = 40")
+            .replace('jobs = 150, every = "8 min"', 'jobs = 60, every = "60 s"')
             .replace("requests = 600", "requests = 150")
         )
         (tmp_path / f"{name}.toml").write_text(text)
@@ -177,9 +177,8 @@ def test_a_scenario_of_one_fleet(tmp_path: Path) -> None:
     base, metrics = jct("one-fleet", 'power = "polca"', 'power = "polca"')
     assert metrics["peak_share"] <= 1.0
     assert metrics["brakes"] == 0
-    assert jct("chat", "replicas = 2\ntensor_parallel = 4", "replicas = 1\ntensor_parallel = 8")[0] != base, (
-        "other replicas, other jobs"
-    )
+    two, one = "replicas = 2\ntensor_parallel = 4", "replicas = 1\ntensor_parallel = 8"
+    assert jct("chat", two, one)[0] != base, "other replicas, other jobs"
     uncapped, without = jct("one-fleet", 'power = "polca"', 'power = "uncapped"')
     assert without["capped"]["low"] >= 0.0
     assert uncapped != base

@@ -26,7 +26,7 @@ class Neighbour(Spec):
         scenario: path of its file, or a packaged example: of requests ("serving") or of functions.
         on: the fleet's group whose devices it takes.
         day: factors on a service's traffic over a day, at equal steps; its mean is the scenario's own.
-        target: share of the time that a service's replica may be busy.
+        target: share of the most that a service's replica can serve for which replicas are planned.
     """
 
     scenario: str

@@ -103,18 +103,23 @@ def _service(
 
     state = setting(found)
     plan = complete(state, found.plan)
-    outcome = simulate(state, plan)
+    if state.requests.concurrency or state.requests.duration <= 0:
+        raise SpecError(
+            f"{path}.scenario", "has no arrivals by the clock, which say how many replicas it needs",
+            value=said.scenario, limit="arrivals of a trace, or at a rate", hint="Give it workload.arrivals",
+        )  # fmt: skip
+    # all at once: what a replica does when it is never without work
+    burst = simulate(replace(state, requests=replace(state.requests, arrival=0.0 * state.requests.arrival)), plan)
     devices = {g.device.id for g in state.tree.groups}
     if devices != {group.device.id}:
         raise SpecError(
             f"{path}.on", "has other devices than the scenario that is to live there", value=group.device.id,
             limit=f"{said.scenario} runs on {', '.join(sorted(devices))}", hint="Name another group or scenario",
         )  # fmt: skip
-    span_of = float(outcome.metrics["makespan"])
-    busy = sum(float(r["busy"]) for r in outcome.resources) * span_of
-    requests = float(outcome.metrics["requests"])
+    count, replicas = len(state.requests), len(burst.resources)
     return service(
-        name, kind, seconds=busy / requests, rate=requests / span_of, per_replica=int(outcome.resources[0]["devices"]),
+        name, kind, seconds=float(burst.metrics["makespan"]) * replicas / count,
+        rate=count / state.requests.duration, per_replica=int(burst.resources[0]["devices"]),
         day=said.day, span=span, idle=group.device.power.idle, busy=group.limit, target=said.target,
     )  # fmt: skip
 
