@@ -38,6 +38,7 @@ from fleetcast.scenario.fleet.catalog import devices, links
 from fleetcast.scenario.fleet.failures import SHORTEST, Failures
 from fleetcast.scenario.fleet.signals import grids
 from fleetcast.scenario.fleet.spec import Fleet, FleetGroup, Links
+from fleetcast.scenario.functions_plan import FunctionsPlan
 from fleetcast.scenario.kinds.graph import GraphPlan
 from fleetcast.scenario.load import KINDS, ServingScenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, Objective, Slo
@@ -54,7 +55,6 @@ from fleetcast.scenario.plan import (
     Pool,
     Stage,
 )
-from fleetcast.scenario.functions_plan import FunctionsPlan
 from fleetcast.scenario.stream_plan import StreamPlan, Upgrade
 from fleetcast.scenario.training_plan import CHOICES as TRAINED
 from fleetcast.scenario.training_plan import Shards, TrainingPlan
