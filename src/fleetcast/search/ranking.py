@@ -191,7 +191,7 @@ def kept(plan: Mapping[str, Any]) -> str:
         usual = {} if made is None else {n: p.default for n, p in inspect.signature(made).parameters.items()}
         shown = getattr(made, "knob", ("",))[0]
         settings = [
-            f"{k} {v:.4g}" if isinstance(v, int | float) and not isinstance(v, bool) else f"{k} {v}"
+            f"{k} {v:.5g}" if isinstance(v, int | float) and not isinstance(v, bool) else f"{k} {v}"
             for k, v in table.items() if k == shown or usual.get(k, ...) != v
         ]  # fmt: skip
         if key in plan:
