@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from fleetcast.base.show import show
 from fleetcast.base.tables import lookup
 from fleetcast.scenario.functions_plan import FunctionsPlan, read_functions_plan
+from fleetcast.scenario.jobs_plan import JobsPlan, read_jobs_plan
 from fleetcast.scenario.kinds.graph import GraphPlan, read_graph_plan
 from fleetcast.scenario.outcome import UNITS, Outcome
 from fleetcast.scenario.plan import Plan, read_plan
@@ -83,7 +84,7 @@ class Ranking:
         return self.plans[0] if self.plans else None
 
     @property
-    def plan(self) -> Plan | TrainingPlan | GraphPlan | StreamPlan | FunctionsPlan | PodsPlan | None:
+    def plan(self) -> Plan | TrainingPlan | GraphPlan | StreamPlan | FunctionsPlan | JobsPlan | PodsPlan | None:
         """The best plan, complete; None = there is none, or one of waves, which no file decides."""
         best = self.best
         return read_any(best.plan) if best is not None and "way" not in best.plan else None
@@ -153,7 +154,7 @@ def label(outcome: Outcome) -> str:
     if "way" in outcome.plan:
         return str(outcome.plan["way"])
     plan = read_any(outcome.plan)
-    if isinstance(plan, FunctionsPlan | PodsPlan):
+    if isinstance(plan, FunctionsPlan | JobsPlan | PodsPlan):
         return kept(outcome.plan)
     if isinstance(plan, StreamPlan):
         return made(outcome.plan)
@@ -175,9 +176,9 @@ def made(plan: Mapping[str, Any]) -> str:
 
 
 def kept(plan: Mapping[str, Any]) -> str:
-    """Returns the short name of a plan of functions: its scale policy with its settings, and its route."""
+    """Returns the short name of a plan of functions or of jobs: its policies with their settings."""
     said = []
-    for table in (plan[key] for key in ("scale", "route", "place") if key in plan):
+    for table in (plan[key] for key in ("scale", "route", "share", "place") if key in plan):
         settings = [f"{k} {v:g}" if isinstance(v, int | float) else f"{k} {v}" for k, v in table.items() if k != "kind"]
         said.append(" ".join((str(table["kind"]), *settings)))
     return ", ".join(said)
@@ -185,12 +186,14 @@ def kept(plan: Mapping[str, Any]) -> str:
 
 def read_any(
     table: Mapping[str, Any],
-) -> Plan | TrainingPlan | GraphPlan | StreamPlan | FunctionsPlan | PodsPlan:
+) -> Plan | TrainingPlan | GraphPlan | StreamPlan | FunctionsPlan | JobsPlan | PodsPlan:
     """Returns the complete plan of a table, of any kind of workload: training has micro-batches or a placement."""
     if "use" in table:
         return read_stream_plan(dict(table))
     if "scale" in table:
         return read_functions_plan(table)
+    if "share" in table:
+        return read_jobs_plan(table)
     if set(table) == {"place"}:
         return read_pods_plan(table)
     if set(table) <= {"order", "workers"}:

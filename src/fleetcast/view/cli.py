@@ -19,6 +19,7 @@ from fleetcast.base.errors import FleetcastError, SpecError
 from fleetcast.scenario.load import (
     FunctionsScenario,
     GraphScenario,
+    JobsScenario,
     MultitaskScenario,
     PodsScenario,
     Scenario,
@@ -42,6 +43,7 @@ from fleetcast.view.functions import commands as functions
 from fleetcast.view.graph import agents as agent_commands
 from fleetcast.view.graph import commands as graphs
 from fleetcast.view.graph.agents import LOCAL, Agents
+from fleetcast.view.jobs import commands as jobs
 from fleetcast.view.pods import commands as pods
 from fleetcast.view.release import release
 from fleetcast.view.scheduling import NOWHERE, Cluster, refuse_cluster
@@ -58,6 +60,7 @@ SCREENS: Final[dict[type[Scenario], Any]] = {
     MultitaskScenario: waves,
     GraphScenario: graphs,
     FunctionsScenario: functions,
+    JobsScenario: jobs,
     PodsScenario: pods,
     StreamScenario: streams,
 }
