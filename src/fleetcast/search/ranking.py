@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fleetcast.base.show import show
+from fleetcast.base.spec import kinds
 from fleetcast.base.tables import lookup
+from fleetcast.policy import share
+from fleetcast.policy.place import gangs
 from fleetcast.scenario.functions_plan import FunctionsPlan, read_functions_plan
 from fleetcast.scenario.jobs_plan import JobsPlan, read_jobs_plan
 from fleetcast.scenario.kinds.graph import GraphPlan, read_graph_plan
@@ -154,8 +158,10 @@ def label(outcome: Outcome) -> str:
     if "way" in outcome.plan:
         return str(outcome.plan["way"])
     plan = read_any(outcome.plan)
-    if isinstance(plan, FunctionsPlan | JobsPlan | PodsPlan):
+    if isinstance(plan, FunctionsPlan | PodsPlan):
         return kept(outcome.plan)
+    if isinstance(plan, JobsPlan):
+        return dealt(outcome.plan)
     if isinstance(plan, StreamPlan):
         return made(outcome.plan)
     if isinstance(plan, GraphPlan):
@@ -176,11 +182,26 @@ def made(plan: Mapping[str, Any]) -> str:
 
 
 def kept(plan: Mapping[str, Any]) -> str:
-    """Returns the short name of a plan of functions or of jobs: its policies with their settings."""
+    """Returns the short name of a plan of functions: its scale policy with its settings, and its route."""
     said = []
-    for table in (plan[key] for key in ("scale", "route", "share", "place") if key in plan):
+    for table in (plan[key] for key in ("scale", "route") if key in plan):
         settings = [f"{k} {v:g}" if isinstance(v, int | float) else f"{k} {v}" for k, v in table.items() if k != "kind"]
         said.append(" ".join((str(table["kind"]), *settings)))
+    return ", ".join(said)
+
+
+def dealt(plan: Mapping[str, Any]) -> str:
+    """Returns the short name of a plan of jobs: its policies, with the settings that are not their usual ones."""
+    said = []
+    for key, family, usual in (("share", share, ""), ("place", gangs, "best_fit")):
+        table = dict(plan.get(key, {"kind": usual}))
+        kind = str(table.pop("kind"))
+        made = kinds(family).get(kind)
+        known = {} if made is None else {n: p.default for n, p in inspect.signature(made).parameters.items()}
+        given = {k: v for k, v in table.items() if known.get(k, ...) not in (v, tuple(v) if isinstance(v, list) else v)}
+        words = [k if v is True else f"no {k}" if v is False else f"{k} {v}" for k, v in given.items()]
+        if kind != usual or words:
+            said.append(" ".join((kind, *words)))
     return ", ".join(said)
 
 
