@@ -28,7 +28,7 @@ from tests.runtime.kubernetes.policies import Greedy
 
 SCENARIO = {
     "workload": {"kind": "jobs", "pods": {"kind": "distinct", "nodes": 4, "usage": 1.0, "tiers": 2}},
-    "plan": {"place": "cp_sat"},
+    "plan": {"place": {"kind": "cp_sat", "budget": 0.3}},
 }
 
 

@@ -226,7 +226,7 @@ class Cluster:
         self.priorities.pop(name, None)
         value = table.get("value", 0)
         if not isinstance(value, int):
-            raise SpecError("value", "is no whole number", value=value)
+            raise SpecError("value", "is no whole number", value=value, limit="a whole number")
         if event != "DELETED":
             never = table.get("preemptionPolicy") == "Never"
             self.priorities[name] = (value, not never, bool(table.get("globalDefault")))
