@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -315,3 +316,41 @@ def test_it_resumes_from_what_a_killed_one_left(double, start):
     time.sleep(0.2)
     assert len(places(double)) == 3
     assert places(double)["p3"] == "n0"
+
+
+def test_a_binding_that_the_server_never_takes_is_not_tried_in_a_loop(double, start):
+    double.store.add("nodes", node("n0"))
+    tries = []
+
+    def forbid(verb, resource, name):
+        if resource == "pods/binding" and name == "never":
+            tries.append(time.monotonic())
+            raise ApiError(403, "Forbidden", "a webhook says no")
+
+    double.before.append(forbid)
+    running = start(Greedy())
+    put(double, pod("never"), pod("plain"))
+    until(lambda: len(tries) >= 4)
+    gaps = [b - a for a, b in pairwise(tries)]
+    assert gaps[0] >= 0.05
+    assert gaps[2] >= 0.2
+    assert "plain" in places(double)
+    assert "the server refuses the binding to n0: a webhook says no" in running.scheduler.pending["default/never"]
+
+
+def test_a_policy_with_a_bug_does_not_end_the_scheduler(double, start):
+    double.store.add("nodes", node("n0"))
+    calls = []
+
+    def decide(view):
+        calls.append(1)
+        if len(calls) < 3:
+            raise ZeroDivisionError("division by zero")
+        return Placement({p.name: "n0" for p in view.waiting})
+
+    running = start(Scripted(decide))
+    for k in range(3):
+        put(double, pod(f"p{k}"))
+        until(lambda k=k: len(calls) > k)
+    until(lambda: len(places(double)) == 3)
+    assert any("division by zero" in line for line in running.log)
