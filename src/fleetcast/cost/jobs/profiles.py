@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetcast.base.errors import SpecError
-from fleetcast.cost.jobs import Lying
+from fleetcast.cost.jobs import Lying, called
 from fleetcast.cost.jobs.goodput import Step, fit, times, worth
 
 PHASES = 10
@@ -83,7 +83,7 @@ class Profiles:
             raise SpecError("speeds", "no such folder of profiles", value=str(path))
         self.kinds, self.source, self.fitted = tuple(kinds), str(path), fitted
         self.sizes = tuple(sizes) or (1,) * len(self.kinds)
-        files = [ALIASES.get(kind, kind) for kind in self.kinds]
+        files = [ALIASES.get(called(kind, ALIASES) or kind, kind) for kind in self.kinds]
         folders = sorted(f for f in root.iterdir() if f.is_dir())
         found = [f for f in folders if all((f / f"placements-{name}.csv").exists() for name in files)]
         for kind, name in zip(self.kinds, files, strict=True):
