@@ -86,7 +86,9 @@ def read(path: str | Path) -> Rows:
             kind: {_key(name): float(row["null"]) for name, row in rows.items()} for kind, rows in raw.items()
         }  # fmt: skip
     except FileNotFoundError:
-        raise SpecError("speeds", "no such file", value=str(path)) from None
+        raise SpecError(
+            "speeds", "no such file", value=str(path), hint="Name a JSON of throughputs, or none for the one that ships"
+        ) from None
     except (OSError, ValueError, KeyError, AttributeError, TypeError, SyntaxError) as problem:
         hint = 'expects {kind: {"(\'model\', devices)": {"null": steps/s}}}'
         raise SpecError(
