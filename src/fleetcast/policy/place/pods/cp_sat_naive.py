@@ -12,7 +12,8 @@ from fleetcast.policy.place.pods import Placement, View
 from fleetcast.policy.place.pods.best_fit import fill
 from fleetcast.policy.place.pods.check import carry_out
 from fleetcast.policy.place.pods.greedy import decide
-from fleetcast.policy.place.pods.model import Model, solver
+from fleetcast.policy.place.pods.model import Model
+from fleetcast.policy.place.pods.solver import solver
 
 PAIRS = 200_000
 """Pairs of pods and nodes above which no model is built: it would not fit the budget."""
