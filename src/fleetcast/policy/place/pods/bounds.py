@@ -199,6 +199,8 @@ def _most(kinds: Kinds, above: Mapping[int, tuple[int, int]], tier: int, *, keep
     """Returns the most pods of a tier that are kept (or placed) in the relaxation."""
     k, c = kinds.most.shape
     used = np.flatnonzero((kinds.tier >= tier)[:, None].repeat(c, 1).ravel() & (kinds.most > 0).ravel())
+    if not len(used):
+        return 0
     pod, node = used // c, used % c
     # variables: x by kind and class; then kept by kind
     n = len(used) + k

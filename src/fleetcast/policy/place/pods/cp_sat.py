@@ -14,6 +14,7 @@ that equal views have equal answers.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -75,7 +76,7 @@ class CpSat:
     def solve(self, view: View) -> Answer:
         """Returns the decision with its bounds."""
         ledger = fill(view)
-        if all(pod.name in ledger.laid for pod in view.waiting):
+        if not view.nodes or all(pod.name in ledger.laid for pod in view.waiting):
             tiers = bounds(view, ledger, equals=self.equals)
             return Answer(decide(view, ledger, proof="optimal"), tiers, 0, 0, 0.0)
         run = _Run(view, ledger, self.budget, self.seed, self.equals)
@@ -228,14 +229,9 @@ class _Run:
 
     def open(self) -> list[int]:
         """Tiers of which more pods might be placed, highest first."""
-        out = {pod.priority for pod in self.out()}
-        found = []
-        for tier in self.tiers:
-            known = self.known_tiers[tier]
-            placed = sum(1 for laid in self.best.laid.values() if laid.pod.priority == tier)
-            if tier in out and (placed < known.bound or known.kept < known.kept_bound):
-                found.append(tier)
-        return found
+        out = Counter(pod.priority for pod in self.out())
+        known = [self.known_tiers[tier] for tier in self.tiers if tier in out and tier in self.known_tiers]
+        return [t.priority for t in known if t.pods - out[t.priority] < t.bound or t.kept < t.kept_bound]
 
     def some(self, until: float) -> None:
         """Solves neighbourhoods: nodes with much left, and pods that wait."""

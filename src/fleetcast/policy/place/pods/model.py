@@ -134,10 +134,8 @@ class Model:
             pod, count = kind.pods[0], len(kind.pods)
             need = self.ledger.need(pod)
             allowed = self.ledger.allowed(pod)[self.nodes] | (kind.origin > 0)
-            with np.errstate(divide="ignore"):
-                per = np.where(need.amount > 0, np.maximum(self.free, 0) // np.maximum(need.amount, 1), count).min(
-                    axis=1
-                )
+            fit = np.where(need.amount > 0, np.maximum(self.free, 0) // np.maximum(need.amount, 1), count)
+            per = fit.min(axis=1, initial=0 if need.absent else count)
             if need.share:
                 per = np.minimum(per, (self.trimmed.devices[self.nodes].max(axis=1) >= need.share).astype(np.int64))
             most = np.where(allowed, np.minimum(per, count), 0)
