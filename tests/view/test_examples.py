@@ -26,10 +26,11 @@ TOGETHER = ("multitask",)
 STREAMED = ("cameras", "trigger", "frames")
 ORDERED = ("graph", "graph-workflow")
 INVOKED = ("functions",)
+SHARED = ("jobs",)
 
 
 def test_all_examples_are_run_here(root):
-    assert set(verbs.examples()) == {*PLANNED, *DECIDED, *TRAINED, *TOGETHER, *STREAMED, *ORDERED, *INVOKED}
+    assert set(verbs.examples()) == {*PLANNED, *DECIDED, *TRAINED, *TOGETHER, *STREAMED, *ORDERED, *INVOKED, *SHARED}
     assert {p.stem for p in (root / "examples").glob("*.toml")} == set(verbs.examples())
 
 
@@ -38,6 +39,12 @@ def test_planned_example_finds_a_plan(name):
     ranking = fleetcast.plan(name)
     assert ranking.best is not None and ranking.best.slo["met"]
     assert ranking.best.metrics["requests"] > 0
+
+
+@pytest.mark.parametrize("name", INVOKED)
+def test_example_of_functions_starts_pods(name):
+    metrics = fleetcast.simulate(name).metrics
+    assert 0 < metrics["cold_starts"]["count"] < metrics["requests"]
 
 
 @pytest.mark.parametrize("name", DECIDED)

@@ -13,12 +13,13 @@ from fleetcast.base.spec import convert, dump_toml, read_toml
 from fleetcast.scenario.fleet.tree import Fleet
 from fleetcast.scenario.kinds import functions as _functions
 from fleetcast.scenario.kinds import graph as _graph
-from fleetcast.scenario.kinds import pods as _pods
+from fleetcast.scenario.kinds import jobs as _jobs
 from fleetcast.scenario.kinds import serving as _serving
 from fleetcast.scenario.kinds import stream as _stream
 from fleetcast.scenario.kinds import training as _training
 from fleetcast.scenario.kinds.functions import FunctionsScenario
 from fleetcast.scenario.kinds.graph import GraphScenario
+from fleetcast.scenario.kinds.jobs import JobsScenario
 from fleetcast.scenario.kinds.pods import PodsScenario
 from fleetcast.scenario.kinds.scenario import Parts, Scenario
 from fleetcast.scenario.kinds.serving import ServingScenario
@@ -27,8 +28,8 @@ from fleetcast.scenario.kinds.training import MultitaskScenario, TrainingScenari
 from fleetcast.scenario.objective import Objective
 
 __all__ = [
-    "KINDS", "FunctionsScenario",
-    "GraphScenario", "MultitaskScenario", "PodsScenario", "Scenario", "ServingScenario", "StreamScenario", "TrainingScenario",
+    "KINDS", "FunctionsScenario", "GraphScenario", "JobsScenario", "MultitaskScenario", "PodsScenario",
+    "Scenario", "ServingScenario", "StreamScenario", "TrainingScenario",
     "dump", "load",
     "load_serving", "load_stream", "load_training", "serving",
 ]  # fmt: skip
@@ -37,7 +38,7 @@ Kind = TypeVar("Kind", bound=Scenario)
 PARTS = ("name", "seed", "fleet", "workload", "slo", "objective", "plan")
 READERS: Final[dict[str, Callable[[Parts], Scenario]]] = {
     "serving": _serving.read, "training": _training.read, "graph": _graph.read, "functions": _functions.read,
-    "jobs": _pods.read, "stream": _stream.read,
+    "jobs": _jobs.read, "stream": _stream.read,
 }  # fmt: skip
 """What reads each kind of workload that has a world."""
 KINDS = ("serving", "training", "graph", "jobs", "functions", "federation", "stream")

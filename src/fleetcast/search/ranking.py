@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +11,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fleetcast.base.show import show
+from fleetcast.base.spec import kinds
 from fleetcast.base.tables import lookup
+from fleetcast.policy import scale, share
+from fleetcast.policy.place import gangs
+from fleetcast.policy.route import invocations
 from fleetcast.scenario.functions_plan import FunctionsPlan, read_functions_plan
+from fleetcast.scenario.jobs_plan import JobsPlan, read_jobs_plan
 from fleetcast.scenario.kinds.graph import GraphPlan, read_graph_plan
 from fleetcast.scenario.outcome import UNITS, Outcome
 from fleetcast.scenario.plan import Plan, read_plan
@@ -83,7 +89,7 @@ class Ranking:
         return self.plans[0] if self.plans else None
 
     @property
-    def plan(self) -> Plan | TrainingPlan | GraphPlan | StreamPlan | FunctionsPlan | PodsPlan | None:
+    def plan(self) -> Plan | TrainingPlan | GraphPlan | StreamPlan | FunctionsPlan | JobsPlan | PodsPlan | None:
         """The best plan, complete; None = there is none, or one of waves, which no file decides."""
         best = self.best
         return read_any(best.plan) if best is not None and "way" not in best.plan else None
@@ -155,6 +161,8 @@ def label(outcome: Outcome) -> str:
     plan = read_any(outcome.plan)
     if isinstance(plan, FunctionsPlan | PodsPlan):
         return kept(outcome.plan)
+    if isinstance(plan, JobsPlan):
+        return dealt(outcome.plan)
     if isinstance(plan, StreamPlan):
         return made(outcome.plan)
     if isinstance(plan, GraphPlan):
@@ -175,22 +183,47 @@ def made(plan: Mapping[str, Any]) -> str:
 
 
 def kept(plan: Mapping[str, Any]) -> str:
-    """Returns the short name of a plan of functions: its scale policy with its settings, and its route."""
+    """Returns the short name of a plan of functions: its policies with what is not usual, and what a budget sets."""
     said = []
-    for table in (plan[key] for key in ("scale", "route", "place") if key in plan):
-        settings = [f"{k} {v:g}" if isinstance(v, int | float) else f"{k} {v}" for k, v in table.items() if k != "kind"]
-        said.append(" ".join((str(table["kind"]), *settings)))
+    for key, family in (("scale", scale), ("route", invocations)):
+        table = dict(plan.get(key, {}))
+        made = kinds(family).get(str(table.pop("kind", "")))
+        usual = {} if made is None else {n: p.default for n, p in inspect.signature(made).parameters.items()}
+        shown = getattr(made, "knob", ("",))[0]
+        settings = [
+            f"{k} {v:.5g}" if isinstance(v, int | float) and not isinstance(v, bool) else f"{k} {v}"
+            for k, v in table.items() if k == shown or usual.get(k, ...) != v
+        ]  # fmt: skip
+        if key in plan:
+            said.append(" ".join((str(plan[key]["kind"]), *settings)))
+    return ", ".join(said)
+
+
+def dealt(plan: Mapping[str, Any]) -> str:
+    """Returns the short name of a plan of jobs: its policies, with the settings that are not their usual ones."""
+    said = []
+    for key, family, usual in (("share", share, ""), ("place", gangs, "best_fit")):
+        table = dict(plan.get(key, {"kind": usual}))
+        kind = str(table.pop("kind"))
+        made = kinds(family).get(kind)
+        known = {} if made is None else {n: p.default for n, p in inspect.signature(made).parameters.items()}
+        given = {k: v for k, v in table.items() if known.get(k, ...) not in (v, tuple(v) if isinstance(v, list) else v)}
+        words = [k if v is True else f"no {k}" if v is False else f"{k} {v}" for k, v in given.items()]
+        if kind != usual or words:
+            said.append(" ".join((kind, *words)))
     return ", ".join(said)
 
 
 def read_any(
     table: Mapping[str, Any],
-) -> Plan | TrainingPlan | GraphPlan | StreamPlan | FunctionsPlan | PodsPlan:
+) -> Plan | TrainingPlan | GraphPlan | StreamPlan | FunctionsPlan | JobsPlan | PodsPlan:
     """Returns the complete plan of a table, of any kind of workload: training has micro-batches or a placement."""
     if "use" in table:
         return read_stream_plan(dict(table))
     if "scale" in table:
         return read_functions_plan(table)
+    if "share" in table:
+        return read_jobs_plan(table)
     if set(table) == {"place"}:
         return read_pods_plan(table)
     if set(table) <= {"order", "workers"}:

@@ -30,6 +30,8 @@ from fleetcast.sim.functions.world import Pods, checked, lags, mean_starts
 Array = NDArray[np.float64]
 # at one instant: pods become free, callers are heard, windows open, requests arrive, pods end
 FREED, CALLED, OPENED, ARRIVED, ENDED, SHONE = range(6)
+AFTER = 1.0
+"""Seconds for which a battery fills past its reserve before requests are placed."""
 NIGHT = 7 * 86_400.0
 """Seconds after the last arrival for which requests wait for the sun."""
 
@@ -176,6 +178,9 @@ class Places:
             self.supply.advance(now)
             if what == SHONE:
                 self._serve(now)
+                soon = self.supply.back() if self.waiting else float("inf")
+                if soon < float("inf"):
+                    self._push(now + soon + AFTER, SHONE, 0)
             elif what == FREED:
                 self._freed(self.pods[who], now)
             elif what == CALLED:

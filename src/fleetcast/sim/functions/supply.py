@@ -83,8 +83,17 @@ class Supply:
         found: set[float] = set()
         for signal in self._signals.values():
             turns = int(span // signal.span) + 1 if np.isfinite(signal.span) else 1
-            found.update(t + k * signal.span for k in range(turns) for t in signal.times if k == 0 or t > 0)
+            found.update(t + k * signal.span if k else t for k in range(turns) for t in signal.times)
         return sorted(t for t in found if 0 < t <= span)
+
+    def back(self) -> float:
+        """Returns s until the first node that is dark has energy again, the sun staying as it is; inf = it has not."""
+        given = np.zeros(len(self.suns))
+        for key, signal in self._signals.items():
+            given[self._of[key]] = signal.at(self.now) / 1000.0
+        gains = given * self.panel - self.idle - self.rest * np.minimum(self.running / self.size, 1.0)
+        dark = self.isolated & (self.level <= self.kept) & (gains > 0)
+        return float(((self.kept - self.level)[dark] / gains[dark]).min(initial=np.inf))
 
     def advance(self, now: float) -> None:
         """Lets time pass."""

@@ -8,6 +8,7 @@ from fleetcast.base.errors import Unsupported
 from fleetcast.scenario.load import (
     FunctionsScenario,
     GraphScenario,
+    JobsScenario,
     MultitaskScenario,
     PodsScenario,
     Scenario,
@@ -15,9 +16,9 @@ from fleetcast.scenario.load import (
     StreamScenario,
     TrainingScenario,
 )
-from fleetcast.view.worlds import functions, graph, multitask, pods, serving, stream, training
+from fleetcast.view.worlds import functions, graph, jobs, multitask, pods, serving, stream, training
 
-__all__ = ["WORLDS", "ask", "functions", "graph", "multitask", "pods", "serving", "stream", "training"]
+__all__ = ["WORLDS", "ask", "functions", "graph", "jobs", "multitask", "pods", "serving", "stream", "training"]
 
 
 WORLDS: Final[dict[type[Scenario], ModuleType]] = {
@@ -26,6 +27,7 @@ WORLDS: Final[dict[type[Scenario], ModuleType]] = {
     MultitaskScenario: multitask,
     GraphScenario: graph,
     FunctionsScenario: functions,
+    JobsScenario: jobs,
     PodsScenario: pods,
     StreamScenario: stream,
 }
