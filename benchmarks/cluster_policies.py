@@ -39,7 +39,7 @@ def root() -> Path | None:
 
 
 class OneAtATime:
-    """What the FIFO of EasyScale's simulator does: the first job alone has devices, all that it asks for of its kind."""
+    """What the FIFO of EasyScale's simulator does: the first job alone has devices, all it asks for of its kind."""
 
     kind = "one_at_a_time"
 
@@ -214,7 +214,7 @@ def left_out(folder: Path) -> Record:
         system=4, claim="Step times of placements left out of the fit: mean error of Pollux's model",
         paper=Paper(setting="Pollux reports the fit, not left-out placements"),
         ours=Ours(value=100 * mean(errors), unit="%", spread=100 * max(errors),
-                  setting=f"{len(errors)} models and kinds, half of the placements' sizes left out; spread is the worst, "
+                  setting=f"{len(errors)} models and kinds, half of placements' sizes left out; spread is the worst, "
                   f"median {100 * median(errors):.0f} %"),
         null=Null(value=100 * mean(nulls), what="the step time of one device: perfect scaling"),
         bar="at most half the null's", holds=mean(errors) <= 0.5 * mean(nulls), reproduced="other setting",

@@ -73,6 +73,9 @@ class Counting:
         job.granted = dict(job.held)
         return True
 
+    def wake(self, at: float) -> None:
+        """Does nothing: rounds decide."""
+
 
 @dataclass(frozen=True)
 class Played:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import fleetcast
 from fleetcast.base.errors import SpecError, Unsupported
 from fleetcast.cost.training import unlike
 from fleetcast.cost.training.memory import memory

@@ -26,10 +26,11 @@ TOGETHER = ("multitask",)
 STREAMED = ("cameras", "trigger", "frames")
 ORDERED = ("graph", "graph-workflow")
 INVOKED = ("functions",)
+SHARED = ("jobs",)
 
 
 def test_all_examples_are_run_here(root):
-    assert set(verbs.examples()) == {*PLANNED, *DECIDED, *TRAINED, *TOGETHER, *STREAMED, *ORDERED, *INVOKED}
+    assert set(verbs.examples()) == {*PLANNED, *DECIDED, *TRAINED, *TOGETHER, *STREAMED, *ORDERED, *INVOKED, *SHARED}
     assert {p.stem for p in (root / "examples").glob("*.toml")} == set(verbs.examples())
 
 

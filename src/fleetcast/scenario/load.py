@@ -13,11 +13,14 @@ from fleetcast.base.spec import convert, dump_toml, read_toml
 from fleetcast.scenario.fleet.tree import Fleet
 from fleetcast.scenario.kinds import functions as _functions
 from fleetcast.scenario.kinds import graph as _graph
+from fleetcast.scenario.kinds import jobs as _jobs
 from fleetcast.scenario.kinds import serving as _serving
 from fleetcast.scenario.kinds import stream as _stream
 from fleetcast.scenario.kinds import training as _training
 from fleetcast.scenario.kinds.functions import FunctionsScenario
 from fleetcast.scenario.kinds.graph import GraphScenario
+from fleetcast.scenario.kinds.jobs import JobsScenario
+from fleetcast.scenario.kinds.pods import PodsScenario
 from fleetcast.scenario.kinds.scenario import Parts, Scenario
 from fleetcast.scenario.kinds.serving import ServingScenario
 from fleetcast.scenario.kinds.stream import StreamScenario
@@ -25,8 +28,8 @@ from fleetcast.scenario.kinds.training import MultitaskScenario, TrainingScenari
 from fleetcast.scenario.objective import Objective
 
 __all__ = [
-    "KINDS", "FunctionsScenario",
-    "GraphScenario", "MultitaskScenario", "Scenario", "ServingScenario", "StreamScenario", "TrainingScenario",
+    "KINDS", "FunctionsScenario", "GraphScenario", "JobsScenario", "MultitaskScenario", "PodsScenario",
+    "Scenario", "ServingScenario", "StreamScenario", "TrainingScenario",
     "dump", "load",
     "load_serving", "load_stream", "load_training", "serving",
 ]  # fmt: skip
@@ -35,7 +38,7 @@ Kind = TypeVar("Kind", bound=Scenario)
 PARTS = ("name", "seed", "fleet", "workload", "slo", "objective", "plan")
 READERS: Final[dict[str, Callable[[Parts], Scenario]]] = {
     "serving": _serving.read, "training": _training.read, "graph": _graph.read, "functions": _functions.read,
-    "stream": _stream.read,
+    "jobs": _jobs.read, "stream": _stream.read,
 }  # fmt: skip
 """What reads each kind of workload that has a world."""
 KINDS = ("serving", "training", "graph", "jobs", "functions", "federation", "stream")
@@ -151,7 +154,8 @@ def _convert(table: Any, name: str, folder: Path, seed: int | None) -> Scenario:
         ("fleet", 'devices = "8x h100-sxm"'),
         ("workload", 'model = "llama-3.1-70b"'),
     ):
-        if key not in table and not (key == "fleet" and tables["workload"].get("kind") in WITHOUT_FLEET):
+        bare = tables["workload"].get("kind") in WITHOUT_FLEET or "pods" in tables["workload"]
+        if key not in table and not (key == "fleet" and bare):
             raise SpecError(key, "is missing", hint=f"Add [{key}] with e.g. {example}")
     number = table.get("seed", 0) if seed is None else seed
     if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < 2**63:

@@ -28,6 +28,9 @@ UNITS = {
     "lower_bound": "s", "critical_path": "s", "gap": "", "moved_bytes": "B", "messages": "", "tasks": "", "edges": "",
     "workers": "", "cold_starts": "", "pod_seconds": "s", "pods": "", "peak_pods": "", "wait": "s", "delayed": "",
     "utility": "", "functions": "", "queued": "", "ended": "",
+    "jct": "s", "waits": "s", "utilisation": "", "load": "", "jobs": "", "placed": "", "moves": "", "finished": "",
+    "decisions": "", "preempted": "", "held": "s", "slowdown": "", "unplaced": "", "allocated": "",
+    "fragmentation": "", "at_end": "",
 }  # fmt: skip
 
 
@@ -117,6 +120,7 @@ class Outcome:
 def _headline(metrics: Mapping[str, Any]) -> list[str]:
     wanted = (
         "iteration_time",
+        "jct.mean",
         "makespan",
         "lower_bound",
         "ttft.p99",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,11 +11,16 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fleetcast.base.show import show
+from fleetcast.base.spec import kinds
 from fleetcast.base.tables import lookup
+from fleetcast.policy import share
+from fleetcast.policy.place import gangs
 from fleetcast.scenario.functions_plan import FunctionsPlan, read_functions_plan
+from fleetcast.scenario.jobs_plan import JobsPlan, read_jobs_plan
 from fleetcast.scenario.kinds.graph import GraphPlan, read_graph_plan
 from fleetcast.scenario.outcome import UNITS, Outcome
 from fleetcast.scenario.plan import Plan, read_plan
+from fleetcast.scenario.pods_plan import PodsPlan, read_pods_plan
 from fleetcast.scenario.stream_plan import StreamPlan, read_stream_plan
 from fleetcast.scenario.training_plan import TrainingPlan, read_training_plan
 
@@ -82,7 +88,7 @@ class Ranking:
         return self.plans[0] if self.plans else None
 
     @property
-    def plan(self) -> Plan | TrainingPlan | GraphPlan | StreamPlan | FunctionsPlan | None:
+    def plan(self) -> Plan | TrainingPlan | GraphPlan | StreamPlan | FunctionsPlan | JobsPlan | PodsPlan | None:
         """The best plan, complete; None = there is none, or one of waves, which no file decides."""
         best = self.best
         return read_any(best.plan) if best is not None and "way" not in best.plan else None
@@ -152,8 +158,10 @@ def label(outcome: Outcome) -> str:
     if "way" in outcome.plan:
         return str(outcome.plan["way"])
     plan = read_any(outcome.plan)
-    if isinstance(plan, FunctionsPlan):
+    if isinstance(plan, FunctionsPlan | PodsPlan):
         return kept(outcome.plan)
+    if isinstance(plan, JobsPlan):
+        return dealt(outcome.plan)
     if isinstance(plan, StreamPlan):
         return made(outcome.plan)
     if isinstance(plan, GraphPlan):
@@ -182,12 +190,33 @@ def kept(plan: Mapping[str, Any]) -> str:
     return ", ".join(said)
 
 
-def read_any(table: Mapping[str, Any]) -> Plan | TrainingPlan | GraphPlan | StreamPlan | FunctionsPlan:
+def dealt(plan: Mapping[str, Any]) -> str:
+    """Returns the short name of a plan of jobs: its policies, with the settings that are not their usual ones."""
+    said = []
+    for key, family, usual in (("share", share, ""), ("place", gangs, "best_fit")):
+        table = dict(plan.get(key, {"kind": usual}))
+        kind = str(table.pop("kind"))
+        made = kinds(family).get(kind)
+        known = {} if made is None else {n: p.default for n, p in inspect.signature(made).parameters.items()}
+        given = {k: v for k, v in table.items() if known.get(k, ...) not in (v, tuple(v) if isinstance(v, list) else v)}
+        words = [k if v is True else f"no {k}" if v is False else f"{k} {v}" for k, v in given.items()]
+        if kind != usual or words:
+            said.append(" ".join((kind, *words)))
+    return ", ".join(said)
+
+
+def read_any(
+    table: Mapping[str, Any],
+) -> Plan | TrainingPlan | GraphPlan | StreamPlan | FunctionsPlan | JobsPlan | PodsPlan:
     """Returns the complete plan of a table, of any kind of workload: training has micro-batches or a placement."""
     if "use" in table:
         return read_stream_plan(dict(table))
     if "scale" in table:
         return read_functions_plan(table)
+    if "share" in table:
+        return read_jobs_plan(table)
+    if set(table) == {"place"}:
+        return read_pods_plan(table)
     if set(table) <= {"order", "workers"}:
         return read_graph_plan(table)
     return read_training_plan(dict(table)) if _trains(table) else read_plan(dict(table))

@@ -19,7 +19,9 @@ from fleetcast.base.errors import FleetcastError, SpecError
 from fleetcast.scenario.load import (
     FunctionsScenario,
     GraphScenario,
+    JobsScenario,
     MultitaskScenario,
+    PodsScenario,
     Scenario,
     ServingScenario,
     StreamScenario,
@@ -41,7 +43,10 @@ from fleetcast.view.functions import commands as functions
 from fleetcast.view.graph import agents as agent_commands
 from fleetcast.view.graph import commands as graphs
 from fleetcast.view.graph.agents import LOCAL, Agents
+from fleetcast.view.jobs import commands as jobs
+from fleetcast.view.pods import commands as pods
 from fleetcast.view.release import release
+from fleetcast.view.scheduling import NOWHERE, Cluster, refuse_cluster
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
 from fleetcast.view.serving import commands as requests
 from fleetcast.view.stream import commands as streams
@@ -55,6 +60,8 @@ SCREENS: Final[dict[type[Scenario], Any]] = {
     MultitaskScenario: waves,
     GraphScenario: graphs,
     FunctionsScenario: functions,
+    JobsScenario: jobs,
+    PodsScenario: pods,
     StreamScenario: streams,
 }
 """What `plan`, `simulate` and, where it has one of its own, `run` show of each kind of scenario."""
@@ -166,11 +173,13 @@ def run(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     serving: Serving = ALONE,
     agents: Agents = LOCAL,
+    cluster: Cluster = NOWHERE,
     common: Common = DEFAULTS,
 ) -> int:
     """Run the scenario's plan on this machine, or replay its requests against a server, and measure; or --serve it.
 
-    A graph of tasks is run by agents: started here, one a device, or where the devices are (--listen).
+    A graph of tasks is run by agents: started here, one a device, or where the devices are (--listen). Pods are
+    scheduled on a cluster (--on kubernetes).
 
     Parameters
     ----------
@@ -199,6 +208,9 @@ def run(
     from fleetcast.view import here, measured
 
     asked = terminal.load(file, common)
+    if (own := getattr(SCREENS[type(asked)], "schedule", None)) is not None:
+        return own(asked, common, cluster)  # type: ignore[no-any-return]
+    refuse_cluster(cluster, asked.about)
     if not isinstance(asked, GraphScenario):
         for option in (field.name for field in fields(agents) if getattr(agents, field.name) != field.default):
             name = f"--{option.replace('_', '-')}"

@@ -11,12 +11,15 @@ import msgspec
 
 from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
-from fleetcast.policy import batch, evict, memory, power, route, scale, speculate
+from fleetcast.policy import batch, evict, memory, power, route, scale, share, speculate
 from fleetcast.policy.order import requests as order
 from fleetcast.policy.order import tasks
+from fleetcast.policy.place import gangs
 from fleetcast.policy.route import invocations as routes
 from fleetcast.scenario.kinds.functions import GOALS as OF_FUNCTIONS
 from fleetcast.scenario.kinds.graph import GOALS
+from fleetcast.scenario.kinds.jobs import GOALS as OF_JOBS
+from fleetcast.scenario.kinds.jobs import RAISED as RAISED_BY_JOBS
 from fleetcast.scenario.kinds.stream import LOWERED, RAISED
 from fleetcast.scenario.load import WITHOUT_FLEET, ServingScenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, TRAINING
@@ -24,6 +27,7 @@ from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES, OVERLAPS, PHASES,
 from fleetcast.scenario.training_plan import CHOICES
 from fleetcast.scenario.workload.graphs import generators
 from fleetcast.scenario.workload.invocations import generators as invocations
+from fleetcast.scenario.workload.job_traces import generators as arriving
 from fleetcast.view.worlds import WORLDS
 
 FAMILIES: dict[str, ModuleType] = {
@@ -53,12 +57,19 @@ def scenario_schema() -> dict[str, Any]:
     for name, family in (("scale", scale), ("route", routes)):
         said = parts["FunctionsPlan"]["properties"][name].get("description", "")
         parts["FunctionsPlan"]["properties"][name] = {"description": said} | _policy(family, several=True)
+    traced = parts["JobList"]["properties"]["trace"]
+    parts["JobList"]["properties"]["trace"] = {"description": traced.get("description", "")} | {
+        "anyOf": [{"type": "string"}, _policy(arriving, several=False)]
+    }
+    for name, family in (("share", share), ("place", gangs)):
+        said = parts["JobsPlan"]["properties"][name].get("description", "")
+        parts["JobsPlan"]["properties"][name] = {"description": said} | _policy(family, several=True)
     made = parts["Graph"]["properties"]
     made["graph"] = {"description": made["graph"].get("description", "")} | _policy(generators, several=False)
     made["graph"]["anyOf"].append({"type": "string"})
     for forms in (made["graph"]["anyOf"], ordered["order"]["anyOf"][0]["anyOf"]):
         forms[:] = [form for form in forms if "minProperties" not in form]  # here no engine has a method of its own
-    goals_of = (("minimize", MINIMIZE | TRAINING | GOALS | OF_FUNCTIONS | LOWERED), ("maximize", MAXIMIZE | RAISED))
+    goals_of = (("minimize", MINIMIZE | TRAINING | GOALS | OF_FUNCTIONS | OF_JOBS | LOWERED), ("maximize", MAXIMIZE | RAISED | RAISED_BY_JOBS))
     for key, goals in goals_of:
         parts["Objective"]["properties"][key] = _one_or_several({"enum": list(goals)})
     bodies = [parts.pop(world.__name__)["properties"] for world in worlds]

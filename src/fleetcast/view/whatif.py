@@ -40,6 +40,7 @@ HEADLINES: Mapping[str, tuple[str, ...]] = {
         "power", "productivity", "f1", "precision", "recall", "latency", "latency_p99", "input_rate", "output_rate",
         "output_bytes", "dropped", "busy",
     ),
+    "jobs": ("jct.mean", "jct.p50", "jct.p99", "makespan", "utilisation", "waits.mean", "energy", "cost", "carbon"),
     "graph": ("makespan", "lower_bound", "moved_bytes", "busy", "cost", "energy", "carbon"),
     "serving": (
         "ttft.p50", "ttft.p99", "tpot.p50", "tpot.p99", "e2e.mean", "throughput", "goodput", "cost", "energy", "carbon",

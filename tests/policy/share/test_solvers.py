@@ -11,7 +11,7 @@ from fleetcast.cost.jobs import Linear, Virtual
 from fleetcast.policy.share import DeviceKind, EasyScale, Job, MaxMin, Optimus, Pollux, Sia
 from fleetcast.policy.share.max_min import alike, shares
 from fleetcast.policy.share.pollux import Problem
-from fleetcast.policy.share.sia import choose, configurations
+from fleetcast.policy.share.sia import _branched, _counted, choose, configurations
 
 
 class Curves:
@@ -276,3 +276,17 @@ def test_what_a_fleet_may_look_like(policy, case):
     assert not wide or not any(given)
     if case == "ties":
         assert sum(bool(n) for n in given) == 4
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_counting_and_branching_find_the_same_optimum(seed):
+    random = np.random.default_rng(seed)
+    devices = np.array([12, 8, 16])
+    rows = [(i, k, n) for i in range(14) for k in range(3) for n in (1, 2, 4, 8) if random.random() < 0.6]
+    of, kind, size = (np.array(column) for column in zip(*rows, strict=True))
+    cost = -random.uniform(0.2, 1.0, len(rows)) * size**0.4
+    counted, branched = (solve(cost, of, kind, size, devices) for solve in (_counted, _branched))
+    assert cost[counted].sum() == pytest.approx(cost[branched].sum(), rel=1e-4)
+    assert cost[counted].sum() <= cost[branched].sum() + 1e-9
+    assert all(size[[p for p in counted if kind[p] == k]].sum() <= devices[k] for k in range(3))
+    assert len({int(of[p]) for p in counted}) == len(counted)

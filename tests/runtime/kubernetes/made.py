@@ -10,12 +10,18 @@ from fleetcast.runtime.kubernetes.scheduler import Scheduler
 def node(name, cpu="8", memory="1Ti", pods="110", labels=None, taints=None, **more):
     spec = {"taints": taints} if taints else {}
     return {
-        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, **(labels or {})}}, "spec": spec,
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, **(labels or {})}},
+        "spec": spec,
         "status": {
-            "allocatable": {"cpu": cpu, "memory": memory, "pods": pods, **{k.replace("__", "/"): v for k, v in more.items()}},
+            "allocatable": {
+                "cpu": cpu,
+                "memory": memory,
+                "pods": pods,
+                **{k.replace("__", "/"): v for k, v in more.items()},
+            },
             "conditions": [{"type": "Ready", "status": "True"}],
         },
-    }  # fmt: skip
+    }
 
 
 def pod(
@@ -32,16 +38,23 @@ def pod(
     asked = {"cpu": cpu, "memory": memory, **(requests or {})}
     return {
         "metadata": {"name": name, "namespace": namespace, "labels": labels or {}, "annotations": annotations or {}},
-        "spec": {"schedulerName": scheduler, "containers": [{"name": "c", "image": "i", "resources": {"requests": asked}}], **spec},
-    }  # fmt: skip
+        "spec": {
+            "schedulerName": scheduler,
+            "containers": [{"name": "c", "image": "i", "resources": {"requests": asked}}],
+            **spec,
+        },
+    }
 
 
 def replicas(name, count, cpu="1", labels=None, **spec):
     made = pod("x", cpu, labels={"app": name, **(labels or {})}, **spec)
     return {
         "metadata": {"name": name},
-        "spec": {"replicas": count, "template": {"metadata": {"labels": made["metadata"]["labels"]}, "spec": made["spec"]}},
-    }  # fmt: skip
+        "spec": {
+            "replicas": count,
+            "template": {"metadata": {"labels": made["metadata"]["labels"]}, "spec": made["spec"]},
+        },
+    }
 
 
 class Running:
@@ -80,7 +93,9 @@ def places(double, namespace="default"):
     """Pod -> node of all pods that are bound."""
     with double.store.lock:
         pods = double.store.objects["pods"].items()
-        return {n[1]: p["spec"]["nodeName"] for n, p in pods if isinstance(p["spec"], dict) and p["spec"].get("nodeName")}
+        return {
+            n[1]: p["spec"]["nodeName"] for n, p in pods if isinstance(p["spec"], dict) and p["spec"].get("nodeName")
+        }
 
 
 def put(double, *pods):

@@ -8,18 +8,24 @@ from fleetcast.policy.place.pods import Placement
 def meets(rule, labels):
     found = labels.get(rule.key)
     return {
-        "In": found in rule.values, "NotIn": found not in rule.values, "Exists": found is not None,
+        "In": found in rule.values,
+        "NotIn": found not in rule.values,
+        "Exists": found is not None,
         "DoesNotExist": found is None,
-    }[rule.operator]  # fmt: skip
+    }[rule.operator]
 
 
 def tolerates(pod, node):
     return all(
-        taint.effect == "PreferNoSchedule" or any(
-            t.effect in ("", taint.effect) and t.key in ("", taint.key) and (t.operator == "Exists" or t.value == taint.value)
+        taint.effect == "PreferNoSchedule"
+        or any(
+            t.effect in ("", taint.effect)
+            and t.key in ("", taint.key)
+            and (t.operator == "Exists" or t.value == taint.value)
             for t in pod.tolerations
-        ) for taint in node.taints
-    )  # fmt: skip
+        )
+        for taint in node.taints
+    )
 
 
 class Greedy:
@@ -102,9 +108,10 @@ class Greedy:
             domain = node.labels.get(rule.topology)
             found = any(
                 meets(rule, other.labels)
-                for place, pods in self.here.items() if self.nodes[place].labels.get(rule.topology) == domain
+                for place, pods in self.here.items()
+                if self.nodes[place].labels.get(rule.topology) == domain
                 for other in pods
-            )  # fmt: skip
+            )
             if domain is None and not rule.anti:
                 return False
             if domain is not None and found == rule.anti:

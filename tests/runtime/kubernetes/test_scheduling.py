@@ -50,7 +50,9 @@ def test_pods_are_bound_and_the_rest_says_what_it_lacks(double, start):
 
     until(lambda: ("FailedScheduling", reason, "Warning") in said())
     status = double.store.find("pods", "default", "q9")["status"]
-    assert [(c["type"], c["status"], c["reason"]) for c in status["conditions"]] == [("PodScheduled", "False", "Unschedulable")]
+    assert [(c["type"], c["status"], c["reason"]) for c in status["conditions"]] == [
+        ("PodScheduled", "False", "Unschedulable")
+    ]
     # Room comes: a node, and the pods go there without being asked.
     double.store.add("nodes", node("n3", cpu="8"))
     assert Counter(settled(double, 20).values())["n3"] == 8
@@ -58,7 +60,16 @@ def test_pods_are_bound_and_the_rest_says_what_it_lacks(double, start):
 
 
 def test_gates_taints_selectors_and_unready_nodes_are_respected(double, start):
-    double.store.add("nodes", node("gpu", labels={"kind": "gpu"}, taints=[{"key": "gpu", "value": "yes", "effect": "NoSchedule"}], nvidia__com__gpu="0", **{"nvidia.com/gpu": "8"}))
+    double.store.add(
+        "nodes",
+        node(
+            "gpu",
+            labels={"kind": "gpu"},
+            taints=[{"key": "gpu", "value": "yes", "effect": "NoSchedule"}],
+            nvidia__com__gpu="0",
+            **{"nvidia.com/gpu": "8"},
+        ),
+    )
     double.store.add("nodes", node("plain", labels={"kind": "plain"}))
     sick = node("sick", cpu="64")
     sick["status"]["conditions"][0]["status"] = "Unknown"
@@ -67,9 +78,12 @@ def test_gates_taints_selectors_and_unready_nodes_are_respected(double, start):
     put(
         double,
         *(pod(f"g{k}", cpu="500m", requests={"nvidia.com/gpu": "3"}, **tolerant) for k in range(3)),
-        pod("plain"), pod("chosen", nodeSelector={"kind": "gpu"}), pod("both", nodeSelector={"kind": "gpu"}, **tolerant),
-        pod("gated", schedulingGates=[{"name": "x"}]), pod("nowhere", nodeSelector={"kind": "tpu"}),
-    )  # fmt: skip
+        pod("plain"),
+        pod("chosen", nodeSelector={"kind": "gpu"}),
+        pod("both", nodeSelector={"kind": "gpu"}, **tolerant),
+        pod("gated", schedulingGates=[{"name": "x"}]),
+        pod("nowhere", nodeSelector={"kind": "tpu"}),
+    )
     running = start(Greedy())
     found = settled(double, 4)
     assert found == {"g0": "gpu", "g1": "gpu", "both": "gpu", "plain": "plain"}
@@ -92,15 +106,31 @@ def test_affinities_between_pods(double, start):
     put(
         double,
         # Each of these on a node of its own; one more than there are nodes.
-        *(pod(f"web{k}", labels=web, affinity=affinity("podAntiAffinity", [term(web, "kubernetes.io/hostname")])) for k in range(5)),
+        *(
+            pod(f"web{k}", labels=web, affinity=affinity("podAntiAffinity", [term(web, "kubernetes.io/hostname")]))
+            for k in range(5)
+        ),
         # They seek their own kind: the first may lie anywhere, the others in its zone.
         *(pod(f"cache{k}", labels=cache, affinity=affinity("podAffinity", [term(cache)])) for k in range(4)),
         # Kept off by selectors that one label cannot say, in another namespace.
-        pod("shy", namespace="far", labels={"app": "shy"}, affinity=affinity("podAntiAffinity", [{
-            "labelSelector": {"matchExpressions": [{"key": "app", "operator": "In", "values": ["cache", "none"]}]},
-            "namespaces": ["default"], "topologyKey": ZONE,
-        }])),
-    )  # fmt: skip
+        pod(
+            "shy",
+            namespace="far",
+            labels={"app": "shy"},
+            affinity=affinity(
+                "podAntiAffinity",
+                [
+                    {
+                        "labelSelector": {
+                            "matchExpressions": [{"key": "app", "operator": "In", "values": ["cache", "none"]}]
+                        },
+                        "namespaces": ["default"],
+                        "topologyKey": ZONE,
+                    }
+                ],
+            ),
+        ),
+    )
     start(Greedy())
     found = settled(double, 9)
     assert len({found[f"web{k}"] for k in range(5) if f"web{k}" in found}) == 4
@@ -117,7 +147,12 @@ def test_node_affinity_of_several_terms(double, start):
     for k in range(4):
         double.store.add("nodes", node(f"n{k}", labels={"disk": ["ssd", "hdd", "ssd", "nvme"][k], "size": str(k)}))
     terms = [
-        {"matchExpressions": [{"key": "disk", "operator": "In", "values": ["ssd"]}, {"key": "size", "operator": "Gt", "values": ["1"]}]},
+        {
+            "matchExpressions": [
+                {"key": "disk", "operator": "In", "values": ["ssd"]},
+                {"key": "size", "operator": "Gt", "values": ["1"]},
+            ]
+        },
         {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n3"]}]},
     ]
     wanted = {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}
@@ -129,7 +164,12 @@ def test_node_affinity_of_several_terms(double, start):
 def test_spread_is_kept_even(double, start):
     for k in range(6):
         double.store.add("nodes", node(f"n{k}", cpu="20", labels={ZONE: "abc"[k // 2]}))
-    rule = {"maxSkew": 1, "topologyKey": ZONE, "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "w"}}}
+    rule = {
+        "maxSkew": 1,
+        "topologyKey": ZONE,
+        "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app": "w"}},
+    }
     fine = {**rule, "topologyKey": "kubernetes.io/hostname"}
     put(double, *(pod(f"p{k}", labels={"app": "w"}, topologySpreadConstraints=[rule, fine]) for k in range(50)))
     running = start(Greedy())
@@ -154,13 +194,17 @@ def test_spread_is_kept_even(double, start):
 def test_gangs_are_placed_whole_or_not_at_all(double, start):
     for k in range(4):
         double.store.add("nodes", node(f"n{k}", cpu="4"))
-    group = lambda name, size: {"scheduling.x-k8s.io/pod-group": name, "scheduling.x-k8s.io/pod-group-min-available": str(size)}  # noqa: E731
+
+    def group(name, size):
+        label = "scheduling.x-k8s.io/pod-group"
+        return {label: name, f"{label}-min-available": str(size)}
+
     put(
         double,
         *(pod(f"a{k}", cpu="3", labels=group("a", 3)) for k in range(3)),
         *(pod(f"b{k}", cpu="3", labels=group("b", 2)) for k in range(2)),
         *(pod(f"c{k}", cpu="1", labels=group("c", 3)) for k in range(2)),
-    )  # fmt: skip
+    )
     running = start(Greedy())
     found = settled(double, 3)
     assert set(found) == {"a0", "a1", "a2"}
@@ -194,7 +238,9 @@ def test_a_policy_that_fails_is_asked_again(double, start):
 
     running = start(Scripted(decide))
     put(double, pod("p0"))
-    until(lambda: running.scheduler.pending.get("default/p0") == "default/p0: 0 of 1 nodes take it: 1: takes it" or calls)
+    until(
+        lambda: running.scheduler.pending.get("default/p0") == "default/p0: 0 of 1 nodes take it: 1: takes it" or calls
+    )
     put(double, pod("p1"))
     settled(double, 2)
     assert any("not today" in line for line in running.log)
@@ -243,7 +289,9 @@ def test_a_pod_that_waits_for_room_is_nominated_and_nobody_takes_its_room(double
 
 
 def budget(double, name, labels, **spec):
-    double.store.add("poddisruptionbudgets", {"metadata": {"name": name}, "spec": {"selector": {"matchLabels": labels}, **spec}})
+    double.store.add(
+        "poddisruptionbudgets", {"metadata": {"name": name}, "spec": {"selector": {"matchLabels": labels}, **spec}}
+    )
 
 
 def test_disruption_budgets_are_kept(double, start):
@@ -293,7 +341,9 @@ def test_a_refused_eviction_is_tried_again_and_never_becomes_a_deletion(double, 
         if resource == "pods/eviction":
             tries.append(name)
             if len(tries) < 3:
-                raise ApiError(429, "TooManyRequests", "Cannot evict pod as it would violate the pod's disruption budget.")
+                raise ApiError(
+                    429, "TooManyRequests", "Cannot evict pod as it would violate the pod's disruption budget."
+                )
 
     double.before.append(refuse)
     put(double, pod("high", cpu="2", priorityClassName="high"))
@@ -353,7 +403,9 @@ def test_odd_objects_neither_stop_it_nor_are_forgotten(double, start):
     from tests.runtime.kubernetes.test_reading import ODD
 
     double.store.add("nodes", node("n0"))
-    double.store.add("nodes", {"metadata": {"name": "odd"}, "spec": {"taints": "x"}, "status": {"allocatable": {"cpu": "lots"}}})
+    double.store.add(
+        "nodes", {"metadata": {"name": "odd"}, "spec": {"taints": "x"}, "status": {"allocatable": {"cpu": "lots"}}}
+    )
     double.store.add("nodes", {"metadata": {"name": "bare"}})
     double.store.add("priorityclasses", {"metadata": {"name": "odd"}, "value": "high"})
     double.store.add("poddisruptionbudgets", {"metadata": {"name": "odd"}, "spec": {"selector": [1]}})
@@ -363,7 +415,12 @@ def test_odd_objects_neither_stop_it_nor_are_forgotten(double, start):
         if isinstance(spec, dict):
             spec = {"schedulerName": "fleetcast", **spec}
         double.store.add("pods", {"metadata": meta, "spec": spec if spec is not None else {}})
-    put(double, pod("unknown", requests={"example.com/widget": "1"}), pod("a" * 250, labels={"x" * 60: "y" * 60}), pod("good"))
+    put(
+        double,
+        pod("unknown", requests={"example.com/widget": "1"}),
+        pod("a" * 250, labels={"x" * 60: "y" * 60}),
+        pod("good"),
+    )
     running = start(Greedy())
     until(lambda: {"good", "a" * 250} <= set(places(double)))
     pending = running.scheduler.pending
@@ -371,7 +428,10 @@ def test_odd_objects_neither_stop_it_nor_are_forgotten(double, start):
     assert "spec.containers[0].resources.requests.cpu: is no quantity (got 'lots')" in pending["default/odd5"]
     assert "mounts a persistent volume claim" in "".join(pending.values())
     assert "lack example.com/widget (needs 1, the most left on one is 0)" in pending["default/unknown"]
-    assert "status.allocatable.cpu" in running.scheduler.cluster.problems["nodes odd"] or "spec.taints" in running.scheduler.cluster.problems["nodes odd"]
+    assert (
+        "status.allocatable.cpu" in running.scheduler.cluster.problems["nodes odd"]
+        or "spec.taints" in running.scheduler.cluster.problems["nodes odd"]
+    )
     rounds = running.scheduler.counts.rounds
     time.sleep(0.5)
     assert running.scheduler.counts.rounds - rounds <= 1

@@ -263,7 +263,10 @@ def test_a_wrong_token_and_missing_rights_are_said(double):
 
 
 def test_another_holder_of_the_lease_is_named_by_once(double):
-    double.store.add("leases", {"metadata": {"name": "fleetcast"}, "spec": {"holderIdentity": "somebody", "leaseDurationSeconds": 60}})
+    double.store.add(
+        "leases",
+        {"metadata": {"name": "fleetcast"}, "spec": {"holderIdentity": "somebody", "leaseDurationSeconds": 60}},
+    )
     api = connect(url=double.url, token=double.token)
     with pytest.raises(FleetcastError, match="somebody holds the lease"):
         Scheduler(Greedy(), api, lease=Lease(api, "default", "fleetcast", "me")).once(timeout=0.5)

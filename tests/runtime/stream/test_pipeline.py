@@ -1,5 +1,6 @@
 """Pipelines of processes: what they count is what was sent, costs are recovered, and what cannot run is refused."""
 
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from fleetcast.cost.streams.flow import flow
 from fleetcast.runtime.stream import Costs, calibrated, run
 from fleetcast.runtime.stream.costs import NAMES, fit, line
 from fleetcast.runtime.stream.pipeline import Seen, built, measure, outcome, pipe_places
-from fleetcast.runtime.stream.stage import parts, pattern, touch
+from fleetcast.runtime.stream.stage import BLOCK, parts, pattern, touch
 from fleetcast.scenario.kinds.stream import StreamScenario
 from fleetcast.scenario.load import load, load_stream
 from fleetcast.sim.stream import simulate
@@ -56,7 +57,7 @@ def test_a_matched_filter_scores_what_was_put_in() -> None:
 
 
 def test_costs_are_recovered_from_what_they_give() -> None:
-    true = Costs(3e-6, 2e-10, 5e-6, 1e-10, 4e-6, 1.5e-10, 2e-11, 6e-6, 1.2e-10, 2e-5, 1e-10, 0.0)
+    true = Costs(3e-6, 2e-10, 5e-6, 1e-10, 4e-6, 1.5e-10, 2e-11, 4e-7, 6e-6, 1.2e-10, 2e-5, 1e-10, 0.0)
     draw = np.random.default_rng(2)
     rows, seconds = [], []
     for _ in range(12):
@@ -65,18 +66,18 @@ def test_costs_are_recovered_from_what_they_give() -> None:
         for sensor, last in ((True, False), (False, False), (False, True)):
             seconds.append(true.node(sensor=sensor, last=last, size=size, ops=ops, passed=passed, idle=idle))
             row = [1.0, size, 0, 0, 0, 0, ops] if sensor else [0, 0, 1.0, size, passed, passed * size, ops]
-            row += [idle, idle * size]
+            row += [ceil(size / 4 / BLOCK) * ceil(round(ops / size, 9)), idle, idle * size]
             rows.append(row if sensor or not last else [*row[:4], 0, 0, *row[6:]])
     found = fit(rows, seconds, [(size, 2e-5 + 1e-10 * size) for size in (4096, 65_536, 1 << 20)])
     for name in (*NAMES, "hop", "hop_byte"):
         assert getattr(found, name) == pytest.approx(getattr(true, name), rel=1e-6)
     assert found.spread < 1e-9
-    with pytest.raises(FleetcastError, match="do not fit 9 numbers"):
+    with pytest.raises(FleetcastError, match="do not fit 10 numbers"):
         fit(rows[:4], seconds[:4])
 
 
 def test_a_calibrated_scenario_is_paced_by_its_slowest_process() -> None:
-    costs = Costs(1e-5, 0.0, 2e-5, 0.0, 0.0, 0.0, 1e-9, 5e-6, 0.0, 6e-6, 1e-10, 0.0)
+    costs = Costs(1e-5, 0.0, 2e-5, 0.0, 0.0, 0.0, 1e-9, 0.0, 5e-6, 0.0, 6e-6, 1e-10, 0.0)
     scenario = line(40_000, 5.0, 10.0, rate=1e7, samples=2000)
     outcome = simulate(calibrated(scenario, costs))
     each = 2e-5 + 5 * 40_000 * 1e-9

@@ -73,7 +73,7 @@ def work(speeds: Speeds, jobs: Jobs, kind: int, size: int) -> NDArray[np.float64
     """
     result = np.zeros(len(jobs))
     for i, (model, demand) in enumerate(zip(jobs.model.tolist(), jobs.demand.tolist(), strict=True)):
-        said = float(jobs.units[i]) or speeds.whole(model)
+        said = (0.0 if jobs.units is None else float(jobs.units[i])) or speeds.whole(model)
         result[i] = said or jobs.seconds[i] * speeds.rate(model, (closest(kind, demand, size),))
     return result
 

@@ -29,6 +29,8 @@ LEAST = 2
 """Gaps that a window covers at least, where there are as many."""
 PRIOR = np.exp(np.linspace(np.log(1.0), np.log(50_000.0), 40))
 """s, gaps of the law of all functions, equally likely."""
+SHARES = np.linspace(0.0, 1.0, POINTS)
+ALWAYS = np.concatenate([[0.0], PRIOR[::3]])
 
 
 class Priced:
@@ -46,8 +48,8 @@ class Priced:
     knob = ("worth", 1.0, 1e6)
 
     def __init__(
-        self, *, worth: float = 300.0, prior: float = 1.0, timer: float = 0.1, slack: float = 0.25,
-        lead: float = 3.0,
+        self, *, worth: float = 300.0, prior: float = 1.0, timer: float = 0.1, slack: float = 3.0,
+        lead: float = 4.0,
     ) -> None:  # fmt: skip
         if not 0 <= worth <= 1e9 or not 0 < prior <= 1e6 or not 0 < timer <= 1e6 or not 0 <= slack <= 1e6:
             raise ValueError("worth and slack are 0 or more, prior and timer above 0")
@@ -84,16 +86,16 @@ class Priced:
             return counts[i], sums[i]
 
         # keep-alives: end at a point
-        points = self._points(gaps)
-        keeps = np.concatenate([[0.0], points])
+        points = gaps if len(gaps) <= POINTS else gaps[np.rint(SHARES * (len(gaps) - 1)).astype(np.int64)]
+        keeps = np.sort(np.concatenate([ALWAYS, points, points * 1.05 + self.slack]))
         n, s = below(keeps)
         kept = s + keeps * (total - n) - self.worth * n
         best = np.minimum.accumulate(kept)
         keep_at = np.maximum.accumulate(np.where(kept == best, np.arange(len(kept)), 0))
         found = (float(best[-1]), float(keeps[keep_at[-1]]), NEVER, NEVER)
         if len(gaps):
-            slack = self.slack + 0.005 * points
-            low, high = np.maximum(points - slack, 0.0), points + slack
+            low = np.maximum(0.995 * points - self.slack, 0.0)
+            high = 1.005 * keeps + self.slack
             early = low - self.lead * start
             n_low, _ = below(low - 1e-12)
             n_early, s_early = below(early)
@@ -102,7 +104,7 @@ class Priced:
             cost = (s_high[None, :] - s_early[:, None]) - early[:, None] * (n_high[None, :] - n_early[:, None])
             cost += (high[None, :] - early[:, None]) * (total - n_high)[None, :]
             cost -= self.worth * (n_high[None, :] - n_low[:, None])
-            fits = (points[None, :] >= points[:, None]) & (early > 0.0)[:, None]
+            fits = (keeps[None, :] >= points[:, None]) & (early > 0.0)[:, None]
             # one gap of many proves no window
             fits &= n_high[None, :] - n_low[:, None] >= min(LEAST, len(gaps))
             before = np.searchsorted(keeps, early, side="left") - 1  # keep-alives that end before the pod begins
@@ -115,14 +117,9 @@ class Priced:
         loss, keep, begin, end = found
         return keep, begin, end, loss / total + self.worth
 
-    def _points(self, gaps: Array) -> Array:
-        some = gaps if len(gaps) <= POINTS else np.quantile(gaps, np.linspace(0.0, 1.0, POINTS))
-        found: Array = np.unique(np.concatenate([some, some * 1.05 + self.slack, PRIOR[::3]]))
-        return found
-
     def _following(self, lags: Array, view: View) -> tuple[float, float]:
         """Returns for how long a pod is warmed at a caller's arrival, and what that loses per arrival."""
-        until = 1.2 * float(np.quantile(lags, 0.95)) + 1.0
+        until = 1.2 * float(np.sort(lags)[int(0.95 * (len(lags) - 1))]) + 1.0
         hit = float(((lags > view.start) & (lags <= until)).mean())
         calls = view.calls / view.seen
         held = float(np.minimum(lags, until).mean()) + max(calls - 1.0, 0.0) * until

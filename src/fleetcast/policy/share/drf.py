@@ -59,7 +59,9 @@ class Drf:
     def _grant(self, board: Board, job: Job, n: int, *, anew: bool) -> bool:
         if anew and job.held and sum(job.held.values()) == n and board.keep(job):
             return True
-        kinds = list(job.granted) if job.granted else [*job.held, *(k for k in quickest(board, job) if k not in job.held)]
+        kinds = (
+            list(job.granted) if job.granted else [*job.held, *(k for k in quickest(board, job) if k not in job.held)]
+        )
         return any(board.grant(job, n, kind) for kind in kinds)
 
 

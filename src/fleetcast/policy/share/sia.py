@@ -3,18 +3,18 @@
 A *configuration* is n devices of one kind: 1, 2, 4, ... up to a node, then whole nodes. Job i's goodput on each, over
 the smallest it has on any, is g_ic; whatever is not what the job runs on now is worth only r_i of it,
 
-    r_i = (age - restarts S) / (age + S)                              S = s that a restart takes; 1 while the job is
-    younger
+    r_i = (age - restarts S) / (age + S)         S = s that a restart takes; 1 while the job is younger
 
-    minimise   sum_ic x_ic (r_i g_ic)^p + lambda (jobs - sum_ic x_ic)        p < 0, each job at most one configuration,
-                                                                       each kind no more devices than there are
+    minimise   sum_ic x_ic (r_i g_ic)^p + lambda (jobs - sum_ic x_ic)
+               p < 0, each job at most one configuration, of each kind no more devices than there are
 
-A job grows to at most ``growth`` times the most it has had (Sia knows no speed there yet), and stays as it is while
-it restarts.
+A job grows to at most ``growth`` times the most it has had (Sia knows no speed there yet), and stays as it is while it
+restarts.
 
-Solved to a gap of 1e-4 by HiGHS. Configurations that cost at least as much as a smaller one of the same kind, or as
-nothing at all, are left out first; what reduced costs prove to be in no solution better than a rounded one is left
-out next. Neither moves the optimum by more than the gap.
+Configurations that cost at least as much as a smaller one of the same kind, or as nothing at all, are left out first.
+HiGHS relaxes the program; what reduced costs prove to be in no solution better than a rounded one is left out next.
+What remains is counted exactly (how many devices of each kind are used), or branched by HiGHS where there are too
+many devices to count. The result is within a gap of 1e-4 of the optimum.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from fleetcast.policy.share.dealing import deal
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 GAP = 1e-4
+COUNTED = 1e8  # states times choices up to which counting is quicker than branching
 
 
 class Sia:
@@ -56,19 +57,22 @@ class Sia:
     def share(self, board: Board) -> None:
         """Solves the program anew and grants what it chose."""
         table = [(kind, n) for kind, of in enumerate(board.kinds) for n in configurations(of)]
+        devices = np.array([kind.total for kind in board.kinds])
+        wanted: dict[int, dict[int, int]] = {}
+        for job in board.jobs:
+            if job.held and board.now - self._began.get(job.id, -np.inf) < self.restart:
+                wanted[job.id] = dict(job.held)  # it restarts: it stays
+                devices[list(job.held)] -= list(job.held.values())
         cost, row, column = [], [], []
         for i, job in enumerate(board.jobs):
-            for c, value in self._costs(board, job, table):
+            for c, value in [] if job.id in wanted else self._costs(board, job, table):
                 row.append(i)
                 column.append(c)
                 cost.append(value - self.idle)  # against nothing at all
-        if not cost:
-            return
-        kinds = np.array([kind for kind, _ in table])
-        sizes = np.array([n for _, n in table])
-        devices = np.array([kind.total for kind in board.kinds])
-        chosen = choose(np.array(cost), np.array(row), kinds[column], sizes[column], devices)
-        wanted = {board.jobs[row[at]].id: dict([table[column[at]]]) for at in chosen}
+        if cost:
+            kinds, sizes = (np.array(part)[column] for part in zip(*table, strict=True))
+            for at in choose(np.array(cost), np.array(row), kinds, sizes, np.maximum(devices, 0)):
+                wanted[board.jobs[row[at]].id] = dict([table[column[at]]])
         deal(board, wanted)
         for job in board.jobs:
             if not job.granted:
@@ -81,11 +85,8 @@ class Sia:
     def _costs(self, board: Board, job: Job, table: list[tuple[int, int]]) -> list[tuple[int, float]]:
         """Returns configurations worth considering, with their costs."""
         now = next(iter(job.held.items())) if len(job.held) == 1 else None
-        if now in table and board.now - self._began.get(job.id, -np.inf) < self.restart:
-            return [(table.index(now), self.idle - 1e6)]  # it restarts: nothing else is better
-        most = (
-            min(job.most, max(self.growth * self._most.get(job.id, 0), job.least)) if self.growth < np.inf else job.most
-        )
+        had = max(self.growth * self._most.get(job.id, 0), job.least) if self.growth < np.inf else job.most
+        most = min(job.most, had)
         reach = {c: board.rate(job, dict([config])) for c, config in enumerate(table) if job.least <= config[1] <= most}
         reach = {c: rate for c, rate in reach.items() if rate > 0}
         if not reach:  # its fewest devices are no configuration of any kind, or more than it may have yet
@@ -131,30 +132,58 @@ def choose(cost: Floats, job: Ints, kind: Ints, size: Ints, devices: Ints) -> li
     relaxed = scipy.optimize.linprog(cost, A_ub=matrix, b_ub=most, bounds=(0, None), method="highs-ds")
     incumbent = _rounded(relaxed.x, cost, job, kind, size, devices)
     least = float(cost[incumbent].sum())
-    # By duality no solution with a choice in it costs less than the relaxation's optimum plus the choice's reduced
-    # cost.
+    # By duality no solution with a choice in it costs less than the relaxation's plus the choice's reduced cost.
     left = np.flatnonzero(relaxed.fun + relaxed.lower.marginals < least - GAP * abs(least))
     if not len(left):
         return incumbent
-    matrix, most = _limits(job[left], kind[left], size[left], devices, job.max() + 1)
-    found = scipy.optimize.milp(
-        cost[left], integrality=np.ones(len(left)), bounds=scipy.optimize.Bounds(0, 1),
-        constraints=scipy.optimize.LinearConstraint(matrix, -np.inf, most),
-        options={"mip_rel_gap": GAP, "presolve": False},
-    )  # fmt: skip
-    better = [int(at) for at in left[found.x > 0.5]] if found.x is not None else []
+    states = float(np.prod(devices + 1.0)) * len(left)
+    solve = _counted if states <= COUNTED else _branched
+    better = [int(at) for at in left[solve(cost[left], job[left], kind[left], size[left], devices)]]
     return better if cost[better].sum() < least else incumbent
 
 
-def _limits(
-    job: Ints, kind: Ints, size: Ints, devices: Ints, jobs: int | None = None
-) -> tuple[scipy.sparse.csc_array, Floats]:  # fmt: skip
-    count = int(job.max()) + 1 if jobs is None else jobs
-    at = np.arange(len(job))
-    data = np.concatenate([np.ones(len(job)), size.astype(float)])
+def _counted(cost: Floats, job: Ints, kind: Ints, size: Ints, devices: Ints) -> list[int]:
+    """Returns the best choices by dynamic programming over how many devices of each kind are used."""
+    best = np.zeros(tuple(devices + 1))  # least cost with at most so many devices
+    picks = []
+    for j in np.unique(job):
+        after, pick = best.copy(), np.full(best.shape, -1, np.int32)
+        for at in np.flatnonzero(job == j):
+            to, back = [slice(None)] * len(devices), [slice(None)] * len(devices)
+            to[kind[at]], back[kind[at]] = slice(int(size[at]), None), slice(0, int(devices[kind[at]] + 1 - size[at]))
+            with_it = best[tuple(back)] + cost[at]
+            better = with_it < after[tuple(to)]
+            np.copyto(after[tuple(to)], with_it, where=better)
+            np.copyto(pick[tuple(to)], at, where=better)
+        picks.append(pick)
+        best = after
+    left, chosen = devices.astype(int).copy(), list[int]()
+    for pick in reversed(picks):
+        taken = int(pick[tuple(left)])
+        if taken >= 0:
+            chosen.append(taken)
+            left[kind[taken]] -= size[taken]
+    return chosen
+
+
+def _branched(cost: Floats, job: Ints, kind: Ints, size: Ints, devices: Ints) -> list[int]:
+    """Returns the best choices by branch and cut, where there are too many devices to count."""
+    matrix, most = _limits(job, kind, size, devices)
+    found = scipy.optimize.milp(
+        cost, integrality=np.ones(len(job)), bounds=scipy.optimize.Bounds(0, 1),
+        constraints=scipy.optimize.LinearConstraint(matrix, -np.inf, most), options={"mip_rel_gap": GAP},
+    )  # fmt: skip
+    return [] if found.x is None else [int(at) for at in np.flatnonzero(found.x > 0.5)]
+
+
+def _limits(job: Ints, kind: Ints, size: Ints, devices: Ints) -> tuple[scipy.sparse.csc_array, Floats]:
+    _, job = np.unique(job, return_inverse=True)
+    count, at = int(job.max()) + 1, np.arange(len(job))
+    # Rows of shares, not of devices: a choice that is whole but for the solver's tolerance then breaks none of them.
+    data = np.concatenate([np.ones(len(job)), size / np.maximum(devices, 1)[kind]])
     where = (np.concatenate([job, count + kind]), np.concatenate([at, at]))
     matrix = scipy.sparse.csc_array((data, where), shape=(count + len(devices), len(job)))
-    return matrix, np.concatenate([np.ones(count), devices.astype(float)])
+    return matrix, np.concatenate([np.ones(count), np.minimum(devices, 1).astype(float)])
 
 
 def _rounded(x: Floats, cost: Floats, job: Ints, kind: Ints, size: Ints, devices: Ints) -> list[int]:

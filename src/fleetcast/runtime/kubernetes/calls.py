@@ -13,6 +13,7 @@ from fleetcast.base.errors import MissingExtra, SpecError
 
 try:
     import urllib3
+    import yaml
     from kubernetes import client, config
     from kubernetes.client.exceptions import ApiException
 except ModuleNotFoundError as missing:
@@ -62,12 +63,14 @@ def connect(kubeconfig: str | None = None, *, url: str = "", token: str = "", co
         made.api_key = {"BearerToken": token}
         made.api_key_prefix = {"BearerToken": "Bearer"}
     else:
+        # The client reads the variable when it is imported, once and for all.
+        kubeconfig = kubeconfig or os.environ.get("KUBECONFIG") or None
         try:
-            if kubeconfig is None and os.environ.get("KUBERNETES_SERVICE_HOST") and not os.environ.get("KUBECONFIG"):
+            if kubeconfig is None and os.environ.get("KUBERNETES_SERVICE_HOST"):
                 config.load_incluster_config(client_configuration=made)
             else:
                 config.load_kube_config(config_file=kubeconfig, client_configuration=made)
-        except (config.ConfigException, OSError, ValueError) as error:
+        except (config.ConfigException, yaml.YAMLError, OSError, ValueError) as error:
             raise SpecError(
                 "KUBECONFIG", "names no cluster", value=str(error), limit="a kubeconfig, or a pod's service account",
                 hint="Say export KUBECONFIG=FILE, or try without a cluster: --double",

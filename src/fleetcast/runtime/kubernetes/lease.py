@@ -48,7 +48,7 @@ class Lease:
         return time.monotonic() < self._until
 
     def confirmed(self, within: float = 1.0) -> bool:
-        """Returns whether this process may act and the server said so in the last ``within`` seconds, or says so now."""
+        """Returns whether this process may act and the server said so within so many seconds, or says so now."""
         if not self.holds():
             return False
         if time.monotonic() - self._read <= within:

@@ -90,9 +90,8 @@ class Notices:
             now = time.monotonic()
             self._tokens = min(_BURST, self._tokens + _RATE * (now - self._filled)) - 1
             self._filled = now
-            if self._tokens < 0:
-                if self._stopping.wait(-self._tokens / _RATE):
-                    return
+            if self._tokens < 0 and self._stopping.wait(-self._tokens / _RATE):
+                return
             try:
                 say()
             except (Refused, Gone, Unreachable):

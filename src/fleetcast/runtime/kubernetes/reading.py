@@ -68,8 +68,10 @@ class Spread:
 
 @dataclass(slots=True)
 class Asked:
-    """A pod as the API server has it; ``requests`` as in `quantity.amounts`, ``problem`` = why it cannot be scheduled,
-    ``kin`` = equal for pods of one namespace with equal labels.
+    """A pod as the API server has it.
+
+    ``requests`` as in `quantity.amounts`; ``problem`` = why it cannot be scheduled; ``kin`` = equal for pods of one
+    namespace with equal labels; ``shape`` = equal for pods of one controller that ask the same.
     """
 
     uid: str
@@ -107,7 +109,7 @@ class Asked:
 
     @property
     def name(self) -> str:
-        """ "namespace/name": unique at one moment."""
+        """Namespace and name, joined by a slash: unique at one moment."""
         return f"{self.namespace}/{self.title}"
 
 

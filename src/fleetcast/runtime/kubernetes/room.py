@@ -1,6 +1,6 @@
 """Whether a pod may lie on a node: the filters of Kubernetes, exactly, on whole numbers.
 
-A policy sees floats and one protocol for all clusters; what it decides is asked here once more before anything is bound.
+A policy sees floats and one protocol for all clusters; what it decides is asked here before anything is bound.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from fleetcast.policy.place.pods.match import tolerated
 from fleetcast.runtime.kubernetes.quantity import show
 from fleetcast.runtime.kubernetes.reading import Asked, Machine, PodTerm, Spread
-from fleetcast.runtime.kubernetes.selecting import Selector, bears
+from fleetcast.runtime.kubernetes.selecting import Selector
 
 __all__ = ["Guard", "Key", "Picker", "Room", "allows", "key_of"]
 
@@ -56,7 +57,7 @@ def allows(pod: Asked, machine: Machine) -> str:
     if not machine.ready:
         return "is not ready"
     for taint in machine.taints:
-        if taint.effect != "PreferNoSchedule" and not bears(pod.tolerations, taint):
+        if taint.effect != "PreferNoSchedule" and not tolerated(taint, pod.tolerations):
             return f"has taint {taint.key}{'=' + taint.value if taint.value else ''}:{taint.effect}"
     for label, value in pod.selector.items():
         if machine.labels.get(label) != value:
@@ -130,7 +131,8 @@ class Room:
             have = 1 if resource.startswith("port/") else machine.capacity.get(resource, 0)
             left = have - used.get(resource, 0)
             if need > left:
-                return f"lacks {resource}: needs {show(resource, need)}, {show(resource, max(0, left))} of {show(resource, have)} left"
+                spare, whole = show(resource, max(0, left)), show(resource, have)
+                return f"lacks {resource}: needs {show(resource, need)}, {spare} of {whole} left"
         return self._company(pod, machine)
 
     def _company(self, pod: Asked, machine: Machine) -> str:
@@ -204,7 +206,7 @@ class Room:
             if pod.terms is not None and not any(t.met(machine.labels, machine.name) for t in pod.terms):
                 return False
         return not spread.honour_taints or all(
-            t.effect == "PreferNoSchedule" or bears(pod.tolerations, t) for t in machine.taints
+            t.effect == "PreferNoSchedule" or tolerated(t, pod.tolerations) for t in machine.taints
         )
 
     def _guard(self, pod: Asked, node: str, change: int) -> None:

@@ -1,6 +1,6 @@
 """A scheduler for Kubernetes that runs a policy of pods: it watches, asks the policy, binds and evicts.
 
-All that must outlive it is in the API server: a scheduler that is killed loses what it assumed, and finds it there again.
+All that must outlive it is in the API server: a scheduler that is killed finds there what it had assumed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TOLD: Final = 50
 
 @dataclass
 class Counts:
-    """What a scheduler did; ``latencies``: s from a pod's first sight to its binding; ``decisions``: s of the policy."""
+    """What a scheduler did; ``latencies``: s from a pod's first sight to its binding; ``deciding``: s of the policy."""
 
     placed: int = 0
     moves: int = 0
@@ -156,7 +156,7 @@ class Scheduler:
         return f"No list of {', '.join(missing)}: is the server up, and may this account list them?"
 
     def step(self, timeout: float) -> None:
-        """Waits for news, then lets the policy decide where there is a reason to, and goes on with what waits for room."""
+        """Waits for news, goes on with what waits for room, and lets the policy decide where there is a reason to."""
         cluster = self.cluster
         with cluster.news:
             acts = self.synced() and self.leads()
@@ -262,8 +262,8 @@ class Scheduler:
                 reason = f"{pod.name}: {verdict.refused[pod.name]}"
             else:
                 like = (
-                    tuple(pod.requests.items()), tuple(pod.selector.items()), pod.terms, pod.tolerations, pod.affine, pod.anti,
-                    pod.spread, pod.kin if pod.affine or pod.anti or pod.spread else 0,
+                    tuple(pod.requests.items()), tuple(pod.selector.items()), pod.terms, pod.tolerations, pod.affine,
+                    pod.anti, pod.spread, pod.kin if pod.affine or pod.anti or pod.spread else 0,
                 )  # fmt: skip
                 if like not in known and len(known) < _TOLD:
                     known[like] = shortage(room, pod).partition(": ")[2]
@@ -317,7 +317,7 @@ class Scheduler:
         self._notices.scheduled(pod, node)
 
     def _settle(self, pod: Asked, node: str, error: Exception) -> None:
-        """A binding that was refused or not answered: asks the server what is true, and waits for it as long as need be."""
+        """A binding that was refused or not answered: asks the server what is true, as often as need be."""
         if isinstance(error, Refused) and error.status not in (404, 409, 429, 500, 502, 503, 504):
             self.log(f"{pod.name} -> {node}: {error}")
             self._tell(pod, f"{pod.name}: the server refuses the binding to {node}: {error.message}")

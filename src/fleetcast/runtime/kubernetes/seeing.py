@@ -52,6 +52,7 @@ class Sight:
         ours = [*waiting, *(pod for pod, _ in running if pod.uid in cluster.social)]
         self._marks = self._asked(ours)
         self._guards = [(guard, self._id(("guard", guard))) for guard in self._guarding(ours)]
+        self._ports = {r for pod in ours for r in pod.requests if r.startswith("port/")}
         self._terms = {term: self._id(("nodes", term)) for pod in ours for term in _sets(pod)}
         self._hard = self._marks or self._guards
         budgets = self._budgets()
@@ -169,7 +170,7 @@ class Sight:
         ]
 
     def _node(self, machine: Machine) -> Node:
-        state = (machine.version, tuple(self._terms.values()))
+        state = (machine.version, tuple(self._terms.values()), tuple(sorted(self._ports)))
         known = self._nodes.get(machine.name)
         if known is not None and known[0] == state:
             return known[1]
@@ -177,7 +178,8 @@ class Sight:
         for terms, number in self._terms.items():
             if any(term.met(machine.labels, machine.name) for term in terms):
                 labels[f"=nodes/{number}"] = ""
-        made = Node(machine.name, natural(machine.capacity), labels, machine.taints, machine.ready)
+        capacity = natural(machine.capacity) | dict.fromkeys(self._ports, 1.0)
+        made = Node(machine.name, capacity, labels, machine.taints, machine.ready)
         self._nodes[machine.name] = (state, made)
         return made
 

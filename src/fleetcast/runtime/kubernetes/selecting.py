@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleetcast.base.errors import SpecError
-from fleetcast.policy.place.pods import Taint, Toleration
 
 __all__ = [
-    "Requirement", "Selector", "Term", "bears", "read_requirements", "read_selector", "read_table", "read_term",
+    "Requirement", "Selector", "Term", "read_requirements", "read_selector", "read_table", "read_term",
     "read_terms", "rows",
 ]  # fmt: skip
 
@@ -60,16 +59,6 @@ class Term:
     def met(self, labels: Mapping[str, str], name: str) -> bool:
         """Returns whether a node meets it."""
         return bool(self.lines) and all(line.met(labels, name) for line in self.lines)
-
-
-def bears(tolerations: tuple[Toleration, ...], taint: Taint) -> bool:
-    """Returns whether tolerations bear a taint."""
-    return any(
-        (not t.effect or t.effect == taint.effect)
-        and (not t.key or t.key == taint.key)
-        and (t.operator == "Exists" or (bool(t.key) and t.value == taint.value))
-        for t in tolerations
-    )
 
 
 def read_table(value: Any, path: str) -> Mapping[str, Any]:

@@ -2,16 +2,18 @@
 
 CPU seconds a sample of ``b`` bytes at a node that reads it, does ``o`` operations and hands on a share ``q``:
 
-    read + read_byte b + op o + q (send + send_byte b) + i (wake + wake_byte b)
+    read + read_byte b + op o + call k + q (send + send_byte b) + i (wake + wake_byte b)
 
-and of the sensor ``make + make_byte b + op o + i (wake + wake_byte b)``, its sending included; ``i`` is the share of
-the time in which the node waits, for it must be woken, and finds its caches cold. All are at least 0. Besides, a sample
-takes ``hop + hop_byte b`` seconds from one process to the next that waits for it; that keeps no CPU busy. `calibrated`
-writes them into a scenario as times of its nodes, so that the world that knows no processes forecasts the run.
+and of the sensor ``make + make_byte b + op o + call k + i (wake + wake_byte b)``, its sending included; ``k`` is how
+often it calls for a block of operations, and ``i`` the share of the time in which it waits, for it must be woken, and
+finds its caches cold. All are at least 0. Besides, a sample takes ``hop + hop_byte b`` seconds from one process to the
+next that waits for it; that keeps no CPU busy. `calibrated` writes them into a scenario as times of its nodes, so that
+the world that knows no processes forecasts the run.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +23,7 @@ import numpy as np
 from fleetcast.base.errors import Unsupported
 from fleetcast.cost.streams.flow import Flow, flow
 from fleetcast.runtime.stream.pipeline import Seen, built, measure, pipe_places
+from fleetcast.runtime.stream.stage import BLOCK
 from fleetcast.scenario.kinds.stream import StreamScenario
 from fleetcast.scenario.stream_plan import StreamPlan
 from fleetcast.scenario.workload.pipeline import System
@@ -35,7 +38,7 @@ class Costs:
         make: of a sample that a sensor makes and sends; make_byte: and of each byte.
         read: of one that is read; read_byte: and of each byte.
         send: of one that is handed on; send_byte: and of each byte.
-        op: of an operation.
+        op: of an operation; call: of a block of them, however many it has.
         wake: of being woken for a sample; wake_byte: and of each byte that is in no cache then.
         hop: s from a process to the next one, where that waits; hop_byte: and for each byte.
         spread: median of |fitted / measured - 1| over the runs that it was fitted on.
@@ -48,6 +51,7 @@ class Costs:
     send: float
     send_byte: float
     op: float
+    call: float
     wake: float
     wake_byte: float
     hop: float
@@ -67,26 +71,30 @@ class Costs:
             self.send,
             self.send_byte,
             self.op,
+            self.call,
             self.wake,
             self.wake_byte,
         ]
 
 
 def _row(sensor: bool, last: bool, size: float, ops: float, passed: float, idle: float) -> list[float]:
+    # as `stage.touch` makes them: each block as often as there are operations a byte, the last time in part
+    calls = math.ceil(size / 4 / BLOCK) * math.ceil(round(ops / size, 9)) if size else 0
     if sensor:
-        return [1.0, size, 0.0, 0.0, 0.0, 0.0, ops, idle, idle * size]
+        return [1.0, size, 0.0, 0.0, 0.0, 0.0, ops, calls, idle, idle * size]
     out = 0.0 if last else passed
-    return [0.0, 0.0, 1.0, size, out, out * size, ops, idle, idle * size]
+    return [0.0, 0.0, 1.0, size, out, out * size, ops, calls, idle, idle * size]
 
 
-NAMES = ("make", "make_byte", "read", "read_byte", "send", "send_byte", "op", "wake", "wake_byte")
+NAMES = ("make", "make_byte", "read", "read_byte", "send", "send_byte", "op", "call", "wake", "wake_byte")
 SETTINGS = (
     (65_536, 20.0, 2.0, 0.0), (65_536, 100.0, 10.0, 0.3), (262_144, 10.0, 10.0, 0.0), (262_144, 60.0, 2.0, 0.5),
     (1_048_576, 8.0, 4.0, 0.4), (1_048_576, 30.0, 20.0, 0.0), (131_072, 40.0, 4.0, 0.6), (40_960, 60.0, 5.0, 0.5),
-    (524_288, 20.0, 8.0, 0.3), (131_072, 80.0, 3.0, 0.0),
+    (524_288, 20.0, 8.0, 0.3), (131_072, 80.0, 3.0, 0.0), (20_480, 200.0, 4.0, 0.0), (8_192, 300.0, 3.0, 0.4),
 )  # fmt: skip
 """Of the runs that costs are fitted on: bytes of a sample, operations a byte at the filter, its ratio, and the share of
-its time that it is to be busy; 0 = as fast as it can."""
+its time that it is to be busy; 0 = as fast as it can. The smallest have blocks that are not full, which tells what a
+call costs from what an operation does."""
 
 
 FLAT_OUT = 1e7

@@ -45,7 +45,9 @@ class Pace:
     beside: Beside = field(default_factory=dict)
     believed: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
-    def rate(self, job: int, lying: tuple[Lying, ...], phase: int, *, apart: bool = False, racks: bool = False) -> float:
+    def rate(
+        self, job: int, lying: tuple[Lying, ...], phase: int, *, apart: bool = False, racks: bool = False
+    ) -> float:
         """Returns what share of a job's work is done in a second (1/s)."""
         found = self.speeds.rate(int(self.model[job]), lying, phase) / float(self.units[job])
         return found * (self.apart if apart else 1.0) * (self.racks if racks else 1.0)

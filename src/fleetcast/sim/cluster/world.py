@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 ENDLESS = 10_000
 """Failures of one job after which it is taken never to end."""
-OUTAGE, BACK, ARRIVAL, WAKE = range(4)
+PATIENCE = 1_000
+"""Rounds in which nothing runs and nothing will arrive after which a policy is taken to be stuck."""
+OUTAGE, BACK, ARRIVAL = range(3)
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,7 @@ class World:
         self.spans: list[tuple[int, int, int, float, float]] = []
         self.places: list[tuple[int, int, int]] = []
         self.decisions = self.downs = 0
+        self.alarm = inf  # only what the last decision asked for counts
 
     # what policies ask
 
@@ -173,7 +176,7 @@ class World:
     def wake(self, at: float) -> None:
         """Asks for another decision at a time (s), where nothing else happens before."""
         if at > self.now and not self.rules.round:
-            heappush(self.coming, (at, WAKE, 0, 0))
+            self.alarm = min(self.alarm, at)
 
     def _take(self, live: Live, chosen: Mapping[int, int], kind: int) -> None:
         for node, n in chosen.items():
@@ -207,7 +210,7 @@ class World:
         for i, at in enumerate(self.trace.arrival.tolist()):
             self.coming.append((at, ARRIVAL, i, 0))
         self.coming.sort()
-        left, rounds, last = len(self.trace), self.rules.round, -1.0
+        left, rounds, last, idle = len(self.trace), self.rules.round, -1.0, 0
         while left:
             ends = min(((live.since + live.left * live.takes, i) for i, live in self.live.items() if live.nodes),
                        default=(inf, -1))[0]  # fmt: skip
@@ -216,10 +219,9 @@ class World:
             if rounds and (self.live or not self.coming):
                 tick = rounds * max(ceil(self.now / rounds), floor(last / rounds + 0.5) + 1) if last >= 0 else (
                     rounds * ceil(self.now / rounds))  # fmt: skip
-            at = min(ends, turns, tick, self.coming[0][0] if self.coming else inf)
+            at = min(ends, turns, tick, self.alarm, self.coming[0][0] if self.coming else inf)
             if at == inf:
-                waiting = ", ".join(self._called(job) for job in self.jobs[:3])
-                raise PolicyError(f"{self._name()} leaves {left:,} jobs waiting for ever, {waiting} among them")
+                self._stuck(left)
             self.now = at
             changed = self._end(at)
             left -= changed
@@ -231,12 +233,22 @@ class World:
                     self._arrive(who)
                 elif what in (OUTAGE, BACK):
                     self._down(who, which, what == OUTAGE)
+            if self.alarm <= at:
+                self.alarm = inf
+                changed += 1
             if rounds and tick <= at:
                 last = at
                 self._decide()
+                idle = 0 if self.coming or any(live.nodes for live in self.live.values()) else idle + 1
+                if idle > PATIENCE:
+                    self._stuck(left)
             elif not rounds and changed and self.live:
                 self._decide()
         return self._done()
+
+    def _stuck(self, left: int) -> None:
+        waiting = ", ".join(self._called(job) for job in self.jobs[:3])
+        raise PolicyError(f"{self._name()} leaves {left:,} jobs waiting for ever, {waiting} among them")
 
     def _turn(self, live: Live) -> float:
         """When a job's speed changes with its progress."""
@@ -275,6 +287,7 @@ class World:
 
     def _decide(self) -> None:
         self.decisions += 1
+        self.alarm = inf
         self.room = list(self.up)
         self.spare = [sum(self.up[a:b]) for a, b in zip(self.nodes.first, self.nodes.first[1:], strict=False)]
         for live in self.live.values():
@@ -438,7 +451,7 @@ class World:
 
 
 def play(
-    jobs: Jobs, nodes: Nodes, pace: Pace, policy: Policy, place: Place, rules: Rules = Rules()  # noqa: B008
+    jobs: Jobs, nodes: Nodes, pace: Pace, policy: Policy, place: Place, rules: Rules = Rules()
 ) -> Run:  # fmt: skip
     """Returns what happens to jobs under a share policy and a place policy, see `World.run`."""
     return World(jobs, nodes, pace, policy, place, rules).run()

@@ -143,8 +143,10 @@ def _sites(scenario: FunctionsScenario, tree: Tree) -> tuple[Site, ...]:
     for i, region in enumerate(said):
         path = f"workload.regions[{i}]"
         group = tree.group(region.on, f"{path}.on") if region.on else tree.groups[i]
-        grid = constant(0.0, "sun and battery") if region.solar else signal(
-            tree.grid if region.grid is None else region.grid, tree.base, f"{path}.grid"
+        grid = (
+            constant(0.0, "sun and battery")
+            if region.solar
+            else signal(tree.grid if region.grid is None else region.grid, tree.base, f"{path}.grid")
         )
         found.append(Site(region.name, group, grid, region.distance, _sun(region, group, tree, path)))
     taken: dict[str, str] = {}

@@ -148,7 +148,9 @@ def _function(asked: str) -> Callable[..., Any]:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise SpecError("--planner", f"cannot be read: {type(error).__name__}: {error}", value=file, hint="Correct it") from None
+        raise SpecError(
+            "--planner", f"cannot be read: {type(error).__name__}: {error}", value=file, hint="Correct it"
+        ) from None
     found = getattr(module, name, None)
     if not callable(found):
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]

@@ -8,15 +8,17 @@ from fleetcast.base.errors import Unsupported
 from fleetcast.scenario.load import (
     FunctionsScenario,
     GraphScenario,
+    JobsScenario,
     MultitaskScenario,
+    PodsScenario,
     Scenario,
     ServingScenario,
     StreamScenario,
     TrainingScenario,
 )
-from fleetcast.view.worlds import functions, graph, multitask, serving, stream, training
+from fleetcast.view.worlds import functions, graph, jobs, multitask, pods, serving, stream, training
 
-__all__ = ["WORLDS", "ask", "functions", "graph", "multitask", "serving", "stream", "training"]
+__all__ = ["WORLDS", "ask", "functions", "graph", "jobs", "multitask", "pods", "serving", "stream", "training"]
 
 
 WORLDS: Final[dict[type[Scenario], ModuleType]] = {
@@ -25,6 +27,8 @@ WORLDS: Final[dict[type[Scenario], ModuleType]] = {
     MultitaskScenario: multitask,
     GraphScenario: graph,
     FunctionsScenario: functions,
+    JobsScenario: jobs,
+    PodsScenario: pods,
     StreamScenario: stream,
 }
 

@@ -160,9 +160,7 @@ def _kinds(base: Ledger, pods: list[tuple[Pod, bool]]) -> Kinds:
     )  # fmt: skip
 
 
-def _most(
-    kinds: Kinds, above: Mapping[int, tuple[int, int]], tier: int, *, keep: bool, equals: bool, kept: int
-) -> int:
+def _most(kinds: Kinds, above: Mapping[int, tuple[int, int]], tier: int, *, keep: bool, equals: bool, kept: int) -> int:
     """Returns the most pods of a tier that are kept (or placed) in the relaxation."""
     k, c = kinds.most.shape
     used = np.flatnonzero((kinds.tier >= tier)[:, None].repeat(c, 1).ravel() & (kinds.most > 0).ravel())

@@ -24,7 +24,8 @@ def carry_out(view: View, placement: Placement) -> Ledger:
     Raises:
         PolicyError: it is illegal; names the pod, the node and what is short or broken. Nothing is changed.
     """
-    running = {pod.name: pod for pod in view.running}
+    asked = {*placement.moved, *placement.evicted}
+    running = {pod.name: pod for pod in view.running if pod.name in asked} if asked else {}
     waiting = {pod.name: pod for pod in view.waiting}
     _names(placement, running, waiting, view)
     leaving = [running[name] for name in (*placement.evicted, *placement.moved)]
@@ -49,11 +50,10 @@ def carry_out(view: View, placement: Placement) -> Ledger:
 
 
 def _names(placement: Placement, running: Mapping[str, Pod], waiting: Mapping[str, Pod], view: View) -> None:
-    nodes = {node.name: node for node in view.nodes}
     for name, node in (*placement.bound.items(), *placement.moved.items()):
-        if node not in nodes:
+        if node not in view.ledger.number:
             raise PolicyError(f"pod '{name}' is sent to node '{node}', which is not there")
-        if not nodes[node].ready:
+        if not view.nodes[view.ledger.number[node]].ready:
             raise PolicyError(f"pod '{name}' is sent to node '{node}', which takes no pods")
     for name in placement.bound:
         if name not in waiting:
@@ -91,11 +91,10 @@ def budgets(view: View, leaving: Iterable[Pod]) -> None:
 
 
 def _gangs(view: View, placement: Placement, running: Mapping[str, Pod], waiting: Mapping[str, Pod]) -> None:
-    for pod in view.waiting:
-        if pod.group and pod.name not in placement.bound:
-            placed = next((n for n in placement.bound if waiting[n].group == pod.group), None)
-            if placed is not None:
-                raise PolicyError(f"gang '{pod.group}' is torn: pod '{placed}' is placed and '{pod.name}' is not")
+    come = {waiting[name].group: name for name in placement.bound if waiting[name].group}
+    for pod in view.waiting if come else ():
+        if pod.group in come and pod.name not in placement.bound:
+            raise PolicyError(f"gang '{pod.group}' is torn: pod '{come[pod.group]}' is placed and '{pod.name}' is not")
     out = set(placement.evicted)
     torn = {running[name].group for name in out} - {""}
     for pod in view.running if torn else ():

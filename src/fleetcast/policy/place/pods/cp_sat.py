@@ -222,7 +222,9 @@ class _Run:
             ledger = found.ledger(found.stay(after))
             empty = sorted(set(range(len(order))) - {laid.node for laid in ledger.laid.values()})
             self.offer(ledger)
-            if self.solve(empty[: len(rest)] or rest, [p for p in found.pods if p.name not in ledger.laid], ledger, 2 * ROUND):
+            if self.solve(
+                empty[: len(rest)] or rest, [p for p in found.pods if p.name not in ledger.laid], ledger, 2 * ROUND
+            ):
                 self.limits()
                 if not self.open():
                     return
@@ -351,7 +353,9 @@ class _Run:
                 continue
             now = model.goals_now()[g]
             known = self.known_tiers.get(goal.tier) if goal.what != "stays" else None
-            if known is not None and now >= min(goal.most, goal.most - known.pods + known.bound if goal.what == "placed" else known.kept_bound):
+            if known is not None and now >= min(
+                goal.most, goal.most - known.pods + known.bound if goal.what == "placed" else known.kept_bound
+            ):
                 model.model.add(goal.sum >= now)
                 continue
             left = self.budget - self.spent
@@ -400,5 +404,7 @@ def _words(tiers: list[Tier], moves: int, least: int) -> str:
 
 
 def _kinds(ledger: Ledger, pods: tuple[Pod, ...]) -> int:
-    kinds = {(n.amount.tobytes(), n.share, p.priority, id(ledger.allowed(p)), p.group) for p in pods if (n := ledger.need(p))}
+    kinds = {
+        (n.amount.tobytes(), n.share, p.priority, id(ledger.allowed(p)), p.group) for p in pods if (n := ledger.need(p))
+    }
     return len(kinds)

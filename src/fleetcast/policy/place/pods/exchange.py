@@ -171,7 +171,9 @@ class Exchange:
         return best[1]
 
 
-def improve(found: Instance, state: State, *, targets: int, budget: float, displace: bool = True) -> tuple[State, float]:
+def improve(
+    found: Instance, state: State, *, targets: int, budget: float, displace: bool = True
+) -> tuple[State, float]:
     """Returns a state in which more pods lie somewhere, and what it took, s of one core, about.
 
     Tiers are served from the highest, in each the smallest pods first: as many as can be. A pod of a lower tier that has to

@@ -49,13 +49,13 @@ class Fgd:
     """Places pods down the gradient of fragmentation.
 
     Args:
-        popular: share of pods that the kinds counted must make up, the most frequent first.
+        popular: share of pods that the kinds counted must make up, the most frequent first (the published scheduler: 0.95).
         typical: pods that stand for the workload; empty: those that wait and run.
     """
 
     kind = "fgd"
 
-    def __init__(self, *, popular: float = 0.95, typical: Sequence[Pod] = ()) -> None:
+    def __init__(self, *, popular: float = 1.0, typical: Sequence[Pod] = ()) -> None:
         if not 0 < popular <= 1:
             raise ValueError(f"popular is above 0 and at most 1, not {popular}")
         self.popular = popular

@@ -89,13 +89,16 @@ def decide(view: View, ledger: Ledger, *, proof: str = "", why: bool = True) -> 
         else:
             bound[pod.name] = names[laid.node]
     moved, evicted = {}, []
-    for pod in view.running:
-        laid = ledger.laid.get(pod.name)
+    # the view's ledger may have been touched before; only pods that run count
+    for name in ledger.touched:
+        was = view.ledger.laid.get(name)
+        if was is None or name in bound:
+            continue
+        laid = ledger.laid.get(name)
         if laid is None:
-            if pod.node in ledger.number:  # whoever's node is gone is evicted by who asks
-                evicted.append(pod.name)
-        elif names[laid.node] != pod.node:
-            moved[pod.name] = names[laid.node]
+            evicted.append(name)
+        elif laid.node != was.node:
+            moved[name] = names[laid.node]
     gpus = {}
     for name in (*bound, *moved):
         laid = ledger.laid[name]

@@ -45,8 +45,8 @@ class KubeDefault:
         ledger = view.ledger.copy()
         turned = Turned()
         budgets = {name: allowed for name, (_, allowed) in view.budgets.items()}
-        running = {pod.name for pod in view.running}
-        lowest = min((p.priority for p in view.running if p.movable and not p.group), default=None)
+        running: set[str] | None = None
+        lowest = 0
         for unit in units(queue(view.waiting)):
             key = turned.key(ledger, unit)
             if key in turned.known:
@@ -54,7 +54,10 @@ class KubeDefault:
             if lay(ledger, unit, choose):
                 continue
             pod = unit[0]
-            if self.preempt and len(unit) == 1 and pod.preempts and lowest is not None and pod.priority > lowest:
+            if running is None:
+                running = {p.name for p in view.running if p.movable and not p.group}
+                lowest = min((p.priority for p in view.running if p.name in running), default=1 << 62)
+            if self.preempt and len(unit) == 1 and pod.preempts and pod.priority > lowest:
                 best = _victims(view, ledger, pod, running, budgets)
                 if best is not None:
                     node, victims = best
@@ -133,7 +136,7 @@ def _victims(
     on: dict[int, list[Pod]] = {}
     could = ledger.free.copy()
     for other, node, _ in ledger.laid.values():
-        if other.priority < pod.priority and other.movable and not other.group and other.name in running:
+        if other.priority < pod.priority and other.name in running:
             on.setdefault(node, []).append(other)
             could[node] += ledger.need(other).amount
     need = ledger.need(pod)

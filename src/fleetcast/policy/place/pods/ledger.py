@@ -65,6 +65,7 @@ class Ledger:
         free: i8[n, r]; of ``GPU``, the devices that nobody has or shares.
         devices: i8[n, g], thousandths free of each device, -1 where there is none.
         laid: name of a pod -> where it lies.
+        touched: names of pods that were laid or taken away since the ledger was made or `settle` was called.
         repelling: rule of pods that bars others -> i8[n], how many pods on each node have it.
     """
 
@@ -84,6 +85,7 @@ class Ledger:
         most = int(count.max(initial=0))
         self.devices = np.where(np.arange(most) < count[:, None], WHOLE, -1).astype(np.int64)
         self.laid: dict[str, Laid] = {}
+        self.touched: dict[str, None] = {}
         self.ready = np.array([node.ready for node in nodes], dtype=bool)
         self._needs: dict[str, tuple[Pod, Need]] = {}
         self._masks: dict[object, NDArray[np.bool_]] = {}
@@ -98,13 +100,19 @@ class Ledger:
         for pod in view.running:
             if pod.node in found.number:
                 found.place(pod, found.number[pod.node], pod.gpus or None)
-        return found
+        return found.settle()
+
+    def settle(self) -> Ledger:
+        """Forgets which pods were touched; returns the ledger."""
+        self.touched = {}
+        return self
 
     def copy(self) -> Ledger:
         """Returns a ledger that can be written on; what never changes is shared."""
         found: Ledger = object.__new__(Ledger)
         found.__dict__ |= self.__dict__
         found.free, found.devices, found.laid = self.free.copy(), self.devices.copy(), self.laid.copy()
+        found.touched = self.touched.copy()
         found._matching = {rule: counts.copy() for rule, counts in self._matching.items()}
         found.repelling = {rule: counts.copy() for rule, counts in self.repelling.items()}
         return found
@@ -259,12 +267,14 @@ class Ledger:
                 row[g] -= need.share or WHOLE
             self.free[node, self.gpu] = int((row == WHOLE).sum())
         self.laid[pod.name] = Laid(pod, node, devices)
+        self.touched[pod.name] = None
         self._count(pod, node, 1)
         return devices
 
     def remove(self, name: str) -> Laid:
         """Takes a pod away; returns where it lay."""
         laid = self.laid.pop(name)
+        self.touched[name] = None
         pod, node, devices = laid
         need = self.need(pod)
         self.free[node] += need.amount

@@ -135,7 +135,9 @@ class Model:
             need = self.ledger.need(pod)
             allowed = self.ledger.allowed(pod)[self.nodes] | (kind.origin > 0)
             with np.errstate(divide="ignore"):
-                per = np.where(need.amount > 0, np.maximum(self.free, 0) // np.maximum(need.amount, 1), count).min(axis=1)
+                per = np.where(need.amount > 0, np.maximum(self.free, 0) // np.maximum(need.amount, 1), count).min(
+                    axis=1
+                )
             if need.share:
                 per = np.minimum(per, (self.trimmed.devices[self.nodes].max(axis=1) >= need.share).astype(np.int64))
             most = np.where(allowed, np.minimum(per, count), 0)
@@ -357,7 +359,11 @@ class Model:
                 laid = ledger.laid.get(pod.name)
                 j = -1 if laid is None else number[laid.node]
                 # one that runs comes before one that waits
-                if j >= 0 and room[j] and (pod.name in self.origin or sum(p.name in self.origin for p in rest) < sum(room)):
+                if (
+                    j >= 0
+                    and room[j]
+                    and (pod.name in self.origin or sum(p.name in self.origin for p in rest) < sum(room))
+                ):
                     room[j] -= 1
                     rest.remove(pod)
                     changed.append((pod, self.nodes[j], self._device(value, k, j)))
@@ -370,7 +376,9 @@ class Model:
                     laid = ledger.remove(pod.name)
                     keep[pod.name] = laid.node, laid.devices
         # those that keep their devices first, then those that share one, then whole ones
-        again = [(p, n, keep[p.name][1]) for p, n, _ in changed if p.name in self.origin and keep.get(p.name, (-1,))[0] == n]
+        again = [
+            (p, n, keep[p.name][1]) for p, n, _ in changed if p.name in self.origin and keep.get(p.name, (-1,))[0] == n
+        ]
         done = {p.name for p, _, _ in again}
         rest_ = sorted((c for c in changed if c[0].name not in done), key=lambda c: c[2] is None)
         for pod, node, devices in (*again, *rest_):
@@ -397,6 +405,3 @@ def solver(seconds: float, seed: int = 0) -> Any:
     found.parameters.num_workers = 1
     found.parameters.random_seed = seed
     return found
-
-
-

@@ -35,8 +35,6 @@ def weights(view: View) -> NDArray[np.float64]:
 @lru_cache(maxsize=65536)
 def places(name: str, count: int) -> NDArray[np.float64]:
     """Returns f8[count] in (0, 1): the hash of a function's name with each node's number."""
-    made = b"".join(
-        hashlib.blake2b(f"{name}/{node}".encode(), digest_size=8).digest() for node in range(count)
-    )
+    made = b"".join(hashlib.blake2b(f"{name}/{node}".encode(), digest_size=8).digest() for node in range(count))
     found: NDArray[np.float64] = (np.frombuffer(made, "<u8") >> 11).astype(np.float64) / 2.0**53
     return np.maximum(found, 2.0**-54)

@@ -1,0 +1,63 @@
+"""The plan of many jobs: who gets how much of the fleet, where gangs lie, how often that is settled."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fleetcast.base.errors import SpecError
+from fleetcast.base.spec import Spec, convert
+from fleetcast.base.units import Quantity
+
+Choice = str | dict[str, Any]
+
+
+class JobsPlan(Spec):
+    """What a scenario says under ``[plan]`` with ``kind = "jobs"``.
+
+    Attributes:
+        share: the policy that deals devices to jobs, its name or table; several: search these. Left out, ``simulate``
+            takes "fifo" and ``plan`` searches all list policies.
+        place: the policy that says on which nodes a job's devices lie; several: search these. Left out, "best_fit".
+        round: time between decisions; left out, every arrival and every end is one.
+    """
+
+    share: Choice | tuple[Choice, ...] | None = None
+    place: Choice | tuple[Choice, ...] | None = None
+    round: Annotated[float, Quantity("s", high=1e7)] = 0.0
+
+    @property
+    def shares(self) -> tuple[Choice, ...]:
+        """The share policies named; () = none."""
+        return _several(self.share)
+
+    @property
+    def places(self) -> tuple[Choice, ...]:
+        """The place policies named; () = none."""
+        return _several(self.place)
+
+
+def _several(said: Choice | tuple[Choice, ...] | None) -> tuple[Choice, ...]:
+    if said is None:
+        return ()
+    return tuple(said) if isinstance(said, list | tuple) else (said,)
+
+
+def read_jobs_plan(table: Mapping[str, Any]) -> JobsPlan:
+    """Returns the plan of a table.
+
+    Raises:
+        SpecError: unknown key, wrong type, an empty list, a policy without a kind or named twice.
+    """
+    plan = convert(dict(table), JobsPlan, "plan")
+    for key, choices in (("share", plan.shares), ("place", plan.places)):
+        if isinstance(getattr(plan, key), list | tuple) and not choices:
+            raise SpecError(f"plan.{key}", "names no policy", value=[], limit="at least one", hint="Leave it out")
+        for i, choice in enumerate(choices):
+            path = f"plan.{key}[{i}]" if len(choices) > 1 else f"plan.{key}"
+            if isinstance(choice, dict) and "kind" not in choice:
+                raise SpecError(f"{path}.kind", "is missing", value=choice, hint=f'Write e.g. {key} = {{ kind = "fifo" }}')
+            if choice in choices[:i]:
+                raise SpecError(path, "is named before", value=choice, limit="each policy once",
+                                hint="Name it once, or give it other settings")  # fmt: skip
+    return plan

@@ -1,0 +1,227 @@
+"""A scenario of many jobs resolved: the trace read, the fleet as nodes, speeds of each job on each kind of device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from math import inf
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+
+from fleetcast.base.errors import Infeasible, SpecError, closest
+from fleetcast.base.spec import build
+from fleetcast.base.units import Quantity
+from fleetcast.cost import jobs as tables
+from fleetcast.cost.jobs import Linear, Profiles, Speeds, Throughputs, Virtual
+from fleetcast.policy import share
+from fleetcast.policy.place import gangs
+from fleetcast.scenario.fleet.signals import Signal, signal
+from fleetcast.scenario.fleet.tree import Tree, resolve
+from fleetcast.scenario.kinds.jobs import JobsScenario
+from fleetcast.scenario.workload.jobs import Jobs
+from fleetcast.sim.cluster.nodes import Nodes, nodes
+from fleetcast.sim.cluster.pace import Pace, close, errors
+from fleetcast.sim.cluster.world import Rules
+
+SPEEDS = ("linear", "gavel", "profiles", "virtual")
+"""Tables of speeds that a scenario may name."""
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """A scenario of many jobs, resolved.
+
+    Attributes:
+        scenario: as it was read.
+        tree: the fleet.
+        jobs: the trace.
+        nodes: the fleet's.
+        pace: speeds.
+        rules: rounds, restarts, checkpoints.
+        notes: what was taken as given.
+    """
+
+    scenario: JobsScenario
+    tree: Tree
+    jobs: Jobs
+    nodes: Nodes
+    pace: Pace
+    rules: Rules
+    notes: tuple[str, ...]
+
+    @cached_property
+    def grid(self) -> Signal:
+        """Carbon intensity over time."""
+        return signal(self.tree.grid, self.tree.base)
+
+    def share(self, choice: Any, path: str = "plan.share") -> share.Policy:
+        """Returns a new share policy of a name, a table or an object.
+
+        Raises:
+            SpecError: unknown, or a class that shares nothing out.
+        """
+        found: share.Policy = _policy(share, choice, path, "share")
+        return found
+
+    def place(self, choice: Any, path: str = "plan.place") -> gangs.Policy:
+        """Returns a place policy of a name, a table or an object.
+
+        Raises:
+            SpecError: unknown, or a class that places nothing.
+        """
+        found: gangs.Policy = _policy(gangs, choice, path, "place")
+        return found
+
+
+def _policy(family: Any, choice: Any, path: str, method: str) -> Any:
+    found = build(family, choice, path)
+    if not callable(getattr(found, method, None)):
+        raise SpecError(
+            f"{path}.kind", f"is no such policy: it has no method {method}", value=type(found).__name__,
+            hint=f"See {family.__name__} for the protocol",
+        )  # fmt: skip
+    return found
+
+
+def setting(scenario: JobsScenario, tree: Tree | None = None) -> Setting:
+    """Returns the scenario with its trace read and its names looked up.
+
+    Args:
+        scenario: as it was read.
+        tree: another fleet than the scenario's; None = its own.
+
+    Raises:
+        SpecError: no such file, an unknown name, a malformed trace.
+        Infeasible: a job fits nowhere.
+    """
+    work = scenario.workload
+    tree = resolve(scenario.fleet, Path(scenario.folder)) if tree is None else tree
+    jobs, where = work.read(scenario.seed, scenario.folder), nodes(tree)
+    table, notes = _speeds(work.speeds, where, jobs, Path(scenario.folder))
+    known = {name: i for i, name in enumerate(table.models)}
+    unknown = next((name for name in jobs.models if name not in known and table.models != ("",)), None)
+    if unknown is not None:
+        first = jobs.name(int(np.argmax(jobs.model == jobs.models.index(unknown))))
+        raise SpecError(
+            "workload.speeds", f"no speeds of this model, which {first} runs", value=unknown,
+            limit=f"knows {', '.join(table.models[:12])}", hint=closest(unknown, table.models),
+        )  # fmt: skip
+    model = np.array([known.get(name, 0) for name in jobs.models], np.int32)[jobs.model]
+    jobs, cut = _capped(jobs, where)
+    units = tables.work(table, replace(jobs, model=model), 0, where.kinds[0].node) if not isinstance(table, Linear) else (
+        jobs.units if jobs.units is not None else jobs.seconds * jobs.demand * table.factors[0])  # fmt: skip
+    if not (units > 0).all():
+        first = int(np.argmin(units > 0))
+        raise SpecError("workload.trace", f"does not say how much work {jobs.name(first)} is", value=jobs.source,
+                        hint="Name the table that its units are of in workload.speeds")  # fmt: skip
+    pace = Pace(
+        table, np.asarray(units, float), model, apart=work.apart, racks=work.racks, beside=work.beside,
+        believed=errors(jobs, work.error, scenario.seed),
+    )  # fmt: skip
+    rules = Rules(
+        round=scenario.plan.round, restart=work.restart, seed=scenario.seed,
+        checkpoint=inf if work.checkpoint is None else work.checkpoint,
+    )  # fmt: skip
+    found = Setting(scenario, tree, jobs, where, pace, rules, (*notes, *cut, *_notes(scenario, jobs, where), *tree.echo()))
+    fits(found)
+    return found
+
+
+def fits(state: Setting) -> None:
+    """Refuses a job that no kind of device can hold.
+
+    Raises:
+        Infeasible: names the job, what it needs and how much the fleet has.
+    """
+    jobs, kinds = state.jobs, state.nodes.kinds
+    most = max(kind.total for kind in kinds)
+    wide = jobs.demand > most
+    if wide.any():
+        first = int(np.argmax(wide))
+        name, kind = jobs.name(first), max(kinds, key=lambda k: k.total).name
+        more = f"; {int(wide.sum()):,} of {len(jobs):,} jobs are too wide" if wide.sum() > 1 else ""
+        raise Infeasible(
+            f"{name} (devices of one kind, {kind}{more})", need=float(jobs.demand[first]), have=float(most),
+            unit="devices",
+            hint=f"{jobs.demand[first] - most} short: add devices, or leave such jobs out of the trace",
+        )  # fmt: skip
+    if isinstance(state.pace.speeds, Linear):
+        return
+    seen: dict[tuple[int, int], bool] = {}
+    for i in range(len(jobs)):
+        key = int(state.pace.model[i]), int(jobs.demand[i])
+        if key not in seen:
+            able = (k for k, kind in enumerate(kinds) if kind.total >= key[1])
+            seen[key] = any(state.pace.rate(i, close(state.nodes, {k: key[1]}), 0) > 0 for k in able)
+        if not seen[key]:
+            raise Infeasible(
+                f"{jobs.name(i)} ({jobs.models[jobs.model[i]]} on {key[1]} devices), for which no kind of device that "
+                "the fleet has enough of has a speed,", need=float(key[1]), have=0.0, unit="devices",
+                hint="Add a kind of device that workload.speeds knows for it",
+            )  # fmt: skip
+
+
+def _capped(jobs: Jobs, where: Nodes) -> tuple[Jobs, list[str]]:
+    """Returns elastic jobs that ask for no more than there is."""
+    most = max(kind.total for kind in where.kinds)
+    wide = (jobs.demand > most) & (jobs.least <= most)
+    if not wide.any():
+        return jobs, []
+    seconds = np.where(wide, jobs.seconds * jobs.demand / most, jobs.seconds)
+    said = f"{int(wide.sum()):,} elastic jobs ask for more than the {most:,} devices of a kind, and take these"
+    return replace(jobs, demand=np.where(wide, most, jobs.demand).astype(np.int32), seconds=seconds), [said]
+
+
+class _Table(msgspec.Struct, forbid_unknown_fields=True):
+    """Keys of ``workload.speeds``."""
+
+    kind: str
+    path: str = ""
+    factors: dict[str, Annotated[float, Quantity("", high=1e6)]] = msgspec.field(default_factory=dict)
+
+
+def _speeds(asked: str | dict[str, Any], where: Nodes, jobs: Jobs, folder: Path) -> tuple[Speeds, list[str]]:
+    table = {"kind": asked} if isinstance(asked, str) else asked
+    try:
+        said = msgspec.convert(table, _Table)
+    except msgspec.ValidationError as error:
+        raise SpecError("workload.speeds", str(error), value=table, limit="kind, and path or factors") from None
+    names, sizes = [kind.name for kind in where.kinds], [kind.node for kind in where.kinds]
+    path = str(folder / said.path) if said.path else None
+    if said.kind == "linear":
+        for name in said.factors:
+            if name not in names:
+                raise SpecError(f"workload.speeds.factors.{name}", "is not a device of the fleet",
+                                limit=f"it has {', '.join(names)}", hint=closest(name, names))  # fmt: skip
+        factors = [said.factors.get(name, 1.0) for name in names]
+        rest = [name for name in names if name not in said.factors]
+        notes = []
+        if len(names) > 1 and rest:
+            notes.append(f"{', '.join(rest)}: a job takes the trace's seconds there; say workload.speeds.factors")
+        return Linear(names, factors), notes
+    if said.kind == "gavel":
+        found: Speeds = Throughputs(names, sizes, path)
+    elif said.kind == "profiles":
+        if path is None:
+            raise SpecError("workload.speeds.path", "is missing", hint="Name the folder of profiles")
+        found = Profiles(path, names, sizes)
+    elif said.kind == "virtual":
+        found = Virtual(names, jobs.models)
+    else:
+        raise SpecError("workload.speeds.kind", "is unknown", value=said.kind, limit=f"one of {', '.join(SPEEDS)}",
+                        hint=closest(said.kind, SPEEDS))  # fmt: skip
+    return found, [f"speeds: {found.source}"]
+
+
+def _notes(scenario: JobsScenario, jobs: Jobs, where: Nodes) -> list[str]:
+    work, found = scenario.workload, [f"the trace: {len(jobs):,} jobs, {jobs.source}"]
+    if any(kind.total > kind.node for kind in where.kinds) and work.apart == 1.0 and (jobs.demand > 1).any():
+        found.append("gangs run as fast on several nodes as on one: say workload.apart if they do not")
+    if work.restart == 0.0:
+        found.append("a job that is stopped or moved goes on at once: say workload.restart")
+    if where.outages and work.checkpoint is None:
+        found.append("a failure takes a job back to its last start: say workload.checkpoint")
+    return found
