@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,8 @@ try:
 except ImportError:
     raise MissingExtra("torch", "torch") from None
 
-Teacher = Callable[[Slots], None]
-"""Deals one begun slot of a run out."""
+Teacher = Callable[[Slots, ServerJobs], None]
+"""Deals one begun slot of a run of a list out."""
 TRAINING = 1_000_000
 """First number of the lists that are trained on; those below it are left to judge."""
 
@@ -157,7 +158,10 @@ class Learner:
         """Learns what the teacher does."""
         since, s = time.process_time(), self.settings
         teacher = _dealer(self.teacher)
-        told = [demonstrations(self.begun(TRAINING + i), self.begun(TRAINING + i), teacher) for i in range(s.shown)]
+        told = []
+        for number in range(TRAINING, TRAINING + s.shown):
+            dealt = partial(teacher, jobs=self.lists(number))
+            told.append(demonstrations(self.begun(number), self.begun(number), dealt))
         state, mask, action = (np.concatenate(parts) for parts in zip(*told, strict=True))
         bounds: dict[str, Any] = {}
         adam = torch.optim.Adam(list(self.actor.values()), s.warm_rate)
@@ -363,7 +367,7 @@ def _dealer(teacher: str | Teacher) -> Teacher:
     if callable(teacher):
         return teacher
     code = RULES[teacher]
-    return lambda run: run.deal(code)
+    return lambda run, jobs: run.deal(code)
 
 
 def _masked(got: Any, mask: Any) -> Any:
@@ -395,9 +399,3 @@ def _down(adam: Any, loss: Any, p: dict[str, Any], rate: float, most: float) -> 
     loss.backward()
     torch.nn.utils.clip_grad_norm_(list(p.values()), most)
     adam.step()
-
-
-def settings_from(table: dict[str, Any]) -> Settings:
-    """Returns settings out of a table that has some of them by name."""
-    known = {entry.name for entry in fields(Settings)}
-    return replace(Settings(), **{name: value for name, value in table.items() if name in known})
