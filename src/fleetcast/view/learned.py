@@ -82,7 +82,9 @@ def share(
     shown: Any = teacher
     if teacher not in RULES:
         policy = state.share(teacher)
-        shown = lambda run, jobs: deal(run, jobs, state.nodes, policy)  # noqa: E731
+
+        def shown(run: Slots, jobs: ServerJobs) -> None:
+            deal(run, jobs, state.nodes, policy)
 
     def lists(number: int) -> ServerJobs:
         if not isinstance(scenario.workload.servers, str):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from fleetcast.base.errors import PolicyError
 from fleetcast.kernels.slots import Slots
 from fleetcast.policy.share import DeviceKind, Job, Policy
@@ -33,9 +35,11 @@ class SlotBoard:
         wide = max(1, int(kinds.takes[:, 1].max()))
         node = int(nodes[0, 1]) // wide if kinds.takes[:, 1].any() else int(nodes[0, 0])
         self.kinds: Sequence[DeviceKind] = (DeviceKind("worker", int(nodes[:, 1].sum()) // wide, max(1, node)),)
+        room = np.array([_pairs(nodes, row) for row in kinds.takes])
         self.jobs: Sequence[Job] = [
             Job(
-                id=int(i), name=f"job {i}", arrival=float(jobs.arrival[i]) * jobs.seconds, demand=kinds.most, least=1,
+                id=int(i), name=f"job {i}", arrival=float(jobs.arrival[i]) * jobs.seconds, least=1,
+                demand=max(1, min(kinds.most, int(room[jobs.kind[i]]))),
                 most=kinds.most, model=kinds.models[jobs.kind[i]],
                 remaining=max(0.0, 1.0 - float(progress[i] / jobs.epochs[i])),
             )
@@ -61,7 +65,7 @@ class SlotBoard:
         return float(steps / self._batches[kind] / self._list.epochs[job.id])
 
     def grant(self, job: Job, devices: int, kind: int = 0, servers: int = 0) -> bool:
-        """Places units one after another, pairs first; those before the first without room stay.
+        """Places units one after another, pairs first; all or none.
 
         Raises:
             PolicyError: negative, nothing, above what the job can use, or the job is not there.
@@ -73,19 +77,33 @@ class SlotBoard:
             raise PolicyError(f"{job.name} is not there, or there is no kind {kind} of device")
         if min(devices, servers) < 0 or devices + servers == 0 or has + devices > most or job.servers + servers > most:
             raise PolicyError(f"{job.name} has {has} workers and {job.servers} servers; it cannot get {devices} and {servers}")
-        while devices or servers:
-            unit = min(devices, 1), min(servers, 1)
+        before = self._run.decisions().tolist() if devices + servers > 2 else []
+        units = [(int(i < devices), int(i < servers)) for i in range(max(devices, servers))]
+        for i, unit in enumerate(units):
             if self._stopped or not self._run.place(job.id, *unit):
                 self._stopped = True
+                if i:  # all or nothing: the slot as it was
+                    self._run.begin()
+                    for placed in before:
+                        self._run.place(*placed)
                 return False
-            job.granted[0] = job.granted.get(0, 0) + unit[0]
-            job.servers += unit[1]
-            devices, servers = devices - unit[0], servers - unit[1]
+        job.granted[0] = has + devices
+        job.servers += servers
         return True
+
+    def wake(self, when: float) -> None:
+        """Nothing: the next slot comes anyway."""
 
     def keep(self, job: Job) -> bool:
         """Returns False: slots are dealt from nothing."""
         return False
+
+
+def _pairs(nodes: Any, takes: Any) -> int:
+    """Returns how many workers, each with a server, empty nodes hold."""
+    with np.errstate(divide="ignore"):
+        each = [nodes[:, i] // (takes[i] + takes[i + 2]) for i in (0, 1) if takes[i] + takes[i + 2]]
+    return int(np.min(each, axis=0).sum()) if each else 1 << 30
 
 
 def deal(run: Slots, jobs: ServerJobs, nodes: Any, policy: Policy) -> None:

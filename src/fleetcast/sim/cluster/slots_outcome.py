@@ -50,6 +50,9 @@ class Setting:
             SpecError: unknown policy or parameter.
         """
         made: share.Policy = build(share, choice, "plan.share")
+        if type(made).__module__.startswith("fleetcast.") and made.kind not in (*RULES, "dl2"):
+            raise SpecError("plan.share.kind", "deals no slots with servers", value=made.kind,
+                            limit=", ".join((*RULES, "dl2")), hint="Or name a policy of your own: module:Class")  # fmt: skip
         if isinstance(made, Dl2):
             if made.weights:
                 made = Dl2(weights=str(Path(self.scenario.folder) / made.weights), guard=made.guard)
