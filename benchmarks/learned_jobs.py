@@ -132,7 +132,7 @@ def world() -> list[Record]:
     said = ", ".join(f"{name} {value:.2f}" for name, value in means.items())
     same = Record(
         system=4, claim="Slots to completion of each job of DL2's eight lists under four policies, largest difference",
-        paper=Paper(value=0.0, unit="slots", setting="its simulator, ported: DRF 38.37, Optimus 27.33, SRTF 71.32, FIFO 74.14"),
+        paper=Paper(value=0.0, unit="slots", setting="its simulator: DRF 38.37, Optimus 27.33, SRTF 71.32, FIFO 74.14"),
         ours=Ours(value=worst, unit="slots", setting=f"1,920 jobs; means: {said}"),
         null=Null(value=means["FIFO"] - means["Optimus"], what="slots between the best and the worst policy"),
         bar="below 1e-9", holds=worst < 1e-9, reproduced="yes", seconds=spent, command=COMMAND,
@@ -163,7 +163,7 @@ def speed(on: Lists, weights: dict[str, Any]) -> Record:
     )  # fmt: skip
 
 
-def learnt(name: str, on: Lists, first: bool) -> list[Record]:
+def learnt(name: str, on: Lists) -> list[Record]:
     """What warm-up and learning came to on lists held out."""
     with timer() as spent:
         rules = {rule: ruled(on, rule) for rule in RULES}
@@ -185,8 +185,11 @@ def learnt(name: str, on: Lists, first: bool) -> list[Record]:
     shared = {"seconds": spent.seconds / 3, "command": COMMAND}
     return [
         Record(
-            system=4, claim=f"DL2 after warm-up on DRF's decisions, slots to completion over DRF's, {name}", paper=Paper(),
-            ours=Ours(value=float(np.mean(warm)) / drf, unit="x", spread=interval(warm), setting=f"slots; DRF {drf:.2f}"),
+            system=4, claim=f"DL2 after warm-up on DRF's decisions, slots to completion over DRF's, {name}",
+            paper=Paper(),
+            ours=Ours(
+                value=float(np.mean(warm)) / drf, unit="x", spread=f"slots: {interval(warm)}", setting=f"DRF {drf:.2f}"
+            ),
             null=Null(value=rules["fifo"] / drf, what="FIFO"), bar="within 5 %",
             holds=float(np.mean(warm)) / drf <= 1.05, reproduced="other setting",
             reason="no figure is published for it", **shared,
@@ -194,12 +197,15 @@ def learnt(name: str, on: Lists, first: bool) -> list[Record]:
         Record(
             system=4, claim=f"DL2 after learning, guard off, less time to completion than DRF, {name}",
             paper=Paper(value=44.1, unit="%", setting="the abstract's"),
-            ours=Ours(value=100.0 * gain, unit="%", spread=f"slots: {interval(after)}", setting=f"{told}; at most {cpu:.0f} CPU-s a seed"),
+            ours=Ours(
+                value=100.0 * gain, unit="%", spread=f"slots: {interval(after)}",
+                setting=f"{told}; at most {cpu:.0f} CPU-s a seed",
+            ),
             null=Null(value=100.0 * (1.0 - float(np.mean(warm)) / drf), what="the warm-up without learning"),
             bar="at least 25 %", holds=gain >= 0.25, reproduced="other setting", reason=why, **shared,
         ),
         Record(
-            system=4, claim=f"DL2 after learning, less time to completion than Optimus that errs in nothing, {name}",
+            system=4, claim=f"DL2 after learning, less time to completion than Optimus without errors, {name}",
             paper=Paper(value=17.5, unit="%", setting="the abstract's; there Optimus errs"),
             ours=Ours(value=100.0 * (1.0 - rest), unit="%", spread=f"slots: {interval(after)}", setting=told),
             null=Null(value=100.0 * (1.0 - float(np.mean(clone)) / optimus), what="Optimus cloned without learning"),
@@ -236,7 +242,7 @@ def erring(name: str, on: Lists, quick: bool) -> Record:
 def guard(on: Lists, quick: bool) -> Record:
     """The guard that falls back to the teacher, apart from all else."""
     some = on[: 1 if quick else 4]
-    weights = [net for seed in SEEDS if (net := network("drf", seed, "learnt")) is not None][0]
+    weights = next(net for seed in SEEDS if (net := network("drf", seed, "learnt")) is not None)
     with timer() as spent:
         alone = by_network(some, weights)
         teacher, by_teacher = guarded(some, weights, "drf")
@@ -247,8 +253,9 @@ def guard(on: Lists, quick: bool) -> Record:
     )
     return Record(
         system=4, claim="DL2 with the guard that falls back to DRF, share of slots that DRF dealt", paper=Paper(),
-        ours=Ours(value=100.0 * by_teacher, unit="%", setting=told), null=Null(value=alone / teacher, what="x without it"),
-        bar="no worse with it, by 1 %", holds=teacher <= 1.01 * alone, reproduced="other setting",
+        ours=Ours(value=100.0 * by_teacher, unit="%", setting=told),
+        null=Null(value=alone / teacher, what="x without it"),
+        bar="no worse, by 1 %", holds=teacher <= 1.01 * alone, reproduced="other setting",
         reason="the paper has no such guard", seconds=spent.seconds, command=COMMAND,
     )  # fmt: skip
 
@@ -256,11 +263,15 @@ def guard(on: Lists, quick: bool) -> Record:
 def records(quick: bool = False) -> list[Record]:
     """Returns what was measured; skipped where the authors' speeds are not here."""
     if reference() is None:
-        return [skipped(system=4, claim="DL2's world and policy", bar="as above", why="its speeds are not here", command=COMMAND)]
+        return [
+            skipped(
+                system=4, claim="DL2's world and policy", bar="as above", why="its speeds are not here", command=COMMAND
+            )
+        ]
     found = world()
     cases = held_out(quick)
-    for i, (name, on) in enumerate(cases.items()):
-        found += [*learnt(name, on, not i), erring(name, on, quick)]
+    for name, on in cases.items():
+        found += [*learnt(name, on), erring(name, on, quick)]
     on = cases["DL2's eight lists"]
     weights = network("drf", 0, "learnt")
     assert weights is not None

@@ -57,7 +57,8 @@ def lists() -> tuple[ServerJobs, ...]:
         found.append(
             ServerJobs(
                 kinds, np.array([int(row["arrival_slot"]) for row in mine], np.int32),
-                np.array([int(row["job_type"]) - 1 for row in mine], np.int32), epochs, epochs, source=f"DL2's list {trace}",
+                np.array([int(row["job_type"]) - 1 for row in mine], np.int32), epochs, epochs,
+                source=f"DL2's list {trace}",
             )
         )  # fmt: skip
     return tuple(found)

@@ -12,8 +12,8 @@ from importlib import import_module
 from typing import Any
 
 __all__ = [
-    "advise", "best_pools", "check", "compare", "devices_needed", "learn", "load", "max_rate", "max_users", "measure", "plan",
-    "prove", "run", "servers_under", "simulate", "transform", "watch_train", "whatif",
+    "advise", "best_pools", "check", "compare", "devices_needed", "learn", "load", "max_rate", "max_users",
+    "measure", "plan", "prove", "run", "servers_under", "simulate", "transform", "watch_train", "whatif",
 ]  # fmt: skip
 
 _HOMES = {

@@ -1,12 +1,13 @@
 """A cluster in time slots: workers and parameter servers of jobs, placed one unit after another on the emptiest node.
 
 The world of DL2 (Peng et al., arXiv 1909.06040): at every slot the nodes are emptied and dealt out anew. A unit (a
-worker, a server, or one of each: a bundle) goes to the node with the fewest used slots of all resources, ties by number;
-where it finds no room the slot's dealing ends. A job with w workers and p servers then trains ``speed[type, p, w] *
-seconds / batches`` epochs, wherever its units lie.
+worker, a server, or one of each: a bundle) goes to the node with the fewest used slots of all resources, ties by
+number; where it finds no room the slot's dealing ends. A job with w workers and p servers then trains
+``speed[type, p, w] * seconds / batches`` epochs, wherever its units lie.
 
 A file of plain Python that Cython compiles where there is a compiler: one `Slots` is one run, and `advance` drives many
-runs by actions of a network, a window of jobs a run. Rules are the list policies in the form that this loop reads.
+runs by actions of a network, a window of jobs a run. Rules are the list policies in the form that this loop reads. It is
+longer than 400 lines as compiled classes are quick only inside one module.
 """
 
 from __future__ import annotations

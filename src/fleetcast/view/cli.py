@@ -108,8 +108,8 @@ def app() -> App:
         help="Forecast, plan and run AI workloads on any fleet, from phones to GPU clusters.",
     )  # fmt: skip
     for command in (
-        plan, simulate, run, learning.learn, comparing.whatif, comparing.compare, comparing.calibrate, advise, check, capacity, export,
-        catalog, examples, schema, collectives.collective, agent_commands.agent,
+        plan, simulate, run, learning.learn, comparing.whatif, comparing.compare, comparing.calibrate, advise, check,
+        capacity, export, catalog, examples, schema, collectives.collective, agent_commands.agent,
     ):  # fmt: skip
         made.command(command)
     made.command(measuring.app())
@@ -373,7 +373,8 @@ def export(file: File, /, *, to: str, common: Common = DEFAULTS) -> int:
     Parameters
     ----------
     to:
-        Requests: "vllm", "sglang" or "kubernetes"; training: "megatron", "deepspeed", "torchtitan" or "torchrun".
+        Requests: "vllm", "sglang" or "kubernetes"; training: "megatron", "deepspeed", "torchtitan" or "torchrun"; pods:
+        "kubernetes", a scheduler.
     """
     made = verbs.export(terminal.load(file, common), to)
     terminal.write_text(common, made.text, made.data)

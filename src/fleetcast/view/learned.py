@@ -16,6 +16,7 @@ from fleetcast.base.files import write_atomic
 from fleetcast.base.rng import rng
 
 if TYPE_CHECKING:
+    from fleetcast.kernels.slots import Slots
     from fleetcast.scenario.load import GraphScenario, ServerJobsScenario
     from fleetcast.scenario.workload.server_jobs import ServerJobs
 
@@ -103,7 +104,9 @@ def share(
     judged = {}
     for name, weights in (("teacher", None), ("warm-up", made.warm), ("learnt", made.weights)):
         found = [(lists(n), n) for n in range(JUDGED)]
-        runs = [begun(jobs, state.nodes, errors=state.errors, seed=n, window=learner.settings.window) for jobs, n in found]
+        runs = [
+            begun(jobs, state.nodes, errors=state.errors, seed=n, window=learner.settings.window) for jobs, n in found
+        ]
         if weights is None and teacher not in RULES:
             for run, (jobs, _) in zip(runs, found, strict=True):
                 while not run.over():
@@ -141,7 +144,9 @@ def order(
     if not any((kind if isinstance(kind, str) else kind.get("kind")) == "com_ddpg" for kind in kinds):
         raise SpecError("plan.order", "is nothing that learns", value=said, limit="com_ddpg",
                         hint='Write order = "com_ddpg"')  # fmt: skip
-    made = train(Apps(), Settings(episodes=int(settings.get("rounds", 800)), batch=128), seed=scenario.seed, progress=progress)
+    made = train(
+        Apps(), Settings(episodes=int(settings.get("rounds", 800)), batch=128), seed=scenario.seed, progress=progress
+    )
     made.save(out)
     digest = hashlib.sha256(out.read_bytes()).hexdigest()
     return Learned(out, digest, "com_ddpg", "", made.seconds, tuple(made.curve), {})

@@ -46,8 +46,8 @@ def learn(
     scenario = terminal.load(file, common)
     with terminal.progress("learning", common) as step:
         made = verbs.learn(
-            scenario, common.out or Path("weights.npz"), teacher=teacher, checkpoint=checkpoint, rounds=rounds, warm=warm,
-            progress=step,
+            scenario, common.out or Path("weights.npz"), teacher=teacher, checkpoint=checkpoint, rounds=rounds,
+            warm=warm, progress=step,
         )  # fmt: skip
     terminal.show(common, made.table(), lambda width: learned_view(made, width), [made.path])
     return 0

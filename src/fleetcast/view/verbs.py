@@ -152,8 +152,8 @@ def learn(
     """Trains the policy that the scenario's plan names and writes its weights, which a scenario then names.
 
     Args:
-        source: a Scenario or what `load` takes: of jobs with parameter servers whose share is "dl2", or of a graph whose
-            order is "com_ddpg".
+        source: a Scenario or what `load` takes: of jobs with parameter servers whose share is "dl2", or of a graph
+            whose order is "com_ddpg".
         out: the file of weights.
         seed: instead of the scenario's.
         teacher: "dl2": the share policy whose decisions are shown first.

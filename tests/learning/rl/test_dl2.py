@@ -1,4 +1,4 @@
-"""DL2's training: what a teacher shows, that learning helps, and that training which was killed goes on as if it was not."""
+"""DL2's training: what a teacher shows, that learning helps, and that training which was killed goes on."""
 
 import os
 import signal
@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("torch", reason="training needs torch")
 
 from fleetcast.base.errors import SpecError
-from fleetcast.learning.rl.dl2 import TRAINING, Learner, Settings, sought_after, train
-from fleetcast.learning.rl.imitation import demonstrations, shuffled
+from fleetcast.learning.rl.dl2 import TRAINING, Learner, Settings, train
+from fleetcast.learning.rl.imitation import demonstrations, shuffled, sought_after
 from fleetcast.policy.share import Drf
 from fleetcast.policy.share.dl2 import scores
 from fleetcast.scenario.workload.server_jobs import synthetic

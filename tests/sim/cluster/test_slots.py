@@ -294,9 +294,7 @@ def test_policies_that_need_more_than_a_slot_are_refused():
 def test_lists_and_speeds_of_files(tmp_path):
     (tmp_path / "jobs.csv").write_text("slot,model,epochs\n0,dssm,\n1,wlm,100\n")
     (tmp_path / "speeds.csv").write_text("model,servers,workers,steps_per_s\ndssm,1,1,5000\n")
-    (tmp_path / "s.toml").write_text(
-        FILE.format(more='speeds = "speeds.csv"').replace("{ jobs = 10 }", '"jobs.csv"')
-    )
+    (tmp_path / "s.toml").write_text(FILE.format(more='speeds = "speeds.csv"').replace("{ jobs = 10 }", '"jobs.csv"'))
     scenario = load(tmp_path / "s.toml")
     jobs = scenario.jobs()
     assert jobs.epochs.tolist() == [9900.0, 100.0]

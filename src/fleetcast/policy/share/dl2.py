@@ -1,7 +1,7 @@
 """DL2: a network deals workers and parameter servers out, a unit at a time, until it says that the slot is dealt.
 
-"DL2: A Deep Learning-driven Scheduler for Deep Learning Clusters" (Peng et al., arXiv 1909.06040, 2019). Of the first J
-jobs to arrive the network sees six numbers each: kind, slots since arrival, work left, dominant share, workers, servers.
+"DL2: A Deep Learning-driven Scheduler for Deep Learning Clusters" (Peng et al., arXiv 1909.06040, 2019). Of the first
+J jobs to arrive the network sees six numbers: kind, slots since arrival, work left, dominant share, workers, servers.
 It answers with 3 J + 1 scores: a worker, a server or one of each for a job, or the end of the slot; what is illegal is
 masked. Every job first has one of each, so that none starves; the first unit without room ends the slot.
 
@@ -152,8 +152,9 @@ class Dl2:
         for job in board.jobs:
             if job.model not in models:
                 raise SpecError(
-                    "plan.share.weights", f"do not know '{job.model}', which {job.name} runs", value=self.weights or "shipped",
-                    limit=", ".join(models), hint="fleetcast learn trains on a trace of your own",
+                    "plan.share.weights", f"do not know '{job.model}', which {job.name} runs",
+                    value=self.weights or "shipped", limit=", ".join(models),
+                    hint="fleetcast learn trains on a trace of your own",
                 )  # fmt: skip
             board.grant(job, 1, servers=1)
         while True:

@@ -136,7 +136,9 @@ def read_speeds(path: Path, kinds: Kinds, called: str) -> Kinds:
                             hint=closest(row["model"], kinds.models))  # fmt: skip
         servers, workers = _number(row, "servers", at), _number(row, "workers", at)
         if min(servers, workers) < 1:
-            raise SpecError(at, "needs a server and a worker", value=dict(row), limit="1 and 1", hint="Leave the row out")
+            raise SpecError(
+                at, "needs a server and a worker", value=dict(row), limit="1 and 1", hint="Leave the row out"
+            )
         if max(servers, workers) <= kinds.most + 1:
             speed[kinds.models.index(row["model"]), int(servers), int(workers)] = _number(row, "steps_per_s", at)
     return replace(kinds, speed=speed, source=called)
@@ -157,7 +159,9 @@ def read_jobs(path: Path, kinds: Kinds, called: str) -> ServerJobs:
         kind, slot = kinds.models.index(row["model"]), _number(row, "slot", at)
         epochs = _number(row, "epochs", at) if row.get("epochs") else float(kinds.epochs[kind])
         if slot < 0 or slot != int(slot) or epochs <= 0:
-            raise SpecError(at, "arrives at no slot, or has no work", value=dict(row), limit="a slot from 0, epochs above 0")
+            raise SpecError(
+                at, "arrives at no slot, or has no work", value=dict(row), limit="a slot from 0, epochs above 0"
+            )
         found.append((int(slot), kind, epochs))
     if not found:
         raise SpecError("workload.servers", "holds no jobs", value=called, limit="at least one", hint="slot,model")

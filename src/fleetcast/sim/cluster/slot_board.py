@@ -76,7 +76,9 @@ class SlotBoard:
         if job.id not in self._there or kind != 0:
             raise PolicyError(f"{job.name} is not there, or there is no kind {kind} of device")
         if min(devices, servers) < 0 or devices + servers == 0 or has + devices > most or job.servers + servers > most:
-            raise PolicyError(f"{job.name} has {has} workers and {job.servers} servers; it cannot get {devices} and {servers}")
+            raise PolicyError(
+                f"{job.name} has {has} workers and {job.servers} servers; it cannot get {devices} and {servers}"
+            )
         before = self._run.decisions().tolist() if devices + servers > 2 else []
         units = [(int(i < devices), int(i < servers)) for i in range(max(devices, servers))]
         for i, unit in enumerate(units):

@@ -24,10 +24,11 @@ class Errors:
     """What goes otherwise than estimated; shares, each drawn evenly between minus and plus that much unless said.
 
     Attributes:
-        speed: of what a job trains in a slot, and of every speed that Optimus weighs (DL2's ``TRAIN_SPEED_ERROR``, which
-            its experiments take from 0.05 to 0.3).
+        speed: of what a job trains in a slot, and of every speed that Optimus weighs (DL2's ``TRAIN_SPEED_ERROR``, in
+            its experiments 0.05 to 0.3).
         epochs: of how many epochs a job really takes (``JOB_EPOCH_EST_ERROR``, 0.05 to 0.25).
-        looks: of the speeds by which Optimus weighs a worker more, minus or plus that much besides (``EST_ERROR``, 0.05).
+        looks: of the speeds by which Optimus weighs a worker more, minus or plus that much besides (``EST_ERROR``,
+            0.05).
     """
 
     speed: float = 0.0

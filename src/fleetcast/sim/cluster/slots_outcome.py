@@ -52,12 +52,14 @@ class Setting:
         made: share.Policy = build(share, choice, "plan.share")
         if type(made).__module__.startswith("fleetcast.") and made.kind not in (*RULES, "dl2"):
             raise SpecError("plan.share.kind", "deals no slots with servers", value=made.kind,
-                            limit=", ".join((*RULES, "dl2")), hint="Or name a policy of your own: module:Class")  # fmt: skip
+                            limit=", ".join((*RULES, "dl2")), hint="Or name your own: module:Class")  # fmt: skip
         if isinstance(made, Dl2):
             if made.weights:
                 made = Dl2(weights=str(Path(self.scenario.folder) / made.weights), guard=made.guard)
             if made.guard and made.guard not in RULES:
-                raise SpecError("plan.share.guard", "is no policy to fall back to", value=made.guard, limit=", ".join(RULES))
+                raise SpecError(
+                    "plan.share.guard", "is no policy to fall back to", value=made.guard, limit=", ".join(RULES)
+                )
         return made
 
     def begin(self, discount: float = 0.0, window: int = 20) -> Slots:
@@ -80,8 +82,9 @@ def setting(scenario: ServerJobsScenario) -> Setting:
         if need.max() > have:
             first = int(need.argmax())
             raise Infeasible(
-                f"job {first} ({jobs.kinds.models[jobs.kind[first]]}): a worker beside a server", need=float(need.max()),
-                have=float(have), unit=f"slots of {name} a node", hint=f"Give nodes more: workload.{name}",
+                f"job {first} ({jobs.kinds.models[jobs.kind[first]]}): a worker beside a server",
+                need=float(need.max()), have=float(have), unit=f"slots of {name} a node",
+                hint=f"Give nodes more: workload.{name}",
             )  # fmt: skip
     notes = [f"the list: {len(jobs):,} jobs, {jobs.source}", f"speeds: {jobs.kinds.source}"]
     errors = Errors(speed=said.error.speed, epochs=said.error.epochs, looks=said.error.looks)
@@ -132,8 +135,8 @@ def play(run: Slots, jobs: ServerJobs, nodes: Any, policy: share.Policy) -> Play
             cpu, gpu = run.used()
             played.slots, played.cpu, played.gpu = played.slots + 1, played.cpu + cpu, played.gpu + gpu
         if run.now() > LIMIT:
-            raise Infeasible(f"job {there[0]} gets nothing under '{policy.kind}', or trains nothing:", need=1.0, have=0.0,
-                             unit="epochs a slot", hint="Try another share policy")  # fmt: skip
+            raise Infeasible(f"job {there[0]} gets nothing under '{policy.kind}', or trains nothing:", need=1.0,
+                             have=0.0, unit="epochs a slot", hint="Try another share policy")  # fmt: skip
         run.finish()
     return played
 

@@ -40,8 +40,8 @@ def question(scenario: JobsScenario, outcome: Outcome) -> str:
     """Returns what was asked, in a sentence."""
     m = outcome.metrics
     return (
-        f"{scenario.name}: {m['jobs']:,} jobs on {m['devices']:,} devices; they bring {m['load']:.0%} of what the fleet "
-        "can do while they arrive."
+        f"{scenario.name}: {m['jobs']:,} jobs on {m['devices']:,} devices; they bring {m['load']:.0%} of what the "
+        "fleet can do while they arrive."
     )
 
 
@@ -59,6 +59,12 @@ def headline(outcome: Outcome) -> Table:
         ("Energy", show_energy(m["energy"])), ("Carbon", show(m["carbon"], "g")),
         ("Cost", UNKNOWN if cost != cost else show(cost, "$")), ("Mean power", show(m["power"], "W")),
     ]  # fmt: skip
+    if "brakes" in m:
+        cells += [
+            ("Peak power", show(m["peak"], "W") + (f" ({m['peak_share']:.0%} of it)" if "peak_share" in m else "")),
+            ("Brakes", f"{m['brakes']:,}"), ("Slowed", f"{m['capped']['low']:.1%} of the time"),
+            ("Had to leave", f"{m['evicted']:,}"),
+        ]  # fmt: skip
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, GAP, 0, 0))
     for i in range(0, len(cells), 2):
         row = [cell for pair in cells[i : i + 2] for cell in pair]
@@ -119,7 +125,9 @@ def why(ranking: Ranking) -> list[str]:
     word = goal.replace("_", " ")
     if null is not None and null is not best and float(lookup(null.metrics, path)) > 0:
         ratio = value / float(lookup(null.metrics, path))
-        found.append(f"{ratio:.3g} x the {word} of first come, first served ({'less' if sign > 0 else 'more'} is better).")
+        found.append(
+            f"{ratio:.3g} x the {word} of first come, first served ({'less' if sign > 0 else 'more'} is better)."
+        )
     if null is best:
         found.append("Nothing beats first come, first served here: the queue is short, or all jobs are alike.")
     if len(ranking.plans) > 1:

@@ -19,7 +19,9 @@ from fleetcast.scenario.load import (
 )
 from fleetcast.view.worlds import functions, graph, jobs, multitask, pods, server_jobs, serving, stream, training
 
-__all__ = ["WORLDS", "ask", "functions", "graph", "jobs", "multitask", "pods", "server_jobs", "serving", "stream", "training"]
+__all__ = [
+    "WORLDS", "ask", "functions", "graph", "jobs", "multitask", "pods", "server_jobs", "serving", "stream", "training",
+]  # fmt: skip
 
 
 WORLDS: Final[dict[type[Scenario], ModuleType]] = {

@@ -65,7 +65,8 @@ def learn(
     from fleetcast.view.learned import order
 
     if checkpoint is not None:
-        raise SpecError("--checkpoint", "is for dl2: com_ddpg trains from the start", value=str(checkpoint), hint="Leave it out")
+        raise SpecError("--checkpoint", "is for dl2: com_ddpg trains from the start", value=str(checkpoint),
+                        hint="Leave it out")  # fmt: skip
     return order(scenario, out, settings=settings or {}, progress=progress)
 
 
