@@ -23,6 +23,7 @@ from fleetcast.scenario.load import (
     MultitaskScenario,
     PodsScenario,
     Scenario,
+    ServerJobsScenario,
     ServingScenario,
     StreamScenario,
     TrainingScenario,
@@ -30,6 +31,7 @@ from fleetcast.scenario.load import (
 from fleetcast.view import (
     collectives,
     comparing,
+    learning,
     measuring,
     moving,
     sizing,
@@ -48,6 +50,7 @@ from fleetcast.view.pods import commands as pods
 from fleetcast.view.release import release
 from fleetcast.view.scheduling import NOWHERE, Cluster, refuse_cluster
 from fleetcast.view.served import ALONE, Serving, refuse_beside, refuse_without, serve
+from fleetcast.view.server_jobs import commands as server_jobs
 from fleetcast.view.serving import commands as requests
 from fleetcast.view.stream import commands as streams
 from fleetcast.view.terminal import DEFAULTS, STDIN, Common, File
@@ -62,6 +65,7 @@ SCREENS: Final[dict[type[Scenario], Any]] = {
     FunctionsScenario: functions,
     JobsScenario: jobs,
     PodsScenario: pods,
+    ServerJobsScenario: server_jobs,
     StreamScenario: streams,
 }
 """What `plan`, `simulate` and, where it has one of its own, `run` show of each kind of scenario."""
@@ -104,8 +108,8 @@ def app() -> App:
         help="Forecast, plan and run AI workloads on any fleet, from phones to GPU clusters.",
     )  # fmt: skip
     for command in (
-        plan, simulate, run, comparing.whatif, comparing.compare, comparing.calibrate, advise, check, capacity, export,
-        catalog, examples, schema, collectives.collective, agent_commands.agent,
+        plan, simulate, run, learning.learn, comparing.whatif, comparing.compare, comparing.calibrate, advise, check,
+        capacity, export, catalog, examples, schema, collectives.collective, agent_commands.agent,
     ):  # fmt: skip
         made.command(command)
     made.command(measuring.app())
