@@ -9,11 +9,11 @@ from fleetcast.policy.place import gangs
 from fleetcast.policy.scale import Fixed
 from fleetcast.scenario.workload.invocations.generators import Synthetic
 from fleetcast.scenario.workload.jobs import Jobs
+from fleetcast.sim.cluster.board import Rules
 from fleetcast.sim.cluster.nodes import even
 from fleetcast.sim.cluster.pace import Pace
 from fleetcast.sim.cluster.shared import Row, Shared, play
 from fleetcast.sim.cluster.tenants import Tenant, functions, service
-from fleetcast.sim.cluster.world import Rules
 from fleetcast.sim.cluster.world import play as alone
 from fleetcast.sim.functions.world import play as play_functions
 

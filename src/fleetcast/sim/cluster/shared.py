@@ -17,7 +17,8 @@ from math import ceil, inf
 from typing import TYPE_CHECKING
 
 from fleetcast.policy.power import View
-from fleetcast.sim.cluster.world import WAKE, Live, Rules, World
+from fleetcast.sim.cluster.board import Live, Rules
+from fleetcast.sim.cluster.world import WAKE, World
 
 if TYPE_CHECKING:
     from fleetcast.policy.place.gangs import Policy as Place
