@@ -19,6 +19,22 @@ Time = Annotated[float, Quantity("s", high=1e9)]
 Factor = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
 
+class Neighbour(Spec):
+    """Somebody who lives on the fleet beside the jobs and takes devices before they do: another scenario.
+
+    Attributes:
+        scenario: path of its file, or a packaged example: of requests ("serving") or of functions.
+        on: the fleet's group whose devices it takes.
+        day: factors on a service's traffic over a day, at equal steps; its mean is the scenario's own.
+        target: share of the most that a service's replica can serve for which replicas are planned.
+    """
+
+    scenario: str
+    on: str
+    day: tuple[Annotated[float, msgspec.Meta(ge=0, le=100)], ...] = (1.0,)
+    target: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.7
+
+
 class JobList(Spec):
     """Many jobs over time.
 
@@ -39,6 +55,7 @@ class JobList(Spec):
         racks: factor on the speed of a gang in several groups of the fleet.
         interference: factor on the speed of a job beside another on a node; or by model and the other's, "" = any.
         error: by how much policies misjudge speeds: each job's uniform within this share.
+        neighbours: services and functions that share the fleet, and its breaker, with the jobs.
     """
 
     trace: str | dict[str, Any]
@@ -54,6 +71,7 @@ class JobList(Spec):
     racks: Factor = 1.0
     interference: Factor | dict[str, dict[str, Factor]] = 1.0
     error: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    neighbours: tuple[Neighbour, ...] = ()
 
     @property
     def beside(self) -> dict[str, dict[str, float]]:
