@@ -184,11 +184,13 @@ def test_spread_is_kept_even(double, start):
     double.store.remove("nodes", "", "n4")
     until(lambda: not {"n4", "n5"} & set(places(double).values()))
     double.store.add("nodes", node("n6", cpu="5", labels={ZONE: "c"}))
+    until(lambda: "n6" in running.scheduler.cluster.machines)
     put(double, *(pod(f"q{k}", labels={"app": "w"}, topologySpreadConstraints=[rule]) for k in range(20)))
-    until(lambda: places(double).get("q0") or len([n for n in places(double).values() if n == "n6"]) == 5)
-    time.sleep(0.5)
+    until(lambda: list(places(double).values()).count("n6") == 5)
+    time.sleep(0.3)
     zones = Counter({"n6": "c"}.get(n) or "abc"[int(n[1]) // 2] for n in places(double).values())
     assert zones["c"] == 5
+    assert sum(zones.values()) <= 50 - 16 + 5
 
 
 def test_gangs_are_placed_whole_or_not_at_all(double, start):
