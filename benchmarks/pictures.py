@@ -62,7 +62,7 @@ def draw() -> dict[str, str]:
         "agents.svg": alone(agents.killed()),
         "pebbling.svg": alone(pebbling.two_processors()),
         "streams.svg": alone(streams.filter_places()),
-        "functions.svg": alone(drawn(*functions.cold_starts(), "cold starts against pods, by policy")),
+        "functions.svg": alone(functions.cold_starts()),
         "coldstarts.svg": alone(draw_parts(watch_starts("coldstarts"))),
     }
 

@@ -141,7 +141,11 @@ class Loop:
         self.chosen, self.onto = column("q", np.zeros(n)), column("q", np.zeros(n))
         self.running, self.slot = column("q", np.zeros(devices + 1)), column("q", np.zeros(n))
         self.soon, self.whose = column("d", np.zeros(devices + 1)), column("q", np.zeros(devices + 1))
-        self.left, self.since, self.takes = column("d", np.ones(n)), column("d", np.zeros(n)), column("d", np.full(n, INF))
+        self.left, self.since, self.takes = (
+            column("d", np.ones(n)),
+            column("d", np.zeros(n)),
+            column("d", np.full(n, INF)),
+        )
         self.had, self.idle = column("d", np.zeros(n)), column("d", columns["arrival"])
         self.start, self.finish = column("d", np.full(n, np.nan)), column("d", np.full(n, np.nan))
         self.held, self.lost, self.waited = (column("d", np.zeros(n)) for _ in range(3))

@@ -125,7 +125,9 @@ def setting(scenario: JobsScenario, tree: Tree | None = None) -> Setting:
         round=scenario.plan.round, restart=work.restart, seed=scenario.seed,
         checkpoint=inf if work.checkpoint is None else work.checkpoint,
     )  # fmt: skip
-    found = Setting(scenario, tree, jobs, where, pace, rules, (*notes, *cut, *_notes(scenario, jobs, where), *tree.echo()))
+    found = Setting(
+        scenario, tree, jobs, where, pace, rules, (*notes, *cut, *_notes(scenario, jobs, where), *tree.echo())
+    )
     fits(found)
     return found
 
