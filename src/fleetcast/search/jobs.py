@@ -23,8 +23,9 @@ LISTED: tuple[Any, ...] = ("fifo", {"kind": "fifo", "backfill": True}, "easy", "
 def search(
     state: Setting, *, top: int | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Ranking:  # fmt: skip
-    """Returns the ranked policies of a scenario: those of its plan, or the list policies; first come, first served is
-    always among them.
+    """Returns the ranked policies of a scenario: those of its plan, or the list policies.
+
+    First come, first served is always among them.
 
     Args:
         state: the scenario, resolved.
@@ -47,10 +48,11 @@ def search(
     if not any(describe(state.share(choice)) == null for choice in shares):
         shares.insert(0, "fifo")
     places = list(plan.places or ("best_fit",))
-    pairs = list(product(shares, places))
+    powers: list[Any] = list(plan.powers) or [None]
+    pairs = list(product(shares, places, powers))
     found: list[Outcome] = []
-    for i, (share, place) in enumerate(pairs):
-        found.append(simulate(state, share, place))
+    for i, (share, place, power) in enumerate(pairs):
+        found.append(simulate(state, share, place, power))
         if progress is not None:
             progress(i + 1, len(pairs))
 

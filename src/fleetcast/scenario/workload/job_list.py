@@ -19,6 +19,22 @@ Time = Annotated[float, Quantity("s", high=1e9)]
 Factor = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
 
+class Neighbour(Spec):
+    """Somebody who lives on the fleet beside the jobs and takes devices before they do: another scenario.
+
+    Attributes:
+        scenario: path of its file, or a packaged example: of requests ("serving") or of functions.
+        on: the fleet's group whose devices it takes.
+        day: factors on a service's traffic over a day, at equal steps; its mean is the scenario's own.
+        target: share of the most that a service's replica can serve for which replicas are planned.
+    """
+
+    scenario: str
+    on: str
+    day: tuple[Annotated[float, msgspec.Meta(ge=0, le=100)], ...] = (1.0,)
+    target: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.7
+
+
 class JobList(Spec):
     """Many jobs over time.
 
@@ -26,7 +42,8 @@ class JobList(Spec):
         trace: path of a trace (.csv, .trace, also .gz), or a generator's table, such as
             ``{ kind = "synthetic", jobs = 200 }``.
         kind: "jobs".
-        format: of the trace, where its columns do not say it: "philly", "easyscale", "sia", "alibaba", "plain", "gavel".
+        format: of the trace, where its columns do not say it: "philly", "easyscale", "sia", "alibaba", "plain" or
+            "gavel".
         limit: how many jobs, the first ones.
         window: [from, to], s of the trace: jobs that arrive within; the first moment becomes 0.
         speed_up: how many times as fast jobs arrive.
@@ -38,6 +55,7 @@ class JobList(Spec):
         racks: factor on the speed of a gang in several groups of the fleet.
         interference: factor on the speed of a job beside another on a node; or by model and the other's, "" = any.
         error: by how much policies misjudge speeds: each job's uniform within this share.
+        neighbours: services and functions that share the fleet, and its breaker, with the jobs.
     """
 
     trace: str | dict[str, Any]
@@ -53,6 +71,7 @@ class JobList(Spec):
     racks: Factor = 1.0
     interference: Factor | dict[str, dict[str, Factor]] = 1.0
     error: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    neighbours: tuple[Neighbour, ...] = ()
 
     @property
     def beside(self) -> dict[str, dict[str, float]]:

@@ -1,4 +1,4 @@
-"""What many jobs under one policy come to, as an Outcome: completion times, utilisation, waits, energy, carbon, money."""
+"""What many jobs under one policy come to, as an Outcome: completion, utilisation, waits, energy, carbon, money."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from fleetcast.base.spec import describe
 from fleetcast.scenario.outcome import Outcome
+from fleetcast.sim.cluster import neighbours, shared
 from fleetcast.sim.cluster.fast import play
 
 if TYPE_CHECKING:
@@ -20,13 +21,16 @@ if TYPE_CHECKING:
 JOULES_PER_KWH = 3.6e6
 
 
-def simulate(state: Setting, share: Any = None, place: Any = None, *, record: bool = False) -> Outcome:
+def simulate(
+    state: Setting, share: Any = None, place: Any = None, power: Any = None, *, record: bool = False
+) -> Outcome:  # fmt: skip
     """Returns what happens when policies share the fleet out and place gangs.
 
     Args:
         state: the scenario, resolved.
         share: name, table or object; None = the plan's first, or "fifo".
         place: the same; None = the plan's first, or "best_fit".
+        power: the same, where the fleet has a budget; None = the plan's first, or "uncapped".
         record: keep the event record.
 
     Raises:
@@ -37,11 +41,19 @@ def simulate(state: Setting, share: Any = None, place: Any = None, *, record: bo
     plan = state.scenario.plan
     dealer = state.share(share if share is not None else plan.shares[0] if plan.shares else "fifo")
     placer = state.place(place if place is not None else plan.places[0] if plan.places else "best_fit")
-    run = play(state.jobs, state.nodes, state.pace, dealer, placer, state.rules)
     table: dict[str, Any] = {"share": describe(dealer), "place": describe(placer)}
     if plan.round:
         table["round"] = plan.round
-    return outcome(state, run, table, record=record)
+    if not neighbours.shares(state):
+        run = play(state.jobs, state.nodes, state.pace, dealer, placer, state.rules)
+        return outcome(state, run, table, record=record)
+    capper = neighbours.power(power if power is not None else plan.powers[0] if plan.powers else "uncapped")
+    table |= {"power": describe(capper), "tick": plan.tick}
+    tenants = state.tenants
+    run, account = shared.play(
+        state.jobs, state.nodes, state.pace, dealer, placer, neighbours.row(state, capper), tenants, state.rules
+    )
+    return neighbours.told(state, outcome(state, run, table, record=record), account)
 
 
 def outcome(state: Setting, run: Run, plan: dict[str, Any], *, record: bool = False) -> Outcome:
@@ -61,8 +73,8 @@ def outcome(state: Setting, run: Run, plan: dict[str, Any], *, record: bool = Fa
     power = _power(state, run, begin, begin + span)
     energy = tree.pue * (power["idle"] + power["busy"] + power["hosts"])
     carbon = _carbon(state, run, begin, begin + span)
-    dollars = None if tree.price is None else sum(
-        g.count * (g.prices.mean(begin, begin + span) if g.prices else 0.0) for g in tree.groups) * span / 3600.0  # fmt: skip
+    rates_ = [g.count * g.prices.mean(begin, begin + span) for g in tree.groups if g.prices is not None]
+    dollars = None if tree.price is None else sum(rates_) * span / 3600.0
     rush = max(float(jobs.arrival[-1]) - begin, 1e-9)
     total = state.nodes.total
     least = _alone(state)
@@ -154,7 +166,9 @@ def _carbon(state: Setting, run: Run, begin: float, end: float) -> float:
         area = np.r_[0.0, np.cumsum(count[:-1] * np.diff(when))]
         joules += more[k] * np.diff(np.interp(cuts, when, area))
     middle = (cuts[:-1] + cuts[1:]) / 2.0
-    return float(state.tree.pue * sum(j * grid.at(t) for j, t in zip(joules, middle, strict=True))) / JOULES_PER_KWH
+    return (
+        state.tree.pue * sum(float(j) * grid.at(float(t)) for j, t in zip(joules, middle, strict=True)) / JOULES_PER_KWH
+    )
 
 
 def _cuts(grid: Signal, begin: float, end: float) -> NDArray[np.float64]:
@@ -163,4 +177,5 @@ def _cuts(grid: Signal, begin: float, end: float) -> NDArray[np.float64]:
         return np.array([begin, end])
     first, last = int(begin // grid.span), int(end // grid.span)
     every = np.concatenate([np.array(grid.times) + n * grid.span for n in range(first, last + 1)])
-    return np.r_[begin, every[(every > begin) & (every < end)], end]
+    found: NDArray[np.float64] = np.r_[begin, every[(every > begin) & (every < end)], end]
+    return found
