@@ -57,7 +57,9 @@ def curves() -> Shown:
             shown.setdefault(name, []).append((pods.seconds.sum() / hours / 3600.0, pods.cold / hours))
     seconds, cold = bound(trace).curve(2000)
     points = [(s / hours / 3600.0, c / hours) for s, c in zip(seconds.tolist(), cold.tolist(), strict=True)]
-    rising = []  # gaps that cost less than the starts that they save come first: the curve turns
+    rising: list[
+        tuple[float, float]
+    ] = []  # gaps that cost less than the starts that they save come first: the curve turns
     for point in reversed(points):
         if not rising or point[0] < rising[-1][0]:
             rising.append(point)
