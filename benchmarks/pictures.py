@@ -63,7 +63,7 @@ def draw() -> dict[str, str]:
         "agents.svg": alone(agents.killed()),
         "pebbling.svg": alone(pebbling.two_processors()),
         "streams.svg": alone(streams.filter_places()),
-        "functions.svg": alone(drawn(*functions.cold_starts(), "cold starts against pods, by policy")),
+        "functions.svg": alone(functions.cold_starts()),
         "packing.svg": alone(drawn(*packing.waiting(), "pods that wait against what is asked for, by policy")),
         "coldstarts.svg": alone(draw_parts(watch_starts("coldstarts"))),
     }
