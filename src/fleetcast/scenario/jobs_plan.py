@@ -56,7 +56,9 @@ def read_jobs_plan(table: Mapping[str, Any]) -> JobsPlan:
         for i, choice in enumerate(choices):
             path = f"plan.{key}[{i}]" if len(choices) > 1 else f"plan.{key}"
             if isinstance(choice, dict) and "kind" not in choice:
-                raise SpecError(f"{path}.kind", "is missing", value=choice, hint=f'Write e.g. {key} = {{ kind = "fifo" }}')
+                raise SpecError(
+                    f"{path}.kind", "is missing", value=choice, hint=f'Write e.g. {key} = {{ kind = "fifo" }}'
+                )
             if choice in choices[:i]:
                 raise SpecError(path, "is named before", value=choice, limit="each policy once",
                                 hint="Name it once, or give it other settings")  # fmt: skip

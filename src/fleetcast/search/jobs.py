@@ -23,8 +23,9 @@ LISTED: tuple[Any, ...] = ("fifo", {"kind": "fifo", "backfill": True}, "easy", "
 def search(
     state: Setting, *, top: int | None = None, progress: Callable[[int, int], None] | None = None
 ) -> Ranking:  # fmt: skip
-    """Returns the ranked policies of a scenario: those of its plan, or the list policies; first come, first served is
-    always among them.
+    """Returns the ranked policies of a scenario: those of its plan, or the list policies.
+
+    First come, first served is always among them.
 
     Args:
         state: the scenario, resolved.

@@ -69,7 +69,10 @@ def scenario_schema() -> dict[str, Any]:
     made["graph"]["anyOf"].append({"type": "string"})
     for forms in (made["graph"]["anyOf"], ordered["order"]["anyOf"][0]["anyOf"]):
         forms[:] = [form for form in forms if "minProperties" not in form]  # here no engine has a method of its own
-    goals_of = (("minimize", MINIMIZE | TRAINING | GOALS | OF_FUNCTIONS | OF_JOBS | LOWERED), ("maximize", MAXIMIZE | RAISED | RAISED_BY_JOBS))
+    goals_of = (
+        ("minimize", MINIMIZE | TRAINING | GOALS | OF_FUNCTIONS | OF_JOBS | LOWERED),
+        ("maximize", MAXIMIZE | RAISED | RAISED_BY_JOBS),
+    )
     for key, goals in goals_of:
         parts["Objective"]["properties"][key] = _one_or_several({"enum": list(goals)})
     bodies = [parts.pop(world.__name__)["properties"] for world in worlds]

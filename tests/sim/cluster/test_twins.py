@@ -14,10 +14,10 @@ from fleetcast.policy.place.gangs import BestFit, Spread
 from fleetcast.policy.share import Easy, Fifo, Las, Srtf
 from fleetcast.scenario.workload.jobs import Jobs, of
 from fleetcast.sim.cluster import fast, kernel, world
+from fleetcast.sim.cluster.board import Rules
 from fleetcast.sim.cluster.nodes import Nodes, even
 from fleetcast.sim.cluster.pace import Pace, errors
 from fleetcast.sim.cluster.run import Run
-from fleetcast.sim.cluster.world import Rules
 
 POLICIES = (
     Fifo(), Fifo(backfill=True), Easy(), Srtf(), Srtf(backfill=False), Srtf(service=True), Las(),
@@ -75,7 +75,9 @@ def test_both_worlds_are_equal(policy, rules):
         for place in (BestFit(), Spread()):
             jobs, nodes, pace = draw(seed, kinds=1 + seed % 3 // 1 % 2)
             assert fast.known(jobs, nodes, pace, policy, place) is not None
-            same(fast.play(jobs, nodes, pace, policy, place, rules), world.play(jobs, nodes, pace, policy, place, rules))
+            same(
+                fast.play(jobs, nodes, pace, policy, place, rules), world.play(jobs, nodes, pace, policy, place, rules)
+            )
 
 
 def test_compiled_and_plain_loop_are_equal_to_the_bit(monkeypatch):

@@ -46,13 +46,15 @@ def queue(rule: Rule, attained: float) -> int:
 
 def order(board: Board, rule: Rule) -> list[Job]:
     """Returns the jobs that are there by the rule's key, ties by arrival."""
-    keys = {
-        "arrival": lambda job: 0.0,
-        "remaining": lambda job: job.remaining * takes(board, job),
-        "service": lambda job: job.remaining * takes(board, job) * job.demand,
-        "attained": lambda job: float(queue(rule, job.attained)),
-    }
-    return sorted(board.jobs, key=lambda job: (keys[rule.key](job), job.id))
+    return sorted(board.jobs, key=lambda job: (_key(board, rule, job), job.id))
+
+
+def _key(board: Board, rule: Rule, job: Job) -> float:
+    if rule.key == "remaining":
+        return job.remaining * takes(board, job)
+    if rule.key == "service":
+        return job.remaining * takes(board, job) * job.demand
+    return float(queue(rule, job.attained)) if rule.key == "attained" else 0.0
 
 
 def quickest(board: Board, job: Job) -> list[int]:
@@ -103,7 +105,7 @@ def deal(board: Board, rule: Rule) -> list[Job]:
 
 
 def reserve(board: Board, asked: Sequence[Job]) -> None:
-    """Grants in order without delaying the first that finds no room: EASY backfilling. Running jobs keep what they have.
+    """Grants in order without delaying the first that finds no room: EASY backfilling. What runs stays.
 
     The head's reservation is on the kind on which it can start first, as far as ends are known; whoever passes there
     ends before it starts, or takes devices that it will not need.

@@ -29,7 +29,8 @@ class JobList(Spec):
         trace: path of a trace (.csv, .trace, also .gz), or a generator's table, such as
             ``{ kind = "synthetic", jobs = 200 }``.
         kind: "jobs".
-        format: of the trace, where its columns do not say it: "philly", "easyscale", "sia", "alibaba", "plain", "gavel".
+        format: of the trace, where its columns do not say it: "philly", "easyscale", "sia", "alibaba", "plain" or
+            "gavel".
         limit: how many jobs, the first ones.
         window: [from, to], s of the trace: jobs that arrive within; the first moment becomes 0.
         speed_up: how many times as fast jobs arrive.

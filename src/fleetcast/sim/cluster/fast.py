@@ -1,4 +1,4 @@
-"""Which world plays a trace: the columnar loop where policies are rules it knows, the one written for reading elsewhere.
+"""Which world plays a trace: the columnar loop where policies are rules, the one written for reading elsewhere.
 
 The loop (`kernel`) takes list policies that say themselves as a `Rule`, gangs of a fixed number of devices, and speeds
 of one phase; failures, interference, elastic jobs and every other policy are played by `world`. Both are equal in
@@ -15,9 +15,9 @@ from fleetcast.base.errors import PolicyError
 from fleetcast.cost.jobs import Linear
 from fleetcast.policy.place.gangs import BestFit, Spread
 from fleetcast.sim.cluster import kernel, world
+from fleetcast.sim.cluster.board import Rules
 from fleetcast.sim.cluster.pace import close
 from fleetcast.sim.cluster.run import Run
-from fleetcast.sim.cluster.world import Rules
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,13 +33,14 @@ FILLS = ("none", "free", "reserve")
 PLACES = {BestFit: 0, Spread: 1}
 
 
-def play(jobs: Jobs, nodes: Nodes, pace: Pace, policy: Policy, place: Place, rules: Rules = Rules()) -> Run:  # noqa: B008
+def play(jobs: Jobs, nodes: Nodes, pace: Pace, policy: Policy, place: Place, rules: Rules | None = None) -> Run:
     """Returns what happens to jobs under a share policy and a place policy, by the quickest world that can play them.
 
     Raises:
         PolicyError: an illegal decision, or jobs that wait for ever.
         Infeasible: a job that failures never let end.
     """
+    rules = rules or Rules()
     rule = known(jobs, nodes, pace, policy, place)
     if rule is None:
         return world.play(jobs, nodes, pace, policy, place, rules)
@@ -63,7 +64,8 @@ def rates(jobs: Jobs, nodes: Nodes, pace: Pace) -> NDArray[np.float64]:
     """Returns f8[n, kinds]: share of each job (1/s) that the devices it asks for do, lying close; 0 = none."""
     demand = jobs.demand.astype(float)
     if isinstance(pace.speeds, Linear):
-        rate = np.array(pace.speeds.factors)[None, :] * demand[:, None] / pace.units[:, None]
+        factors = np.array(pace.speeds.factors)
+        rate: NDArray[np.float64] = factors[None, :] * demand[:, None] / pace.units[:, None]
     else:
         known: dict[tuple[int, int], list[float]] = {}
         rate = np.zeros((len(jobs), len(nodes.kinds)))

@@ -5,7 +5,8 @@ all. The front alone is touched: a decision walks it until no device is free, an
 the front. Ends lie in a heap; one that belongs to a span which is over is dropped when it comes up. A span's nodes are
 written once, where the event record later finds them.
 
-Plain Python that Cython compiles where there is a compiler.
+Plain Python that Cython compiles where there is a compiler. It is longer than 400 lines, as what calls each other at C
+speed has to stand in one file.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ CROSSED = 1e-6
 def column(code: str, values: Any) -> Any:
     """Returns a column the loop can index, compiled or not."""
     array: Any = np.array(values, dtype={"d": "f8", "q": "i8"}[code]).ravel()
-    return memoryview(array if len(array) else np.zeros(1, array.dtype))
+    if not len(array):
+        array = np.zeros(1, array.dtype)  # a buffer of no length has no address
+    return memoryview(array)
 
 
 def run(numbers: dict[str, Any], columns: dict[str, Any]) -> dict[str, Any] | None:
@@ -141,7 +144,11 @@ class Loop:
         self.chosen, self.onto = column("q", np.zeros(n)), column("q", np.zeros(n))
         self.running, self.slot = column("q", np.zeros(devices + 1)), column("q", np.zeros(n))
         self.soon, self.whose = column("d", np.zeros(devices + 1)), column("q", np.zeros(devices + 1))
-        self.left, self.since, self.takes = column("d", np.ones(n)), column("d", np.zeros(n)), column("d", np.full(n, INF))
+        self.left, self.since, self.takes = (
+            column("d", np.ones(n)),
+            column("d", np.zeros(n)),
+            column("d", np.full(n, INF)),
+        )
         self.had, self.idle = column("d", np.zeros(n)), column("d", columns["arrival"])
         self.start, self.finish = column("d", np.full(n, np.nan)), column("d", np.full(n, np.nan))
         self.held, self.lost, self.waited = (column("d", np.zeros(n)) for _ in range(3))

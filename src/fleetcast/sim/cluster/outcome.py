@@ -1,4 +1,4 @@
-"""What many jobs under one policy come to, as an Outcome: completion times, utilisation, waits, energy, carbon, money."""
+"""What many jobs under one policy come to, as an Outcome: completion, utilisation, waits, energy, carbon, money."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ def outcome(state: Setting, run: Run, plan: dict[str, Any], *, record: bool = Fa
     power = _power(state, run, begin, begin + span)
     energy = tree.pue * (power["idle"] + power["busy"] + power["hosts"])
     carbon = _carbon(state, run, begin, begin + span)
-    dollars = None if tree.price is None else sum(
-        g.count * (g.prices.mean(begin, begin + span) if g.prices else 0.0) for g in tree.groups) * span / 3600.0  # fmt: skip
+    rates_ = [g.count * g.prices.mean(begin, begin + span) for g in tree.groups if g.prices is not None]
+    dollars = None if tree.price is None else sum(rates_) * span / 3600.0
     rush = max(float(jobs.arrival[-1]) - begin, 1e-9)
     total = state.nodes.total
     least = _alone(state)
@@ -154,7 +154,9 @@ def _carbon(state: Setting, run: Run, begin: float, end: float) -> float:
         area = np.r_[0.0, np.cumsum(count[:-1] * np.diff(when))]
         joules += more[k] * np.diff(np.interp(cuts, when, area))
     middle = (cuts[:-1] + cuts[1:]) / 2.0
-    return float(state.tree.pue * sum(j * grid.at(t) for j, t in zip(joules, middle, strict=True))) / JOULES_PER_KWH
+    return (
+        state.tree.pue * sum(float(j) * grid.at(float(t)) for j, t in zip(joules, middle, strict=True)) / JOULES_PER_KWH
+    )
 
 
 def _cuts(grid: Signal, begin: float, end: float) -> NDArray[np.float64]:
@@ -163,4 +165,5 @@ def _cuts(grid: Signal, begin: float, end: float) -> NDArray[np.float64]:
         return np.array([begin, end])
     first, last = int(begin // grid.span), int(end // grid.span)
     every = np.concatenate([np.array(grid.times) + n * grid.span for n in range(first, last + 1)])
-    return np.r_[begin, every[(every > begin) & (every < end)], end]
+    found: NDArray[np.float64] = np.r_[begin, every[(every > begin) & (every < end)], end]
+    return found

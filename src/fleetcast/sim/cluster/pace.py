@@ -1,4 +1,4 @@
-"""How fast jobs go in a world: a table of speeds, the work of each job in its units, and what apart and together cost."""
+"""How fast jobs go in a world: a table of speeds, each job's work in its units, what apart and together cost."""
 
 from __future__ import annotations
 

@@ -22,9 +22,9 @@ from fleetcast.scenario.fleet.signals import Signal, signal
 from fleetcast.scenario.fleet.tree import Tree, resolve
 from fleetcast.scenario.kinds.jobs import JobsScenario
 from fleetcast.scenario.workload.jobs import Jobs
+from fleetcast.sim.cluster.board import Rules
 from fleetcast.sim.cluster.nodes import Nodes, nodes
 from fleetcast.sim.cluster.pace import Pace, close, errors
-from fleetcast.sim.cluster.world import Rules
 
 SPEEDS = ("linear", "gavel", "profiles", "virtual")
 """Tables of speeds that a scenario may name."""
@@ -104,15 +104,17 @@ def setting(scenario: JobsScenario, tree: Tree | None = None) -> Setting:
     known = {name: i for i, name in enumerate(table.models)}
     unknown = next((name for name in jobs.models if name not in known and table.models != ("",)), None)
     if unknown is not None:
-        first = jobs.name(int(np.argmax(jobs.model == jobs.models.index(unknown))))
+        runs = jobs.name(int(np.argmax(jobs.model == jobs.models.index(unknown))))
         raise SpecError(
-            "workload.speeds", f"no speeds of this model, which {first} runs", value=unknown,
+            "workload.speeds", f"no speeds of this model, which {runs} runs", value=unknown,
             limit=f"knows {', '.join(table.models[:12])}", hint=closest(unknown, table.models),
         )  # fmt: skip
     model = np.array([known.get(name, 0) for name in jobs.models], np.int32)[jobs.model]
     jobs, cut = _capped(jobs, where)
-    units = tables.work(table, replace(jobs, model=model), 0, where.kinds[0].node) if not isinstance(table, Linear) else (
-        jobs.units if jobs.units is not None else jobs.seconds * jobs.demand * table.factors[0])  # fmt: skip
+    if isinstance(table, Linear):
+        units = jobs.seconds * jobs.demand * table.factors[0] if jobs.units is None else jobs.units
+    else:
+        units = tables.work(table, replace(jobs, model=model), 0, where.kinds[0].node)
     if not (units > 0).all():
         first = int(np.argmin(units > 0))
         raise SpecError("workload.trace", f"does not say how much work {jobs.name(first)} is", value=jobs.source,
@@ -125,7 +127,9 @@ def setting(scenario: JobsScenario, tree: Tree | None = None) -> Setting:
         round=scenario.plan.round, restart=work.restart, seed=scenario.seed,
         checkpoint=inf if work.checkpoint is None else work.checkpoint,
     )  # fmt: skip
-    found = Setting(scenario, tree, jobs, where, pace, rules, (*notes, *cut, *_notes(scenario, jobs, where), *tree.echo()))
+    found = Setting(
+        scenario, tree, jobs, where, pace, rules, (*notes, *cut, *_notes(scenario, jobs, where), *tree.echo())
+    )
     fits(found)
     return found
 

@@ -6,14 +6,13 @@ moments at which a policy wanted to be woken, phases of a job's speed, and round
 rounds decide.
 
 A decision deals the whole fleet out from nothing. A job whose nodes are the same afterwards has not noticed; one whose
-devices changed restarts: it holds them for ``restart`` seconds before it goes on. A failure takes a job back to its last
-checkpoint.
+devices changed restarts: it holds them for ``restart`` seconds before it goes on. A failure takes a job back to its
+last checkpoint.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from heapq import heappop, heappush
 from math import ceil, floor, inf
 from typing import TYPE_CHECKING
@@ -22,16 +21,17 @@ import numpy as np
 
 from fleetcast.base.errors import Infeasible, PolicyError
 from fleetcast.cost.jobs import Lying
-from fleetcast.policy.place.gangs import View
 from fleetcast.policy.share import Job
-from fleetcast.sim.cluster.pace import Pace, close
+from fleetcast.sim.cluster.board import FleetBoard, Live, Rules
 from fleetcast.sim.cluster.run import Run
 
 if TYPE_CHECKING:
     from fleetcast.policy.place.gangs import Policy as Place
     from fleetcast.policy.share import Policy
+    from fleetcast.scenario.fleet.failures import Outages
     from fleetcast.scenario.workload.jobs import Jobs
     from fleetcast.sim.cluster.nodes import Nodes
+    from fleetcast.sim.cluster.pace import Pace
 
 ENDLESS = 10_000
 """Failures of one job after which it is taken never to end."""
@@ -40,64 +40,14 @@ PATIENCE = 1_000
 OUTAGE, BACK, ARRIVAL = range(3)
 
 
-@dataclass(frozen=True)
-class Rules:
-    """What a world is told besides jobs, nodes and policies.
-
-    Attributes:
-        round: s between decisions, 0 = at every event.
-        restart: s that a job holds its devices before it goes on, each time but the first.
-        checkpoint: s of running between two checkpoints that failures leave; inf = only pre-emption saves work.
-        seed: of outages.
-    """
-
-    round: float = 0.0
-    restart: float = 0.0
-    checkpoint: float = inf
-    seed: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class Live:
-    """A job that is there, as its world keeps it: ``left`` of its work at ``since``, ``takes`` s for all of it."""
-
-    job: Job
-    left: float = 1.0
-    since: float = 0.0
-    takes: float = inf
-    phase: int = 0
-    saved: float = 1.0  # left at the last checkpoint
-    mark: float = 0.0  # when that was
-    begin: float = -1.0  # of the span
-    had: float = 0.0  # device-seconds before the span
-    free: float = 0.0  # s since when it waits
-    ran: bool = False
-    width: int = 0
-    nodes: dict[int, int] = field(default_factory=dict)
-    given: dict[int, int] = field(default_factory=dict)
-    factor: float = 1.0
-
-    def now(self, at: float) -> float:
-        """Share of its work that is left at a time."""
-        if self.takes == inf or at <= self.since:
-            return self.left
-        return max(0.0, self.left - (at - self.since) / self.takes)
-
-
-class World:
-    """A fleet with jobs on it; the board that share policies play on."""
+class World(FleetBoard):
+    """A fleet with jobs on it, from the first event to the last."""
 
     def __init__(self, jobs: Jobs, nodes: Nodes, pace: Pace, policy: Policy, place: Place, rules: Rules) -> None:
-        self.trace, self.nodes, self.pace, self.policy, self.place, self.rules = jobs, nodes, pace, policy, place, rules
-        self.now, self.round, self.kinds = 0.0, rules.round or inf, nodes.kinds
-        self.jobs: list[Job] = []
-        self.live: dict[int, Live] = {}
+        super().__init__(jobs, nodes, pace, policy, place, rules)
         self.up = list(nodes.size)
-        self.room = list(nodes.size)
-        self.spare = [kind.total for kind in nodes.kinds]
-        self.kind_of = [nodes.kind(node) for node in range(len(nodes.size))]
         self.coming: list[tuple[float, int, int, int]] = []
-        self.known: dict[tuple[int, int, int, int], float] = {}
+        self.flows: list[tuple[int, int, int, Outages, Iterator[tuple[float, float]]]] = []
         n = len(jobs)
         self.start, self.finish = np.full(n, np.nan), np.full(n, np.nan)
         self.held, self.lost, self.waited = np.zeros(n), np.zeros(n), np.zeros(n)
@@ -105,99 +55,6 @@ class World:
         self.spans: list[tuple[int, int, int, float, float]] = []
         self.places: list[tuple[int, int, int]] = []
         self.decisions = self.downs = 0
-        self.alarm = inf  # only what the last decision asked for counts
-
-    # what policies ask
-
-    def free(self, kind: int) -> int:
-        """Returns how many devices of a kind are not granted yet."""
-        return self.spare[kind]
-
-    def rate(self, job: Job, devices: Mapping[int, int], servers: int = 0) -> float:
-        """Returns the share of a job's work that devices would do in a second, as far as is known."""
-        phase = self.live[job.id].phase if job.id in self.live else 0
-        if len(devices) == 1:
-            ((kind, n),) = devices.items()
-            key = (job.id, kind, n, phase)
-            if key not in self.known:
-                self.known[key] = self._believed(job.id, close(self.nodes, devices), phase)
-            return self.known[key]
-        return self._believed(job.id, close(self.nodes, devices), phase)
-
-    def _believed(self, job: int, lying: tuple[Lying, ...], phase: int) -> float:
-        found = self.pace.rate(job, lying, phase) if lying else 0.0
-        return found * float(self.pace.believed[job]) if len(self.pace.believed) else found
-
-    def grant(self, job: Job, devices: int, kind: int = 0, servers: int = 0) -> bool:
-        """Gives a job devices, on nodes that it had where they are free, else where the place policy says."""
-        live = self._mine(job)
-        if devices <= 0 or servers < 0:
-            raise PolicyError(f"{self._name()} grants {devices} devices to {self._called(job)}: must be above 0")
-        if not 0 <= kind < len(self.kinds):
-            raise PolicyError(f"{self._name()} grants devices of kind {kind}; there are {len(self.kinds)}")
-        if sum(job.granted.values()) + devices > job.most:
-            has = sum(job.granted.values())
-            raise PolicyError(
-                f"{self._name()} grants {devices} devices to {self._called(job)}, which has {has} and can use {job.most}"
-            )
-        if devices > self.spare[kind]:
-            return False
-        low, high = self.nodes.first[kind], self.nodes.first[kind + 1]
-        chosen: dict[int, int] = {}
-        left = devices
-        for node, n in live.nodes.items():
-            mine = min(left, n - live.given.get(node, 0), self.room[node])
-            if low <= node < high and mine > 0:
-                chosen[node] = mine
-                left -= mine
-        if left:
-            rooms = [self.room[node] - chosen.get(node, 0) for node in range(low, high)]
-            found = self.place.place(View(rooms, self.kinds[kind].node, self.nodes.near[low:high]), left)
-            if found is None:
-                return False
-            if sum(found.values()) != left or any(not 0 < n <= rooms[i] for i, n in found.items()):
-                raise PolicyError(f"{type(self.place).__name__} places {dict(found)} for {left} devices: not free")
-            for i, n in found.items():
-                chosen[low + i] = chosen.get(low + i, 0) + n
-        self._take(live, chosen, kind)
-        return True
-
-    def keep(self, job: Job) -> bool:
-        """Gives a job what it held, where it lay."""
-        live = self._mine(job)
-        if job.granted:
-            raise PolicyError(f"{self._name()} keeps {self._called(job)}, which has been granted devices")
-        if not live.nodes or any(self.room[node] < n for node, n in live.nodes.items()):
-            return False
-        for node, n in live.nodes.items():
-            self._take(live, {node: n}, self.kind_of[node])
-        return True
-
-    def wake(self, at: float) -> None:
-        """Asks for another decision at a time (s), where nothing else happens before."""
-        if at > self.now and not self.rules.round:
-            self.alarm = min(self.alarm, at)
-
-    def _take(self, live: Live, chosen: Mapping[int, int], kind: int) -> None:
-        for node, n in chosen.items():
-            self.room[node] -= n
-            live.given[node] = live.given.get(node, 0) + n
-            live.job.granted[kind] = live.job.granted.get(kind, 0) + n
-            self.spare[kind] -= n
-
-    def _mine(self, job: Job) -> Live:
-        live = self.live.get(job.id)
-        if live is None or live.job is not job:
-            raise PolicyError(f"{self._name()} grants devices to {self._called(job)}, which is not there (any more)")
-        return live
-
-    def _name(self) -> str:
-        return f"{type(self.policy).__name__}.share"
-
-    def _called(self, job: Job) -> str:
-        return self.trace.name(job.id)
-
-    # what happens
 
     def run(self) -> Run:
         """Plays the trace to its end.
@@ -272,7 +129,7 @@ class World:
             user="" if trace.user is None else trace.users[trace.user[i]],
         )  # fmt: skip
         self.live[i] = Live(job, free=job.arrival)
-        self.jobs.append(job)
+        self.there.append(job)
 
     def _end(self, at: float) -> int:
         done = [live for live in self.live.values() if live.nodes and live.since + live.left * live.takes <= at]
@@ -280,7 +137,7 @@ class World:
             self._stop(live, at)
             self.finish[live.job.id] = at
             del self.live[live.job.id]
-            self.jobs.remove(live.job)
+            self.there.remove(live.job)
         if done and self.pace.beside:
             self._together()
         return len(done)
@@ -390,7 +247,6 @@ class World:
         live.nodes, live.width, live.free, live.takes = {}, 0, at, inf
 
     def _outages(self) -> None:
-        self.flows = []
         for first, size, outages in self.nodes.outages:
             for unit in range(outages.units):
                 node = first + unit * outages.unit // size
@@ -440,18 +296,21 @@ class World:
             )  # fmt: skip
 
     def _done(self) -> Run:
-        spans = [np.array(c) for c in zip(*self.spans, strict=True)] or [np.zeros(0)] * 5
-        places = [np.array(c, np.int32) for c in zip(*self.places, strict=True)] or [np.zeros(0, np.int32)] * 3
-        job, kind, devices = (column.astype(np.int32) for column in spans[:3])
-        begin, end = spans[3].astype(float), spans[4].astype(float)
+        ints = [np.array(column, np.int32) for column in zip(*(span[:3] for span in self.spans), strict=True)]
+        times = [np.array(column) for column in zip(*(span[3:] for span in self.spans), strict=True)]
+        places = [np.array(column, np.int32) for column in zip(*self.places, strict=True)]
+        none = np.zeros(0, np.int32)
+        job, kind, devices = ints or [none] * 3
+        begin, end = times or [np.zeros(0)] * 2
+        span, node, share = places or [none] * 3
         return Run(
             self.start, self.finish, self.held, self.lost, self.waited, self.preempted, self.moved, self.failed,
-            job, kind, devices, begin, end, *places, self.decisions, self.downs,
+            job, kind, devices, begin, end, span, node, share, self.decisions, self.downs,
         )  # fmt: skip
 
 
 def play(
-    jobs: Jobs, nodes: Nodes, pace: Pace, policy: Policy, place: Place, rules: Rules = Rules()
+    jobs: Jobs, nodes: Nodes, pace: Pace, policy: Policy, place: Place, rules: Rules | None = None
 ) -> Run:  # fmt: skip
     """Returns what happens to jobs under a share policy and a place policy, see `World.run`."""
-    return World(jobs, nodes, pace, policy, place, rules).run()
+    return World(jobs, nodes, pace, policy, place, rules or Rules()).run()

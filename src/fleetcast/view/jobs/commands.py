@@ -76,6 +76,8 @@ def write_outcome(folder: Path, scenario: JobsScenario, outcome: Outcome) -> lis
         write_atomic(folder / "outcome.json", outputs.to_json(outcome.table())),
     ]
     if outcome.record is not None and len(outcome.record):
-        found.append(write_atomic(folder / "trace.json.gz", trace_bytes(outcome.record, name=scenario.name, numbered=True)))
+        found.append(
+            write_atomic(folder / "trace.json.gz", trace_bytes(outcome.record, name=scenario.name, numbered=True))
+        )
         found.append(write_atomic(folder / "fleet.svg", alone(draw([fleet_info(outcome, "")]))))
     return found

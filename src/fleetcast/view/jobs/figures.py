@@ -66,7 +66,7 @@ def draw(infos: Sequence[FleetInfo]) -> str:
         area = f"M{x(float(info.hours[0])):.1f},{low}" + "".join(steps) + f"L{x(float(info.hours[-1])):.1f},{low}Z"
         parts.append(f'<path d="{area}" fill="var(--blue, #4a7ab5)" fill-opacity="0.75"/>')
         parts.append(
-            f'<path d="M{left},{y(info.devices):.1f}H{width - 10}" stroke="var(--ink)" stroke-dasharray="3 3" fill="none"/>'
+            f'<path d="M{left},{y(info.devices):.1f}H{width - 10}" stroke="var(--ink)" stroke-dasharray="3 3"/>'
         )
         parts.append(f'<path d="M{left},{low}H{width - 10}" stroke="var(--ink)" fill="none"/>')
         for tick in y.ticks(3):

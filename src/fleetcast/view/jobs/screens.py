@@ -40,8 +40,8 @@ def question(scenario: JobsScenario, outcome: Outcome) -> str:
     """Returns what was asked, in a sentence."""
     m = outcome.metrics
     return (
-        f"{scenario.name}: {m['jobs']:,} jobs on {m['devices']:,} devices; they bring {m['load']:.0%} of what the fleet "
-        "can do while they arrive."
+        f"{scenario.name}: {m['jobs']:,} jobs on {m['devices']:,} devices; they bring {m['load']:.0%} of what the "
+        "fleet can do while they arrive."
     )
 
 
@@ -119,7 +119,9 @@ def why(ranking: Ranking) -> list[str]:
     word = goal.replace("_", " ")
     if null is not None and null is not best and float(lookup(null.metrics, path)) > 0:
         ratio = value / float(lookup(null.metrics, path))
-        found.append(f"{ratio:.3g} x the {word} of first come, first served ({'less' if sign > 0 else 'more'} is better).")
+        found.append(
+            f"{ratio:.3g} x the {word} of first come, first served ({'less' if sign > 0 else 'more'} is better)."
+        )
     if null is best:
         found.append("Nothing beats first come, first served here: the queue is short, or all jobs are alike.")
     if len(ranking.plans) > 1:

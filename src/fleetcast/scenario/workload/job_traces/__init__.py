@@ -47,9 +47,11 @@ def read(path: Path, form: str = "", called: str = "workload.trace") -> Jobs:
 
 
 def _sniff(path: Path, called: str) -> str:
-    with gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(
-        encoding="utf-8-sig"
-    ) as lines:
+    with (
+        gzip.open(path, "rt", encoding="utf-8-sig")
+        if path.suffix == ".gz"
+        else path.open(encoding="utf-8-sig") as lines
+    ):
         head = lines.readline().strip("\r\n")
     if head.count("\t") >= 6:
         return "gavel"
