@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fleetcast.cost.jobs import Speeds, closest, work
 from fleetcast.policy.share import DeviceKind, Job, Policy
@@ -65,6 +65,10 @@ class Counting:
             return False
         job.granted[kind] = job.granted.get(kind, 0) + devices
         return True
+
+    def carbon(self, kind: int, begin: ArrayLike, end: ArrayLike) -> NDArray[np.float64]:
+        """Nothing is known of grids here."""
+        return np.zeros(np.broadcast(begin, end).shape)
 
     def wake(self, at: float) -> None:
         """Rounds decide here, nothing else."""

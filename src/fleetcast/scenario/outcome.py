@@ -30,7 +30,7 @@ UNITS = {
     "utility": "", "functions": "", "queued": "", "ended": "",
     "jct": "s", "waits": "s", "utilisation": "", "load": "", "jobs": "", "placed": "", "moves": "", "finished": "",
     "decisions": "", "preempted": "", "held": "s", "slowdown": "", "unplaced": "", "allocated": "",
-    "fragmentation": "", "at_end": "",
+    "fragmentation": "", "at_end": "", "late": "",
 }  # fmt: skip
 
 
