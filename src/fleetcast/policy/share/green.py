@@ -10,9 +10,10 @@ A job that fits nowhere before its deadline takes the earliest end. One without 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from math import inf
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import numpy as np
 
@@ -23,11 +24,18 @@ from fleetcast.policy.share.rule import quickest
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    Rates = dict[int, NDArray[np.float64]]
+    Starts = dict[Job, tuple[float, int]]
+    Hours = dict[Job, NDArray[np.int64]]
+
 Time = Annotated[float, Quantity("s", low=0, high=1e7)]
 Step = Annotated[float, Quantity("s", low=1, high=1e6)]
 MOST = 20_000
 """Slots of a calendar at most; what lies beyond is planned when it comes nearer."""
 NEARLY = 1e-9
+TRIES = 4
+"""Orders that are tried where jobs would be late."""
+Plan = TypeVar("Plan")
 
 
 class Green:
@@ -36,18 +44,19 @@ class Green:
     Args:
         interrupt: whether running jobs may be stopped in dirty hours, and moved.
         defer: whether jobs wait at all; without, they only go to the cleanest place with room.
-        step: s, of the slots in which it plans.
+        step: s, of the slots in which it plans; an hour saves interruptions where grids are hourly.
         margin: s before its deadline at which a job is planned to have ended.
     """
 
     kind = "green"
 
     def __init__(
-        self, *, interrupt: bool = False, defer: bool = True, step: Step = 900.0, margin: Time = 900.0
+        self, *, interrupt: bool = False, defer: bool = True, step: Step = 900.0, margin: Time = 3600.0
     ) -> None:  # fmt: skip
         if interrupt and not defer:
             raise ValueError("interrupt needs defer: who may not wait is not stopped")
         self.interrupt, self.defer, self.step, self.margin = interrupt, defer, step, margin
+        self.booked: Starts = {}
 
     def share(self, board: Board) -> None:
         """Books every job, starts those whose time is now, and asks to be woken for the next."""
@@ -58,38 +67,71 @@ class Green:
             job.id: job.deadline - board.now - job.remaining / max(rates[job.id].max(), 1e-300) for job in board.jobs
         }
         asked = sorted(board.jobs, key=lambda job: (slack[job.id], job.id))
-        book = calendar(board, asked, rates, self.step)
-        alarm = inf
-        if self.interrupt:
-            plans = [(job, self._hours(job, rates[job.id], book)) for job in asked]
-            for job, plan in plans:  # what stays is granted first, lest a newcomer takes its nodes
-                if plan[0] >= 0 and dict(job.held) == {int(plan[0]): job.demand}:
-                    board.keep(job)
-            for job, plan in plans:
-                if plan[0] >= 0 and not job.granted:
-                    board.grant(job, job.demand, int(plan[0]))
-                changed = np.flatnonzero(plan[1:] != plan[:-1])
-                if len(changed):
-                    alarm = min(alarm, float(book.edges[changed[0] + 1]))
-        else:
-            for job in board.jobs:
-                if job.held and board.keep(job):
-                    book.runs(job, rates[job.id])
-            for job in asked:
-                if job.granted:
-                    continue
-                slot, kind = self._start(job, rates[job.id], book)
-                if slot < 0:  # beyond the calendar
-                    any(board.free(k) >= job.demand and board.grant(job, job.demand, k) for k in quickest(board, job))
-                elif slot == 0:
-                    board.grant(job, job.demand, kind)
-                elif slot > 0:
-                    alarm = min(alarm, float(book.edges[slot]))
+        alarm = self._interrupting(board, asked, rates) if self.interrupt else self._whole(board, asked, rates)
         if alarm < inf:
             board.wake(alarm)
 
-    def _start(self, job: Job, rates: NDArray[np.float64], book: Calendar) -> tuple[int, int]:
-        """Books a job whole; returns the slot in which it starts and the kind, (-1, -1) = nowhere."""
+    def _whole(self, board: Board, asked: list[Job], rates: Rates) -> float:
+        """Lets run what runs and starts what should; returns when the next should start."""
+        free = [board.free(kind) for kind in range(len(board.kinds))]
+        running = [job for job in board.jobs if job.held and board.keep(job)]
+        waiting = [job for job in asked if not job.granted]
+        if not all(self.booked.get(job, (-inf, 0))[0] >= board.now - NEARLY for job in waiting):
+            self.booked = {}
+            if waiting:
+                empty = calendar(board, free, asked, rates, self.step)
+                for job in running:
+                    empty.runs(job, rates[job.id])
+
+                def book(order: list[Job]) -> tuple[Starts, set[int], float]:
+                    book, found, late = replace(empty, free=empty.free.copy()), {}, set()
+                    for job in order:
+                        slot, kind, ends = self._start(job, rates[job.id], book)
+                        found[job] = (float(book.edges[slot]) if slot >= 0 else board.now, kind)
+                        if ends > job.deadline:
+                            late.add(job.id)
+                    return found, late, empty.grams(book)
+
+                self.booked = squeezed(waiting, _large(waiting, rates), book)
+        alarm = inf
+        for job in waiting:
+            at, kind = self.booked[job]
+            if at > board.now + NEARLY:
+                alarm = min(alarm, at)
+            elif kind >= 0 and not board.grant(job, job.demand, kind):  # it was planned for a gap that is not there yet
+                alarm = min(alarm, self.step * (np.floor(board.now / self.step) + 1.0))
+            elif kind < 0:  # it ends beyond the calendar
+                any(board.free(k) >= job.demand and board.grant(job, job.demand, k) for k in quickest(board, job))
+        return alarm
+
+    def _interrupting(self, board: Board, asked: list[Job], rates: Rates) -> float:
+        """Lets run whom this slot is cheapest for; returns when the next slot changes that."""
+        free = [board.free(kind) for kind in range(len(board.kinds))]
+        empty = calendar(board, free, asked, rates, self.step)
+
+        def book(order: list[Job]) -> tuple[Hours, set[int], float]:
+            book, found, late = replace(empty, free=empty.free.copy()), {}, set()
+            for job in order:
+                found[job], ends = self._hours(job, rates[job.id], book)
+                if ends > job.deadline:
+                    late.add(job.id)
+            return found, late, empty.grams(book)
+
+        plans = squeezed(asked, _large(asked, rates), book)
+        alarm = inf
+        for job, plan in plans.items():  # what stays is granted first, lest a newcomer takes its nodes
+            if plan[0] >= 0 and dict(job.held) == {int(plan[0]): job.demand}:
+                board.keep(job)
+            changed = np.flatnonzero(plan[1:] != plan[:-1])
+            if len(changed):
+                alarm = min(alarm, float(empty.edges[changed[0] + 1]))
+        for job, plan in plans.items():
+            if plan[0] >= 0 and not job.granted:
+                board.grant(job, job.demand, int(plan[0]))
+        return alarm
+
+    def _start(self, job: Job, rates: NDArray[np.float64], book: Calendar) -> tuple[int, int, float]:
+        """Books a job whole; returns the slot in which it starts, the kind and its end (s); (-1, -1, inf) = nowhere."""
         best, found = (inf, inf), (-1, -1)
         soon, first = inf, (-1, -1)
         for kind in np.argsort(-rates, kind="stable").tolist():
@@ -116,12 +158,14 @@ class Green:
             if (float(grams[slot]) * (1.0 + NEARLY), float(ends[slot])) < best:
                 best, found = (float(grams[slot]), float(ends[slot])), (slot, kind)
         slot, kind = found if found[0] >= 0 else first
-        if slot >= 0:
-            book.take(kind, job.demand, slot, float(book.edges[slot]) + job.remaining / float(rates[kind]))
-        return slot, kind
+        if slot < 0:
+            return slot, kind, inf
+        end = float(book.edges[slot]) + job.remaining / float(rates[kind])
+        book.take(kind, job.demand, slot, end)
+        return slot, kind, end
 
-    def _hours(self, job: Job, rates: NDArray[np.float64], book: Calendar) -> NDArray[np.int64]:
-        """Books a job's cheapest slots; returns i8[S], the kind it is on in each, -1 = none."""
+    def _hours(self, job: Job, rates: NDArray[np.float64], book: Calendar) -> tuple[NDArray[np.int64], float]:
+        """Books a job's cheapest slots; returns i8[S], the kind it is on in each, -1 = none, and the end (s)."""
         plan = np.full(len(book.edges) - 1, -1)
         last = job.deadline - self.margin if self.defer else inf
         length = np.clip(last - book.edges[:-1], 0.0, book.length)
@@ -141,11 +185,11 @@ class Green:
         chosen = order[:count]
         plan[chosen] = where[chosen]
         book.free[where[chosen], chosen] -= job.demand
-        return plan
+        return plan, float(book.edges[chosen.max()])
 
     def _at_once(
         self, job: Job, rates: NDArray[np.float64], room: NDArray[np.bool_], book: Calendar, plan: NDArray[np.int64]
-    ) -> NDArray[np.int64]:  # fmt: skip
+    ) -> tuple[NDArray[np.int64], float]:  # fmt: skip
         """Books a job that cannot wait: in every slot the quickest kind with room, until it is done."""
         fit = np.where(room, rates[:, None], 0.0) * (1.0 - NEARLY * book.carbon)  # the cleaner of two equals
         for kind in job.held:
@@ -153,10 +197,42 @@ class Green:
         where = np.argmax(fit, axis=0)
         slots = np.arange(len(plan))
         done = np.cumsum(fit[where, slots] * book.length)
-        chosen = slots[(fit[where, slots] > 0) & (np.r_[0.0, done[:-1]] < job.remaining)]
+        chosen = slots[(fit[where, slots] > 0) & (np.r_[0.0, done[:-1]] < job.remaining * (1.0 - NEARLY))]
         plan[chosen] = where[chosen]
         book.free[where[chosen], chosen] -= job.demand
-        return plan
+        return plan, float(np.interp(job.remaining * (1.0 - 1e3 * NEARLY), np.r_[0.0, done], book.edges, right=inf))
+
+
+def squeezed(
+    order: list[Job], other: list[Job], book: Callable[[list[Job]], tuple[dict[Job, Plan], set[int], float]]
+) -> dict[Job, Plan]:  # fmt: skip
+    """Returns plans by job: of two orders' the one with fewer late jobs, then less carbon.
+
+    Where jobs would be late, they choose first in a further try: "squeaky wheels" (Joslin and Clements, JAIR 1999).
+
+    Args:
+        order: of jobs, tried first.
+        other: the same jobs in another order.
+        book: of an order the plans, who would be late, and g.
+    """
+    best, late, grams = book(order)
+    found, behind, less = book(other)
+    if (len(behind), less) < (len(late), grams):
+        order, best, late, grams = other, found, behind, less
+    least = len(late)
+    for _ in range(TRIES if late else 0):
+        order = [job for job in order if job.id in late] + [job for job in order if job.id not in late]
+        found, late, _less = book(order)
+        if len(late) < least:
+            best, least = found, len(late)
+        if not late:
+            break
+    return best
+
+
+def _large(jobs: list[Job], rates: Rates) -> list[Job]:
+    """Returns jobs by the device-seconds that are left of them, most first."""
+    return sorted(jobs, key=lambda job: (-job.remaining * job.demand / max(float(rates[job.id].max()), 1e-300), job.id))
 
 
 @dataclass
@@ -178,6 +254,10 @@ class Calendar:
     carbon: NDArray[np.float64]
     power: NDArray[np.float64]
     sums: NDArray[np.float64]
+
+    def grams(self, booked: Calendar) -> float:
+        """Returns what the bookings of another calendar emit beyond this one's, up to a factor."""
+        return float(((self.free - booked.free) * self.carbon * self.length * self.power[:, None]).sum())
 
     def between(self, kind: int, ends: NDArray[np.float64]) -> NDArray[np.float64]:
         """Returns f8[S], the integral of carbon from each slot's beginning to an end of its own; inf beyond."""
@@ -208,7 +288,7 @@ class Calendar:
             self.take(kind, n, 0, float(self.edges[0]) + job.remaining / rate if rate > 0 else inf)
 
 
-def calendar(board: Board, jobs: list[Job], rates: dict[int, NDArray[np.float64]], step: float) -> Calendar:
+def calendar(board: Board, free: list[int], jobs: list[Job], rates: Rates, step: float) -> Calendar:
     """Returns a calendar in which nothing is booked, long enough for every deadline and twice the longest job."""
     takes = [job.remaining / best for job in jobs if (best := float(rates[job.id].max())) > 0]
     due = max((job.deadline for job in jobs if job.deadline < inf), default=board.now)
@@ -218,9 +298,9 @@ def calendar(board: Board, jobs: list[Job], rates: dict[int, NDArray[np.float64]
     length = np.diff(edges)
     kinds = board.kinds
     carbon = np.array([board.carbon(kind, edges[:-1], edges[1:]) for kind in range(len(kinds))])
-    free = np.array([np.full(len(length), float(board.free(kind))) for kind in range(len(kinds))])
+    room = np.repeat(np.array(free, float)[:, None], len(length), axis=1)
     sums = np.c_[np.zeros(len(kinds)), np.cumsum(carbon * length, axis=1)]
-    return Calendar(edges, length, free, carbon, np.array([kind.power for kind in kinds]), sums)
+    return Calendar(edges, length, room, carbon, np.array([kind.power for kind in kinds]), sums)
 
 
 def _rates(board: Board, job: Job) -> NDArray[np.float64]:

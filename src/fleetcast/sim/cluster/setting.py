@@ -211,7 +211,9 @@ class _Table(msgspec.Struct, forbid_unknown_fields=True):
     factors: dict[str, Annotated[float, Quantity("", high=1e6)]] = msgspec.field(default_factory=dict)
 
 
-def _speeds(asked: str | dict[str, Any], where: Nodes, names: list[str], jobs: Jobs, folder: Path) -> tuple[Speeds, list[str]]:
+def _speeds(
+    asked: str | dict[str, Any], where: Nodes, names: list[str], jobs: Jobs, folder: Path
+) -> tuple[Speeds, list[str]]:
     table = {"kind": asked} if isinstance(asked, str) else asked
     try:
         said = msgspec.convert(table, _Table)
