@@ -30,13 +30,15 @@ from fleetcast.base.show import show
 from fleetcast.base.spec import kinds
 from fleetcast.base.units import Quantity
 from fleetcast.cost.engine import Engine, Host, engines
-from fleetcast.policy import batch, evict, memory, power, recover, route, speculate
+from fleetcast.policy import batch, evict, memory, power, recover, route, scale, speculate
 from fleetcast.policy.order import requests, tasks
 from fleetcast.policy.place import stages as place
+from fleetcast.policy.route import invocations as routes
 from fleetcast.scenario.fleet.catalog import devices, links
 from fleetcast.scenario.fleet.failures import SHORTEST, Failures
 from fleetcast.scenario.fleet.signals import grids
 from fleetcast.scenario.fleet.spec import Fleet, FleetGroup, Links
+from fleetcast.scenario.functions_plan import FunctionsPlan
 from fleetcast.scenario.kinds.graph import GraphPlan
 from fleetcast.scenario.load import KINDS, ServingScenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, Objective, Slo
@@ -59,8 +61,10 @@ from fleetcast.scenario.training_plan import Shards, TrainingPlan
 from fleetcast.scenario.workload.architectures import BUILDERS
 from fleetcast.scenario.workload.catalog import models
 from fleetcast.scenario.workload.exits import Exit, families
+from fleetcast.scenario.workload.functions import Functions, Region, Start
 from fleetcast.scenario.workload.graph import Graph
 from fleetcast.scenario.workload.graphs import generators
+from fleetcast.scenario.workload.invocations import generators as invocations
 from fleetcast.scenario.workload.loads import Skew
 from fleetcast.scenario.workload.quality import Score
 from fleetcast.scenario.workload.scores import Classifier, Firing, TurnOn
@@ -561,12 +565,21 @@ def _literal(path: Path, name: str) -> Any:
 def policy_table() -> str:
     """Returns every policy: decision, kind, settings with defaults and ranges, what it does, where it is from."""
     rows = []
-    for family in (batch, requests, tasks, memory, evict, route, power, speculate, recover):
+    for family in (batch, requests, tasks, memory, evict, route, routes, scale, power, speculate, recover):
         for kind, made in kinds(family).items():
             module = inspect.getmodule(made)
             about = (inspect.getdoc(made) or "").split("\n")[0].replace("``", "`")
             rows.append((decision(family), f"`{kind}`", _settings(made), about, _paper(module)))
     return table(("decision", "kind", "settings", "rule", "from"), rows)
+
+
+def invocation_table() -> str:
+    """Returns every trace of invocations that a scenario can generate: kind, settings with defaults, what it is."""
+    rows = []
+    for kind, made in kinds(invocations).items():
+        about = (inspect.getdoc(made) or "").split("\n")[0]
+        rows.append((f"`{kind}`", _settings(made), about))
+    return table(("kind", "settings", "what it is"), rows)
 
 
 def generator_table() -> str:
@@ -590,7 +603,7 @@ def acceptance_table() -> str:
 def policy_rules() -> str:
     """Returns what each module of a policy says of itself, after its first line."""
     parts = []
-    for family in (batch, requests, tasks, memory, evict, route, power, speculate, recover):
+    for family in (batch, requests, tasks, memory, evict, route, routes, scale, power, speculate, recover):
         for kind, made in kinds(family).items():
             text = (getattr(inspect.getmodule(made), "__doc__", "") or "").strip()
             first, _, rest = text.partition("\n\n")
@@ -684,6 +697,9 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "stream-link": lambda: _plain_keys(StreamLink), "stream-filter": lambda: _plain_keys(Filter),
     "stream-classifier": lambda: _plain_keys(Classifier), "stream-paths": lambda: _plain_keys(TurnOn),
     "stream-together": lambda: _plain_keys(Firing), "stream-repair": lambda: _plain_keys(Repair),
+    "functions": lambda: _plain_keys(Functions), "function-regions": lambda: _plain_keys(Region),
+    "function-start": lambda: _plain_keys(Start), "function-plan": lambda: _plain_keys(FunctionsPlan),
+    "invocations": invocation_table,
     "stream-plan": lambda: _plain_keys(StreamPlan), "stream-upgrades": lambda: _plain_keys(Upgrade),
     "policies": policy_table, "policy-rules": policy_rules, "metrics": metric_table,
 }  # fmt: skip

@@ -13,6 +13,7 @@ import numpy as np
 
 import fleetcast
 from benchmarks import pictures_agents as agents
+from benchmarks import pictures_functions as functions
 from benchmarks import pictures_pebbling as pebbling
 from benchmarks import pictures_streams as streams
 from benchmarks import pictures_unlike as unlike
@@ -23,6 +24,7 @@ from fleetcast.sim.training.run import long_run
 from fleetcast.view import figures, plots, svg, verbs
 from fleetcast.view.outputs import decided
 from fleetcast.view.picture import alone
+from fleetcast.view.starts import draw_parts, watch_starts
 
 
 def draw() -> dict[str, str]:
@@ -60,6 +62,8 @@ def draw() -> dict[str, str]:
         "agents.svg": alone(agents.killed()),
         "pebbling.svg": alone(pebbling.two_processors()),
         "streams.svg": alone(streams.filter_places()),
+        "functions.svg": alone(drawn(*functions.cold_starts(), "cold starts against pods, by policy")),
+        "coldstarts.svg": alone(draw_parts(watch_starts("coldstarts"))),
     }
 
 

@@ -41,6 +41,12 @@ def test_planned_example_finds_a_plan(name):
     assert ranking.best.metrics["requests"] > 0
 
 
+@pytest.mark.parametrize("name", INVOKED)
+def test_example_of_functions_starts_pods(name):
+    metrics = fleetcast.simulate(name).metrics
+    assert 0 < metrics["cold_starts"]["count"] < metrics["requests"]
+
+
 @pytest.mark.parametrize("name", DECIDED)
 def test_decided_example_serves_its_requests(name):
     outcome = fleetcast.simulate(name)

@@ -20,11 +20,16 @@ class JobsPlan(Spec):
             takes "fifo" and ``plan`` searches all list policies.
         place: the policy that says on which nodes a job's devices lie; several: search these. Left out, "best_fit".
         round: time between decisions; left out, every arrival and every end is one.
+        power: the policy that sets clocks where the fleet has a ``budget``, its name or table; several: search these.
+            Left out, "uncapped": then the breaker's brake alone keeps it.
+        tick: time between two readings of the power.
     """
 
     share: Choice | tuple[Choice, ...] | None = None
     place: Choice | tuple[Choice, ...] | None = None
     round: Annotated[float, Quantity("s", high=1e7)] = 0.0
+    power: Choice | tuple[Choice, ...] | None = None
+    tick: Annotated[float, Quantity("s", low=1.0, high=1e6)] = 300.0
 
     @property
     def shares(self) -> tuple[Choice, ...]:
@@ -35,6 +40,11 @@ class JobsPlan(Spec):
     def places(self) -> tuple[Choice, ...]:
         """The place policies named; () = none."""
         return _several(self.place)
+
+    @property
+    def powers(self) -> tuple[Choice, ...]:
+        """The power policies named; () = none."""
+        return _several(self.power)
 
 
 def _several(said: Choice | tuple[Choice, ...] | None) -> tuple[Choice, ...]:
@@ -50,7 +60,7 @@ def read_jobs_plan(table: Mapping[str, Any]) -> JobsPlan:
         SpecError: unknown key, wrong type, an empty list, a policy without a kind or named twice.
     """
     plan = convert(dict(table), JobsPlan, "plan")
-    for key, choices in (("share", plan.shares), ("place", plan.places)):
+    for key, choices in (("share", plan.shares), ("place", plan.places), ("power", plan.powers)):
         if isinstance(getattr(plan, key), list | tuple) and not choices:
             raise SpecError(f"plan.{key}", "names no policy", value=[], limit="at least one", hint="Leave it out")
         for i, choice in enumerate(choices):

@@ -48,10 +48,11 @@ def search(
     if not any(describe(state.share(choice)) == null for choice in shares):
         shares.insert(0, "fifo")
     places = list(plan.places or ("best_fit",))
-    pairs = list(product(shares, places))
+    powers: list[Any] = list(plan.powers) or [None]
+    pairs = list(product(shares, places, powers))
     found: list[Outcome] = []
-    for i, (share, place) in enumerate(pairs):
-        found.append(simulate(state, share, place))
+    for i, (share, place, power) in enumerate(pairs):
+        found.append(simulate(state, share, place, power))
         if progress is not None:
             progress(i + 1, len(pairs))
 

@@ -13,8 +13,9 @@ from numpy.typing import ArrayLike
 from fleetcast.base.show import show
 from fleetcast.base.spec import kinds
 from fleetcast.base.tables import lookup
-from fleetcast.policy import share
+from fleetcast.policy import scale, share
 from fleetcast.policy.place import gangs
+from fleetcast.policy.route import invocations
 from fleetcast.scenario.functions_plan import FunctionsPlan, read_functions_plan
 from fleetcast.scenario.jobs_plan import JobsPlan, read_jobs_plan
 from fleetcast.scenario.kinds.graph import GraphPlan, read_graph_plan
@@ -182,11 +183,19 @@ def made(plan: Mapping[str, Any]) -> str:
 
 
 def kept(plan: Mapping[str, Any]) -> str:
-    """Returns the short name of a plan of functions: its scale policy with its settings, and its route."""
+    """Returns the short name of a plan of functions: its policies with what is not usual, and what a budget sets."""
     said = []
-    for table in (plan[key] for key in ("scale", "route") if key in plan):
-        settings = [f"{k} {v:g}" if isinstance(v, int | float) else f"{k} {v}" for k, v in table.items() if k != "kind"]
-        said.append(" ".join((str(table["kind"]), *settings)))
+    for key, family in (("scale", scale), ("route", invocations)):
+        table = dict(plan.get(key, {}))
+        made = kinds(family).get(str(table.pop("kind", "")))
+        usual = {} if made is None else {n: p.default for n, p in inspect.signature(made).parameters.items()}
+        shown = getattr(made, "knob", ("",))[0]
+        settings = [
+            f"{k} {v:.5g}" if isinstance(v, int | float) and not isinstance(v, bool) else f"{k} {v}"
+            for k, v in table.items() if k == shown or usual.get(k, ...) != v
+        ]  # fmt: skip
+        if key in plan:
+            said.append(" ".join((str(plan[key]["kind"]), *settings)))
     return ", ".join(said)
 
 

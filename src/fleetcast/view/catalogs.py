@@ -117,11 +117,12 @@ def decision(family: ModuleType) -> str:
 def _policies() -> list[dict[str, Any]]:
     import inspect
 
-    from fleetcast.policy import batch, evict, memory, power, recover, route, speculate
+    from fleetcast.policy import batch, evict, memory, power, recover, route, scale, speculate
     from fleetcast.policy.order import requests, tasks
+    from fleetcast.policy.route import invocations
 
     rows = []
-    for family in (batch, requests, tasks, memory, evict, route, power, speculate, recover):
+    for family in (batch, requests, tasks, memory, evict, route, invocations, scale, power, speculate, recover):
         for kind, found in kinds(family).items():
             parameters = inspect.signature(found).parameters
             said = ", ".join(f"{n} = {p.default}" for n, p in parameters.items())

@@ -7,11 +7,16 @@ import pytest
 import scipy.optimize
 
 from benchmarks.counting import Counting
-from fleetcast.cost.jobs import Linear, Virtual
+from fleetcast.cost.jobs import Linear, Virtual, work
+from fleetcast.policy.place.gangs import BestFit
 from fleetcast.policy.share import DeviceKind, EasyScale, Job, MaxMin, Optimus, Pollux, Sia
 from fleetcast.policy.share.max_min import alike, shares
 from fleetcast.policy.share.pollux import Problem
 from fleetcast.policy.share.sia import _branched, _counted, choose, configurations
+from fleetcast.scenario.workload.jobs import of
+from fleetcast.sim.cluster import world
+from fleetcast.sim.cluster.nodes import even
+from fleetcast.sim.cluster.pace import Pace
 
 
 class Curves:
@@ -290,3 +295,32 @@ def test_counting_and_branching_find_the_same_optimum(seed):
     assert cost[counted].sum() <= cost[branched].sum() + 1e-9
     assert all(size[[p for p in counted if kind[p] == k]].sum() <= devices[k] for k in range(3))
     assert len({int(of[p]) for p in counted}) == len(counted)
+
+
+@pytest.mark.parametrize("policy", [MaxMin(), Optimus(), Pollux(), Sia()])
+def test_jobs_of_an_awkward_size_run(policy):
+    jobs = [job(0, demand=3, least=3, most=3), job(1, demand=5, least=5, most=7)]
+    bench = board(Linear(["a"], models=["0", "1"]), (12,), jobs, node=4)
+    policy.share(bench)
+    assert jobs[0].granted == {0: 3}
+    assert jobs[1].granted[0] >= 5
+
+
+@pytest.mark.parametrize("kind", ["max_min", "optimus", "sia", "easyscale", "pollux"])
+@pytest.mark.parametrize("every", [0.0, 60.0])
+def test_all_jobs_end_with_and_without_rounds(kind, every):
+    policies = {
+        "max_min": MaxMin, "optimus": Optimus, "sia": lambda: Sia(restart=45.0), "easyscale": EasyScale,
+        "pollux": lambda: Pollux(population=20, generations=8),
+    }  # fmt: skip
+    random = np.random.default_rng(4)
+    demand = random.choice([1, 2, 3, 4, 8], 40)
+    jobs = of(
+        np.sort(random.uniform(0, 3000, 40)), demand, random.uniform(10, 2000, 40),
+        least=np.where(random.random(40) < 0.5, 1, demand), most=np.maximum(demand, random.choice([4, 8, 16], 40)),
+    )  # fmt: skip
+    speeds = Linear(["a", "b"], [1.0, 0.6])
+    nodes, rules = even([16, 8], [4, 8], ["a", "b"]), world.Rules(round=every, restart=20.0)
+    pace = Pace(speeds, work(speeds, jobs, 0, 4), jobs.model)
+    run = world.play(jobs, nodes, pace, policies[kind](), BestFit(), rules)
+    assert np.isfinite(run.finish).all()

@@ -195,11 +195,11 @@ def test_the_memory_holds_the_draft_model_and_its_cache_too(tmp_path, monkeypatc
     weights = sum(module._size(dims) for shape in shapes for _, dims in shape.tensors()) * 4
     block = 2 * (3 + 1) * 2 * 8 * 16 * 4  # keys and values, layers of both, heads, width, tokens, fp32
     monkeypatch.setattr(host, "free_memory", lambda: (weights + 7.5 * block) / module.SHARE)
-    found = launch("m", Pool(**POOL, **POLICIES, speculate=FIXED), blocks=20, folder=home)
+    found = launch("m", Pool(**POOL, **POLICIES, speculate=FIXED), blocks=20, folder=home, device="cpu")
     assert (found.engine.blocks.count, found.engine.speculation.drafter.blocks.count) == (7, 7)
     monkeypatch.setattr(host, "free_memory", lambda: weights / module.SHARE)
     with pytest.raises(Infeasible, match="free memory"):
-        launch("m", Pool(**POOL, **POLICIES, speculate=FIXED), blocks=20, folder=home)
+        launch("m", Pool(**POOL, **POLICIES, speculate=FIXED), blocks=20, folder=home, device="cpu")
 
 
 @needs_torch
@@ -255,12 +255,12 @@ def test_the_cache_is_no_larger_than_the_machine(tmp_path, monkeypatch) -> None:
     weights = sum(module._size(dims) for _, dims in read_shape(tiny.config("llama-biased")).tensors()) * 4
     block = 2 * 3 * 2 * 8 * 16 * 4  # keys and values, layers, heads, width, tokens, fp32
     monkeypatch.setattr(host, "free_memory", lambda: (weights + 7.5 * block) / module.SHARE)
-    found = launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home)
+    found = launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home, device="cpu")
     assert found.engine.blocks.count == 7
     assert "7 blocks of cache instead of the plan's 20" in found.notes[0]
     monkeypatch.setattr(host, "free_memory", lambda: weights / module.SHARE)
     with pytest.raises(Infeasible, match="free memory"):
-        launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home)
+        launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home, device="cpu")
 
 
 @needs_torch
@@ -286,7 +286,7 @@ def test_a_cuda_device_bounds_the_cache_by_its_own_memory(tmp_path, monkeypatch)
         given.append((device, blocks, tensor_parallel))
         return launched.engine
 
-    launched = launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home)
+    launched = launch("m", Pool(**POOL, **POLICIES), blocks=20, folder=home, device="cpu")
     assert (launched.device, isinstance(launched.engine, Engine)) == ("cpu", True)
     weights = sum(module._size(dims) for _, dims in read_shape(tiny.config("llama-biased")).tensors()) * 4
     block = 2 * 3 * 2 * 8 * 16 * 4  # as above

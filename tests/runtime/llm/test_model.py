@@ -17,6 +17,7 @@ from tests.runtime.llm import tiny
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("safetensors", reason="safetensors is not installed")
 
+LIMIT = 3e-4 if torch.cuda.is_available() else 1e-4  # a GPU adds up in another order, and logits here reach 30
 POLICIES = {
     "chunked": batch.Chunked(chunk=20, max_batch=8),
     "orca": batch.Orca(max_batch=6, max_tokens=300),
@@ -57,7 +58,7 @@ def test_logits_are_those_of_the_definition_at_every_position(model):
     rows = [t.forward([Piece([token], i, held[: blocks_of(i + 1)], True)])[0] for i, token in enumerate(tokens)]
     expected = tiny.logits(table, values, tokens)
     assert np.abs(expected).max() > 3
-    assert np.abs(np.array(rows) - expected).max() < 1e-4
+    assert np.abs(np.array(rows) - expected).max() < LIMIT
 
 
 def test_prompts_pieces_and_decode_steps_of_several_requests_in_one_pass(model):
@@ -76,9 +77,9 @@ def test_prompts_pieces_and_decode_steps_of_several_requests_in_one_pass(model):
             Piece(asked[3][30:], 30, held[3], True),
         ]
     )  # fmt: skip
-    assert np.abs(found - np.array(expected)[:4]).max() < 1e-4
+    assert np.abs(found - np.array(expected)[:4]).max() < LIMIT
     after = t.forward([Piece(asked[4][16:], 16, held[4], True)])
-    assert np.abs(after[0] - expected[4]).max() < 1e-4
+    assert np.abs(after[0] - expected[4]).max() < LIMIT
 
 
 def test_what_another_request_left_in_a_block_is_not_seen(model):
@@ -89,8 +90,8 @@ def test_what_another_request_left_in_a_block_is_not_seen(model):
     t.forward([Piece(tokens[:19], 0, [2, 0], False)])
     t.forward([Piece([1], 0, [3], False)])
     found = t.forward([Piece(tokens[19:], 19, [2, 0], True), Piece([2], 1, [3], True)])
-    assert np.abs(found[0] - tiny.logits(table, values, tokens)[-1]).max() < 1e-4
-    assert np.abs(found[1] - tiny.logits(table, values, [1, 2])[-1]).max() < 1e-4
+    assert np.abs(found[0] - tiny.logits(table, values, tokens)[-1]).max() < LIMIT
+    assert np.abs(found[1] - tiny.logits(table, values, [1, 2])[-1]).max() < LIMIT
 
 
 @pytest.mark.parametrize("kind", POLICIES)
@@ -145,7 +146,7 @@ def test_bf16_is_close_and_fp32_of_a_bf16_checkpoint_is_exact(tmp_path):
     assert 1e-4 < error < 0.05
     wide, exact = last("fp32")
     assert wide.cache.keys.dtype == torch.float32
-    assert np.abs(exact - expected).max() < 1e-4
+    assert np.abs(exact - expected).max() < LIMIT
 
 
 def test_shards_hold_the_same_model(tmp_path):
@@ -163,7 +164,7 @@ def test_a_tied_checkpoint_may_repeat_the_embedding_and_rotary_tables(tmp_path):
     spare["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(4, np.float32)
     folder = tiny.write(tmp_path / "m", table, values | spare)
     found = transformer(folder).forward([Piece([1, 2, 3], 0, [0], True)])[0]
-    assert np.abs(found - tiny.logits(table, values, [1, 2, 3])[-1]).max() < 1e-4
+    assert np.abs(found - tiny.logits(table, values, [1, 2, 3])[-1]).max() < LIMIT
 
 
 NAME = "model.layers.1.self_attn.k_proj.weight"

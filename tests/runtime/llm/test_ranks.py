@@ -20,8 +20,8 @@ from tests.runtime.llm import tiny
 torch = pytest.importorskip("torch", reason="torch is not installed")
 pytest.importorskip("safetensors", reason="safetensors is not installed")
 
+from fleetcast.runtime.llm.likeliest import merged, reduced, wanted  # noqa: E402
 from fleetcast.runtime.llm.ranks import LostRank, Ranks, Source, check, group, wire  # noqa: E402
-from fleetcast.runtime.llm.ranks.likeliest import merged, reduced, wanted  # noqa: E402
 from fleetcast.runtime.llm.ranks.part import Part  # noqa: E402
 from fleetcast.runtime.llm.ranks.shard import Shard, narrowed, stage, vocabulary  # noqa: E402
 from fleetcast.runtime.llm.weights import fake_weights  # noqa: E402
@@ -40,7 +40,7 @@ def folder(tmp_path, kind):
 
 def answers(place, **how):
     """Tokens and log probabilities of greedy, cut and free requests, batched together."""
-    engine = open_engine(place, blocks=BLOCKS, dtype="fp32", threads=1, **how)
+    engine = open_engine(place, blocks=BLOCKS, dtype="fp32", threads=1, device="cpu", **how)
     try:
         made = [
             engine.submit(prompt, 9, sampling)
@@ -71,7 +71,7 @@ def test_two_ranks_answer_as_one(kind, tmp_path):
 def test_logits_of_two_ranks_are_within_1e_5_and_bytes_are_counted(tmp_path):
     place = folder(tmp_path, "llama3")
     shape = read_shape(place)
-    one = open_engine(place, blocks=BLOCKS, dtype="fp32", threads=1).model
+    one = open_engine(place, blocks=BLOCKS, dtype="fp32", threads=1, device="cpu").model
     pieces = [Piece([3, 1, 4, 1, 5], 0, [0], 2, 4), Piece([2], 0, [1], 1, 0), Piece([7, 8], 0, [2], 0)]
     exact = one.forward(pieces)
     two = Ranks(Source(config=str(place), folder=str(place), dtype="fp32"), BLOCKS, tensor=2, threads=1)

@@ -1,19 +1,24 @@
 """Jobs beside tenants: nothing is held twice, power adds up, and a change in one shows in the others."""
 
+from importlib import resources
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import fleetcast
+from fleetcast.base.errors import SpecError
 from fleetcast.cost.jobs.linear import Linear
 from fleetcast.policy import power, share
 from fleetcast.policy.place import gangs
 from fleetcast.policy.scale import Fixed
 from fleetcast.scenario.workload.invocations.generators import Synthetic
 from fleetcast.scenario.workload.jobs import Jobs
+from fleetcast.sim.cluster.board import Rules
 from fleetcast.sim.cluster.nodes import even
 from fleetcast.sim.cluster.pace import Pace
 from fleetcast.sim.cluster.shared import Row, Shared, play
 from fleetcast.sim.cluster.tenants import Tenant, functions, service
-from fleetcast.sim.cluster.world import Rules
 from fleetcast.sim.cluster.world import play as alone
 from fleetcast.sim.functions.world import play as play_functions
 
@@ -62,9 +67,8 @@ def test_nothing_is_held_twice() -> None:
     tenants = [held("a", times.tolist(), random.integers(0, 9, 30).tolist()),
                held("b", times.tolist(), random.integers(0, 9, 30).tolist(), low=True)]  # fmt: skip
     trace = jobs(20)
-    nodes = even([16], [4])
-    world = Shared(trace, nodes, Pace(Linear(["gpu"]), trace.seconds * trace.demand, trace.model), share.Fifo(backfill=True), gangs.BestFit(),
-                   Rules(), ROW, tenants)  # fmt: skip
+    nodes, pace = even([16], [4]), Pace(Linear(["gpu"]), trace.seconds * trace.demand, trace.model)
+    world = Shared(trace, nodes, pace, share.Fifo(backfill=True), gangs.BestFit(), Rules(), ROW, tenants)
     decide = world._decide
 
     def checked() -> None:
@@ -148,3 +152,52 @@ def test_functions_hold_the_devices_of_their_pods_memory() -> None:
     alive = (pods.start <= at) & (pods.death > at)
     assert tenant.at(at)[0] * 4e9 >= trace.memory[pods.function[alive]].sum()
     assert tenant.at(at)[0] == tenant.at(at + 3600.0)[0], "the trace repeats"
+
+
+def test_a_scenario_of_one_fleet(tmp_path: Path) -> None:
+    """Batching of the service, keep-alive of the functions and the power policy all show in the jobs."""
+    shown = resources.files("fleetcast") / "view" / "examples"
+    for name in ("one-fleet", "chat", "web"):
+        text = (
+            (shown / f"{name}.toml")
+            .read_text()
+            .replace('jobs = 150, every = "8 min"', 'jobs = 60, every = "60 s"')
+            .replace("requests = 600", "requests = 150")
+        )
+        (tmp_path / f"{name}.toml").write_text(text)
+
+    def jct(file: str, old: str, new: str) -> tuple[float, dict]:
+        text = (tmp_path / f"{file}.toml").read_text()
+        assert old in text
+        (tmp_path / f"{file}.toml").write_text(text.replace(old, new))
+        metrics = fleetcast.simulate(fleetcast.load(tmp_path / "one-fleet.toml")).metrics
+        (tmp_path / f"{file}.toml").write_text(text)
+        return metrics["jct"]["mean"], metrics
+
+    base, metrics = jct("one-fleet", 'power = "polca"', 'power = "polca"')
+    assert metrics["peak_share"] <= 1.0
+    assert metrics["brakes"] == 0
+    two, one = "replicas = 2\ntensor_parallel = 4", "replicas = 1\ntensor_parallel = 8"
+    assert jct("chat", two, one)[0] != base, "other replicas, other jobs"
+    uncapped, without = jct("one-fleet", 'power = "polca"', 'power = "uncapped"')
+    assert without["capped"]["low"] >= 0.0
+    assert uncapped != base
+    more, _ = jct("one-fleet", 'budget = "26 kW"', 'budget = "60 kW"')
+    assert more < base, "a larger breaker slows no one"
+
+
+def test_neighbours_that_cannot_be_are_refused(tmp_path: Path) -> None:
+    shown = resources.files("fleetcast") / "view" / "examples"
+    for name in ("one-fleet", "chat", "web", "graph"):
+        (tmp_path / f"{name}.toml").write_text((shown / f"{name}.toml").read_text())
+    text = (tmp_path / "one-fleet.toml").read_text()
+    for old, new, says in (
+        ('scenario = "chat.toml"', 'scenario = "graph.toml"', "cannot live beside jobs"),
+        ('scenario = "chat.toml"\non = "gpus"', 'scenario = "chat.toml"\non = "cpus"', "other devices"),
+        ('on = "gpus"', 'on = "gups"', r"neighbours\[0\].on"),
+        ("day = [0.5,", "day = [-1.0,", "day"),
+        ('power = "polca"', 'power = "polka"', "plan.power"),
+    ):  # fmt: skip
+        (tmp_path / "one-fleet.toml").write_text(text.replace(old, new))
+        with pytest.raises(SpecError, match=says):
+            fleetcast.simulate(fleetcast.load(tmp_path / "one-fleet.toml"))

@@ -47,6 +47,8 @@ class EasyScale:
         for job in board.jobs:
             if job.granted:
                 continue
+            if not any(board.free(kind) for kind in kinds):
+                break
             speeds = [board.rate(job, {kind: job.least}) for kind in kinds]
             free = [kind for kind in kinds if speeds[kind] > 0 and board.free(kind) >= job.least]
             best = sorted(free, key=lambda k: (speeds[k] if self.mixed else -speeds[k], k))

@@ -116,6 +116,10 @@ class Problem:
         self.speed, self.factor, self.devices = speed, factor, devices
         self.counts, self.kinds, self.power, self.random = counts, kinds, power, random
         self.jobs = np.arange(len(factor))
+        # Of each job and count, the next count on which it runs, 0 if there is none.
+        runs = np.where(speed > 0, np.arange(speed.shape[1]), speed.shape[1])
+        above = np.minimum.accumulate(runs[:, ::-1], axis=1)[:, ::-1]
+        self.next = np.where(above < speed.shape[1], above, 0)
 
     def fitness(self, counts: Ints, kinds: Ints) -> Floats:
         """Returns the power mean of each allocation, f8[allocations]."""
@@ -170,7 +174,7 @@ class Problem:
         free = self.devices.sum() - counts.sum(axis=1, keepdims=True)
         grown = self.random.random(shape) < np.where(free > 0, 2.0, 1.0) / len(self.jobs)
         reach = np.clip(counts + np.maximum(free, 0), counts, self.speed.shape[1] - 1)
-        chance = self.random.integers(counts, reach + 1)
+        chance = self.next[self.jobs, self.random.integers(counts, reach + 1)]
         elsewhere = grown & (self.random.random(shape) < 0.5)
         kinds = np.where(elsewhere, self.random.integers(len(self.devices), size=shape), kinds)
         return np.where(grown, chance, counts), kinds

@@ -30,7 +30,7 @@ from fleetcast.policy.share.dealing import deal
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 GAP = 1e-4
-COUNTED = 1e8  # states times choices up to which counting is quicker than branching
+COUNTED = 3e7  # states times choices up to which counting is quicker than branching
 
 
 class Sia:
@@ -56,7 +56,7 @@ class Sia:
 
     def share(self, board: Board) -> None:
         """Solves the program anew and grants what it chose."""
-        table = [(kind, n) for kind, of in enumerate(board.kinds) for n in configurations(of)]
+        table = _table(board)
         devices = np.array([kind.total for kind in board.kinds])
         wanted: dict[int, dict[int, int]] = {}
         for job in board.jobs:
@@ -70,9 +70,10 @@ class Sia:
                 column.append(c)
                 cost.append(value - self.idle)  # against nothing at all
         if cost:
-            kinds, sizes = (np.array(part)[column] for part in zip(*table, strict=True))
+            kinds, sizes, _ = (np.array(part)[column] for part in zip(*table, strict=True))
             for at in choose(np.array(cost), np.array(row), kinds, sizes, np.maximum(devices, 0)):
-                wanted[board.jobs[row[at]].id] = dict([table[column[at]]])
+                kind, n, _ = table[column[at]]
+                wanted[board.jobs[row[at]].id] = {kind: n}
         deal(board, wanted)
         for job in board.jobs:
             if not job.granted:
@@ -82,20 +83,21 @@ class Sia:
                 self._restarts[job.id] = self._restarts.get(job.id, -1) + 1
                 self._began[job.id] = board.now
 
-    def _costs(self, board: Board, job: Job, table: list[tuple[int, int]]) -> list[tuple[int, float]]:
+    def _costs(self, board: Board, job: Job, table: list[tuple[int, int, bool]]) -> list[tuple[int, float]]:
         """Returns configurations worth considering, with their costs."""
         now = next(iter(job.held.items())) if len(job.held) == 1 else None
-        had = max(self.growth * self._most.get(job.id, 0), job.least) if self.growth < np.inf else job.most
-        most = min(job.most, had)
-        reach = {c: board.rate(job, dict([config])) for c, config in enumerate(table) if job.least <= config[1] <= most}
+        suits = [
+            (c, kind, n)
+            for c, (kind, n, usual) in enumerate(table)
+            if job.least <= n <= job.most and (usual or n == job.least)
+        ]
+        smallest = min((n for _, _, n in suits), default=0)
+        most = max(self.growth * self._most.get(job.id, 0), smallest) if self.growth < np.inf else job.most
+        reach = {c: board.rate(job, {kind: n}) for c, kind, n in suits if n <= most}
         reach = {c: rate for c, rate in reach.items() if rate > 0}
-        if not reach:  # its fewest devices are no configuration of any kind, or more than it may have yet
-            least = min((n for _, n in table if n >= job.least), default=0)
-            reach = {c: board.rate(job, {kind: n}) for c, (kind, n) in enumerate(table) if n == least <= job.most}
-            reach = {c: rate for c, rate in reach.items() if rate > 0}
         if not reach:
             return []
-        smallest = min(reach.values())
+        slowest = min(reach.values())
         age = board.now - job.arrival
         again = (age - self._restarts.get(job.id, 0) * self.restart) / (age + self.restart)
         factor = max(again, 1e-3) if now is not None and age >= self.restart else 1.0
@@ -104,11 +106,21 @@ class Sia:
             kind = table[c][0]
             if kind != last:
                 last, best = kind, np.inf
-            value = (rate / smallest * (1.0 if table[c] == now else factor)) ** self.power
+            value = (rate / slowest * (1.0 if table[c][:2] == now else factor)) ** self.power
             if value < min(best, self.idle):
                 kept.append((c, value))
                 best = value
         return kept
+
+
+def _table(board: Board) -> list[tuple[int, int, bool]]:
+    """Returns (kind, devices, whether for all): a job that no configuration suits has one of its fewest devices."""
+    table = []
+    for kind, of in enumerate(board.kinds):
+        usual = configurations(of)
+        own = {job.least for job in board.jobs if not any(job.least <= n <= job.most for n in usual)}
+        table += [(kind, n, n in usual) for n in sorted(own.union(usual)) if n <= of.total]
+    return table
 
 
 def configurations(kind: DeviceKind) -> list[int]:
@@ -148,7 +160,7 @@ def _counted(cost: Floats, job: Ints, kind: Ints, size: Ints, devices: Ints) -> 
     picks = []
     for j in np.unique(job):
         after, pick = best.copy(), np.full(best.shape, -1, np.int32)
-        for at in np.flatnonzero(job == j):
+        for at in np.flatnonzero((job == j) & (size <= devices[kind])):
             to, back = [slice(None)] * len(devices), [slice(None)] * len(devices)
             to[kind[at]], back[kind[at]] = slice(int(size[at]), None), slice(0, int(devices[kind[at]] + 1 - size[at]))
             with_it = best[tuple(back)] + cost[at]

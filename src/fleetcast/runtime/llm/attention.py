@@ -1,8 +1,8 @@
 """Attention over the paged cache: which rows of a pass see which slots.
 
 Where our own kernels are built, they read the cache where it lies, block by block, and a sequence is never padded to
-another. Elsewhere it is gathered: short pieces of as many tokens, decode steps above all, share one call, padded to the
-longest; every other piece of a prompt has its own.
+another. So do those on CUDA for short pieces. Elsewhere it is gathered: short pieces of as many tokens, decode steps
+above all, share one call, padded to the longest; every other piece of a prompt has its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fleetcast.base.errors import MissingExtra
-from fleetcast.runtime.llm import native
+from fleetcast.runtime.llm import cuda, native
 from fleetcast.runtime.llm.cache import Cache
 from fleetcast.runtime.llm.paging import BLOCK, blocks_of
 from fleetcast.runtime.llm.requests import Piece
@@ -22,11 +22,15 @@ from fleetcast.runtime.llm.requests import Piece
 try:
     import torch
     from torch.nn import functional
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.nn.attention.bias import causal_lower_right
 except ImportError:
     raise MissingExtra("torch", "torch") from None
 
 Tensor = Any
 
+FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""Torch's kernels for pieces of prompts. cuDNN's is up to twice as fast, but plans each new length for some 40 ms."""
 SHORT = 17
 """Most tokens of pieces that share a call: the longest draft that is checked, and the token before it."""
 
@@ -38,7 +42,7 @@ class Group:
     Attributes:
         rows: (n, q) rows of the pass that ask.
         slots: (n, k) cache slots that they read; a sequence shorter than k repeats its own first.
-        masks: (n, 1, q, k) what each row sees, by window.
+        masks: (n, 1, q, k) what each row sees, by window; a window without one hides nothing before a row.
     """
 
     rows: Tensor
@@ -120,6 +124,7 @@ def place(
 
 def attend(
     q: Tensor, cache: Cache, layer: int, groups: Sequence[Group], window: int, *, scale: float, cap: float = 0.0,
+    rows: cuda.Rows | None = None,
 ) -> Tensor:  # fmt: skip
     """Returns (tokens, heads, head_dim) for the queries ``q`` of that shape.
 
@@ -131,13 +136,23 @@ def attend(
         window: tokens that a query sees; 0 = all before it.
         scale: factor on scores.
         cap: scores s become cap tanh(s / cap); 0 = they stay.
+        rows: who attends each for itself, by the kernels on CUDA.
     """
     out = torch.empty_like(q)
+    if rows is not None:
+        cuda.attend(q, out, cache, layer, rows, window, scale=scale, cap=cap)
     for group in groups:
         keys, values = cache.read(layer, group.slots, q.dtype)
         asked, keys, values = (part.transpose(1, 2) for part in (q[group.rows], keys, values))
-        mask = group.masks[window]
-        if cap:
+        mask = group.masks.get(window)
+        if mask is None:
+            first = asked.shape[2] == keys.shape[2]
+            with sdpa_kernel(FUSED):
+                found = functional.scaled_dot_product_attention(
+                    asked, keys, values, attn_mask=None if first else causal_lower_right(asked.shape[2], keys.shape[2]),
+                    is_causal=first, scale=scale, enable_gqa=True,
+                )  # fmt: skip
+        elif cap:
             found = _capped(asked, keys, values, mask, scale, cap)
         else:
             found = functional.scaled_dot_product_attention(
@@ -175,23 +190,40 @@ def written_slots(pieces: Sequence[Piece]) -> Tensor:
     return torch.from_numpy(np.concatenate(found))
 
 
-def groups_of(pieces: Sequence[Piece], windows: set[int], device: Any = "cpu") -> list[Group]:
-    """Returns the pieces of a pass by who attends together; ``windows`` are those of the layers."""
+def groups_of(
+    pieces: Sequence[Piece], windows: set[int], device: Any = "cpu", which: Sequence[int] | None = None, *,
+    fused: bool = False,
+) -> list[Group]:  # fmt: skip
+    """Returns the pieces of a pass by who attends together.
+
+    Args:
+        pieces: of the pass.
+        windows: of the layers.
+        device: of torch.
+        which: of the pieces; None = all.
+        fused: make no masks for long pieces under windows that hide nothing; torch has fused kernels for these.
+    """
     begins = np.cumsum([0, *(len(p.tokens) for p in pieces)])
     alike: dict[int, list[int]] = {}
-    for i, p in enumerate(pieces):  # drafts that are checked are as short as steps
-        alike.setdefault(len(p.tokens) if len(p.tokens) <= SHORT else -i, []).append(i)
-    members = alike.values()
-    return [_group([pieces[i] for i in those], [int(begins[i]) for i in those], windows, device) for those in members]
+    for i in range(len(pieces)) if which is None else which:  # drafts that are checked are as short as steps
+        count = len(pieces[i].tokens)
+        alike.setdefault(count if count <= SHORT else -i - 1, []).append(i)
+    return [
+        _group([pieces[i] for i in those], [int(begins[i]) for i in those], windows, device, fused and kind < 0)
+        for kind, those in alike.items()
+    ]
 
 
-def _group(pieces: Sequence[Piece], begins: Sequence[int], windows: set[int], device: Any) -> Group:
+def _group(
+    pieces: Sequence[Piece], begins: Sequence[int], windows: set[int], device: Any, fused: bool = False
+) -> Group:
     asking = len(pieces[0].tokens)
     each = [slots_of(p) for p in pieces]
     longest = max(len(slots) for slots in each)
     slots = torch.stack([torch.cat([x, x[:1].expand(longest - len(x))]) for x in each])
     at = torch.tensor([p.start for p in pieces])[:, None, None, None] + torch.arange(asking)[:, None]
     place = torch.arange(longest)
-    masks = {w: ((place <= at) & (place > at - w) if w else place <= at).to(device) for w in windows}
+    seen = {w for w in windows if not fused or 0 < w < longest}
+    masks = {w: ((place <= at) & (place > at - w) if w else place <= at).to(device) for w in seen}
     rows = torch.tensor(begins)[:, None] + torch.arange(asking)
     return Group(rows.to(device), slots.to(device), masks)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any, Final, Protocol
 
 from fleetcast.base.errors import MissingExtra
-from fleetcast.runtime.llm import native
+from fleetcast.runtime.llm import cuda, native
 from fleetcast.runtime.llm.families.decoder import Activation, Experts
 from fleetcast.runtime.llm.linear import Linear
 
@@ -57,8 +57,9 @@ class Gated:
     def __call__(self, x: Tensor) -> Tensor:
         """Maps (tokens, hidden) to (tokens, hidden)."""
         both = self.gate_up(x)
-        if self.activation in ("silu", "gelu_tanh") and native.ready(both):
-            return self.down(native.gate(both, self.activation == "gelu_tanh"))
+        own = native if native.ready(both) else cuda if cuda.ready(both) else None
+        if own is not None and self.activation in ("silu", "gelu_tanh"):
+            return self.down(own.gate(both, self.activation == "gelu_tanh"))
         gate, up = both.chunk(2, dim=1)
         return self.down(ACTIVATIONS[self.activation](gate) * up)
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, Protocol
 
 from fleetcast.base.errors import MissingExtra
-from fleetcast.runtime.llm import native
+from fleetcast.runtime.llm import cuda, native
 
 try:
     import torch
@@ -115,7 +115,8 @@ class _Rounded:
         """Returns ``x`` times the matrix, plus the bias."""
         if x.shape[0] <= FEW and native.ready(x):
             return native.linear(x, self.weight, self.scale, self.bias)
-        found = self.widened(x)
+        few = x.shape[0] <= cuda.FEW and cuda.ready(x)
+        found = cuda.multiply(x, self.weight, self.scale) if few else self.widened(x)
         return found if self.bias is None else found.add_(self.bias)
 
     def widened(self, x: Tensor) -> Tensor:

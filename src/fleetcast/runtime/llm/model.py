@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fleetcast.base.errors import MissingExtra
-from fleetcast.runtime.llm import native
+from fleetcast.runtime.llm import cuda, likeliest, native
 from fleetcast.runtime.llm.attention import (
     Group,
     Paged,
@@ -25,11 +24,12 @@ from fleetcast.runtime.llm.attention import (
     written_slots,
 )
 from fleetcast.runtime.llm.cache import Cache
+from fleetcast.runtime.llm.cuda import graphs
 from fleetcast.runtime.llm.ffn import Ffn, Gated, Mixture, Ungated
 from fleetcast.runtime.llm.linear import Format, Linear, joined
 from fleetcast.runtime.llm.norm import Norm, Rms, read_norm
-from fleetcast.runtime.llm.paging import BLOCK
-from fleetcast.runtime.llm.requests import Piece
+from fleetcast.runtime.llm.paging import BLOCK, blocks_of
+from fleetcast.runtime.llm.requests import Logits, Piece
 from fleetcast.runtime.llm.rope import Rope
 from fleetcast.runtime.llm.shape import Shape
 
@@ -73,12 +73,15 @@ class Layer:
 class Pass:
     """What all layers share of one pass: slots to write, who attends together, cosines and sines by rotation.
 
-    Either ``groups`` says who, for torch, or ``paged``, for our own kernels.
+    Either ``groups`` says who, for torch, or ``paged``, for our own kernels, or ``rows``, for those on CUDA, with
+    groups for long pieces beside them. ``own``: such kernels turn queries and keys and store them.
     """
 
     written: Tensor
     groups: Sequence[Group]
     paged: Paged | None
+    rows: cuda.Rows | None
+    own: bool
     turns: dict[Rope, tuple[Tensor, Tensor]]
 
 
@@ -104,7 +107,7 @@ class Transformer:
         layers: range | None = None, together: Callable[[Tensor], Tensor] = _same,
     ) -> None:  # fmt: skip
         self.shape, self.vocab, self.context = shape, shape.vocab, shape.context
-        self.dtype, self.device = weights.dtype, weights.device
+        self.dtype, self.device = weights.dtype, torch.device(weights.device)
         here = layers if layers is not None else range(shape.layers)
         self.first, self.last, self.together = here.start == 0, here.stop == shape.layers, together
         self.embedding = weights.tensor("embedding.weight") if self.first or (self.last and shape.tied) else None
@@ -128,42 +131,87 @@ class Transformer:
         # our own kernels know RMS norms of queries and keys only
         each = [norm for layer in self.layers for norm in (layer.q_norm, layer.k_norm)]
         self.rms_heads = all(norm is None or isinstance(norm, Rms) for norm in each)
-        slots = blocks * BLOCK
         held = kv_dtype if kv_dtype is not None else self.dtype
-        self.cache = Cache(len(here), slots, shape.kv_heads, shape.head_dim, held, self.device)
+        captured = self._capturable()
+        # a captured step is padded with sequences that need a block of their own to read and write
+        self.slots = blocks * BLOCK
+        self.cache = Cache(len(here), self.slots + captured * BLOCK, shape.kv_heads, shape.head_dim, held, self.device)
+        self.graphs: graphs.Graphs | None = None
+        if captured:
+            static = graphs.Static(blocks, min(blocks, blocks_of(shape.context)), self.device)
+            self.graphs = graphs.Graphs(self._step, static)
 
     @property
     def bytes(self) -> tuple[int, int]:
         """Memory of the matrices of all layers and the head, and of the KV cache."""
         each = [m for layer in self.layers for m in (layer.qkv, layer.out, *layer.ffn.matrices)]
-        return sum(m.bytes for m in each) + (self.head.bytes if self.head is not None else 0), self.cache.bytes
+        held = self.cache.bytes * self.slots // self.cache.keys.shape[1]  # without the block that pads captured steps
+        return sum(m.bytes for m in each) + (self.head.bytes if self.head is not None else 0), held
 
-    def forward(self, pieces: Sequence[Piece]) -> NDArray[np.float32]:
-        """Returns the logits (tokens that emit, vocabulary) and caches every token's keys and values."""
+    def forward(self, pieces: Sequence[Piece]) -> Logits:
+        """Returns the logits (tokens that emit, vocabulary) and caches every token's keys and values.
+
+        From a device with memory of its own come the likeliest tokens only, where they are enough.
+        """
+        want = likeliest.wanted(pieces)
         with torch.inference_mode():
             found = self._forward(pieces)
-        return np.asarray(found.float().cpu().numpy(), dtype=np.float32)
+            if not want.keep and self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)  # nothing is read back, and a pass takes until it is done
+            if self.device.type == "cpu" or not want.cut:
+                return np.asarray(found.float().cpu().numpy(), dtype=np.float32)
+            numbers, ids = (part.cpu() for part in likeliest.reduced(found, want, 0, self.vocab))
+        return likeliest.merged([numbers], [ids], want, self.vocab, self.vocab)
 
     def _forward(self, pieces: Sequence[Piece]) -> Tensor:
+        if self.graphs is not None and (size := graphs.fitting(pieces)):
+            return self.graphs.replay(pieces, size)
         return self.logits(self.through(self.embedded(pieces), pieces), pieces)
+
+    def _step(self, tokens: Tensor, positions: Tensor, slots: Tensor, rows: cuda.Rows) -> Tensor:
+        """Returns the logits of a decode step, from tensors alone."""
+        turns = {rope: self._turns(rope, positions, own=True) for rope in self.frequencies}
+        return self._scored(self._through(self._embedded(tokens, positions), Pass(slots, [], None, rows, True, turns)))
+
+    def _capturable(self) -> bool:
+        """Whether decode steps run as captured graphs.
+
+        It takes our kernels on CUDA, all layers here, and no experts, whose tokens are counted on the host.
+        """
+        sparse = self.shape.experts is not None and any(self.shape.sparse)
+        alone = self.first and self.last and self.together is _same
+        return self.device.type == "cuda" and cuda.kernels is not None and self.rms_heads and alone and not sparse
 
     def embedded(self, pieces: Sequence[Piece]) -> Tensor:
         """Returns (tokens, hidden): what goes into the first layer."""
+        tokens = torch.tensor([token for p in pieces for token in p.tokens], device=self.device)
+        return self._embedded(tokens, _positions(pieces).to(self.device))
+
+    def _embedded(self, tokens: Tensor, positions: Tensor) -> Tensor:
         assert self.embedding is not None  # the first layer comes with it
-        x = self.embedding[torch.tensor([token for p in pieces for token in p.tokens], device=self.device)]
+        x = self.embedding[tokens]
         if self.embedding_scale != 1.0:
             x = x * self.embedding_scale
-        return x if self.positions is None else x + self.positions[_positions(pieces).to(self.device)]
+        return x if self.positions is None else x + self.positions[positions]
 
     def through(self, x: Tensor, pieces: Sequence[Piece]) -> Tensor:
         """Returns what comes out of the layers that are here, (tokens, hidden), for ``x`` that goes in."""
-        positions, own = _positions(pieces).to(self.device), native.ready(x) and self.rms_heads
-        shared = Pass(
-            written_slots(pieces).to(self.device),
-            [] if own else groups_of(pieces, set(self.shape.windows), self.device),
-            paged(pieces) if own else None,
-            {rope: self._turns(rope, positions, own) for rope in self.frequencies},
-        )
+        positions, windows = _positions(pieces).to(self.device), set(self.shape.windows)
+        written = written_slots(pieces).to(self.device)
+        on_host, on_device = native.ready(x) and self.rms_heads, cuda.ready(x) and self.rms_heads
+        turns = {rope: self._turns(rope, positions, on_host or on_device) for rope in self.frequencies}
+        if on_host:
+            shared = Pass(written, [], paged(pieces), None, True, turns)
+        elif on_device:
+            rows, others = cuda.rows_of(pieces, self.device)
+            fused = x.dtype == torch.bfloat16 and not self.shape.attention_cap
+            groups = groups_of(pieces, windows, self.device, others, fused=fused)
+            shared = Pass(written, groups, None, rows, True, turns)
+        else:
+            shared = Pass(written, groups_of(pieces, windows, self.device), None, None, False, turns)
+        return self._through(x, shared)
+
+    def _through(self, x: Tensor, shared: Pass) -> Tensor:
         for i, layer in enumerate(self.layers):
             h = layer.attention_norm(x)
             if layer.ffn_norm is None:
@@ -175,21 +223,31 @@ class Transformer:
 
     def logits(self, x: Tensor, pieces: Sequence[Piece]) -> Tensor:
         """Returns (tokens that emit, vocabulary) for ``x``, what comes out of the last layer."""
-        assert self.norm is not None and self.head is not None  # the last layer comes with them
         ends = np.cumsum([len(p.tokens) for p in pieces]).tolist()
         last = [i for end, p in zip(ends, pieces, strict=True) for i in range(end - p.emit, end)]
-        logits = self.head(self.norm(x[torch.tensor(last, dtype=torch.long, device=self.device)]))
+        return self._scored(x[torch.tensor(last, dtype=torch.long, device=self.device)])
+
+    def _scored(self, x: Tensor) -> Tensor:
+        assert self.norm is not None and self.head is not None  # the last layer comes with them
+        logits = self.head(self.norm(x))
         cap = self.shape.logit_cap
         return torch.tanh(logits / cap) * cap if cap else logits
 
     def _attend(self, i: int, layer: Layer, h: Tensor, shared: Pass) -> Tensor:
         s = self.shape
         both, norms = layer.qkv(h), (layer.q_norm, layer.k_norm)
-        if shared.paged is not None:
+        if shared.own:
             rms = [n for n in norms if isinstance(n, Rms)]
             weights = (rms[0].weight, rms[1].weight, rms[0].epsilon) if rms else None
-            q = place(both, self.cache, i, shared.written, shared.turns.get(layer.rope), weights)
-            mixed = attend_paged(q, self.cache, i, shared.paged, layer.window, scale=s.scale, cap=s.attention_cap)
+            turns = shared.turns.get(layer.rope)
+            if shared.paged is not None:
+                q = place(both, self.cache, i, shared.written, turns, weights)
+                mixed = attend_paged(q, self.cache, i, shared.paged, layer.window, scale=s.scale, cap=s.attention_cap)
+                return layer.out(mixed.flatten(1))
+            q = cuda.place(both, self.cache, i, shared.written, turns, weights)
+            mixed = attend(
+                q, self.cache, i, shared.groups, layer.window, scale=s.scale, cap=s.attention_cap, rows=shared.rows
+            )
             return layer.out(mixed.flatten(1))
         queries, keys = s.heads * s.head_dim, s.kv_heads * s.head_dim
         q, k, v = (part.unflatten(1, (-1, s.head_dim)) for part in both.split([queries, keys, keys], dim=1))

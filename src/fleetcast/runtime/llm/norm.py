@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleetcast.base.errors import MissingExtra
-from fleetcast.runtime.llm import native
+from fleetcast.runtime.llm import cuda, native
 from fleetcast.runtime.llm.families import decoder
 
 try:
@@ -31,6 +31,8 @@ class Rms:
         """Returns ``x`` normed."""
         if native.ready(x):
             return native.norm(x, self.weight, self.epsilon)
+        if cuda.ready(x):
+            return cuda.norm(x, self.weight, self.epsilon)
         wide = x.float()
         found = (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.epsilon)).to(self.weight.dtype)
         return (found * self.weight).to(x.dtype)

@@ -2,7 +2,7 @@
 
 Every `EVERY`-th pass of a kind is timed part by part, the others whole, so that timing costs next to nothing; what was
 timed in parts is scaled to all passes of its kind (those with a piece of a prompt, and those of decode steps alone).
-Calls on a processor return when their work is done, so a clock around them says what they take.
+Calls on a processor return when their work is done, so a clock around them says what they take. On a GPU they do not.
 """
 
 from __future__ import annotations
@@ -114,6 +114,8 @@ def watch(model: Any, clock: Callable[[], float]) -> Stopwatch | None:
     layers = getattr(model, "layers", None)
     if not layers or not all(is_dataclass(layer) and hasattr(layer, "ffn") for layer in layers):
         return None
+    if model.device.type != "cpu":
+        return None  # calls return before their work is done, and captured steps have no parts
     found = Stopwatch(clock)
 
     def timed(term: str, inner: Any) -> Timed:

@@ -22,6 +22,22 @@ Time = Annotated[float, Quantity("s", high=1e9)]
 Factor = Annotated[float, msgspec.Meta(gt=0, le=1)]
 
 
+class Neighbour(Spec):
+    """Somebody who lives on the fleet beside the jobs and takes devices before they do: another scenario.
+
+    Attributes:
+        scenario: path of its file, or a packaged example: of requests ("serving") or of functions.
+        on: the fleet's group whose devices it takes.
+        day: factors on a service's traffic over a day, at equal steps; its mean is the scenario's own.
+        target: share of the most that a service's replica can serve for which replicas are planned.
+    """
+
+    scenario: str
+    on: str
+    day: tuple[Annotated[float, msgspec.Meta(ge=0, le=100)], ...] = (1.0,)
+    target: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.7
+
+
 class JobList(Spec):
     """Many jobs over time.
 
@@ -46,6 +62,7 @@ class JobList(Spec):
             arrival and duration. Left out, deadlines are the trace's, if it has any.
         grids: carbon intensity by group of the fleet, as a fleet's ``grid``; each group named is a kind of its own.
         forecast_error: standard deviation of the factors by which forecasts of carbon are off.
+        neighbours: services and functions that share the fleet, and its breaker, with the jobs.
     """
 
     trace: str | dict[str, Any]
@@ -64,6 +81,7 @@ class JobList(Spec):
     slack: str | Annotated[float, msgspec.Meta(ge=0, le=1e6)] | None = None
     grids: dict[str, str | float] = msgspec.field(default_factory=dict)
     forecast_error: Annotated[float, msgspec.Meta(ge=0, le=2)] = 0.0
+    neighbours: tuple[Neighbour, ...] = ()
 
     @property
     def beside(self) -> dict[str, dict[str, float]]:

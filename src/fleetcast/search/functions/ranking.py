@@ -19,8 +19,10 @@ from fleetcast.sim.functions.outcome import simulate
 from fleetcast.sim.functions.setting import Setting
 from fleetcast.sim.functions.world import play
 
-STEPS = 12
-"""Halvings of a policy's knob, in logarithms."""
+STEPS = 14
+"""Most settings of a policy that are tried."""
+CLOSE = 0.99
+"""Share of a budget that counts as all of it."""
 
 
 def search(
@@ -104,16 +106,26 @@ def fitted(state: Setting, policy: scale.Policy, most: float) -> scale.Policy:
         made: scale.Policy = type(policy)(**(settings | {name: value}))
         return made
 
-    if 0.995 * most <= pod_seconds(state, policy) <= most:
+    found = pod_seconds(state, policy)
+    if CLOSE * most <= found <= most:
         return policy
-    if pod_seconds(state, at(low)) > most:
-        return at(low)
-    if pod_seconds(state, at(high)) <= most:
-        return at(high)
+    best, value = None, float(settings[name])
+    ends = [(low, -np.inf), (high, np.inf)]  # knobs, and logarithms of what they take over the budget
     for _ in range(STEPS):
-        middle = float(np.sqrt(low * high))
-        if pod_seconds(state, at(middle)) <= most:
-            low = middle
+        over = float(np.log(found / most)) if found > 0 else -np.inf
+        if over <= 0:
+            best, ends[0] = at(value), (value, over)
+            if over >= np.log(CLOSE):
+                break
         else:
-            high = middle
-    return at(float(f"{low:.6g}") if pod_seconds(state, at(float(f"{low:.6g}"))) <= most else low)
+            ends[1] = (value, over)
+        (a, under), (b, above) = ends
+        known = np.isfinite(under) and np.isfinite(above)
+        share = float(np.clip(-under / (above - under) - 0.01, 0.05, 0.95)) if known else 0.5
+        near = 4.0 if not known else np.inf  # an end not tried yet is not gone to at once
+        value = float(np.exp((1 - share) * np.log(a) + share * np.log(b)))
+        value = float(np.clip(value, b / near, np.inf)) if a == low and not np.isfinite(under) else value
+        value = float(np.clip(value, 0.0, a * near)) if b == high and not np.isfinite(above) else value
+        value = float(f"{value:.5g}")
+        found = pod_seconds(state, at(value))
+    return best if best is not None else at(low)

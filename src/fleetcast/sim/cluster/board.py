@@ -118,7 +118,7 @@ class FleetBoard:
             raise PolicyError(
                 f"{self._name()} grants {devices} devices to {self._called(job)}, which has {has} and uses {job.most}"
             )
-        if devices > self.spare[kind]:
+        if devices > self.spare[kind] or self.rate(job, {kind: max(job.least, devices)}) <= 0:  # or it cannot run there
             return False
         low, high = self.nodes.first[kind], self.nodes.first[kind + 1]
         chosen: dict[int, int] = {}

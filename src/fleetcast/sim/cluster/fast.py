@@ -54,7 +54,7 @@ def known(jobs: Jobs, nodes: Nodes, pace: Pace, policy: Policy, place: Place) ->
         return None
     if nodes.outages or pace.beside or not (jobs.least == jobs.most).all():
         return None
-    if not isinstance(pace.speeds, Linear):
+    if not isinstance(pace.speeds, Linear) or min(pace.speeds.factors) <= 0:
         return None
     rule: Rule = said()
     return rule

@@ -8,6 +8,7 @@ import numpy as np
 
 from fleetcast.base.spec import describe
 from fleetcast.scenario.outcome import Outcome
+from fleetcast.sim.cluster import neighbours, shared
 from fleetcast.sim.cluster.fast import play
 from fleetcast.sim.cluster.grids import JOULES_PER_KWH, integral
 
@@ -21,13 +22,16 @@ LATE = 1e-3
 """s after its deadline from which a job is late."""
 
 
-def simulate(state: Setting, share: Any = None, place: Any = None, *, record: bool = False) -> Outcome:
+def simulate(
+    state: Setting, share: Any = None, place: Any = None, power: Any = None, *, record: bool = False
+) -> Outcome:  # fmt: skip
     """Returns what happens when policies share the fleet out and place gangs.
 
     Args:
         state: the scenario, resolved.
         share: name, table or object; None = the plan's first, or "fifo".
         place: the same; None = the plan's first, or "best_fit".
+        power: the same, where the fleet has a budget; None = the plan's first, or "uncapped".
         record: keep the event record.
 
     Raises:
@@ -38,11 +42,19 @@ def simulate(state: Setting, share: Any = None, place: Any = None, *, record: bo
     plan = state.scenario.plan
     dealer = state.share(share if share is not None else plan.shares[0] if plan.shares else "fifo")
     placer = state.place(place if place is not None else plan.places[0] if plan.places else "best_fit")
-    run = play(state.jobs, state.nodes, state.pace, dealer, placer, state.rules)
     table: dict[str, Any] = {"share": describe(dealer), "place": describe(placer)}
     if plan.round:
         table["round"] = plan.round
-    return outcome(state, run, table, record=record)
+    if not neighbours.shares(state):
+        run = play(state.jobs, state.nodes, state.pace, dealer, placer, state.rules)
+        return outcome(state, run, table, record=record)
+    capper = neighbours.power(power if power is not None else plan.powers[0] if plan.powers else "uncapped")
+    table |= {"power": describe(capper), "tick": plan.tick}
+    tenants = state.tenants
+    run, account = shared.play(
+        state.jobs, state.nodes, state.pace, dealer, placer, neighbours.row(state, capper), tenants, state.rules
+    )
+    return neighbours.told(state, outcome(state, run, table, record=record), account)
 
 
 def outcome(state: Setting, run: Run, plan: dict[str, Any], *, record: bool = False) -> Outcome:

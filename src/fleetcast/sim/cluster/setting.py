@@ -25,6 +25,7 @@ from fleetcast.sim.cluster.board import Rules
 from fleetcast.sim.cluster.grids import Grids, grids
 from fleetcast.sim.cluster.nodes import Nodes, nodes
 from fleetcast.sim.cluster.pace import Pace, close, errors
+from fleetcast.sim.cluster.tenants import Tenant
 
 SPEEDS = ("linear", "gavel", "profiles", "virtual")
 """Tables of speeds that a scenario may name."""
@@ -57,6 +58,13 @@ class Setting:
         """Carbon intensity of each kind's devices."""
         assert self.rules.grids is not None, "a scenario's fleet has a grid"
         return self.rules.grids
+
+    @cached_property
+    def tenants(self) -> tuple[Tenant, ...]:
+        """Who lives on the fleet beside the jobs, each played in its own world once."""
+        from fleetcast.sim.cluster.neighbours import tenants
+
+        return tenants(self)
 
     def share(self, choice: Any, path: str = "plan.share") -> share.Policy:
         """Returns a new share policy of a name, a table or an object.
@@ -164,7 +172,9 @@ def fits(state: Setting) -> None:
     Raises:
         Infeasible: names the job, what it needs and how much the fleet has.
     """
-    jobs, kinds = state.jobs, state.nodes.kinds
+    jobs, speeds = state.jobs, state.pace.speeds
+    runs = [f > 0 for f in speeds.factors] if isinstance(speeds, Linear) else [True] * len(state.nodes.kinds)
+    kinds = [kind for kind, able in zip(state.nodes.kinds, runs, strict=True) if able] or list(state.nodes.kinds)
     most = max(kind.total for kind in kinds)
     wide = jobs.demand > most
     if wide.any():

@@ -10,14 +10,15 @@ tick.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from heapq import heappush
 from math import ceil, inf
 from typing import TYPE_CHECKING
 
 from fleetcast.policy.power import View
-from fleetcast.sim.cluster.world import WAKE, Live, Rules, World
+from fleetcast.sim.cluster.board import Live, Rules
+from fleetcast.sim.cluster.world import World
 
 if TYPE_CHECKING:
     from fleetcast.policy.place.gangs import Policy as Place
@@ -112,31 +113,33 @@ class Shared(World):
         self.low = self.high = 1.0
         self.drawn: dict[str, float] = {}
         self.lacking: dict[str, int] = {}
-        self.read = 0.0
-        self.span = 0.0
-
-    def run(self) -> Run:
-        """Plays the trace to its end, see `World.run`."""
-        changes = {float(t) for tenant in self.tenants for t in tenant.times}
-        for at in sorted(changes):
-            heappush(self.coming, (at, WAKE, 0, 0))
-        self._tick(0.0)
-        return super().run()
-
-    def _tick(self, now: float) -> None:
-        """Asks to be woken at the next reading."""
-        if self.row.budget < inf and not self.rules.round:
-            heappush(self.coming, (self.row.tick * (floor_(now / self.row.tick) + 1), WAKE, 0, 0))
+        self.read = float(jobs.arrival[0]) if len(jobs) else 0.0
+        self.changes = sorted({float(t) for tenant in tenants for t in tenant.times})
 
     def _decide(self) -> None:
-        self._pass()
+        self.catch_up()
         self._make_way()
         super()._decide()
         self._power()
-        self._tick(self.now)
+        if not self.rules.round:
+            later = bisect_right(self.changes, self.now)
+            change = self.changes[later] if later < len(self.changes) else inf
+            tick = self.row.tick * (int(self.now / self.row.tick + 1e-9) + 1) if self.row.budget < inf else inf
+            self.alarm = min(self.alarm, change, tick)
 
-    def _pass(self) -> None:
-        """Adds up what has been drawn since the last reading."""
+    def catch_up(self) -> None:
+        """Adds up what has been drawn until now; tenants change between decisions where there are no jobs."""
+        now = self.now
+        first, last = bisect_right(self.changes, self.read), bisect_left(self.changes, now)
+        for change in self.changes[first:last]:
+            self.now = change
+            self._add()
+            self._make_way()
+            self._note(self._reading())
+        self.now = now
+        self._add()
+
+    def _add(self) -> None:
         spent = self.now - self.read
         for name, watts in self.drawn.items():
             self.account.joules[name] = self.account.joules.get(name, 0.0) + watts * spent
@@ -192,6 +195,9 @@ class Shared(World):
             self.account.brakes += 1
             self._clock(BRAKE, BRAKE)
             watts = self._reading()
+        self._note(watts)
+
+    def _note(self, watts: float) -> None:
         self.account.times.append(self.now)
         self.account.watts.append(watts)
 
@@ -238,11 +244,6 @@ class Shared(World):
         return takes / slowest
 
 
-def floor_(value: float) -> int:
-    """Returns the whole part; a tick that is all but reached counts as reached."""
-    return int(value + 1e-9)
-
-
 def play(
     jobs: Jobs, nodes: Nodes, pace: Pace, policy: Policy, place: Place, row: Row, tenants: Sequence[Tenant],
     rules: Rules = Rules(),  # noqa: B008
@@ -250,5 +251,5 @@ def play(
     """Returns what happens to jobs beside tenants, and what the row went through."""
     world = Shared(jobs, nodes, pace, policy, place, rules, row, tenants)
     run = world.run()
-    world._pass()
+    world.catch_up()
     return run, world.account

@@ -59,20 +59,20 @@ def service(
     Args:
         name: for people.
         kind: of device.
-        seconds: that a replica is busy for one request, on average: busy replica-seconds over requests of its world.
+        seconds: of a replica that one request takes where there is always work: one over the most that it serves.
         rate: requests a second, averaged over the day.
         per_replica: devices of one.
         day: factors on ``rate`` over a day, at equal steps.
         span: s for which it is wanted.
         idle: W of a device without work; ``busy``: of one that works.
         busy: see ``idle``.
-        target: share of the time that a replica may be busy.
+        target: share of the most that it serves for which a replica is planned.
 
     Raises:
         SpecError: an empty day, or a factor below 0.
     """
     if not day or min(day) < 0:
-        raise SpecError("beside.day", "must be factors of at least 0", value=list(day), hint="Write e.g. [0.5, 1.5]")
+        raise SpecError("day", "must be factors of at least 0", value=list(day), hint="Write e.g. [0.5, 1.5]")
     times = np.arange(0.0, max(span, DAY / len(day)), DAY / len(day))
     load = rate * np.array([day[i % len(day)] for i in range(len(times))]) * seconds
     replicas = np.maximum(np.ceil(load / target - 1e-9), 1).astype(np.int64)

@@ -37,7 +37,7 @@ ENDLESS = 10_000
 """Failures of one job after which it is taken never to end."""
 PATIENCE = 1_000
 """Rounds in which nothing runs and nothing will arrive after which a policy is taken to be stuck."""
-OUTAGE, BACK, ARRIVAL = range(3)
+OUTAGE, BACK, ARRIVAL, WAKE = range(4)
 
 
 class World(FleetBoard):

@@ -91,8 +91,8 @@ def ranking_view(scenario: FunctionsScenario, ranking: Ranking, width: int) -> R
     parts: list[RenderableType] = [Text(question(scenario, best), style="dim"), Text()]
     parts += [Text.assemble("Best: ", (label(best), "bold")), Text()]
     rows = [_row(outcome) for outcome in ranking.plans]
-    heads = ("Policy", "Cold starts", "Pod-seconds", "Latency", "p99", "Energy", "Carbon")
-    parts += [rows_table(heads, rows, right=(1, 2, 3, 4, 5, 6), width=width), Text()]
+    heads = ("Policy", "Cold starts", "Pod-seconds", "Latency", "p99", "Carbon", "Energy")
+    parts += [rows_table(heads, rows, right=(1, 2, 3, 4, 5, 6), width=width, drop=2), Text()]
     parts.append(bullets("Why", why(ranking)))
     parts.append(bullets("Space searched", list(ranking.space), dim=True))
     parts.append(bullets("Taken as given", [*ranking.notes, *best.notes], dim=True))
@@ -103,7 +103,7 @@ def _row(outcome: Outcome) -> tuple[str, ...]:
     m = outcome.metrics
     return (
         label(outcome), f"{m['cold_starts']['count']:,}", f"{m['pod_seconds']:,.0f}", show(m["latency"]["mean"], "s"),
-        show(m["latency"]["p99"], "s"), show_energy(m["energy"]), show(m["carbon"], "g"),
+        show(m["latency"]["p99"], "s"), show(m["carbon"], "g"), show_energy(m["energy"]),
     )  # fmt: skip
 
 
@@ -117,10 +117,12 @@ def why(ranking: Ranking) -> list[str]:
     if null is not None and null is not best and lookup(null.metrics, path) > 0:
         less = 1.0 - value / float(lookup(null.metrics, path))
         seconds = float(best.metrics["pod_seconds"]) / float(null.metrics["pod_seconds"])
-        word = goal.replace("_", " ")
-        found.append(f"{less:.0%} less {word} than a keep-alive of 60 s, at {seconds:.2f} x its pod-seconds.")
+        word = f"fewer {goal.replace('_', ' ')}" if goal in ("cold_starts", "pod_seconds") else f"less {goal}"
+        found.append(f"{less:.0%} {word} than a keep-alive of 60 s, at {seconds:.2f} x its pod-seconds.")
     if len(ranking.plans) > 1:
         other = ranking.plans[1]
-        said = show(float(lookup(other.metrics, path)), UNITS.get(path.partition(".")[0], ""))
+        unit = UNITS.get(path.partition(".")[0], "")
+        amount = float(lookup(other.metrics, path))
+        said = show(amount, unit) if unit else f"{amount:,.0f}"
         found.append(f"The next, {label(other)}, comes to {said}.")
     return found or ["It is the only one."]

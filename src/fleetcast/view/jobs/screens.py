@@ -59,6 +59,12 @@ def headline(outcome: Outcome) -> Table:
         ("Energy", show_energy(m["energy"])), ("Carbon", show(m["carbon"], "g")),
         ("Cost", UNKNOWN if cost != cost else show(cost, "$")), ("Mean power", show(m["power"], "W")),
     ]  # fmt: skip
+    if "brakes" in m:
+        cells += [
+            ("Peak power", show(m["peak"], "W") + (f" ({m['peak_share']:.0%} of it)" if "peak_share" in m else "")),
+            ("Brakes", f"{m['brakes']:,}"), ("Slowed", f"{m['capped']['low']:.1%} of the time"),
+            ("Had to leave", f"{m['evicted']:,}"),
+        ]  # fmt: skip
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, GAP, 0, 0))
     for i in range(0, len(cells), 2):
         row = [cell for pair in cells[i : i + 2] for cell in pair]

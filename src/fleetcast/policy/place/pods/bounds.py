@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from scipy.optimize import linprog
 from scipy.sparse import coo_matrix
 
-from fleetcast.policy.place.pods import Pod, View
+from fleetcast.policy.place.pods import Placement, Pod, View
 from fleetcast.policy.place.pods.ledger import WHOLE, Ledger
 from fleetcast.policy.place.pods.packing import Instance
 from fleetcast.policy.place.pods.patterns import Grouped, ladder
@@ -48,6 +49,40 @@ class Tier(NamedTuple):
     def closed(self) -> bool:
         """Whether it is proven that no more is possible."""
         return self.kept >= self.kept_bound and self.placed >= self.bound
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A decision and what is proven of it.
+
+    Attributes:
+        placement: the decision.
+        tiers: what is known of each tier, highest first.
+        moves: how many pods move.
+        least: at least how many moves these placements need, -1 = nothing is proven.
+        spent: s of one core, about, as reckoned.
+    """
+
+    placement: Placement
+    tiers: list[Tier]
+    moves: int
+    least: int
+    spent: float
+
+    @property
+    def optimal(self) -> bool:
+        """Whether no placement serves the tiers better."""
+        return all(tier.closed for tier in self.tiers)
+
+
+def words(tiers: list[Tier], moves: int, least: int) -> str:
+    """Returns what is proven, for people."""
+    if all(tier.closed for tier in tiers):
+        if least == moves:
+            return "optimal"
+        return f"most pods placed; {moves} moves" + (f", at least {least} are needed" if least >= 0 else "")
+    worst = next(tier for tier in tiers if not tier.closed)
+    return f"priority {worst.priority}: {worst.placed} of {worst.pods} placed, at most {worst.bound} can be"
 
 
 class Kinds(NamedTuple):
@@ -164,6 +199,8 @@ def _most(kinds: Kinds, above: Mapping[int, tuple[int, int]], tier: int, *, keep
     """Returns the most pods of a tier that are kept (or placed) in the relaxation."""
     k, c = kinds.most.shape
     used = np.flatnonzero((kinds.tier >= tier)[:, None].repeat(c, 1).ravel() & (kinds.most > 0).ravel())
+    if not len(used):
+        return 0
     pod, node = used // c, used % c
     # variables: x by kind and class; then kept by kind
     n = len(used) + k

@@ -14,7 +14,7 @@ that equal views have equal answers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,16 +22,17 @@ import numpy as np
 from fleetcast.base.errors import PolicyError
 from fleetcast.policy.place.pods import Placement, Pod, View
 from fleetcast.policy.place.pods.best_fit import fill
-from fleetcast.policy.place.pods.bounds import Tier, bounds
+from fleetcast.policy.place.pods.bounds import Answer, Tier, bounds, words
 from fleetcast.policy.place.pods.check import carry_out
 from fleetcast.policy.place.pods.exchange import improve
 from fleetcast.policy.place.pods.greedy import decide
 from fleetcast.policy.place.pods.kube_default import KubeDefault
 from fleetcast.policy.place.pods.ledger import Ledger
-from fleetcast.policy.place.pods.model import Model, solver
+from fleetcast.policy.place.pods.model import Model
 from fleetcast.policy.place.pods.packing import Instance
 from fleetcast.policy.place.pods.patterns import Grouped, climb
 from fleetcast.policy.place.pods.restarts import repack
+from fleetcast.policy.place.pods.solver import solver
 
 if TYPE_CHECKING:
     from fleetcast.policy.place.pods.packing import State
@@ -48,30 +49,6 @@ VARIABLE = 1.2e-5
 """What building a model takes for each variable, s, about."""
 BURST = 4_000
 """Waiting pods above which only greedy rules answer."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A decision and what is proven of it.
-
-    Attributes:
-        placement: the decision.
-        tiers: what is known of each tier, highest first.
-        moves: how many pods move.
-        least: at least how many moves these placements need, -1 = nothing is proven.
-        spent: s of one core, about, as reckoned.
-    """
-
-    placement: Placement
-    tiers: list[Tier]
-    moves: int
-    least: int
-    spent: float
-
-    @property
-    def optimal(self) -> bool:
-        """Whether no placement serves the tiers better."""
-        return all(tier.closed for tier in self.tiers)
 
 
 class CpSat:
@@ -99,7 +76,7 @@ class CpSat:
     def solve(self, view: View) -> Answer:
         """Returns the decision with its bounds."""
         ledger = fill(view)
-        if all(pod.name in ledger.laid for pod in view.waiting):
+        if not view.nodes or all(pod.name in ledger.laid for pod in view.waiting):
             tiers = bounds(view, ledger, equals=self.equals)
             return Answer(decide(view, ledger, proof="optimal"), tiers, 0, 0, 0.0)
         run = _Run(view, ledger, self.budget, self.seed, self.equals)
@@ -252,14 +229,9 @@ class _Run:
 
     def open(self) -> list[int]:
         """Tiers of which more pods might be placed, highest first."""
-        out = {pod.priority for pod in self.out()}
-        found = []
-        for tier in self.tiers:
-            known = self.known_tiers[tier]
-            placed = sum(1 for laid in self.best.laid.values() if laid.pod.priority == tier)
-            if tier in out and (placed < known.bound or known.kept < known.kept_bound):
-                found.append(tier)
-        return found
+        out = Counter(pod.priority for pod in self.out())
+        known = [self.known_tiers[tier] for tier in self.tiers if tier in out and tier in self.known_tiers]
+        return [t.priority for t in known if t.pods - out[t.priority] < t.bound or t.kept < t.kept_bound]
 
     def some(self, until: float) -> None:
         """Solves neighbourhoods: nodes with much left, and pods that wait."""
@@ -363,7 +335,10 @@ class _Run:
                 return
             model.model.clear_hints()
             model.hint()
-            model.model.maximize(goal.sum)
+            # what comes later breaks ties, so that a pod gained does not empty the tiers below
+            later = [other for other in goals[g + 1 :] if not isinstance(other.sum, int)]
+            weight = 1 + sum(other.most for other in later)
+            model.model.maximize(weight * goal.sum + sum(other.sum for other in later))
             solving = solver((left if goal.what == "stays" else left / 2) / model.slow, self.seed)
             status = solving.solve(model.model)
             self.spent += solving.response_proto.deterministic_time * model.slow + 5e-3
@@ -374,7 +349,7 @@ class _Run:
                     model.ledger = self.best
             now = model.goals_now()[g]
             if status in (model.cp.OPTIMAL, model.cp.FEASIBLE):
-                bound = int(np.floor(solving.best_objective_bound + 1e-6))
+                bound = int(np.floor(solving.best_objective_bound / weight + 1e-6))
                 self.known[goal.tier, goal.what] = max(bound, now)
                 if goal.what == "stays":
                     self.least = max(-self.value[-1] - (max(bound, now) - now), 0)
@@ -389,18 +364,8 @@ class _Run:
             tiers.append(tier._replace(kept_bound=max(kept, tier.kept), bound=max(bound, tier.placed)))
         moves = -self.value[-1]
         least = self.least if self.least >= 0 else 0 if not moves else -1
-        proof = _words(tiers, moves, least)
+        proof = words(tiers, moves, least)
         return Answer(decide(self.view, self.best, proof=proof), tiers, moves, least, self.spent)
-
-
-def _words(tiers: list[Tier], moves: int, least: int) -> str:
-    """What is proven, for people."""
-    if all(tier.closed for tier in tiers):
-        if least == moves:
-            return "optimal"
-        return f"most pods placed; {moves} moves" + (f", at least {least} are needed" if least >= 0 else "")
-    worst = next(tier for tier in tiers if not tier.closed)
-    return f"priority {worst.priority}: {worst.placed} of {worst.pods} placed, at most {worst.bound} can be"
 
 
 def _kinds(ledger: Ledger, pods: tuple[Pod, ...]) -> int:

@@ -12,7 +12,8 @@ from fleetcast.policy.place.pods import Placement, View
 from fleetcast.policy.place.pods.best_fit import fill
 from fleetcast.policy.place.pods.check import carry_out
 from fleetcast.policy.place.pods.greedy import decide
-from fleetcast.policy.place.pods.model import Model, solver
+from fleetcast.policy.place.pods.model import Model
+from fleetcast.policy.place.pods.solver import solver
 
 PAIRS = 200_000
 """Pairs of pods and nodes above which no model is built: it would not fit the budget."""
@@ -41,7 +42,7 @@ class CpSatNaive:
         ledger = fill(view)
         pairs = len(view.nodes) * (len(view.running) + len(view.waiting))
         left = self.budget - 1.2e-5 * pairs
-        if all(pod.name in ledger.laid for pod in view.waiting) or pairs > PAIRS or left <= 0:
+        if not pairs or all(pod.name in ledger.laid for pod in view.waiting) or pairs > PAIRS or left <= 0:
             return decide(view, ledger)
         origin = {p.name: view.ledger.number[p.node] for p in view.running if p.name in view.ledger.laid}
         waiting = [p for p in view.waiting if p.name not in ledger.laid]

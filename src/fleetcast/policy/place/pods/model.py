@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from fleetcast.base.errors import MissingExtra
 from fleetcast.policy.place.pods import Pod, Rule, View
 from fleetcast.policy.place.pods.ledger import WHOLE, Ledger
 from fleetcast.policy.place.pods.match import company, selects
 from fleetcast.policy.place.pods.packing import covered
+from fleetcast.policy.place.pods.solver import cp_model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,7 +80,7 @@ class Model:
         self, view: View, ledger: Ledger, nodes: Sequence[int], waiting: Sequence[Pod], origin: Mapping[str, int],
         *, equals: bool = False, aggregate: bool = True,
     ) -> None:  # fmt: skip
-        self.cp = _solver()
+        self.cp = cp_model()
         self.model = self.cp.CpModel()
         self.view, self.ledger, self.nodes, self.origin, self.equals = view, ledger, list(nodes), origin, equals
         inside = set(self.nodes)
@@ -134,10 +134,8 @@ class Model:
             pod, count = kind.pods[0], len(kind.pods)
             need = self.ledger.need(pod)
             allowed = self.ledger.allowed(pod)[self.nodes] | (kind.origin > 0)
-            with np.errstate(divide="ignore"):
-                per = np.where(need.amount > 0, np.maximum(self.free, 0) // np.maximum(need.amount, 1), count).min(
-                    axis=1
-                )
+            fit = np.where(need.amount > 0, np.maximum(self.free, 0) // np.maximum(need.amount, 1), count)
+            per = fit.min(axis=1, initial=0 if need.absent else count)
             if need.share:
                 per = np.minimum(per, (self.trimmed.devices[self.nodes].max(axis=1) >= need.share).astype(np.int64))
             most = np.where(allowed, np.minimum(per, count), 0)
@@ -185,8 +183,8 @@ class Model:
                     continue
                 pod = kind.pods[0]
                 need = self.ledger.need(pod)
-                laid = self.ledger.laid.get(pod.name)
-                stays = laid.devices if laid is not None and laid.node == node and kind.origin[j] else ()
+                # at home a pod keeps the devices that it has in the view
+                stays = self.view.ledger.laid[pod.name].devices if kind.origin[j] else ()
                 if need.share:
                     mine = []
                     for g in range(count):
@@ -369,39 +367,17 @@ class Model:
                     changed.append((pod, self.nodes[j], self._device(value, k, j)))
             free = [j for j, count in enumerate(room) for _ in range(count)]
             changed += [(p, self.nodes[j], self._device(value, k, j)) for p, j in zip(rest, free, strict=False)]
-        keep: dict[str, tuple[int, tuple[int, ...]]] = {}
         for kind in self.kinds:
             for pod in kind.pods:
                 if pod.name in ledger.laid:
-                    laid = ledger.remove(pod.name)
-                    keep[pod.name] = laid.node, laid.devices
-        # those that keep their devices first, then those that share one, then whole ones
-        again = [
-            (p, n, keep[p.name][1]) for p, n, _ in changed if p.name in self.origin and keep.get(p.name, (-1,))[0] == n
-        ]
-        done = {p.name for p, _, _ in again}
-        rest_ = sorted((c for c in changed if c[0].name not in done), key=lambda c: c[2] is None)
-        for pod, node, devices in (*again, *rest_):
+                    ledger.remove(pod.name)
+        # those at home keep their devices; then those that share one, then whole ones
+        home = [(p, n, self.view.ledger.laid[p.name].devices) for p, n, _ in changed if self.origin.get(p.name) == n]
+        away = [c for c in changed if self.origin.get(c[0].name) != c[1]]
+        for pod, node, devices in (*home, *sorted(away, key=lambda c: c[2] is None)):
             ledger.place(pod, node, devices)
 
     def _device(self, value: Any, k: int, j: int) -> tuple[int, ...] | None:
         if not self.shares or not self.ledger.need(self.kinds[k].pods[0]).share:
             return None
         return tuple(g for (kk, jj, g), y in self.device.items() if kk == k and jj == j and value(y))
-
-
-def _solver() -> Any:
-    try:
-        from ortools.sat.python import cp_model
-    except ImportError:
-        raise MissingExtra("ortools", "solve") from None
-    return cp_model
-
-
-def solver(seconds: float, seed: int = 0) -> Any:
-    """Returns a CP-SAT solver with one worker and a budget of deterministic time, so that equal models have equal answers."""
-    found = _solver().CpSolver()
-    found.parameters.max_deterministic_time = seconds
-    found.parameters.num_workers = 1
-    found.parameters.random_seed = seed
-    return found

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from fleetcast.base.errors import FleetcastError, MissingExtra
 from fleetcast.base.host import cores
-from fleetcast.runtime.llm.ranks.likeliest import merged
+from fleetcast.runtime.llm.likeliest import merged
 from fleetcast.runtime.llm.ranks.part import Part
 from fleetcast.runtime.llm.ranks.shard import check
 from fleetcast.runtime.llm.ranks.wire import Wire, order

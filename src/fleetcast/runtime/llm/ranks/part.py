@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fleetcast.base.errors import MissingExtra
+from fleetcast.runtime.llm.likeliest import Wanted, reduced, wanted
 from fleetcast.runtime.llm.model import Transformer
-from fleetcast.runtime.llm.ranks.likeliest import Wanted, reduced, wanted
 from fleetcast.runtime.llm.ranks.shard import Shard, narrowed, stage, vocabulary
 from fleetcast.runtime.llm.ranks.wire import Wire
 from fleetcast.runtime.llm.requests import Piece
