@@ -46,6 +46,10 @@ class Counting:
         """Returns devices not granted."""
         return self.kinds[kind].total - sum(job.granted.get(kind, 0) for job in self.jobs)
 
+    def dominant(self, job: Job) -> float:
+        """Returns the part of all devices that a job has been given."""
+        return sum(job.granted.values()) / max(sum(kind.total for kind in self.kinds), 1)
+
     def phase(self, job: Job) -> int:
         """Returns in which phase of its learning a job is."""
         return sum(start <= 1.0 - job.remaining + CLOSE for start in self.speeds.phases(int(self.model[job.id]))) - 1

@@ -91,6 +91,10 @@ class FleetBoard:
         """Returns how many devices of a kind are not granted yet."""
         return self.spare[kind]
 
+    def dominant(self, job: Job) -> float:
+        """Returns the largest part of any resource of the fleet that a job has been given."""
+        return sum(job.granted.values()) * (job.unit or 1.0 / max(self.nodes.total, 1))
+
     def rate(self, job: Job, devices: Mapping[int, int], servers: int = 0) -> float:
         """Returns the share of a job's work that devices would do in a second, as far as is known."""
         phase = self.live[job.id].phase if job.id in self.live else 0
