@@ -369,7 +369,8 @@ def export(file: File, /, *, to: str, common: Common = DEFAULTS) -> int:
     Parameters
     ----------
     to:
-        Requests: "vllm", "sglang" or "kubernetes"; training: "megatron", "deepspeed", "torchtitan" or "torchrun".
+        Requests: "vllm", "sglang" or "kubernetes"; training: "megatron", "deepspeed", "torchtitan" or "torchrun"; pods:
+        "kubernetes", a scheduler.
     """
     made = verbs.export(terminal.load(file, common), to)
     terminal.write_text(common, made.text, made.data)

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _NAMESPACE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 LEASE: Final = "fleetcast"
+SHOWN: Final = 5
+"""Waiting pods that are named."""
 
 
 @Parameter(name="*", group="Kubernetes")
@@ -46,7 +48,7 @@ class Cluster:
     "Pods: say what would be done, and do nothing."
     double: Annotated[bool, Parameter(negative=())] = False
     "Pods: no cluster; an API server in this process, with the scenario's nodes and pods."
-    wait: float = 60.0
+    within: float = 60.0
     "Pods: with --once or --double, seconds in which it must end."
 
 
@@ -81,14 +83,14 @@ def schedule(
         MissingExtra: the client of Kubernetes is absent.
         FleetcastError: the cluster does not answer, or another instance holds the lease.
     """
-    if not 0 < cluster.wait <= 86_400:
-        raise SpecError("--wait", "is out of range", value=cluster.wait, limit="more than 0, at most 86,400 s")
+    if not 0 < cluster.within <= 86_400:
+        raise SpecError("--within", "is out of range", value=cluster.within, limit="more than 0, at most 86,400 s")
     from fleetcast.runtime.kubernetes.outcome import outcome
 
     with _server(cluster, nodes, pods) as (api, notes):
         scheduler = _scheduler(policy, cluster, api)
         if cluster.once or cluster.double or cluster.dry_run:
-            scheduler.once(cluster.wait)
+            scheduler.once(cluster.within)
         else:
             _until_told(scheduler)
         return outcome(scheduler, plan, notes)
@@ -163,16 +165,20 @@ def scheduled_view(outcome: Outcome, width: int) -> RenderableType:
     from fleetcast.view.tables import bullets, rows_table
 
     m = outcome.metrics
-    cells = [("Placed", f"{m['placed']:,}"), ("Waiting", f"{m['pending']:,}"), ("Moved", f"{m['moves']:,}"),
-             ("Evicted", f"{m['evictions']:,}"), ("Evictions refused by budgets", f"{m['refused']:,}"),
+    cells = [("Placed", f"{m['placed']:,}"), ("Waiting", f"{m['unplaced']:,}"), ("Moved", f"{m['moves']:,}"),
+             ("Evicted", f"{m['evicted']:,}"), ("Evictions refused", f"{m['refused']:,}"),
              ("Rounds", f"{m['rounds']:,}"), ("Time to decide", show(m["deciding"], "s"))]  # fmt: skip
-    if "latency" in m:
-        cells += [("Until bound, p50", show(m["latency"]["p50"], "s")), ("p99", show(m["latency"]["p99"], "s"))]
+    if "waits" in m:
+        cells += [("Until bound, p50", show(m["waits"]["p50"], "s")), ("p99", show(m["waits"]["p99"], "s"))]
     parts: list[RenderableType] = [
         Text(f"{outcome.provenance['server']}, schedulerName {outcome.provenance['schedulerName']}", style="dim"),
         Text(),
         rows_table(("What", "How many"), cells, width=width),
     ]
+    if m["reasons"]:
+        said = [f"{name}: {why}" for name, why in list(m["reasons"].items())[:SHOWN]]
+        more = m["unplaced"] - len(said)
+        parts += [Text(), bullets("Wait at the end", [*said, *([f"and {more:,} more"] if more > 0 else [])])]
     if outcome.notes:
-        parts += [Text(), bullets("Notes", outcome.notes, dim=True)]
+        parts += [Text(), bullets("Taken as given", outcome.notes, dim=True)]
     return Group(*parts)

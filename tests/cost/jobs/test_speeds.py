@@ -198,3 +198,13 @@ def test_workers_that_must_not_mix():
 def test_work_of_jobs():
     jobs = of([0.0, 0.0], 2, [5.0, 7.0], units=[0.0, 9.0])
     assert work(Linear(["a"], [3.0]), jobs, 0, 4).tolist() == [30.0, 9.0]
+
+
+def test_devices_by_the_fleets_names(tmp_path):
+    short, long = Throughputs(["v100"]), Throughputs(["v100-pcie-16g"])
+    at = short.models.index("A3C")
+    assert short.rate(at, (Lying(0, 1),)) == long.rate(at, (Lying(0, 1),)) > 0
+    bound = Virtual(["v100-pcie-16g", "t4"], ["bert/8/4/v100/1"])
+    assert bound.rate(0, (Lying(0, 2),)) > 0.0 == bound.rate(0, (Lying(1, 2),))
+    with pytest.raises(SpecError, match="no speeds of this kind"):
+        Throughputs(["h100-sxm"])

@@ -82,7 +82,7 @@ class Running:
         assert not self.thread.is_alive()
 
 
-def until(condition, seconds=20.0, about="it"):
+def until(condition, seconds=60.0, about="it"):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, f"{about} did not come true in {seconds} s"

@@ -13,21 +13,27 @@ pytest.importorskip("aiohttp", reason="aiohttp is not installed")
 import yaml
 
 from fleetcast.base.errors import SpecError
+from fleetcast.base.spec import dump_toml
 from fleetcast.policy.place.pods import KubeDefault, Node, Pod, Rule, Taint, Toleration
 from fleetcast.runtime.kubernetes.double import Double
 from fleetcast.runtime.kubernetes.lease import Lease
 from fleetcast.runtime.kubernetes.reading import read_node, read_pod
 from fleetcast.runtime.kubernetes.writing import node_table, pod_table
-from fleetcast.view.exports.scheduler import CLUSTER_RIGHTS, LEASE_RIGHTS, export
+from fleetcast.scenario.load import load
+from fleetcast.view.cli import main
+from fleetcast.view.exports.scheduler import CLUSTER_RIGHTS, LEASE_RIGHTS, export, files
 from fleetcast.view.scheduling import Cluster, schedule
 from tests.runtime.kubernetes.made import Running, node, places, pod, put, replicas, until
 from tests.runtime.kubernetes.policies import Greedy
 
-SCENARIO = '[workload]\nkind = "jobs"\n'
+SCENARIO = {
+    "workload": {"kind": "jobs", "pods": {"kind": "distinct", "nodes": 4, "usage": 0.6, "tiers": 2}},
+    "plan": {"place": {"kind": "best_fit"}},
+}
 
 
 def test_the_manifests_parse_and_an_api_server_takes_them(double):
-    made = export(SCENARIO)
+    made = export(load(SCENARIO))
     parsed = list(yaml.safe_load_all(made.text))
     assert parsed == made.data
     from kubernetes import client, utils
@@ -44,9 +50,7 @@ def test_the_manifests_parse_and_an_api_server_takes_them(double):
         assert [rule.verbs for rule in role.rules] == [rule["verbs"] for rule in CLUSTER_RIGHTS]
         lease = client.CoordinationV1Api(api).read_namespaced_lease("fleetcast", "fleetcast")
         assert lease.spec is None or lease.spec.holder_identity is None
-        assert client.CoreV1Api(api).read_namespaced_config_map("fleetcast", "fleetcast").data == {
-            "scenario.toml": SCENARIO
-        }
+        assert client.CoreV1Api(api).read_namespaced_config_map("fleetcast", "fleetcast").data == files(load(SCENARIO))
 
 
 def test_it_needs_all_the_rights_that_the_manifests_give_and_no_other():
@@ -175,11 +179,13 @@ def cluster(count=20):
 def test_a_run_on_a_double_is_a_measured_outcome():
     outcome = schedule(KubeDefault(), Cluster(on="kubernetes", double=True), {"place": "kube_default"}, **cluster())
     assert outcome.source == "measured"
-    assert (outcome.metrics["placed"], outcome.metrics["pending"], outcome.metrics["conflicts"]) == (16, 4, 0)
-    assert 0 < outcome.metrics["latency"]["p50"] <= outcome.metrics["latency"]["p99"]
+    assert (outcome.metrics["placed"], outcome.metrics["unplaced"], outcome.metrics["conflicts"]) == (16, 4, 0)
+    assert 0 < outcome.metrics["waits"]["p50"] <= outcome.metrics["waits"]["p99"]
     assert [row["pods"] for row in outcome.resources] == [4, 4, 4, 4]
     assert all(row["used"]["cpu"] == 1.0 for row in outcome.resources)
-    assert "0 of 4 nodes take it: 4 lack cpu (needs 1, the most left on one is 0)" in "".join(outcome.notes)
+    assert (
+        "0 of 4 nodes take it: 4 lack cpu (needs 1, the most left on one is 0)" in outcome.metrics["reasons"].values()
+    )
     json.dumps(outcome.table())
 
 
@@ -194,12 +200,12 @@ def test_a_dry_run_changes_nothing(double, tmp_path, monkeypatch):
     before = double.store.version
     outcome = schedule(KubeDefault(), Cluster(on="kubernetes", dry_run=True), {})
     assert double.store.version == before
-    assert (outcome.metrics["placed"], outcome.metrics["evictions"]) == (1, 1)
+    assert (outcome.metrics["placed"], outcome.metrics["evicted"]) == (1, 1)
     assert any(note.startswith("would evict default/low-") for note in outcome.notes)
     assert "would then bind default/high to n0" in outcome.notes
     # And then for good, once.
     outcome = schedule(KubeDefault(), Cluster(on="kubernetes", once=True), {})
-    assert (outcome.metrics["placed"], outcome.metrics["evictions"]) == (1, 1)
+    assert (outcome.metrics["placed"], outcome.metrics["evicted"]) == (1, 1)
     assert places(double)["high"] == "n0"
 
 
@@ -216,3 +222,47 @@ def test_without_a_cluster_it_says_how_to_name_one(monkeypatch, tmp_path):
 def test_the_client_is_imported_only_where_it_is_used():
     code = "import sys, fleetcast.view.cli; sys.exit('kubernetes' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_command_line_schedules_a_double(tmp_path, capsys):
+    path = tmp_path / "pods.toml"
+    path.write_text(dump_toml(SCENARIO))
+    words = ["run", str(path), "--on", "kubernetes", "--double", "--json"]
+    code = main(words)
+    found = json.loads(capsys.readouterr().out)
+    assert found["source"] == "measured"
+    assert found["plan"]["place"]["kind"] == "best_fit"
+    assert (code, found["metrics"]["unplaced"]) == (0, 0)
+    assert main([*words[:-1], "--dry-run"]) == code
+    shown = capsys.readouterr().out
+    assert "would bind default/" in shown
+    # What the simulated cluster comes to, where all pods are there from the start.
+    assert main(["simulate", str(path), "--json"]) == 0
+    simulated = json.loads(capsys.readouterr().out)
+    assert found["metrics"]["placed"] == simulated["metrics"]["placed"]
+
+
+def test_the_command_line_refuses_what_makes_no_sense(tmp_path, capsys):
+    path = tmp_path / "pods.toml"
+    path.write_text(dump_toml(SCENARIO))
+    assert main(["run", str(path)]) == 2
+    assert "--on kubernetes --double" in " ".join(capsys.readouterr().err.split())
+    assert main(["run", "quickstart", "--on", "kubernetes"]) == 2
+    assert "is for pods on a cluster" in " ".join(capsys.readouterr().err.split())
+    assert main(["export", str(path), "--to", "vllm"]) == 2
+    assert main(["run", str(path), "--on", "kubernetes", "--double", "--within", "0"]) == 2
+
+
+def test_files_that_a_scenario_names_go_into_the_config_map(tmp_path):
+    (tmp_path / "p.csv").write_bytes(b"\xff\xfe")
+    scenario = load({**SCENARIO, "workload": {"kind": "jobs", "pods": "p.csv"}, "fleet": {"devices": "1x h100-sxm"}})
+    import msgspec
+
+    scenario = msgspec.structs.replace(scenario, folder=str(tmp_path))
+    with pytest.raises(SpecError, match=r"workload\.pods: cannot go into a ConfigMap"):
+        files(scenario)
+    (tmp_path / "p.csv").write_text("name,cpu\n")
+    assert files(scenario)["p.csv"] == "name,cpu\n"
+    (tmp_path / "p.csv").write_text("x" * 10**6)
+    with pytest.raises(SpecError, match="too large for a ConfigMap"):
+        files(scenario)

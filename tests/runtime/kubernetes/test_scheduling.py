@@ -328,7 +328,7 @@ def test_a_refused_eviction_is_tried_again_and_never_becomes_a_deletion(double, 
 
             return super().place(replace(view, budgets={}))
 
-    running = start(Bold(), patience=2.0)
+    running = start(Bold(), patience=30.0)
     settled(double, 2)
     # The scheduler believes that two may leave; the server says 429 until the budget is raised.
     budget(double, "keep", {"app": "low"}, minAvailable=0)

@@ -1,9 +1,12 @@
 """What goes wrong in a cluster: lost watches, lost nodes, two leaders, no answers, and kill -9."""
 
+import os
 import random
+import sys
 import threading
 import time
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 
@@ -33,7 +36,7 @@ def test_a_burst_of_ten_thousand_pods(double, start):
         double.store.add("nodes", node(f"n{k}", cpu="110", memory="256Gi", pods="110"))
     running = start(Greedy(), threads=4)
     put(double, *(pod(f"p{k}") for k in range(10_000)))
-    until(lambda: len(double.rules.bindings) == 10_000, 60)
+    until(lambda: len(double.rules.bindings) == 10_000, 240)
     once_each(double, 10_000)
     assert max(Counter(places(double).values()).values()) <= 110
     until(lambda: running.scheduler.counts.placed == 10_000)
@@ -95,7 +98,7 @@ def test_a_node_that_is_lost_in_mid_binding_gets_no_more_pods(double, start):
     double.before.append(lose)
     running = start(Greedy(), threads=4)
     put(double, *(pod(f"p{k}") for k in range(300)))
-    until(lambda: Counter(places(double).values()) == {"n1": 300 - len(gone(double, 300))}, 20)
+    until(lambda: Counter(places(double).values()) == {"n1": 300 - len(gone(double, 300))})
     until(lambda: running.scheduler.counts.placed == len(double.rules.bindings))
     # What was bound there went with it; bindings that were on their way then are all that came after.
     assert 0 < len(gone(double, 300)) <= 200
@@ -164,18 +167,18 @@ def test_while_nobody_answers_what_is_assumed_stays_assumed(double, start):
     time.sleep(0.5)
     assert list(running.scheduler.cluster.assumed.values()) == ["n0"]
     dark.clear()
-    until(lambda: not running.scheduler.cluster.assumed, 30)
+    until(lambda: not running.scheduler.cluster.assumed)
     assert places(double) == {"first": "n0"}
 
 
-def lease(me, duration=1.0):
+def lease(me, duration=2.0):
     return lambda api: Lease(api, "default", "fleetcast", me, duration=duration, retry=0.1)
 
 
 def test_of_two_leaders_one_binds_and_the_other_takes_over(double):
     for k in range(4):
         double.store.add("nodes", node(f"n{k}", cpu="50"))
-    first, second = (Running(double, Greedy(), lease=lease(me)) for me in ("one", "two"))
+    first, second = (Running(double, Greedy(), lease=lease(me, 20.0)) for me in ("one", "two"))
     put(double, *(pod(f"p{k}") for k in range(50)))
     until(lambda: len(places(double)) == 50)
     counts = [first.scheduler.counts.placed, second.scheduler.counts.placed]
@@ -188,7 +191,7 @@ def test_of_two_leaders_one_binds_and_the_other_takes_over(double):
     began = time.monotonic()
     put(double, *(pod(f"q{k}") for k in range(50)))
     until(lambda: len(places(double)) == 100)
-    assert time.monotonic() - began < 3.0
+    assert time.monotonic() - began < 15.0
     until(lambda: waits.scheduler.counts.placed == 50)
     assert double.store.find("leases", "default", "fleetcast")["spec"]["leaseTransitions"] == 2
     waits.stop()
@@ -211,7 +214,7 @@ def test_a_leader_that_hangs_binds_nothing_once_another_took_over(double):
     # It cannot renew: its calls for the lease fail, as behind a broken network; the other sees the lease run out.
     first.scheduler.lease._api.write_lease = lambda *_: (_ for _ in ()).throw(Unreachable("cut"))
     second = Running(double, Greedy(), lease=lease("two"))
-    until(lambda: places(double) == {"p0": "n0"}, 10)
+    until(lambda: places(double) == {"p0": "n0"})
     # The first thinks to the end, and its own clock says no; even a clock that stands still would: the server is asked.
     first.scheduler.lease._until = time.monotonic() + 60
     put(double, pod("p1"))
@@ -229,15 +232,14 @@ def test_a_lease_is_taken_only_after_it_was_seen_to_run_out(double):
     api = connect(url=double.url, token=double.token)
     # The holder's clock is a day ahead, or behind: only what this process sees counts.
     for renewed in ("2000-01-01T00:00:00.000000Z", "2100-01-01T00:00:00.000000Z"):
-        spec = {"holderIdentity": "other", "leaseDurationSeconds": 1, "renewTime": renewed, "leaseTransitions": 4}
+        spec = {"holderIdentity": "other", "leaseDurationSeconds": 2, "renewTime": renewed, "leaseTransitions": 4}
         double.store.add("leases", {"metadata": {"name": f"l{renewed[:4]}"}, "spec": spec})
-        mine = Lease(api, "default", f"l{renewed[:4]}", "me", duration=1.0)
+        mine = Lease(api, "default", f"l{renewed[:4]}", "me", duration=30.0)
+        began = time.monotonic()
         assert not mine.attempt()
         assert mine.holder == "other"
-        time.sleep(0.5)
-        assert not mine.attempt()
-        time.sleep(0.6)
-        assert mine.attempt()
+        until(mine.attempt)
+        assert time.monotonic() - began >= 2.0
         assert mine.confirmed(0.0)
         assert double.store.find("leases", "default", f"l{renewed[:4]}")["spec"]["leaseTransitions"] == 5
         mine.release()
@@ -272,12 +274,13 @@ def test_another_holder_of_the_lease_is_named_by_once(double):
         Scheduler(Greedy(), api, lease=Lease(api, "default", "fleetcast", "me")).once(timeout=0.5)
 
 
-def test_killed_at_random_points_it_binds_every_pod_exactly_once(double):
+def test_killed_at_random_points_it_binds_every_pod_exactly_once(double, monkeypatch):
     import multiprocessing
 
     for k in range(20):
         double.store.add("nodes", node(f"n{k}", cpu="50"))
     # Processes that are forked from a clean server which has imported everything: quick to start, none of our threads.
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.runtime.kubernetes.killed"])
     from tests.runtime.kubernetes.killed import schedule
@@ -313,3 +316,41 @@ def test_it_resumes_from_what_a_killed_one_left(double, start):
     time.sleep(0.2)
     assert len(places(double)) == 3
     assert places(double)["p3"] == "n0"
+
+
+def test_a_binding_that_the_server_never_takes_is_not_tried_in_a_loop(double, start):
+    double.store.add("nodes", node("n0"))
+    tries = []
+
+    def forbid(verb, resource, name):
+        if resource == "pods/binding" and name == "never":
+            tries.append(time.monotonic())
+            raise ApiError(403, "Forbidden", "a webhook says no")
+
+    double.before.append(forbid)
+    running = start(Greedy())
+    put(double, pod("never"), pod("plain"))
+    until(lambda: len(tries) >= 4)
+    gaps = [b - a for a, b in pairwise(tries)]
+    assert gaps[0] >= 0.05
+    assert gaps[2] >= 0.2
+    assert "plain" in places(double)
+    assert "the server refuses the binding to n0: a webhook says no" in running.scheduler.pending["default/never"]
+
+
+def test_a_policy_with_a_bug_does_not_end_the_scheduler(double, start):
+    double.store.add("nodes", node("n0"))
+    calls = []
+
+    def decide(view):
+        calls.append(1)
+        if len(calls) < 3:
+            raise ZeroDivisionError("division by zero")
+        return Placement({p.name: "n0" for p in view.waiting})
+
+    running = start(Scripted(decide))
+    for k in range(3):
+        put(double, pod(f"p{k}"))
+        until(lambda k=k: len(calls) > k)
+    until(lambda: len(places(double)) == 3)
+    assert any("division by zero" in line for line in running.log)

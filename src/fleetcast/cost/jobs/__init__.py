@@ -12,6 +12,7 @@ workers on any devices).
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -76,6 +77,11 @@ def work(speeds: Speeds, jobs: Jobs, kind: int, size: int) -> NDArray[np.float64
         said = (0.0 if jobs.units is None else float(jobs.units[i])) or speeds.whole(model)
         result[i] = said or jobs.seconds[i] * speeds.rate(model, (closest(kind, demand, size),))
     return result
+
+
+def called(device: str, known: Collection[str]) -> str | None:
+    """Returns what a table calls a device: its own name, or that before the first "-" ("v100" for "v100-sxm-16g")."""
+    return next((name for name in (device, device.split("-")[0]) if name in known), None)
 
 
 def closest(kind: int, devices: int, size: int) -> Lying:

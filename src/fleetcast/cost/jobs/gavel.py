@@ -17,7 +17,7 @@ from importlib import resources
 from pathlib import Path
 
 from fleetcast.base.errors import SpecError
-from fleetcast.cost.jobs import Lying
+from fleetcast.cost.jobs import Lying, called
 
 APART = "_unconsolidated"
 
@@ -36,13 +36,14 @@ class Throughputs:
         self.kinds = tuple(kinds)
         self.sizes = tuple(sizes) or (1,) * len(self.kinds)
         self.source = str(path or "Gavel (OSDI 2020), simulation_throughputs.json")
-        for name in self.kinds:
-            if name not in table:
+        names = [called(kind, table) for kind in self.kinds]
+        for kind, name in zip(self.kinds, names, strict=True):
+            if name is None:
                 known = sorted(k for k in table if not k.endswith(APART))
-                raise SpecError("speeds", "no speeds of this kind of device", value=name, limit=", ".join(known))
+                raise SpecError("speeds", "no speeds of this kind of device", value=kind, limit=", ".join(known))
         self.models = tuple(sorted({model for rows in table.values() for model, _ in rows}))
-        self._near = [table[name] for name in self.kinds]
-        self._apart = [table.get(name + APART, {}) for name in self.kinds]
+        self._near = [table[name] for name in names if name]
+        self._apart = [table.get(name + APART, {}) for name in names if name]
 
     def rate(self, model: int, lying: tuple[Lying, ...], phase: int = 0) -> float:
         """Returns steps a second; 0 on several kinds at once."""
@@ -85,7 +86,9 @@ def read(path: str | Path) -> Rows:
             kind: {_key(name): float(row["null"]) for name, row in rows.items()} for kind, rows in raw.items()
         }  # fmt: skip
     except FileNotFoundError:
-        raise SpecError("speeds", "no such file", value=str(path)) from None
+        raise SpecError(
+            "speeds", "no such file", value=str(path), hint="Name a JSON of throughputs, or none for the one that ships"
+        ) from None
     except (OSError, ValueError, KeyError, AttributeError, TypeError, SyntaxError) as problem:
         hint = 'expects {kind: {"(\'model\', devices)": {"null": steps/s}}}'
         raise SpecError(

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fleetcast.base.errors import SpecError
-from fleetcast.cost.jobs import Lying
+from fleetcast.cost.jobs import Lying, called
 from fleetcast.cost.jobs.goodput import Step, fit, times, worth
 
 PHASES = 10
@@ -80,10 +80,10 @@ class Profiles:
     ) -> None:  # fmt: skip
         root = Path(path)
         if not root.is_dir():
-            raise SpecError("speeds", "no such folder of profiles", value=str(path))
+            raise SpecError("speeds", "no such folder of profiles", value=str(path), hint="Name the authors' folder")
         self.kinds, self.source, self.fitted = tuple(kinds), str(path), fitted
         self.sizes = tuple(sizes) or (1,) * len(self.kinds)
-        files = [ALIASES.get(kind, kind) for kind in self.kinds]
+        files = [ALIASES.get(called(kind, ALIASES) or kind, kind) for kind in self.kinds]
         folders = sorted(f for f in root.iterdir() if f.is_dir())
         found = [f for f in folders if all((f / f"placements-{name}.csv").exists() for name in files)]
         for kind, name in zip(self.kinds, files, strict=True):
@@ -209,16 +209,16 @@ def _rows(path: Path) -> Iterator[tuple[int, int, float, float, float]]:
                 hint = "expects placement (or num_nodes, num_replicas), local_bsz, step_time, sync_time"
                 raise SpecError(f"{path.name} line {number}", f"cannot be read: {problem}", hint=hint) from None
             if not (step > 0 and batch > 0 and sync >= 0):
-                raise SpecError(
-                    f"{path.name} line {number}", "times and batches are above 0", value=(batch, step, sync)
-                )
+                where = f"{path.name} line {number}"
+                raise SpecError(where, "out of range", value=(batch, step, sync), limit="batches and times above 0")
             yield nodes, devices, batch, step, min(sync, 0.999 * step)
 
 
 def _learning(folder: Path) -> Learning:
     files = sorted(folder.glob("validation-*.csv"), key=lambda p: int(p.stem.split("-")[1]))
     if not files:
-        raise SpecError(f"speeds, {folder.name}", "no validation-<batch>.csv: how the model learns is not known")
+        where, hint = f"speeds, {folder.name}", "How the model learns is not known without one"
+        raise SpecError(where, "no validation-<batch>.csv", hint=hint)
     tables = [_epochs(path) for path in files]
     epochs = min(len(t) for t in tables)
     stack = np.stack([t[:epochs] for t in tables], axis=1)  # [epoch, batch, (progress, square, variance)]

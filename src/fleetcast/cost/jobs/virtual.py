@@ -20,7 +20,7 @@ from importlib import resources
 from typing import Any
 
 from fleetcast.base.errors import SpecError
-from fleetcast.cost.jobs import Lying
+from fleetcast.cost.jobs import Lying, called
 
 ROUNDING = 1e-9  # f C may miss an integer by rounding
 
@@ -82,14 +82,13 @@ class Virtual:
         if application not in self._table:
             raise SpecError("speeds", "no step times of this model", value=application, limit=", ".join(self._table))
         row = self._table[application]
-        missing = [kind for kind in self.kinds if kind not in row]
-        if missing:
+        kinds = [called(kind, row) for kind in self.kinds]
+        if None in kinds:
             known = ", ".join(k for k, v in row.items() if isinstance(v, Mapping))
-            raise SpecError(
-                "speeds", f"no step times of {application} on this kind of device", value=missing[0], limit=known
-            )
+            kind = self.kinds[kinds.index(None)]
+            raise SpecError("speeds", f"no step times of {application} on this kind of device", value=kind, limit=known)
         slower = float(self._table.get("slower", 1.0))
-        seconds = tuple(slower * (row[kind]["fixed"] + row[kind]["each"] * batch) for kind in self.kinds)
+        seconds = tuple(slower * (row[kind]["fixed"] + row[kind]["each"] * batch) for kind in kinds)
         return seconds, workers, where
 
     def rate(self, model: int, lying: tuple[Lying, ...], phase: int = 0) -> float:
@@ -105,9 +104,8 @@ class Virtual:
         devices = [0] * len(self.kinds)
         for part in lying:
             devices[part.kind] += part.devices
-        if not any(devices) or (
-            where != "any" and any(n for k, n in zip(self.kinds, devices, strict=True) if k != where)
-        ):
+        elsewhere = any(n and called(k, (where,)) is None for k, n in zip(self.kinds, devices, strict=True))
+        if not any(devices) or (where != "any" and elsewhere):
             return 0.0
         # A unit of time is one in which the slowest kind does one mini-batch.
         slowest = max(seconds)

@@ -261,6 +261,9 @@ class Api:
             raise Refused(int(error.status), _message(error), float(after) if after.isdigit() else 0.0) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Unreachable(str(error)) from error
+        except ValueError as error:
+            # The client checks what it is given before it sends it.
+            raise Refused(422, str(error)) from error
 
 
 def _message(error: Any) -> str:

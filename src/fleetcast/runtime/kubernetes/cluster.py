@@ -16,6 +16,8 @@ __all__ = ["KINDS", "Cluster"]
 
 KINDS: Final = ("nodes", "pods", "budgets", "priorities", "namespaces")
 """What is watched."""
+_KINS: Final = 10_000
+"""Sets of labels that are remembered beyond four a pod."""
 
 
 class Cluster:
@@ -58,11 +60,11 @@ class Cluster:
         with self.news:
             tables = list(tables)
             if kind == "pods":
-                kept = {str(read_table(t.get("metadata"), "metadata").get("uid")) for t in tables}
+                kept = {str(_meta(t).get("uid")) for t in tables}
                 for uid in [uid for uid in self.pods if uid not in kept]:
                     self._gone(uid)
             elif kind == "nodes":
-                names = {read_table(t.get("metadata"), "metadata").get("name") for t in tables}
+                names = {_meta(t).get("name") for t in tables}
                 for name in [name for name in self.machines if name not in names]:
                     del self.machines[name]
             else:
@@ -78,8 +80,8 @@ class Cluster:
         with self.news:
             try:
                 getattr(self, f"_{kind}")(event, table)
-            except SpecError as error:
-                name = str(dict(table.get("metadata") or {}).get("name"))[:80]
+            except (SpecError, TypeError, ValueError, AttributeError, KeyError) as error:
+                name = str(_meta(table).get("name"))[:80]
                 if len(self.problems) < 1000:
                     self.problems[f"{kind} {name}"] = str(error)
 
@@ -172,6 +174,8 @@ class Cluster:
         if event == "DELETED" or pod.ended:
             self._gone(pod.uid)
             return
+        if len(self._kin) > 4 * len(self.pods) + _KINS:
+            self._know_anew()
         kin = (pod.namespace, tuple(sorted(pod.labels.items())))
         pod.kin = self._kin.setdefault(kin, len(self._kin))
         old = self.pods.get(pod.uid)
@@ -193,6 +197,13 @@ class Cluster:
         waits = pod.uid in self.queue and (not was or (old is not None and _asks(old) != _asks(pod)))
         if waits or (old is not None and before and (old.requests != pod.requests or old.leaving != pod.leaving)):
             self._stir()
+
+    def _know_anew(self) -> None:
+        """Forgets sets of labels that no pod has any more."""
+        self._kin, self.picker = {}, Picker(self.namespaces)
+        for pod in self.pods.values():
+            kin = (pod.namespace, tuple(sorted(pod.labels.items())))
+            pod.kin = self._kin.setdefault(kin, len(self._kin))
 
     def _nodes(self, event: str, table: Mapping[str, Any]) -> None:
         name = str(read_table(table.get("metadata"), "metadata").get("name"))
@@ -226,7 +237,7 @@ class Cluster:
         self.priorities.pop(name, None)
         value = table.get("value", 0)
         if not isinstance(value, int):
-            raise SpecError("value", "is no whole number", value=value)
+            raise SpecError("value", "is no whole number", value=value, limit="a whole number")
         if event != "DELETED":
             never = table.get("preemptionPolicy") == "Never"
             self.priorities[name] = (value, not never, bool(table.get("globalDefault")))
@@ -242,6 +253,11 @@ class Cluster:
         else:
             return
         self.picker = Picker(self.namespaces)
+
+
+def _meta(table: Any) -> Mapping[str, Any]:
+    found = table.get("metadata") if isinstance(table, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
 
 
 def _asks(pod: Asked) -> tuple[object, ...]:

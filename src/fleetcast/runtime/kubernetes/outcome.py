@@ -13,7 +13,8 @@ from fleetcast.scenario.outcome import Outcome
 
 __all__ = ["outcome"]
 
-_SHOWN = 8
+_SHOWN, _KEPT = 8, 100
+"""Lines of a dry run that are named of each kind, and pods that wait."""
 
 
 def outcome(scheduler: Scheduler, plan: Mapping[str, Any], notes: tuple[str, ...] = ()) -> Outcome:
@@ -30,29 +31,28 @@ def outcome(scheduler: Scheduler, plan: Mapping[str, Any], notes: tuple[str, ...
     coming = {p.name for p, _ in verdict.nominate} if dry else set()
     pending = [p for p in cluster.waiting() if p.name not in places and p.name not in coming]
     metrics: dict[str, Any] = {
-        "placed": len(places) + len(coming), "pending": len(pending),
+        "placed": len(places) + len(coming), "unplaced": len(pending),
         "moves": len(verdict.move) if dry else counts.moves,
-        "evictions": len(verdict.evict) if dry else counts.evictions,
+        "evicted": len(verdict.evict) if dry else counts.evictions,
         "refused": counts.refusals, "conflicts": counts.conflicts, "rounds": counts.rounds, "deciding": counts.deciding,
     }  # fmt: skip
     if counts.latencies:
         seconds = np.array(counts.latencies)
         p50, p99 = np.percentile(seconds, (50, 99))
-        metrics["latency"] = {"mean": float(seconds.mean()), "p50": float(p50), "p99": float(p99)}
+        metrics["waits"] = {"mean": float(seconds.mean()), "p50": float(p50), "p99": float(p99)}
     said = list(notes)
     if dry:
         said += [f"would bind {name} to {node}" for name, node in list(places.items())[:_SHOWN]]
         said += [f"would evict {pod.name}" for pod in verdict.evict[:_SHOWN]]
         said += [f"would move {pod.name} to {node}" for pod, node in verdict.move[:_SHOWN]]
         said += [f"would then bind {pod.name} to {node}" for pod, node in verdict.nominate[:_SHOWN]]
-    waits = [scheduler.pending[pod.name] for pod in pending if pod.name in scheduler.pending]
-    said += waits[:_SHOWN]
-    if len(waits) > _SHOWN:
-        said.append(f"and {len(waits) - _SHOWN} pods more that wait")
+    reasons = {p.name: scheduler.pending[p.name] for p in pending if p.name in scheduler.pending}
+    metrics["reasons"] = {n: why.removeprefix(f"{n}: ") for n, why in list(reasons.items())[:_KEPT]}
     said += [f"{what}: {problem}" for what, problem in list(cluster.problems.items())[:_SHOWN]]
     return Outcome(
-        source="measured", metrics=metrics, intervals={}, slo={}, plan=plan, resources=tuple(_rows(scheduler, places)),
-        notes=tuple(said), provenance={"server": scheduler.api.host, "schedulerName": cluster.scheduler},
+        source="measured", metrics=metrics, intervals={}, slo={"met": True, "checks": []}, plan=plan,
+        resources=tuple(_rows(scheduler, places)), notes=tuple(said),
+        provenance={"server": scheduler.api.host, "schedulerName": cluster.scheduler},
     )  # fmt: skip
 
 

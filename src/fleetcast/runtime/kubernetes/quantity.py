@@ -72,12 +72,12 @@ def amounts(table: Any, path: str) -> dict[str, int]:
     if table is None:
         return {}
     if not isinstance(table, Mapping):
-        raise SpecError(path, "is no table of resources", value=table)
+        raise SpecError(path, "is no table of resources", value=table, limit='a table, as { cpu = "1" }')
     made = {}
     for name, value in table.items():
         exact = parse(value, f"{path}.{name}")
         if exact < 0:
-            raise SpecError(f"{path}.{name}", "is below zero", value=value)
+            raise SpecError(f"{path}.{name}", "is below zero", value=value, limit="at least 0")
         made[str(name)] = min(LARGEST, ceil(exact * 1000 if name == CPU else exact))
     return made
 

@@ -150,7 +150,7 @@ def read_pod(table: Mapping[str, Any]) -> Asked:
     meta = read_table(table.get("metadata"), "metadata")
     title, namespace = meta.get("name"), meta.get("namespace")
     if not isinstance(title, str) or not title or not isinstance(namespace, str) or not namespace:
-        raise SpecError("metadata.name", "names no pod", value=title)
+        raise SpecError("metadata.name", "names no pod", value=title, limit="a name and a namespace")
     pod = Asked(str(meta.get("uid") or f"{namespace}/{title}"), namespace, title, str(meta.get("resourceVersion", "")))
     for part in (_read_state, _read_requests, _read_places, _read_spread, _read_group):
         try:
@@ -237,7 +237,7 @@ def _requested(found: Mapping[str, Any], path: str) -> dict[str, int]:
     made = amounts({**limits, **asked}, f"{path}.requests")
     for name in asked:
         if "/" in str(name) and parse(asked[name]) % 1:
-            raise SpecError(f"{path}.requests.{name}", "is no whole number", value=asked[name])
+            raise SpecError(f"{path}.requests.{name}", "is no whole number", value=asked[name], limit="whole ones")
     return made
 
 
@@ -296,7 +296,7 @@ def _read_spread(pod: Asked, table: Mapping[str, Any]) -> None:
             selector = (*(selector or ()), *(line for line in mine or () if line not in (selector or ())))
         skew, topology = int(row.get("maxSkew", 0)), str(row.get("topologyKey") or "")
         if skew < 1 or not topology:
-            raise SpecError(path, "needs maxSkew of at least 1 and a topologyKey", value=dict(row))
+            raise SpecError(path, "says no spread", value=dict(row), limit="maxSkew of at least 1 and a topologyKey")
         made.append(Spread(
             selector, topology, skew, int(row.get("minDomains") or 1), row.get("nodeAffinityPolicy") != "Ignore",
             row.get("nodeTaintsPolicy") == "Honor",
@@ -331,7 +331,7 @@ def read_node(table: Mapping[str, Any]) -> Machine:
     status = read_table(table.get("status"), "status")
     name = meta.get("name")
     if not isinstance(name, str) or not name:
-        raise SpecError("metadata.name", "names no node", value=name)
+        raise SpecError("metadata.name", "names no node", value=name, limit="a name")
     taints = [
         Taint(str(row.get("key") or ""), str(row.get("value") or ""), str(row.get("effect") or "NoSchedule"))
         for row in (read_table(r, "spec.taints") for r in rows(spec.get("taints"), "spec.taints"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -29,6 +30,12 @@ __all__ = ["Counts", "Scheduler"]
 
 _AGAIN: Final = 30.0
 """s after which pods that found no node are tried again, though nothing was heard that would help them."""
+_KEPT: Final = 100_000
+"""Bindings whose node and seconds are remembered for the outcome."""
+_FIRST, _LONGEST = 0.05, 10.0
+"""s before a pod whose binding was refused is tried again: the first time, and at most; it doubles."""
+_HOLD: Final = 0.5
+"""s without decisions after the lease could not be confirmed."""
 _TOLD: Final = 50
 """Shortages that are counted over all nodes in one round; what waits beyond gets the policy's sentence."""
 
@@ -44,7 +51,7 @@ class Counts:
     conflicts: int = 0
     rounds: int = 0
     deciding: float = 0.0
-    latencies: list[float] = field(default_factory=list)
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=_KEPT))
     places: dict[str, str] = field(default_factory=dict)
 
 
@@ -80,6 +87,8 @@ class Scheduler:
         self._sight = Sight()
         self._tried: set[str] = set()
         self._decided = float("-inf")
+        self._delayed: dict[str, tuple[float, float]] = {}
+        self._hold = 0.0
         self._flying: set[Future[None]] = set()
         self._elector: threading.Thread | None = None
 
@@ -159,9 +168,10 @@ class Scheduler:
         """Waits for news, goes on with what waits for room, and lets the policy decide where there is a reason to."""
         cluster = self.cluster
         with cluster.news:
-            acts = self.synced() and self.leads()
+            acts = self.synced() and self.leads() and time.monotonic() >= self._hold
             if not (cluster.stirred and acts) and not self.stopping.is_set():
-                cluster.news.wait(timeout if acts and not self._clearing.busy() else min(timeout, 0.1))
+                calm = acts and not (self._clearing.busy() or self._delayed)
+                cluster.news.wait(timeout if calm else min(timeout, 0.1))
         self._flying = {future for future in self._flying if not future.done()}
         if not self.leads():
             self._clearing.clear()
@@ -169,7 +179,7 @@ class Scheduler:
             return
         if not self.dry_run:
             self._submit(self._clearing.advance())
-        if not (cluster.stirred or self._due()):
+        if not self._due():
             return
         self._round()
 
@@ -177,7 +187,12 @@ class Scheduler:
         return self.lease is None or self.lease.confirmed()
 
     def _due(self) -> bool:
-        return bool(self.cluster.queue) and time.monotonic() - self._decided > _AGAIN
+        """Whether there is a reason to decide though nothing was heard."""
+        now = time.monotonic()
+        if now < self._hold:
+            return False
+        late = [uid for uid, (until, _) in list(self._delayed.items()) if self._decided < until <= now]
+        return self.cluster.stirred or bool(late) or (bool(self.cluster.queue) and now - self._decided > _AGAIN)
 
     def _round(self) -> None:
         cluster = self.cluster
@@ -190,6 +205,7 @@ class Scheduler:
             room, running = self._clearing.planned()
             waiting, gangs, unfit = self._waiting()
             self._tried &= cluster.queue.keys()
+            self._delayed = {uid: wait for uid, wait in self._delayed.items() if uid in cluster.pods}
             fixed = self._clearing.fixed()
             view = self._sight.look(cluster, room, waiting, running, self._tried, fixed) if waiting else None
         for pod, reason in unfit:
@@ -199,8 +215,8 @@ class Scheduler:
         began = time.monotonic()
         try:
             placement = self.policy.place(view)
-        except FleetcastError as error:
-            # A policy that refuses one round is asked again with the next news; it does not end the scheduler.
+        except Exception as error:
+            # A policy that fails in one round is asked again with the next news; it does not end the scheduler.
             self.log(f"the policy {self.policy.kind} refused: {error}")
             placement = Placement({}, reasons={pod.name: str(error) for pod in waiting})
         self.counts.rounds += 1
@@ -228,12 +244,15 @@ class Scheduler:
     def _waiting(self) -> tuple[list[Asked], dict[str, int], list[tuple[Asked, str]]]:
         """Pods to decide on, the sizes of their gangs, and those that nobody can decide on, with the reason."""
         cluster = self.cluster
-        held = self._clearing.held()
+        held, now = self._clearing.held(), time.monotonic()
+        late = {uid for uid, (until, _) in self._delayed.items() if until > now}
+        # Where one of a gang has to wait, all of it do.
+        gangs_late = {p.group for uid in late if (p := cluster.queue.get(uid)) is not None and p.group}
         waiting, unfit = [], []
         for pod in cluster.waiting():
             if pod.problem:
                 unfit.append((pod, f"{pod.name}: {pod.problem}"))
-            elif pod.uid not in held:
+            elif pod.uid not in held and pod.uid not in late and pod.group not in gangs_late:
                 waiting.append(pod)
         sizes: dict[str, int] = {}
         gangs: dict[str, int] = {}
@@ -297,7 +316,10 @@ class Scheduler:
         now = cluster.machines.get(node)
         meant = cluster.pods.get(pod.uid)
         still = now is not None and now is machine and meant is not None and not (meant.leaving or meant.gated)
-        if not still or not self._may():
+        if still and not self._may():
+            # Another leads, or nobody answers: nothing is decided until that is known.
+            still, self._hold = False, time.monotonic() + _HOLD
+        if not still:
             cluster.forget(pod.uid)
             return
         assert meant is not None
@@ -312,6 +334,9 @@ class Scheduler:
         with self.cluster.lock:
             self.counts.placed += 1
             self.counts.places[pod.name] = node
+            if len(self.counts.places) > _KEPT:
+                del self.counts.places[next(iter(self.counts.places))]
+            self._delayed.pop(pod.uid, None)
             self.pending.pop(pod.name, None)
             self.counts.latencies.append(time.monotonic() - self.cluster.seen.get(pod.uid, time.monotonic()))
         self._notices.scheduled(pod, node)
@@ -341,4 +366,7 @@ class Scheduler:
         if (found.get("spec") or {}).get("nodeName") == node:
             self._bound(pod, node)
         else:
+            delay = self._delayed.get(pod.uid, (0.0, _FIRST / 2))[1]
+            delay = min(_LONGEST, 2 * delay)
+            self._delayed[pod.uid] = (time.monotonic() + delay, delay)
             self.cluster.forget(pod.uid)

@@ -19,6 +19,9 @@ from fleetcast.runtime.kubernetes.selecting import Requirement, Term
 
 __all__ = ["Sight", "natural"]
 
+_REMEMBERED = 20_000
+"""Selectors that are remembered, those of pods that are long gone among them."""
+
 
 def natural(amounts: Mapping[str, int]) -> dict[str, float]:
     """Returns resources as policies see them: cpu in cores, others in their unit."""
@@ -48,6 +51,8 @@ class Sight:
             fixed: uids of running pods that may not be moved.
         """
         self._room, self._cluster = room, cluster
+        if len(self._ids) > _REMEMBERED:
+            self._ids, self._pods, self._nodes = {}, {}, {}
         waiting, running = list(waiting), list(running)
         ours = [*waiting, *(pod for pod, _ in running if pod.uid in cluster.social)]
         self._marks = self._asked(ours)

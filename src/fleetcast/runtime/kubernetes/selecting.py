@@ -70,7 +70,7 @@ def read_table(value: Any, path: str) -> Mapping[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        raise SpecError(path, "is no table", value=value)
+        raise SpecError(path, "is no table", value=value, limit="a table")
     return value
 
 
@@ -83,7 +83,7 @@ def rows(value: Any, path: str) -> list[Any]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise SpecError(path, "is no list", value=value)
+        raise SpecError(path, "is no list", value=value, limit="a list")
     return value
 
 

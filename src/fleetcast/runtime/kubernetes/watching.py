@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
 
-from fleetcast.runtime.kubernetes.calls import Api, Gone, Refused, Unreachable
+from fleetcast.runtime.kubernetes.calls import Api, Gone, Unreachable
 from fleetcast.runtime.kubernetes.cluster import KINDS, Cluster
 
 __all__ = ["Watches"]
@@ -72,11 +72,12 @@ class Watches:
                 self._log(f"{kind}: the watch is too old ({gone}); listing anew")
                 version = ""
                 self._stop.wait(random.uniform(0.0, _FIRST))
-            except (Refused, Unreachable) as error:
+            except Exception as error:
+                # Whatever a server or an object does, the scheduler goes on watching.
                 if self._stop.is_set():
                     return
                 self._log(f"{kind}: {error}; again in {delay:.1f} s")
-                if isinstance(error, Refused):
+                if not isinstance(error, Unreachable):
                     version = ""
                 self._stop.wait(delay * random.uniform(0.8, 1.2))
                 delay = min(_LONGEST, 2 * delay)

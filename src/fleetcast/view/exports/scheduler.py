@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
+from fleetcast.base.errors import SpecError
+from fleetcast.base.spec import dump_toml
+from fleetcast.scenario.load import PodsScenario
 from fleetcast.view.exports import Export
 from fleetcast.view.exports.kubernetes import to_yaml
 from fleetcast.view.release import release
 
-__all__ = ["CLUSTER_RIGHTS", "LEASE_RIGHTS", "export", "manifests"]
+__all__ = ["CLUSTER_RIGHTS", "LEASE_RIGHTS", "export", "files", "manifests"]
 
 CLUSTER_RIGHTS: Final[list[dict[str, list[str]]]] = [
     {"apiGroups": [""], "resources": ["nodes", "namespaces"], "verbs": ["list", "watch"]},
@@ -30,17 +34,22 @@ LEASE_RIGHTS: Final[list[dict[str, list[str]]]] = [
     }
 ]
 """And in its own namespace: its lease, which the manifests make."""
+_LARGEST: Final = 900_000
+"""Bytes; a ConfigMap holds 1 MiB with all its keys."""
 _LABELS: Final = {"app": "fleetcast-scheduler"}
 
 
-def export(scenario: str, *, extras: str = "kubernetes,solve") -> Export:
+def export(scenario: PodsScenario, *, extras: str = "kubernetes,solve") -> Export:
     """Returns the manifests as a YAML stream.
 
     Args:
-        scenario: the scenario's text, as TOML.
+        scenario: its plan's policy places pods; files that it names go into the ConfigMap.
         extras: of the package, that the image needs.
+
+    Raises:
+        SpecError: a file that no ConfigMap holds.
     """
-    objects = manifests(scenario)
+    objects = manifests(files(scenario))
     notes = [
         f"# Build the image first: FROM python:3.12-slim, RUN pip install 'fleetcast[{extras}]=={release()}'",
         '# Pods are scheduled by it where they say schedulerName: "fleetcast"; kube-scheduler keeps all others.',
@@ -48,7 +57,38 @@ def export(scenario: str, *, extras: str = "kubernetes,solve") -> Export:
     return Export("\n".join([*notes, "---\n".join(to_yaml(o) for o in objects)]), objects, "yaml")
 
 
-def manifests(scenario: str, *, namespace: str = "fleetcast", image: str = "") -> list[dict[str, Any]]:
+def files(scenario: PodsScenario) -> dict[str, str]:
+    """Returns the scenario's text and the files that it names, by their names beside it.
+
+    Raises:
+        SpecError: not text, or more than a ConfigMap holds.
+    """
+    table = scenario.table()
+    found: dict[str, str] = {}
+    for key in ("pods", "nodes"):
+        named = table["workload"].get(key)
+        if not isinstance(named, str) or not named:
+            continue
+        path = Path(scenario.folder) / named
+        try:
+            found[path.name] = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise SpecError(
+                f"workload.{key}", "cannot go into a ConfigMap", value=str(error), limit="a file of text",
+                hint="Name a generator: a real cluster brings its own pods and nodes",
+            ) from error  # fmt: skip
+        table["workload"] = {**table["workload"], key: path.name}
+    found = {"scenario.toml": dump_toml(table), **found}
+    size = sum(len(text.encode()) for text in found.values())
+    if size > _LARGEST:
+        raise SpecError(
+            "workload.pods", "is too large for a ConfigMap", value=size, limit=f"{_LARGEST:,} bytes with its nodes",
+            hint="Name a generator: a real cluster brings its own pods and nodes",
+        )  # fmt: skip
+    return found
+
+
+def manifests(data: Mapping[str, str], *, namespace: str = "fleetcast", image: str = "") -> list[dict[str, Any]]:
     """Returns Namespace, ServiceAccount, roles and their bindings, Lease, ConfigMap and Deployment as plain tables."""
 
     def meta(name: str, **more: Any) -> dict[str, Any]:
@@ -75,7 +115,7 @@ def manifests(scenario: str, *, namespace: str = "fleetcast", image: str = "") -
         },
         {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta("fleetcast"), "spec": {}},
         {
-            "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta("fleetcast"), "data": {"scenario.toml": scenario},
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": meta("fleetcast"), "data": dict(data),
         },
         {
             "apiVersion": "apps/v1", "kind": "Deployment", "metadata": meta("fleetcast"),

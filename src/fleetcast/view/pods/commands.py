@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleetcast.base.errors import Unsupported
+from fleetcast.base.errors import SpecError, Unsupported
 from fleetcast.base.files import write_atomic
 from fleetcast.base.spec import dump_toml
 from fleetcast.scenario.load import PodsScenario
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from fleetcast.scenario.outcome import Outcome
+    from fleetcast.view.scheduling import Cluster
 
 FILES = ("pods", "nodes")
 """Keys of a workload whose values may be paths."""
@@ -36,6 +37,28 @@ def simulate(scenario: PodsScenario, common: Common) -> int:
 
     terminal.show(common, outcome.table(), view, written)
     return 0
+
+
+def schedule(scenario: PodsScenario, common: Common, cluster: Cluster) -> int:
+    """Prints what the plan's policy did on a cluster; returns 0, or 1 where pods still wait.
+
+    Raises:
+        SpecError: no cluster is asked for.
+    """
+    if cluster.on is None:
+        raise SpecError(
+            "--on", "is missing", limit="kubernetes", hint="Say --on kubernetes, or to try it: --on kubernetes --double"
+        )
+    outcome = verbs.run(scenario, cluster=cluster)
+    written = [write_atomic(common.out / "outcome.json", outputs.to_json(outcome.table()))] if common.out else []
+
+    def view(width: int) -> RenderableType:
+        from fleetcast.view.scheduling import scheduled_view
+
+        return scheduled_view(outcome, width)
+
+    terminal.show(common, outcome.table(), view, written)
+    return 1 if outcome.metrics["unplaced"] else 0
 
 
 def plan(scenario: PodsScenario, common: Common, *, top: int, report: Path | None) -> int:

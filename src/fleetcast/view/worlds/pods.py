@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.search.ranking import Ranking
     from fleetcast.view.checks import Remark
+    from fleetcast.view.exports import Export
+    from fleetcast.view.scheduling import Cluster
 
 
 def plan(
@@ -36,3 +38,38 @@ def check(scenario: PodsScenario) -> list[Remark]:
     from fleetcast.view.pods.checks import remarks
 
     return remarks(scenario)
+
+
+def run(scenario: PodsScenario, *, cluster: Cluster | None = None) -> Outcome:
+    """Returns what the plan's policy does on a cluster of Kubernetes, see `view.scheduling.schedule`.
+
+    Args:
+        scenario: of pods; with ``cluster.double`` they and their nodes are the cluster.
+        cluster: which, and for how long; None = a double.
+    """
+    from fleetcast.base.spec import describe
+    from fleetcast.sim.cluster.pods import as_nodes, as_pods
+    from fleetcast.sim.cluster.pods_outcome import DEFAULT, setting
+    from fleetcast.view.scheduling import Cluster, schedule
+
+    state = setting(scenario)
+    named = scenario.plan.places
+    policy = state.policy(named[0] if named else DEFAULT)
+    table = describe(policy)
+    table.pop("typical", None)
+    asked = cluster if cluster is not None else Cluster(on="kubernetes", double=True)
+    return schedule(policy, asked, {"place": table}, nodes=as_nodes(state.nodes), pods=as_pods(state.pods))
+
+
+def export(scenario: PodsScenario, to: str) -> Export:
+    """Returns the scheduler of a scenario's plan as manifests.
+
+    Raises:
+        SpecError: an unknown target, or a file that no ConfigMap holds.
+    """
+    from fleetcast.base.errors import SpecError
+    from fleetcast.view.exports.scheduler import export as manifests
+
+    if to != "kubernetes":
+        raise SpecError("to", "is unknown", value=to, limit='"kubernetes" for pods', hint="Say --to kubernetes")
+    return manifests(scenario)

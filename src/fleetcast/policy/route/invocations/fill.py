@@ -4,7 +4,8 @@ A request takes a warm pod wherever it is, unless a cleaner region has room to s
 new pod goes to the cleanest region that has room (``keep`` of it free stays). Within a region nodes come in the order
 of the function's hash. Two thresholds instead of one, for a region that is nearly full would otherwise take a pod for
 every pod that ends, each of them cold. What is idle in a clean region keeps others out: new pods of some functions
-(``push``, by their hash) end idle pods there rather than go on, which costs cold starts and spares idle power.
+(``push``, by their hash; more of them in a full fleet) end idle pods there rather than go on, which costs cold starts
+and spares idle power.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from fleetcast.policy.route.invocations import View
 
 
+FULL = 0.7
+"""Share of all memory from which on more functions push: idle pods are ended there in any case."""
+
+
 class Fill:
     """Regions from the cleanest on, with two thresholds.
 
@@ -32,7 +37,7 @@ class Fill:
 
     kind = "fill"
 
-    def __init__(self, *, keep: float = 0.0, leave: float = 0.03, alike: float = 0.03, push: float = 0.45) -> None:
+    def __init__(self, *, keep: float = 0.0, leave: float = 0.03, alike: float = 0.03, push: float = 0.22) -> None:
         self.keep, self.leave, self.alike, self.push = keep, leave, alike, push
 
     def pick(self, view: View) -> int | None:
@@ -40,7 +45,10 @@ class Fill:
         if not view.room.any():
             return None
         walk = steps(view.name, len(view.region))
-        pushes = not (view.warm > 0).any() and places(view.name, 1)[0] < self.push
+        with np.errstate(invalid="ignore"):
+            full = 1.0 - float(np.nan_to_num(view.free.sum() / view.size.sum(), nan=1.0))
+        share = self.push + (1.0 - self.push) * min(max((full - FULL) / (1 - FULL), 0.0), 1.0)
+        pushes = not (view.warm > 0).any() and places(view.name, 1)[0] < share
         regions = int(view.region.max()) + 1
         green = weights(view)
         of_region = np.zeros(regions)

@@ -26,12 +26,17 @@ def read(path: Path) -> Jobs:
     rows = [row for row in rows if "nan" not in (row[1]["creation_time"].lower(), row[1]["deletion_time"].lower())]
     rows = [row for row in rows if number(row, "gpu_request", 0) >= 1]
     if not rows:
-        raise SpecError(path.name, "no instance with devices began and ended in the trace")
+        raise SpecError(path.name, "no instance with devices began and ended in the trace", limit="one at least")
     begin = [number(row, "creation_time", 0) for row in rows]
     end = [number(row, "deletion_time", 0) for row in rows]
     for (where, row), a, b in zip(rows, begin, end, strict=True):
         if b <= a:
-            raise SpecError(f"{where}, column deletion_time", "is not after creation_time", value=row["deletion_time"])
+            raise SpecError(
+                f"{where}, column deletion_time",
+                "is not after creation_time",
+                value=row["deletion_time"],
+                limit="above it",
+            )
     users = tuple(dict.fromkeys(row["app_name"] for _, row in rows))
     return of(
         begin, [int(number(row, "gpu_request", 1)) for row in rows], [b - a for a, b in zip(begin, end, strict=True)],

@@ -36,7 +36,7 @@ def read(path: Path, *, mixed: bool = True) -> Jobs:
     for line in last.values():
         where, row = line
         if not row["preferred_gpu"]:
-            raise SpecError(f"{where}, column preferred_gpu", "empty")
+            raise SpecError(f"{where}, column preferred_gpu", "empty", hint="Name a kind of device, v100 say")
         free = mixed and number(line, "enable_heterogeneous_deterministic", 0) > 0
         count, batch, epochs = (int(number(line, c, 1)) for c in ("max_parallelism", "batch_size", "epochs"))
         names.append(row["name"])

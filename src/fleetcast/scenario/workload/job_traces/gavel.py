@@ -26,7 +26,7 @@ def read(path: Path) -> Jobs:
     text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
     rows = [_row(f"{path.name} line {n}", line) for n, line in enumerate(text.splitlines(), start=1) if line.strip()]
     if not rows:
-        raise SpecError(path.name, "the trace has no jobs")
+        raise SpecError(path.name, "the trace has no jobs", limit="a line a job")
     names, steps, devices, arrivals, weights = zip(*rows, strict=True)
     models = tuple(sorted(set(names)))
     return of(

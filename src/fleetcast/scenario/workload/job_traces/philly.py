@@ -52,7 +52,7 @@ def read(path: Path) -> Jobs:
             _explain(f"{path.name} line {line}", dict(zip(head, row, strict=False)))
         user.append(row[whose] if whose >= 0 else "")
     if not arrival:
-        raise SpecError(path.name, "the trace has no jobs")
+        raise SpecError(path.name, "the trace has no jobs", limit="a line a job, below the names of columns")
     users = tuple(dict.fromkeys(user))
     number_of = {name: i for i, name in enumerate(users)}
     begins = np.array(arrival)
@@ -71,4 +71,6 @@ def _explain(where: str, row: dict[str, str]) -> None:
     if number((where, row), "duration", 0) == 0:
         raise SpecError(f"{where}, column duration", "out of range", value=row["duration"], limit="above 0 s")
     if number((where, row), "num_gpus", 1) % 1:
-        raise SpecError(f"{where}, column num_gpus", "not a whole number", value=row["num_gpus"])
+        raise SpecError(
+            f"{where}, column num_gpus", "not a whole number", value=row["num_gpus"], hint="Write 4, not 4.5"
+        )

@@ -54,7 +54,9 @@ def _above(rows: list[Row], column: str) -> list[float] | None:
 def _whole(row: Row, column: str, least: float) -> int:
     found = number(row, column, least)
     if found % 1:
-        raise SpecError(f"{row[0]}, column {column}", "not a whole number", value=row[1][column])
+        raise SpecError(
+            f"{row[0]}, column {column}", "not a whole number", value=row[1][column], hint="Write 4, not 4.5"
+        )
     return int(found)
 
 

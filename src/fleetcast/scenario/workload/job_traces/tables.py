@@ -28,11 +28,15 @@ def table(path: Path, columns: Sequence[str]) -> list[Row]:
             )
     rows = [(f"{path.name} line {n}", row) for n, row in enumerate(reader, start=2)]
     if not rows:
-        raise SpecError(path.name, "the trace has no jobs")
+        raise SpecError(path.name, "the trace has no jobs", limit="a line a job, below the names of columns")
     for where, row in rows:
         short = [column for column in columns if row[column] is None]
         if short:
-            raise SpecError(f"{where}, column {short[0]}", "the line ends before this column")
+            raise SpecError(
+                f"{where}, column {short[0]}",
+                "the line ends before this column",
+                limit=f"{len(columns)} columns at least",
+            )
     return rows
 
 
@@ -46,7 +50,9 @@ def number(row: Row, column: str, least: float) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise SpecError(f"{where}, column {column}", "not a number", value=text) from None
+        raise SpecError(
+            f"{where}, column {column}", "not a number", value=text, hint="Write 12.5, without a unit"
+        ) from None
     if not least <= value < float("inf"):
         raise SpecError(f"{where}, column {column}", "out of range", value=text, limit=f"at least {least:g}")
     return value
