@@ -7,6 +7,7 @@ from fleetcast.view.sizing import servers_under as servers_under
 from fleetcast.view.transforming import transform as transform
 from fleetcast.view.verbs import advise as advise
 from fleetcast.view.verbs import check as check
+from fleetcast.view.verbs import learn as learn
 from fleetcast.view.verbs import load as load
 from fleetcast.view.verbs import measure as measure
 from fleetcast.view.verbs import plan as plan
