@@ -353,6 +353,8 @@ def _word(kind: Any) -> str:
         return f"table of quantities{named}, {quantity.unit}" if quantity else "table"
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return "table"
+    if kind is Any:
+        return "text or table, or a list"  # a policy, or several to search
     return {str: "text", int: "whole number", float: "number", bool: "true or false"}[kind]
 
 

@@ -20,7 +20,7 @@ def jobs_queue() -> str:
     scenario = fleetcast.load("jobs")
     assert isinstance(scenario, JobsScenario)
     state = setting(scenario)
-    policies = (Fifo(), Srtf(), Las())
+    policies: tuple[Fifo | Srtf | Las, ...] = (Fifo(), Srtf(), Las())
     runs = [play(state.jobs, state.nodes, state.pace, policy, BestFit(), state.rules) for policy in policies]
     end = max(float(run.finish.max()) for run in runs)
     edges = np.linspace(0.0, end, POINTS + 1)
