@@ -70,6 +70,9 @@ class Counting:
         """Nothing is known of grids here."""
         return np.zeros(np.broadcast(begin, end).shape)
 
+    def wake(self, at: float) -> None:
+        """Rounds decide here, nothing else."""
+
     def keep(self, job: Job) -> bool:
         """Counts to a job what it had if that is there."""
         if any(n > self.free(kind) for kind, n in job.held.items()):

@@ -30,8 +30,8 @@ UNITS = {
     "utility": "", "functions": "", "queued": "", "ended": "",
     "jct": "s", "waits": "s", "utilisation": "", "load": "", "jobs": "", "placed": "", "moves": "", "finished": "",
     "decisions": "", "preempted": "", "held": "s", "slowdown": "", "unplaced": "", "allocated": "",
-    "fragmentation": "", "at_end": "", "late": "", "peak": "W", "peak_share": "", "brakes": "", "capped": "", "short": "s",
-    "refused": "", "conflicts": "", "rounds": "", "deciding": "s",
+    "fragmentation": "", "at_end": "", "peak": "W", "peak_share": "", "brakes": "", "capped": "", "short": "s",
+    "refused": "", "conflicts": "", "rounds": "", "deciding": "s", "late": "", "work_carbon": "g",
 }  # fmt: skip
 
 

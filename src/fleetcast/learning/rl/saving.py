@@ -71,7 +71,10 @@ class Saved:
             about = json.loads(str(arrays.pop("about")))
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise SpecError(
-                "--checkpoint", f"cannot be gone on from: {error}", value=str(path), hint="Name another file, or delete it"
+                "--checkpoint",
+                f"cannot be gone on from: {error}",
+                value=str(path),
+                hint="Name another file, or delete it",
             ) from None
         return cls(about, arrays)
 

@@ -19,8 +19,8 @@ from fleetcast.policy.share.board import Board, DeviceKind, Job
 from fleetcast.policy.share.rule import Rule
 
 __all__ = [
-    "Board", "DeviceKind", "Drf", "Easy", "EasyScale", "Edf", "Fifo", "Green", "Job", "Las", "MaxMin", "Optimus", "Policy", "Pollux",
-    "Rule", "Sia", "Srtf",
+    "Board", "DeviceKind", "Drf", "Easy", "EasyScale", "Edf", "Fifo", "Green", "Job", "Las", "MaxMin", "Optimus",
+    "Policy", "Pollux", "Rule", "Sia", "Srtf",
 ]  # fmt: skip
 
 
