@@ -86,7 +86,7 @@ def gavel_case(folder: Path) -> list[Record]:
         f"{late.jct.mean():,.0f} s, {late.makespan:,.0f} s"
     )
     jct = Record(
-        system=4, claim="Gavel's 96 jobs under max-min fairness, mean completion time",
+        system=49, claim="Gavel's 96 jobs under max-min fairness, mean completion time",
         paper=Paper(value=27808.0, unit="s", setting="its own simulator, run here: max_min_fairness, 360 s rounds"),
         ours=Ours(value=found, unit="s", setting=setting),
         null=Null(value=float(fill.jct.mean()), what=f"FIFO with backfill (without: {fifo.jct.mean():,.0f} s)"),
@@ -95,7 +95,7 @@ def gavel_case(folder: Path) -> list[Record]:
         reason="optima are not unique: ours is spread over kinds as these are large, theirs is an interior point's",
     )  # fmt: skip
     told = Record(
-        system=4, claim="Gavel's 96 jobs, kinds of devices told apart against not, mean completion time",
+        system=49, claim="Gavel's 96 jobs, kinds of devices told apart against not, mean completion time",
         paper=Paper(setting="no figure on this trace"),
         ours=Ours(value=float(aware.jct.mean() / blind.jct.mean()), unit="x",
                   setting=f"{aware.jct.mean():,.0f} s, makespan {aware.makespan:,.0f} s"),
@@ -176,7 +176,7 @@ def sia_case(folder: Path, quick: bool) -> list[Record]:
                 width = float(scipy.stats.t.ppf(0.975, count - 1)) * stdev(saved) / math.sqrt(count)
             title = {"pollux": "Pollux", "max_min": "Gavel's max-min fairness"}[rival]
             records.append(Record(
-                system=4, claim=f"Sia's {name} workloads: mean completion time saved by Sia against {title}",
+                system=49, claim=f"Sia's {name} workloads: mean completion time saved by Sia against {title}",
                 paper=Paper(value="27 to 80 %", setting="44 to 64 devices of three kinds, against Pollux and Gavel"),
                 ours=Ours(value=100 * mean(saved), unit="%", spread=100 * width,
                           setting=f"{count} workloads, 64 devices; spread is half the 95 % interval; {hours}"),
@@ -211,7 +211,7 @@ def left_out(folder: Path) -> Record:
                 errors.append(float(np.abs(said / m.step[test] - 1).mean()))
                 nulls.append(float(np.abs(null / m.step[test] - 1).mean()))
     return Record(
-        system=4, claim="Step times of placements left out of the fit: mean error of Pollux's model",
+        system=49, claim="Step times of placements left out of the fit: mean error of Pollux's model",
         paper=Paper(setting="Pollux reports the fit, not left-out placements"),
         ours=Ours(value=100 * mean(errors), unit="%", spread=100 * max(errors),
                   setting=f"{len(errors)} models and kinds, half of placements' sizes left out; spread is the worst, "
@@ -265,7 +265,7 @@ def paces(folder: Path, quick: bool) -> list[Record]:
             kept = pace(folder, MaxMin(), quick)
             setting += f", the program solved in every round; solved where jobs change: {kept:,.0f} rounds/s"
         records.append(Record(
-            system=4, claim=f"Rounds per CPU second of {name} at 100 jobs",
+            system=49, claim=f"Rounds per CPU second of {name} at 100 jobs",
             paper=Paper(value=peer, unit="rounds/s", setting="its authors' simulator on shared cores, world included"),
             ours=Ours(value=found, unit="rounds/s", setting=setting),
             null=Null(value=pace(folder, Fifo(backfill=True), quick), what="FIFO with backfill on the same board"),
@@ -281,7 +281,7 @@ def records(quick: bool = False) -> list[Record]:
     folder = root()
     if folder is None:
         claim, bar = "Gavel's 96 jobs under max-min fairness, mean completion time", "within 5 %"
-        return [skipped(system=4, claim=claim, bar=bar, why="the traces of jobs are not at hand")]
+        return [skipped(system=49, claim=claim, bar=bar, why="the traces of jobs are not at hand")]
     return [
         *gavel_case(folder), *easyscale_case(folder), left_out(folder), *paces(folder, quick), *sia_case(folder, quick)
     ]  # fmt: skip

@@ -12,8 +12,9 @@ from importlib import import_module
 from typing import Any
 
 __all__ = [
-    "advise", "best_pools", "check", "compare", "devices_needed", "load", "max_rate", "max_users", "measure", "plan",
-    "prove", "run", "servers_under", "simulate", "transform", "watch_train", "whatif",
+    "advise", "best_pools", "check", "compare", "devices_needed", "learn", "load", "max_rate", "max_users",
+    "measure", "plan", "prove", "run", "servers_under", "simulate", "transform", "watch_starts", "watch_train",
+    "whatif",
 ]  # fmt: skip
 
 _HOMES = {
@@ -22,6 +23,7 @@ _HOMES = {
     "check": "fleetcast.view.verbs",
     "compare": "fleetcast.view.compare",
     "devices_needed": "fleetcast.view.sizing",
+    "learn": "fleetcast.view.verbs",
     "load": "fleetcast.view.verbs",
     "max_rate": "fleetcast.view.sizing",
     "max_users": "fleetcast.view.sizing",
@@ -32,6 +34,7 @@ _HOMES = {
     "servers_under": "fleetcast.view.sizing",
     "simulate": "fleetcast.view.verbs",
     "transform": "fleetcast.view.transforming",
+    "watch_starts": "fleetcast.view.starts",
     "watch_train": "fleetcast.view.watched",
     "whatif": "fleetcast.view.whatif",
 }

@@ -1,12 +1,13 @@
 """A cluster in time slots: workers and parameter servers of jobs, placed one unit after another on the emptiest node.
 
 The world of DL2 (Peng et al., arXiv 1909.06040): at every slot the nodes are emptied and dealt out anew. A unit (a
-worker, a server, or one of each: a bundle) goes to the node with the fewest used slots of all resources, ties by number;
-where it finds no room the slot's dealing ends. A job with w workers and p servers then trains ``speed[type, p, w] *
-seconds / batches`` epochs, wherever its units lie.
+worker, a server, or one of each: a bundle) goes to the node with the fewest used slots of all resources, ties by
+number; where it finds no room the slot's dealing ends. A job with w workers and p servers then trains
+``speed[type, p, w] * seconds / batches`` epochs, wherever its units lie.
 
 A file of plain Python that Cython compiles where there is a compiler: one `Slots` is one run, and `advance` drives many
-runs by actions of a network, a window of jobs a run. Rules are the list policies in the form that this loop reads.
+runs by actions of a network, a window of jobs a run. Rules are the list policies in the form that this loop reads. It is
+longer than 400 lines as compiled classes are quick only inside one module.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Slots:
         most: workers, and servers, that a job can have.
         seconds: of a slot.
         noise: f8[k], relative errors of what slots train, read by slot and job; [0] = none.
-        looks: f8[k], relative errors of what Optimus estimates, read in turn; [0] = none.
+        looks: f8[k], relative errors of speeds that Optimus weighs, read in turn: as it is, with a worker more, with a
+            server more; [0] = none.
         window: jobs that a network sees, the first to arrive.
         discount: by slot, of what `act` says that units are worth; 0 = what they train in this slot.
     """
@@ -203,6 +205,10 @@ class Slots:
         """Returns whether a unit found no room in this slot."""
         return bool(self.failed)
 
+    def worth(self) -> float:
+        """Returns what all jobs would earn from now on, were they to keep what they have."""
+        return float(self._all())
+
     def dominant(self, job: int) -> float:
         """Returns a job's dominant share."""
         return float(self._share(job))
@@ -292,15 +298,22 @@ class Slots:
     @cython.boundscheck(False)
     @cython.wraparound(False)
     @cython.cdivision(True)
-    def _trains(self, job: cython.int) -> cython.double:
-        """Epochs that a job trains in this slot with what it has, were it long enough."""
+    def _pace(self, job: cython.int) -> cython.double:
+        """Epochs that a job is expected to train in a slot with what it has, were it long enough."""
         w: cython.int = self.workers[job]
         p: cython.int = self.servers[job]
-        made: cython.double
         if w == 0 or p == 0:
             return 0.0
-        made = self.speed[(self.type[job] * self.wide + p) * self.wide + w] * self.seconds / self.batches[job]
-        return (1.0 + self.noise[(cython.cast(cython.Py_ssize_t, self.slot) * self.n + job) % len(self.noise)]) * made
+        return self.speed[(self.type[job] * self.wide + p) * self.wide + w] * self.seconds / self.batches[job]
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.cdivision(True)
+    def _trains(self, job: cython.int) -> cython.double:
+        """Epochs that it trains in this slot."""
+        at: cython.Py_ssize_t = (cython.cast(cython.Py_ssize_t, self.slot) * self.n + job) % len(self.noise)
+        return (1.0 + self.noise[at]) * self._pace(job)
 
     @cython.cfunc
     @cython.boundscheck(False)
@@ -399,12 +412,15 @@ class Slots:
             self.role[job] = 0 if self.workers[job] == 0 else 1
             return
         left = self.epochs[job] - self.progress[job]
-        now = left / _not_zero(self._trains(job) * self._look())
+        if left <= 0.0:
+            # It runs longer than estimated. The authors' simulator goes on with a negative rest, in which harm is gain.
+            left = 0.01 * self.epochs[job]
+        now = left / _not_zero(self._pace(job) * self._look())
         self.workers[job] += 1
-        worker = now - left / _not_zero(self._trains(job) * self._look())
+        worker = now - left / _not_zero(self._pace(job) * self._look())
         self.workers[job] -= 1
         self.servers[job] += 1
-        server = now - left / _not_zero(self._trains(job))
+        server = now - left / _not_zero(self._pace(job) * self._look())
         self.servers[job] -= 1
         self.key[job] = -server if server >= worker else -worker
         self.role[job] = 1 if server >= worker else 0
@@ -437,6 +453,7 @@ class Slots:
     @cython.boundscheck(False)
     @cython.wraparound(False)
     def _observe(self, state: cython.float[::1], mask: cython.uchar[::1]) -> cython.void:
+        left: cython.double
         i: cython.int
         k: cython.int
         job: cython.int
@@ -456,7 +473,8 @@ class Slots:
             k = 6 * at
             state[k] = self.type[job] + 1
             state[k + 1] = self.slot - self.arrival[job]
-            state[k + 2] = 1.0 - self.progress[job] / self.epochs[job]
+            left = 1.0 - self.progress[job] / self.epochs[job]
+            state[k + 2] = left if left > 0.0 else 0.0
             state[k + 3] = self._share(job)
             state[k + 4] = self.workers[job]
             state[k + 5] = self.servers[job]
@@ -470,10 +488,7 @@ class Slots:
     @cython.boundscheck(False)
     @cython.wraparound(False)
     def _act(self, action: cython.int) -> cython.int:
-        """Does what a network says of the last observation; ``reward`` is what it adds to what the slot trains.
-
-        Rewards of a slot's actions, with that of the bundles before them, sum to what the slot trains.
-        """
+        """Does what a network says of the last observation; ``reward`` is what it adds to the worth of its job."""
         job: cython.int = -1
         before: cython.double
         if action < 3 * self.seens:
@@ -495,8 +510,10 @@ class Slots:
     @cython.cdivision(True)
     def _worth(self, job: cython.int) -> cython.double:
         """What a job would earn from now on, were it to keep what it has: its progress, discounted by slot."""
-        made: cython.double = self._trains(job)
-        left: cython.double = self.real[job] - self.progress[job]
+        made: cython.double = self._pace(job)
+        left: cython.double = self.epochs[job] - self.progress[job]
+        if left < 0.0:
+            left = 0.0
         if made >= left:
             return left / self.epochs[job]
         if made <= 0.0:
@@ -509,7 +526,6 @@ class Slots:
     @cython.boundscheck(False)
     @cython.wraparound(False)
     def _next(self) -> cython.void:
-        i: cython.int
         self._begin()
         # slots in which no job is there are no decisions
         while self.lives == 0:
@@ -517,8 +533,16 @@ class Slots:
             self._begin()
         self._bundles()
         self.reward = 0.0
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def _all(self) -> cython.double:
+        i: cython.int
+        total: cython.double = 0.0
         for i in range(self.lives):
-            self.reward += self._worth(self.live[i])
+            total += self._worth(self.live[i])
+        return total
 
     def open(self) -> None:
         """Begins the first slot in which there is a job and gives the bundles, for `act`."""
@@ -551,8 +575,7 @@ def advance(
         actions: i4[B].
         states: f4[B, window * 6], written.
         masks: u1[B, 3 * window + 1], written.
-        rewards: f8[B], written: what the action added to its slot, and, where a slot ended, what the bundles of the
-            next one train.
+        rewards: f8[B], written: what the action added to the worth of its job; 0 where it ended the slot.
         came: i4[B], written: `PLACED`, `ENDED`, `OVER`; a run at `OVER` before is left alone.
     """
     b: cython.Py_ssize_t

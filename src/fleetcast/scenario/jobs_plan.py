@@ -9,15 +9,13 @@ from fleetcast.base.errors import SpecError
 from fleetcast.base.spec import Spec, convert
 from fleetcast.base.units import Quantity
 
-Choice = str | dict[str, Any]
-
 
 class JobsPlan(Spec):
     """What a scenario says under ``[plan]`` with ``kind = "jobs"``.
 
     Attributes:
-        share: the policy that deals devices to jobs, its name or table; several: search these. Left out, ``simulate``
-            takes "fifo" and ``plan`` searches all list policies.
+        share: the policy that deals devices to jobs, its name or table, or in Python an object; several: search these.
+            Left out, ``simulate`` takes "fifo" and ``plan`` searches all list policies.
         place: the policy that says on which nodes a job's devices lie; several: search these. Left out, "best_fit".
         round: time between decisions; left out, every arrival and every end is one.
         power: the policy that sets clocks where the fleet has a ``budget``, its name or table; several: search these.
@@ -25,19 +23,19 @@ class JobsPlan(Spec):
         tick: time between two readings of the power.
     """
 
-    share: Choice | tuple[Choice, ...] | None = None
-    place: Choice | tuple[Choice, ...] | None = None
+    share: Any = None
+    place: Any = None
     round: Annotated[float, Quantity("s", high=1e7)] = 0.0
     power: Choice | tuple[Choice, ...] | None = None
     tick: Annotated[float, Quantity("s", low=1.0, high=1e6)] = 300.0
 
     @property
-    def shares(self) -> tuple[Choice, ...]:
+    def shares(self) -> tuple[Any, ...]:
         """The share policies named; () = none."""
         return _several(self.share)
 
     @property
-    def places(self) -> tuple[Choice, ...]:
+    def places(self) -> tuple[Any, ...]:
         """The place policies named; () = none."""
         return _several(self.place)
 
@@ -47,7 +45,7 @@ class JobsPlan(Spec):
         return _several(self.power)
 
 
-def _several(said: Choice | tuple[Choice, ...] | None) -> tuple[Choice, ...]:
+def _several(said: Any) -> tuple[Any, ...]:
     if said is None:
         return ()
     return tuple(said) if isinstance(said, list | tuple) else (said,)

@@ -22,6 +22,7 @@ from fleetcast.scenario.kinds.graph import GraphScenario
 from fleetcast.scenario.kinds.jobs import JobsScenario
 from fleetcast.scenario.kinds.pods import PodsScenario
 from fleetcast.scenario.kinds.scenario import Parts, Scenario
+from fleetcast.scenario.kinds.server_jobs import ServerJobsScenario
 from fleetcast.scenario.kinds.serving import ServingScenario
 from fleetcast.scenario.kinds.stream import StreamScenario
 from fleetcast.scenario.kinds.training import MultitaskScenario, TrainingScenario
@@ -29,7 +30,7 @@ from fleetcast.scenario.objective import Objective
 
 __all__ = [
     "KINDS", "FunctionsScenario", "GraphScenario", "JobsScenario", "MultitaskScenario", "PodsScenario",
-    "Scenario", "ServingScenario", "StreamScenario", "TrainingScenario",
+    "Scenario", "ServerJobsScenario", "ServingScenario", "StreamScenario", "TrainingScenario",
     "dump", "load",
     "load_serving", "load_stream", "load_training", "serving",
 ]  # fmt: skip
@@ -154,7 +155,7 @@ def _convert(table: Any, name: str, folder: Path, seed: int | None) -> Scenario:
         ("fleet", 'devices = "8x h100-sxm"'),
         ("workload", 'model = "llama-3.1-70b"'),
     ):
-        bare = tables["workload"].get("kind") in WITHOUT_FLEET or "pods" in tables["workload"]
+        bare = tables["workload"].get("kind") in WITHOUT_FLEET or not {"pods", "servers"}.isdisjoint(tables["workload"])
         if key not in table and not (key == "fleet" and bare):
             raise SpecError(key, "is missing", hint=f"Add [{key}] with e.g. {example}")
     number = table.get("seed", 0) if seed is None else seed

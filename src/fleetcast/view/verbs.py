@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fleetcast.sim.serving.setting import Setting
     from fleetcast.view.checks import Remark
     from fleetcast.view.exports import Export
+    from fleetcast.view.learned import Learned
 
 Source = Scenario | str | Path | Mapping[str, Any]
 Progress = Callable[[int, int], None]
@@ -141,6 +142,38 @@ def simulate(source: Source, *, seed: int | None = None, record: bool = False) -
     scenario = load(source, seed=seed)
     found: Outcome = worlds.ask(scenario, "simulate")(scenario, record=record)
     return found
+
+
+def learn(
+    source: Source, out: str | Path = "weights.npz", *, seed: int | None = None, teacher: str = "drf",
+    checkpoint: str | Path | None = None, rounds: int | None = None, warm: int | None = None,
+    progress: Progress | None = None,
+) -> Learned:  # fmt: skip
+    """Trains the policy that the scenario's plan names and writes its weights, which a scenario then names.
+
+    Args:
+        source: a Scenario or what `load` takes: of jobs with parameter servers whose share is "dl2", or of a graph
+            whose order is "com_ddpg".
+        out: the file of weights.
+        seed: instead of the scenario's.
+        teacher: "dl2": the share policy whose decisions are shown first.
+        checkpoint: "dl2": a file that training goes on from if it is there, and keeps.
+        rounds: of playing and learning ("com_ddpg": episodes); None = as many as are usual.
+        warm: "dl2": updates on the teacher's decisions; None = as many as are usual.
+        progress: called with (done, all).
+
+    Raises:
+        SpecError: the plan names nothing that learns, or a checkpoint of another training.
+        Unsupported: nothing of this kind learns.
+        MissingExtra: torch is not installed.
+    """
+    scenario = load(source, seed=seed)
+    settings = {"teacher": teacher} | {k: v for k, v in (("rounds", rounds), ("warm", warm)) if v is not None}
+    made: Learned = worlds.ask(scenario, "learn")(
+        scenario, Path(out), checkpoint=None if checkpoint is None else Path(checkpoint), settings=settings,
+        progress=progress,
+    )  # fmt: skip
+    return made
 
 
 def measure(

@@ -184,11 +184,13 @@ def test_spread_is_kept_even(double, start):
     double.store.remove("nodes", "", "n4")
     until(lambda: not {"n4", "n5"} & set(places(double).values()))
     double.store.add("nodes", node("n6", cpu="5", labels={ZONE: "c"}))
+    until(lambda: "n6" in running.scheduler.cluster.machines)
     put(double, *(pod(f"q{k}", labels={"app": "w"}, topologySpreadConstraints=[rule]) for k in range(20)))
-    until(lambda: places(double).get("q0") or len([n for n in places(double).values() if n == "n6"]) == 5)
-    time.sleep(0.5)
+    until(lambda: list(places(double).values()).count("n6") == 5)
+    time.sleep(0.3)
     zones = Counter({"n6": "c"}.get(n) or "abc"[int(n[1]) // 2] for n in places(double).values())
     assert zones["c"] == 5
+    assert sum(zones.values()) <= 50 - 16 + 5
 
 
 def test_gangs_are_placed_whole_or_not_at_all(double, start):
@@ -435,3 +437,32 @@ def test_odd_objects_neither_stop_it_nor_are_forgotten(double, start):
     rounds = running.scheduler.counts.rounds
     time.sleep(0.5)
     assert running.scheduler.counts.rounds - rounds <= 1
+
+
+def test_a_replacement_is_steered_even_if_its_first_binding_is_refused(double, start):
+    for k in range(3):
+        double.store.add("nodes", node(f"n{k}", cpu="4"))
+    double.store.add("replicasets", replicas("web", 1, cpu="2"))
+    from fleetcast.runtime.kubernetes.double import ApiError
+
+    def decide(view):
+        running = [p for p in view.running if p.movable]
+        if running and running[0].node == "n0":
+            return Placement({}, moved={running[0].name: "n2"})
+        return Placement({p.name: "n0" for p in view.waiting})
+
+    first, refused = [], []
+
+    def refuse(verb, resource, name):
+        if resource == "pods/binding" and first and len(refused) < 5:
+            refused.append(name)
+            raise ApiError(503 if len(refused) == 1 else 409, "Conflict", "not yet")
+
+    double.before.append(refuse)
+    running = start(Scripted(decide))
+    settled(double, 1)
+    first.append(1)
+    put(double, pod("nudge", cpu="9", scheduler="fleetcast"))
+    until(lambda: [n for p, n in places(double).items() if p.startswith("web-")] == ["n2"])
+    assert len(refused) == 5
+    assert running.scheduler.counts.moves == 1

@@ -75,7 +75,9 @@ def test_waiting_spares_carbon_and_late_jobs_are_counted():
     state = made()
     null, green = (simulate(state, p).metrics for p in ({"kind": "fifo", "backfill": True}, "green"))
     assert green["work_carbon"] < null["work_carbon"]
-    hurried = simulate(made(slack=0.0, trace={"kind": "synthetic", "jobs": 60, "every": "60 s", "median": "2 h", "widest": 4}))
+    hurried = simulate(
+        made(slack=0.0, trace={"kind": "synthetic", "jobs": 60, "every": "60 s", "median": "2 h", "widest": 4})
+    )
     assert hurried.metrics["late"] > 30
     assert "late" not in simulate(made(slack=None)).metrics
 

@@ -1,12 +1,12 @@
 """Trains DL2: first as a teacher deals slots out, then by what its own dealing earns.
 
 Warm-up: cross-entropy on decisions of any share policy, seats of the window shuffled, layers normalised by batch. Then
-online: an actor and a critic of the same shape, many lists of jobs side by side. What a slot earns is the paper's: the
-sum over jobs of epochs trained by epochs in all, discounted by 0.99 a slot.
+online: an actor and a critic of the same shape, many lists of jobs side by side. What a slot earns is the paper's: sum
+over jobs of epochs trained by epochs in all, discounted by 0.99 a slot.
 
-How this differs. (1) Credit: the paper shares a slot's reward among its decisions alike. Here a decision is told what it
-adds to the worth of its job, what the job would earn from now on were it to keep what it has: in closed form from its
-speed, and summing over the slot to what the slot's dealing is worth. Later slots enter by that form alone. (2) Steps
+How this differs. (1) Credit: the paper shares a slot's reward among its decisions alike. Here a decision is told what
+it adds to the worth of its job: what the job would earn from now on, were it to keep what it has. That is a closed form
+of its speed, sums over the slot to what the slot's dealing is worth, and is all that is told of later slots. (2) Steps
 that are trained on again (replay, drawn by advantage) and those that exploring chose are weighed by how probable they
 have become, within bounds (PPO: Schulman et al., 2017).
 """
@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from fleetcast.base.errors import MissingExtra
 from fleetcast.base.rng import rng
 from fleetcast.kernels import slots as kernel
 from fleetcast.kernels.slots import Slots
-from fleetcast.learning.rl.imitation import demonstrations, shuffled
+from fleetcast.learning.rl.imitation import demonstrations, shuffled, sought_after
 from fleetcast.learning.rl.saving import Saved
 from fleetcast.policy.share.dl2 import FEATURES, forward, scaled, scores
 from fleetcast.scenario.workload.server_jobs import ServerJobs
@@ -36,8 +37,8 @@ try:
 except ImportError:
     raise MissingExtra("torch", "torch") from None
 
-Teacher = Callable[[Slots], None]
-"""Deals one begun slot of a run out."""
+Teacher = Callable[[Slots, ServerJobs], None]
+"""Deals one begun slot of a run of a list out."""
 TRAINING = 1_000_000
 """First number of the lists that are trained on; those below it are left to judge."""
 
@@ -157,7 +158,10 @@ class Learner:
         """Learns what the teacher does."""
         since, s = time.process_time(), self.settings
         teacher = _dealer(self.teacher)
-        told = [demonstrations(self.begun(TRAINING + i), self.begun(TRAINING + i), teacher) for i in range(s.shown)]
+        told = []
+        for number in range(TRAINING, TRAINING + s.shown):
+            dealt = partial(teacher, jobs=self.lists(number))
+            told.append(demonstrations(self.begun(number), self.begun(number), dealt))
         state, mask, action = (np.concatenate(parts) for parts in zip(*told, strict=True))
         bounds: dict[str, Any] = {}
         adam = torch.optim.Adam(list(self.actor.values()), s.warm_rate)
@@ -342,28 +346,11 @@ def initial(draw: np.random.Generator, window: int, width: int, out: int) -> dic
     return {name: value.requires_grad_() for name, value in made.items()}
 
 
-def sought_after(state: Any, mask: Any) -> Any:
-    """Returns i8[B], the action that job-aware exploring takes, -1 = none: the paper's injected samples.
-
-    One of each to the job that has least, where another has more than four times as much; else a server to the job of
-    most workers a server, where it has more workers than servers.
-    """
-    jobs = state.reshape(len(state), -1, FEATURES)
-    there, workers, servers = jobs[..., 0] > 0, jobs[..., 4], jobs[..., 5]
-    has, rows = workers + servers, np.arange(len(state))
-    least = np.where(there, has, np.inf).argmin(1)
-    uneven = has.max(1) > 4.0 * has[rows, least]
-    ratio = np.where(there, workers / np.maximum(servers, 1.0), 0.0)
-    most = ratio.argmax(1)
-    action = np.where(uneven, 3 * least + 2, np.where(ratio[rows, most] > 1.0, 3 * most + 1, -1))
-    return np.where(mask[rows, action] > 0, action, -1)
-
-
 def _dealer(teacher: str | Teacher) -> Teacher:
     if callable(teacher):
         return teacher
     code = RULES[teacher]
-    return lambda run: run.deal(code)
+    return lambda run, jobs: run.deal(code)
 
 
 def _masked(got: Any, mask: Any) -> Any:
@@ -395,9 +382,3 @@ def _down(adam: Any, loss: Any, p: dict[str, Any], rate: float, most: float) -> 
     loss.backward()
     torch.nn.utils.clip_grad_norm_(list(p.values()), most)
     adam.step()
-
-
-def settings_from(table: dict[str, Any]) -> Settings:
-    """Returns settings out of a table that has some of them by name."""
-    known = {entry.name for entry in fields(Settings)}
-    return replace(Settings(), **{name: value for name, value in table.items() if name in known})

@@ -1,4 +1,4 @@
-"""What a share policy's decisions look like to a network: states, what is legal, which action it took."""
+"""What a share policy's decisions look like to a network: states, what is legal, its action; what exploring seeks."""
 
 from __future__ import annotations
 
@@ -83,3 +83,20 @@ def shuffled(state: Any, mask: Any, action: Any, draw: np.random.Generator) -> t
     legal = np.take_along_axis(mask[:, :-1].reshape(rows, window, 3), order[:, :, None], 1).reshape(rows, -1)
     moved = 3 * np.take_along_axis(seat, np.minimum(action // 3, window - 1)[:, None], 1)[:, 0] + action % 3
     return jobs, np.concatenate([legal, mask[:, -1:]], 1), np.where(action == 3 * window, action, moved)
+
+
+def sought_after(state: Any, mask: Any) -> Any:
+    """Returns i8[B], the action that job-aware exploring takes, -1 = none: the paper's injected samples.
+
+    One of each to the job that has least, where another has more than four times as much; else a server to the job of
+    most workers a server, where it has more workers than servers.
+    """
+    jobs = state.reshape(len(state), -1, FEATURES)
+    there, workers, servers = jobs[..., 0] > 0, jobs[..., 4], jobs[..., 5]
+    has, rows = workers + servers, np.arange(len(state))
+    least = np.where(there, has, np.inf).argmin(1)
+    uneven = has.max(1) > 4.0 * has[rows, least]
+    ratio = np.where(there, workers / np.maximum(servers, 1.0), 0.0)
+    most = ratio.argmax(1)
+    action = np.where(uneven, 3 * least + 2, np.where(ratio[rows, most] > 1.0, 3 * most + 1, -1))
+    return np.where(mask[rows, action] > 0, action, -1)

@@ -19,7 +19,7 @@ from fleetcast.policy.share.board import Board, DeviceKind, Job
 from fleetcast.policy.share.rule import Rule
 
 __all__ = [
-    "Board", "DeviceKind", "Drf", "Easy", "EasyScale", "Edf", "Fifo", "Green", "Job", "Las", "MaxMin", "Optimus",
+    "Board", "DeviceKind", "Dl2", "Drf", "Easy", "EasyScale", "Edf", "Fifo", "Green", "Job", "Las", "MaxMin", "Optimus",
     "Policy", "Pollux", "Rule", "Sia", "Srtf",
 ]  # fmt: skip
 
@@ -34,6 +34,7 @@ class Policy(Protocol):
         ...
 
 
+from fleetcast.policy.share.dl2 import Dl2  # noqa: E402  (the methods need the protocol above)
 from fleetcast.policy.share.drf import Drf  # noqa: E402  (the methods need the protocol above)
 from fleetcast.policy.share.easy import Easy  # noqa: E402
 from fleetcast.policy.share.easyscale import EasyScale  # noqa: E402

@@ -1,7 +1,7 @@
 """DL2: a network deals workers and parameter servers out, a unit at a time, until it says that the slot is dealt.
 
-"DL2: A Deep Learning-driven Scheduler for Deep Learning Clusters" (Peng et al., arXiv 1909.06040, 2019). Of the first J
-jobs to arrive the network sees six numbers each: kind, slots since arrival, work left, dominant share, workers, servers.
+"DL2: A Deep Learning-driven Scheduler for Deep Learning Clusters" (Peng et al., arXiv 1909.06040, 2019). Of the first
+J jobs to arrive the network sees six numbers: kind, slots since arrival, work left, dominant share, workers, servers.
 It answers with 3 J + 1 scores: a worker, a server or one of each for a job, or the end of the slot; what is illegal is
 masked. Every job first has one of each, so that none starves; the first unit without room ends the slot.
 
@@ -21,6 +21,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from fleetcast.base.errors import SpecError
+from fleetcast.policy.share.board import Board, Job
 
 FEATURES = 6
 """Of a job, as the network sees it."""
@@ -102,3 +103,79 @@ def read_weights(path: Path) -> dict[str, Any]:
     return {name: found[name].astype(np.float32) for name in NAMES} | {
         "models": tuple(str(name) for name in found["models"])
     }
+
+
+class Dl2:
+    """Deals slots out by a trained network.
+
+    Args:
+        weights: an .npz file that ``fleetcast learn`` wrote; "" = the one that is shipped, for DL2's eight models.
+        guard: a policy that knows speeds ("drf", "optimus", "srtf" or "fifo"): a slot is dealt by it instead where what
+            jobs would earn by it, were they to keep that, is more; "" = none.
+    """
+
+    kind = "dl2"
+    servers = True
+    """It says of each unit whether it is a worker or a server."""
+
+    def __init__(self, *, weights: str = "", guard: str = "") -> None:
+        self.weights, self.guard = weights, guard
+        self._read: dict[str, Any] | None = None
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """What the file holds, read once.
+
+        Raises:
+            SpecError: no such file, or not such weights.
+        """
+        if self._read is None:
+            self._read = read_weights(Path(self.weights) if self.weights else SHIPPED)
+        return self._read
+
+    @property
+    def window(self) -> int:
+        """Jobs that the network sees."""
+        return int(self.network["in"].shape[0]) // FEATURES
+
+    def scores(self, state: Any, mask: Any) -> Any:
+        """Returns f4[B, 3 J + 1], see `scores`; the runs' kinds are numbered as in the file."""
+        return scores(self.network, state, mask)
+
+    def share(self, board: Board) -> None:
+        """Gives each job one of each, then units by the network until it says that the slot is dealt.
+
+        Raises:
+            SpecError: a job's model is not one that the weights know.
+        """
+        models = self.network["models"]
+        for job in board.jobs:
+            if job.model not in models:
+                raise SpecError(
+                    "plan.share.weights", f"do not know '{job.model}', which {job.name} runs",
+                    value=self.weights or "shipped", limit=", ".join(models),
+                    hint="fleetcast learn trains on a trace of your own",
+                )  # fmt: skip
+            board.grant(job, 1, servers=1)
+        while True:
+            seats = [job for job in board.jobs if _workers(job) < job.most or job.servers < job.most][: self.window]
+            state = np.zeros((self.window, FEATURES), np.float32)
+            mask = np.zeros(3 * self.window + 1, np.uint8)
+            mask[-1] = 1
+            for seat, job in enumerate(seats):
+                stay = round((board.now - job.arrival) / board.round)
+                state[seat] = (
+                    models.index(job.model) + 1, stay, job.remaining, board.dominant(job), _workers(job), job.servers
+                )  # fmt: skip
+                more = _workers(job) < job.most, job.servers < job.most
+                mask[3 * seat : 3 * seat + 3] = (*more, all(more))
+            action = int(self.scores(state.reshape(1, -1), mask[None])[0].argmax())
+            if action == 3 * self.window:
+                return
+            job, unit = seats[action // 3], action % 3
+            if not board.grant(job, int(unit != 1), servers=int(unit != 0)):
+                return
+
+
+def _workers(job: Job) -> int:
+    return sum(job.granted.values())

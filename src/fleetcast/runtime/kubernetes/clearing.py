@@ -118,7 +118,7 @@ class Clearing:
                 room.leave(pod)
             else:
                 running.append((pod, node))
-        coming = [(n.pod, n.node) for n in self._nominees.values()]
+        coming = [(n.pod, n.node) for uid, n in self._nominees.items() if uid in cluster.queue]
         for steer in self._steers:
             ghost = replace(steer.old, uid=f"={steer.old.uid}", title=f"{steer.old.title}=", leaving=False)
             coming.append((ghost, steer.node))
@@ -217,6 +217,12 @@ class Clearing:
         cluster = self._cluster
         clearing = {cluster.place(leave.pod) for leave in self._leaves.values()}
         for uid, nominee in list(self._nominees.items()):
+            known = cluster.pods.get(uid)
+            if known is not None and cluster.place(known):
+                # Its binding is under way, and may be refused yet; or it is confirmed.
+                if known.node:
+                    del self._nominees[uid]
+                continue
             pod = cluster.queue.get(uid)
             # While somebody leaves the node it is worth to wait: at most until grace is over.
             patience = self._patience * (_GRACE if nominee.node in clearing else 1)
@@ -230,7 +236,8 @@ class Clearing:
         self._looked = cluster.stirs
         room = Room(cluster.machines, cluster.used, cluster.placed(), cluster.picker)
         units: dict[str, list[_Nominee]] = {}
-        for nominee in sorted(self._nominees.values(), key=lambda n: (-cluster.priority(n.pod), n.since)):
+        waiting = [nominee for uid, nominee in self._nominees.items() if uid in cluster.queue]
+        for nominee in sorted(waiting, key=lambda n: (-cluster.priority(n.pod), n.since)):
             units.setdefault(nominee.pod.group or nominee.pod.uid, []).append(nominee)
         ready: list[tuple[Asked, str]] = []
         for unit in units.values():
@@ -245,8 +252,6 @@ class Clearing:
                     room.leave(nominee.pod)
             else:
                 ready += [(nominee.pod, nominee.node) for nominee in unit]
-        for pod, _ in ready:
-            del self._nominees[pod.uid]
         return ready
 
     def _stir(self) -> None:

@@ -12,7 +12,7 @@ from fleetcast.runtime.kubernetes.reading import Asked, Budget, Machine, read_bu
 from fleetcast.runtime.kubernetes.room import Picker
 from fleetcast.runtime.kubernetes.selecting import read_table
 
-__all__ = ["KINDS", "Cluster"]
+__all__ = ["KINDS", "Cluster", "asks"]
 
 KINDS: Final = ("nodes", "pods", "budgets", "priorities", "namespaces")
 """What is watched."""
@@ -194,7 +194,7 @@ class Cluster:
         was = pod.uid in self.queue
         self._queue(pod)
         # Our own notes on a pod (a condition, a nomination) are no news.
-        waits = pod.uid in self.queue and (not was or (old is not None and _asks(old) != _asks(pod)))
+        waits = pod.uid in self.queue and (not was or (old is not None and asks(old) != asks(pod)))
         if waits or (old is not None and before and (old.requests != pod.requests or old.leaving != pod.leaving)):
             self._stir()
 
@@ -260,7 +260,8 @@ def _meta(table: Any) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _asks(pod: Asked) -> tuple[object, ...]:
+def asks(pod: Asked) -> tuple[object, ...]:
+    """Returns what of a pod a decision rests on."""
     return (
         pod.labels, pod.requests, pod.priority, pod.selector, pod.terms, pod.tolerations, pod.affine, pod.anti,
         pod.spread, pod.gated, pod.group, pod.problem,

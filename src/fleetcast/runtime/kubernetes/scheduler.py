@@ -17,7 +17,7 @@ from fleetcast.base.errors import FleetcastError
 from fleetcast.policy.place.pods import Placement, Policy
 from fleetcast.runtime.kubernetes.calls import Api, Gone, Refused, Unreachable
 from fleetcast.runtime.kubernetes.clearing import Clearing
-from fleetcast.runtime.kubernetes.cluster import KINDS, Cluster
+from fleetcast.runtime.kubernetes.cluster import KINDS, Cluster, asks
 from fleetcast.runtime.kubernetes.judging import Verdict, judge, shortage
 from fleetcast.runtime.kubernetes.lease import Lease
 from fleetcast.runtime.kubernetes.notices import Notices
@@ -34,6 +34,8 @@ _KEPT: Final = 100_000
 """Bindings whose node and seconds are remembered for the outcome."""
 _FIRST, _LONGEST = 0.05, 10.0
 """s before a pod whose binding was refused is tried again: the first time, and at most; it doubles."""
+_TRIES: Final = 3
+"""Times that a binding is sent while nothing but its pod's version changed."""
 _HOLD: Final = 0.5
 """s without decisions after the lease could not be confirmed."""
 _TOLD: Final = 50
@@ -313,22 +315,30 @@ class Scheduler:
     def _bind(self, pod: Asked, node: str, machine: Any) -> None:
         """Binds one pod, unless the world moved on; whatever comes back, the cluster says what is true."""
         cluster = self.cluster
-        now = cluster.machines.get(node)
-        meant = cluster.pods.get(pod.uid)
-        still = now is not None and now is machine and meant is not None and not (meant.leaving or meant.gated)
-        if still and not self._may():
-            # Another leads, or nobody answers: nothing is decided until that is known.
-            still, self._hold = False, time.monotonic() + _HOLD
-        if not still:
-            cluster.forget(pod.uid)
-            return
-        assert meant is not None
-        try:
-            self.api.bind(meant, node)
-        except (Refused, Gone, Unreachable) as error:
-            self._settle(meant, node, error)
-            return
-        self._bound(pod, node)
+        for _ in range(_TRIES):
+            now, meant = cluster.machines.get(node), cluster.pods.get(pod.uid)
+            still = now is not None and now is machine and meant is not None and asks(meant) == asks(pod)
+            if still and not self._may():
+                # Another leads, or nobody answers: nothing is decided until that is known.
+                still, self._hold = False, time.monotonic() + _HOLD
+            if not still or meant is None or meant.leaving:
+                cluster.forget(pod.uid)
+                return
+            try:
+                self.api.bind(meant, node)
+            except (Refused, Gone, Unreachable) as error:
+                if not self._settle(meant, node, error):
+                    return
+            else:
+                self._bound(pod, node)
+                return
+        self._put_off(pod)
+
+    def _put_off(self, pod: Asked) -> None:
+        """Lets a pod wait a while before it is decided on again."""
+        delay = min(_LONGEST, 2 * self._delayed.get(pod.uid, (0.0, _FIRST / 2))[1])
+        self._delayed[pod.uid] = (time.monotonic() + delay, delay)
+        self.cluster.forget(pod.uid)
 
     def _bound(self, pod: Asked, node: str) -> None:
         with self.cluster.lock:
@@ -341,8 +351,8 @@ class Scheduler:
             self.counts.latencies.append(time.monotonic() - self.cluster.seen.get(pod.uid, time.monotonic()))
         self._notices.scheduled(pod, node)
 
-    def _settle(self, pod: Asked, node: str, error: Exception) -> None:
-        """A binding that was refused or not answered: asks the server what is true, as often as need be."""
+    def _settle(self, pod: Asked, node: str, error: Exception) -> bool:
+        """Asks the server what became of a binding, as often as need be; returns whether to try it again at once."""
         if isinstance(error, Refused) and error.status not in (404, 409, 429, 500, 502, 503, 504):
             self.log(f"{pod.name} -> {node}: {error}")
             self._tell(pod, f"{pod.name}: the server refuses the binding to {node}: {error.message}")
@@ -355,18 +365,20 @@ class Scheduler:
             except (Refused, Gone, Unreachable):
                 # What is assumed stays assumed: to forget it might bind the room of the node twice.
                 if self.stopping.wait(delay):
-                    return
+                    return False
                 delay = min(10.0, 2 * delay)
         if found is None:
             self.cluster.apply(
                 "pods", "DELETED", {"metadata": {"uid": pod.uid, "name": pod.title, "namespace": pod.namespace}}
             )
-            return
+            return False
         self.cluster.apply("pods", "MODIFIED", found)
-        if (found.get("spec") or {}).get("nodeName") == node:
+        lies = (found.get("spec") or {}).get("nodeName")
+        if lies == node:
             self._bound(pod, node)
+        elif not lies and isinstance(error, Refused) and error.status == 409:
+            # Somebody wrote on it, a condition of ours perhaps: the same binding of the pod as it is now.
+            return True
         else:
-            delay = self._delayed.get(pod.uid, (0.0, _FIRST / 2))[1]
-            delay = min(_LONGEST, 2 * delay)
-            self._delayed[pod.uid] = (time.monotonic() + delay, delay)
-            self.cluster.forget(pod.uid)
+            self._put_off(pod)
+        return False

@@ -12,6 +12,8 @@ from fleetcast.scenario.jobs_plan import JobsPlan, read_jobs_plan
 from fleetcast.scenario.kinds.pods import PodsScenario
 from fleetcast.scenario.kinds.pods import read as read_pods
 from fleetcast.scenario.kinds.scenario import Parts, Scenario
+from fleetcast.scenario.kinds.server_jobs import ServerJobsScenario
+from fleetcast.scenario.kinds.server_jobs import read as read_server_jobs
 from fleetcast.scenario.workload.job_list import JobList
 
 GOALS = {
@@ -44,14 +46,16 @@ class JobsScenario(Scenario, kw_only=True):
         return msgspec.structs.replace(self, plan=plan)
 
 
-def read(parts: Parts) -> JobsScenario | PodsScenario:
-    """Returns the scenario of a file's parts: of pods where it has any, else of jobs.
+def read(parts: Parts) -> JobsScenario | PodsScenario | ServerJobsScenario:
+    """Returns the scenario of a file's parts: of pods or jobs with servers where it has any, else of jobs.
 
     Raises:
         SpecError: unknown key, wrong unit, out of range, contradictory.
     """
     if "pods" in parts.workload:
         return read_pods(parts)
+    if "servers" in parts.workload:
+        return read_server_jobs(parts)
     parts.refuse_slo("a list of jobs", '[objective] minimize = "jct"')
     if "trace" not in parts.workload and set(parts.workload) <= set(JobList.__struct_fields__):
         raise SpecError(

@@ -24,9 +24,11 @@ class Errors:
     """What goes otherwise than estimated; shares, each drawn evenly between minus and plus that much unless said.
 
     Attributes:
-        speed: of what a job trains in a slot (DL2's ``TRAIN_SPEED_ERROR``, which its experiments take from 0.05 to 0.3).
+        speed: of what a job trains in a slot, and of every speed that Optimus weighs (DL2's ``TRAIN_SPEED_ERROR``, in
+            its experiments 0.05 to 0.3).
         epochs: of how many epochs a job really takes (``JOB_EPOCH_EST_ERROR``, 0.05 to 0.25).
-        looks: of the speeds by which Optimus weighs a worker, minus or plus that much (``EST_ERROR``, 0.05).
+        looks: of the speeds by which Optimus weighs a worker more, minus or plus that much besides (``EST_ERROR``,
+            0.05).
     """
 
     speed: float = 0.0
@@ -60,7 +62,10 @@ def begin(
         jobs = jobs.estimated(errors.epochs, draw)
     wide = HORIZON if errors.speed or errors.looks else 1
     noise = errors.speed * draw.uniform(-1.0, 1.0, wide)
-    looks = errors.looks * draw.choice((-1.0, 1.0), wide)
+    looks = np.zeros(1)
+    if wide > 1:
+        besides = errors.looks * draw.choice((-1.0, 1.0), (wide, 3)) * np.array([1.0, 1.0, 0.0])
+        looks = (1.0 + errors.speed * draw.uniform(-1.0, 1.0, (wide, 3))) * (1.0 + besides) - 1.0
     kinds = jobs.kinds
     whole = np.concatenate([jobs.arrival[:, None], jobs.kind[:, None], kinds.takes[jobs.kind]], 1)
     parts = np.stack([jobs.epochs, jobs.real, kinds.batches[jobs.kind]], 1)

@@ -12,13 +12,16 @@ from fleetcast.scenario.load import (
     MultitaskScenario,
     PodsScenario,
     Scenario,
+    ServerJobsScenario,
     ServingScenario,
     StreamScenario,
     TrainingScenario,
 )
-from fleetcast.view.worlds import functions, graph, jobs, multitask, pods, serving, stream, training
+from fleetcast.view.worlds import functions, graph, jobs, multitask, pods, server_jobs, serving, stream, training
 
-__all__ = ["WORLDS", "ask", "functions", "graph", "jobs", "multitask", "pods", "serving", "stream", "training"]
+__all__ = [
+    "WORLDS", "ask", "functions", "graph", "jobs", "multitask", "pods", "server_jobs", "serving", "stream", "training",
+]  # fmt: skip
 
 
 WORLDS: Final[dict[type[Scenario], ModuleType]] = {
@@ -29,6 +32,7 @@ WORLDS: Final[dict[type[Scenario], ModuleType]] = {
     FunctionsScenario: functions,
     JobsScenario: jobs,
     PodsScenario: pods,
+    ServerJobsScenario: server_jobs,
     StreamScenario: stream,
 }
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fleetcast.base.errors import FleetcastError
+from fleetcast.base.errors import FleetcastError, SpecError
 from fleetcast.scenario.load import GraphScenario
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.search.ranking import Ranking
     from fleetcast.view.checks import Remark
+    from fleetcast.view.learned import Learned
 
 
 def plan(
@@ -49,6 +51,23 @@ def run(scenario: GraphScenario, **settings: Any) -> Outcome:
     from fleetcast.view.graph import running
 
     return running.run(scenario, **settings)
+
+
+def learn(
+    scenario: GraphScenario, out: Path, *, checkpoint: Path | None = None, settings: dict[str, Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Learned:  # fmt: skip
+    """Trains the plan's Com-DDPG, see `view.verbs.learn`.
+
+    Raises:
+        SpecError: a checkpoint was named; its training, some minutes, keeps none.
+    """
+    from fleetcast.view.learned import order
+
+    if checkpoint is not None:
+        raise SpecError("--checkpoint", "is for dl2: com_ddpg trains from the start", value=str(checkpoint),
+                        hint="Leave it out")  # fmt: skip
+    return order(scenario, out, settings=settings or {}, progress=progress)
 
 
 def check(scenario: GraphScenario) -> list[Remark]:
