@@ -1,9 +1,10 @@
 """How much carbon do jobs spare that wait for clean hours and go to clean zones, of what hindsight could?
 
-Four real zones (ElectricityMaps, hourly, direct emissions) with equal devices, a SYNTHETIC and frozen stream of jobs whose
-arrivals are stretched to an exact load; each job can spare 12, 24 or 48 hours. One zone alone, where only waiting helps, is
-each of Germany, Great Britain and France of 2020 ("Let's Wait Awhile"). Carbon is of work, above idle devices, which are the
-same for all policies. First come, first served has no reason to begin with one zone: it is the mean over the zones' order.
+Four real zones (ElectricityMaps, hourly, direct emissions) with equal devices, a SYNTHETIC and frozen stream of jobs
+whose arrivals are stretched to an exact load; each job can spare 12, 24 or 48 hours. One zone alone, where only waiting
+helps, is each of Germany, Great Britain and France of 2020 ("Let's Wait Awhile"). Carbon is of work, above idle devices,
+which are the same for all policies. First come, first served has no reason to begin with one zone: it is the mean over
+the zones' order.
 """
 
 from __future__ import annotations

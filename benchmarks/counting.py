@@ -70,15 +70,19 @@ class Counting:
         """Nothing is known of grids here."""
         return np.zeros(np.broadcast(begin, end).shape)
 
-    def wake(self, at: float) -> None:
-        """Rounds decide here, nothing else."""
-
     def keep(self, job: Job) -> bool:
         """Counts to a job what it had if that is there."""
         if any(n > self.free(kind) for kind, n in job.held.items()):
             return False
         job.granted = dict(job.held)
         return True
+
+    def dominant(self, job: Job) -> float:
+        """Returns the part of all devices of a kind that a job has, the largest."""
+        return max((n / self.kinds[kind].total for kind, n in job.granted.items()), default=0.0)
+
+    def wake(self, at: float) -> None:
+        """Does nothing: rounds decide."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from benchmarks import pictures_pebbling as pebbling
 from benchmarks import pictures_streams as streams
 from benchmarks import pictures_unlike as unlike
 from benchmarks import pictures_vote as voting
+from benchmarks.pictures_jobs import jobs_queue
 from benchmarks.pictures_data import mounts_region
 from fleetcast.scenario.plan import Plan
 from fleetcast.sim.training.run import long_run
@@ -39,6 +40,7 @@ def draw() -> dict[str, str]:
     assert plane is not None, "the example has a frontier"
     assert timeline is not None, "the run was recorded"
     return {
+        "jobs.svg": alone(jobs_queue()),
         "plans.svg": alone(plots.draw_scatter(plane)),
         "timeline.svg": alone(plots.draw_timeline(timeline)),
         "power.svg": alone(power_day()),

@@ -1,4 +1,4 @@
-"""Carbon of jobs by zone: integrals, forecasts, what a scenario says of deadlines and grids, and what an outcome says."""
+"""Carbon of jobs by zone: integrals, forecasts, what a scenario says of deadlines and grids, and an outcome."""
 
 import gzip
 from pathlib import Path

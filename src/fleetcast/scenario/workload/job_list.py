@@ -58,8 +58,8 @@ class JobList(Spec):
         racks: factor on the speed of a gang in several groups of the fleet.
         interference: factor on the speed of a job beside another on a node; or by model and the other's, "" = any.
         error: by how much policies misjudge speeds: each job's uniform within this share.
-        slack: what each job can spare: a time, or a multiple of its own duration; it should have ended so much after its
-            arrival and duration. Left out, deadlines are the trace's, if it has any.
+        slack: what each job can spare: a time, or a multiple of its own duration; it should have ended by its arrival,
+            its duration and that. Left out, deadlines are the trace's, if it has any.
         grids: carbon intensity by group of the fleet, as a fleet's ``grid``; each group named is a kind of its own.
         forecast_error: standard deviation of the factors by which forecasts of carbon are off.
         neighbours: services and functions that share the fleet, and its breaker, with the jobs.
