@@ -2,8 +2,8 @@
 
 Four real zones (ElectricityMaps, hourly, direct emissions) with equal devices, a SYNTHETIC and frozen stream of jobs
 whose arrivals are stretched to an exact load; each job can spare 12, 24 or 48 hours. One zone alone, where only waiting
-helps, is each of Germany, Great Britain and France of 2020 ("Let's Wait Awhile"). Carbon is of work, above idle devices,
-which are the same for all policies. First come, first served has no reason to begin with one zone: it is the mean over
+helps, is each of Germany, Great Britain and France of 2020 ("Let's Wait Awhile"). Carbon is of work, above idle
+devices, which are the same for all policies. First come, first served has no reason to begin with one zone: it is the mean over
 the zones' order.
 """
 
@@ -150,9 +150,9 @@ def record(claim: str, found: dict[int, list[Met]], seconds: float, what: str) -
         base = sum(m.grams["fifo"] for m in rows)
         part = [f"{slack} h: hindsight {1 - sum(m.least for m in rows) / base:.0%} less"]
         for name, said in SAID.items():
-            late = sum(m.late[name] for m in rows)
+            late, share = sum(m.late[name] for m in rows), mean(m.spared(name) for m in rows)
             part.append(
-                f"{said} {1 - sum(m.grams[name] for m in rows) / base:.0%} ({mean(m.spared(name) for m in rows):.0%} of it"
+                f"{said} {1 - sum(m.grams[name] for m in rows) / base:.0%} ({share:.0%} of it"
                 + (f", {late} of {sum(m.jobs for m in rows)} late)" if late else ")")
             )
         by_slack.append(", ".join(part))
