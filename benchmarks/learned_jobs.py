@@ -202,14 +202,16 @@ def learnt(name: str, on: Lists) -> list[Record]:
                 setting=f"{told}; at most {cpu:.0f} CPU-s a seed",
             ),
             null=Null(value=100.0 * (1.0 - float(np.mean(warm)) / drf), what="the warm-up without learning"),
-            bar="at least 25 %", holds=gain >= 0.25, reproduced="other setting", reason=why, seconds=each, command=COMMAND,
+            bar="at least 25 %", holds=gain >= 0.25, reproduced="other setting", reason=why,
+            seconds=each, command=COMMAND,
         ),
         Record(
             system=4, claim=f"DL2 after learning, less time to completion than Optimus without errors, {name}",
             paper=Paper(value=17.5, unit="%", setting="the abstract's; there Optimus errs"),
             ours=Ours(value=100.0 * (1.0 - rest), unit="%", spread=f"slots: {interval(after)}", setting=told),
             null=Null(value=100.0 * (1.0 - float(np.mean(clone)) / optimus), what="Optimus cloned without learning"),
-            bar="within 5 % of Optimus", holds=rest <= 1.05, reproduced="other setting", reason=why, seconds=each, command=COMMAND,
+            bar="within 5 % of Optimus", holds=rest <= 1.05, reproduced="other setting", reason=why,
+            seconds=each, command=COMMAND,
         ),
     ]  # fmt: skip
 

@@ -40,6 +40,7 @@ from fleetcast.scenario.fleet.signals import grids
 from fleetcast.scenario.fleet.spec import Fleet, FleetGroup, Links
 from fleetcast.scenario.functions_plan import FunctionsPlan
 from fleetcast.scenario.kinds.graph import GraphPlan
+from fleetcast.scenario.kinds.server_jobs import DrawnJobs, Estimates, ServerJobList
 from fleetcast.scenario.load import KINDS, ServingScenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, Objective, Slo
 from fleetcast.scenario.outcome import UNITS
@@ -700,6 +701,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "functions": lambda: _plain_keys(Functions), "function-regions": lambda: _plain_keys(Region),
     "function-start": lambda: _plain_keys(Start), "function-plan": lambda: _plain_keys(FunctionsPlan),
     "invocations": invocation_table,
+    "server-jobs": lambda: _plain_keys(ServerJobList), "server-drawn": lambda: _plain_keys(DrawnJobs),
+    "server-errors": lambda: _plain_keys(Estimates),
     "stream-plan": lambda: _plain_keys(StreamPlan), "stream-upgrades": lambda: _plain_keys(Upgrade),
     "policies": policy_table, "policy-rules": policy_rules, "metrics": metric_table,
 }  # fmt: skip
