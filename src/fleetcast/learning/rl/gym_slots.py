@@ -4,9 +4,9 @@
     observation, info = env.reset(seed=0)
     observation, reward, terminated, truncated, info = env.step(env.action_space.sample(info["action_mask"]))
 
-The observation is what DL2's network sees (`policy.share.dl2`), the action one of its 3 J + 1. The reward comes with the
-action that ends a slot: what the slot earned, the sum over jobs of epochs trained by epochs in all. Over an episode they
-sum to the number of jobs.
+The observation is what DL2's network sees (`policy.share.dl2`), the action one of its 3 J + 1. The reward comes with
+the action that ends a slot: what the slot earned, the sum over jobs of epochs trained by epochs in all. Over an episode
+they sum to the number of jobs.
 """
 
 from __future__ import annotations
