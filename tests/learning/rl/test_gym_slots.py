@@ -5,8 +5,8 @@ import pytest
 
 pytest.importorskip("gymnasium", reason="needs gymnasium")
 
-from fleetcast.learning.rl.gym_slots import SlotWorld  # noqa: E402
-from fleetcast.sim.cluster.slots import nodes_of  # noqa: E402
+from fleetcast.learning.rl.gym_slots import SlotWorld
+from fleetcast.sim.cluster.slots import nodes_of
 
 
 def test_rewards_of_an_episode_sum_to_its_jobs():

@@ -19,13 +19,8 @@ from fleetcast.policy.share.board import Board, DeviceKind, Job
 from fleetcast.policy.share.rule import Rule
 
 __all__ = [
-<<<<<<< HEAD
-    "Board", "DeviceKind", "Dl2", "Drf", "Easy", "EasyScale", "Fifo", "Job", "Las", "MaxMin", "Optimus", "Policy",
-    "Pollux", "Rule", "Sia", "Srtf",
-=======
-    "Board", "DeviceKind", "Drf", "Easy", "EasyScale", "Edf", "Fifo", "Green", "Job", "Las", "MaxMin", "Optimus", "Policy", "Pollux",
-    "Rule", "Sia", "Srtf",
->>>>>>> green7
+    "Board", "DeviceKind", "Dl2", "Drf", "Easy", "EasyScale", "Edf", "Fifo", "Green", "Job", "Las", "MaxMin", "Optimus",
+    "Policy", "Pollux", "Rule", "Sia", "Srtf",
 ]  # fmt: skip
 
 
