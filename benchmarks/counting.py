@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fleetcast.cost.jobs import Speeds, closest, work
 from fleetcast.policy.share import DeviceKind, Job, Policy
@@ -46,6 +46,10 @@ class Counting:
         """Returns devices not granted."""
         return self.kinds[kind].total - sum(job.granted.get(kind, 0) for job in self.jobs)
 
+    def dominant(self, job: Job) -> float:
+        """Returns the part of all devices that a job has been given."""
+        return sum(job.granted.values()) / max(sum(kind.total for kind in self.kinds), 1)
+
     def phase(self, job: Job) -> int:
         """Returns in which phase of its learning a job is."""
         return sum(start <= 1.0 - job.remaining + CLOSE for start in self.speeds.phases(int(self.model[job.id]))) - 1
@@ -66,19 +70,16 @@ class Counting:
         job.granted[kind] = job.granted.get(kind, 0) + devices
         return True
 
+    def carbon(self, kind: int, begin: ArrayLike, end: ArrayLike) -> NDArray[np.float64]:
+        """Nothing is known of grids here."""
+        return np.zeros(np.broadcast(begin, end).shape)
+
     def keep(self, job: Job) -> bool:
         """Counts to a job what it had if that is there."""
         if any(n > self.free(kind) for kind, n in job.held.items()):
             return False
         job.granted = dict(job.held)
         return True
-
-    def dominant(self, job: Job) -> float:
-        """Returns the part of all devices of a kind that a job has, the largest."""
-        return max((n / self.kinds[kind].total for kind, n in job.granted.items()), default=0.0)
-
-    def wake(self, at: float) -> None:
-        """Does nothing: rounds decide."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,7 @@ def play(
         policy: that shares.
         length: of a round, s.
         restart: s that a job loses when what it has changes.
-        rigid: whether jobs have what they demand or nothing, where they demand more than any kind has as much as one
-            has.
+        rigid: whether jobs have what they demand or nothing, where they demand more than any kind has, all of one.
         first: whether only a job's first devices cost a restart.
     """
     model = np.array([speeds.models.index(jobs.models[m]) for m in jobs.model], np.int32)
@@ -159,7 +159,10 @@ def play(
 
 def jobs_of(jobs: Jobs, model: NDArray[np.int32], speeds: Speeds) -> Jobs:
     """Returns the same jobs with models numbered as the table numbers them."""
-    return replace(jobs, model=model, models=speeds.models)
+    return Jobs(
+        jobs.arrival, jobs.demand, jobs.least, jobs.most, jobs.seconds, model, jobs.priority, jobs.weight, jobs.names,
+        speeds.models, jobs.source, jobs.units,
+    )  # fmt: skip
 
 
 def _run(board: Counting, job: Job, lost: NDArray[np.float64], length: float) -> float:

@@ -103,7 +103,10 @@ def at_budget(trace: Invocations, make: Callable[[float], Any], low: float, high
 
 def band(values: Sequence[float]) -> str:
     """Returns a mean and its 95 % interval over seeds."""
-    half = 2.262 * float(np.std(values, ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+    from scipy.stats import t
+
+    count = len(values)
+    half = float(t.ppf(0.975, count - 1) * np.std(values, ddof=1)) / math.sqrt(count) if count > 1 else 0.0
     return f"{np.mean(values):.3f} +- {half:.3f}"
 
 

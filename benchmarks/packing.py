@@ -1,9 +1,10 @@
 """Packing of pods: how often tiers are served better than the default does, what is proven, and what it takes to move.
 
-Synthetic instances (`scenario.workload.pods.generators`, frozen before any policy was tuned on them): 8 pods a node, sizes that
-all differ or replicas of 8 deployments, 90 to 105 % asked for, 1, 2 or 4 tiers; the first seed with which kube-scheduler's
-default does not place everything. Its placement is the view: what it placed runs, the rest waits. Openb (Alibaba) shows
-pods that share devices, and fragmentation gradient descent. Set ``FLEETCAST_DATA`` to the data's folder.
+Synthetic instances (`scenario.workload.pods.generators`, frozen before any policy was tuned on them): 8 pods a node,
+sizes that all differ or replicas of 8 deployments, 90 to 105 % asked for, 1, 2 or 4 tiers; the first seed with which
+kube-scheduler's default does not place everything. Its placement is the view: what it placed runs, the rest waits.
+Openb (Alibaba) shows pods that share devices, and fragmentation gradient descent. Set ``FLEETCAST_DATA`` to the
+data's folder.
 """
 
 from __future__ import annotations
@@ -21,7 +22,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its p
 
 from benchmarks.records import Null, Ours, Paper, Record, main
 from fleetcast.policy.place.pods import (
-    BestFit, CpSat, CpSatNaive, Fgd, KubeDefault, Placement, Policy, Restarts, View,
+    BestFit,
+    CpSat,
+    CpSatNaive,
+    Fgd,
+    KubeDefault,
+    Placement,
+    Policy,
+    Restarts,
+    View,
 )  # fmt: skip
 from fleetcast.policy.place.pods.bounds import Answer
 from fleetcast.policy.place.pods.check import carry_out
@@ -86,10 +95,10 @@ def worth(view: View, placement: Placement) -> tuple[int, ...]:
     return tuple(sum(laid.pod.priority == t for laid in after.laid.values()) for t in tiers)
 
 
-def case(name: str, nodes: int, view: View, budget: float, rivals: bool) -> Case:
+def case(name: str, nodes: int, view: View, budget: float, beside: bool) -> Case:
     """Returns what the policies make of an instance."""
     policies: dict[str, Policy] = {"default": KubeDefault()}
-    if rivals:
+    if beside:
         policies |= {"best fit": BestFit(repack=True), "restarts": Restarts()}
         if nodes * (len(view.running) + len(view.waiting)) <= 40_000:
             policies["naive"] = CpSatNaive(budget=budget)
@@ -136,7 +145,18 @@ def three(cases: list[Case], policy: str) -> str:
     """Returns improved / default certified optimal / no better found, in percent."""
     better = share(cases, policy)
     certified = sum(c.proven["default"] for c in cases) / max(len(cases), 1)
-    return f"{better:.0%} better, {certified:.0%} default proved optimal, {max(1 - better - certified, 0):.0%} no better found"
+    rest = max(1 - better - certified, 0)
+    return f"{better:.0%} better, {certified:.0%} default proved optimal, {rest:.0%} no better found"
+
+
+def rivals(cases: list[Case]) -> str:
+    """Returns in what share of cases the greedy baselines do."""
+    return f"restarts {share(cases, 'restarts'):.0%}, best fit {share(cases, 'best fit'):.0%}"
+
+
+def part(cases: list[Case], policy: str) -> str:
+    """Returns the share of cases in which a policy's answer is proven to be the best."""
+    return f"{sum(c.proven[policy] for c in cases) / max(len(cases), 1):.0%}"
 
 
 def by_size(cases: list[Case], policy: str) -> str:
@@ -150,23 +170,23 @@ def synthetic(quick: bool) -> Iterator[Record]:
     command = "python benchmarks/packing.py"
     sizes = (4, 16, 128) if quick else (4, 8, 16, 32, 64, 128, 512)
     began = time.process_time()
-    one = [case(*i, budget=1.0, rivals=True) for i in instances(sizes, (2,) if quick else TIERS)]
+    one = [case(*i, budget=1.0, beside=True) for i in instances(sizes, (2,) if quick else TIERS)]
     spent = time.process_time() - began
     began = time.process_time()
-    ten = [] if quick else [case(*i, budget=10.0, rivals=False) for i in instances(sizes, (2,))]
+    ten = [] if quick else [case(*i, budget=10.0, beside=False) for i in instances(sizes, (2,))]
     longer = time.process_time() - began
     large = [c for c in one if c.nodes == 128]
     small = [c for c in one if c.nodes <= 16]
-    rivals = lambda cases: f"restarts {share(cases, 'restarts'):.0%}, best fit {share(cases, 'best fit'):.0%}"  # noqa: E731
     naive = f"naive CP-SAT up to 64 nodes {share([c for c in one if 'naive' in c.worth], 'naive'):.0%}"
     yield Record(
         system=18, claim="scenarios of 128 nodes served better than by the default, 1 s",
         paper=Paper(value=44.0, unit="%", setting=f"all scenarios; {PAPER}"),
-        ours=Ours(value=round(100 * share(large, "cp_sat"), 1), unit="%", spread=f"{three(large, 'cp_sat')}; {rivals(large)}",
+        ours=Ours(value=round(100 * share(large, "cp_sat"), 1), unit="%",
+                  spread=f"{three(large, 'cp_sat')}; {rivals(large)}",
                   setting=f"{len(large)} instances of 128 nodes: {GRID}; only where the default fails"),
         null=Null(value=round(100 * share(large, "restarts"), 1), what="half a second of restarts"),
-        bar="at least 90 %", holds=share(large, "cp_sat") >= 0.9, reproduced="other setting", reason=OTHER, seconds=spent,
-        command=command,
+        bar="at least 90 %", holds=share(large, "cp_sat") >= 0.9, reproduced="other setting", reason=OTHER,
+        seconds=spent, command=command,
     )  # fmt: skip
     for budget, cases, said in ((1, one, 44.0), (10, ten, 73.0)):
         if cases:
@@ -187,8 +207,7 @@ def synthetic(quick: bool) -> Iterator[Record]:
         system=18, claim="scenarios of up to 16 nodes in which no better placement exists, proven, 1 s",
         paper=Paper(value=19.0, unit="%", setting=f"in which the default was proven optimal; {PAPER}"),
         ours=Ours(value=round(100 * certified, 1), unit="%",
-                  spread=f"of the default itself {sum(c.proven['default'] for c in small) / max(len(small), 1):.0%}; all sizes "
-                  f"{sum(c.proven['cp_sat'] for c in one) / max(len(one), 1):.0%}",
+                  spread=f"of the default itself {part(small, 'default')}; all sizes {part(one, 'cp_sat')}",
                   setting=f"{len(small)} instances of 4, 8 and 16 nodes: {GRID}"),
         null=Null(value=round(100 * sum(c.proven["naive"] for c in known) / max(len(known), 1), 1),
                   what="naive CP-SAT, moves included"),
@@ -199,12 +218,13 @@ def synthetic(quick: bool) -> Iterator[Record]:
     yield Record(
         system=18, claim=f"pods placed below the stated bound, {budget} s, median", paper=Paper(),
         ours=Ours(value=round(100 * float(np.median(gaps)), 2), unit="%",
-                  spread=f"largest {100 * gaps.max():.1f} %; at 1 s median {100 * np.median([c.gap['cp_sat'] for c in one]):.2f} %",
+                  spread=f"largest {100 * gaps.max():.1f} %; at 1 s median "
+                  f"{100 * np.median([c.gap['cp_sat'] for c in one]):.2f} %",
                   setting=f"{len(cases)} instances; bound: patterns where nodes are alike and kinds few, else a linear "
                   "program over volumes"),
         null=Null(value=round(100 * float(np.median([c.gap["default"] for c in cases])), 2), what="the default"),
-        bar="at most 3 %", holds=float(np.median(gaps)) <= 0.03, reproduced="other setting", reason="the paper states no bound",
-        command=command,
+        bar="at most 3 %", holds=float(np.median(gaps)) <= 0.03, reproduced="other setting",
+        reason="the paper states no bound", command=command,
     )  # fmt: skip
     yield from moved(one, command)
 
@@ -220,10 +240,10 @@ def moved(one: list[Case], command: str) -> Iterator[Record]:
     yield Record(
         system=18, claim="moves for each pod more that is placed, 1 s, median", paper=Paper(),
         ours=Ours(value=round(float(np.median(each)), 2), unit="moves",
-                  spread=f"proven the fewest in {len(exact)} of the {len(proven)} instances with a bound on moves; evictions in all "
-                  f"{sum(c.evicted['cp_sat'] for c in one)}",
+                  spread=f"proven the fewest in {len(exact)} of the {len(proven)} instances with a bound on moves; "
+                  f"evictions in all {sum(c.evicted['cp_sat'] for c in one)}",
                   setting=f"{len(gained)} instances in which more pods are placed than by the default"),
-        null=Null(value=round(float(np.median(null)), 2) if null else None, what="restarts, which pack everything anew"),
+        null=Null(value=round(float(np.median(null)), 2) if null else None, what="restarts, packing everything anew"),
         bar="below the null", holds=bool(null) and float(np.median(each)) < float(np.median(null)),
         reproduced="other setting", reason="the paper's moves are not known", command=command,
     )  # fmt: skip
@@ -255,7 +275,7 @@ def folder() -> Path | None:
 
 
 def inflated(pods: Pods, seed: int, devices: float) -> tuple[Pods, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
-    """Returns pods in random order, then drawn again, until they ask for so many devices; and what is asked for so far."""
+    """Returns pods in random order, then drawn again, until they ask for so many devices; and what is asked so far."""
     rng = np.random.default_rng(seed)
     order = np.concatenate([rng.permutation(len(pods)), rng.integers(0, len(pods), 4 * len(pods))])
     asked = np.cumsum((pods.devices + pods.share)[order])
@@ -263,7 +283,8 @@ def inflated(pods: Pods, seed: int, devices: float) -> tuple[Pods, np.ndarray[tu
     order = order[:k]
     drawn = Pods(
         tuple(f"{pods.names[i]}.{j}" for j, i in enumerate(order.tolist())), pods.cpu[order], pods.memory[order],
-        pods.devices[order], pods.share[order], pods.priority[order], np.arange(k, dtype=np.float64), np.full(k, np.inf),
+        pods.devices[order], pods.share[order], pods.priority[order], np.arange(k, dtype=np.float64),
+        np.full(k, np.inf),
         tuple(pods.models[i] for i in order.tolist()) if pods.models else (), source=pods.source,
     )  # fmt: skip
     return drawn, asked[:k]
@@ -274,7 +295,7 @@ def openb(quick: bool) -> Iterator[Record]:
     command = "FLEETCAST_DATA=... python benchmarks/packing.py"
     base = folder()
     if base is None:
-        yield Record(system=18, claim="unallocated devices on openb, fragmentation gradient descent", bar="below best fit",
+        yield Record(system=18, claim="unallocated devices on openb, fragmentation descent", bar="below best fit",
                      holds=None, reproduced="no", reason="needs the data", skipped="FLEETCAST_DATA is not set",
                      command=command)  # fmt: skip
         return
@@ -299,11 +320,12 @@ def openb(quick: bool) -> Iterator[Record]:
         ours, best, default = (float(np.mean(left[k])) for k in ("fgd", "best_fit", "kube_default"))
         yield Record(
             system=18, claim=f"unallocated devices on openb ({kind}), fragmentation gradient descent over best fit",
-            paper=Paper(value=-49.0, unit="%", setting="Weng et al. (ATC 2023): at most, over packing schedulers; 290 devices"),
+            paper=Paper(value=-49.0, unit="%", setting="Weng et al. (ATC 2023): at most, over packers; 290 devices"),
             ours=Ours(value=round(100 * (ours / best - 1), 1), unit="%",
-                      spread=f"{ours:.0f} of {total:.0f} devices left, best fit {best:.0f}, default {default:.0f}; allocated at "
-                      "80/100/130 % asked: " + ", ".join(f"{k} {v}" for k, v in grows.items()),
-                      setting=f"{len(nodes)} nodes, pods drawn until they ask for 130 % of the devices, nobody leaves, {seeds} seeds"),
+                      spread=f"{ours:.0f} of {total:.0f} devices left, best fit {best:.0f}, default {default:.0f}; "
+                      "allocated at 80/100/130 % asked: " + ", ".join(f"{k} {v}" for k, v in grows.items()),
+                      setting=f"{len(nodes)} nodes, pods drawn until they ask for 130 % of the devices, nobody leaves, "
+                      f"{seeds} seeds"),
             null=Null(value=round(100 * (default / best - 1), 1), what="kube-scheduler's default over best fit"),
             bar="below 0", holds=ours < best, reproduced="other setting",
             reason="the paper's order of arrivals and its baselines are others", seconds=time.process_time() - began,
@@ -316,8 +338,8 @@ def openb(quick: bool) -> Iterator[Record]:
                           spread=", ".join(f"{k} {v:,.0f}" for k, v in pace.items()),
                           setting=f"{len(nodes)} nodes, world and check of each decision included"),
                 null=Null(value=round(pace["kube_default"]), what="kube-scheduler's default, same world"),
-                bar="at least 300", holds=pace["fgd"] >= 300, reproduced="other setting", reason="the paper gives no such figure",
-                command=command,
+                bar="at least 300", holds=pace["fgd"] >= 300, reproduced="other setting",
+                reason="the paper gives no such figure", command=command,
             )  # fmt: skip
     yield from shared(nodes, read_pods(base / "openb_pod_list_gpuspec33.csv.gz"), quick, command)
 
@@ -337,9 +359,9 @@ def shared(nodes: Nodes, pods: Pods, quick: bool, command: str) -> Iterator[Reco
         system=18, claim="clusters drawn from openb served better than by the default, 1 s",
         paper=Paper(value=44.0, unit="%", setting=PAPER),
         ours=Ours(value=round(100 * share(cases, "cp_sat"), 1), unit="%",
-                  spread=f"{three(cases, 'cp_sat')}; {by_size(cases, 'cp_sat')}; proven {sum(c.proven['cp_sat'] for c in cases)} "
-                  f"of {len(cases)}",
-                  setting=f"{len(cases)} clusters of 4, 16 and 64 nodes with pods that share devices or name models; tiers drawn"),
+                  spread=f"{three(cases, 'cp_sat')}; {by_size(cases, 'cp_sat')}; proven {part(cases, 'cp_sat')}",
+                  setting=f"{len(cases)} clusters of {', '.join(str(n) for n in sorted({c.nodes for c in cases}))} nodes, "
+                  "pods that share devices or name models; tiers drawn"),
         null=Null(value=round(100 * share(own, "restarts"), 1), what="half a second of restarts, up to 16 nodes"),
         bar="above 44 % or proven optimal", reproduced="other setting", reason=OTHER,
         holds=sum(c.worth["cp_sat"] > c.worth["default"] or c.proven["default"] for c in cases) > 0.44 * len(cases),

@@ -32,6 +32,7 @@ from fleetcast.base.units import Quantity
 from fleetcast.cost.engine import Engine, Host, engines
 from fleetcast.policy import batch, evict, memory, power, recover, route, scale, speculate
 from fleetcast.policy.order import requests, tasks
+from fleetcast.policy.place import pods
 from fleetcast.policy.place import stages as place
 from fleetcast.policy.route import invocations as routes
 from fleetcast.scenario.fleet.catalog import devices, links
@@ -41,6 +42,7 @@ from fleetcast.scenario.fleet.spec import Fleet, FleetGroup, Links
 from fleetcast.scenario.functions_plan import FunctionsPlan
 from fleetcast.scenario.jobs_plan import JobsPlan
 from fleetcast.scenario.kinds.graph import GraphPlan
+from fleetcast.scenario.kinds.pods import PodList
 from fleetcast.scenario.load import KINDS, ServingScenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, Objective, Slo
 from fleetcast.scenario.outcome import UNITS
@@ -56,6 +58,7 @@ from fleetcast.scenario.plan import (
     Pool,
     Stage,
 )
+from fleetcast.scenario.pods_plan import PodsPlan
 from fleetcast.scenario.stream_plan import StreamPlan, Upgrade
 from fleetcast.scenario.training_plan import CHOICES as TRAINED
 from fleetcast.scenario.training_plan import Shards, TrainingPlan
@@ -68,6 +71,7 @@ from fleetcast.scenario.workload.graph import Graph
 from fleetcast.scenario.workload.graphs import generators
 from fleetcast.scenario.workload.invocations import generators as invocations
 from fleetcast.scenario.workload.loads import Skew
+from fleetcast.scenario.workload.pods import DrawnPods
 from fleetcast.scenario.workload.quality import Score
 from fleetcast.scenario.workload.scores import Classifier, Firing, TurnOn
 from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving, Sessions
@@ -617,6 +621,15 @@ def policy_rules() -> str:
     return "\n\n".join(parts)
 
 
+def pod_policies() -> str:
+    """Returns the policies that place pods: what each does and takes."""
+    rows = []
+    for kind, made in kinds(pods).items():
+        first = (getattr(inspect.getmodule(made), "__doc__", "") or "").strip().partition("\n\n")[0]
+        rows.append((f"`{kind}`", " ".join(first.split()), _settings(made)))
+    return table(("`place`", "rule", "settings"), rows)
+
+
 def _settings(made: type) -> str:
     hints = typing.get_type_hints(made.__init__, include_extras=True)  # type: ignore[misc]
     said = []
@@ -704,6 +717,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "jobs": lambda: _plain_keys(JobList), "jobs-plan": lambda: _plain_keys(JobsPlan),
     "functions": lambda: _plain_keys(Functions), "function-regions": lambda: _plain_keys(Region),
     "function-start": lambda: _plain_keys(Start), "function-plan": lambda: _plain_keys(FunctionsPlan),
+    "pods": lambda: _plain_keys(PodList), "drawn-pods": lambda: _plain_keys(DrawnPods),
+    "pods-plan": lambda: _plain_keys(PodsPlan), "pod-policies": pod_policies,
     "invocations": invocation_table,
     "stream-plan": lambda: _plain_keys(StreamPlan), "stream-upgrades": lambda: _plain_keys(Upgrade),
     "policies": policy_table, "policy-rules": policy_rules, "metrics": metric_table,

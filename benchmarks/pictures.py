@@ -14,6 +14,7 @@ import numpy as np
 import fleetcast
 from benchmarks import pictures_agents as agents
 from benchmarks import pictures_functions as functions
+from benchmarks import pictures_packing as packing
 from benchmarks import pictures_pebbling as pebbling
 from benchmarks import pictures_streams as streams
 from benchmarks import pictures_unlike as unlike
@@ -64,7 +65,8 @@ def draw() -> dict[str, str]:
         "agents.svg": alone(agents.killed()),
         "pebbling.svg": alone(pebbling.two_processors()),
         "streams.svg": alone(streams.filter_places()),
-        "functions.svg": alone(drawn(*functions.cold_starts(), "cold starts against pods, by policy")),
+        "functions.svg": alone(functions.cold_starts()),
+        "packing.svg": alone(drawn(*packing.waiting(), "pods that wait against what is asked for, by policy")),
         "coldstarts.svg": alone(draw_parts(watch_starts("coldstarts"))),
     }
 

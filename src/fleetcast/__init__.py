@@ -13,7 +13,8 @@ from typing import Any
 
 __all__ = [
     "advise", "best_pools", "check", "compare", "devices_needed", "learn", "load", "max_rate", "max_users",
-    "measure", "plan", "prove", "run", "servers_under", "simulate", "transform", "watch_train", "whatif",
+    "measure", "plan", "prove", "run", "servers_under", "simulate", "transform", "watch_starts", "watch_train",
+    "whatif",
 ]  # fmt: skip
 
 _HOMES = {
@@ -33,6 +34,7 @@ _HOMES = {
     "servers_under": "fleetcast.view.sizing",
     "simulate": "fleetcast.view.verbs",
     "transform": "fleetcast.view.transforming",
+    "watch_starts": "fleetcast.view.starts",
     "watch_train": "fleetcast.view.watched",
     "whatif": "fleetcast.view.whatif",
 }

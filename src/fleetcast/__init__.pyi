@@ -4,6 +4,7 @@ from fleetcast.view.sizing import devices_needed as devices_needed
 from fleetcast.view.sizing import max_rate as max_rate
 from fleetcast.view.sizing import max_users as max_users
 from fleetcast.view.sizing import servers_under as servers_under
+from fleetcast.view.starts import watch_starts as watch_starts
 from fleetcast.view.transforming import transform as transform
 from fleetcast.view.verbs import advise as advise
 from fleetcast.view.verbs import check as check

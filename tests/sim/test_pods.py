@@ -21,7 +21,8 @@ from fleetcast.sim.cluster.pods_outcome import setting, simulate
 from fleetcast.view import verbs
 from fleetcast.view.cli import main
 
-NODES = b"name,cpu,memory,gpu,model,labels,taints,down_from,down_until\na,4,8Gi,2,T4,zone=x,,,\nb,4,8Gi,,,zone=y,keep,10,20\n"
+NODES = b"name,cpu,memory,gpu,model,labels,taints,down_from,down_until\na,4,8Gi,2,T4,zone=x,,,\n"
+NODES += b"b,4,8Gi,,,zone=y,keep,10,20\n"
 
 
 def pods(rows: str) -> object:
@@ -97,7 +98,8 @@ def test_readers_never_crash(noise: bytes, at: int, parse: object) -> None:
 
 
 def test_openb_columns_are_read(tmp_path: Path) -> None:
-    rows = b"name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec,qos,pod_phase,creation_time,deletion_time,scheduled_time\n"
+    rows = b"name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec,qos,pod_phase,creation_time,deletion_time,"
+    rows += b"scheduled_time\n"
     rows += b"p0,6000,12288,1,460,V100M16|V100M32,LS,Running,427,1290,427\np1,12000,16384,2,1000,,BE,Running,0,9,0\n"
     found = parse_pods(rows, "openb")
     assert found.names == ("p1", "p0") and found.share.tolist() == [0.0, 0.46] and found.devices.tolist() == [2, 0]

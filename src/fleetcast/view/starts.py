@@ -134,15 +134,15 @@ def draw_parts(found: Starts) -> str:
     left, wide, high, top = 60.0, 560.0, 26.0, 44.0
     body = [svg.text(0, 16, "a cold start by part, s on average", "name")]
     for c, name in enumerate(COMPONENTS):
-        body.append(svg.rect(left + 150 * c, 24, 10, 10, f"band s{c + 1}", WORDS[name]))
-        body.append(svg.text(left + 150 * c + 14, 33, WORDS[name], "tick"))
+        body.append(svg.rect(left + 165 * c, 24, 10, 10, f"part c{c}", WORDS[name]))
+        body.append(svg.text(left + 165 * c + 14, 33, WORDS[name], "tick"))
     for i, group in enumerate(sorted(groups, key=lambda group: group.name)):
         body.append(svg.text(left - 8, top + high * i + 15, group.name, "tick", "end"))
         at = left
         for c, seconds in enumerate(np.asarray(group.parts).tolist()):
             length = wide * seconds / most
             title = f"{group.name}, {WORDS[COMPONENTS[c]]}: {show(seconds, 's')}"
-            body.append(svg.rect(at, top + high * i, max(length - 1, 0.5), high - 8, f"band s{c + 1}", title))
+            body.append(svg.rect(at, top + high * i, max(length - 1, 0.5), high - 8, f"part c{c}", title))
             at += length
         body.append(svg.text(at + 6, top + high * i + 14, show(group.mean, "s"), "tick"))
     return svg.figure(750, top + high * len(groups) + 10, body, "parts of cold starts by region")

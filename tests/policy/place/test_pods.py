@@ -9,7 +9,18 @@ import pytest
 
 from fleetcast.base.errors import PolicyError
 from fleetcast.policy.place.pods import (
-    GPU, BestFit, Fgd, KubeDefault, Node, Placement, Pod, Restarts, Rule, Taint, Toleration, View,
+    GPU,
+    BestFit,
+    Fgd,
+    KubeDefault,
+    Node,
+    Placement,
+    Pod,
+    Restarts,
+    Rule,
+    Taint,
+    Toleration,
+    View,
 )  # fmt: skip
 from fleetcast.policy.place.pods.check import carry_out, reason
 from fleetcast.policy.place.pods.fgd import Kinds, Slope, fragmentation

@@ -19,8 +19,8 @@ from fleetcast.policy.share.board import Board, DeviceKind, Job
 from fleetcast.policy.share.rule import Rule
 
 __all__ = [
-    "Board", "DeviceKind", "Dl2", "Drf", "Easy", "EasyScale", "Fifo", "Job", "Las", "MaxMin", "Optimus", "Policy",
-    "Pollux", "Rule", "Sia", "Srtf",
+    "Board", "DeviceKind", "Dl2", "Drf", "Easy", "EasyScale", "Edf", "Fifo", "Green", "Job", "Las", "MaxMin", "Optimus",
+    "Policy", "Pollux", "Rule", "Sia", "Srtf",
 ]  # fmt: skip
 
 
@@ -38,7 +38,9 @@ from fleetcast.policy.share.dl2 import Dl2  # noqa: E402  (the methods need the 
 from fleetcast.policy.share.drf import Drf  # noqa: E402  (the methods need the protocol above)
 from fleetcast.policy.share.easy import Easy  # noqa: E402
 from fleetcast.policy.share.easyscale import EasyScale  # noqa: E402
+from fleetcast.policy.share.edf import Edf  # noqa: E402
 from fleetcast.policy.share.fifo import Fifo  # noqa: E402
+from fleetcast.policy.share.green import Green  # noqa: E402
 from fleetcast.policy.share.las import Las  # noqa: E402
 from fleetcast.policy.share.max_min import MaxMin  # noqa: E402
 from fleetcast.policy.share.optimus import Optimus  # noqa: E402

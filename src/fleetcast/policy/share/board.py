@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
 
 
 class DeviceKind(NamedTuple):
@@ -18,11 +22,13 @@ class DeviceKind(NamedTuple):
         name: of the device.
         total: how many are up.
         node: how many a node holds.
+        power: W that work adds to one.
     """
 
     name: str
     total: int
     node: int
+    power: float = 1.0
 
 
 @dataclass(slots=True, eq=False)
@@ -125,4 +131,17 @@ class Board(Protocol):
 
     def wake(self, at: float) -> None:
         """Asks for another decision at a time (s), where nothing else happens before; without effect in rounds."""
+        ...
+
+    def carbon(self, kind: int, begin: ArrayLike, end: ArrayLike) -> NDArray[np.float64]:
+        """Returns the mean carbon intensity where a kind's devices stand, over spans of time, as forecasts have it.
+
+        Args:
+            kind: of device.
+            begin: s, of one span or of many.
+            end: s, after ``begin``.
+
+        Returns:
+            g/kWh of each span; 0 where nobody knows the grid.
+        """
         ...

@@ -14,7 +14,8 @@ from fleetcast.scenario.pods_plan import PodsPlan, read_pods_plan
 from fleetcast.scenario.workload.pods import DrawnPods, Nodes, Pods, read_nodes, read_pods
 
 GOALS = {
-    "unplaced": "unplaced", "moves": "moves", "evictions": "evicted", "fragmentation": "fragmentation", "wait": "waits.mean",
+    "unplaced": "unplaced", "moves": "moves", "evictions": "evicted", "fragmentation": "fragmentation",
+    "wait": "waits.mean",
 }  # fmt: skip
 """What a plan of pods may minimise; pods without a node, tier by tier, unless said otherwise."""
 RAISED = {"placed": "placed", "allocated": "allocated"}

@@ -10,9 +10,12 @@ import msgspec
 
 from fleetcast.base.errors import SpecError
 from fleetcast.base.spec import Spec, build
-from fleetcast.base.units import Quantity
+from fleetcast.base.units import Quantity, parse
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from fleetcast.scenario.workload.jobs import Jobs
 
 Time = Annotated[float, Quantity("s", high=1e9)]
@@ -55,6 +58,10 @@ class JobList(Spec):
         racks: factor on the speed of a gang in several groups of the fleet.
         interference: factor on the speed of a job beside another on a node; or by model and the other's, "" = any.
         error: by how much policies misjudge speeds: each job's uniform within this share.
+        slack: what each job can spare: a time, or a multiple of its own duration; it should have ended so much after its
+            arrival and duration. Left out, deadlines are the trace's, if it has any.
+        grids: carbon intensity by group of the fleet, as a fleet's ``grid``; each group named is a kind of its own.
+        forecast_error: standard deviation of the factors by which forecasts of carbon are off.
         neighbours: services and functions that share the fleet, and its breaker, with the jobs.
     """
 
@@ -71,6 +78,9 @@ class JobList(Spec):
     racks: Factor = 1.0
     interference: Factor | dict[str, dict[str, Factor]] = 1.0
     error: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    slack: str | Annotated[float, msgspec.Meta(ge=0, le=1e6)] | None = None
+    grids: dict[str, str | float] = msgspec.field(default_factory=dict)
+    forecast_error: Annotated[float, msgspec.Meta(ge=0, le=2)] = 0.0
     neighbours: tuple[Neighbour, ...] = ()
 
     @property
@@ -103,9 +113,28 @@ class JobList(Spec):
             if end <= start:
                 raise SpecError("workload.window", "ends before it begins", value=list(self.window), limit="[from, to]")
             jobs = jobs.rows((jobs.arrival >= start) & (jobs.arrival < end))
-            jobs = replace(jobs, arrival=jobs.arrival - start)
+            jobs = _moved(jobs, jobs.arrival - start)
             if not len(jobs):
                 raise SpecError("workload.window", "holds no jobs", value=list(self.window), hint="Widen it")
         if self.limit is not None:
             jobs = jobs.rows(slice(0, self.limit))
-        return jobs if self.speed_up == 1.0 else replace(jobs, arrival=jobs.arrival / self.speed_up)
+        if self.speed_up != 1.0:
+            jobs = _moved(jobs, jobs.arrival / self.speed_up)
+        return jobs if self.slack is None else replace(jobs, deadline=self._deadlines(jobs))
+
+    def _deadlines(self, jobs: Jobs) -> NDArray[np.float64]:
+        """Returns when each job should have ended: after its arrival, its duration and what it can spare."""
+        if not (jobs.seconds > 0).all():
+            raise SpecError("workload.slack", "needs durations, and the trace counts work in units", value=self.slack,
+                            hint="Write deadlines into the trace")  # fmt: skip
+        spare = parse(self.slack, "s", "workload.slack") if isinstance(self.slack, str) else self.slack * jobs.seconds
+        if isinstance(self.slack, str) and spare < 0:
+            raise SpecError("workload.slack", "is negative", value=self.slack, limit="at least 0 s")
+        found: NDArray[np.float64] = jobs.arrival + jobs.seconds + spare
+        return found
+
+
+def _moved(jobs: Jobs, arrival: NDArray[np.float64]) -> Jobs:
+    """Returns jobs that arrive at other times; deadlines move along."""
+    late = None if jobs.deadline is None else jobs.deadline + (arrival - jobs.arrival)
+    return replace(jobs, arrival=arrival, deadline=late)

@@ -32,6 +32,7 @@ class Jobs:
             ``seconds``.
         user: i4[n], index into ``users``; None = nobody says.
         users: names.
+        deadline: f8[n], s by which each should have ended, inf = none; None = no job has one.
     """
 
     arrival: NDArray[np.float64]
@@ -48,6 +49,7 @@ class Jobs:
     units: NDArray[np.float64] | None = None
     user: NDArray[np.int32] | None = None
     users: tuple[str, ...] = ("",)
+    deadline: NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         """Number of jobs."""
@@ -69,7 +71,7 @@ class Jobs:
         return replace(self, **cut, names=names)
 
 
-COLUMNS = ("arrival", "demand", "least", "most", "seconds", "model", "priority", "weight", "user", "units")
+COLUMNS = ("arrival", "demand", "least", "most", "seconds", "model", "priority", "weight", "user", "units", "deadline")
 
 
 def of(
@@ -77,6 +79,7 @@ def of(
     most: ArrayLike | None = None, model: ArrayLike = 0, priority: ArrayLike = 0, weight: ArrayLike = 1.0,
     user: ArrayLike | None = None, units: ArrayLike | None = None, names: Sequence[str] = (),
     models: tuple[str, ...] = ("",), users: tuple[str, ...] = ("",), source: str = "",
+    deadline: ArrayLike | None = None,
 ) -> Jobs:  # fmt: skip
     """Returns jobs sorted by arrival, equal ones as they were written; what is left out is the plainest."""
     when = np.asarray(arrival, np.float64)
@@ -94,4 +97,5 @@ def of(
         priority=ints(priority), weight=floats(weight), names=tuple(names[i] for i in turn) if names else (),
         models=models, source=source, units=None if units is None else floats(units),
         user=None if user is None else ints(user), users=users,
+        deadline=None if deadline is None else floats(deadline),
     )  # fmt: skip

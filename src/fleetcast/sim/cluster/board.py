@@ -7,16 +7,21 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from fleetcast.base.errors import PolicyError
 from fleetcast.policy.place.gangs import View
 from fleetcast.policy.share import DeviceKind, Job
 from fleetcast.sim.cluster.pace import Pace, close
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
     from fleetcast.cost.jobs import Lying
     from fleetcast.policy.place.gangs import Policy as Place
     from fleetcast.policy.share import Policy
     from fleetcast.scenario.workload.jobs import Jobs
+    from fleetcast.sim.cluster.grids import Grids
     from fleetcast.sim.cluster.nodes import Nodes
 
 
@@ -29,12 +34,14 @@ class Rules:
         restart: s that a job holds its devices before it goes on, each time but the first.
         checkpoint: s of running between two checkpoints that failures leave; inf = only pre-emption saves work.
         seed: of outages.
+        grids: carbon intensity of each kind's devices; None = nobody knows it.
     """
 
     round: float = 0.0
     restart: float = 0.0
     checkpoint: float = inf
     seed: int = 0
+    grids: Grids | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -85,8 +92,8 @@ class FleetBoard:
         return self.spare[kind]
 
     def dominant(self, job: Job) -> float:
-        """Returns the part of all devices of a kind that a job has been given, the largest."""
-        return max((n / max(self.kinds[kind].total, 1) for kind, n in job.granted.items()), default=0.0)
+        """Returns the largest part of any resource of the fleet that a job has been given."""
+        return sum(job.granted.values()) * (job.unit or 1.0 / max(self.nodes.total, 1))
 
     def rate(self, job: Job, devices: Mapping[int, int], servers: int = 0) -> float:
         """Returns the share of a job's work that devices would do in a second, as far as is known."""
@@ -147,6 +154,12 @@ class FleetBoard:
         for node, n in live.nodes.items():
             self._take(live, {node: n}, self.kind_of[node])
         return True
+
+    def carbon(self, kind: int, begin: ArrayLike, end: ArrayLike) -> NDArray[np.float64]:
+        """Returns the mean carbon intensity over spans of time, as forecasts have it."""
+        if self.rules.grids is None:
+            return np.zeros(np.broadcast(begin, end).shape)
+        return self.rules.grids.forecast(kind, begin, end)
 
     def wake(self, at: float) -> None:
         """Asks for another decision at a time (s), where nothing else happens before."""

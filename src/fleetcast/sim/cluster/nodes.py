@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from fleetcast.policy.share import DeviceKind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from fleetcast.scenario.fleet.failures import Outages
-    from fleetcast.scenario.fleet.tree import Tree
+    from fleetcast.scenario.fleet.tree import Group, Tree
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,18 @@ def even(counts: Sequence[int], node: Sequence[int], names: Sequence[str] = ()) 
     return Nodes(tuple(kinds), tuple(first), tuple(size), tuple(near), tuple(called))
 
 
-def nodes(tree: Tree) -> Nodes:
-    """Returns the nodes of a fleet; groups of one kind of device lie side by side, each a rack of its own."""
-    order = dict.fromkeys(group.device.id for group in tree.groups)
+def nodes(tree: Tree, zones: Collection[str] = ()) -> Nodes:
+    """Returns the nodes of a fleet; groups of one kind of device lie side by side, each a rack of its own.
+
+    Args:
+        tree: the fleet.
+        zones: groups that are a kind of their own whatever their devices, as their electricity is another.
+    """
+    order = dict.fromkeys(_kind(group, zones) for group in tree.groups)
     kinds, first, size, near, names = [], [0], list[int](), list[int](), list[str]()
     outages = []
-    for device in order:
-        groups = [(i, group) for i, group in enumerate(tree.groups) if group.device.id == device]
+    for kind in order:
+        groups = [(i, group) for i, group in enumerate(tree.groups) if _kind(group, zones) == kind]
         for i, group in groups:
             if group.outages is not None:
                 outages.append((len(size), group.node, group.outages))
@@ -74,5 +79,10 @@ def nodes(tree: Tree) -> Nodes:
             near += [i] * len(cut)
         first.append(len(size))
         total = sum(group.count for _, group in groups)
-        kinds.append(DeviceKind(device, total, max(group.node for _, group in groups)))
+        more = sum(group.count * (group.limit - group.device.power.idle) for _, group in groups) / total
+        kinds.append(DeviceKind(kind, total, max(group.node for _, group in groups), more))
     return Nodes(tuple(kinds), tuple(first), tuple(size), tuple(near), tuple(names), tuple(outages))
+
+
+def _kind(group: Group, zones: Collection[str]) -> str:
+    return group.name if group.name in zones else group.device.id

@@ -10,15 +10,16 @@ from fleetcast.base.spec import describe
 from fleetcast.scenario.outcome import Outcome
 from fleetcast.sim.cluster import neighbours, shared
 from fleetcast.sim.cluster.fast import play
+from fleetcast.sim.cluster.grids import JOULES_PER_KWH, integral
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from fleetcast.scenario.fleet.signals import Signal
     from fleetcast.sim.cluster.run import Run
     from fleetcast.sim.cluster.setting import Setting
 
-JOULES_PER_KWH = 3.6e6
+LATE = 1e-3
+"""s after its deadline from which a job is late."""
 
 
 def simulate(
@@ -87,9 +88,11 @@ def outcome(state: Setting, run: Run, plan: dict[str, Any], *, record: bool = Fa
         "jobs": len(jobs), "placed": int(np.isfinite(run.start).sum()), "finished": int(done.sum()),
         "moves": int(run.moved.sum()), "preempted": int(run.preempted.sum()), "failed": int(run.failed.sum()),
         "failures": run.outages, "held": float(run.held.sum()), "lost": float(run.lost.sum()), "devices": total,
-        "decisions": run.decisions, "energy": energy, "power": energy / span, "carbon": carbon,
+        "decisions": run.decisions, "energy": energy, "power": energy / span, "carbon": sum(carbon.values()),
         "cost": float("nan") if dollars is None else dollars,
     }  # fmt: skip
+    if jobs.deadline is not None:
+        metrics["late"] = int((run.finish[done] > jobs.deadline[done] + LATE).sum())
     notes = [*state.notes]
     if dollars is None:
         unpriced = [g.device.id for g in tree.groups if g.price is None]
@@ -110,6 +113,7 @@ def outcome(state: Setting, run: Run, plan: dict[str, Any], *, record: bool = Fa
                 "lost": float(run.lost.sum()),
             },
             "energy": power | {"facility": energy - sum(power.values())},
+            "carbon": carbon,
         },
         resources=tuple(rows), notes=tuple(notes), provenance={"seed": state.scenario.seed},
         record=run.record(jobs, state.nodes) if record else None,
@@ -143,39 +147,17 @@ def _power(state: Setting, run: Run, begin: float, end: float) -> dict[str, floa
 
 def extra(state: Setting) -> NDArray[np.float64]:
     """Returns the watts that work adds to a device, by kind: the mean of its groups, whose caps may differ."""
-    found = []
-    for kind in state.nodes.kinds:
-        mine = [g for g in state.tree.groups if g.device.id == kind.name]
-        found.append(sum(g.count * (g.limit - g.device.power.idle) for g in mine) / kind.total)
-    return np.array(found)
+    return np.array([kind.power for kind in state.nodes.kinds])
 
 
-def _carbon(state: Setting, run: Run, begin: float, end: float) -> float:
-    """Grams: power over time times the grid's intensity over time, exactly (both are step functions)."""
-    grid: Signal = state.grid
-    groups = state.tree.groups
-    idle = sum(g.count * g.device.power.idle for g in groups) + state.tree.host_power * len(state.nodes.size)
-    cuts = _cuts(grid, begin, end)
-    joules = np.zeros(len(cuts) - 1)
-    joules += idle * np.diff(cuts)
-    more = extra(state)
-    for k in range(len(state.nodes.kinds)):
-        when, count = run.busy(k)
-        if not len(when):
-            continue
-        area = np.r_[0.0, np.cumsum(count[:-1] * np.diff(when))]
-        joules += more[k] * np.diff(np.interp(cuts, when, area))
-    middle = (cuts[:-1] + cuts[1:]) / 2.0
-    return (
-        state.tree.pue * sum(float(j) * grid.at(float(t)) for j, t in zip(joules, middle, strict=True)) / JOULES_PER_KWH
-    )
-
-
-def _cuts(grid: Signal, begin: float, end: float) -> NDArray[np.float64]:
-    """Returns begin, every time between at which the grid changes, and end."""
-    if len(grid.values) == 1:
-        return np.array([begin, end])
-    first, last = int(begin // grid.span), int(end // grid.span)
-    every = np.concatenate([np.array(grid.times) + n * grid.span for n in range(first, last + 1)])
-    found: NDArray[np.float64] = np.r_[begin, every[(every > begin) & (every < end)], end]
-    return found
+def _carbon(state: Setting, run: Run, begin: float, end: float) -> dict[str, float]:
+    """Grams of devices that idle, of what work adds, and of servers besides, each on its kind's grid."""
+    nodes, tree = state.nodes, state.tree
+    idle = hosts = 0.0
+    for first, last, grid in zip(nodes.first, nodes.first[1:], state.grids.true, strict=False):
+        area = float(integral(grid, end) - integral(grid, begin)) / JOULES_PER_KWH
+        mine = [tree.groups[i] for i in sorted(set(nodes.near[first:last]))]
+        idle += area * sum(g.count * g.device.power.idle for g in mine)
+        hosts += area * tree.host_power * (last - first)
+    busy = float(state.grids.grams(run, extra(state).tolist()).sum())
+    return {name: tree.pue * grams for name, grams in (("idle", idle), ("busy", busy), ("hosts", hosts))}

@@ -1,8 +1,8 @@
 """Pods come and go on nodes, and a place policy says which node each gets: the clock that policies do not have.
 
-Events are arrivals, departures and nodes that go and come back. A policy is asked for pods that arrive, and for those that
-wait whenever something has become free, as kube-scheduler does. Every decision is checked (`policy.place.pods.check`)
-before it is carried out, so a bad policy cannot corrupt a run.
+Events are arrivals, departures and nodes that go and come back. A policy is asked for pods that arrive, and for those
+that wait whenever something has become free, as kube-scheduler does. Every decision is checked
+(`policy.place.pods.check`) before it is carried out, so a bad policy cannot corrupt a run.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def as_pods(pods: Pods) -> tuple[Pod, ...]:
                 gpu_share=float(pods.share[i]),
                 group=pods.group[i] if pods.group else "",
                 arrival=float(pods.arrival[i]),
-            )  # fmt: skip
+            )
         )
     return tuple(found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def setting(scenario: PodsScenario) -> Setting:
     nodes, pods = scenario.draw()
     notes = []
     if nodes is None:
-        tree = resolve(scenario.fleet, scenario.folder)
+        tree = resolve(scenario.fleet, Path(scenario.folder))
         rows = [(g, i) for g in tree.groups for i in range(g.nodes)]
         if not rows:
             raise SpecError("fleet", "has no devices", limit="nodes for pods", hint='Add workload.nodes = "nodes.csv"')
@@ -126,7 +127,8 @@ def outcome(state: Setting, played: Played, plan: dict[str, Any], *, record: boo
     held = sum(tier["placed"] for tier in by_tier.values())
     asked = float(state.pods.devices.sum() + state.pods.share.sum())
     metrics: dict[str, Any] = {
-        "pods": len(pods), "placed": held, "unplaced": len(pods) - held, "moves": played.moves, "evicted": played.evicted,
+        "pods": len(pods), "placed": held, "unplaced": len(pods) - held, "moves": played.moves,
+        "evicted": played.evicted,
         "lost": played.lost, "workers": len(played.nodes), "decisions": played.decisions,
         "by_priority": by_tier,
         "utilisation": {names.get(k, k): v for k, v in played.used.items()},

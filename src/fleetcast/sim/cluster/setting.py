@@ -23,6 +23,7 @@ from fleetcast.scenario.fleet.tree import Tree, resolve
 from fleetcast.scenario.kinds.jobs import JobsScenario
 from fleetcast.scenario.workload.jobs import Jobs
 from fleetcast.sim.cluster.board import Rules
+from fleetcast.sim.cluster.grids import Grids, grids
 from fleetcast.sim.cluster.nodes import Nodes, nodes
 from fleetcast.sim.cluster.pace import Pace, close, errors
 from fleetcast.sim.cluster.tenants import Tenant
@@ -53,10 +54,11 @@ class Setting:
     rules: Rules
     notes: tuple[str, ...]
 
-    @cached_property
-    def grid(self) -> Signal:
-        """Carbon intensity over time."""
-        return signal(self.tree.grid, self.tree.base)
+    @property
+    def grids(self) -> Grids:
+        """Carbon intensity of each kind's devices."""
+        assert self.rules.grids is not None, "a scenario's fleet has a grid"
+        return self.rules.grids
 
     @cached_property
     def tenants(self) -> tuple[Tenant, ...]:
@@ -107,8 +109,8 @@ def setting(scenario: JobsScenario, tree: Tree | None = None) -> Setting:
     """
     work = scenario.workload
     tree = resolve(scenario.fleet, Path(scenario.folder)) if tree is None else tree
-    jobs, where = work.read(scenario.seed, scenario.folder), nodes(tree)
-    table, notes = _speeds(work.speeds, where, jobs, Path(scenario.folder))
+    jobs, where = work.read(scenario.seed, scenario.folder), nodes(tree, _zones(work.grids, tree))
+    table, notes = _speeds(work.speeds, where, _devices(where, tree), jobs, Path(scenario.folder))
     known = {name: i for i, name in enumerate(table.models)}
     unknown = next((name for name in jobs.models if name not in known and table.models != ("",)), None)
     if unknown is not None:
@@ -134,12 +136,35 @@ def setting(scenario: JobsScenario, tree: Tree | None = None) -> Setting:
     rules = Rules(
         round=scenario.plan.round, restart=work.restart, seed=scenario.seed,
         checkpoint=inf if work.checkpoint is None else work.checkpoint,
+        grids=grids(_signals(work.grids, where, tree), work.forecast_error, scenario.seed),
     )  # fmt: skip
     found = Setting(
         scenario, tree, jobs, where, pace, rules, (*notes, *cut, *_notes(scenario, jobs, where), *tree.echo())
     )
     fits(found)
     return found
+
+
+def _zones(asked: dict[str, str | float], tree: Tree) -> dict[str, str | float]:
+    """Returns the grids that groups have of their own, each group known."""
+    names = [group.name for group in tree.groups]
+    for name in asked:
+        if name not in names:
+            raise SpecError(f"workload.grids.{name}", "is not a group of the fleet", value=name,
+                            limit=f"groups: {', '.join(names[:12])}", hint=closest(name, names))  # fmt: skip
+    return asked
+
+
+def _devices(where: Nodes, tree: Tree) -> list[str]:
+    """Returns the device of each kind."""
+    return [tree.groups[where.near[first]].device.id for first in where.first[:-1]]
+
+
+def _signals(asked: dict[str, str | float], where: Nodes, tree: Tree) -> list[Signal]:
+    """Returns the carbon intensity of each kind: its group's own, or the fleet's."""
+    whole = signal(tree.grid, tree.base)
+    own = {name: signal(grid, tree.base, f"workload.grids.{name}") for name, grid in asked.items()}
+    return [own.get(kind.name, whole) for kind in where.kinds]
 
 
 def fits(state: Setting) -> None:
@@ -197,23 +222,25 @@ class _Table(msgspec.Struct, forbid_unknown_fields=True):
     factors: dict[str, Annotated[float, Quantity("", high=1e6)]] = msgspec.field(default_factory=dict)
 
 
-def _speeds(asked: str | dict[str, Any], where: Nodes, jobs: Jobs, folder: Path) -> tuple[Speeds, list[str]]:
+def _speeds(
+    asked: str | dict[str, Any], where: Nodes, names: list[str], jobs: Jobs, folder: Path
+) -> tuple[Speeds, list[str]]:
     table = {"kind": asked} if isinstance(asked, str) else asked
     try:
         said = msgspec.convert(table, _Table)
     except msgspec.ValidationError as error:
         raise SpecError("workload.speeds", str(error), value=table, limit="kind, and path or factors") from None
-    names, sizes = [kind.name for kind in where.kinds], [kind.node for kind in where.kinds]
+    sizes = [kind.node for kind in where.kinds]
     path = str(folder / said.path) if said.path else None
     if said.kind == "linear":
         for name in said.factors:
             if name not in names:
                 raise SpecError(f"workload.speeds.factors.{name}", "is not a device of the fleet",
-                                limit=f"it has {', '.join(names)}", hint=closest(name, names))  # fmt: skip
+                                limit=f"it has {', '.join(dict.fromkeys(names))}", hint=closest(name, names))  # fmt: skip
         factors = [said.factors.get(name, 1.0) for name in names]
-        rest = [name for name in names if name not in said.factors]
+        rest = [name for name in dict.fromkeys(names) if name not in said.factors]
         notes = []
-        if len(names) > 1 and rest:
+        if len(set(names)) > 1 and rest:
             notes.append(f"{', '.join(rest)}: a job takes the trace's seconds there; say workload.speeds.factors")
         return Linear(names, factors), notes
     if said.kind == "gavel":

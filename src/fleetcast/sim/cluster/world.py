@@ -127,6 +127,7 @@ class World(FleetBoard):
             i, trace.name(i), float(trace.arrival[i]), int(trace.demand[i]), int(trace.least[i]), int(trace.most[i]),
             model=trace.models[trace.model[i]], priority=int(trace.priority[i]), weight=float(trace.weight[i]),
             user="" if trace.user is None else trace.users[trace.user[i]],
+            deadline=inf if trace.deadline is None else float(trace.deadline[i]),
         )  # fmt: skip
         self.live[i] = Live(job, free=job.arrival)
         self.there.append(job)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from fleetcast.policy.place.pods.ledger import Ledger
 
 __all__ = [
-    "GPU", "BestFit", "CpSat", "CpSatNaive", "Fgd", "KubeDefault", "Node", "Placement", "Pod", "Policy", "Restarts", "Rule",
-    "Taint", "Toleration", "View",
+    "GPU", "BestFit", "CpSat", "CpSatNaive", "Fgd", "KubeDefault", "Node", "Placement", "Pod", "Policy", "Restarts",
+    "Rule", "Taint", "Toleration", "View",
 ]  # fmt: skip
 
 GPU = "nvidia.com/gpu"
@@ -77,8 +77,8 @@ class Pod:
 
     Attributes:
         name: unique, "namespace/name" in a cluster.
-        requests: by resource: cpu in cores, memory in bytes, devices in whole ones, as "nvidia.com/gpu". A resource that
-            a node does not name, it has none of.
+        requests: by resource: cpu in cores, memory in bytes, whole devices, as "nvidia.com/gpu". What a node
+            does not name, it has none of.
         priority: higher goes first; lower ones may be evicted for it.
         node: where it runs, "" = it waits.
         labels: its own.

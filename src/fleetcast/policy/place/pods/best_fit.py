@@ -1,8 +1,8 @@
-"""Priority best-fit-decreasing: by priority, then the largest pod first, each on the node that it leaves the least free on.
+"""Priority best-fit-decreasing: by priority, then the largest first, each on the node that it leaves the least free on.
 
-A pod's size, and what is left, are sums of shares of the largest node over resources. With ``repack``, where a pod has
-found no place, all pods that may move are packed anew in that order, and the result is taken if it serves the tiers
-of priority better than leaving everybody where they are.
+A pod's size, and what is left, are sums of shares of the largest node over resources. With ``repack``, where a pod
+has found no place, all pods that may move are packed anew in that order, and the result is taken if it serves the
+tiers of priority better than leaving everybody where they are.
 """
 
 from __future__ import annotations

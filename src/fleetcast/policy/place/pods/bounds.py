@@ -1,7 +1,8 @@
 """How many pods can lie somewhere at most: linear programs over kinds of pods and of nodes.
 
-A relaxation: within a kind of node, capacities are added up and pods may be cut; of a kind of pod no node counts for more
-than whole pods fit there alone. Tiers are bounded one after the other, the higher ones at least as full as found.
+A relaxation: within a kind of node, capacities are added up and pods may be cut; of a kind of pod no node counts for
+more than whole pods fit there alone. Tiers are bounded one after the other, the higher ones at least as full as
+found.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class Kinds(NamedTuple):
 
     size: NDArray[np.int64]  # [r, k]
     tier: NDArray[np.int64]
-    count: NDArray[np.int64]
+    many: NDArray[np.int64]
     runs: NDArray[np.int64]
     room: NDArray[np.int64]  # [r, c]
     most: NDArray[np.int64]  # [k, c] how many fit alone
@@ -224,7 +225,7 @@ def _most(kinds: Kinds, above: Mapping[int, tuple[int, int]], tier: int, *, keep
                 add(mine, kinds.size[r, pod[mine]] / scale, float(kinds.room[r, j]) / scale)
     for i in np.unique(pod).tolist():
         mine = x[pod == i]
-        add(mine, np.ones(len(mine)), float(kinds.count[i]))
+        add(mine, np.ones(len(mine)), float(kinds.many[i]))
         add(np.append(mine, len(used) + i), np.append(-np.ones(len(mine)), 1.0), 0.0)  # kept <= placed
     tiers = kinds.tier[pod]
     for other, (held, placed) in above.items():
@@ -237,11 +238,11 @@ def _most(kinds: Kinds, above: Mapping[int, tuple[int, int]], tier: int, *, keep
         add(len(used) + mine, -np.ones(len(mine)), -float(kept))
     goal = np.zeros(n)
     goal[len(used) + mine if keep else x[tiers == tier]] = -1.0
-    high = np.append(np.minimum(kinds.most[pod, node], kinds.count[pod]), kinds.runs).astype(float)
+    high = np.append(np.minimum(kinds.most[pod, node], kinds.many[pod]), kinds.runs).astype(float)
     matrix = coo_matrix(
         (np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=(len(limit), n)
     )  # fmt: skip
     solved = linprog(goal, A_ub=matrix.tocsr(), b_ub=limit, bounds=np.column_stack([np.zeros(n), high]), method="highs")
     if solved.status != 0:
-        return int(kinds.runs[mine].sum() if keep else kinds.count[mine].sum())
+        return int(kinds.runs[mine].sum() if keep else kinds.many[mine].sum())
     return int(np.floor(-solved.fun + 1e-6))

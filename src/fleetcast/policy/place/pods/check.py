@@ -1,7 +1,8 @@
 """Whether a placement is legal: the one check of policies, worlds and Kubernetes, and the words for why a pod waits.
 
-`carry_out` checks a placement and returns the ledger after it. It knows no policy: capacities, devices, selectors, taints
-and rules are looked at in the state that the placement leaves; budgets, gangs and priorities in what it changes.
+`carry_out` checks a placement and returns the ledger after it. It knows no policy: capacities, devices, selectors,
+taints and rules are looked at in the state that the placement leaves; budgets, gangs and priorities in what it
+changes.
 """
 
 from __future__ import annotations
@@ -203,7 +204,8 @@ def reason(ledger: Ledger, pod: Pod) -> str:
     short = (ledger.free[among] < need.amount).sum(axis=0)
     if need.share and (not short.any() or (ledger.free[among] >= need.amount).all(axis=1).any()):
         best = max(int(ledger.devices[among].max(initial=0)), 0)
-        return f"{GPU}: needs {need.share / WHOLE:g} of one device, and the emptiest of {len(among)} nodes has {best / WHOLE:g}"
+        share, has = f"{need.share / WHOLE:g}", f"{best / WHOLE:g}"
+        return f"{GPU}: needs {share} of one device, and the emptiest of {len(among)} nodes has {has}"
     worst = int(np.argmax(short))
     free = ledger.free[among, worst]
     resource, asked, most = ledger.resources[worst], int(need.amount[worst]), int(free.max())
@@ -212,7 +214,8 @@ def reason(ledger: Ledger, pod: Pod) -> str:
         return f"{resource}: needs {_say(resource, asked)}, and the largest node has {_say(resource, largest)}"
     nodes = f"{int(short[worst])} of {len(among)} nodes are short of {resource}"
     total = int(np.maximum(free, 0).sum())
-    return f"{resource}: needs {_say(resource, asked)}; {nodes}: the most free on one is {_say(resource, most)}, {_say(resource, total)} on all"
+    there = f"the most free on one is {_say(resource, most)}, {_say(resource, total)} on all"
+    return f"{resource}: needs {_say(resource, asked)}; {nodes}: {there}"
 
 
 def reasons(ledger: Ledger, pods: Iterable[Pod]) -> dict[str, str]:

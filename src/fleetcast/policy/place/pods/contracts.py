@@ -24,7 +24,8 @@ def cases() -> Iterator[tuple[str, View]]:
     yield "a pod's node is gone", View(four, gone, some[2:])
     full = tuple(Pod(f"low{i}", {"cpu": 2.0}, 0, node=f"n{i % 4}") for i in range(8))
     yield "pre-emption", View(four, full, (Pod("high", {"cpu": 3.0}, 9), Pod("mild", {"cpu": 3.0}, 9, preempts=False)))
-    yield "nobody may leave", View(four, tuple(replace(p, movable=False) for p in full), (Pod("high", {"cpu": 3.0}, 9),))
+    fixed = tuple(replace(p, movable=False) for p in full)
+    yield "nobody may leave", View(four, fixed, (Pod("high", {"cpu": 3.0}, 9),))
     labelled = tuple(replace(p, labels={"app": "a"}) for p in full)
     yield "a budget", View(four, labelled, (Pod("high", {"cpu": 3.0}, 9),), {"a": ({"app": "a"}, 1)})
     yield "a budget of none", View(four, labelled, (Pod("high", {"cpu": 3.0}, 9),), {"a": ({"app": "a"}, 0)})
@@ -39,7 +40,8 @@ def cases() -> Iterator[tuple[str, View]]:
     lonely = tuple(Pod(f"a{i}", {"cpu": 1.0}, labels={"app": "a"}, rules=(apart,)) for i in range(3))
     yield "apart", View(four, (), lonely)
     near = Rule("app", values=("b",), pods=True, topology="zone")
-    yield "together", View(four, (), tuple(Pod(f"b{i}", {"cpu": 1.5}, labels={"app": "b"}, rules=(near,)) for i in range(4)))
+    fond = tuple(Pod(f"b{i}", {"cpu": 1.5}, labels={"app": "b"}, rules=(near,)) for i in range(4))
+    yield "together", View(four, (), fond)
     tainted = tuple(replace(n, taints=(Taint("keep"),)) if i else n for i, n in enumerate(four))
     bears = tuple(replace(p, tolerations=(Toleration("keep", "Exists"),)) for p in some)
     yield "taints", View(tainted, (), (*bears[:3], *some[3:], Pod("z", {"cpu": 1.0}, selector={"zone": "z0"})))
@@ -55,7 +57,8 @@ def burst(count: int = 10_000) -> View:
     rng = np.random.default_rng(1)
     nodes = tuple(Node(f"n{i}", {"cpu": 64.0, "memory": 256e9}) for i in range(50))
     sizes = rng.integers(1, 9, (count, 2)).tolist()
-    return View(nodes, (), tuple(Pod(f"p{i}", {"cpu": c / 2, "memory": m * 1e9}, i % 4) for i, (c, m) in enumerate(sizes)))
+    pods = (Pod(f"p{i}", {"cpu": c / 2, "memory": m * 1e9}, i % 4) for i, (c, m) in enumerate(sizes))
+    return View(nodes, (), tuple(pods))
 
 
 def check_policy(policy: Policy) -> list[str]:

@@ -1,15 +1,15 @@
 """Constraint packing where the default has no place for a pod: most pods by tier of priority, then the fewest moves.
 
-After "Priority Matters: Optimising Kubernetes Clusters Usage with Constraint-Based Pod Packing" (2025): tiers of priority
-are served one after the other, in each the number of pods that lie somewhere is maximised, then moves and evictions are
-minimised. It is used only where a pod cannot be placed.
+After "Priority Matters: Optimising Kubernetes Clusters Usage with Constraint-Based Pod Packing" (2025): tiers of
+priority are served one after the other, in each the number of pods that lie somewhere is maximised, then moves and
+evictions are minimised. It is used only where a pod cannot be placed.
 
-Differs from the paper's one model of a Boolean for each pod and node: (1) exchanges of one or two pods serve most pods at
-once (`exchange`); (2) CP-SAT gets the whole cluster where that is small, else a few nodes at a time, equal pods and
-equal nodes as one (`model`); (3) bounds say when there is nothing left to gain (`bounds`). A pod that runs leaves only for
-a higher priority unless ``equals``. Nobody leaves before a node is found where the pod fits, with its devices, its gang
-and its company. The budget is counted in steps and in the solver's deterministic time, the building of models included, so
-that equal views have equal answers.
+Differs from the paper's one model of a Boolean for each pod and node: (1) exchanges of one or two pods serve most
+pods at once (`exchange`); (2) CP-SAT gets the whole cluster where that is small, else a few nodes at a time, equal
+pods and equal nodes as one (`model`); (3) bounds say when there is nothing left to gain (`bounds`). A pod that runs
+leaves only for a higher priority unless ``equals``. Nobody leaves before a node is found where the pod fits, with its
+devices, its gang and its company. The budget is counted in steps and in the solver's deterministic time, the building
+of models included, so that equal views have equal answers.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class _Run:
         self.offer(found.ledger(state))
 
     def search(self) -> None:
-        """Solves patterns where there are some, neighbourhoods, the whole cluster where it is small, and tries repacking."""
+        """Solves patterns, neighbourhoods and, where it is small, the whole cluster; tries packing anew."""
         if not self.out() and self.value[-2] == 0 and not self.value[-1]:
             return
         self.grouped = self.patterned()
@@ -259,7 +259,9 @@ class _Run:
     @property
     def scale(self) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
         """1 over the largest node's capacity, by resource."""
-        return 1.0 / np.maximum(self.best.capacity.max(axis=0, initial=0), 1)
+        found: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+        found = 1.0 / np.maximum(self.best.capacity.max(axis=0, initial=0), 1)
+        return found
 
     def near(self, pod: Pod, fixed: tuple[int, ...] = ()) -> list[int]:
         """Draws nodes that a pod may lie on, those with more left the likelier."""

@@ -1,8 +1,8 @@
 """The paper's model as it stands, as a baseline: a Boolean for each pod and node, tier after tier.
 
-Priority Matters (2025): for each tier the number of pods placed is maximised, then of pods that run those that stay, both
-fixed before the next tier; each tier gets an equal part of what is left of the budget. Hint: where pods lie now. Nothing is
-aggregated, ordered or bounded.
+Priority Matters (2025): for each tier the number of pods placed is maximised, then of pods that run those that stay,
+both fixed before the next tier; each tier gets an equal part of what is left of the budget. Hint: where pods lie now.
+Nothing is aggregated, ordered or bounded.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class CpSatNaive:
         self.seed = seed
 
     def place(self, view: View) -> Placement:
-        """Returns who goes where, who moves and who leaves; what greedy found where the model does not fit the budget."""
+        """Returns who goes where, moves and leaves; what greedy found where the model does not fit the budget."""
         ledger = fill(view)
         pairs = len(view.nodes) * (len(view.running) + len(view.waiting))
         left = self.budget - 1.2e-5 * pairs

@@ -1,8 +1,8 @@
 """Room for a pod by moving one or two others: what a scheduler that may move pods tries before any solver.
 
-For a pod w and a node n, from the cheapest: w fits; some p of n moves to a node with room and w takes its place; p of n
-and q of another node change places. The condition on (p, q) is one of vectors: what n lacks <= p - q <= what q's node has
-left. Where nothing helps, the fewest pods of lower priority leave n.
+For a pod w and a node n, from the cheapest: w fits; some p of n moves to a node with room and w takes its place; p of
+n and q of another node change places. The condition on (p, q) is one of vectors: what n lacks <= p - q <= what q's
+node has left. Where nothing helps, the fewest pods of lower priority leave n.
 """
 
 from __future__ import annotations
@@ -66,10 +66,7 @@ class Exchange:
         for node in order:
             if np.isfinite(short[node]) and self._one(w, node, lacks[:, node]):
                 return True
-        for node in order:
-            if np.isfinite(short[node]) and self._two(w, node, lacks[:, node], laid):
-                return True
-        return False
+        return any(np.isfinite(short[node]) and self._two(w, node, lacks[:, node], laid) for node in order)
 
     def _own(self, node: int) -> NDArray[np.int64]:
         return np.array(sorted(self.on[node]), dtype=np.int64)
@@ -126,7 +123,8 @@ class Exchange:
     def _cost(self, pods: NDArray[np.int64], to: NDArray[np.int64]) -> NDArray[np.int64]:
         """How many more moves there are once pods lie elsewhere."""
         now, here = self.found.now[pods], self.state[pods]
-        return ((now >= 0) & (to != now)).astype(np.int64) - ((now >= 0) & (here != now))
+        more: NDArray[np.int64] = ((now >= 0) & (to != now)).astype(np.int64) - ((now >= 0) & (here != now))
+        return more
 
     def displace(self, w: int) -> list[int]:
         """Finds room for a pod by sending pods of lower priority away; returns them, [] = it helps nowhere."""
@@ -176,8 +174,8 @@ def improve(
 ) -> tuple[State, float]:
     """Returns a state in which more pods lie somewhere, and what it took, s of one core, about.
 
-    Tiers are served from the highest, in each the smallest pods first: as many as can be. A pod of a lower tier that has to
-    leave is served when its tier's turn comes.
+    Tiers are served from the highest, in each the smallest pods first: as many as can be. A pod of a lower tier that
+    has to leave is served when its tier's turn comes.
     """
     work = Exchange(found, state)
     volume = found.scale @ found.size

@@ -49,7 +49,7 @@ class Fgd:
     """Places pods down the gradient of fragmentation.
 
     Args:
-        popular: share of pods that the kinds counted must make up, the most frequent first (the published scheduler: 0.95).
+        popular: share of pods that the kinds counted must make up, the most frequent first (published: 0.95).
         typical: pods that stand for the workload; empty: those that wait and run.
     """
 

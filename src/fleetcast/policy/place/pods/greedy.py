@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Choose = Callable[[Ledger, Pod, "NDArray[np.bool_]"], tuple[int, tuple[int, ...] | None]]
-"""Which of the nodes that are True in the mask (at least one is) a pod gets, and which devices; None: the ledger says."""
+"""Which node of those True in the mask (at least one is) a pod gets, and which devices; None: the ledger says."""
 
 
 def queue(pods: Iterable[Pod]) -> list[Pod]:
@@ -39,7 +39,7 @@ def units(pods: Iterable[Pod]) -> list[list[Pod]]:
 
 
 def lay(ledger: Ledger, unit: Sequence[Pod], choose: Choose) -> bool:
-    """Lays a pod, or all of a gang, on nodes that ``choose`` says; returns False and changes nothing where one does not fit."""
+    """Lays a pod, or a gang, on nodes that ``choose`` says; returns False and changes nothing if one does not fit."""
     done: list[str] = []
     for pod in unit:
         mask = ledger.fits(pod)

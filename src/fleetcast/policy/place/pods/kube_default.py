@@ -1,12 +1,13 @@
 """What kube-scheduler does by default: pod by pod in order of priority, each on the best-scored node with room.
 
-Score = 1 x least allocated + 1 x balanced allocation + 2 x preferred affinities to nodes and to pods + 3 x taints that
-prefer others, each 0 to 100, integers as in the scheduler. A pod that fits nowhere may pre-empt: on each node the pods of
-lower priority leave and come back in order of priority as long as the newcomer still fits; of all nodes that with the
-lowest highest victim, then the lowest sum of priorities, then the fewest victims is taken.
+Score = 1 x least allocated + 1 x balanced allocation + 2 x preferred affinities to nodes and to pods + 3 x taints
+that prefer others, each 0 to 100, integers as in the scheduler. A pod that fits nowhere may pre-empt: on each node
+the pods of lower priority leave and come back in order of priority as long as the newcomer still fits; of all nodes
+that with the lowest highest victim, then the lowest sum of priorities, then the fewest victims is taken.
 
-Differs from kube-scheduler: all feasible nodes are scored (it samples above 100), ties go to the first node instead of a
-random one, victims' disruption budgets are never broken (it breaks them as a last resort), and gangs are placed whole.
+Differs from kube-scheduler: all feasible nodes are scored (it samples above 100), ties go to the first node instead
+of a random one, victims' disruption budgets are never broken (it breaks them as a last resort), and gangs are placed
+whole.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ def _victims(
 def _spared(
     view: View, ledger: Ledger, pod: Pod, node: int, lower: list[Pod], budgets: dict[str, int]
 ) -> list[Pod] | None:
-    """Returns who must leave a node for a pod, highest priority first; None where that does not help or budgets forbid it."""
+    """Returns who must leave a node for a pod, highest priority first; None where that does not help or may not be."""
     lower = sorted(lower, key=lambda p: (-p.priority, p.arrival))
     devices = {p.name: ledger.laid[p.name].devices for p in lower}
     for other in lower:

@@ -157,10 +157,10 @@ class Ledger:
         need = self.need(pod)
         if need.absent:
             return np.zeros(len(self.nodes), dtype=bool)
-        fits: NDArray[np.bool_] = (self.free >= need.amount).all(axis=1)
+        short = (self.free < need.amount).any(axis=1)
         if need.share:
-            fits = np.logical_and(fits, self.devices.max(axis=1, initial=-1) >= need.share)
-        return fits
+            short |= self.devices.max(axis=1, initial=-1) < need.share
+        return np.logical_not(short)
 
     def domains(self, topology: str) -> NDArray[np.int64]:
         """Returns the number of each node's domain, -1 where it is in none."""

@@ -1,4 +1,4 @@
-"""Some nodes, the pods on them and some that wait, as a CP-SAT model: who lies where, tier by tier, with the fewest moves.
+"""Some nodes, their pods and some that wait as a CP-SAT model: who lies where, tier by tier, with the fewest moves.
 
 Equal pods are one integer a node instead of a column of Booleans each, equal nodes are ordered, and a value that no
 placement could use is not in a variable's domain. Whatever is not in the model stays where it is.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Goal(NamedTuple):
-    """What is maximised: of a tier, "kept" or "placed"; of all, "stays"; with its value now and the most there can be."""
+    """What is maximised: of a tier "kept" or "placed", of all "stays"; its value now and the most there can be."""
 
     tier: int
     what: str
@@ -259,7 +260,7 @@ class Model:
             if len(kinds) < members[group]:  # some are elsewhere: nobody comes, nobody goes
                 for kind in kinds:
                     self.model.add(kind.placed == int(kind.pods[0].name in self.ledger.laid))
-            for a, b in zip(kinds, kinds[1:], strict=False):
+            for a, b in pairwise(kinds):
                 self.model.add(a.placed == b.placed)
 
     def _budgets(self) -> None:
@@ -290,7 +291,7 @@ class Model:
             ran = np.array([kind.origin[j] for kind in self.kinds]).tobytes()
             alike.setdefault(self.free[j].tobytes() + masks + ran, []).append(j)
         for same in alike.values():
-            for a, b in zip(same, same[1:], strict=False):
+            for a, b in pairwise(same):
                 self.model.add(sum(k.x[a] for k in self.kinds) >= sum(k.x[b] for k in self.kinds))
 
     def goals(self) -> list[Goal]:

@@ -124,7 +124,7 @@ class Instance:
         return found
 
     def worth(self, state: State) -> tuple[int, ...]:
-        """Returns what is compared: by tier, highest first, running pods kept and pods placed; then -evictions, -moves."""
+        """Returns what is compared: by tier, highest first, those kept and those placed; then -evictions, -moves."""
         placed, runs = state >= 0, self.now >= 0
         found: list[int] = []
         for tier in self.tiers:

@@ -1,7 +1,8 @@
 """Equal nodes and few kinds of pods: what one node can hold, as patterns, and how often each pattern is best used.
 
-Gilmore and Gomory's view of packing ("A linear programming approach to the cutting-stock problem", 1961): the variables are
-how many nodes hold each pattern. The linear program bounds any packing, and whole numbers of patterns are a packing.
+Gilmore and Gomory's view of packing ("A linear programming approach to the cutting-stock problem", 1961): the
+variables are how many nodes hold each pattern. The linear program bounds any packing, and whole numbers of patterns
+are a packing.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def patterns(size: NDArray[np.int64], count: NDArray[np.int64], room: NDArray[np
     chosen = [0] * kinds
 
     def fits(k: int, left: tuple[int, ...]) -> int:
-        return min([counts[k], *(have // need for have, need in zip(left, sizes[k], strict=True) if need)])
+        most: int = min([counts[k], *(have // need for have, need in zip(left, sizes[k], strict=True) if need)])
+        return most
 
     def walk(k: int, left: tuple[int, ...]) -> bool:
         if k == kinds:
@@ -61,7 +63,7 @@ class Grouped(NamedTuple):
         kind: i8[m], of each pod.
         size: i8[r, k].
         tier: i8[k].
-        count: i8[k].
+        many: i8[k], pods of each.
         runs: i8[k], how many of them run.
         patterns: i8[p, k].
         nodes: how many.
@@ -70,14 +72,14 @@ class Grouped(NamedTuple):
     kind: NDArray[np.int64]
     size: NDArray[np.int64]
     tier: NDArray[np.int64]
-    count: NDArray[np.int64]
+    many: NDArray[np.int64]
     runs: NDArray[np.int64]
     patterns: NDArray[np.int64]
     nodes: int
 
     @classmethod
     def of(cls, found: Instance) -> Grouped | None:
-        """Returns the kinds; None where nodes differ, some pods are not plain, or there are too many kinds or patterns."""
+        """Returns the kinds; None where nodes differ, or where there are too many kinds or patterns."""
         n = found.free.shape[1]
         if n == 0 or len(found.pods) == 0 or not found.masks.all() or (found.free != found.free[:, :1]).any():
             return None
@@ -98,13 +100,13 @@ class Grouped(NamedTuple):
     def some(self, found: Instance, state: State, nodes: NDArray[np.int64]) -> Grouped:
         """Returns the same for a few nodes, the pods that lie on them and those that lie nowhere."""
         mine = (state < 0) | np.isin(state, nodes)
-        k = len(self.count)
+        k = len(self.many)
         count = np.bincount(self.kind[mine], minlength=k)
         runs = np.bincount(self.kind[mine], found.now[mine] >= 0, minlength=k).astype(np.int64)
-        return self._replace(count=count, runs=runs, nodes=len(nodes))
+        return self._replace(many=count, runs=runs, nodes=len(nodes))
 
     def most(self, goals: list[Rung]) -> tuple[int, NDArray[np.float64]]:
-        """Returns a bound of the last goal with the others at least as high as they say, and how often each pattern is used.
+        """Returns a bound of the last goal, the others as high as they say or higher, and each pattern's use.
 
         Raises:
             ValueError: the goals cannot be met.
@@ -117,7 +119,7 @@ class Grouped(NamedTuple):
         weights = [np.concatenate([np.zeros(p), rung.placed, rung.kept]) for rung in goals]
         rows = [held, kept, used, *(-weight[None, :] for weight in weights[:-1])]
         high = np.concatenate([np.zeros(2 * k), [self.nodes], [-rung.least for rung in goals[:-1]]]).astype(float)
-        limits = np.concatenate([np.full(p, self.nodes), self.count, self.runs]).astype(float)
+        limits = np.concatenate([np.full(p, self.nodes), self.many, self.runs]).astype(float)
         solved = linprog(
             -weights[-1], A_ub=np.vstack(rows), b_ub=high, bounds=np.column_stack([np.zeros(p + 2 * k), limits]),
             method="highs-ds",
@@ -141,7 +143,7 @@ class Grouped(NamedTuple):
         used = np.repeat(np.arange(len(whole)), whole).tolist()
         mine = (state < 0) | np.isin(state, nodes)
         after = np.where(mine, -1, state)
-        queue = [np.flatnonzero(mine & (self.kind == i)).tolist()[::-1] for i in range(len(self.count))]
+        queue = [np.flatnonzero(mine & (self.kind == i)).tolist()[::-1] for i in range(len(self.many))]
         for node, pattern in zip(nodes.tolist(), used, strict=False):
             for i, many in enumerate(self.patterns[pattern].tolist()):
                 for _ in range(min(many, len(queue[i]))):  # those that run come first
@@ -170,7 +172,7 @@ def ladder(
         equals: whether pods kept do not count.
         kept: of the tier, kept so far.
     """
-    none = np.zeros(len(grouped.count), dtype=np.int64)
+    none = np.zeros(len(grouped.many), dtype=np.int64)
     goals: list[Rung] = []
     for other, held, placed in above:
         mine = (grouped.tier == other).astype(np.int64)

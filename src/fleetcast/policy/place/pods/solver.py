@@ -21,7 +21,7 @@ def cp_model() -> Any:
 
 
 def solver(seconds: float, seed: int = 0) -> Any:
-    """Returns a CP-SAT solver with one worker and a budget of deterministic time, so that equal models have equal answers."""
+    """Returns a solver with one worker and a budget of deterministic time: equal models have equal answers."""
     found = cp_model().CpSolver()
     found.parameters.max_deterministic_time = seconds
     found.parameters.num_workers = 1

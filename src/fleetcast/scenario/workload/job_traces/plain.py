@@ -1,11 +1,12 @@
 """A plain CSV of jobs: arrival (s), devices, seconds; what else is known in columns of its own.
 
-Further columns, each optional: name, model, user, least and most (devices of an elastic job), priority, weight, units
-(work as a table of speeds counts it; ``seconds`` may then be missing).
+Further columns, each optional: name, model, user, least and most (devices of an elastic job), priority, weight, deadline
+(s, empty = none), units (work as a table of speeds counts it; ``seconds`` may then be missing).
 """
 
 from __future__ import annotations
 
+from math import inf
 from pathlib import Path
 
 from fleetcast.base.errors import SpecError
@@ -38,8 +39,14 @@ def read(path: Path) -> Jobs:
         model=model or 0, models=models, user=user, users=users, units=_above(rows, "units"),
         priority=[_whole(row, "priority", -(2**31)) for row in rows] if "priority" in head else 0,
         weight=_above(rows, "weight") or 1.0, names=[row["name"] for _, row in rows] if "name" in head else (),
-        source=path.name,
+        source=path.name, deadline=_deadlines(rows),
     )  # fmt: skip
+
+
+def _deadlines(rows: list[Row]) -> list[float] | None:
+    if "deadline" not in rows[0][1]:
+        return None
+    return [number(row, "deadline", number(row, "arrival", 0)) if row[1]["deadline"] else inf for row in rows]
 
 
 def _above(rows: list[Row], column: str) -> list[float] | None:

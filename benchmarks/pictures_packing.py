@@ -1,0 +1,35 @@
+"""The picture of packing: how many pods wait, by usage of the nodes, under each policy, beside the bound."""
+
+from __future__ import annotations
+
+from benchmarks.packing import started
+from fleetcast.policy.place.pods import BestFit, CpSat, Restarts
+from fleetcast.scenario.workload.pods import distinct
+from fleetcast.view import svg
+
+USAGES = (0.93, 0.95, 0.97, 0.99, 1.01, 1.03, 1.05)
+NODES = 64
+
+
+def waiting() -> tuple[list[str], svg.Scale, svg.Scale, dict[str, list[tuple[float, float]]]]:
+    """Returns pods that wait out of 512 on 64 nodes against what all ask for, one tier, sizes that all differ."""
+    shown: dict[str, list[tuple[float, float]]] = {}
+    for usage in USAGES:
+        view = started(*distinct(NODES, 8, usage, 1, 0))
+        if view is None:
+            continue
+        total = len(view.waiting)
+        policies = {"default": None, "best fit, anew": BestFit(repack=True), "restarts": Restarts()}
+        for name, policy in policies.items():
+            left = total if policy is None else total - _gain(policy.place(view))
+            shown.setdefault(name, []).append((100 * usage, left))
+        answer = CpSat().solve(view)
+        shown.setdefault("cp_sat, 1 s", []).append((100 * usage, total - _gain(answer.placement)))
+        bound = sum(tier.pods - tier.bound for tier in answer.tiers)
+        shown.setdefault("no fewer than", []).append((100 * usage, bound))
+    x, y = svg.Scale(93.0, 105.0, 60, 560), svg.Scale(0.0, 50.0, 262, 30)
+    return svg.axes(x, y, "%", "", "what pods ask for, of what nodes have", "pods that wait, of 512"), x, y, shown
+
+
+def _gain(placement: object) -> int:
+    return len(placement.bound) - len(placement.evicted)  # type: ignore[attr-defined]
