@@ -46,6 +46,9 @@ class Counting:
         """Returns devices not granted."""
         return self.kinds[kind].total - sum(job.granted.get(kind, 0) for job in self.jobs)
 
+    def wake(self, at: float) -> None:
+        """Does nothing: rounds decide."""
+
     def dominant(self, job: Job) -> float:
         """Returns the part of all devices that a job has been given."""
         return sum(job.granted.values()) / max(sum(kind.total for kind in self.kinds), 1)
