@@ -46,13 +46,6 @@ class Counting:
         """Returns devices not granted."""
         return self.kinds[kind].total - sum(job.granted.get(kind, 0) for job in self.jobs)
 
-    def wake(self, at: float) -> None:
-        """Does nothing: rounds decide."""
-
-    def dominant(self, job: Job) -> float:
-        """Returns the part of all devices that a job has been given."""
-        return sum(job.granted.values()) / max(sum(kind.total for kind in self.kinds), 1)
-
     def phase(self, job: Job) -> int:
         """Returns in which phase of its learning a job is."""
         return sum(start <= 1.0 - job.remaining + CLOSE for start in self.speeds.phases(int(self.model[job.id]))) - 1
@@ -83,6 +76,13 @@ class Counting:
             return False
         job.granted = dict(job.held)
         return True
+
+    def dominant(self, job: Job) -> float:
+        """Returns the part of all devices of a kind that a job has, the largest."""
+        return max((n / self.kinds[kind].total for kind, n in job.granted.items()), default=0.0)
+
+    def wake(self, at: float) -> None:
+        """Does nothing: rounds decide."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ TOGETHER = ("multitask",)
 STREAMED = ("cameras", "trigger", "frames")
 ORDERED = ("graph", "graph-workflow")
 INVOKED = ("functions",)
-SHARED = ("jobs",)
+SHARED = ("jobs", "learned-jobs")
 
 
 def test_all_examples_are_run_here(root):

@@ -92,8 +92,8 @@ class FleetBoard:
         return self.spare[kind]
 
     def dominant(self, job: Job) -> float:
-        """Returns the largest part of any resource of the fleet that a job has been given."""
-        return sum(job.granted.values()) * (job.unit or 1.0 / max(self.nodes.total, 1))
+        """Returns the part of all devices of a kind that a job has been given, the largest."""
+        return max((n / max(self.kinds[kind].total, 1) for kind, n in job.granted.items()), default=0.0)
 
     def rate(self, job: Job, devices: Mapping[int, int], servers: int = 0) -> float:
         """Returns the share of a job's work that devices would do in a second, as far as is known."""
