@@ -77,6 +77,13 @@ class Counting:
         job.granted = dict(job.held)
         return True
 
+    def dominant(self, job: Job) -> float:
+        """Returns the part of all devices of a kind that a job has, the largest."""
+        return max((n / self.kinds[kind].total for kind, n in job.granted.items()), default=0.0)
+
+    def wake(self, at: float) -> None:
+        """Does nothing: rounds decide."""
+
 
 @dataclass(frozen=True)
 class Played:

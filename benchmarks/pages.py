@@ -40,6 +40,7 @@ from fleetcast.scenario.fleet.failures import SHORTEST, Failures
 from fleetcast.scenario.fleet.signals import grids
 from fleetcast.scenario.fleet.spec import Fleet, FleetGroup, Links
 from fleetcast.scenario.functions_plan import FunctionsPlan
+from fleetcast.scenario.jobs_plan import JobsPlan
 from fleetcast.scenario.kinds.graph import GraphPlan
 from fleetcast.scenario.kinds.pods import PodList
 from fleetcast.scenario.kinds.server_jobs import DrawnJobs, Estimates, ServerJobList
@@ -69,6 +70,7 @@ from fleetcast.scenario.workload.functions import Functions, Region, Start
 from fleetcast.scenario.workload.graph import Graph
 from fleetcast.scenario.workload.graphs import generators
 from fleetcast.scenario.workload.invocations import generators as invocations
+from fleetcast.scenario.workload.job_list import JobList
 from fleetcast.scenario.workload.loads import Skew
 from fleetcast.scenario.workload.pods import DrawnPods
 from fleetcast.scenario.workload.quality import Score
@@ -356,6 +358,8 @@ def _word(kind: Any) -> str:
         return f"table of quantities{named}, {quantity.unit}" if quantity else "table"
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return "table"
+    if kind is Any:
+        return "text or table, or a list"  # a policy, or several to search
     return {str: "text", int: "whole number", float: "number", bool: "true or false"}[kind]
 
 
@@ -711,6 +715,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "stream-link": lambda: _plain_keys(StreamLink), "stream-filter": lambda: _plain_keys(Filter),
     "stream-classifier": lambda: _plain_keys(Classifier), "stream-paths": lambda: _plain_keys(TurnOn),
     "stream-together": lambda: _plain_keys(Firing), "stream-repair": lambda: _plain_keys(Repair),
+    "jobs": lambda: _plain_keys(JobList), "jobs-plan": lambda: _plain_keys(JobsPlan),
     "functions": lambda: _plain_keys(Functions), "function-regions": lambda: _plain_keys(Region),
     "function-start": lambda: _plain_keys(Start), "function-plan": lambda: _plain_keys(FunctionsPlan),
     "pods": lambda: _plain_keys(PodList), "drawn-pods": lambda: _plain_keys(DrawnPods),

@@ -21,6 +21,7 @@ from benchmarks import pictures_streams as streams
 from benchmarks import pictures_unlike as unlike
 from benchmarks import pictures_vote as voting
 from benchmarks.pictures_data import mounts_region
+from benchmarks.pictures_jobs import jobs_queue
 from fleetcast.scenario.plan import Plan
 from fleetcast.sim.training.run import long_run
 from fleetcast.view import figures, plots, svg, verbs
@@ -40,6 +41,7 @@ def draw() -> dict[str, str]:
     assert plane is not None, "the example has a frontier"
     assert timeline is not None, "the run was recorded"
     return {
+        "jobs.svg": alone(jobs_queue()),
         "plans.svg": alone(plots.draw_scatter(plane)),
         "timeline.svg": alone(plots.draw_timeline(timeline)),
         "power.svg": alone(power_day()),

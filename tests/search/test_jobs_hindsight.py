@@ -68,7 +68,7 @@ def test_no_policy_goes_below_it(policy, seed):
     until = np.maximum(jobs.deadline, found.finish)
     edges = HOUR * np.arange(np.ceil(until.max() / HOUR) + 1)
     least = least_carbon(
-        jobs.arrival, until, jobs.demand, np.outer(1.0 / jobs.seconds, factors), edges, means(where.true, edges), (8, 8),
-        power,
+        jobs.arrival, until, jobs.demand, np.outer(1.0 / jobs.seconds, factors), edges, means(where.true, edges),
+        (8, 8), power,
     )  # fmt: skip
     assert grams(found, where, power) >= least * (1 - 1e-9)

@@ -28,7 +28,7 @@ class JobsPlan(Spec):
     share: Any = None
     place: Any = None
     round: Annotated[float, Quantity("s", high=1e7)] = 0.0
-    power: Choice | tuple[Choice, ...] | None = None
+    power: Any = None
     tick: Annotated[float, Quantity("s", low=1.0, high=1e6)] = 300.0
 
     @property
@@ -42,7 +42,7 @@ class JobsPlan(Spec):
         return _several(self.place)
 
     @property
-    def powers(self) -> tuple[Choice, ...]:
+    def powers(self) -> tuple[Any, ...]:
         """The power policies named; () = none."""
         return _several(self.power)
 

@@ -30,8 +30,8 @@ UNITS = {
     "utility": "", "functions": "", "queued": "", "ended": "",
     "jct": "s", "waits": "s", "utilisation": "", "load": "", "jobs": "", "placed": "", "moves": "", "finished": "",
     "decisions": "", "preempted": "", "held": "s", "slowdown": "", "unplaced": "", "allocated": "",
-    "fragmentation": "", "at_end": "", "late": "", "peak": "W", "peak_share": "", "brakes": "", "capped": "",
-    "short": "s", "refused": "", "conflicts": "", "rounds": "", "deciding": "s", "fallbacks": "",
+    "fragmentation": "", "at_end": "", "peak": "W", "peak_share": "", "brakes": "", "capped": "", "short": "s",
+    "refused": "", "conflicts": "", "rounds": "", "deciding": "s", "fallbacks": "", "work_carbon": "g", "late": "",
 }  # fmt: skip
 
 

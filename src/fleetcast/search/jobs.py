@@ -19,6 +19,9 @@ from fleetcast.sim.cluster.setting import Setting
 LISTED: tuple[Any, ...] = ("fifo", {"kind": "fifo", "backfill": True}, "easy", "srtf", "las", "drf")
 """What is searched where the plan names nothing: list policies, which know nothing of elasticity. The null first."""
 
+DUE: tuple[Any, ...] = ("edf", "green", {"kind": "green", "interrupt": True})
+"""What is searched besides where jobs have deadlines."""
+
 
 def search(
     state: Setting, *, top: int | None = None, progress: Callable[[int, int], None] | None = None
@@ -43,7 +46,7 @@ def search(
             "objective.minimize", f"needs a price, and {device} has none", value="cost", limit="known prices",
             hint=f'Add price = {{ "{device}" = "1.00 $/h" }} to [fleet]',
         )  # fmt: skip
-    shares = list(plan.shares or LISTED)
+    shares = list(plan.shares or (LISTED if state.jobs.deadline is None else (*LISTED, *DUE)))
     null = describe(Fifo())
     if not any(describe(state.share(choice)) == null for choice in shares):
         shares.insert(0, "fifo")

@@ -1,4 +1,4 @@
-"""The least carbon that jobs could have had, all of them being known beforehand: the bound of deferral and relocation."""
+"""The least carbon that jobs could have had, all being known beforehand: the bound of deferral and relocation."""
 
 from __future__ import annotations
 

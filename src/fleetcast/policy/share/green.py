@@ -306,5 +306,6 @@ def calendar(board: Board, free: list[int], jobs: list[Job], rates: Rates, step:
 def _rates(board: Board, job: Job) -> NDArray[np.float64]:
     """Returns f8[K], the share of a job that the devices it asks for do in a second; 0 where there are not enough."""
     return np.array([
-        board.rate(job, {kind: job.demand}) if each.total >= job.demand else 0.0 for kind, each in enumerate(board.kinds)
+        board.rate(job, {kind: job.demand}) if each.total >= job.demand else 0.0
+        for kind, each in enumerate(board.kinds)
     ])  # fmt: skip

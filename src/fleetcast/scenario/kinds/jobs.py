@@ -18,7 +18,8 @@ from fleetcast.scenario.workload.job_list import JobList
 
 GOALS = {
     "jct": "jct.mean", "jct_p50": "jct.p50", "jct_p99": "jct.p99", "makespan": "makespan", "wait": "waits.mean",
-    "energy": "energy", "carbon": "carbon", "cost": "cost",
+    "energy": "energy", "carbon": "carbon", "work_carbon": "work_carbon",
+    "cost": "cost",
 }  # fmt: skip
 """What a plan of many jobs may minimise; the mean completion time unless said otherwise."""
 RAISED = {"utilisation": "utilisation"}

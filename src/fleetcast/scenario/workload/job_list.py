@@ -58,8 +58,8 @@ class JobList(Spec):
         racks: factor on the speed of a gang in several groups of the fleet.
         interference: factor on the speed of a job beside another on a node; or by model and the other's, "" = any.
         error: by how much policies misjudge speeds: each job's uniform within this share.
-        slack: what each job can spare: a time, or a multiple of its own duration; it should have ended so much after its
-            arrival and duration. Left out, deadlines are the trace's, if it has any.
+        slack: what each job can spare: a time, or a multiple of its own duration; it should have ended by its arrival,
+            its duration and that. Left out, deadlines are the trace's, if it has any.
         grids: carbon intensity by group of the fleet, as a fleet's ``grid``; each group named is a kind of its own.
         forecast_error: standard deviation of the factors by which forecasts of carbon are off.
         neighbours: services and functions that share the fleet, and its breaker, with the jobs.
@@ -120,18 +120,19 @@ class JobList(Spec):
             jobs = jobs.rows(slice(0, self.limit))
         if self.speed_up != 1.0:
             jobs = _moved(jobs, jobs.arrival / self.speed_up)
-        return jobs if self.slack is None else replace(jobs, deadline=self._deadlines(jobs))
+        return jobs if self.slack is None else replace(jobs, deadline=_deadlines(jobs, self.slack))
 
-    def _deadlines(self, jobs: Jobs) -> NDArray[np.float64]:
-        """Returns when each job should have ended: after its arrival, its duration and what it can spare."""
-        if not (jobs.seconds > 0).all():
-            raise SpecError("workload.slack", "needs durations, and the trace counts work in units", value=self.slack,
-                            hint="Write deadlines into the trace")  # fmt: skip
-        spare = parse(self.slack, "s", "workload.slack") if isinstance(self.slack, str) else self.slack * jobs.seconds
-        if isinstance(self.slack, str) and spare < 0:
-            raise SpecError("workload.slack", "is negative", value=self.slack, limit="at least 0 s")
-        found: NDArray[np.float64] = jobs.arrival + jobs.seconds + spare
-        return found
+
+def _deadlines(jobs: Jobs, slack: str | float) -> NDArray[np.float64]:
+    """Returns when each job should have ended: after its arrival, its duration and what it can spare."""
+    if not (jobs.seconds > 0).all():
+        raise SpecError("workload.slack", "needs durations, and the trace counts work in units", value=slack,
+                        hint="Write deadlines into the trace")  # fmt: skip
+    spare = parse(slack, "s", "workload.slack") if isinstance(slack, str) else slack * jobs.seconds
+    if isinstance(slack, str) and not 0 <= float(spare) <= 1e9:
+        raise SpecError("workload.slack", "is out of range", value=slack, limit="0 to 1,000,000,000 s")
+    found: NDArray[np.float64] = jobs.arrival + jobs.seconds + spare
+    return found
 
 
 def _moved(jobs: Jobs, arrival: NDArray[np.float64]) -> Jobs:

@@ -89,6 +89,7 @@ def outcome(state: Setting, run: Run, plan: dict[str, Any], *, record: bool = Fa
         "moves": int(run.moved.sum()), "preempted": int(run.preempted.sum()), "failed": int(run.failed.sum()),
         "failures": run.outages, "held": float(run.held.sum()), "lost": float(run.lost.sum()), "devices": total,
         "decisions": run.decisions, "energy": energy, "power": energy / span, "carbon": sum(carbon.values()),
+        "work_carbon": carbon["busy"],
         "cost": float("nan") if dollars is None else dollars,
     }  # fmt: skip
     if jobs.deadline is not None:

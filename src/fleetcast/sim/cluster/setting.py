@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import inf
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,7 @@ from fleetcast.policy.place import gangs
 from fleetcast.scenario.fleet.signals import Signal, signal
 from fleetcast.scenario.fleet.tree import Tree, resolve
 from fleetcast.scenario.kinds.jobs import JobsScenario
+from fleetcast.scenario.workload.job_list import JobList
 from fleetcast.scenario.workload.jobs import Jobs
 from fleetcast.sim.cluster.board import Rules
 from fleetcast.sim.cluster.grids import Grids, grids
@@ -52,6 +54,11 @@ class Setting:
     pace: Pace
     rules: Rules
     notes: tuple[str, ...]
+
+    @cached_property
+    def grid(self) -> Signal:
+        """Carbon intensity of the whole fleet."""
+        return signal(self.tree.grid, self.tree.base)
 
     @property
     def grids(self) -> Grids:
@@ -108,7 +115,7 @@ def setting(scenario: JobsScenario, tree: Tree | None = None) -> Setting:
     """
     work = scenario.workload
     tree = resolve(scenario.fleet, Path(scenario.folder)) if tree is None else tree
-    jobs, where = work.read(scenario.seed, scenario.folder), nodes(tree, _zones(work.grids, tree))
+    jobs, where = work.read(scenario.seed, scenario.folder), nodes(tree, _zones(work, tree))
     table, notes = _speeds(work.speeds, where, _devices(where, tree), jobs, Path(scenario.folder))
     known = {name: i for i, name in enumerate(table.models)}
     unknown = next((name for name in jobs.models if name not in known and table.models != ("",)), None)
@@ -144,8 +151,12 @@ def setting(scenario: JobsScenario, tree: Tree | None = None) -> Setting:
     return found
 
 
-def _zones(asked: dict[str, str | float], tree: Tree) -> dict[str, str | float]:
+def _zones(work: JobList, tree: Tree) -> dict[str, str | float]:
     """Returns the grids that groups have of their own, each group known."""
+    asked = work.grids
+    if asked and work.neighbours:
+        raise SpecError("workload.grids", "is said beside neighbours, whose row has one grid", value=list(asked),
+                        limit="one of both", hint="Write fleet.grid, and leave workload.grids out")  # fmt: skip
     names = [group.name for group in tree.groups]
     for name in asked:
         if name not in names:
@@ -235,7 +246,8 @@ def _speeds(
         for name in said.factors:
             if name not in names:
                 raise SpecError(f"workload.speeds.factors.{name}", "is not a device of the fleet",
-                                limit=f"it has {', '.join(dict.fromkeys(names))}", hint=closest(name, names))  # fmt: skip
+                                limit=f"it has {', '.join(dict.fromkeys(names))}",
+                                hint=closest(name, names))  # fmt: skip
         factors = [said.factors.get(name, 1.0) for name in names]
         rest = [name for name in dict.fromkeys(names) if name not in said.factors]
         notes = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from fleetcast.base.errors import PolicyError
 from fleetcast.kernels.slots import Slots
 from fleetcast.policy.share import DeviceKind, Job, Policy
 from fleetcast.scenario.workload.server_jobs import ServerJobs
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
 
 
 class SlotBoard:
@@ -95,6 +98,10 @@ class SlotBoard:
 
     def wake(self, when: float) -> None:
         """Nothing: the next slot comes anyway."""
+
+    def carbon(self, kind: int, begin: ArrayLike, end: ArrayLike) -> NDArray[np.float64]:
+        """Returns 0: nothing is known of a grid."""
+        return np.zeros(np.broadcast(begin, end).shape)
 
     def keep(self, job: Job) -> bool:
         """Returns False: slots are dealt from nothing."""

@@ -65,6 +65,8 @@ def headline(outcome: Outcome) -> Table:
             ("Brakes", f"{m['brakes']:,}"), ("Slowed", f"{m['capped']['low']:.1%} of the time"),
             ("Had to leave", f"{m['evicted']:,}"),
         ]  # fmt: skip
+    if "late" in m:
+        cells += [("Late", f"{m['late']:,}"), ("Carbon of work", show(m["work_carbon"], "g"))]
     table = Table(box=None, pad_edge=False, show_header=False, padding=(0, GAP, 0, 0))
     for i in range(0, len(cells), 2):
         row = [cell for pair in cells[i : i + 2] for cell in pair]

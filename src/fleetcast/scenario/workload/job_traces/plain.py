@@ -1,7 +1,7 @@
 """A plain CSV of jobs: arrival (s), devices, seconds; what else is known in columns of its own.
 
-Further columns, each optional: name, model, user, least and most (devices of an elastic job), priority, weight, deadline
-(s, empty = none), units (work as a table of speeds counts it; ``seconds`` may then be missing).
+Further columns, each optional: name, model, user, least and most (devices of an elastic job), priority, weight,
+deadline (s, empty = none), units (work as a table of speeds counts it; ``seconds`` may then be missing).
 """
 
 from __future__ import annotations
