@@ -131,7 +131,7 @@ def share(
 def order(
     scenario: GraphScenario, out: Path, *, settings: dict[str, Any], progress: Callable[[int, int], None] | None
 ) -> Learned:  # fmt: skip
-    """Trains Com-DDPG on synthetic applications of as many users and servers as the scenario's fleet has.
+    """Trains Com-DDPG on the synthetic applications of `learning.rl.apps`: agents learnt there run on any fleet.
 
     Raises:
         SpecError: the plan's order is not "com_ddpg".
