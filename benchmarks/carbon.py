@@ -150,16 +150,16 @@ def grids(quick: bool) -> list[Record]:
                 system=62, claim=claim, paper=Paper(setting="the abstract has no figure"),
                 ours=Ours(
                     value=mean(spared["fill"]), spread=min(spared["fill"]),
-                    setting=f"fill: {saved:.0%} less carbon, in hindsight {bound:.0%}; {cold['fill']:+.1%} cold starts, p95 "
-                    f"{late['fill']:+.1%} at worst; {len(days)} days of 2022 and 2023, spread is the worst; {others}",
+                    setting=f"fill: {saved:.0%} less carbon, in hindsight {bound:.0%}; {cold['fill']:+.1%} cold starts,"
+                    f" p95 {late['fill']:+.1%} at worst; {len(days)} days of 2022 and 2023, spread the worst; {others}",
                 ),
                 null=Null(value=mean(spared["rendezvous"]) if cold["rendezvous"] <= 0.1 else 0.0,
                           what="hash; GreenWhisk's own rendezvous where it keeps cold starts within 10 %"),
                 bar="at least 85 %; cold starts and p95 at most 10 % above the hash",
                 holds=mean(spared["fill"]) >= 0.85 and cold["fill"] <= 0.1 and late["fill"] <= 0.1,
                 reproduced="other setting",
-                reason="WattTime's series of the paper are not public; ElectricityMaps' zones, synthetic functions. More "
-                "than hindsight's is possible: ended idle pods draw nothing, and hindsight keeps those of the hash",
+                reason="WattTime's series of the paper are not public; ElectricityMaps' zones, synthetic functions. "
+                "More than hindsight's is possible: ended idle pods draw nothing, hindsight keeps those of the hash",
                 seconds=spent.seconds, command=COMMAND,
             )
         )  # fmt: skip

@@ -64,8 +64,8 @@ def together(quick: bool) -> list[Record]:
 
     def ratio(rows: list[dict[str, Any]], path: str) -> float:
         if path == "jct":
-            return mean(r["jct"]["mean"] / b["jct"]["mean"] for r, b in zip(rows, base, strict=True))
-        return mean(r[path] / b[path] for r, b in zip(rows, base, strict=True))
+            return float(mean(r["jct"]["mean"] / b["jct"]["mean"] for r, b in zip(rows, base, strict=True)))
+        return float(mean(r[path] / b[path] for r, b in zip(rows, base, strict=True)))
 
     setting = "; ".join(
         f"{said}: jobs {ratio(rows, 'jct'):.3f} x, energy {ratio(rows, 'energy'):.3f} x" for said, rows in found.items()

@@ -360,7 +360,7 @@ def shared(nodes: Nodes, pods: Pods, quick: bool, command: str) -> Iterator[Reco
         paper=Paper(value=44.0, unit="%", setting=PAPER),
         ours=Ours(value=round(100 * share(cases, "cp_sat"), 1), unit="%",
                   spread=f"{three(cases, 'cp_sat')}; {by_size(cases, 'cp_sat')}; proven {part(cases, 'cp_sat')}",
-                  setting=f"{len(cases)} clusters of {', '.join(str(n) for n in sorted({c.nodes for c in cases}))} nodes, "
+                  setting=f"{len(cases)} clusters of {', '.join(map(str, sorted({c.nodes for c in cases})))} nodes, "
                   "pods that share devices or name models; tiers drawn"),
         null=Null(value=round(100 * share(own, "restarts"), 1), what="half a second of restarts, up to 16 nodes"),
         bar="above 44 % or proven optimal", reproduced="other setting", reason=OTHER,

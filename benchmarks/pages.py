@@ -43,6 +43,7 @@ from fleetcast.scenario.functions_plan import FunctionsPlan
 from fleetcast.scenario.jobs_plan import JobsPlan
 from fleetcast.scenario.kinds.graph import GraphPlan
 from fleetcast.scenario.kinds.pods import PodList
+from fleetcast.scenario.kinds.server_jobs import DrawnJobs, Estimates, ServerJobList
 from fleetcast.scenario.load import KINDS, ServingScenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, Objective, Slo
 from fleetcast.scenario.outcome import UNITS
@@ -66,10 +67,10 @@ from fleetcast.scenario.workload.architectures import BUILDERS
 from fleetcast.scenario.workload.catalog import models
 from fleetcast.scenario.workload.exits import Exit, families
 from fleetcast.scenario.workload.functions import Functions, Region, Start
-from fleetcast.scenario.workload.job_list import JobList
 from fleetcast.scenario.workload.graph import Graph
 from fleetcast.scenario.workload.graphs import generators
 from fleetcast.scenario.workload.invocations import generators as invocations
+from fleetcast.scenario.workload.job_list import JobList
 from fleetcast.scenario.workload.loads import Skew
 from fleetcast.scenario.workload.pods import DrawnPods
 from fleetcast.scenario.workload.quality import Score
@@ -720,6 +721,8 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "pods": lambda: _plain_keys(PodList), "drawn-pods": lambda: _plain_keys(DrawnPods),
     "pods-plan": lambda: _plain_keys(PodsPlan), "pod-policies": pod_policies,
     "invocations": invocation_table,
+    "server-jobs": lambda: _plain_keys(ServerJobList), "server-drawn": lambda: _plain_keys(DrawnJobs),
+    "server-errors": lambda: _plain_keys(Estimates),
     "stream-plan": lambda: _plain_keys(StreamPlan), "stream-upgrades": lambda: _plain_keys(Upgrade),
     "policies": policy_table, "policy-rules": policy_rules, "metrics": metric_table,
 }  # fmt: skip

@@ -14,13 +14,14 @@ import numpy as np
 import fleetcast
 from benchmarks import pictures_agents as agents
 from benchmarks import pictures_functions as functions
+from benchmarks import pictures_learned_jobs as learned_jobs
 from benchmarks import pictures_packing as packing
 from benchmarks import pictures_pebbling as pebbling
 from benchmarks import pictures_streams as streams
 from benchmarks import pictures_unlike as unlike
 from benchmarks import pictures_vote as voting
-from benchmarks.pictures_jobs import jobs_queue
 from benchmarks.pictures_data import mounts_region
+from benchmarks.pictures_jobs import jobs_queue
 from fleetcast.scenario.plan import Plan
 from fleetcast.sim.training.run import long_run
 from fleetcast.view import figures, plots, svg, verbs
@@ -65,6 +66,7 @@ def draw() -> dict[str, str]:
         "agents.svg": alone(agents.killed()),
         "pebbling.svg": alone(pebbling.two_processors()),
         "streams.svg": alone(streams.filter_places()),
+        "learned-jobs.svg": alone(drawn(*learned_jobs.learning(), "slots to completion while DL2 learns")),
         "functions.svg": alone(functions.cold_starts()),
         "packing.svg": alone(drawn(*packing.waiting(), "pods that wait against what is asked for, by policy")),
         "coldstarts.svg": alone(draw_parts(watch_starts("coldstarts"))),

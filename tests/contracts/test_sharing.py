@@ -21,7 +21,8 @@ from fleetcast.sim.cluster.pace import Pace
 from fleetcast.sim.cluster.run import Run
 from fleetcast.sim.cluster.setting import setting
 
-SHARES = kinds(share)
+SHARES = {kind: made for kind, made in kinds(share).items() if kind != "dl2"}
+"""DL2 deals out servers too; `tests/sim/cluster/test_slots.py` has the board for that."""
 PLACES = kinds(gangs)
 SLOW = ("pollux", "sia")
 """Solvers: fewer jobs, so that tests stay short."""

@@ -26,7 +26,7 @@ TOGETHER = ("multitask",)
 STREAMED = ("cameras", "trigger", "frames")
 ORDERED = ("graph", "graph-workflow")
 INVOKED = ("functions",)
-SHARED = ("jobs",)
+SHARED = ("jobs", "learned-jobs")
 
 
 def test_all_examples_are_run_here(root):
@@ -84,7 +84,14 @@ def test_an_example_of_a_graph_is_ordered_better_than_as_it_comes(name):
     assert ranking.best.metrics["lower_bound"] <= min(spans.values()) < 0.7 * spans["fifo"]
 
 
-@pytest.mark.parametrize("name", [*PLANNED, *DECIDED, *TRAINED, *TOGETHER, *ORDERED])
+def test_the_example_of_many_jobs_is_shared_better_than_as_they_come():
+    ranking = fleetcast.plan("jobs", top=None)
+    jct = {o.plan["share"]["kind"]: o.metrics["jct"]["mean"] for o in ranking.plans}
+    assert ranking.best.plan["share"]["kind"] == "srtf"
+    assert jct["srtf"] < jct["las"] < jct["easy"]
+
+
+@pytest.mark.parametrize("name", [*PLANNED, *DECIDED, *TRAINED, *TOGETHER, *ORDERED, "jobs"])
 def test_examples_have_a_headline_and_no_errors(name):
     assert len(verbs.headline(verbs.example(name))) > 20
     assert not [r for r in fleetcast.check(name) if r.level == "error"]

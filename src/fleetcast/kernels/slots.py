@@ -6,8 +6,8 @@ number; where it finds no room the slot's dealing ends. A job with w workers and
 ``speed[type, p, w] * seconds / batches`` epochs, wherever its units lie.
 
 A file of plain Python that Cython compiles where there is a compiler: one `Slots` is one run, and `advance` drives many
-runs by actions of a network, a window of jobs a run. Rules are the list policies in the form that this loop reads. It is
-longer than 400 lines as compiled classes are quick only inside one module.
+runs by actions of a network, a window of jobs a run. Rules are the list policies in the form that this loop reads. It
+is longer than 400 lines as compiled classes are quick only inside one module.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ from fleetcast.base.errors import SpecError
 from fleetcast.base.spec import Spec, convert
 from fleetcast.base.units import Quantity
 
+Choice = str | dict[str, Any]
+
 
 class JobsPlan(Spec):
     """What a scenario says under ``[plan]`` with ``kind = "jobs"``.

@@ -31,7 +31,7 @@ UNITS = {
     "jct": "s", "waits": "s", "utilisation": "", "load": "", "jobs": "", "placed": "", "moves": "", "finished": "",
     "decisions": "", "preempted": "", "held": "s", "slowdown": "", "unplaced": "", "allocated": "",
     "fragmentation": "", "at_end": "", "peak": "W", "peak_share": "", "brakes": "", "capped": "", "short": "s",
-    "refused": "", "conflicts": "", "rounds": "", "deciding": "s", "fallbacks": "", "late": "", "work_carbon": "g",
+    "refused": "", "conflicts": "", "rounds": "", "deciding": "s", "fallbacks": "", "work_carbon": "g", "late": "",
 }  # fmt: skip
 
 

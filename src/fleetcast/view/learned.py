@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,7 +120,7 @@ def share(
         else:
             from fleetcast.policy.share.dl2 import scores
 
-            play_scored(runs, lambda s, m, w=weights: scores(w, s, m))
+            play_scored(runs, partial(scores, weights))
         jct = [completion(run, jobs).mean() * jobs.seconds for run, (jobs, _) in zip(runs, found, strict=True)]
         judged[name] = float(np.mean(jct))
     curve = tuple(value * state.jobs.seconds for value in made.curve)

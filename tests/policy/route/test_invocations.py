@@ -111,7 +111,13 @@ def test_filling_leaves_warm_pods_until_a_cleaner_region_has_room_to_spare() -> 
 
 
 def test_filling_ends_idle_pods_only_for_some_functions() -> None:
-    full = [0.0, 5.0]  # the clean one holds idle pods alone: room, but nothing free
+    full = [0.0, 9.0]  # the clean one holds idle pods alone: room, but nothing free
     chosen = picks(route.Fill(push=0.5), [10.0, 100.0], 400, free=full)
     assert (chosen == 0).mean() == pytest.approx(0.5, abs=0.08)
     assert (picks(route.Fill(push=0.0), [10.0, 100.0], 50, free=full) == 1).all()
+
+
+def test_more_functions_push_in_a_full_fleet() -> None:
+    roomy = picks(route.Fill(push=0.3), [10.0, 100.0], 400, free=[0.0, 9.0])
+    crowded = picks(route.Fill(push=0.3), [10.0, 100.0], 400, free=[0.0, 3.0])
+    assert (crowded == 0).mean() > (roomy == 0).mean() + 0.15

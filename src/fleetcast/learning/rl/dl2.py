@@ -16,7 +16,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +139,7 @@ class Learner:
         self.warm: dict[str, Any] = {}
         self.running: list[tuple[int, ServerJobs, Slots]] = []
         wide = FEATURES * s.window
-        self.memory = {
+        self.memory: dict[str, Any] = {
             "state": np.zeros((0, wide), np.float32), "mask": np.zeros((0, wide // 2 + 1), np.uint8),
             "action": np.zeros(0, np.int64), "chance": np.zeros(0, np.float32), "gain": np.zeros(0, np.float32),
         }  # fmt: skip
@@ -160,8 +159,7 @@ class Learner:
         teacher = _dealer(self.teacher)
         told = []
         for number in range(TRAINING, TRAINING + s.shown):
-            dealt = partial(teacher, jobs=self.lists(number))
-            told.append(demonstrations(self.begun(number), self.begun(number), dealt))
+            told.append(demonstrations(self.begun(number), self.begun(number), _on(teacher, self.lists(number))))
         state, mask, action = (np.concatenate(parts) for parts in zip(*told, strict=True))
         bounds: dict[str, Any] = {}
         adam = torch.optim.Adam(list(self.actor.values()), s.warm_rate)
@@ -192,8 +190,7 @@ class Learner:
         """Plays a round and learns from it."""
         since = time.process_time()
         left = 1.0 - self.round / max(1, self.settings.rounds)
-        played = self._play(self.settings.explore * left)
-        self._learn(*played, left)
+        self._learn(*self._play(self.settings.explore * left), left=left)
         self.round += 1
         self.seconds += time.process_time() - since
 
@@ -208,7 +205,7 @@ class Learner:
         self.next += 1
         return self.next, self.lists(self.next), self.begun(self.next)
 
-    def _play(self, explore: float) -> tuple[Any, ...]:
+    def _play(self, explore: float) -> tuple[Any, Any, Any, Any, Any, Any]:
         s, wide = self.settings, FEATURES * self.settings.window
         state = np.zeros((s.steps, s.runs, wide), np.float32)
         mask = np.zeros((s.steps, s.runs, 3 * s.window + 1), np.uint8)
@@ -240,7 +237,7 @@ class Learner:
         return state, mask, action, chance, reward, goes_on
 
     def _learn(
-        self, state: Any, mask: Any, action: Any, chance: Any, reward: Any, goes_on: Any, left: float
+        self, state: Any, mask: Any, action: Any, chance: Any, reward: Any, goes_on: Any, *, left: float
     ) -> None:  # fmt: skip
         s, wide = self.settings, FEATURES * self.settings.window
         seen = scaled(np.concatenate([state.reshape(-1, wide), self.state]))
@@ -252,7 +249,7 @@ class Learner:
             gain[t] = later
         target = (gain + worth[:-1]).ravel().astype(np.float32)
         flat = ((gain - gain.mean()) / (gain.std() + 1e-8)).ravel().clip(-s.spread, s.spread).astype(np.float32)
-        fresh = {
+        fresh: dict[str, Any] = {
             "state": seen[: -s.runs], "mask": mask.reshape(len(flat), -1), "action": action.ravel(),
             "chance": chance.ravel(), "gain": flat,
         }  # fmt: skip
@@ -351,6 +348,10 @@ def _dealer(teacher: str | Teacher) -> Teacher:
         return teacher
     code = RULES[teacher]
     return lambda run, jobs: run.deal(code)
+
+
+def _on(teacher: Teacher, jobs: ServerJobs) -> Callable[[Slots], None]:
+    return lambda run: teacher(run, jobs)
 
 
 def _masked(got: Any, mask: Any) -> Any:

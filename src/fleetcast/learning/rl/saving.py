@@ -89,7 +89,7 @@ class Saved:
         for what, mine in (("settings", _plain(learner)), ("seed", learner.seed), ("lists", _lists(learner))):
             if json.loads(json.dumps(mine)) != self.about[what]:
                 raise SpecError(
-                    "--checkpoint", f"was made with other {what}", value=self.about[what], limit=mine,
+                    "--checkpoint", f"was made with other {what}", value=str(self.about[what]), limit=str(mine),
                     hint="Name another file to begin anew",
                 )  # fmt: skip
         learner.warm = self._of("warm")
@@ -108,15 +108,15 @@ class Saved:
             adam.load_state_dict(table)
             setattr(learner, f"moves_{name}", adam)
         learner.running = []
-        for i, (number, slot) in enumerate(self.about["runs"]):
+        for at, (number, slot) in enumerate(self.about["runs"]):
             run = learner.begun(number)
-            run.restore(slot, *(self.arrays[f"run.{i}.{k}"] for k in ("progress", "end")),
-                        self.arrays[f"run.{i}.units"].tolist())  # fmt: skip
+            progress, end, units = (self.arrays[f"run.{at}.{k}"] for k in ("progress", "end", "units"))
+            run.restore(slot, progress, end, units.tolist())
             learner.running.append((number, learner.lists(number), run))
         learner.rewards, learner.came = np.zeros(len(learner.running)), np.zeros(len(learner.running), np.int32)
         learner.state, learner.mask = self.arrays["state"].copy(), self.arrays["mask"].copy()
-        for i, (_, _, run) in enumerate(learner.running):
-            run.observe(learner.state[i], learner.mask[i])
+        for at, (_, _, run) in enumerate(learner.running):
+            run.observe(learner.state[at], learner.mask[at])
         learner.draw.bit_generator.state = self.about["draw"]
 
     def _of(self, name: str) -> dict[str, Any]:

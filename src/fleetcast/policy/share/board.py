@@ -98,10 +98,6 @@ class Board(Protocol):
         """Returns how many devices of a kind are not granted yet."""
         ...
 
-    def dominant(self, job: Job) -> float:
-        """Returns the largest part of any resource of the fleet that a job has been given."""
-        ...
-
     def rate(self, job: Job, devices: Mapping[int, int], servers: int = 0) -> float:
         """Returns what share of a job's work devices would do in a second, as far as is known (1/s).
 

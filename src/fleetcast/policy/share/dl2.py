@@ -146,8 +146,14 @@ class Dl2:
         """Gives each job one of each, then units by the network until it says that the slot is dealt.
 
         Raises:
-            SpecError: a job's model is not one that the weights know.
+            SpecError: a job's model is not one that the weights know, or jobs have no servers.
         """
+        dominant = getattr(board, "dominant", None)
+        if dominant is None:
+            raise SpecError(
+                "plan.share.kind", "deals out workers and parameter servers, and these jobs have none", value=self.kind,
+                limit="jobs with workload.servers", hint="Name another share policy",
+            )  # fmt: skip
         models = self.network["models"]
         for job in board.jobs:
             if job.model not in models:
@@ -165,7 +171,7 @@ class Dl2:
             for seat, job in enumerate(seats):
                 stay = round((board.now - job.arrival) / board.round)
                 state[seat] = (
-                    models.index(job.model) + 1, stay, job.remaining, board.dominant(job), _workers(job), job.servers
+                    models.index(job.model) + 1, stay, job.remaining, dominant(job), _workers(job), job.servers
                 )  # fmt: skip
                 more = _workers(job) < job.most, job.servers < job.most
                 mask[3 * seat : 3 * seat + 3] = (*more, all(more))

@@ -132,7 +132,7 @@ def told(state: Setting, outcome: Outcome, account: Account) -> Outcome:
     spans = np.diff(np.append(times, end)).clip(0)
     energy = tree.pue * (account.energy + hosts * float(spans.sum()))
     grams = sum(
-        (w + hosts) * s * state.grid.mean(float(t), float(t + s)) for t, w, s in zip(times, watts, spans, strict=True)
+        (w + hosts) * s * _intensity(state, float(t), float(t + s)) for t, w, s in zip(times, watts, spans, strict=True)
     ) * tree.pue / JOULES_PER_KWH  # fmt: skip
     span = float(outcome.metrics["makespan"])
     peak = account.peak(end)
@@ -151,3 +151,10 @@ def told(state: Setting, outcome: Outcome, account: Account) -> Outcome:
         outcome, metrics=metrics, notes=(*outcome.notes, *notes),
         breakdown={**outcome.breakdown, "energy": {**account.joules, "hosts": hosts * float(spans.sum())}},
     )  # fmt: skip
+
+
+def _intensity(state: Setting, begin: float, end: float) -> float:
+    """g/kWh over a span, the mean of all devices."""
+    kinds = state.nodes.kinds
+    means = (grid.mean(begin, end) * kind.total for grid, kind in zip(state.grids.true, kinds, strict=True))
+    return sum(means) / max(sum(kind.total for kind in kinds), 1)

@@ -171,7 +171,8 @@ def simulate(state: Setting, choice: Any = None) -> Outcome:
     guard = bool(getattr(policy, "guard", ""))
     played = play(state.begin(discount=0.99 if guard else 0.0), jobs, state.nodes, policy)
     second, end = jobs.seconds, played.run.columns()[1]
-    jct, provenance = (end - jobs.arrival) * second, {"seed": state.scenario.seed}
+    jct = (end - jobs.arrival) * second
+    provenance: dict[str, Any] = {"seed": state.scenario.seed}
     if isinstance(policy, Dl2):
         path = Path(policy.weights) if policy.weights else SHIPPED
         provenance["weights"] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -183,8 +184,9 @@ def simulate(state: Setting, choice: Any = None) -> Outcome:
     if guard:
         metrics["fallbacks"] = played.fired
     said = describe(policy)
-    if isinstance(policy, Dl2) and isinstance(choice or (plan.shares or ("",))[0], dict):
-        said["weights"] = (choice or plan.shares[0]).get("weights", "")
+    named = choice if choice is not None else plan.shares[0] if plan.shares else ""
+    if isinstance(policy, Dl2) and isinstance(named, dict):
+        said["weights"] = named.get("weights", "")
     rows = (
         {"name": "cpu", "slots": int(state.nodes[:, 0].sum()), "busy": played.cpu / max(1, played.slots)},
         {"name": "gpu", "slots": int(state.nodes[:, 1].sum()), "busy": played.gpu / max(1, played.slots)},

@@ -37,7 +37,7 @@ class Fill:
 
     kind = "fill"
 
-    def __init__(self, *, keep: float = 0.0, leave: float = 0.03, alike: float = 0.03, push: float = 0.22) -> None:
+    def __init__(self, *, keep: float = 0.0, leave: float = 0.03, alike: float = 0.03, push: float = 0.27) -> None:
         self.keep, self.leave, self.alike, self.push = keep, leave, alike, push
 
     def pick(self, view: View) -> int | None:
