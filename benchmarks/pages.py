@@ -42,7 +42,6 @@ from fleetcast.scenario.fleet.spec import Fleet, FleetGroup, Links
 from fleetcast.scenario.functions_plan import FunctionsPlan
 from fleetcast.scenario.jobs_plan import JobsPlan
 from fleetcast.scenario.kinds.graph import GraphPlan
-from fleetcast.scenario.kinds.pods import PodList
 from fleetcast.scenario.kinds.server_jobs import DrawnJobs, Estimates, ServerJobList
 from fleetcast.scenario.load import KINDS, ServingScenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, Objective, Slo
@@ -72,7 +71,7 @@ from fleetcast.scenario.workload.graphs import generators
 from fleetcast.scenario.workload.invocations import generators as invocations
 from fleetcast.scenario.workload.job_list import JobList
 from fleetcast.scenario.workload.loads import Skew
-from fleetcast.scenario.workload.pods import DrawnPods
+from fleetcast.scenario.workload.pod_list import DrawnPods, PodList
 from fleetcast.scenario.workload.quality import Score
 from fleetcast.scenario.workload.scores import Classifier, Firing, TurnOn
 from fleetcast.scenario.workload.serving import Arrivals, Lengths, Serving, Sessions

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from fleetcast.base.errors import FleetcastError, SpecError
 from fleetcast.policy.place.pods import BestFit, KubeDefault
 from fleetcast.scenario.load import load
-from fleetcast.scenario.workload.pods import DrawnPods, distinct
+from fleetcast.scenario.workload.pod_list import DrawnPods
+from fleetcast.scenario.workload.pods import distinct
 from fleetcast.scenario.workload.pods.readers import parse_nodes, parse_pods
 from fleetcast.sim.cluster.pods import play
 from fleetcast.sim.cluster.pods_outcome import setting, simulate

@@ -9,7 +9,20 @@ PLANNED = (
     "quickstart", "mixture-of-experts", "expert-load", "mixed-fleet", "carbon", "split", "tiers", "overlap",
     "speculation", "draft-pool", "prefixes", "mixed-budget", "spot",
 )  # fmt: skip
-DECIDED = ("simulate", "phone", "closed-loop", "capacity", "pools", "policies", "two-nodes", "measured", "power")
+DECIDED = (
+    "simulate", "phone", "closed-loop", "capacity", "pools", "policies", "two-nodes", "measured", "power", "chat",
+)  # fmt: skip
+    "simulate",
+    "phone",
+    "closed-loop",
+    "capacity",
+    "pools",
+    "policies",
+    "two-nodes",
+    "measured",
+    "power",
+    "chat",
+)
 TRAINED = (
     "training",
     "training-plan",
@@ -25,8 +38,8 @@ TRAINED = (
 TOGETHER = ("multitask",)
 STREAMED = ("cameras", "trigger", "frames")
 ORDERED = ("graph", "graph-workflow")
-INVOKED = ("functions",)
-SHARED = ("jobs", "learned-jobs")
+INVOKED = ("functions", "web")
+SHARED = ("jobs", "learned-jobs", "green-jobs", "one-fleet")
 PACKED = ("pods",)
 
 
@@ -97,6 +110,19 @@ def test_the_example_of_many_jobs_is_shared_better_than_as_they_come():
     jct = {o.plan["share"]["kind"]: o.metrics["jct"]["mean"] for o in ranking.plans}
     assert ranking.best.plan["share"]["kind"] == "srtf"
     assert jct["srtf"] < jct["las"] < jct["easy"]
+
+
+def test_the_example_of_one_fleet_keeps_its_breaker():
+    metrics = fleetcast.simulate("one-fleet").metrics
+    assert metrics["peak_share"] <= 1.0
+    assert metrics["brakes"] == 0
+    assert metrics["finished"] == metrics["jobs"]
+
+
+def test_the_example_of_green_jobs_is_cleaner_than_as_they_come():
+    ranking = fleetcast.plan("green-jobs", top=None)
+    carbon = {o.plan["share"]["kind"]: o.metrics["work_carbon"] for o in ranking.plans}
+    assert carbon["green"] < carbon["fifo"]
 
 
 @pytest.mark.parametrize("name", [*PLANNED, *DECIDED, *TRAINED, *TOGETHER, *ORDERED, "jobs"])

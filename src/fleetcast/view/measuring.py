@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 
 from fleetcast.base.errors import SpecError
-from fleetcast.view import terminal, verbs
+from fleetcast.view import migrating, terminal, verbs
 from fleetcast.view.terminal import DEFAULTS, Common
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def app() -> App:
     made.command(model)
     made.command(quality)
     made.command(application, name="app")
-    made.command(migration)
+    made.command(migrating.migration)
     return made
 
 
@@ -361,46 +361,6 @@ def application(
         return 0
     console = terminal.screen()
     console.print(trial_view(table, common.out))
-    terminal.say_written(console, written)
-    return 0
-
-
-def migration(
-    *, memory: str = "48 MiB", bandwidth: str = "96 MB/s", rate: float = 6000.0, hot: float = 0.4,
-    stop: str = "256 KiB", common: Common = DEFAULTS,
-) -> int:  # fmt: skip
-    """Move a process that keeps writing its memory over a socket, and compare what that sends with the formula.
-
-    Parameters
-    ----------
-    memory:
-        Of the process.
-    bandwidth:
-        At which it is sent.
-    rate:
-        Pages of 4 KiB that it writes a second, drawn evenly among those that are hot.
-    hot:
-        Share of its memory that it writes, above 0, at most 1.
-    stop:
-        Once so little is left to send the process stops.
-    """
-    from fleetcast.base.files import check_writable, write_atomic
-    from fleetcast.base.units import parse
-    from fleetcast.view.migrated import migrated, migration_view
-    from fleetcast.view.outputs import to_json
-
-    if common.out is not None:
-        check_writable(common.out)
-    table = migrated(
-        parse(memory, "B", "--memory"), parse(bandwidth, "B/s", "--bandwidth"), rate, hot, parse(stop, "B", "--stop"),
-        seed=common.seed or 0,
-    )  # fmt: skip
-    written = [write_atomic(common.out, to_json(table))] if common.out is not None else []
-    if common.json:
-        terminal.print_json(table)
-        return 0
-    console = terminal.screen()
-    console.print(migration_view(table))
     terminal.say_written(console, written)
     return 0
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
 from fleetcast.base.errors import SpecError
-from fleetcast.base.spec import Spec, convert
+from fleetcast.base.spec import convert
 from fleetcast.scenario.kinds.scenario import Parts, Scenario
 from fleetcast.scenario.pods_plan import PodsPlan, read_pods_plan
-from fleetcast.scenario.workload.pods import DrawnPods, Nodes, Pods, read_nodes, read_pods
+from fleetcast.scenario.workload.pod_list import DrawnPods, PodList
+
+if TYPE_CHECKING:
+    from fleetcast.scenario.workload.pods import Nodes, Pods
 
 GOALS = {
     "unplaced": "unplaced", "moves": "moves", "evictions": "evicted", "fragmentation": "fragmentation",
@@ -20,26 +23,6 @@ GOALS = {
 """What a plan of pods may minimise; pods without a node, tier by tier, unless said otherwise."""
 RAISED = {"placed": "placed", "allocated": "allocated"}
 """What it may maximise."""
-
-
-class PodList(Spec):
-    """Pods and the nodes that they lie on.
-
-    Attributes:
-        pods: path of a table of pods, ours or openb's, or a generator's table, such as
-            ``{ kind = "distinct", nodes = 16, usage = 0.97 }``, which brings its nodes.
-        kind: "jobs".
-        nodes: path of a table of nodes, ours or openb's; left out, the devices of the fleet, of which nobody says what
-            cpu and memory there are: they do not bind.
-        together: whether all pods are there from the start, whatever their trace says.
-        stay: whether pods never leave, whatever their trace says.
-    """
-
-    pods: str | DrawnPods
-    kind: str = "jobs"
-    nodes: str = ""
-    together: bool = False
-    stay: bool = False
 
 
 class PodsScenario(Scenario, kw_only=True):
@@ -67,6 +50,8 @@ class PodsScenario(Scenario, kw_only=True):
         Raises:
             SpecError: no such file, or anything in it that cannot be.
         """
+        from fleetcast.scenario.workload.pods import read_nodes, read_pods
+
         said, folder = self.workload, Path(self.folder)
         if isinstance(said.pods, DrawnPods):
             return said.pods.draw()

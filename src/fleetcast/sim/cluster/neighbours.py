@@ -43,7 +43,8 @@ def power(choice: Any) -> policies.Policy:
     """
     found: policies.Policy = build(policies, choice, "plan.power")
     if not callable(getattr(found, "cap", None)):
-        raise SpecError("plan.power.kind", "is no such policy: it has no method cap", value=type(found).__name__)
+        raise SpecError("plan.power.kind", "is no such policy: it has no method cap", value=type(found).__name__,
+                        hint="See fleetcast.policy.power for the protocol")  # fmt: skip
     return found
 
 

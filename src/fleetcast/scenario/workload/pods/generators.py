@@ -7,43 +7,10 @@ others could fill; and replicas of a few deployments, where most greedy rules do
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
 
-import msgspec
 import numpy as np
 
-from fleetcast.base.spec import Spec
 from fleetcast.scenario.workload.pods.columns import Nodes, Pods
-
-Count = Annotated[int, msgspec.Meta(ge=1, le=100_000)]
-
-
-class DrawnPods(Spec):
-    """Pods and nodes to draw.
-
-    Attributes:
-        kind: "distinct" = all sizes differ, "deployments" = replicas of ``kinds`` deployments.
-        nodes: how many equal nodes.
-        per_node: pods for each.
-        usage: what all pods ask for as a share of what all nodes have; above 1 not all have room.
-        tiers: priorities, 0 to this less one.
-        kinds: deployments.
-        seed: of the draws.
-    """
-
-    kind: Literal["distinct", "deployments"] = "distinct"
-    nodes: Count = 16
-    per_node: Count = 8
-    usage: Annotated[float, msgspec.Meta(gt=0, le=10)] = 0.95
-    tiers: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 2
-    kinds: Count = 8
-    seed: Annotated[int, msgspec.Meta(ge=0)] = 0
-
-    def draw(self) -> tuple[Nodes, Pods]:
-        """Returns the nodes and the pods, in the order in which they arrive."""
-        if self.kind == "distinct":
-            return distinct(self.nodes, self.per_node, self.usage, self.tiers, self.seed)
-        return deployments(self.nodes, self.per_node, self.usage, self.tiers, self.seed, kinds=self.kinds)
 
 
 def distinct(nodes: int, per_node: int, usage: float, tiers: int, seed: int) -> tuple[Nodes, Pods]:
