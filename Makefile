@@ -40,9 +40,9 @@ test: $(VENV)/installed $(VENV)/test-extras  ## install the test extras and run 
 	$(BIN)/python -m pytest -q -n $(WORKERS) $(PYTEST_ARGS)
 
 # The files with tests that skip where torch, what the server needs, or a solver is not installed.
-ENGINE = $(shell grep -rlE 'importorskip."(torch|tokenizers|aiohttp|openai|ortools|gymnasium)' tests)
+ENGINE = $(shell grep -rlE 'importorskip."(torch|tokenizers|aiohttp|openai|ortools|gymnasium|kubernetes)' tests)
 
-engine: $(VENV)/installed $(VENV)/test-extras $(VENV)/serve-extras $(VENV)/engine-test-extras $(VENV)/solve-extras $(VENV)/learn-extras  ## install torch (CPU or CUDA), a solver, and run the tests that need them
+engine: $(VENV)/installed $(VENV)/test-extras $(VENV)/serve-extras $(VENV)/engine-test-extras $(VENV)/solve-extras $(VENV)/learn-extras $(VENV)/kubernetes-extras  ## install torch (CPU or CUDA), a solver, and run the tests that need them
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS) $(ENGINE) $(PYTEST_ARGS)
 
 lint: style types imports  ## style, strict types, import rules

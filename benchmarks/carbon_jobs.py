@@ -3,8 +3,8 @@
 Four real zones (ElectricityMaps, hourly, direct emissions) with equal devices, a SYNTHETIC and frozen stream of jobs
 whose arrivals are stretched to an exact load; each job can spare 12, 24 or 48 hours. One zone alone, where only waiting
 helps, is each of Germany, Great Britain and France of 2020 ("Let's Wait Awhile"). Carbon is of work, above idle
-devices, which are the same for all policies. First come, first served has no reason to begin with one zone: it is the mean over
-the zones' order.
+devices, which are the same for all policies. First come, first served has no reason to begin with one zone: it is the
+mean over the zones' order.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ POLICIES: dict[str, Policy] = {
     "edf": Edf(), "place": Green(defer=False), "start": Green(), "hours": Green(interrupt=True, step=3600.0),
 }  # fmt: skip
 SAID = {
-    "edf": "earliest deadline first", "place": "cleanest place, at once", "start": "best start and place",
-    "hours": "cheapest hours and places",
+    "edf": "earliest deadline first, zones from the cleanest on", "place": "cleanest place, at once",
+    "start": "best start and place", "hours": "cheapest hours and places",
 }  # fmt: skip
 COMMAND = "python -m benchmarks.carbon_jobs"
 SPARED = "Carbon of jobs spared over first come, first served, share of what hindsight spares"
@@ -155,7 +155,7 @@ def record(claim: str, found: dict[int, list[Met]], seconds: float, what: str) -
                 f"{said} {1 - sum(m.grams[name] for m in rows) / base:.0%} ({share:.0%} of it"
                 + (f", {late} of {sum(m.jobs for m in rows)} late)" if late else ")")
             )
-        by_slack.append(", ".join(part))
+        by_slack.append(", ".join(part) + f", fifo {sum(m.late['fifo'] for m in rows)} late")
     long = [m for slack, rows in found.items() if slack >= 24 for m in rows] or [
         m for rows in found.values() for m in rows
     ]

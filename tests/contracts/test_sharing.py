@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -13,7 +15,8 @@ from fleetcast.policy.place import gangs
 from fleetcast.policy.place.gangs import BestFit, View
 from fleetcast.scenario.fleet.failures import Outages
 from fleetcast.scenario.load import load
-from fleetcast.scenario.workload.jobs import Jobs, of
+from fleetcast.scenario.workload.jobs import Jobs
+from fleetcast.scenario.workload.jobs import of as of_
 from fleetcast.sim.cluster import world
 from fleetcast.sim.cluster.board import Rules
 from fleetcast.sim.cluster.nodes import Nodes, even
@@ -22,7 +25,8 @@ from fleetcast.sim.cluster.run import Run
 from fleetcast.sim.cluster.setting import setting
 
 SHARES = {kind: made for kind, made in kinds(share).items() if kind != "dl2"}
-"""DL2 deals out servers too; `tests/sim/cluster/test_slots.py` has the board for that."""
+"""DL2 deals out parameter servers too, and is played in slots (tests of its own)."""
+of = partial(of_, models=("resnet-50",))  # a learned policy knows jobs by their models
 PLACES = kinds(gangs)
 SLOW = ("pollux", "sia")
 """Solvers: fewer jobs, so that tests stay short."""
@@ -160,6 +164,11 @@ def test_a_bad_share_policy_is_refused(how, said):
     jobs = of([0.0, 50.0], [2, 2], [10.0, 10.0])
     with pytest.raises(PolicyError, match=rf"Breaking.share .*{said}"):
         play(jobs, even([4], [4]), Breaking(how))
+
+
+def test_parameter_servers_are_refused_with_the_world_that_has_them():
+    with pytest.raises(PolicyError, match=r"Dl2.share grants 1 parameter servers to job 0: .* in slots"):
+        play(of([0.0], [2], [10.0]), even([4], [4]), share.Dl2())
 
 
 class Nobody:

@@ -27,10 +27,12 @@ STREAMED = ("cameras", "trigger", "frames")
 ORDERED = ("graph", "graph-workflow")
 INVOKED = ("functions",)
 SHARED = ("jobs", "learned-jobs")
+PACKED = ("pods",)
 
 
 def test_all_examples_are_run_here(root):
-    assert set(verbs.examples()) == {*PLANNED, *DECIDED, *TRAINED, *TOGETHER, *STREAMED, *ORDERED, *INVOKED, *SHARED}
+    known = {*PLANNED, *DECIDED, *TRAINED, *TOGETHER, *STREAMED, *ORDERED, *INVOKED, *SHARED, *PACKED}
+    assert set(verbs.examples()) == known
     assert {p.stem for p in (root / "examples").glob("*.toml")} == set(verbs.examples())
 
 
@@ -39,6 +41,12 @@ def test_planned_example_finds_a_plan(name):
     ranking = fleetcast.plan(name)
     assert ranking.best is not None and ranking.best.slo["met"]
     assert ranking.best.metrics["requests"] > 0
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_example_of_pods_places_most(name):
+    metrics = fleetcast.simulate(name).metrics
+    assert 0.9 * metrics["pods"] < metrics["placed"] < metrics["pods"]
 
 
 @pytest.mark.parametrize("name", INVOKED)

@@ -14,14 +14,16 @@ from fleetcast.base.units import Quantity
 from fleetcast.policy import batch, evict, memory, power, route, scale, share, speculate
 from fleetcast.policy.order import requests as order
 from fleetcast.policy.order import tasks
-from fleetcast.policy.place import gangs
+from fleetcast.policy.place import gangs, pods
 from fleetcast.policy.route import invocations as routes
 from fleetcast.scenario.kinds.functions import GOALS as OF_FUNCTIONS
 from fleetcast.scenario.kinds.graph import GOALS
 from fleetcast.scenario.kinds.jobs import GOALS as OF_JOBS
 from fleetcast.scenario.kinds.jobs import RAISED as RAISED_BY_JOBS
+from fleetcast.scenario.kinds.pods import GOALS as OF_PODS
+from fleetcast.scenario.kinds.pods import RAISED as RAISED_BY_PODS
 from fleetcast.scenario.kinds.stream import LOWERED, RAISED
-from fleetcast.scenario.load import WITHOUT_FLEET, ServingScenario
+from fleetcast.scenario.load import WITHOUT_FLEET, PodsScenario, ServingScenario
 from fleetcast.scenario.objective import MAXIMIZE, MINIMIZE, TRAINING
 from fleetcast.scenario.plan import COUNTS, DTYPES, KV_DTYPES, OVERLAPS, PHASES, PLACEMENTS
 from fleetcast.scenario.training_plan import CHOICES
@@ -64,14 +66,16 @@ def scenario_schema() -> dict[str, Any]:
     for name, family in (("share", share), ("place", gangs)):
         said = parts["JobsPlan"]["properties"][name].get("description", "")
         parts["JobsPlan"]["properties"][name] = {"description": said} | _policy(family, several=True)
+    lying = parts["PodsPlan"]["properties"]
+    lying["place"] = {"description": lying["place"].get("description", "")} | _policy(pods, several=True)
     made = parts["Graph"]["properties"]
     made["graph"] = {"description": made["graph"].get("description", "")} | _policy(generators, several=False)
     made["graph"]["anyOf"].append({"type": "string"})
     for forms in (made["graph"]["anyOf"], ordered["order"]["anyOf"][0]["anyOf"]):
         forms[:] = [form for form in forms if "minProperties" not in form]  # here no engine has a method of its own
     goals_of = (
-        ("minimize", MINIMIZE | TRAINING | GOALS | OF_FUNCTIONS | OF_JOBS | LOWERED),
-        ("maximize", MAXIMIZE | RAISED | RAISED_BY_JOBS),
+        ("minimize", MINIMIZE | TRAINING | GOALS | OF_FUNCTIONS | OF_JOBS | OF_PODS | LOWERED),
+        ("maximize", MAXIMIZE | RAISED | RAISED_BY_JOBS | RAISED_BY_PODS),
     )
     for key, goals in goals_of:
         parts["Objective"]["properties"][key] = _one_or_several({"enum": list(goals)})
@@ -95,7 +99,8 @@ def _rule(kind: str, bodies: list[Any]) -> dict[str, Any]:
     if kind == ServingScenario.kind:
         said = {"anyOf": [said, {"properties": {"workload": {"not": {"required": ["kind"]}}}}]}
     then = bodies[0] if len(bodies) == 1 else {"anyOf": bodies}
-    return {"if": said, "then": then if kind in WITHOUT_FLEET else then | {"required": ["fleet"]}}
+    bare = kind in (*WITHOUT_FLEET, PodsScenario.kind)  # pods may bring their nodes
+    return {"if": said, "then": then if bare else then | {"required": ["fleet"]}}
 
 
 def _describe(properties: dict[str, Any], struct: type[msgspec.Struct]) -> None:

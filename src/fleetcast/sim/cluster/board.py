@@ -113,7 +113,10 @@ class FleetBoard:
     def grant(self, job: Job, devices: int, kind: int = 0, servers: int = 0) -> bool:
         """Gives a job devices, on nodes that it had where they are free, else where the place policy says."""
         live = self._mine(job)
-        if devices <= 0 or servers < 0:
+        if servers:
+            said = "devices alone are shared here; jobs of workers and servers are played in slots"
+            raise PolicyError(f"{self._name()} grants {servers} parameter servers to {self._called(job)}: {said}")
+        if devices <= 0:
             raise PolicyError(f"{self._name()} grants {devices} devices to {self._called(job)}: must be above 0")
         if not 0 <= kind < len(self.kinds):
             raise PolicyError(f"{self._name()} grants devices of kind {kind}; there are {len(self.kinds)}")

@@ -56,7 +56,7 @@ class CpSat:
 
     Args:
         budget: s of one core, about, as reckoned: models' building included.
-        equals: whether a pod that runs may leave so that more pods of its own priority run, as in the paper.
+        equals: whether a pod that runs may leave so that more pods of its own priority run.
         seed: of neighbourhoods and of the solver.
     """
 

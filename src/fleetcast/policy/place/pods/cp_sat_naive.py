@@ -24,7 +24,7 @@ class CpSatNaive:
 
     Args:
         budget: s of one core, about: the solver's deterministic time and the building.
-        equals: whether a pod that runs may leave so that more pods of its own priority run, as in the paper.
+        equals: whether a pod that runs may leave so that more pods of its own priority run.
         seed: of the solver.
     """
 
