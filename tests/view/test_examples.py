@@ -26,7 +26,7 @@ TOGETHER = ("multitask",)
 STREAMED = ("cameras", "trigger", "frames")
 ORDERED = ("graph", "graph-workflow")
 INVOKED = ("functions",)
-SHARED = ("jobs", "learned-jobs")
+SHARED = ("jobs", "learned-jobs", "green-jobs", "one-fleet")
 PACKED = ("pods",)
 
 
