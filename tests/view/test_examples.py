@@ -12,17 +12,6 @@ PLANNED = (
 DECIDED = (
     "simulate", "phone", "closed-loop", "capacity", "pools", "policies", "two-nodes", "measured", "power", "chat",
 )  # fmt: skip
-    "simulate",
-    "phone",
-    "closed-loop",
-    "capacity",
-    "pools",
-    "policies",
-    "two-nodes",
-    "measured",
-    "power",
-    "chat",
-)
 TRAINED = (
     "training",
     "training-plan",
