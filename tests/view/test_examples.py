@@ -26,7 +26,7 @@ TOGETHER = ("multitask",)
 STREAMED = ("cameras", "trigger", "frames")
 ORDERED = ("graph", "graph-workflow")
 INVOKED = ("functions",)
-SHARED = ("jobs", "learned-jobs")
+SHARED = ("jobs", "green-jobs", "learned-jobs")
 PACKED = ("pods",)
 
 
@@ -99,7 +99,17 @@ def test_the_example_of_many_jobs_is_shared_better_than_as_they_come():
     assert jct["srtf"] < jct["las"] < jct["easy"]
 
 
-@pytest.mark.parametrize("name", [*PLANNED, *DECIDED, *TRAINED, *TOGETHER, *ORDERED, "jobs"])
+def test_the_example_of_jobs_that_can_wait_is_cleaner_than_as_they_come():
+    ranking = fleetcast.plan("green-jobs", top=None)
+    by_kind = {}
+    for outcome in ranking.plans:
+        by_kind.setdefault(outcome.plan["share"]["kind"], outcome.metrics)
+    assert ranking.best.plan["share"]["kind"] == "green"
+    assert ranking.best.metrics["work_carbon"] < 0.95 * by_kind["fifo"]["work_carbon"]
+    assert by_kind["fifo"]["late"] == by_kind["green"]["late"] == 0
+
+
+@pytest.mark.parametrize("name", [*PLANNED, *DECIDED, *TRAINED, *TOGETHER, *ORDERED, "jobs", "green-jobs"])
 def test_examples_have_a_headline_and_no_errors(name):
     assert len(verbs.headline(verbs.example(name))) > 20
     assert not [r for r in fleetcast.check(name) if r.level == "error"]
