@@ -28,6 +28,7 @@ from fleetcast.policy.share import Edf, Fifo, Green, Policy
 from fleetcast.scenario.load import load
 from fleetcast.search.jobs_hindsight import bound
 from fleetcast.sim.cluster.fast import play
+from fleetcast.sim.cluster.grids import grids
 from fleetcast.sim.cluster.setting import Setting, setting
 
 ZONES = ("NO", "BR", "ES", "US-CAL-CISO")
@@ -48,6 +49,8 @@ SAID = {
     "edf": "earliest deadline first, zones from the cleanest on", "place": "cleanest place, at once",
     "start": "best start and place", "hours": "cheapest hours and places",
 }  # fmt: skip
+DOUBTS = {"a restart of 60 s": (60.0, 0.0), "of 300 s": (300.0, 0.0), "forecasts 30% off": (0.0, 0.3)}
+"""What the cheapest hours and places are tried with besides: s of a restart, error of forecasts."""
 COMMAND = "python -m benchmarks.carbon_jobs"
 SPARED = "Carbon of jobs spared over first come, first served, share of what hindsight spares"
 CLAIMS = {
@@ -60,13 +63,14 @@ BAR = "at least 75 % at a slack of a day or more, no job late"
 
 @dataclass(frozen=True)
 class Met:
-    """What came of a stream: g and late jobs by policy, pre-emptions and moves of a job, g in hindsight."""
+    """What came of a stream: g and late jobs by policy, pre-emptions and moves of a job, g in hindsight, `DOUBTS`."""
 
     grams: dict[str, float]
     late: dict[str, int]
     stops: float
     least: float
     jobs: int
+    doubts: dict[str, tuple[float, int]]
 
     def spared(self, name: str) -> float:
         """Share of what hindsight spares over first come, first served."""
@@ -103,11 +107,11 @@ def made(series: dict[str, str], seed: int, load_: float, slack: int) -> Setting
         for zone, text in series.items():
             (folder / f"{zone}.csv").write_text(text)
         groups = "".join(f'[[fleet.groups]]\nname = "{zone}"\ndevices = "{DEVICES}x a100-80g-sxm"\n' for zone in series)
-        grids = ", ".join(f'{zone} = "{zone}.csv"' for zone in series)
+        rows = ", ".join(f'{zone} = "{zone}.csv"' for zone in series)
         trace = ", ".join(f"{k} = {v!r}".replace("'", '"') for k, v in {**TRACE, "jobs": count}.items())
         path = folder / "scenario.toml"
         path.write_text(
-            f'{groups}[workload]\nkind = "jobs"\ntrace = {{{trace}}}\nslack = "{slack} h"\ngrids = {{{grids}}}\n'
+            f'{groups}[workload]\nkind = "jobs"\ntrace = {{{trace}}}\nslack = "{slack} h"\ngrids = {{{rows}}}\n'
         )
         state = setting(msgspec.structs.replace(load(path), seed=seed))  # type: ignore[arg-type]
     jobs = state.jobs
@@ -140,7 +144,12 @@ def met(series: dict[str, str], seed: int, load_: float, slack: int) -> Met:
         late[name] = int((run.finish > jobs.deadline + 1.0).sum())
         if name == "hours":
             stops = float((run.preempted + run.moved).sum()) / len(jobs)
-    return Met(grams, late, stops, bound(state, until), len(jobs))
+    doubts = {}
+    for said, (restart, error) in DOUBTS.items() if slack == 24 else ():
+        rules = replace(state.rules, restart=restart, grids=grids(state.grids.true, error, seed))
+        run = play(jobs, state.nodes, state.pace, POLICIES["hours"], BestFit(), rules)
+        doubts[said] = float(state.grids.grams(run, power).sum()), int((run.finish > jobs.deadline + 1.0).sum())
+    return Met(grams, late, stops, bound(state, until), len(jobs), doubts)
 
 
 def record(claim: str, found: dict[int, list[Met]], seconds: float, what: str) -> Record:
@@ -156,6 +165,11 @@ def record(claim: str, found: dict[int, list[Met]], seconds: float, what: str) -
                 + (f", {late} of {sum(m.jobs for m in rows)} late)" if late else ")")
             )
         by_slack.append(", ".join(part) + f", fifo {sum(m.late['fifo'] for m in rows)} late")
+    day, doubts = found[24], []
+    for said in DOUBTS:
+        kept = [(m.grams["fifo"] - m.doubts[said][0]) / (m.grams["fifo"] - m.least) for m in day]
+        tardy = sum(m.doubts[said][1] for m in day)
+        doubts.append(f"{said} {mean(kept):.0%}" + (f" with {tardy} late" if tardy else ""))
     long = [m for slack, rows in found.items() if slack >= 24 for m in rows] or [
         m for rows in found.values() for m in rows
     ]
@@ -165,7 +179,8 @@ def record(claim: str, found: dict[int, list[Met]], seconds: float, what: str) -
         ours=Ours(
             value=value, spread=min(m.spared("hours") for m in long),
             setting=f"cheapest hours and places at a slack of a day or more, spread is the worst; {what}; "
-            + "; ".join(by_slack) + f"; {mean(m.stops for m in long):.1f} stops and moves of a job, taken to be free",
+            + "; ".join(by_slack) + f"; {mean(m.stops for m in long):.1f} stops and moves of a job, taken to be free; "
+            + f"at 24 h with {', '.join(doubts)}",
         ),
         null=Null(value=mean(m.spared("place") for m in long), what="the cleanest place with room, at once; 0 is fifo"),
         bar=BAR, holds=value >= 0.75 and late == 0, reproduced="other setting",
