@@ -1,8 +1,8 @@
 """Nodes without a grid: what their panels give, what their batteries hold, what they draw.
 
-A node draws its idle power always, and the rest in proportion to the memory of pods that run on it. Its battery holds
-the difference between sun and draw, from empty to full; while it holds no more than its reserve a node starts nothing,
-and what runs goes on. Between two events draws are constant; the sun is taken at its mean.
+A node draws its idle power, and the rest in proportion to the memory of pods that run on it. Its battery holds the
+difference between sun and draw, from empty to full; while it holds no more than its reserve a node starts nothing, what
+runs goes on, and once nothing runs the node is off and draws nothing until the sun has filled the battery again. Between two events draws are constant; the sun is taken at its mean.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Supply:
         given = np.zeros(len(self.suns))
         for key, signal in self._signals.items():
             given[self._of[key]] = signal.at(self.now) / 1000.0
-        gains = given * self.panel - self.idle - self.rest * np.minimum(self.running / self.size, 1.0)
+        gains = given * self.panel - self._draw()
         dark = self.isolated & (self.level <= self.kept) & (gains > 0)
         return float(((self.kept - self.level)[dark] / gains[dark]).min(initial=np.inf))
 
@@ -104,10 +104,15 @@ class Supply:
         for key, signal in self._signals.items():
             mine = self._of[key]
             given[mine] = signal.mean(self.now, now) / 1000.0 * self.panel[mine]
-        draw = self.idle + self.rest * np.minimum(self.running / self.size, 1.0)
-        level = np.clip(self.level + (given - draw) * spent, 0.0, self.full)
+        level = np.clip(self.level + (given - self._draw()) * spent, 0.0, self.full)
         self.level = np.where(self.isolated, level, self.level)
         self.now = now
+
+    def _draw(self) -> NDArray[np.float64]:
+        """f8[N], W of each node now; a dark one on which nothing runs is off."""
+        off = (self.level <= self.kept) & (self.running <= 0)
+        drawn: NDArray[np.float64] = self.idle + self.rest * np.minimum(self.running / self.size, 1.0)
+        return np.where(off, 0.0, drawn)
 
     def runs(self, node: int, memory: float) -> None:
         """Says that pods of that much memory begin (or, negative, end) to work on a node."""
