@@ -13,20 +13,20 @@ from fleetcast.policy.route.invocations import Policy, View
 
 INF = float("inf")
 GREEN: list[Policy] = [
-    route.Greenest(), route.Rendezvous(), route.Rendezvous(power=3.0), route.Fill(), route.Fill(push=1.0),
+    route.Greenest(), route.Rendezvous(), route.Rendezvous(power=3.0), route.Fill(), route.Fill(rest=0.0),
 ]  # fmt: skip
 EVERY: list[Policy] = [*GREEN, route.Hash(across=True), route.ConsistentHash()]
 
 
 def view(
     carbon: list[float], *, name: str = "f", room: list[bool] | None = None, warm: list[int] | None = None,
-    free: list[float] | None = None, energy: list[float] | None = None,
+    free: list[float] | None = None, energy: list[float] | None = None, idle: list[float] | None = None,
 ) -> View:  # fmt: skip
     n = len(carbon)
     return View(
         now=0.0, function=0, name=name, memory=1.0, home=0, region=np.arange(n, dtype=np.int32),
         room=np.array(room or [True] * n), warm=np.array(warm or [0] * n), free=np.array(free or [10.0] * n),
-        size=np.full(n, 10.0), distance=np.zeros(n), carbon=np.array(carbon), power=np.full(n, 300.0),
+        size=np.full(n, 10.0), distance=np.zeros(n), carbon=np.array(carbon), power=np.full(n, 300.0), idle=np.array(idle or [0.0] * n),
         energy=np.array(energy or [INF] * n),
     )  # fmt: skip
 
@@ -104,20 +104,16 @@ class TestEvery:
 
 
 def test_filling_leaves_warm_pods_until_a_cleaner_region_has_room_to_spare() -> None:
-    fill = route.Fill(keep=0.0, leave=0.2, push=0.0)
+    fill = route.Fill(keep=0.0, leave=0.2)
     assert fill.pick(view([10.0, 100.0], warm=[0, 1], free=[1.0, 5.0])) == 1
     assert fill.pick(view([10.0, 100.0], warm=[0, 1], free=[3.0, 5.0])) == 0
     assert fill.pick(view([98.0, 100.0], warm=[0, 1], free=[9.0, 5.0])) == 1, "hardly cleaner is not worth a cold start"
 
 
-def test_filling_ends_idle_pods_only_for_some_functions() -> None:
-    full = [0.0, 9.0]  # the clean one holds idle pods alone: room, but nothing free
-    chosen = picks(route.Fill(push=0.5), [10.0, 100.0], 400, free=full)
-    assert (chosen == 0).mean() == pytest.approx(0.5, abs=0.08)
-    assert (picks(route.Fill(push=0.0), [10.0, 100.0], 50, free=full) == 1).all()
-
-
-def test_more_functions_push_in_a_full_fleet() -> None:
-    roomy = picks(route.Fill(push=0.3), [10.0, 100.0], 400, free=[0.0, 9.0])
-    crowded = picks(route.Fill(push=0.3), [10.0, 100.0], 400, free=[0.0, 3.0])
-    assert (crowded == 0).mean() > (roomy == 0).mean() + 0.15
+def test_filling_ends_only_what_has_idled_long() -> None:
+    """The clean region holds idle pods alone: room, but nothing free."""
+    full = {"free": [0.0, 9.0]}
+    fill = route.Fill(rest=30.0)
+    assert fill.pick(view([10.0, 100.0], idle=[10.0, 0.0], **full)) == 1
+    assert fill.pick(view([10.0, 100.0], idle=[40.0, 0.0], **full)) == 0
+    assert fill.pick(view([10.0, 100.0], idle=[40.0, 0.0], warm=[0, 1], **full)) == 1, "a warm pod is left in peace"

@@ -366,8 +366,12 @@ class Places:
         room = (usable | (self.free + self.idle_memory >= need)) & (energy > 0)
         return route.View(
             now, f, self.trace.names[f], need, home, self.region, room, warm, self.free, self.size,
-            self.distance[home][self.region], carbon, self.power, energy,
+            self.distance[home][self.region], carbon, self.power, self._idle(now), energy,
         )  # fmt: skip
+
+    def _idle(self, now: float) -> Array:
+        """f8[N], s for which the pod that idles longest on each node has idled."""
+        return np.array([now - next(iter(pods.values())).free if pods else 0.0 for pods in self.idle_pods])
 
     def _result(self) -> Placed:
         pods = Pods(

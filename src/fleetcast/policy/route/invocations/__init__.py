@@ -35,6 +35,7 @@ class View:
         distance: f8[N], s that the request takes to the node and back, over one that stays at home.
         carbon: f8[N], g/kWh at the node now.
         power: f8[N], W that a node draws at most.
+        idle: f8[N], s for which the pod that idles longest on a node has idled; 0 = none does.
         energy: f8[N], J that a node without a grid has left, from its panels and its battery; inf on a grid.
     """
 
@@ -51,6 +52,7 @@ class View:
     distance: NDArray[np.float64]
     carbon: NDArray[np.float64]
     power: NDArray[np.float64]
+    idle: NDArray[np.float64]
     energy: NDArray[np.float64]
 
 

@@ -3,9 +3,8 @@
 A request takes a warm pod wherever it is, unless a cleaner region has room to spare (``leave`` of its memory free); a
 new pod goes to the cleanest region that has room (``keep`` of it free stays). Within a region nodes come in the order
 of the function's hash. Two thresholds instead of one, for a region that is nearly full would otherwise take a pod for
-every pod that ends, each of them cold. What is idle in a clean region keeps others out: new pods of some functions
-(``push``, by their hash; more of them in a full fleet) end idle pods there rather than go on, which costs cold starts
-and spares idle power.
+every pod that ends, each of them cold. What has idled long in a clean region will hardly be asked again before it ends:
+a new pod takes its place (``rest``) rather than go on, which costs few cold starts and spares idle power.
 """
 
 from __future__ import annotations
@@ -14,15 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fleetcast.policy.route.invocations.green import places, weights
+from fleetcast.policy.route.invocations.green import weights
 from fleetcast.policy.route.invocations.hash import steps
 
 if TYPE_CHECKING:
     from fleetcast.policy.route.invocations import View
-
-
-FULL = 0.7
-"""Share of all memory from which on more functions push: idle pods are ended there in any case."""
 
 
 class Fill:
@@ -32,23 +27,19 @@ class Fill:
         keep: share of a region's memory that new pods leave free.
         leave: share that must be free for a warm pod elsewhere to be left.
         alike: regions whose greenness differs by less than this share count as equal.
-        push: share of functions whose new pods may end idle pods of others in a cleaner region, rather than go on.
+        rest: s for which a pod must have idled before a new one may end it in a cleaner region.
     """
 
     kind = "fill"
 
-    def __init__(self, *, keep: float = 0.0, leave: float = 0.03, alike: float = 0.03, push: float = 0.27) -> None:
-        self.keep, self.leave, self.alike, self.push = keep, leave, alike, push
+    def __init__(self, *, keep: float = 0.0, leave: float = 0.03, alike: float = 0.03, rest: float = 30.0) -> None:
+        self.keep, self.leave, self.alike, self.rest = keep, leave, alike, rest
 
     def pick(self, view: View) -> int | None:
         """Returns a node with room: warm where that is clean enough, else clean."""
         if not view.room.any():
             return None
         walk = steps(view.name, len(view.region))
-        with np.errstate(invalid="ignore"):
-            full = 1.0 - float(np.nan_to_num(view.free.sum() / view.size.sum(), nan=1.0))
-        share = self.push + (1.0 - self.push) * min(max((full - FULL) / (1 - FULL), 0.0), 1.0)
-        pushes = not (view.warm > 0).any() and places(view.name, 1)[0] < share
         regions = int(view.region.max()) + 1
         green = weights(view)
         of_region = np.zeros(regions)
@@ -68,7 +59,9 @@ class Fill:
                 roomy = here[view.room[here] & (view.free[here] >= view.memory)]
                 if len(roomy):
                     return int(roomy[0])
-            if pushes and view.room[here].any():
-                return int(here[view.room[here]][0])
+            if not len(warm):
+                old = here[view.room[here] & (view.idle[here] > self.rest)]
+                if len(old):
+                    return int(old[np.argmax(view.idle[old])])
         found = warm if len(warm) else walk[view.room[walk]]
         return int(found[0])
