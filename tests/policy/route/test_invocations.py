@@ -26,7 +26,8 @@ def view(
     return View(
         now=0.0, function=0, name=name, memory=1.0, home=0, region=np.arange(n, dtype=np.int32),
         room=np.array(room or [True] * n), warm=np.array(warm or [0] * n), free=np.array(free or [10.0] * n),
-        size=np.full(n, 10.0), distance=np.zeros(n), carbon=np.array(carbon), power=np.full(n, 300.0), idle=np.array(idle or [0.0] * n),
+        size=np.full(n, 10.0), distance=np.zeros(n), carbon=np.array(carbon), power=np.full(n, 300.0),
+        idle=np.array(idle or [0.0] * n),
         energy=np.array(energy or [INF] * n),
     )  # fmt: skip
 

@@ -2,7 +2,8 @@
 
 A node draws its idle power, and the rest in proportion to the memory of pods that run on it. Its battery holds the
 difference between sun and draw, from empty to full; while it holds no more than its reserve a node starts nothing, what
-runs goes on, and once nothing runs the node is off and draws nothing until the sun has filled the battery again. Between two events draws are constant; the sun is taken at its mean.
+runs goes on, and once nothing runs the node is off and draws nothing until the sun has filled the battery again.
+Between two events draws are constant; the sun is taken at its mean.
 """
 
 from __future__ import annotations
