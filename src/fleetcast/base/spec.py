@@ -201,7 +201,9 @@ def _value_at(data: Any, steps: str) -> object:
     return data
 
 
-def build(namespace: ModuleType, table: object, path: str = "", beside: Collection[str] = ()) -> Any:
+def build(
+    namespace: ModuleType, table: object, path: str = "", beside: Collection[str] = (), methods: Collection[str] = ()
+) -> Any:  # fmt: skip
     """Returns the policy that ``table`` describes.
 
     Args:
@@ -210,10 +212,23 @@ def build(namespace: ModuleType, table: object, path: str = "", beside: Collecti
         table: ``{"kind": ..., **parameters}``, the kind alone as text, or an object (returned as it is).
         path: prefix for errors, e.g. ``plan.batch``.
         beside: keys that the table may hold and others read, for the error that lists what is known.
+        methods: that the policy must have, whoever made it.
 
     Raises:
-        SpecError: unknown kind or parameter (with the nearest known), wrong type or range.
+        SpecError: unknown kind or parameter (with the nearest known), wrong type or range, or a method is missing.
     """
+    made = _made(namespace, table, path, beside)
+    lacking = next((name for name in methods if not callable(getattr(made, name, None))), None)
+    if lacking is not None:
+        family = namespace.__name__.removeprefix("fleetcast.policy.").replace(".", " ")
+        raise SpecError(
+            f"{path}.kind", f"is no {family} policy: it has no method {lacking}", value=type(made).__name__,
+            hint=f"See {namespace.__name__} for the protocol",
+        )  # fmt: skip
+    return made
+
+
+def _made(namespace: ModuleType, table: object, path: str, beside: Collection[str]) -> Any:
     if isinstance(table, str):
         table = {"kind": table}
     if not isinstance(table, Mapping):

@@ -41,10 +41,7 @@ def power(choice: Any) -> policies.Policy:
     Raises:
         SpecError: unknown, or a class that sets no clocks.
     """
-    found: policies.Policy = build(policies, choice, "plan.power")
-    if not callable(getattr(found, "cap", None)):
-        raise SpecError("plan.power.kind", "is no such policy: it has no method cap", value=type(found).__name__,
-                        hint="See fleetcast.policy.power for the protocol")  # fmt: skip
+    found: policies.Policy = build(policies, choice, "plan.power", methods=("cap",))
     return found
 
 

@@ -46,7 +46,7 @@ class Setting:
         Raises:
             SpecError: unknown policy or parameter.
         """
-        made: place.Policy = build(place, choice, "plan.place")
+        made: place.Policy = build(place, choice, "plan.place", methods=("place",))
         if isinstance(made, place.Fgd) and not made.typical:
             made.typical = as_pods(self.pods)
         return made

@@ -79,7 +79,7 @@ class Setting:
         Raises:
             SpecError: unknown, or a class that shares nothing out.
         """
-        found: share.Policy = _policy(share, choice, path, "share")
+        found: share.Policy = build(share, choice, path, methods=("share",))
         return found
 
     def place(self, choice: Any, path: str = "plan.place") -> gangs.Policy:
@@ -88,18 +88,8 @@ class Setting:
         Raises:
             SpecError: unknown, or a class that places nothing.
         """
-        found: gangs.Policy = _policy(gangs, choice, path, "place")
+        found: gangs.Policy = build(gangs, choice, path, methods=("place",))
         return found
-
-
-def _policy(family: Any, choice: Any, path: str, method: str) -> Any:
-    found = build(family, choice, path)
-    if not callable(getattr(found, method, None)):
-        raise SpecError(
-            f"{path}.kind", f"is no such policy: it has no method {method}", value=type(found).__name__,
-            hint=f"See {family.__name__} for the protocol",
-        )  # fmt: skip
-    return found
 
 
 def setting(scenario: JobsScenario, tree: Tree | None = None) -> Setting:

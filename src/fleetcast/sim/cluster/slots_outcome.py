@@ -49,7 +49,7 @@ class Setting:
         Raises:
             SpecError: unknown policy or parameter.
         """
-        made: share.Policy = build(share, choice, "plan.share")
+        made: share.Policy = build(share, choice, "plan.share", methods=("share",))
         if type(made).__module__.startswith("fleetcast.") and made.kind not in (*RULES, "dl2"):
             raise SpecError("plan.share.kind", "deals no slots with servers", value=made.kind,
                             limit=", ".join((*RULES, "dl2")), hint="Or name your own: module:Class")  # fmt: skip

@@ -84,7 +84,7 @@ class Setting:
         Raises:
             SpecError: unknown, or a class that decides nothing.
         """
-        found: scale.Policy = _policy(scale, choice, "decide", path)
+        found: scale.Policy = build(scale, choice, path, methods=("decide",))
         return found
 
     def route(self, choice: Any, path: str = "plan.route") -> route.Policy:
@@ -93,18 +93,8 @@ class Setting:
         Raises:
             SpecError: unknown, or a class that picks nothing.
         """
-        found: route.Policy = _policy(route, choice, "pick", path)
+        found: route.Policy = build(route, choice, path, methods=("pick",))
         return found
-
-
-def _policy(family: Any, choice: Any, method: str, path: str) -> Any:
-    found = build(family, choice, path)
-    if not callable(getattr(found, method, None)):
-        raise SpecError(
-            f"{path}.kind", f"is no such policy: it has no method {method}", value=type(found).__name__,
-            hint=f"See {family.__name__} for the protocol",
-        )  # fmt: skip
-    return found
 
 
 def setting(scenario: FunctionsScenario, tree: Tree | None = None) -> Setting:

@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from fleetcast.base.errors import SpecError
 from fleetcast.base.show import show
 from fleetcast.base.spec import build
 from fleetcast.cost.graphs import bounds
@@ -62,14 +61,7 @@ class Setting:
         Raises:
             SpecError: unknown, or a class that orders no tasks.
         """
-        found = build(tasks, order, path)
-        for method in ("start", "push", "pop"):
-            if not callable(getattr(found, method, None)):
-                raise SpecError(
-                    f"{path}.kind", f"is no policy that orders tasks: it has no method {method}",
-                    value=type(found).__name__, hint="See fleetcast.policy.order.tasks for the protocol",
-                )  # fmt: skip
-        made: tasks.Policy = found
+        made: tasks.Policy = build(tasks, order, path, methods=("start", "push", "pop"))
         return made
 
 

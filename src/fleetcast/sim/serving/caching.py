@@ -66,12 +66,7 @@ def caching_of(
     if asked is None:
         return None
     table, below = asked
-    policy = build(evict, table, path, TIERS)
-    if not callable(getattr(policy, "rank", None)):
-        raise SpecError(
-            f"{path}.kind", "is no evict policy: it has no method rank", value=type(policy).__name__,
-            hint="See fleetcast.policy.evict for the protocol",
-        )  # fmt: skip
+    policy = build(evict, table, path, TIERS, methods=("rank",))
     if (why := no_prefixes(pool.role, memory, model)) is not None:
         raise SpecError(path, why, value=table, hint='Leave it out, or write "off"')
     if below.ssd and disk is None:

@@ -128,12 +128,7 @@ def speculate_table(pool: Pool, path: str, draft: Pool | None = None) -> dict[st
     if pool.speculate is None:
         return None
     asked, drafting = drafting_of(pool.speculate, f"{path}.speculate")
-    policy = build(family, asked, f"{path}.speculate", DRAFTING)
-    if not callable(getattr(policy, "draft", None)):
-        raise SpecError(
-            f"{path}.speculate.kind", "is no speculate policy: it has no method draft", value=type(policy).__name__,
-            hint="See fleetcast.policy.speculate for the protocol",
-        )  # fmt: skip
+    policy = build(family, asked, f"{path}.speculate", DRAFTING, methods=("draft",))
     if type(policy) is family.Off:
         return describe(policy)
     if drafting.pipelined and drafting.model is None:

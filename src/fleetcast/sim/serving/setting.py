@@ -330,13 +330,7 @@ def policy_of(space: ModuleType, table: Any, path: str) -> Any:
         SpecError: unknown, or a class without the family's decision method.
     """
     family = space.__name__.split(".")[2]
-    found = build(space, table, path)
-    if not callable(getattr(found, METHODS[family], None)):
-        raise SpecError(
-            f"{path}.kind", f"is no {family} policy: it has no method {METHODS[family]}", value=type(found).__name__,
-            hint=f"See {space.__name__} for the protocol",
-        )  # fmt: skip
-    return found
+    return build(space, table, path, methods=(METHODS[family],))
 
 
 def _key(pool: Pool) -> tuple[Any, ...]:

@@ -33,12 +33,8 @@ def policy_of(plan: TrainingPlan, family: ModuleType = recover) -> recover.Polic
     Raises:
         SpecError: an unknown kind, or a class that is no such policy.
     """
-    made: recover.Policy = build(family, plan.recover if plan.recover is not None else "none", "plan.recover")
-    if not callable(getattr(made, "recover", None)):
-        raise SpecError(
-            "plan.recover.kind", "is no recover policy: it has no method recover", value=type(made).__name__,
-            hint="See fleetcast.policy.recover for the protocol",
-        )  # fmt: skip
+    asked = plan.recover if plan.recover is not None else "none"
+    made: recover.Policy = build(family, asked, "plan.recover", methods=("recover",))
     return made
 
 
