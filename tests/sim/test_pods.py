@@ -155,7 +155,7 @@ NONSENSE = [
     ({"pod": 1}, {}, "workload.pod: is not a key here"),
     ({}, {"plan": {"place": "cpsat"}}, "Did you mean 'cp_sat'"),
     ({}, {"plan": {"place": []}}, "plan.place: names no policy"),
-    ({}, {"plan": {"place": [{"budget": 1}]}}, "plan.place.kind: is missing"),
+    ({}, {"plan": {"place": [{"budget": 1}]}}, "plan.place[0].kind: is missing"),
     ({}, {"plan": {"place": ["fgd", "fgd"]}}, "plan.place[1]: is named before"),
     ({}, {"plan": {"place": {"kind": "restarts", "budget": 0}}}, "budget is above 0"),
     ({}, {"objective": {"minimize": "cost"}}, "objective.minimize: is unknown"),

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from fleetcast.base.errors import SpecError
 from fleetcast.base.spec import Spec, convert
 from fleetcast.base.units import Quantity
+from fleetcast.scenario.choices import check_choices, several
 
 Choice = str | dict[str, Any]
 
@@ -35,18 +35,12 @@ class FunctionsPlan(Spec):
     @property
     def scales(self) -> tuple[Choice, ...]:
         """The scale policies named; () = none."""
-        return _several(self.scale)
+        return several(self.scale)
 
     @property
     def routes(self) -> tuple[Choice, ...]:
         """The route policies named; () = none."""
-        return _several(self.route)
-
-
-def _several(said: Choice | tuple[Choice, ...] | None) -> tuple[Choice, ...]:
-    if said is None:
-        return ()
-    return tuple(said) if isinstance(said, list | tuple) else (said,)
+        return several(self.route)
 
 
 def read_functions_plan(table: Mapping[str, Any]) -> FunctionsPlan:
@@ -56,13 +50,5 @@ def read_functions_plan(table: Mapping[str, Any]) -> FunctionsPlan:
         SpecError: unknown key, wrong type, an empty list, a policy without a kind or named twice.
     """
     plan = convert(dict(table), FunctionsPlan, "plan")
-    for key, choices in (("scale", plan.scales), ("route", plan.routes)):
-        if isinstance(getattr(plan, key), list | tuple) and not choices:
-            raise SpecError(f"plan.{key}", "names no policy", value=[], limit="at least one", hint="Leave it out")
-        for i, choice in enumerate(choices):
-            path = f"plan.{key}[{i}]" if len(choices) > 1 else f"plan.{key}"
-            if isinstance(choice, dict) and "kind" not in choice:
-                raise SpecError(f"{path}.kind", "is missing", value=choice, hint='Write e.g. { kind = "fixed" }')
-            if choice in choices[:i]:
-                raise SpecError(path, "is named before", value=choice, limit="each policy once", hint="Name it once")
+    check_choices(plan, {"scale": "fixed", "route": "hash"})
     return plan

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fleetcast.base.errors import SpecError
 from fleetcast.base.spec import Spec, convert
 from fleetcast.base.units import Quantity
+from fleetcast.scenario.choices import check_choices, several
 
 Choice = str | dict[str, Any]
 
@@ -34,23 +34,17 @@ class JobsPlan(Spec):
     @property
     def shares(self) -> tuple[Any, ...]:
         """The share policies named; () = none."""
-        return _several(self.share)
+        return several(self.share)
 
     @property
     def places(self) -> tuple[Any, ...]:
         """The place policies named; () = none."""
-        return _several(self.place)
+        return several(self.place)
 
     @property
     def powers(self) -> tuple[Any, ...]:
         """The power policies named; () = none."""
-        return _several(self.power)
-
-
-def _several(said: Any) -> tuple[Any, ...]:
-    if said is None:
-        return ()
-    return tuple(said) if isinstance(said, list | tuple) else (said,)
+        return several(self.power)
 
 
 def read_jobs_plan(table: Mapping[str, Any]) -> JobsPlan:
@@ -60,16 +54,5 @@ def read_jobs_plan(table: Mapping[str, Any]) -> JobsPlan:
         SpecError: unknown key, wrong type, an empty list, a policy without a kind or named twice.
     """
     plan = convert(dict(table), JobsPlan, "plan")
-    for key, choices in (("share", plan.shares), ("place", plan.places), ("power", plan.powers)):
-        if isinstance(getattr(plan, key), list | tuple) and not choices:
-            raise SpecError(f"plan.{key}", "names no policy", value=[], limit="at least one", hint="Leave it out")
-        for i, choice in enumerate(choices):
-            path = f"plan.{key}[{i}]" if len(choices) > 1 else f"plan.{key}"
-            if isinstance(choice, dict) and "kind" not in choice:
-                raise SpecError(
-                    f"{path}.kind", "is missing", value=choice, hint=f'Write e.g. {key} = {{ kind = "fifo" }}'
-                )
-            if choice in choices[:i]:
-                raise SpecError(path, "is named before", value=choice, limit="each policy once",
-                                hint="Name it once, or give it other settings")  # fmt: skip
+    check_choices(plan, {"share": "fifo", "place": "best_fit", "power": "polca"})
     return plan

@@ -9,6 +9,7 @@ import msgspec
 
 from fleetcast.base.errors import SpecError
 from fleetcast.base.spec import Spec, convert
+from fleetcast.scenario.choices import check_choices, several
 from fleetcast.scenario.kinds.scenario import Parts, Scenario
 from fleetcast.scenario.workload.graph import Graph
 
@@ -32,9 +33,7 @@ class GraphPlan(Spec):
     @property
     def orders(self) -> tuple[Order, ...]:
         """The policies named; () = none."""
-        if self.order is None:
-            return ()
-        return tuple(self.order) if isinstance(self.order, list | tuple) else (self.order,)
+        return several(self.order)
 
 
 class GraphScenario(Scenario, kw_only=True):
@@ -64,15 +63,7 @@ def read_graph_plan(table: Mapping[str, Any]) -> GraphPlan:
         SpecError: unknown key, wrong type, an empty list.
     """
     plan = convert(dict(table), GraphPlan, "plan")
-    for i, order in enumerate(plan.orders):
-        if isinstance(order, dict) and "kind" not in order:
-            raise SpecError(f"plan.order[{i}].kind" if isinstance(plan.order, tuple) else "plan.order.kind",
-                            "is missing", value=order, hint='Write e.g. order = { kind = "heft" }')  # fmt: skip
-        if order in plan.orders[:i]:
-            raise SpecError(f"plan.order[{i}]", "is named before", value=order, limit="each policy once",
-                            hint="Name it once, or give it other settings")  # fmt: skip
-    if isinstance(plan.order, list | tuple) and not plan.order:
-        raise SpecError("plan.order", "names no policy", value=[], limit="at least one", hint="Leave it out: all")
+    check_choices(plan, {"order": "heft"})
     return plan
 
 

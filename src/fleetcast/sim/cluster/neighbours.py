@@ -47,10 +47,12 @@ def power(choice: Any) -> policies.Policy:
 
 def row(state: Setting, policy: policies.Policy) -> Row:
     """Returns the power of the fleet's devices and its breaker."""
-    groups = [next(g for g in state.tree.groups if g.device.id == kind.name) for kind in state.nodes.kinds]
-    sweeps = [curves().get(g.device.power.curve) if g.device.power.curve else None for g in groups]
+    kinds = state.nodes.kinds
+    groups = [next(g for g in state.tree.groups if g.device.id == kind.name) for kind in kinds]
+    idle = tuple(g.device.power.idle for g in groups)
+    sweeps = (curves().get(g.device.power.curve) if g.device.power.curve else None for g in groups)
     return Row(
-        tuple(g.device.power.idle for g in groups), tuple(g.limit for g in groups), tuple(sweeps),
+        idle, tuple(watts + kind.power for watts, kind in zip(idle, kinds, strict=True)), tuple(sweeps),
         budget=inf if state.tree.budget is None else state.tree.budget, policy=policy, tick=state.scenario.plan.tick,
     )  # fmt: skip
 

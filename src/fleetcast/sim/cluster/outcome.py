@@ -143,12 +143,7 @@ def _power(state: Setting, run: Run, begin: float, end: float) -> dict[str, floa
     idle = sum(g.count * g.device.power.idle for g in groups) * (end - begin)
     hosts = state.tree.host_power * len(nodes.size) * (end - begin)
     held = np.bincount(run.kind, (run.end - run.begin) * run.devices, len(nodes.kinds))
-    return {"idle": idle, "busy": float(held @ extra(state)), "hosts": hosts}
-
-
-def extra(state: Setting) -> NDArray[np.float64]:
-    """Returns the watts that work adds to a device, by kind: the mean of its groups, whose caps may differ."""
-    return np.array([kind.power for kind in state.nodes.kinds])
+    return {"idle": idle, "busy": float(held @ np.array([kind.power for kind in nodes.kinds])), "hosts": hosts}
 
 
 def _carbon(state: Setting, run: Run, begin: float, end: float) -> dict[str, float]:
@@ -160,5 +155,5 @@ def _carbon(state: Setting, run: Run, begin: float, end: float) -> dict[str, flo
         mine = [tree.groups[i] for i in sorted(set(nodes.near[first:last]))]
         idle += area * sum(g.count * g.device.power.idle for g in mine)
         hosts += area * tree.host_power * (last - first)
-    busy = float(state.grids.grams(run, extra(state).tolist()).sum())
+    busy = float(state.grids.grams(run, [kind.power for kind in nodes.kinds]).sum())
     return {name: tree.pue * grams for name, grams in (("idle", idle), ("busy", busy), ("hosts", hosts))}
