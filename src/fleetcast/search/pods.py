@@ -9,7 +9,8 @@ from fleetcast.base.spec import kinds
 from fleetcast.policy.place import pods as place
 from fleetcast.scenario.kinds.pods import GOALS, RAISED
 from fleetcast.scenario.outcome import Outcome
-from fleetcast.search.ranking import Ranking, undominated, values
+from fleetcast.search.played import by_goals, each, ranking
+from fleetcast.search.ranking import Ranking
 from fleetcast.sim.cluster.pods_outcome import DEFAULT, Setting, simulate
 
 
@@ -33,25 +34,19 @@ def search(
     # the null first, so that it wins where nothing is better
     known = [k for k in sorted(kinds(place), key=lambda k: k != DEFAULT) if solver or not k.startswith("cp_sat")]
     choices = state.scenario.plan.places or tuple(k for k in known if k != "cp_sat_naive")
-    found: list[Outcome] = []
-    for i, choice in enumerate(choices):
-        found.append(simulate(state, choice))
-        if progress is not None:
-            progress(i + 1, len(choices))
+    found = each(choices, lambda choice: simulate(state, choice), progress)
     plain = objective.minimize is None and objective.maximize is None
 
     def rank(outcome: Outcome) -> list[float]:
         m = outcome.metrics
         tiers = [-float(tier["placed"]) for tier in m["by_priority"].values()]  # highest first
         rest = [float(m["evicted"]), float(m["moves"]), float(m["fragmentation"])]
-        asked = [] if plain else [float(f"{value:.9g}") for value in values(outcome, goals)]
+        asked = [] if plain else by_goals(outcome, goals)
         return [*asked, *tiers, *rest]
 
-    ranked = sorted(found, key=rank)
-    axes = goals if len(goals) > 1 else (*goals, ("moves", GOALS["moves"], 1)) if goals[0][0] != "moves" else goals
-    frontier = [ranked[i] for i in undominated([values(outcome, axes) for outcome in ranked])]
-    counts = dict.fromkeys(("bounded", "cut_short", "deduplicated"), 0)
-    counts |= dict.fromkeys(("enumerated", "memory_feasible", "simulated"), len(choices))
     said = f"place: {', '.join(str(o.plan['place']['kind']) for o in found)}; each was played"
     notes = () if solver else ("OR-Tools is not installed, so cp_sat was not played: pip install 'fleetcast[solve]'",)
-    return Ranking(tuple(ranked[:top]), tuple(frontier), (), (), counts, goals, axes, space=(said,), notes=notes)
+    return ranking(
+        found, goals, (("moves", GOALS["moves"], 1),), top=top, key=rank, space=(said,), notes=notes,
+        always=lambda outcome: outcome.plan["place"]["kind"] == DEFAULT,
+    )  # fmt: skip

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from fleetcast.base.tables import lookup
 from fleetcast.scenario.kinds.server_jobs import GOALS, RAISED
-from fleetcast.search.ranking import Ranking, undominated, values
+from fleetcast.search.played import each, ranking
+from fleetcast.search.ranking import Ranking
 from fleetcast.sim.cluster.slots_outcome import Setting, simulate
 
 LISTED: tuple[Any, ...] = ("fifo", "srtf", "drf", "optimus")
@@ -31,17 +31,7 @@ def search(
     choices = list(state.scenario.plan.shares or LISTED)
     if "fifo" not in choices:
         choices.insert(0, "fifo")
-    found = []
-    for i, choice in enumerate(choices):
-        found.append(simulate(state, choice))
-        if progress is not None:
-            progress(i + 1, len(choices))
-    ranked = sorted(found, key=lambda outcome: [float(f"{value:.9g}") for value in values(outcome, goals)])
-    rival = ("jct_p99", GOALS["jct_p99"], 1) if goals[0][0] != "jct_p99" else ("jct", GOALS["jct"], 1)
-    axes = goals if len(goals) > 1 else (*goals, rival)
-    frontier = [ranked[i] for i in undominated([values(outcome, axes) for outcome in ranked])]
-    frontier.sort(key=lambda outcome: float(lookup(outcome.metrics, axes[0][1])))
-    counts = dict.fromkeys(("bounded", "cut_short", "deduplicated"), 0)
-    counts |= dict.fromkeys(("enumerated", "memory_feasible", "simulated"), len(found))
-    space = (f"share: {', '.join(dict.fromkeys(str(o.plan['share']['kind']) for o in found))}",)
-    return Ranking(tuple(ranked[:top]), tuple(frontier), (), (), counts, goals, axes, space=space)
+    found = each(choices, lambda choice: simulate(state, choice), progress)
+    space = f"share: {', '.join(dict.fromkeys(str(o.plan['share']['kind']) for o in found))}"
+    rivals = tuple((name, GOALS[name], 1) for name in ("jct_p99", "jct"))
+    return ranking(found, goals, rivals, top=top, always=lambda o: o.plan["share"]["kind"] == "fifo", space=(space,))

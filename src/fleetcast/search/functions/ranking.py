@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from fleetcast.base.errors import SpecError
 from fleetcast.base.spec import describe, kinds
-from fleetcast.base.tables import lookup
 from fleetcast.policy import scale
 from fleetcast.scenario.kinds.functions import GOALS
 from fleetcast.scenario.outcome import Outcome
-from fleetcast.search.ranking import Ranking, undominated, values
+from fleetcast.search.played import by_goals, check_priced, each, ranking
+from fleetcast.search.ranking import Ranking
 from fleetcast.sim.functions.outcome import simulate
 from fleetcast.sim.functions.setting import Setting
 from fleetcast.sim.functions.world import play
@@ -40,12 +39,7 @@ def search(
     """
     plan = state.scenario.plan
     goals = state.scenario.objective.goals(GOALS, {})
-    unpriced = [site.group.device.id for site in state.sites if site.group.price is None]
-    if unpriced and any(name == "cost" for name, _, _ in goals):
-        raise SpecError(
-            "objective.minimize", f"needs a price, and {unpriced[0]} has none", value="cost", limit="known prices",
-            hint=f'Add price = {{ "{unpriced[0]}" = "1.00 $/h" }} to [fleet]',
-        )  # fmt: skip
+    check_priced(goals, (site.group for site in state.sites))
     # the null first, so that it wins where nothing is better
     choices = plan.scales or tuple(sorted(kinds(scale), key=lambda kind: kind != scale.Fixed.kind))
     policies = [state.scale(choice) for choice in choices]
@@ -56,31 +50,22 @@ def search(
         if not any(describe(policy) == describe(scale.Fixed()) for policy in policies):
             policies.insert(0, scale.Fixed())
     routes: tuple[Any, ...] = plan.routes or (None,)
-    found: list[Outcome] = []
-    pairs = list(product(policies, routes))
-    for i, (policy, route) in enumerate(pairs):
-        found.append(simulate(state, policy, route))
-        if progress is not None:
-            progress(i + 1, len(pairs))
-    within = [outcome for outcome in found if float(outcome.metrics["pod_seconds"]) <= most * (1.0 + 1e-9)]
-    over = [outcome for outcome in found if outcome not in within]
+    found = each(list(product(policies, routes)), lambda pair: simulate(state, *pair), progress)
 
-    def rank(outcome: Outcome) -> list[float]:
-        return [float(f"{value:.9g}") for value in values(outcome, goals)]
+    def exceeds(outcome: Outcome) -> bool:
+        return float(outcome.metrics["pod_seconds"]) > most * (1.0 + 1e-9)
 
-    ranked = sorted(within, key=rank) + sorted(over, key=rank)
-    axes = goals if len(goals) > 1 else (*goals, ("pod_seconds", GOALS["pod_seconds"], 1))
-    if len(goals) == 1 and goals[0][0] == "pod_seconds":
-        axes = (*goals, ("cold_starts", GOALS["cold_starts"], 1))
-    frontier = [ranked[i] for i in undominated([values(outcome, axes) for outcome in ranked])]
-    frontier.sort(key=lambda outcome: float(lookup(outcome.metrics, axes[0][1])))
-    counts = dict.fromkeys(("bounded", "cut_short", "deduplicated"), 0)
-    counts |= dict.fromkeys(("enumerated", "memory_feasible", "simulated"), len(found))
     space = [f"scale: {', '.join(str(describe(policy)['kind']) for policy in policies)}; each was played"]
     if plan.budget is not None:
         space.append(f"each set to use up {most:,.0f} pod-seconds, {plan.budget:g} x those of a keep-alive of 60 s")
-        space += [f"{o.plan['scale']['kind']} takes more than the budget whatever it is set to" for o in over]
-    return Ranking(tuple(ranked[:top]), tuple(frontier), (), (), counts, goals, axes, space=tuple(space))
+        space += [
+            f"{o.plan['scale']['kind']} takes more than the budget whatever it is set to" for o in found if exceeds(o)
+        ]
+    rivals = tuple((name, GOALS[name], 1) for name in ("pod_seconds", "cold_starts"))
+    return ranking(
+        found, goals, rivals, top=top, space=space, key=lambda outcome: [exceeds(outcome), *by_goals(outcome, goals)],
+        always=lambda outcome: outcome.plan["scale"] == describe(scale.Fixed()),
+    )  # fmt: skip
 
 
 def pod_seconds(state: Setting, policy: scale.Policy) -> float:
