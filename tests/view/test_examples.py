@@ -155,3 +155,28 @@ def test_spot_devices_fail_and_still_save():
     }
     assert min(priced) == 1 and priced[1] > best["cost"]
     assert any(note.startswith("failures of spot") for note in ranking.table()["notes"])
+
+
+def test_a_plan_written_elsewhere_finds_its_files(tmp_path):
+    """Grids of groups and of the fleet, traces, neighbours: paths start where the plan lies."""
+    from fleetcast.view import cli
+
+    (tmp_path / "in").mkdir()
+    for name in ("clean", "dirty"):
+        (tmp_path / "in" / f"{name}.csv").write_text("time_h,intensity\n0,100\n1,200\n")
+    (tmp_path / "in" / "jobs.csv").write_text("arrival,devices,seconds\n0,1,600\n60,2,900\n")
+    (tmp_path / "in" / "jobs.toml").write_text(
+        '[fleet]\ngrid = "dirty.csv"\n[[fleet.groups]]\nname = "a"\ndevices = "4x h100-sxm"\n'
+        '[[fleet.groups]]\nname = "b"\ndevices = "4x h100-sxm"\n'
+        '[workload]\nkind = "jobs"\ntrace = "jobs.csv"\ngrids = { a = "clean.csv" }\n'
+    )
+    (tmp_path / "in" / "web.toml").write_text(
+        '[fleet]\ndevices = "2x epyc-9654"\n[workload]\nkind = "functions"\n'
+        'invocations = { kind = "synthetic", functions = 20, regions = 1, hours = 1, rate = 0.1, steady = 0.1 }\n'
+        'regions = [{ name = "here", grid = "clean.csv" }]\n'
+    )
+    for name in ("jobs", "web"):
+        out = tmp_path / "out" / name
+        assert cli.main(["plan", str(tmp_path / "in" / f"{name}.toml"), "--out", str(out)]) == 0
+        here = fleetcast.plan(tmp_path / "in" / f"{name}.toml").best.metrics["carbon"]
+        assert fleetcast.simulate(fleetcast.load(out / "plan.toml")).metrics["carbon"] == pytest.approx(here)

@@ -11,7 +11,7 @@ import msgspec
 
 from fleetcast.base.files import write_atomic
 from fleetcast.scenario.fleet.spec import Fleet, FleetGroup, rename_profiles
-from fleetcast.scenario.load import GraphScenario, ServingScenario, TrainingScenario, dump
+from fleetcast.scenario.load import Scenario, ServingScenario, TrainingScenario, dump
 from fleetcast.scenario.plan import read_plan
 from fleetcast.view.words import pools_of
 
@@ -41,23 +41,25 @@ def _mover(base: Path, folder: Path) -> Callable[[Any], Any]:
     return moved
 
 
-def moved(table: Any, keys: Collection[str], base: Path, folder: Path) -> Any:
-    """Returns a table as a file in ``folder`` must say it: what stands under ``keys`` are paths, relative to ``base``.
+def rewritten(scenario: Scenario, keys: Collection[str], folder: Path) -> dict[str, Any]:
+    """Returns a scenario's table as a file in ``folder`` must say it: relative paths start there.
 
     Args:
-        table: of dicts and lists.
-        keys: whose values are paths.
-        base: where relative paths start now.
-        folder: where they are to start.
+        scenario: of any kind; the paths of its fleet are known.
+        keys: of its workload and its plan whose values, or what these hold, are paths.
+        folder: where relative paths are to start.
     """
-    rename = _mover(base, folder)
+    rename = _mover(Path(scenario.folder), folder)
 
-    def walk(value: Any) -> Any:
+    def walk(value: Any, path: bool) -> Any:
         if isinstance(value, dict):
-            return {k: rename(v) if k in keys else walk(v) for k, v in value.items()}
-        return [walk(v) for v in value] if isinstance(value, list) else value
+            return {k: walk(v, path or k in keys) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [walk(v, path) for v in value]
+        return rename(value) if path else value
 
-    return walk(table)
+    table = msgspec.structs.replace(scenario, fleet=_refitted(scenario.fleet, rename)).table()
+    return table | {part: walk(table[part], False) for part in ("workload", "plan") if part in table}
 
 
 def relocated(scenario: TrainingScenario, folder: Path) -> TrainingScenario:
@@ -68,15 +70,6 @@ def relocated(scenario: TrainingScenario, folder: Path) -> TrainingScenario:
         scenario, folder=str(folder), fleet=_refitted(scenario.fleet, rename),
         workload=change(scenario.workload, model=rename(model) if isinstance(model, str) else model),
         plan=change(scenario.plan, practice=rename(scenario.plan.practice)),
-    )  # fmt: skip
-
-
-def redrawn(scenario: GraphScenario, folder: Path) -> GraphScenario:
-    """Returns a graph scenario as a file in ``folder`` must say it: relative paths start there."""
-    rename, change = _mover(Path(scenario.folder), folder), msgspec.structs.replace
-    return change(
-        scenario, folder=str(folder), fleet=_refitted(scenario.fleet, rename),
-        workload=change(scenario.workload, graph=rename(scenario.workload.graph)),
     )  # fmt: skip
 
 

@@ -2,76 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from fleetcast.base.errors import Unsupported
-from fleetcast.base.files import write_atomic
-from fleetcast.base.spec import dump_toml
 from fleetcast.scenario.functions_plan import read_functions_plan
-from fleetcast.scenario.load import FunctionsScenario
-from fleetcast.view import outputs, terminal, verbs
-from fleetcast.view.terminal import Common
-from fleetcast.view.timeline import trace_bytes
+from fleetcast.view.played import Played
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from fleetcast.scenario.outcome import Outcome
-
-FILES = ("invocations", "durations", "memories", "start")
-"""Keys of a workload whose values may be paths."""
-
-
-def simulate(scenario: FunctionsScenario, common: Common) -> int:
-    """Prints what functions come to under the plan; returns 0."""
-    with terminal.progress("playing invocations", common):
-        outcome = verbs.simulate(scenario, record=common.out is not None)
-    written = write_outcome(common.out, scenario, outcome) if common.out is not None else []
-
-    def view(width: int) -> RenderableType:
-        from fleetcast.view.functions.screens import outcome_view
-
-        return outcome_view(scenario, outcome, width)
-
-    terminal.show(common, outcome.table(), view, written)
-    return 0
-
-
-def plan(scenario: FunctionsScenario, common: Common, *, top: int, report: Path | None) -> int:
-    """Prints the policies by rank; returns 0.
-
-    Raises:
-        Unsupported: a report was asked for.
-    """
-    if report is not None:
-        raise Unsupported("--report: of functions there is no page yet", "Leave it out, and keep tables with --json")
-    with terminal.progress("playing policies", common) as step:
-        ranking = verbs.plan(scenario, top=None, progress=step)
-    written = []
-    if common.out is not None:
-        assert ranking.best is not None, "some policy always ranks first"
-        chosen = scenario.with_plan(read_functions_plan(ranking.best.plan))
-        written += write_outcome(common.out, scenario, verbs.simulate(chosen, record=True))
-        written.append(write_atomic(common.out / "outcome.json", outputs.to_json(ranking.table())))
-
-    def view(width: int) -> RenderableType:
-        from fleetcast.view.functions.screens import ranking_view
-
-        return ranking_view(scenario, ranking, width)
-
-    terminal.show(common, ranking.table(), view, list(dict.fromkeys(written)))
-    return 0
-
-
-def write_outcome(folder: Path, scenario: FunctionsScenario, outcome: Outcome) -> list[Path]:
-    """Writes an outcome's plan.toml, outcome.json and trace.json.gz; returns their paths."""
-    chosen = scenario.with_plan(read_functions_plan(outcome.plan))
-    table = outputs.moved(chosen.table(), FILES, Path(scenario.folder), folder)
-    found = [
-        write_atomic(folder / "plan.toml", dump_toml(table)),
-        write_atomic(folder / "outcome.json", outputs.to_json(outcome.table())),
-    ]
-    if outcome.record is not None and len(outcome.record):
-        found.append(write_atomic(folder / "trace.json.gz", trace_bytes(outcome.record, name=scenario.name)))
-    return found
+_FUNCTIONS = Played(
+    "functions", "playing invocations", "fleetcast.view.functions.screens", read_functions_plan,
+    files=("invocations", "durations", "memories", "start", "grid", "solar"),
+)  # fmt: skip
+simulate, plan = _FUNCTIONS.simulate, _FUNCTIONS.plan

@@ -5,79 +5,26 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fleetcast.base.errors import Unsupported
 from fleetcast.base.files import write_atomic
-from fleetcast.base.spec import dump_toml
 from fleetcast.scenario.jobs_plan import read_jobs_plan
-from fleetcast.scenario.load import JobsScenario
-from fleetcast.view import outputs, terminal, verbs
-from fleetcast.view.terminal import Common
-from fleetcast.view.timeline import shortened, trace_bytes
+from fleetcast.view.played import Played
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from fleetcast.scenario.outcome import Outcome
 
-FILES = ("trace",)
-"""Keys of a workload whose values may be paths."""
 
-
-def simulate(scenario: JobsScenario, common: Common) -> int:
-    """Prints what jobs come to under the plan; returns 0."""
-    with terminal.progress("playing jobs", common):
-        outcome = verbs.simulate(scenario, record=True)
-    written = write_outcome(common.out, scenario, outcome) if common.out is not None else []
-
-    def view(width: int) -> RenderableType:
-        from fleetcast.view.jobs.screens import outcome_view
-
-        return outcome_view(scenario, outcome, width)
-
-    terminal.show(common, outcome.table(), view, written, shortened(outcome.record) if written else "")
-    return 0
-
-
-def plan(scenario: JobsScenario, common: Common, *, top: int, report: Path | None) -> int:
-    """Prints the policies by rank; returns 0.
-
-    Raises:
-        Unsupported: a report was asked for.
-    """
-    if report is not None:
-        raise Unsupported("--report: of jobs there is no page yet", "Leave it out, and keep tables with --json")
-    with terminal.progress("playing policies", common) as step:
-        ranking = verbs.plan(scenario, top=None, progress=step)
-    written = []
-    if common.out is not None:
-        assert ranking.best is not None, "some policy always ranks first"
-        chosen = scenario.with_plan(read_jobs_plan(ranking.best.plan))
-        written += write_outcome(common.out, scenario, verbs.simulate(chosen, record=True))
-        written.append(write_atomic(common.out / "outcome.json", outputs.to_json(ranking.table())))
-
-    def view(width: int) -> RenderableType:
-        from fleetcast.view.jobs.screens import ranking_view
-
-        return ranking_view(scenario, ranking, width)
-
-    terminal.show(common, ranking.table(), view, list(dict.fromkeys(written)))
-    return 0
-
-
-def write_outcome(folder: Path, scenario: JobsScenario, outcome: Outcome) -> list[Path]:
-    """Writes an outcome's plan.toml, outcome.json, trace.json.gz and fleet.svg; returns their paths."""
+def _fleet(folder: Path, outcome: Outcome) -> list[Path]:
+    """Writes fleet.svg, devices at work over time."""
     from fleetcast.view.jobs.figures import draw, fleet_info
     from fleetcast.view.picture import alone
 
-    chosen = scenario.with_plan(read_jobs_plan(outcome.plan))
-    table = outputs.moved(chosen.table(), FILES, Path(scenario.folder), folder)
-    found = [
-        write_atomic(folder / "plan.toml", dump_toml(table)),
-        write_atomic(folder / "outcome.json", outputs.to_json(outcome.table())),
-    ]
-    if outcome.record is not None and len(outcome.record):
-        found.append(
-            write_atomic(folder / "trace.json.gz", trace_bytes(outcome.record, name=scenario.name, numbered=True))
-        )
-        found.append(write_atomic(folder / "fleet.svg", alone(draw([fleet_info(outcome, "")]))))
-    return found
+    if outcome.record is None or not len(outcome.record):
+        return []
+    return [write_atomic(folder / "fleet.svg", alone(draw([fleet_info(outcome, "")])))]
+
+
+_JOBS = Played(
+    "jobs", "playing jobs", "fleetcast.view.jobs.screens", read_jobs_plan, files=("trace", "path", "grids", "scenario"),
+    recorded=True, numbered=True, more=_fleet,
+)  # fmt: skip
+simulate, plan = _JOBS.simulate, _JOBS.plan
