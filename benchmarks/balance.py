@@ -6,8 +6,6 @@ Settings were chosen on seed 0 at 1,000 nodes; the seeds here are others.
 
 from __future__ import annotations
 
-import csv
-import gzip
 import sys
 from functools import cache
 from itertools import islice
@@ -26,6 +24,7 @@ from fleetcast.policy.place.balance import Policy, View
 from fleetcast.policy.place.balance.agents import Agent, Agents, negotiate
 from fleetcast.runtime.measure.migration import move
 from fleetcast.scenario.workload.drift import Filled, drawn, drift
+from fleetcast.scenario.workload.pods import read_nodes, read_pods
 from fleetcast.sim.cluster.balancing import Balanced, balance, costs
 
 MEMORY, BANDWIDTH, STOP = 12288, 96e6, 64
@@ -75,19 +74,12 @@ def openb() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns f8[n, 3] of the nodes and f8[t, 3] of the pods: cores, bytes, devices."""
     folder = data_path("scheduling", "gpu_jobs", "openb")
     assert folder is not None
-    nodes, pods = _rows(folder / "openb_node_list_all_node.csv.gz"), _rows(folder / "openb_pod_list_default.csv.gz")
+    nodes = read_nodes(folder / "openb_node_list_all_node.csv.gz")
+    pods = read_pods(folder / "openb_pod_list_default.csv.gz")
     return (
-        np.array([[float(n["cpu_milli"]) / 1e3, float(n["memory_mib"]) * 2**20, float(n["gpu"])] for n in nodes]),
-        np.array([
-            [float(p["cpu_milli"]) / 1e3, float(p["memory_mib"]) * 2**20, int(p["num_gpu"]) * int(p["gpu_milli"]) / 1e3]
-            for p in pods
-        ]),
-    )  # fmt: skip
-
-
-def _rows(path: Path) -> list[dict[str, str]]:
-    with gzip.open(path, "rt") as file:
-        return list(csv.DictReader(file))
+        np.stack([nodes.cpu, nodes.memory, nodes.devices.astype(float)], axis=1),
+        np.stack([pods.cpu, pods.memory, pods.devices + pods.share], axis=1),
+    )
 
 
 def filled(nodes: int, seed: int) -> Filled:

@@ -24,7 +24,7 @@ import numpy as np
 from benchmarks.records import Null, Ours, Paper, Record, data_path, main, skipped, timer
 from fleetcast.policy import scale
 from fleetcast.policy.route import invocations as route
-from fleetcast.scenario.load import load
+from fleetcast.scenario.load import load_functions
 from fleetcast.search.functions.hindsight import demand, least_carbon
 from fleetcast.sim.functions.outcome import charge, supply
 from fleetcast.sim.functions.places import Placed, Places
@@ -68,7 +68,7 @@ def made(regions: dict[str, str], folder: Path, seed: int, load_: float) -> Sett
     path.write_text(
         f'{groups}[workload]\nkind = "functions"\nmemory = {POD}\ninvocations = {{{invocations}}}\nregions = [{rows}]\n'
     )
-    state = setting(msgspec.structs.replace(load(path), seed=seed))  # type: ignore[arg-type]
+    state = setting(load_functions(path, seed=seed))
     pods = play(state.trace, scale.Fixed())
     held = float(((pods.death - pods.start) * POD).sum()) / state.trace.span
     size = float(np.ceil(held / load_ / (NODES * len(regions)) / POD) * POD)

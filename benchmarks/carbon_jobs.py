@@ -19,13 +19,12 @@ from statistics import mean
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its path as well
 
-import msgspec
 import numpy as np
 
 from benchmarks.records import Null, Ours, Paper, Record, data_path, main, skipped, timer
 from fleetcast.policy.place.gangs import BestFit
 from fleetcast.policy.share import Edf, Fifo, Green, Policy
-from fleetcast.scenario.load import load
+from fleetcast.scenario.load import load_jobs
 from fleetcast.search.jobs_hindsight import bound
 from fleetcast.sim.cluster.fast import play
 from fleetcast.sim.cluster.grids import grids
@@ -113,7 +112,7 @@ def made(series: dict[str, str], seed: int, load_: float, slack: int) -> Setting
         path.write_text(
             f'{groups}[workload]\nkind = "jobs"\ntrace = {{{trace}}}\nslack = "{slack} h"\ngrids = {{{rows}}}\n'
         )
-        state = setting(msgspec.structs.replace(load(path), seed=seed))  # type: ignore[arg-type]
+        state = setting(load_jobs(path, seed=seed))
     jobs = state.jobs
     stretch = jobs.work / load_ / state.nodes.total / float(jobs.arrival[-1])
     assert jobs.deadline is not None

@@ -5,7 +5,6 @@ are several times the second-level cache. A row is the median of several replays
 """
 
 # Calls are timed before the loop that made them goes on.
-# ruff: noqa: B023
 
 from __future__ import annotations
 
@@ -86,7 +85,7 @@ def products(shapes: Sequence[tuple[int, int]] = SHAPES, rows: Sequence[int] = R
                 continue
             x = torch.randn(m, k, device="cuda", dtype=torch.bfloat16)
             out = torch.empty(m, n, device="cuda", dtype=torch.bfloat16)
-            found = timed([lambda w=w: torch.matmul(x, w.t(), out=out) for w in weights])  # type: ignore[misc]
+            found = timed([partial(torch.matmul, x, w.t(), out=out) for w in weights])
             yield row("gemm", "torch", "bf16", found, m=m, n=n, k=k)
         eight = [w.to(torch.float8_e4m3fn) for w in weights]
         one = torch.ones((), device="cuda", dtype=torch.float32)
@@ -94,10 +93,8 @@ def products(shapes: Sequence[tuple[int, int]] = SHAPES, rows: Sequence[int] = R
             if n > 60000:
                 continue
             x8 = torch.randn(m, k, device="cuda").to(torch.float8_e4m3fn)
-            found = timed([
-                lambda w=w: torch._scaled_mm(x8, w.t(), one, one, out_dtype=torch.bfloat16, use_fast_accum=True)  # type: ignore[misc]
-                for w in eight
-            ])  # fmt: skip
+            fast = partial(torch._scaled_mm, x8, out_dtype=torch.bfloat16, use_fast_accum=True)
+            found = timed([partial(fast, w.t(), one, one) for w in eight])
             yield row("gemm", "torch._scaled_mm", "fp8", found, m=m, n=n, k=k)
         del weights, eight
 
@@ -110,9 +107,7 @@ def prefills(heads: Sequence[tuple[int, int, int]] = HEADS, new: Sequence[int] =
             q, k, v = (torch.randn(1, x, count, d, device="cuda", dtype=torch.bfloat16) for x in (h, kv, kv))
             for name, kernel in kernels.items():
                 with sdpa_kernel([kernel]):
-                    call = lambda q=q, k=k, v=v: functional.scaled_dot_product_attention(  # noqa: E731
-                        q, k, v, is_causal=True, enable_gqa=True
-                    )
+                    call = partial(functional.scaled_dot_product_attention, q, k, v, is_causal=True, enable_gqa=True)
                     try:
                         found = timed([call])
                     except RuntimeError:
@@ -146,9 +141,7 @@ def decodes(heads: Sequence[tuple[int, int, int]] = HEADS, loads: Sequence[tuple
                 those = [
                     cuda.Rows(rows, order[i * n * used : (i + 1) * n * used].view(n, used), ends) for i in range(turns)
                 ]
-                found = timed([
-                    lambda t=t: cuda.attend(q, out, cache, 0, t, 0, scale=d**-0.5) for t in those  # type: ignore[misc]
-                ])  # fmt: skip
+                found = timed([partial(cuda.attend, q, out, cache, 0, t, 0, scale=d**-0.5) for t in those])
                 yield row(
                     "decode", "fleetcast", "bf16" if held == torch.bfloat16 else "int8", found, m=n, n=context,
                     heads=h, kv_heads=kv, head_dim=d,
@@ -161,10 +154,8 @@ def decodes(heads: Sequence[tuple[int, int, int]] = HEADS, loads: Sequence[tuple
                 ]
                 asked = q.view(n, h, 1, d)
                 with sdpa_kernel([SDPBackend.FLASH_ATTENTION]):
-                    found = timed([
-                        lambda p=p: functional.scaled_dot_product_attention(asked, *p, enable_gqa=True)  # type: ignore[misc]
-                        for p in pairs
-                    ])  # fmt: skip
+                    attend = partial(functional.scaled_dot_product_attention, asked, enable_gqa=True)
+                    found = timed([partial(attend, *p) for p in pairs])
                 yield row("decode", "flash", "bf16", found, m=n, n=context, heads=h, kv_heads=kv, head_dim=d)
 
 

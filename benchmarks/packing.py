@@ -9,7 +9,6 @@ data's folder.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # runs by its path as well
 
-from benchmarks.records import Null, Ours, Paper, Record, main
+from benchmarks.records import Null, Ours, Paper, Record, data_path, main
 from fleetcast.policy.place.pods import (
     BestFit,
     CpSat,
@@ -268,12 +267,6 @@ def moved(one: list[Case], command: str) -> Iterator[Record]:
     )  # fmt: skip
 
 
-def folder() -> Path | None:
-    """Returns where openb's tables are, None = nowhere."""
-    base = Path(os.environ.get("FLEETCAST_DATA", "")) / "scheduling" / "gpu_jobs" / "openb"
-    return base if base.is_dir() else None
-
-
 def inflated(pods: Pods, seed: int, devices: float) -> tuple[Pods, np.ndarray[tuple[int, ...], np.dtype[np.float64]]]:
     """Returns pods in random order, then drawn again, until they ask for so many devices; and what is asked so far."""
     rng = np.random.default_rng(seed)
@@ -293,7 +286,7 @@ def inflated(pods: Pods, seed: int, devices: float) -> tuple[Pods, np.ndarray[tu
 def openb(quick: bool) -> Iterator[Record]:
     """Yields the records of Alibaba's traces."""
     command = "FLEETCAST_DATA=... python benchmarks/packing.py"
-    base = folder()
+    base = data_path("scheduling", "gpu_jobs", "openb")
     if base is None:
         yield Record(system=18, claim="unallocated devices on openb, fragmentation descent", bar="below best fit",
                      holds=None, reproduced="no", reason="needs the data", skipped="FLEETCAST_DATA is not set",

@@ -32,7 +32,7 @@ __all__ = [
     "KINDS", "FunctionsScenario", "GraphScenario", "JobsScenario", "MultitaskScenario", "PodsScenario",
     "Scenario", "ServerJobsScenario", "ServingScenario", "StreamScenario", "TrainingScenario",
     "dump", "load",
-    "load_serving", "load_stream", "load_training", "serving",
+    "load_functions", "load_jobs", "load_serving", "load_stream", "load_training", "serving",
 ]  # fmt: skip
 
 Kind = TypeVar("Kind", bound=Scenario)
@@ -98,6 +98,24 @@ def load_stream(source: str | Path | Mapping[str, Any], *, seed: int | None = No
         Unsupported: another kind of workload.
     """
     return _only(load(source, seed=seed), StreamScenario, "this question is about a pipeline of sensors")
+
+
+def load_functions(source: str | Path | Mapping[str, Any], *, seed: int | None = None) -> FunctionsScenario:
+    """Returns the same where its workload is functions.
+
+    Raises:
+        Unsupported: another kind of workload.
+    """
+    return _only(load(source, seed=seed), FunctionsScenario, "this question is about functions")
+
+
+def load_jobs(source: str | Path | Mapping[str, Any], *, seed: int | None = None) -> JobsScenario:
+    """Returns the same where its workload is many jobs.
+
+    Raises:
+        Unsupported: another kind of workload.
+    """
+    return _only(load(source, seed=seed), JobsScenario, "this question is about many jobs")
 
 
 def serving(scenario: Scenario, asked: str = "This question") -> ServingScenario:

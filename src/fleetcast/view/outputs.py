@@ -11,7 +11,7 @@ import msgspec
 
 from fleetcast.base.files import write_atomic
 from fleetcast.scenario.fleet.spec import Fleet, FleetGroup, rename_profiles
-from fleetcast.scenario.load import Scenario, ServingScenario, TrainingScenario, dump
+from fleetcast.scenario.load import Scenario, ServingScenario, dump
 from fleetcast.scenario.plan import read_plan
 from fleetcast.view.words import pools_of
 
@@ -60,17 +60,6 @@ def rewritten(scenario: Scenario, keys: Collection[str], folder: Path) -> dict[s
 
     table = msgspec.structs.replace(scenario, fleet=_refitted(scenario.fleet, rename)).table()
     return table | {part: walk(table[part], False) for part in ("workload", "plan") if part in table}
-
-
-def relocated(scenario: TrainingScenario, folder: Path) -> TrainingScenario:
-    """Returns a training scenario as a file in ``folder`` must say it: relative paths start there."""
-    rename, change = _mover(Path(scenario.folder), folder), msgspec.structs.replace
-    model = scenario.workload.model
-    return change(
-        scenario, folder=str(folder), fleet=_refitted(scenario.fleet, rename),
-        workload=change(scenario.workload, model=rename(model) if isinstance(model, str) else model),
-        plan=change(scenario.plan, practice=rename(scenario.plan.practice)),
-    )  # fmt: skip
 
 
 def rebased(scenario: ServingScenario, folder: Path) -> ServingScenario:

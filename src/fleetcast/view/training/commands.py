@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from fleetcast.base.errors import SpecError, Unsupported
 from fleetcast.base.files import write_atomic
-from fleetcast.scenario.load import Scenario, TrainingScenario, dump
+from fleetcast.base.spec import dump_toml
+from fleetcast.scenario.load import Scenario, TrainingScenario
 from fleetcast.scenario.training_plan import read_training_plan
 from fleetcast.view import outputs, terminal, verbs, worlds
 from fleetcast.view.terminal import Common
@@ -109,7 +110,7 @@ def write_outcome(folder: Path, scenario: TrainingScenario, outcome: Outcome) ->
     """Writes an outcome's plan.toml, outcome.json and, of a pipeline, trace.json.gz; returns their paths."""
     chosen = scenario.with_plan(read_training_plan(dict(outcome.plan)))
     found = [
-        write_atomic(folder / "plan.toml", dump(outputs.relocated(chosen, folder))),
+        write_atomic(folder / "plan.toml", dump_toml(outputs.rewritten(chosen, ("model", "practice"), folder))),
         write_atomic(folder / "outcome.json", outputs.to_json(outcome.table())),
     ]
     if scenario.workload.features is None and (log := worlds.training.timeline(chosen)) is not None:
