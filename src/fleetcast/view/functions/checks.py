@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from fleetcast.base.errors import FleetcastError
 from fleetcast.base.show import show
 from fleetcast.scenario.kinds.functions import GOALS
 from fleetcast.scenario.load import FunctionsScenario
 from fleetcast.sim.functions.setting import Setting, setting
+from fleetcast.view.checking import checked, unknown, unpriced
 from fleetcast.view.checks import Remark
 
 FULL = 0.95
@@ -22,29 +22,15 @@ FULL = 0.95
 
 def remarks(scenario: FunctionsScenario) -> list[Remark]:
     """Returns what every check finds, errors first."""
-    try:
-        state = setting(scenario)
-    except FleetcastError as error:
-        return [Remark("error", getattr(error, "path", "workload.invocations"), str(error))]
-    found = [remark for check in CHECKS for remark in check(state)]
-    return sorted(found, key=lambda r: r.level != "error")
+    return checked(lambda: setting(scenario), CHECKS, "workload.invocations")
 
 
 def check_plan(state: Setting) -> Iterator[Remark]:
     """Every policy of the plan is known, and money can be counted where it is minimised."""
     plan = state.scenario.plan
-    for choices, make in ((plan.scales, state.scale), (plan.routes, state.route)):
-        for choice in choices:
-            try:
-                make(choice)
-            except FleetcastError as error:
-                yield Remark("error", getattr(error, "path", "plan"), str(error))
-    unpriced = [site.group.device.id for site in state.sites if site.group.price is None]
-    if unpriced and any(name == "cost" for name, _, _ in state.scenario.objective.goals(GOALS, {})):
-        yield Remark(
-            "error", "fleet.price", f"{unpriced[0]} has no rental price, and cost is minimised",
-            f'Add price = {{ "{unpriced[0]}" = "1.00 $/h" }}',
-        )  # fmt: skip
+    yield from unknown(plan.scales, state.scale, "plan.scale")
+    yield from unknown(plan.routes, state.route, "plan.route")
+    yield from unpriced(state.scenario.objective.goals(GOALS, {}), (site.group for site in state.sites))
 
 
 def check_room(state: Setting) -> Iterator[Remark]:

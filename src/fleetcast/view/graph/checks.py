@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from fleetcast.base.errors import FleetcastError
 from fleetcast.base.show import show
 from fleetcast.cost.graphs import bounds
 from fleetcast.scenario.kinds.graph import GOALS
 from fleetcast.scenario.load import GraphScenario
 from fleetcast.sim.graph.setting import Setting, setting
+from fleetcast.view.checking import checked, unknown, unpriced
 from fleetcast.view.checks import Remark
 
 NARROW = 0.5
@@ -25,27 +25,13 @@ HEAVY = 1.0
 
 def remarks(scenario: GraphScenario) -> list[Remark]:
     """Returns what every check finds, errors first."""
-    try:
-        state = setting(scenario)
-    except FleetcastError as error:
-        return [Remark("error", getattr(error, "path", "workload.graph"), str(error))]
-    found = [remark for check in CHECKS for remark in check(state)]
-    return sorted(found, key=lambda r: r.level != "error")
+    return checked(lambda: setting(scenario), CHECKS, "workload.graph")
 
 
 def check_plan(state: Setting) -> Iterator[Remark]:
     """Every policy of the plan is known, and money can be counted where it is minimised."""
-    for order in state.scenario.plan.orders:
-        try:
-            state.policy(order)
-        except FleetcastError as error:
-            yield Remark("error", getattr(error, "path", "plan.order"), str(error))
-    if any(name == "cost" for name, _, _ in state.scenario.objective.goals(GOALS, {})) and state.tree.price is None:
-        device = next(g.device.id for g in state.tree.groups if g.price is None)
-        yield Remark(
-            "error", "fleet.price", f"{device} has no rental price, and cost is minimised",
-            f'Add price = {{ "{device}" = "1.00 $/h" }}',
-        )  # fmt: skip
+    yield from unknown(state.scenario.plan.orders, state.policy, "plan.order")
+    yield from unpriced(state.scenario.objective.goals(GOALS, {}), state.tree.groups)
 
 
 def check_width(state: Setting) -> Iterator[Remark]:

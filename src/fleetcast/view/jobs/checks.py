@@ -7,43 +7,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from fleetcast.base.errors import FleetcastError, Infeasible
 from fleetcast.base.show import show
 from fleetcast.scenario.kinds.jobs import GOALS, RAISED
 from fleetcast.scenario.load import JobsScenario
+from fleetcast.sim.cluster import neighbours
 from fleetcast.sim.cluster.fast import rates
 from fleetcast.sim.cluster.setting import Setting, setting
+from fleetcast.view.checking import checked, unknown, unpriced
 from fleetcast.view.checks import Remark
 
 
 def remarks(scenario: JobsScenario) -> list[Remark]:
     """Returns what every check finds, errors first."""
-    try:
-        state = setting(scenario)
-    except Infeasible as error:
-        return [Remark("error", "workload.trace", str(error))]
-    except FleetcastError as error:
-        return [Remark("error", getattr(error, "path", "workload.trace"), str(error))]
-    found = [remark for check in CHECKS for remark in check(state)]
-    return sorted(found, key=lambda r: r.level != "error")
+    return checked(lambda: setting(scenario), CHECKS, "workload.trace")
 
 
 def check_plan(state: Setting) -> Iterator[Remark]:
     """Every policy of the plan is known, and money can be counted where it is minimised."""
     plan = state.scenario.plan
-    for choices, make in ((plan.shares, state.share), (plan.places, state.place)):
-        for choice in choices:
-            try:
-                make(choice)
-            except FleetcastError as error:
-                yield Remark("error", getattr(error, "path", "plan"), str(error))
-    goals = state.scenario.objective.goals(GOALS, RAISED)
-    unpriced = [g.device.id for g in state.tree.groups if g.price is None]
-    if unpriced and any(name == "cost" for name, _, _ in goals):
-        yield Remark(
-            "error", "fleet.price", f"{unpriced[0]} has no rental price, and cost is minimised",
-            f'Add price = {{ "{unpriced[0]}" = "1.00 $/h" }}',
-        )  # fmt: skip
+    yield from unknown(plan.shares, state.share, "plan.share")
+    yield from unknown(plan.places, state.place, "plan.place")
+    yield from unknown(plan.powers, neighbours.power, "plan.power")
+    yield from unpriced(state.scenario.objective.goals(GOALS, RAISED), state.tree.groups)
 
 
 def check_load(state: Setting) -> Iterator[Remark]:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from fleetcast.base.errors import FleetcastError
 from fleetcast.policy.place.pods.check import reason
 from fleetcast.scenario.load import PodsScenario
 from fleetcast.sim.cluster.pods_outcome import Setting, empty, setting
+from fleetcast.view.checking import checked, unknown
 from fleetcast.view.checks import Remark
 
 SHOWN = 10
@@ -19,21 +19,12 @@ SHOWN = 10
 
 def remarks(scenario: PodsScenario) -> list[Remark]:
     """Returns what every check finds, errors first."""
-    try:
-        state = setting(scenario)
-        found = [remark for check in CHECKS for remark in check(state)]
-    except FleetcastError as error:
-        return [Remark("error", getattr(error, "path", "workload.pods"), str(error))]
-    return sorted(found, key=lambda r: r.level != "error")
+    return checked(lambda: setting(scenario), CHECKS, "workload.pods")
 
 
 def check_plan(state: Setting) -> Iterator[Remark]:
     """Every policy of the plan is known."""
-    for choice in state.scenario.plan.places:
-        try:
-            state.policy(choice)
-        except FleetcastError as error:
-            yield Remark("error", getattr(error, "path", "plan.place"), str(error))
+    yield from unknown(state.scenario.plan.places, state.policy, "plan.place")
 
 
 def check_pods(state: Setting) -> Iterator[Remark]:
