@@ -253,6 +253,29 @@ def kinds(namespace: ModuleType) -> dict[str, type]:
     return {k: c for c in found if isinstance(c, type) and isinstance(k := getattr(c, "kind", None), str)}
 
 
+def named(family: ModuleType, table: Mapping[str, Any], *, shown: Collection[str] = ()) -> str:
+    """Returns a policy in a few words: its kind and the settings that are not its usual ones.
+
+    Args:
+        family: the package whose class names are the kinds.
+        table: of the policy, with its ``kind``.
+        shown: settings that are said though they are usual.
+    """
+    kind = str(table["kind"])
+    made = kinds(family).get(kind)
+    usual = {} if made is None else {name: p.default for name, p in inspect.signature(made).parameters.items()}
+    said = [kind]
+    for key, value in table.items():
+        same = usual.get(key, ...) in (value, tuple(value) if isinstance(value, list) else value)
+        if key == "kind" or (same and key not in shown):
+            continue
+        if isinstance(value, bool):
+            said.append(key if value else f"no {key}")
+        else:
+            said.append(f"{key} {value:.5g}" if isinstance(value, float) else f"{key} {value}")
+    return " ".join(said)
+
+
 def describe(policy: object) -> dict[str, Any]:
     """Returns the table that `build` would turn into this policy: kind and every parameter.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,10 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fleetcast.base.show import show
-from fleetcast.base.spec import kinds
+from fleetcast.base.spec import kinds, named
 from fleetcast.base.tables import lookup
 from fleetcast.policy import scale, share
-from fleetcast.policy.place import gangs
+from fleetcast.policy.order import tasks
+from fleetcast.policy.place import gangs, pods
 from fleetcast.policy.route import invocations
 from fleetcast.scenario.functions_plan import FunctionsPlan, read_functions_plan
 from fleetcast.scenario.jobs_plan import JobsPlan, read_jobs_plan
@@ -166,7 +166,7 @@ def label(outcome: Outcome) -> str:
     if isinstance(plan, StreamPlan):
         return made(outcome.plan)
     if isinstance(plan, GraphPlan):
-        return str(outcome.plan["order"]["kind"])
+        return named(tasks, outcome.plan["order"])
     if isinstance(plan, TrainingPlan):
         return plan.label() or str(outcome.plan.get("placement", ""))
     batch = plan.serving[0].batch
@@ -183,35 +183,20 @@ def made(plan: Mapping[str, Any]) -> str:
 
 
 def kept(plan: Mapping[str, Any]) -> str:
-    """Returns the short name of a plan of functions: its policies with what is not usual, and what a budget sets."""
+    """Returns the short name of a plan of functions or pods: its policies with what is not usual, and its knob."""
     said = []
-    for key, family in (("scale", scale), ("route", invocations)):
-        table = dict(plan.get(key, {}))
-        made = kinds(family).get(str(table.pop("kind", "")))
-        usual = {} if made is None else {n: p.default for n, p in inspect.signature(made).parameters.items()}
-        shown = getattr(made, "knob", ("",))[0]
-        settings = [
-            f"{k} {v:.5g}" if isinstance(v, int | float) and not isinstance(v, bool) else f"{k} {v}"
-            for k, v in table.items() if k == shown or usual.get(k, ...) != v
-        ]  # fmt: skip
+    for key, family in (("scale", scale), ("route", invocations), ("place", pods)):
         if key in plan:
-            said.append(" ".join((str(plan[key]["kind"]), *settings)))
+            made = kinds(family).get(str(plan[key]["kind"]))
+            said.append(named(family, plan[key], shown=getattr(made, "knob", ())[:1]))
     return ", ".join(said)
 
 
 def dealt(plan: Mapping[str, Any]) -> str:
-    """Returns the short name of a plan of jobs: its policies, with the settings that are not their usual ones."""
-    said = []
-    for key, family, usual in (("share", share, ""), ("place", gangs, "best_fit")):
-        table = dict(plan.get(key, {"kind": usual}))
-        kind = str(table.pop("kind"))
-        made = kinds(family).get(kind)
-        known = {} if made is None else {n: p.default for n, p in inspect.signature(made).parameters.items()}
-        given = {k: v for k, v in table.items() if known.get(k, ...) not in (v, tuple(v) if isinstance(v, list) else v)}
-        words = [k if v is True else f"no {k}" if v is False else f"{k} {v}" for k, v in given.items()]
-        if kind != usual or words:
-            said.append(" ".join((kind, *words)))
-    return ", ".join(said)
+    """Returns the short name of a plan of jobs: its policies, unless the place policy is the usual one."""
+    said = [named(share, plan["share"])]
+    placed = named(gangs, plan.get("place", {"kind": "best_fit"}))
+    return said[0] if placed == "best_fit" else f"{said[0]}, {placed}"
 
 
 def read_any(

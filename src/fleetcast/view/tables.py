@@ -108,7 +108,7 @@ def outcome_view(scenario: ServingScenario, outcome: Outcome, width: int) -> Ren
         latency_table(outcome),
         Text(),
     ]
-    parts += [_pairs(outcome, width), Text()]
+    parts += [_metrics(outcome, width), Text()]
     for kind in ("time", "energy", "memory"):
         whole = figures.breakdown_info(outcome, kind)
         if whole is not None:
@@ -251,6 +251,15 @@ def profile_view(profile: Profile, kept: Path | None) -> RenderableType:
     return Group(*blocks)
 
 
+def pairs(cells: Sequence[tuple[str, str]], across: int = 2) -> Table:
+    """Returns names and what they are, ``across`` of them to a row."""
+    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, GAP, 0, 0))
+    for i in range(0, len(cells), across):
+        row = cells[i : i + across]
+        table.add_row(*(Text(c, style="dim" if j % 2 == 0 else "") for pair in row for j, c in enumerate(pair)))
+    return table
+
+
 def _between(ends: tuple[float, float], unit: str) -> str:
     return f"{show(ends[0], unit)} to {show(ends[1], unit)}"
 
@@ -279,7 +288,7 @@ def rows_table(
     return table
 
 
-def _pairs(outcome: Outcome, width: int) -> Table:
+def _metrics(outcome: Outcome, width: int) -> Table:
     """The metrics beside latency, in as many pairs of columns as fit."""
     goal = words.GOAL_METRIC
     rows = [
@@ -291,12 +300,7 @@ def _pairs(outcome: Outcome, width: int) -> Table:
     first = (("quality", "Right answers"), ("bytes", "Sent"))
     rows = [*(row for row in first if row[0] in outcome.metrics), *rows]
     cells = [(name, words.metric(outcome, path)) for path, name in rows]
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, GAP, 0, 0))
-    pairs = 2 if width < 110 else 3
-    for i in range(0, len(cells), pairs):
-        row = cells[i : i + pairs]
-        table.add_row(*(Text(c, style="dim" if j % 2 == 0 else "") for pair in row for j, c in enumerate(pair)))
-    return table
+    return pairs(cells, 2 if width < 110 else 3)
 
 
 def _limits_cell(key: str, limits: Mapping[str, Mapping[str, Any]]) -> Text:

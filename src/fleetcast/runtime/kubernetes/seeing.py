@@ -14,7 +14,7 @@ from fleetcast.policy.place.pods import Node, Pod, Rule, View
 from fleetcast.runtime.kubernetes.cluster import Cluster
 from fleetcast.runtime.kubernetes.quantity import CPU
 from fleetcast.runtime.kubernetes.reading import Asked, Machine, PodTerm
-from fleetcast.runtime.kubernetes.room import Guard, Room, key_of
+from fleetcast.runtime.kubernetes.room import Guard, Key, Room, key_of
 from fleetcast.runtime.kubernetes.selecting import Requirement, Term
 
 __all__ = ["Sight", "natural"]
@@ -73,9 +73,9 @@ class Sight:
     def _id(self, what: object) -> int:
         return self._ids.setdefault(what, len(self._ids))
 
-    def _asked(self, pods: Iterable[Asked]) -> list[tuple[tuple[object, ...], str]]:
+    def _asked(self, pods: Iterable[Asked]) -> dict[tuple[Key, ...], str]:
         """What terms of affinity pick, and the label that says so."""
-        found: dict[object, str] = {}
+        found: dict[tuple[Key, ...], str] = {}
         for pod in pods:
             if pod.affine:
                 key = key_of(*pod.affine)
@@ -83,7 +83,7 @@ class Sight:
             for term in (*pod.anti, *pod.liked, *pod.disliked):
                 key = key_of(term)
                 found[key] = f"=pods/{self._id(key)}"
-        return list(found.items())  # type: ignore[arg-type]
+        return found
 
     def _guarding(self, pods: Iterable[Asked]) -> list[Guard]:
         found = dict.fromkeys((key_of(term), term.topology) for pod in pods for term in pod.anti)
@@ -104,8 +104,8 @@ class Sight:
             return known[1]
         labels = dict(pod.labels)
         rules: list[Rule] = []
-        for key, label in self._marks:
-            if cluster.picker.picks(key, pod):  # type: ignore[arg-type]
+        for key, label in self._marks.items():
+            if cluster.picker.picks(key, pod):
                 labels[label] = ""
         for (key, topology), number in self._guards:
             if any(key_of(term) == key and term.topology == topology for term in pod.anti):

@@ -40,10 +40,11 @@ def pod_table(pod: Pod, scheduler: str = "fleetcast", *, image: str = "registry.
     labels = dict(pod.labels)
     if pod.group:
         labels[GROUP] = pod.group.rpartition("/")[2]
-    container = {"name": "main", "image": image, "resources": {"requests": _quantities(pod.requests)}}
-    gpus = {name: amount for name, amount in container["resources"]["requests"].items() if "/" in name}  # type: ignore[index]
+    resources = {"requests": _quantities(pod.requests)}
+    gpus = {name: amount for name, amount in resources["requests"].items() if "/" in name}
     if gpus:
-        container["resources"] = {**container["resources"], "limits": gpus}  # type: ignore[dict-item]
+        resources["limits"] = gpus
+    container = {"name": "main", "image": image, "resources": resources}
     spec: dict[str, Any] = {"schedulerName": scheduler, "priority": pod.priority, "containers": [container]}
     if pod.selector:
         spec["nodeSelector"] = dict(pod.selector)

@@ -121,9 +121,7 @@ def setting(scenario: FunctionsScenario, tree: Tree | None = None) -> Setting:
 
 def _sites(scenario: FunctionsScenario, tree: Tree) -> tuple[Site, ...]:
     said = scenario.workload.regions or tuple(Region(name=group.name, on=group.name) for group in tree.groups)
-    if not scenario.workload.regions or all(region.on for region in said):
-        pass
-    elif len(said) > len(tree.groups):
+    if len(said) > len(tree.groups) and not all(region.on for region in said):
         raise SpecError(
             "workload.regions", "are more than the fleet's groups", value=len(said),
             limit=f"{len(tree.groups)} groups: {', '.join(group.name for group in tree.groups[:12])}",

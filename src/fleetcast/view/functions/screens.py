@@ -13,8 +13,7 @@ from fleetcast.base.tables import lookup
 from fleetcast.mining.coldstart import WORDS
 from fleetcast.scenario.outcome import UNITS
 from fleetcast.search.ranking import label
-from fleetcast.view.plans import GAP
-from fleetcast.view.tables import bullets, rows_table
+from fleetcast.view.tables import bullets, pairs, rows_table
 from fleetcast.view.training.screens import bars
 from fleetcast.view.words import UNKNOWN, show_energy
 
@@ -62,11 +61,7 @@ def headline(outcome: Outcome) -> Table:
     ]  # fmt: skip
     if "queued" in m:
         cells += [("Queued for memory", f"{m['queued']:,}"), ("Warm pods ended for others", f"{m['ended']:,}")]
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, GAP, 0, 0))
-    for i in range(0, len(cells), 2):
-        row = [cell for pair in cells[i : i + 2] for cell in pair]
-        table.add_row(*(Text(cell, style="dim" if j % 2 == 0 else "") for j, cell in enumerate(row)))
-    return table
+    return pairs(cells)
 
 
 def regions(outcome: Outcome, width: int) -> RenderableType:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -10,12 +9,10 @@ from rich.table import Table
 from rich.text import Text
 
 from fleetcast.base.show import show
-from fleetcast.base.spec import kinds
-from fleetcast.policy.order import tasks
 from fleetcast.scenario.kinds.graph import GOALS
+from fleetcast.search.ranking import label
 from fleetcast.view.graph.timeline import IDLE, LANES, lanes, letters, short
-from fleetcast.view.plans import GAP
-from fleetcast.view.tables import bullets, rows_table
+from fleetcast.view.tables import bullets, pairs, rows_table
 from fleetcast.view.words import UNKNOWN, show_energy
 
 if TYPE_CHECKING:
@@ -28,7 +25,7 @@ def outcome_view(scenario: GraphScenario, outcome: Outcome, width: int) -> Rende
     """Returns one outcome: headline, workers over time, use of each, notes."""
     parts: list[RenderableType] = [
         Text(question(scenario, outcome), style="dim"), Text(),
-        Text(f"Order {name(outcome)}", style="bold"), Text(), headline(outcome), Text(),
+        Text(f"Order {label(outcome)}", style="bold"), Text(), headline(outcome), Text(),
     ]  # fmt: skip
     parts += [timeline(outcome, width), Text(), workers(outcome), Text()]
     parts.append(bullets("Taken as given", outcome.notes, dim=True))
@@ -40,7 +37,7 @@ def ranking_view(scenario: GraphScenario, ranking: Ranking, width: int) -> Rende
     best = ranking.best
     assert best is not None, "a graph that fits has an order"
     parts: list[RenderableType] = [Text(question(scenario, best), style="dim"), Text()]
-    parts += [Text.assemble("Best: ", (f"order {name(best)}", "bold")), Text()]
+    parts += [Text.assemble("Best: ", (f"order {label(best)}", "bold")), Text()]
     bound = float(best.metrics["lower_bound"])
     rows = [_row(o) for o in ranking.plans]
     heads = ("Order", "Makespan", "Above bound", "Moved", "Energy", "Busy")
@@ -56,7 +53,7 @@ def ranking_view(scenario: GraphScenario, ranking: Ranking, width: int) -> Rende
 def _row(outcome: Outcome) -> tuple[str, ...]:
     m = outcome.metrics
     said = show(m["makespan"], "s"), f"{m['gap']:.1%}", show(m["moved_bytes"], "B"), show_energy(m["energy"])
-    return name(outcome), *said, f"{m['busy']:.0%}"
+    return label(outcome), *said, f"{m['busy']:.0%}"
 
 
 def question(scenario: GraphScenario, outcome: Outcome) -> str:
@@ -72,17 +69,6 @@ def question(scenario: GraphScenario, outcome: Outcome) -> str:
 
 def _count(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
-def name(outcome: Outcome) -> str:
-    """Returns the order policy's name, with the settings that are not its usual ones."""
-    order = dict(outcome.plan["order"])
-    kind = str(order.pop("kind"))
-    made = kinds(tasks).get(kind)
-    usual = {} if made is None else {n: p.default for n, p in inspect.signature(made).parameters.items()}
-    order = {key: value for key, value in order.items() if usual.get(key, ...) != value}
-    said = (f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in order.items())
-    return " ".join((kind, *said))
 
 
 def why(ranking: Ranking) -> list[str]:
@@ -103,7 +89,7 @@ def why(ranking: Ranking) -> list[str]:
         found.append(f"First come, first served takes {null.metrics['makespan'] / m['makespan']:.2f} x as long.")
     if len(ranking.plans) > 1:
         ratio = ranking.plans[1].metrics["makespan"] / m["makespan"]
-        found.append(f"The next, {name(ranking.plans[1])}, takes {ratio:.3f} x as long.")
+        found.append(f"The next, {label(ranking.plans[1])}, takes {ratio:.3f} x as long.")
     return found
 
 
@@ -118,11 +104,7 @@ def headline(outcome: Outcome) -> Table:
         ("Longest chain", show(m["critical_path"], "s")), ("Carbon", show(m["carbon"], "g")),
         ("Moved", show(m["moved_bytes"], "B")), ("Workers busy", f"{m['busy']:.0%}"),
     ]  # fmt: skip
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, GAP, 0, 0))
-    for i in range(0, len(cells), 2):
-        row = [cell for pair in cells[i : i + 2] for cell in pair]
-        table.add_row(*(Text(cell, style="dim" if j % 2 == 0 else "") for j, cell in enumerate(row)))
-    return table
+    return pairs(cells)
 
 
 def timeline(outcome: Outcome, width: int) -> RenderableType:

@@ -14,8 +14,7 @@ from fleetcast.scenario.fleet.failures import duration
 from fleetcast.scenario.outcome import UNITS
 from fleetcast.search.ranking import label
 from fleetcast.view.jobs.figures import fleet_info
-from fleetcast.view.plans import GAP
-from fleetcast.view.tables import bullets, rows_table
+from fleetcast.view.tables import bullets, pairs, rows_table
 from fleetcast.view.words import UNKNOWN, show_energy
 
 if TYPE_CHECKING:
@@ -67,11 +66,7 @@ def headline(outcome: Outcome) -> Table:
         ]  # fmt: skip
     if "late" in m:
         cells += [("Late", f"{m['late']:,}"), ("Carbon of work", show(m["work_carbon"], "g"))]
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, GAP, 0, 0))
-    for i in range(0, len(cells), 2):
-        row = [cell for pair in cells[i : i + 2] for cell in pair]
-        table.add_row(*(Text(cell, style="dim" if j % 2 == 0 else "") for j, cell in enumerate(row)))
-    return table
+    return pairs(cells)
 
 
 def timeline(outcome: Outcome, width: int) -> RenderableType:

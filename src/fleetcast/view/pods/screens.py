@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -10,10 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fleetcast.base.show import show
-from fleetcast.base.spec import kinds
-from fleetcast.policy.place import pods as place
-from fleetcast.view.plans import GAP
-from fleetcast.view.tables import bullets, rows_table
+from fleetcast.search.ranking import label
+from fleetcast.view.tables import bullets, pairs, rows_table
 
 if TYPE_CHECKING:
     from fleetcast.scenario.load import PodsScenario
@@ -45,15 +42,6 @@ def question(scenario: PodsScenario, outcome: Outcome) -> str:
     return f"{scenario.name}: {m['pods']:,} pods on {m['workers']:,} nodes."
 
 
-def label(outcome: Outcome) -> str:
-    """Returns the policy's name, with the settings that are not its usual ones."""
-    table = dict(outcome.plan["place"])
-    kind = str(table.pop("kind"))
-    made = kinds(place).get(kind)
-    usual = {} if made is None else {n: p.default for n, p in inspect.signature(made).parameters.items()}
-    return " ".join([kind, *(f"{key} {value}" for key, value in table.items() if usual.get(key, ...) != value)])
-
-
 def headline(outcome: Outcome) -> Table:
     """Returns the metrics in two columns."""
     m = outcome.metrics
@@ -64,11 +52,7 @@ def headline(outcome: Outcome) -> Table:
         cells += [(f"{name.capitalize()} taken at the end", f"{share:.1%}"), ("Mean over time", f"{used[name]:.1%}")]
     if "devices" in ended:
         cells += [("Devices in fragments", f"{m['fragmentation']:.1f}"), ("Lost with nodes", f"{m['lost']:,}")]
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, GAP, 0, 0))
-    for i in range(0, len(cells), 2):
-        row = [cell for pair in cells[i : i + 2] for cell in pair]
-        table.add_row(*(Text(cell, style="dim" if j % 2 == 0 else "") for j, cell in enumerate(row)))
-    return table
+    return pairs(cells)
 
 
 def tiers(outcome: Outcome, width: int) -> RenderableType:
@@ -87,14 +71,8 @@ def ranking_view(scenario: PodsScenario, ranking: Ranking, width: int) -> Render
     parts: list[RenderableType] = [Text(question(scenario, best), style="dim"), Text()]
     parts += [Text.assemble("Best: ", (label(best), "bold")), Text()]
     devices = "devices" in best.metrics["at_end"]
-    heads = (
-        "Policy",
-        "Placed",
-        "By priority",
-        "Moves",
-        "Evictions",
-        *(("Devices", "Fragments") if devices else ("Cpu",)),
-    )
+    used = ("Devices", "Fragments") if devices else ("Cpu",)
+    heads = ("Policy", "Placed", "By priority", "Moves", "Evictions", *used)
     rows = [_row(outcome, devices) for outcome in ranking.plans]
     parts += [rows_table(heads, rows, right=tuple(range(1, len(heads))), width=width), Text()]
     parts.append(bullets("Why", why(ranking)))

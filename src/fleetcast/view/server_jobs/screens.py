@@ -8,7 +8,7 @@ from rich.text import Text
 from fleetcast.scenario.fleet.failures import duration
 from fleetcast.scenario.load import ServerJobsScenario
 from fleetcast.scenario.outcome import Outcome
-from fleetcast.search.ranking import Ranking
+from fleetcast.search.ranking import Ranking, label
 from fleetcast.view.tables import bullets, rows_table
 
 HEADS = ("Policy", "Completion", "p50", "p99", "Wait", "Makespan", "GPU used")
@@ -42,13 +42,6 @@ def question(scenario: ServerJobsScenario, outcome: Outcome) -> str:
         f"{scenario.name}: {outcome.metrics['jobs']:,} jobs with parameter servers on {said.nodes:,} nodes, dealt out "
         f"anew every {duration(said.slot)}."
     )
-
-
-def label(outcome: Outcome) -> str:
-    """Returns a policy in a few words."""
-    said = outcome.plan["share"]
-    more = [str(said[key]) for key in ("weights", "guard") if said.get(key)]
-    return f"{said['kind']} ({', '.join(more)})" if more else str(said["kind"])
 
 
 def _row(outcome: Outcome) -> tuple[str, ...]:

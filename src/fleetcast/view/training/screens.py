@@ -12,7 +12,7 @@ from rich.text import Text
 
 from fleetcast.base.show import show
 from fleetcast.view.plans import GAP, Column, fitted
-from fleetcast.view.tables import bullets, rejected_table, rows_table
+from fleetcast.view.tables import bullets, pairs, rejected_table, rows_table
 from fleetcast.view.training import terms
 from fleetcast.view.words import UNKNOWN
 
@@ -85,14 +85,10 @@ def _headline(outcome: Outcome) -> Table:
         ("cost", "  its cost"), ("memory", "Memory"), ("energy", "  its energy"), ("fits", "  fits"),
         ("carbon", "  its carbon"), ("power", "Mean power"), ("host_memory", "Host memory"), ("ssd_memory", "On disk"),
     )  # fmt: skip
-    table = Table(box=None, pad_edge=False, show_header=False, padding=(0, GAP, 0, 0))
     cells = [(name, said) for path, name in rows if (said := terms.metric(outcome, path)) != UNKNOWN]
     if "memory" not in outcome.metrics:  # of a job that is counted, nobody knows whether it fits
         cells = [(name, said) for name, said in cells if name.strip() != "fits"]
-    for i in range(0, len(cells), 2):
-        row = [cell for pair in cells[i : i + 2] for cell in pair]
-        table.add_row(*(Text(cell, style="dim" if j % 2 == 0 else "") for j, cell in enumerate(row)))
-    return table
+    return pairs(cells)
 
 
 def _job(outcome: Outcome) -> RenderableType:

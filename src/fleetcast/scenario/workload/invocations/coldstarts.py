@@ -114,11 +114,10 @@ def _kinds(
     table = read_table(path)
     ids = table.texts("funcID")
     said = {name: dict(zip(ids, table.texts(name), strict=True)) for name in ("runtime", "triggerType-invocationType")}
-    found = []
-    for column in said.values():
-        names, of = numbered([column.get(function) or UNKNOWN for function in functions])
-        found += [names, np.array(of, np.int32)]
-    return found[0], found[1], found[2], found[3]  # type: ignore[return-value]
+    (runtimes, runtime), (triggers, trigger) = (
+        numbered([column.get(function) or UNKNOWN for function in functions]) for column in said.values()
+    )
+    return runtimes, np.array(runtime, np.int32), triggers, np.array(trigger, np.int32)
 
 
 def _useful(pods: list[str], ready: Array, path: Path | None) -> Array:
