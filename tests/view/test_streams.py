@@ -87,7 +87,7 @@ def test_run_runs_a_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
 def test_what_if_shows_what_changes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["whatif", "cameras", "--set", "workload.filter.ratio=10"]) == 0
     shown = capsys.readouterr().out
-    for said in ("cameras: a sensor pipeline.", "Power", "Recall", "Output rate"):
+    for said in ("cameras: a sensor pipeline.", "Power", "Recall", "Samples stored"):
         assert said in shown
 
 

@@ -1,12 +1,15 @@
 """What if: changes by path, for every kind of workload; both sides planned where the plan is open."""
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 
 import fleetcast
 from fleetcast.base.errors import SpecError
 from fleetcast.view import cli
+from fleetcast.view.changes import looked_at, whatif_view
 from fleetcast.view.whatif import changed, is_open, parse, whatif
 
 TRAIN = {
@@ -106,7 +109,9 @@ def test_plans_are_open_where_a_search_is_needed():
     assert is_open(fleetcast.load({k: v for k, v in TRAIN.items() if k != "plan"}))
     assert is_open(fleetcast.load(TRAIN | {"plan": {"tensor_parallel": 2, "zero": [0, 1]}}))
     assert is_open(fleetcast.load({k: v for k, v in SERVE.items() if k != "plan"}))
-    assert not is_open(fleetcast.load("tiers")) or is_open(fleetcast.load("tiers"))
+    assert is_open(fleetcast.load("tiers"))
+    jobs = fleetcast.load("one-fleet")
+    assert is_open(jobs) and not is_open(changed(jobs, {"plan.share": "easy"}))
 
 
 WRONG = {
@@ -196,3 +201,45 @@ def test_the_command_prints_before_after_and_ratio(capsys, tmp_path, monkeypatch
     assert "Falls short" in capsys.readouterr().out
     assert cli.main(["whatif", str(file), "--set", "plan.tensor_parallel=5"]) == 2
     assert "attention heads" in capsys.readouterr().err
+
+
+CHANGED = {
+    "jobs": ({"plan.share": "fifo"}, {"jct.mean", "utilisation", "makespan", "energy"}),
+    "pods": ({"plan.place": "kube_default"}, {"placed", "moves", "evicted", "at_end.cpu"}),
+    "functions": ({"plan.scale": "histogram"}, {"cold_starts.count", "pod_seconds", "latency.p99", "carbon"}),
+    "learned-jobs": ({"plan.share": "drf"}, {"jct.mean", "waits.mean", "utilisation"}),
+    "green-jobs": ({"plan.share": "edf"}, {"work_carbon", "late", "carbon"}),
+    "one-fleet": ({"plan.share": "easy"}, {"jct.mean", "cost"}),
+    "graph": ({"plan.order": "fifo"}, {"makespan", "gap", "moved_bytes"}),
+    "cameras": ({"workload.nodes.0.rate": 5}, {"power", "f1", "latency"}),
+    "chat": ({"workload.arrivals.rate": 2}, {"ttft.p99", "throughput"}),
+    "multitask": ({"seed": 1}, {"iteration_time"}),
+}  # fmt: skip
+"""Example -> a change of it, and some of what people look at first."""
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_every_kind_of_workload_shows_what_people_look_at_first(name):
+    changes, metrics = CHANGED[name]
+    found = whatif(name, changes)
+    assert metrics <= set(looked_at((found.before, *found.after)))
+    for width in (80, 120):
+        page = Console(file=io.StringIO(), width=width)
+        page.print(whatif_view(found, width))
+        text = page.file.getvalue()
+        assert all(part in text for part in (f"{name}: ", "as it is", found.after[0].name, "Ratio")), text
+        assert "None" not in text and "nan" not in text
+
+
+@pytest.mark.parametrize("name", ["jobs", "learned-jobs", "pods", "functions", "graph"])
+def test_a_plan_that_is_decided_stays_so_and_the_null_stands_beside_it(name):
+    """The null is played for comparison where a plan does not name it; it is never what was asked for."""
+    key, worse, null = {
+        "jobs": ("share", "drf", "fifo"), "learned-jobs": ("share", "drf", "fifo"),
+        "pods": ("place", "fgd", "kube_default"), "functions": ("scale", "histogram", "fixed"),
+        "graph": ("order", "critical_path", "fifo"),
+    }[name]  # fmt: skip
+    ranking = fleetcast.plan(changed(fleetcast.load(name), {f"plan.{key}": worse}))
+    kinds = [outcome.plan[key]["kind"] for outcome in ranking.plans]
+    assert kinds == [worse, null]
+    assert whatif(name, {f"plan.{key}": worse}).after[0].outcome.plan[key]["kind"] == worse

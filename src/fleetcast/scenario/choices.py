@@ -15,6 +15,12 @@ def several(said: Any) -> tuple[Any, ...]:
     return tuple(said) if isinstance(said, list | tuple) else (said,)
 
 
+def kind_of(choice: Any) -> str:
+    """Returns the kind of a policy that is named, told as a table or given as an object."""
+    said = choice.get("kind") if isinstance(choice, Mapping) else getattr(choice, "kind", choice)
+    return str(said)
+
+
 def check_choices(plan: Any, examples: Mapping[str, str]) -> None:
     """Refuses keys of a plan that name no policy, or one twice.
 

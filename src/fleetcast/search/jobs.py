@@ -10,7 +10,7 @@ from fleetcast.base.spec import describe
 from fleetcast.policy.share import Fifo
 from fleetcast.scenario.kinds.jobs import GOALS, RAISED
 from fleetcast.scenario.outcome import Outcome
-from fleetcast.search.played import check_priced, each, ranking
+from fleetcast.search.played import beside, check_priced, each, ranking
 from fleetcast.search.ranking import Ranking
 from fleetcast.sim.cluster.outcome import simulate
 from fleetcast.sim.cluster.setting import Setting
@@ -40,18 +40,17 @@ def search(
     plan = state.scenario.plan
     goals = state.scenario.objective.goals(GOALS, RAISED)
     check_priced(goals, state.tree.groups)
-    shares = list(plan.shares or (LISTED if state.jobs.deadline is None else (*LISTED, *DUE)))
-    null = describe(Fifo())
-    if not any(describe(state.share(choice)) == null for choice in shares):
-        shares.insert(0, "fifo")
+    listed = LISTED if state.jobs.deadline is None else (*LISTED, *DUE)
+    shares, asked = beside(plan.shares or listed, "fifo", lambda c: describe(state.share(c)) == describe(Fifo()))
     places = list(plan.places or ("best_fit",))
     powers: list[Any] = list(plan.powers) or [None]
     found = each(list(product(shares, places, powers)), lambda choice: simulate(state, *choice), progress)
     names = dict.fromkeys(str(outcome.plan["share"]["kind"]) for outcome in found)
     space = f"share: {', '.join(names)}; place: {', '.join(str(describe(state.place(p))['kind']) for p in places)}"
     rivals = tuple((name, GOALS[name], 1) for name in ("jct_p99", "jct"))
-    return ranking(found, goals, rivals, top=top, always=_is_null, space=(space,))
+    return ranking(found, goals, rivals, top=top, null=is_null, asked=asked, space=(space,))
 
 
-def _is_null(outcome: Outcome) -> bool:
+def is_null(outcome: Outcome) -> bool:
+    """Returns whether an outcome is of first come, first served."""
     return bool(outcome.plan["share"] == describe(Fifo()))

@@ -40,6 +40,13 @@ def each(choices: Sequence[Any], play: Callable[[Any], Outcome], progress: Progr
     return found
 
 
+def beside(choices: Iterable[Any], null: Any, is_null: Callable[[Any], bool]) -> tuple[list[Any], bool]:
+    """Returns choices with the null among them, first where it was not, and whether it was."""
+    found = list(choices)
+    asked = any(map(is_null, found))
+    return found if asked else [null, *found], asked
+
+
 def by_goals(outcome: Outcome, goals: Sequence[Axis]) -> list[float]:
     """Returns what outcomes are sorted by; what differs in the tenth digit is a tie, which the first played wins."""
     return [float(f"{value:.9g}") for value in values(outcome, goals)]
@@ -47,8 +54,8 @@ def by_goals(outcome: Outcome, goals: Sequence[Axis]) -> list[float]:
 
 def ranking(
     found: Sequence[Outcome], goals: tuple[Axis, ...], rivals: Sequence[Axis], *, top: int | None,
-    key: Callable[[Outcome], list[float]] | None = None, always: Callable[[Outcome], bool] = lambda _: False,
-    space: Sequence[str] = (), notes: Sequence[str] = (),
+    null: Callable[[Outcome], bool], asked: bool = True,
+    key: Callable[[Outcome], list[float]] | None = None, space: Sequence[str] = (), notes: Sequence[str] = (),
 ) -> Ranking:  # fmt: skip
     """Returns the ranking of what was played.
 
@@ -57,19 +64,23 @@ def ranking(
         goals: what they are ranked by, unless ``key`` says otherwise.
         rivals: the frontier trades the first of them against a single goal, the next where that is the goal itself.
         top: how many; None = all.
+        null: which outcome is the null's; it always stands in the ranking.
+        asked: whether the null is among what is searched; where a plan names other policies alone, it is played for
+            comparison and stands last, whatever it comes to.
         key: what outcomes are sorted by instead.
-        always: which outcomes stand in the ranking though they are not among the first: the null.
         space: what was searched, in sentences; ``notes``: what was decided on the way.
         notes: see ``space``.
     """
-    ranked = sorted(found, key=key or (lambda outcome: by_goals(outcome, goals)))
+    order = key or (lambda outcome: by_goals(outcome, goals))
+    ranked = sorted(found, key=lambda outcome: [not asked and null(outcome), *order(outcome)])
+    searched = [outcome for outcome in ranked if asked or not null(outcome)]
     rival = next((axis for axis in rivals if axis[0] != goals[0][0]), None)
     axes = goals if len(goals) > 1 or rival is None else (*goals, rival)
-    frontier = [ranked[i] for i in undominated([values(outcome, axes) for outcome in ranked])]
+    frontier = [searched[i] for i in undominated([values(outcome, axes) for outcome in searched])]
     frontier.sort(key=lambda outcome: axes[0][2] * float(lookup(outcome.metrics, axes[0][1])))
     counts = dict.fromkeys(("bounded", "cut_short", "deduplicated"), 0)
     counts |= dict.fromkeys(("enumerated", "memory_feasible", "simulated"), len(found))
-    kept = ranked if top is None else [*ranked[:top], *(outcome for outcome in ranked[top:] if always(outcome))]
+    kept = ranked if top is None else [*ranked[:top], *(outcome for outcome in ranked[top:] if null(outcome))]
     return Ranking(
         tuple(kept), tuple(frontier), (), (), counts, goals, axes, space=tuple(space), notes=tuple(notes)
     )  # fmt: skip

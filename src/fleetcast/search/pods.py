@@ -7,9 +7,10 @@ from importlib.util import find_spec
 
 from fleetcast.base.spec import kinds
 from fleetcast.policy.place import pods as place
+from fleetcast.scenario.choices import kind_of
 from fleetcast.scenario.kinds.pods import GOALS, RAISED
 from fleetcast.scenario.outcome import Outcome
-from fleetcast.search.played import by_goals, each, ranking
+from fleetcast.search.played import beside, by_goals, each, ranking
 from fleetcast.search.ranking import Ranking
 from fleetcast.sim.cluster.pods_outcome import DEFAULT, Setting, simulate
 
@@ -33,7 +34,8 @@ def search(
     solver = find_spec("ortools") is not None
     # the null first, so that it wins where nothing is better
     known = [k for k in sorted(kinds(place), key=lambda k: k != DEFAULT) if solver or not k.startswith("cp_sat")]
-    choices = state.scenario.plan.places or tuple(k for k in known if k != "cp_sat_naive")
+    named = state.scenario.plan.places or tuple(k for k in known if k != "cp_sat_naive")
+    choices, asked = beside(named, DEFAULT, lambda choice: kind_of(choice) == DEFAULT)
     found = each(choices, lambda choice: simulate(state, choice), progress)
     plain = objective.minimize is None and objective.maximize is None
 
@@ -48,5 +50,10 @@ def search(
     notes = () if solver else ("OR-Tools is not installed, so cp_sat was not played: pip install 'fleetcast[solve]'",)
     return ranking(
         found, goals, (("moves", GOALS["moves"], 1),), top=top, key=rank, space=(said,), notes=notes,
-        always=lambda outcome: outcome.plan["place"]["kind"] == DEFAULT,
+        null=is_null, asked=asked,
     )  # fmt: skip
+
+
+def is_null(outcome: Outcome) -> bool:
+    """Returns whether an outcome is of kube-scheduler's default."""
+    return bool(outcome.plan["place"]["kind"] == DEFAULT)

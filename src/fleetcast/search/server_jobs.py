@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 from fleetcast.scenario.kinds.server_jobs import GOALS, RAISED
-from fleetcast.search.played import each, ranking
+from fleetcast.scenario.outcome import Outcome
+from fleetcast.search.played import beside, each, ranking
 from fleetcast.search.ranking import Ranking
 from fleetcast.sim.cluster.slots_outcome import Setting, simulate
 
@@ -28,10 +29,13 @@ def search(
         SpecError: an unknown policy.
     """
     goals = state.scenario.objective.goals(GOALS, RAISED)
-    choices = list(state.scenario.plan.shares or LISTED)
-    if "fifo" not in choices:
-        choices.insert(0, "fifo")
+    choices, asked = beside(state.scenario.plan.shares or LISTED, "fifo", lambda choice: choice == "fifo")
     found = each(choices, lambda choice: simulate(state, choice), progress)
     space = f"share: {', '.join(dict.fromkeys(str(o.plan['share']['kind']) for o in found))}"
     rivals = tuple((name, GOALS[name], 1) for name in ("jct_p99", "jct"))
-    return ranking(found, goals, rivals, top=top, always=lambda o: o.plan["share"]["kind"] == "fifo", space=(space,))
+    return ranking(found, goals, rivals, top=top, null=is_null, asked=asked, space=(space,))
+
+
+def is_null(outcome: Outcome) -> bool:
+    """Returns whether an outcome is of first come, first served."""
+    return bool(outcome.plan["share"]["kind"] == "fifo")

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fleetcast.base.show import show
-from fleetcast.scenario.load import GraphScenario, ServingScenario, StreamScenario, TrainingScenario
-from fleetcast.search.ranking import made
-from fleetcast.view import words
+from fleetcast.scenario.load import ServingScenario
+from fleetcast.search.ranking import label
+from fleetcast.view import words, worlds
 from fleetcast.view.plans import Column, fitted
 from fleetcast.view.tables import bullets, rows_table
 from fleetcast.view.training import terms
-from fleetcast.view.whatif import Variant, Whatif, headlines, pairs, value_of
+from fleetcast.view.whatif import Variant, Whatif, pairs, value_of
 
 if TYPE_CHECKING:
     from fleetcast.scenario.load import Scenario
+    from fleetcast.scenario.outcome import Outcome
+    from fleetcast.view.ranked import Shown
 
 SMALL = 0.005
 """Terms that change by less than this share of the whole are left out of the table."""
@@ -27,7 +31,8 @@ SMALL = 0.005
 def whatif_view(found: Whatif, width: int) -> RenderableType:
     """Returns one change beside the scenario as it is, or a row for each of several."""
     base = found.before
-    parts: list[RenderableType] = [Text(_question(base.scenario), style="dim"), Text()]
+    question = looks(base.scenario).question(base.scenario, base.outcome)
+    parts: list[RenderableType] = [Text(question, style="dim"), Text()]
     parts += [Text("Each with its best plan" if base.planned else "Each simulated with its plan", style="dim"), Text()]
     if len(found.after) == 1:
         parts += _one(found, found.after[0])
@@ -45,8 +50,10 @@ def _one(found: Whatif, after: Variant) -> list[RenderableType]:
     rows = [("", "as it is", after.name, "")]
     if before.outcome is not None and after.outcome is not None and before.outcome.plan != after.outcome.plan:
         rows.append(("Plan", _plan(before), _plan(after), ""))
-    for path, old, new, ratio in pairs(after, before, headlines(kind, (before, after))):
-        rows.append((_name(path), _number(kind, old, path), _number(kind, new, path), _ratio(ratio)))
+    columns = looked_at((before, after))
+    for path, _, _, ratio in pairs(after, before, list(columns)):
+        head, write = columns[path]
+        rows.append((head, said(before, write), said(after, write), _ratio(ratio)))
     parts: list[RenderableType] = [rows_table(heads, rows, right=(1, 2, 3)), Text()]
     moved = found.terms(after)
     if moved:
@@ -67,12 +74,12 @@ def _many(found: Whatif, width: int) -> RenderableType:
     """A row per variant; each value with its ratio to the scenario as it is, where there is room."""
     rows = [found.before, *found.after]
     kind = found.before.scenario.kind
-    paths = headlines(kind, rows)
+    asked = looked_at(rows)
     columns = [Column("Change", lambda v: v.name, right=False)]
     if any(v.planned for v in rows):
-        columns.append(Column("Plan", _plan, drop=len(paths) + 1, right=False))
-    for i, path in enumerate(paths):
-        columns.append(Column(_name(path), _cell(found.before, path), drop=max(0, i)))
+        columns.append(Column("Plan", _plan, drop=len(asked) + 1, right=False))
+    for i, (path, (head, write)) in enumerate(asked.items()):
+        columns.append(Column(head, _cell(found.before, path, write), drop=i))
     if any(value_of(v, "memory") is not None for v in rows) or kind == "serving":
         columns.append(Column("Fits", lambda v: "yes" if v.fits else "no"))
     filled = fitted(columns, rows, width)
@@ -82,37 +89,36 @@ def _many(found: Whatif, width: int) -> RenderableType:
     return rows_table(heads, table, right=right)
 
 
-def _cell(base: Variant, path: str) -> Callable[[Variant], str]:
+def _cell(base: Variant, path: str, write: Callable[[Outcome], str]) -> Callable[[Variant], str]:
     def cell(variant: Variant) -> str:
         value, old = value_of(variant, path), value_of(base, path)
-        if value is None:
-            return words.UNKNOWN
-        text = _number(base.scenario.kind, value, path)
-        return f"{text} ({_ratio(value / old)})" if old and variant is not base else text
+        text = said(variant, write)
+        return f"{text} ({_ratio(value / old)})" if value is not None and old and variant is not base else text
 
     return cell
 
 
-def _question(scenario: Scenario) -> str:
-    if isinstance(scenario, TrainingScenario):
-        return terms.question(scenario, goals=False)
-    if isinstance(scenario, ServingScenario):
-        return words.question(scenario, goals=False)
-    if isinstance(scenario, StreamScenario):
-        return f"{scenario.name}: {scenario.about}."
-    what = "a graph of tasks" if isinstance(scenario, GraphScenario) else scenario.kind
-    return f"{scenario.name}: {what} on {scenario.fleet.devices or 'its groups'}."
+def looks(scenario: Scenario) -> ModuleType:
+    """Returns the module that says what people look at first: ``COLUMNS``, and ``question`` (scenario, outcome)."""
+    return import_module(worlds.WORLDS[type(scenario)].LOOKS)
+
+
+def looked_at(variants: Sequence[Variant]) -> Shown:
+    """Returns what people look at first, of numbers that some variant has."""
+    columns: Shown = looks(variants[0].scenario).COLUMNS
+    return {path: column for path, column in columns.items() if any(value_of(v, path) is not None for v in variants)}
+
+
+def said(variant: Variant, write: Callable[[Outcome], str]) -> str:
+    """Returns a metric of a variant for people, "–" where it has none."""
+    return words.UNKNOWN if variant.outcome is None else write(variant.outcome)
 
 
 def _plan(variant: Variant) -> str:
     if variant.outcome is None:
         return words.UNKNOWN
-    if isinstance(variant.scenario, GraphScenario):
-        return f"order {variant.outcome.plan['order']['kind']}"
-    if isinstance(variant.scenario, StreamScenario):
-        return made(variant.outcome.plan)
     if not isinstance(variant.scenario, ServingScenario):
-        return str(variant.outcome.plan.get("way") or terms.plan_name(variant.outcome.plan))
+        return label(variant.outcome)
     return f"{words.plan_name(variant.outcome.plan)}, {words.policy_name(variant.outcome.plan)}"
 
 
@@ -124,25 +130,10 @@ def _problem(variant: Variant) -> str:
     return ""
 
 
-def _name(path: str) -> str:
-    if path.startswith("job."):
-        return f"Job's {path[4:]}"
-    if path.startswith(("ttft", "tpot", "e2e")):
-        return words.short(path)
-    return {"iteration_time": "Iteration", "mfu": "MFU", "throughput": "Tokens/s", "steps": "Steps/s"}.get(
-        path, path.capitalize().replace("_", " ")
-    )
-
-
 def _term(kind: str, name: str) -> str:
     if kind == "training":
         return terms.term(name)
     return words.TERMS.get(name, name).capitalize()
-
-
-def _number(kind: str, value: float, path: str) -> str:
-    text = terms.number(value, path) if kind == "training" else words.number(value, path)
-    return text.removesuffix(" tokens/s").removesuffix(" steps/s")
 
 
 def _ratio(ratio: float | None) -> str:

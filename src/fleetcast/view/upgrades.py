@@ -18,6 +18,8 @@ def upgrades(scenario: Scenario) -> list[dict[str, Any]]:
 
     Links are asked about where the fleet has any; devices where it is one line of one kind.
     """
+    if not scenario.fleet.devices and not scenario.fleet.groups:
+        return []  # a stream's nodes are no devices
     tree = resolve(scenario.fleet, Path(scenario.folder))
     found: list[dict[str, Any]] = []
     if any(group.nodes > 1 for group in tree.groups) or len(tree.groups) > 1:

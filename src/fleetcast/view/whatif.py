@@ -31,22 +31,6 @@ from fleetcast.view.upgrades import upgrades
 MOST = 200
 """Variants of one question."""
 HOW = ("auto", "plan", "simulate")
-HEADLINES: Mapping[str, tuple[str, ...]] = {
-    "training": (
-        "iteration_time", "mfu", "throughput", "steps", "memory", "cost", "energy", "carbon", "job.time", "job.cost",
-        "job.energy",
-    ),
-    "stream": (
-        "power", "productivity", "f1", "precision", "recall", "latency", "latency_p99", "input_rate", "output_rate",
-        "output_bytes", "dropped", "busy",
-    ),
-    "jobs": ("jct.mean", "jct.p50", "jct.p99", "makespan", "utilisation", "waits.mean", "energy", "cost", "carbon"),
-    "graph": ("makespan", "lower_bound", "moved_bytes", "busy", "cost", "energy", "carbon"),
-    "serving": (
-        "ttft.p50", "ttft.p99", "tpot.p50", "tpot.p99", "e2e.mean", "throughput", "goodput", "cost", "energy", "carbon",
-    ),
-}  # fmt: skip
-"""Metrics that people look at first, by kind of workload."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +122,8 @@ def whatif(
         rows = upgrades(scenario)
     if not rows and not isinstance(scenario, TrainingScenario):
         raise SpecError(
-            "--set", "is missing, and the fleet has neither links nor a device that is newer",
-            limit="path=value, a key of the scenario file", hint="Write e.g. --set workload.batch=64",
+            "--set", "is missing, and nothing of the fleet is known to be upgraded",
+            limit="path=value, a key of the scenario file", hint="Write e.g. --set seed=1",
         )  # fmt: skip
     if len(rows) > MOST:
         raise SpecError(
@@ -302,11 +286,6 @@ def shown(value: Any) -> str:
     return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
-def headlines(kind: str, variants: Sequence[Variant]) -> list[str]:
-    """Returns the metrics to show first, of those that some variant has."""
-    return [path for path in HEADLINES.get(kind, ()) if any(value_of(v, path) is not None for v in variants)]
-
-
 def value_of(variant: Variant, path: str) -> float | None:
     """Returns a metric of a variant, None where it is not known."""
     if variant.outcome is None:
@@ -315,7 +294,7 @@ def value_of(variant: Variant, path: str) -> float | None:
         value = lookup(variant.outcome.metrics, path)
     except (KeyError, TypeError):
         return None
-    return value if value == value else None
+    return value if isinstance(value, int | float) and value == value else None
 
 
 def _row(variant: Variant) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from fleetcast.base.spec import describe, kinds
 from fleetcast.policy import scale
 from fleetcast.scenario.kinds.functions import GOALS
 from fleetcast.scenario.outcome import Outcome
-from fleetcast.search.played import by_goals, check_priced, each, ranking
+from fleetcast.search.played import beside, by_goals, check_priced, each, ranking
 from fleetcast.search.ranking import Ranking
 from fleetcast.sim.functions.outcome import simulate
 from fleetcast.sim.functions.setting import Setting
@@ -42,13 +42,12 @@ def search(
     check_priced(goals, (site.group for site in state.sites))
     # the null first, so that it wins where nothing is better
     choices = plan.scales or tuple(sorted(kinds(scale), key=lambda kind: kind != scale.Fixed.kind))
-    policies = [state.scale(choice) for choice in choices]
     most = float("inf")
+    policies = [state.scale(choice) for choice in choices]
     if plan.budget is not None:
         most = plan.budget * pod_seconds(state, scale.Fixed())
         policies = [fitted(state, policy, most) for policy in policies]
-        if not any(describe(policy) == describe(scale.Fixed()) for policy in policies):
-            policies.insert(0, scale.Fixed())
+    policies, asked = beside(policies, scale.Fixed(), lambda policy: describe(policy) == describe(scale.Fixed()))
     routes: tuple[Any, ...] = plan.routes or (None,)
     found = each(list(product(policies, routes)), lambda pair: simulate(state, *pair), progress)
 
@@ -64,8 +63,13 @@ def search(
     rivals = tuple((name, GOALS[name], 1) for name in ("pod_seconds", "cold_starts"))
     return ranking(
         found, goals, rivals, top=top, space=space, key=lambda outcome: [exceeds(outcome), *by_goals(outcome, goals)],
-        always=lambda outcome: outcome.plan["scale"] == describe(scale.Fixed()),
+        null=is_null, asked=asked,
     )  # fmt: skip
+
+
+def is_null(outcome: Outcome) -> bool:
+    """Returns whether an outcome is of a keep-alive of 60 s."""
+    return bool(outcome.plan["scale"] == describe(scale.Fixed()))
 
 
 def pod_seconds(state: Setting, policy: scale.Policy) -> float:

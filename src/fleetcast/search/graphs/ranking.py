@@ -8,8 +8,10 @@ from fleetcast.base.errors import SpecError
 from fleetcast.base.spec import kinds
 from fleetcast.cost.graphs.offloading import Users
 from fleetcast.policy.order import tasks
+from fleetcast.scenario.choices import kind_of
 from fleetcast.scenario.kinds.graph import GOALS
-from fleetcast.search.played import check_priced, each, ranking
+from fleetcast.scenario.outcome import Outcome
+from fleetcast.search.played import beside, check_priced, each, ranking
 from fleetcast.search.ranking import Ranking
 from fleetcast.sim.graph.outcome import simulate
 from fleetcast.sim.graph.setting import Setting
@@ -36,7 +38,10 @@ def search(
     # The null first, so that it wins where nothing is better.
     offloading = bool(Users.of(state.graph, state.platform).devices)
     known = [kind for kind, made in kinds(tasks).items() if offloading or not getattr(made, "offloads", False)]
-    orders = state.scenario.plan.orders or tuple(sorted(known, key=lambda kind: kind != tasks.Fifo.kind))
+    orders, asked = beside(
+        state.scenario.plan.orders or tuple(sorted(known, key=lambda kind: kind != tasks.Fifo.kind)), tasks.Fifo.kind,
+        lambda choice: kind_of(choice) == tasks.Fifo.kind,
+    )  # fmt: skip
     if not state.scenario.plan.orders and len(orders) * len(state.graph) > MOST_PLAYED:
         raise SpecError(
             "plan.order", f"is left out, and {len(orders)} policies would be played on {len(state.graph):,} tasks",
@@ -46,6 +51,9 @@ def search(
     found = each(orders, lambda order: simulate(state, order), progress)
     said = f"order: {', '.join(str(outcome.plan['order']['kind']) for outcome in found)}; each was played"
     rivals = (("bytes", GOALS["bytes"], 1),)
-    return ranking(
-        found, goals, rivals, top=top, space=(said,), always=lambda o: o.plan["order"]["kind"] == tasks.Fifo.kind
-    )
+    return ranking(found, goals, rivals, top=top, null=is_null, asked=asked, space=(said,))
+
+
+def is_null(outcome: Outcome) -> bool:
+    """Returns whether an outcome is of first come, first served."""
+    return bool(outcome.plan["order"]["kind"] == tasks.Fifo.kind)

@@ -9,10 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from fleetcast.base.show import show
-from fleetcast.base.tables import lookup
 from fleetcast.mining.coldstart import WORDS
-from fleetcast.scenario.outcome import UNITS
+from fleetcast.search.functions.ranking import is_null
 from fleetcast.search.ranking import label
+from fleetcast.view import ranked
+from fleetcast.view.ranked import Shown, cell, counts, ranked_view, shown
 from fleetcast.view.tables import bullets, pairs, rows_table
 from fleetcast.view.training.screens import bars
 from fleetcast.view.words import UNKNOWN, show_energy
@@ -83,41 +84,23 @@ def ranking_view(scenario: FunctionsScenario, ranking: Ranking, width: int) -> R
     """Returns what a search found: the policies by rank, why the best is, the space, notes."""
     best = ranking.best
     assert best is not None, "some policy always ranks first"
-    parts: list[RenderableType] = [Text(question(scenario, best), style="dim"), Text()]
-    parts += [Text.assemble("Best: ", (label(best), "bold")), Text()]
-    rows = [_row(outcome) for outcome in ranking.plans]
-    heads = ("Policy", "Cold starts", "Pod-seconds", "Latency", "p99", "Carbon", "Energy")
-    parts += [rows_table(heads, rows, right=(1, 2, 3, 4, 5, 6), width=width, drop=2), Text()]
-    parts.append(bullets("Why", why(ranking)))
-    parts.append(bullets("Space searched", list(ranking.space), dim=True))
-    parts.append(bullets("Taken as given", [*ranking.notes, *best.notes], dim=True))
-    return Group(*parts)
+    return ranked_view(question(scenario, best), ranking, COLUMNS, why(ranking), width)
 
 
-def _row(outcome: Outcome) -> tuple[str, ...]:
-    m = outcome.metrics
-    return (
-        label(outcome), f"{m['cold_starts']['count']:,}", f"{m['pod_seconds']:,.0f}", show(m["latency"]["mean"], "s"),
-        show(m["latency"]["p99"], "s"), show(m["carbon"], "g"), show_energy(m["energy"]),
-    )  # fmt: skip
+COLUMNS: Shown = {
+    **counts("cold_starts.count", "Cold starts"),
+    "pod_seconds": ("Pod-seconds", cell("pod_seconds", "{:,.0f}".format)), **shown("latency.mean", "Latency"),
+    **shown("latency.p99", "p99"), **shown("carbon"), **shown("energy"), **shown("cost"),
+}  # fmt: skip
 
 
 def why(ranking: Ranking) -> list[str]:
-    """Returns why the best is: against the null and the next."""
-    best, found = ranking.best, []
-    assert best is not None
-    goal, path, _ = ranking.goals[0]
-    value = float(lookup(best.metrics, path))
-    null = next((o for o in ranking.plans if o.plan["scale"] == {"kind": "fixed", "keep": 60.0}), None)
-    if null is not None and null is not best and lookup(null.metrics, path) > 0:
-        less = 1.0 - value / float(lookup(null.metrics, path))
+    """Returns why the best is: against the null and the next, and what it takes for that."""
+    best = ranking.best
+    assert best is not None, "some policy always ranks first"
+    found = ranked.why(ranking, is_null, "a keep-alive of 60 s")
+    null = next((outcome for outcome in ranking.plans if is_null(outcome)), None)
+    if null is not None and null is not best:
         seconds = float(best.metrics["pod_seconds"]) / float(null.metrics["pod_seconds"])
-        word = f"fewer {goal.replace('_', ' ')}" if goal in ("cold_starts", "pod_seconds") else f"less {goal}"
-        found.append(f"{less:.0%} {word} than a keep-alive of 60 s, at {seconds:.2f} x its pod-seconds.")
-    if len(ranking.plans) > 1:
-        other = ranking.plans[1]
-        unit = UNITS.get(path.partition(".")[0], "")
-        amount = float(lookup(other.metrics, path))
-        said = show(amount, unit) if unit else f"{amount:,.0f}"
-        found.append(f"The next, {label(other)}, comes to {said}.")
-    return found or ["It is the only one."]
+        found.append(f"It holds pods for {seconds:.2f} x the pod-seconds of a keep-alive of 60 s.")
+    return found

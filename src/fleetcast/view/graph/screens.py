@@ -10,8 +10,10 @@ from rich.text import Text
 
 from fleetcast.base.show import show
 from fleetcast.scenario.kinds.graph import GOALS
+from fleetcast.search.graphs.ranking import is_null
 from fleetcast.search.ranking import label
 from fleetcast.view.graph.timeline import IDLE, LANES, lanes, letters, short
+from fleetcast.view.ranked import Shown, ranked_view, shares, shown
 from fleetcast.view.tables import bullets, pairs, rows_table
 from fleetcast.view.words import UNKNOWN, show_energy
 
@@ -36,24 +38,14 @@ def ranking_view(scenario: GraphScenario, ranking: Ranking, width: int) -> Rende
     """Returns what a search found: the policies by rank, why the best is, the space, notes."""
     best = ranking.best
     assert best is not None, "a graph that fits has an order"
-    parts: list[RenderableType] = [Text(question(scenario, best), style="dim"), Text()]
-    parts += [Text.assemble("Best: ", (f"order {label(best)}", "bold")), Text()]
-    bound = float(best.metrics["lower_bound"])
-    rows = [_row(o) for o in ranking.plans]
-    heads = ("Order", "Makespan", "Above bound", "Moved", "Energy", "Busy")
-    parts += [rows_table(heads, rows, right=(1, 2, 3, 4, 5)), Text()]
-    parts.append(bullets("Why", why(ranking)))
-    parts.append(
-        bullets("Space searched", [*ranking.space, f"no order ends before {show(bound, 's')}, the bound"], dim=True)
-    )
-    parts.append(bullets("Taken as given", [*ranking.notes, *best.notes], dim=True))
-    return Group(*parts)
+    bound = f"no order ends before {show(best.metrics['lower_bound'], 's')}, the bound"
+    return ranked_view(question(scenario, best), ranking, COLUMNS, why(ranking), width, space=(bound,))
 
 
-def _row(outcome: Outcome) -> tuple[str, ...]:
-    m = outcome.metrics
-    said = show(m["makespan"], "s"), f"{m['gap']:.1%}", show(m["moved_bytes"], "B"), show_energy(m["energy"])
-    return label(outcome), *said, f"{m['busy']:.0%}"
+COLUMNS: Shown = {
+    **shown("makespan"), **shares("gap", "Above bound", 1), **shown("moved_bytes", "Moved"), **shown("energy"),
+    **shares("busy", "Busy"), **shown("carbon"), **shown("cost"),
+}  # fmt: skip
 
 
 def question(scenario: GraphScenario, outcome: Outcome) -> str:
@@ -84,10 +76,10 @@ def why(ranking: Ranking) -> list[str]:
     else:
         binds = "the longest chain" if m["critical_path"] >= 0.999 * m["lower_bound"] else "work shared out at will"
         found.append(f"It ends {gap:.1%} above the bound ({binds}): no order gains more than {gap / (1 + gap):.1%}.")
-    null = next((o for o in ranking.plans if o.plan["order"]["kind"] == "fifo"), None)
+    null = next((outcome for outcome in ranking.plans if is_null(outcome)), None)
     if null is not None and null is not best:
         found.append(f"First come, first served takes {null.metrics['makespan'] / m['makespan']:.2f} x as long.")
-    if len(ranking.plans) > 1:
+    if len(ranking.plans) > 1 and ranking.plans[1] is not null:
         ratio = ranking.plans[1].metrics["makespan"] / m["makespan"]
         found.append(f"The next, {label(ranking.plans[1])}, takes {ratio:.3f} x as long.")
     return found

@@ -9,11 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from fleetcast.base.show import show
-from fleetcast.base.tables import lookup
 from fleetcast.scenario.fleet.failures import duration
-from fleetcast.scenario.outcome import UNITS
+from fleetcast.search.jobs import is_null
 from fleetcast.search.ranking import label
 from fleetcast.view.jobs.figures import fleet_info
+from fleetcast.view.ranked import Shown, counts, lasts, ranked_view, shares, shown, why
 from fleetcast.view.tables import bullets, pairs, rows_table
 from fleetcast.view.words import UNKNOWN, show_energy
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.search.ranking import Ranking
 
+FIRST = "first come, first served"
 BARS = " ▁▂▃▄▅▆▇█"
 
 
@@ -92,43 +93,12 @@ def ranking_view(scenario: JobsScenario, ranking: Ranking, width: int) -> Render
     """Returns what a search found: the policies by rank, why the best is, the space, notes."""
     best = ranking.best
     assert best is not None, "some policy always ranks first"
-    parts: list[RenderableType] = [Text(question(scenario, best), style="dim"), Text()]
-    parts += [Text.assemble("Best: ", (label(best), "bold")), Text()]
-    heads = ("Policy", "Completion", "p50", "p99", "Wait", "Makespan", "Used", "Pre-empted", "Energy")
-    rows = [_row(outcome) for outcome in ranking.plans]
-    parts += [rows_table(heads, rows, right=(1, 2, 3, 4, 5, 6, 7, 8), width=width), Text()]
-    parts.append(bullets("Why", why(ranking)))
-    parts.append(bullets("Space searched", list(ranking.space), dim=True))
-    parts.append(bullets("Taken as given", [*ranking.notes, *best.notes], dim=True))
-    return Group(*parts)
+    return ranked_view(question(scenario, best), ranking, COLUMNS, why(ranking, is_null, FIRST), width)
 
 
-def _row(outcome: Outcome) -> tuple[str, ...]:
-    m = outcome.metrics
-    return (
-        label(outcome), duration(m["jct"]["mean"]), duration(m["jct"]["p50"]), duration(m["jct"]["p99"]),
-        duration(m["waits"]["mean"]), duration(m["makespan"]), f"{m['utilisation']:.0%}", f"{m['preempted']:,}",
-        show_energy(m["energy"]),
-    )  # fmt: skip
-
-
-def why(ranking: Ranking) -> list[str]:
-    """Returns why the best is: against the null and the next."""
-    best, found = ranking.best, []
-    assert best is not None
-    goal, path, sign = ranking.goals[0]
-    value = float(lookup(best.metrics, path))
-    null = next((o for o in ranking.plans if o.plan["share"] == {"kind": "fifo", "backfill": False}), None)
-    word = goal.replace("_", " ")
-    if null is not None and null is not best and float(lookup(null.metrics, path)) > 0:
-        ratio = value / float(lookup(null.metrics, path))
-        found.append(
-            f"{ratio:.3g} x the {word} of first come, first served ({'less' if sign > 0 else 'more'} is better)."
-        )
-    if null is best:
-        found.append("Nothing beats first come, first served here: the queue is short, or all jobs are alike.")
-    if len(ranking.plans) > 1:
-        other = ranking.plans[1]
-        said = show(float(lookup(other.metrics, path)), UNITS.get(path.partition(".")[0], ""))
-        found.append(f"The next, {label(other)}, comes to {said}.")
-    return found
+COLUMNS: Shown = {
+    **lasts("jct.mean", "Completion"), **lasts("jct.p50", "p50"), **lasts("jct.p99", "p99"),
+    **lasts("waits.mean", "Wait"), **shares("utilisation", "Used"), **lasts("makespan", "Makespan"),
+    **shown("energy"), **counts("preempted", "Pre-empted"), **shown("work_carbon", "Carbon of work"),
+    **counts("late", "Late"), **shown("cost"), **shown("carbon"),
+}  # fmt: skip

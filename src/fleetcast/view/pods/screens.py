@@ -9,7 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from fleetcast.base.show import show
+from fleetcast.search.pods import is_null
 from fleetcast.search.ranking import label
+from fleetcast.view.ranked import Shown, cell, counts, ranked_view, shares
 from fleetcast.view.tables import bullets, pairs, rows_table
 
 if TYPE_CHECKING:
@@ -68,38 +70,31 @@ def ranking_view(scenario: PodsScenario, ranking: Ranking, width: int) -> Render
     """Returns what a search found: the policies by rank, why the best is, the space, notes."""
     best = ranking.best
     assert best is not None, "some policy always ranks first"
-    parts: list[RenderableType] = [Text(question(scenario, best), style="dim"), Text()]
-    parts += [Text.assemble("Best: ", (label(best), "bold")), Text()]
-    devices = "devices" in best.metrics["at_end"]
-    used = ("Devices", "Fragments") if devices else ("Cpu",)
-    heads = ("Policy", "Placed", "By priority", "Moves", "Evictions", *used)
-    rows = [_row(outcome, devices) for outcome in ranking.plans]
-    parts += [rows_table(heads, rows, right=tuple(range(1, len(heads))), width=width), Text()]
-    parts.append(bullets("Why", why(ranking)))
-    parts.append(bullets("Space searched", list(ranking.space), dim=True))
-    parts.append(bullets("Taken as given", list(dict.fromkeys([*ranking.notes, *best.notes])), dim=True))
-    return Group(*parts)
+    return ranked_view(question(scenario, best), ranking, COLUMNS, why(ranking), width)
 
 
-def _row(outcome: Outcome, devices: bool) -> tuple[str, ...]:
-    m = outcome.metrics
-    by = " ".join(f"{row['placed']:,}" for row in m["by_priority"].values())
-    said = [label(outcome), f"{m['placed']:,}", by, f"{m['moves']:,}", f"{m['evicted']:,}"]
-    if devices:
-        return (*said, f"{m['at_end']['devices']:.1%}", f"{m['fragmentation']:.1f}")
-    return (*said, f"{m['at_end']['cpu']:.1%}")
+def _by_priority(outcome: Outcome) -> str:
+    return " ".join(f"{row['placed']:,}" for row in outcome.metrics["by_priority"].values())
+
+
+COLUMNS: Shown = {
+    **counts("placed", "Placed"), "by_priority": ("By priority", _by_priority),
+    **counts("moves", "Moves"), **counts("evicted", "Evictions"), **shares("at_end.devices", "Devices", 1),
+    "fragmentation": ("Fragments", cell("fragmentation", "{:.1f}".format)), **shares("at_end.cpu", "Cpu", 1),
+}  # fmt: skip
 
 
 def why(ranking: Ranking) -> list[str]:
     """Returns why the best is: against the default."""
     best = ranking.best
     assert best is not None
-    null = next((o for o in ranking.plans if o.plan["place"]["kind"] == "kube_default"), None)
+    null = next((outcome for outcome in ranking.plans if is_null(outcome)), None)
     if null is None or null is best:
         return ["Nothing serves the tiers of priority better than the default."]
     for tier, row in best.metrics["by_priority"].items():
         more = row["placed"] - null.metrics["by_priority"][tier]["placed"]
         if more:
             moved = f"{best.metrics['moves']:,} moves and {best.metrics['evicted']:,} evictions"
-            return [f"Of priority {tier} it places {more:,} more pods than the default, with {moved}."]
-    return ["It places as many pods of each priority as the default, with fewer evictions, moves or fragments."]
+            said = f"{abs(more):,} {'more' if more > 0 else 'fewer'} pods"
+            return [f"Of priority {tier} it places {said} than the default, with {moved}."]
+    return ["It places as many pods of each priority as the default; evictions, moves or fragments decide."]

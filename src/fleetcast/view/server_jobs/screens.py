@@ -8,17 +8,23 @@ from rich.text import Text
 from fleetcast.scenario.fleet.failures import duration
 from fleetcast.scenario.load import ServerJobsScenario
 from fleetcast.scenario.outcome import Outcome
-from fleetcast.search.ranking import Ranking, label
-from fleetcast.view.tables import bullets, rows_table
+from fleetcast.search.ranking import Ranking
+from fleetcast.search.server_jobs import is_null
+from fleetcast.view.jobs.screens import FIRST
+from fleetcast.view.ranked import Shown, lasts, outcomes_table, ranked_view, shares, why
+from fleetcast.view.tables import bullets
 
-HEADS = ("Policy", "Completion", "p50", "p99", "Wait", "Makespan", "GPU used")
+COLUMNS: Shown = {
+    **lasts("jct.mean", "Completion"), **lasts("jct.p50", "p50"), **lasts("jct.p99", "p99"),
+    **lasts("waits.mean", "Wait"), **lasts("makespan", "Makespan"), **shares("utilisation", "GPU used"),
+}  # fmt: skip
 
 
 def outcome_view(scenario: ServerJobsScenario, outcome: Outcome, width: int) -> RenderableType:
     """Returns one outcome."""
     return Group(
         Text(question(scenario, outcome), style="dim"), Text(),
-        rows_table(HEADS, [_row(outcome)], right=(1, 2, 3, 4, 5, 6), width=width), Text(),
+        outcomes_table([outcome], COLUMNS, width), Text(),
         *_guard(outcome), bullets("Taken as given", list(outcome.notes), dim=True),
     )  # fmt: skip
 
@@ -27,12 +33,7 @@ def ranking_view(scenario: ServerJobsScenario, ranking: Ranking, width: int) -> 
     """Returns the policies by rank."""
     best = ranking.best
     assert best is not None, "some policy always ranks first"
-    return Group(
-        Text(question(scenario, best), style="dim"), Text(), Text.assemble("Best: ", (label(best), "bold")), Text(),
-        rows_table(HEADS, [_row(outcome) for outcome in ranking.plans], right=(1, 2, 3, 4, 5, 6), width=width), Text(),
-        bullets("Space searched", list(ranking.space), dim=True),
-        bullets("Taken as given", list(best.notes), dim=True),
-    )  # fmt: skip
+    return ranked_view(question(scenario, best), ranking, COLUMNS, why(ranking, is_null, FIRST), width)
 
 
 def question(scenario: ServerJobsScenario, outcome: Outcome) -> str:
@@ -42,14 +43,6 @@ def question(scenario: ServerJobsScenario, outcome: Outcome) -> str:
         f"{scenario.name}: {outcome.metrics['jobs']:,} jobs with parameter servers on {said.nodes:,} nodes, dealt out "
         f"anew every {duration(said.slot)}."
     )
-
-
-def _row(outcome: Outcome) -> tuple[str, ...]:
-    m = outcome.metrics
-    return (
-        label(outcome), *(duration(m["jct"][key]) for key in ("mean", "p50", "p99")), duration(m["waits"]["mean"]),
-        duration(m["makespan"]), f"{m['utilisation']:.0%}",
-    )  # fmt: skip
 
 
 def _guard(outcome: Outcome) -> list[RenderableType]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -13,6 +14,7 @@ from fleetcast.base.show import show
 from fleetcast.base.tables import lookup
 from fleetcast.scenario.outcome import UNITS
 from fleetcast.search.ranking import made
+from fleetcast.view.ranked import Shown
 from fleetcast.view.tables import bullets, rows_table
 from fleetcast.view.training.screens import bars
 
@@ -36,16 +38,23 @@ def metric(outcome: Outcome, path: str) -> str:
     return show(value, UNITS.get(path, ""), 3 if path == "productivity" else 4)
 
 
+HEADS = {
+    "power": "Power", "productivity": "Productivity", "f1": "F1", "precision": "Precision", "recall": "Recall",
+    "latency": "Latency", "latency_p99": "Latency, p99", "input_rate": "Samples in", "output_rate": "Samples stored",
+    "output_bytes": "Bytes stored", "dropped": "Lost for room", "busy": "Busiest node",
+}  # fmt: skip
+COLUMNS: Shown = {path: (head, partial(metric, path=path)) for path, head in HEADS.items()}
+
+
+def question(scenario: StreamScenario, outcome: Outcome | None) -> str:
+    """Returns what was asked, in a sentence."""
+    return f"{scenario.name}: {scenario.about}."
+
+
 def outcome_view(scenario: StreamScenario, outcome: Outcome, width: int) -> RenderableType:
     """Returns one outcome: headline, contingency, nodes, where power goes, notes."""
     m = outcome.metrics
-    pairs = [
-        ("Power", "power"), ("Productivity", "productivity"), ("F1", "f1"), ("Precision", "precision"),
-        ("Recall", "recall"), ("Latency", "latency"), ("Latency, p99", "latency_p99"), ("Samples in", "input_rate"),
-        ("Samples stored", "output_rate"), ("Bytes stored", "output_bytes"), ("Lost for room", "dropped"),
-        ("Busiest node", "busy"),
-    ]  # fmt: skip
-    said = [(name, metric(outcome, path)) for name, path in pairs if path in m]
+    said = [(head, write(outcome)) for path, (head, write) in COLUMNS.items() if path in m]
     half = -(-len(said) // 2)
     head = [(*said[i], *(said[i + half] if i + half < len(said) else ("", ""))) for i in range(half)]
     parts: list[RenderableType] = [

@@ -11,9 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from fleetcast.base.show import show
+from fleetcast.scenario.load import MultitaskScenario
 from fleetcast.view.plans import GAP, Column, fitted
+from fleetcast.view.ranked import Shown, cell
 from fleetcast.view.tables import bullets, pairs, rejected_table, rows_table
-from fleetcast.view.training import terms
+from fleetcast.view.training import terms, waves
 from fleetcast.view.words import UNKNOWN
 
 if TYPE_CHECKING:
@@ -178,3 +180,23 @@ def plans_table(plans: Sequence[Outcome], width: int, best: Outcome | None = Non
         chosen = best is not None and outcome.plan == best.plan
         table.add_row(*(cells[i] for _, cells in filled), style="bold" if chosen else "")
     return table
+
+
+def _shown(path: str, head: str) -> Shown:
+    """The column of a metric; the heading says what it counts a second."""
+    return {path: (head, cell(path, lambda value: terms.number(value, path).removesuffix(f" {head.lower()}")))}
+
+
+COLUMNS: Shown = {
+    **_shown("iteration_time", "Iteration"), **_shown("mfu", "MFU"), **_shown("throughput", "Tokens/s"),
+    **_shown("steps", "Steps/s"), **_shown("memory", "Memory"), **_shown("cost", "Cost"), **_shown("energy", "Energy"),
+    **_shown("carbon", "Carbon"), **_shown("job.time", "Job's time"), **_shown("job.cost", "Job's cost"),
+    **_shown("job.energy", "Job's energy"),
+}  # fmt: skip
+
+
+def question(scenario: TrainingScenario | MultitaskScenario, outcome: Outcome | None) -> str:
+    """Returns what was asked, in a sentence."""
+    if isinstance(scenario, MultitaskScenario):
+        return waves.question(scenario)
+    return terms.question(scenario, goals=False)

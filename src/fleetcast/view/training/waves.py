@@ -77,13 +77,17 @@ def ranking_view(scenario: MultitaskScenario, ranking: Ranking) -> RenderableTyp
 def _head(scenario: MultitaskScenario) -> list[Any]:
     from rich.text import Text
 
+    return [Text(question(scenario), style="dim"), Text()]
+
+
+def question(scenario: MultitaskScenario) -> str:
+    """Returns what was asked, in a sentence."""
     work = scenario.workload
     groups = " and ".join(f"{g.name or 'group'} ({g.devices or 'groups'})" for g in scenario.fleet.groups)
-    text = (
+    return (
         f"{scenario.name}: train {len(work.tasks)} tasks through {len(work.modules)} modules on "
         f"{scenario.fleet.devices or groups}."
     )
-    return [Text(text, style="dim"), Text()]
 
 
 def _ways(outcomes: Sequence[Outcome]) -> RenderableType:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fleetcast.scenario.load import FunctionsScenario
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.search.ranking import Ranking
     from fleetcast.view.checks import Remark
+
+LOOKS: Final = "fleetcast.view.functions.screens"
 
 
 def plan(
@@ -36,3 +38,9 @@ def check(scenario: FunctionsScenario) -> list[Remark]:
     from fleetcast.view.functions.checks import remarks
 
     return remarks(scenario)
+
+
+def is_open(scenario: FunctionsScenario) -> bool:
+    """Returns whether the plan names no policy, or several, or a budget to set it by."""
+    plan = scenario.plan
+    return len(plan.scales) != 1 or len(plan.routes) > 1 or plan.budget is not None

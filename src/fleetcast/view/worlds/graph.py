@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fleetcast.base.errors import FleetcastError, SpecError
 from fleetcast.scenario.load import GraphScenario
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from fleetcast.search.ranking import Ranking
     from fleetcast.view.checks import Remark
     from fleetcast.view.learned import Learned
+
+LOOKS: Final = "fleetcast.view.graph.screens"
 
 
 def plan(
@@ -75,3 +77,8 @@ def check(scenario: GraphScenario) -> list[Remark]:
     from fleetcast.view.graph.checks import remarks
 
     return remarks(scenario)
+
+
+def is_open(scenario: GraphScenario) -> bool:
+    """Returns whether the plan names no order, or several."""
+    return len(scenario.plan.orders) != 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fleetcast.scenario.load import JobsScenario
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.search.ranking import Ranking
     from fleetcast.view.checks import Remark
+
+LOOKS: Final = "fleetcast.view.jobs.screens"
 
 
 def plan(
@@ -36,3 +38,9 @@ def check(scenario: JobsScenario) -> list[Remark]:
     from fleetcast.view.jobs.checks import remarks
 
     return remarks(scenario)
+
+
+def is_open(scenario: JobsScenario) -> bool:
+    """Returns whether the plan names no share policy, or several of any."""
+    plan = scenario.plan
+    return len(plan.shares) != 1 or len(plan.places) > 1 or len(plan.powers) > 1

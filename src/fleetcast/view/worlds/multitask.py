@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fleetcast.scenario.load import MultitaskScenario
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.search.ranking import Ranking
     from fleetcast.view.checks import Remark
+
+LOOKS: Final = "fleetcast.view.training.screens"
 
 
 def plan(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fleetcast.scenario.load import PodsScenario
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from fleetcast.view.checks import Remark
     from fleetcast.view.exports import Export
     from fleetcast.view.scheduling import Cluster
+
+LOOKS: Final = "fleetcast.view.pods.screens"
 
 
 def plan(
@@ -73,3 +75,8 @@ def export(scenario: PodsScenario, to: str) -> Export:
     if to != "kubernetes":
         raise SpecError("to", "is unknown", value=to, limit='"kubernetes" for pods', hint="Say --to kubernetes")
     return manifests(scenario)
+
+
+def is_open(scenario: PodsScenario) -> bool:
+    """Returns whether the plan names no place policy, or several."""
+    return len(scenario.plan.places) != 1

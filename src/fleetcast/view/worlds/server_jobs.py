@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fleetcast.scenario.load import ServerJobsScenario
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from fleetcast.search.ranking import Ranking
     from fleetcast.view.checks import Remark
     from fleetcast.view.learned import Learned
+
+LOOKS: Final = "fleetcast.view.server_jobs.screens"
 
 
 def plan(
@@ -48,3 +50,8 @@ def check(scenario: ServerJobsScenario) -> list[Remark]:
     from fleetcast.view.server_jobs.checks import remarks
 
     return remarks(scenario)
+
+
+def is_open(scenario: ServerJobsScenario) -> bool:
+    """Returns whether the plan names no share policy, or several."""
+    return len(scenario.plan.shares) != 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from fleetcast.base.errors import FleetcastError, SpecError, Unsupported
 from fleetcast.scenario.load import ServingScenario
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from fleetcast.sim.serving.setting import Setting
     from fleetcast.view.checks import Remark
     from fleetcast.view.exports import Export
+
+LOOKS: Final = "fleetcast.view.serving.screens"
 
 
 def plan(scenario: ServingScenario, *, top: int | None, progress: Callable[[int, int], None] | None) -> Ranking:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fleetcast.scenario.load import StreamScenario
 
@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from fleetcast.scenario.outcome import Outcome
     from fleetcast.search.ranking import Ranking
     from fleetcast.view.checks import Remark
+
+LOOKS: Final = "fleetcast.view.stream.screens"
 
 
 def plan(scenario: StreamScenario, *, top: int | None, progress: Callable[[int, int], None] | None = None) -> Ranking:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fleetcast.base.errors import FleetcastError, Unsupported
 from fleetcast.scenario.load import TrainingScenario
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from fleetcast.sim.training.setting import Setting
     from fleetcast.view.checks import Remark
     from fleetcast.view.exports import Export
+
+LOOKS: Final = "fleetcast.view.training.screens"
 
 
 def plan(scenario: TrainingScenario, *, top: int | None, progress: Callable[[int, int], None] | None = None) -> Ranking:
