@@ -15,7 +15,8 @@ of models included, so that equal views have equal answers.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from math import inf
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -37,12 +38,31 @@ from fleetcast.policy.place.pods.solver import solver
 if TYPE_CHECKING:
     from fleetcast.policy.place.pods.packing import State
 
-WHOLE_MODEL = 2_600
-"""Variables up to which the whole cluster is one model."""
-NODES = 5
-"""Nodes of a neighbourhood."""
-ROUND = 0.04
-"""Solver's deterministic time for one neighbourhood, s."""
+
+class Spend(NamedTuple):
+    """How the budget is spent.
+
+    Attributes:
+        variables: of a model of the whole cluster, up to which this holds.
+        first: share of the budget after which neighbourhoods make way for packing anew.
+        second: and for a model of the whole cluster.
+        tier: share of what is left that a tier gets in that model; 0 = there is none.
+        anew: whether everything is packed anew.
+    """
+
+    variables: float
+    first: float
+    second: float
+    tier: float
+    anew: bool = True
+
+
+SPEND = (Spend(600, 0.1, 0.1, 0.6, anew=False), Spend(2_600, 0.3, 0.45, 0.5), Spend(inf, 0.5, 0.85, 0.0))
+"""Chosen on seeds from 100 on, of 4 to 32 nodes."""
+HOME = 0.9
+"""Share of what is left for moves that goes to neighbourhoods, where more pods have moved than there are nodes."""
+NODES, ROUND = 5, 0.04
+"""Nodes of a neighbourhood, and the solver's deterministic time for it, s."""
 PARTS = (0.25, 0.5, 0.75, 1.0)
 """Shares of the nodes that are packed anew by patterns, one after the other."""
 VARIABLE = 1.2e-5
@@ -152,22 +172,24 @@ class _Run:
             return
         self.grouped = self.patterned()
         self.limits()
-        small = len(self.view.nodes) * _kinds(self.best, (*self.view.running, *self.view.waiting)) <= WHOLE_MODEL
+        variables = len(self.view.nodes) * _kinds(self.best, (*self.view.running, *self.view.waiting))
+        spend = next(spend for spend in SPEND if variables <= spend.variables)
         if self.grouped is not None:
             if self.open():
                 self.some(0.15 * self.budget)
             if self.open():
                 self.patterns()
         elif len(self.view.nodes) > NODES:
-            self.some((0.3 if small else 0.5) * self.budget)
+            self.some(spend.first * self.budget)
         if self.open():
-            self.anew()
+            if spend.anew:
+                self.anew()
             if len(self.view.nodes) > NODES:
-                self.some((0.45 if small else 0.85) * self.budget)
-        if small:
-            self.whole()
+                self.some(spend.second * self.budget)
+        if spend.tier:
+            self.whole(spend.tier)
         elif self.value[-1]:
-            self.fewer()
+            self.fewer(self.budget)
 
     def patterned(self) -> Grouped | None:
         """What one node can hold, where nodes are alike and kinds are few."""
@@ -299,10 +321,10 @@ class _Run:
         model.apply(solving.value, ledger)
         return self.offer(ledger)
 
-    def fewer(self) -> None:
+    def fewer(self, until: float) -> None:
         """Lets pods that moved go home, a few nodes at a time."""
         turn, since, moved = 0, 0, self.moved()
-        while self.spent < self.budget and moved and since <= 3 * len(moved):
+        while self.spent < until and moved and since <= 3 * len(moved):
             node, home, pod = moved[turn % len(moved)]
             turn, since = turn + 1, since + 1
             linked = [n for a, b, _ in moved if {a, b} & {node, home} for n in (a, b)]
@@ -315,8 +337,8 @@ class _Run:
         laid = self.best.laid
         return [(p.node, n, p.pod) for name, n in self.origin.items() if (p := laid.get(name)) and p.node != n]
 
-    def whole(self) -> None:
-        """Solves one model of everything, goal after goal, each fixed before the next."""
+    def whole(self, tier: float) -> None:
+        """Solves one model of everything, goal after goal, each fixed before the next and given its share of time."""
         nodes = range(len(self.view.nodes))
         model = Model(self.view, self.best, list(nodes), self.out(), self.origin, equals=self.equals)
         self.spent += VARIABLE * model.variables + 2e-3
@@ -325,6 +347,9 @@ class _Run:
         for g, goal in enumerate(goals):
             if held[g]:
                 continue
+            if goal.what == "stays" and -self.value[-1] > len(nodes):
+                self.fewer(self.spent + HOME * (self.budget - self.spent))
+                model.ledger = self.best
             now = model.goals_now()[g]
             known = self.known_tiers.get(goal.tier) if goal.what != "stays" else None
             if known is not None and now >= min(
@@ -338,10 +363,10 @@ class _Run:
             model.model.clear_hints()
             model.hint()
             # what comes later breaks ties, so that a pod gained does not empty the tiers below
-            later = [other for other in goals[g + 1 :] if not isinstance(other.sum, int)]
+            later = [other for other in goals[g + 1 : -1] if not isinstance(other.sum, int)]
             weight = 1 + sum(other.most for other in later)
             model.model.maximize(weight * goal.sum + sum(other.sum for other in later))
-            solving = solver((left if goal.what == "stays" else left / 2) / model.slow, self.seed)
+            solving = solver((left if goal.what == "stays" else left * tier) / model.slow, self.seed)
             status = solving.solve(model.model)
             self.spent += solving.response_proto.deterministic_time * model.slow + 5e-3
             if status in (model.cp.OPTIMAL, model.cp.FEASIBLE):
