@@ -27,7 +27,7 @@ def series(values):
     return Signal("test", times, tuple(float(v) for v in values), HOUR * len(values), sums, "a test")
 
 
-def run(policy, jobs, carbon, devices=(8, 8), factors=(1.0, 1.0), power=(300.0, 300.0), told=None):
+def run(policy, jobs, carbon, devices=(8, 8), factors=(1.0, 1.0), power=(300.0, 300.0), told=None, restart=0.0):
     """What happens on zones of some devices, g/kWh by hour each."""
     nodes = even(devices, devices)
     kinds = tuple(k._replace(power=p) for k, p in zip(nodes.kinds, power, strict=True))
@@ -36,7 +36,7 @@ def run(policy, jobs, carbon, devices=(8, 8), factors=(1.0, 1.0), power=(300.0, 
     where = grids([series(row) for row in carbon])
     if told is not None:
         where = dataclasses.replace(where, told=tuple(series(row) for row in told))
-    return play(jobs, nodes, pace, policy, BestFit(), Rules(grids=where)), where
+    return play(jobs, nodes, pace, policy, BestFit(), Rules(restart=restart, grids=where)), where
 
 
 def grams(found, where, power=(300.0, 300.0)):
@@ -143,3 +143,21 @@ def test_who_would_be_late_goes_first():
 def test_whoever_may_not_wait_is_not_interrupted():
     with pytest.raises(ValueError, match="interrupt needs defer"):
         Green(interrupt=True, defer=False)
+
+
+@pytest.mark.parametrize("restart", [60.0, 600.0])
+def test_restarts_are_planned_for(restart):
+    """Every start but the first costs time: deadlines are met all the same, and jobs are stopped less often."""
+    r = np.random.default_rng(5)
+    n, carbon = 40, r.uniform(20, 400, (2, 80))
+    arrival = np.sort(r.uniform(0, 40 * HOUR, n))
+    takes = HOUR * r.uniform(1, 6, n)
+    jobs = of(arrival, [2] * n, takes, deadline=arrival + takes + 20 * HOUR)
+    found, where = {}, None
+    for cost in (0.0, restart):
+        found[cost], where = run(Green(interrupt=True, step=HOUR), jobs, carbon, restart=cost)
+        assert (found[cost].finish <= jobs.deadline + 1.0).all()
+    stops = {cost: int((each.preempted + each.moved).sum()) for cost, each in found.items()}
+    assert 0 < stops[restart] < stops[0.0]
+    at_once, _ = run(Green(defer=False), jobs, carbon, restart=restart)
+    assert grams(found[0.0], where) < grams(found[restart], where) < grams(at_once, where)

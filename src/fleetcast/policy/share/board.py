@@ -85,12 +85,14 @@ class Board(Protocol):
     Attributes:
         now: s.
         round: s until the next round, inf where there are none.
+        restart: s that a job holds its devices before it goes on, each time that it starts but the first.
         kinds: of devices.
         jobs: that have arrived and not ended, in order of arrival.
     """
 
     now: float
     round: float
+    restart: float
     kinds: Sequence[DeviceKind]
     jobs: Sequence[Job]
 

@@ -5,12 +5,15 @@ job: to the best start (non-interrupting), or to its cheapest hours (interruptin
 booked into what those before it have left, the job with the least slack first, over all kinds of devices: relocation is
 a choice among kinds. Bookings are made anew at every decision; the first of them that lies ahead is when to be woken.
 
+A start that is not the first costs `restart` seconds of a job's devices: then the cheapest hours are those of a plan
+in which every start is paid with work (`kernels.hours`), and jobs choose in the order of arrival, so that plans last.
+
 A job that fits nowhere before its deadline takes the earliest end. One without a deadline does not wait.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -18,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import numpy as np
 
 from fleetcast.base.units import Quantity
+from fleetcast.kernels import hours
 from fleetcast.policy.share.board import Board, Job
 from fleetcast.policy.share.rule import quickest
 
@@ -36,6 +40,8 @@ NEARLY = 1e-9
 TRIES = 4
 """Orders that are tried where jobs would be late."""
 Plan = TypeVar("Plan")
+Booked = tuple[dict[Job, Plan], set[int], float]
+"""Plans by job, who would be late, and g."""
 
 
 class Green:
@@ -92,7 +98,7 @@ class Green:
                             late.add(job.id)
                     return found, late, empty.grams(book)
 
-                self.booked = squeezed(waiting, _large(waiting, rates), book)
+                self.booked = squeezed([waiting, _large(waiting, rates)], book)
         alarm = inf
         for job in waiting:
             at, kind = self.booked[job]
@@ -109,15 +115,18 @@ class Green:
         free = [board.free(kind) for kind in range(len(board.kinds))]
         empty = calendar(board, free, asked, rates, self.step)
 
-        def book(order: list[Job]) -> tuple[Hours, set[int], float]:
+        def book(order: list[Job]) -> Booked[NDArray[np.int64]]:
             book, found, late = replace(empty, free=empty.free.copy()), {}, set()
             for job in order:
-                found[job], ends = self._hours(job, rates[job.id], book)
+                found[job], ends = self._hours(job, rates[job.id], book, board.restart)
                 if ends > job.deadline:
                     late.add(job.id)
             return found, late, empty.grams(book)
 
-        plans = squeezed(asked, _large(asked, rates), book)
+        orders = [asked, _large(asked, rates)]
+        if board.restart > 0:  # an order that never changes: nobody is stopped for who comes later
+            orders = [sorted(asked, key=lambda job: job.id)]
+        plans = squeezed(orders, book)
         alarm = inf
         for job, plan in plans.items():  # what stays is granted first, lest a newcomer takes its nodes
             if plan[0] >= 0 and dict(job.held) == {int(plan[0]): job.demand}:
@@ -164,13 +173,17 @@ class Green:
         book.take(kind, job.demand, slot, end)
         return slot, kind, end
 
-    def _hours(self, job: Job, rates: NDArray[np.float64], book: Calendar) -> tuple[NDArray[np.int64], float]:
+    def _hours(
+        self, job: Job, rates: NDArray[np.float64], book: Calendar, restart: float
+    ) -> tuple[NDArray[np.int64], float]:  # fmt: skip
         """Books a job's cheapest slots; returns i8[S], the kind it is on in each, -1 = none, and the end (s)."""
         plan = np.full(len(book.edges) - 1, -1)
         last = job.deadline - self.margin if self.defer else inf
         length = np.clip(last - book.edges[:-1], 0.0, book.length)
         room = (book.free >= job.demand - NEARLY) & (rates > 0)[:, None]
         each = np.divide(1.0, rates, out=np.full(len(rates), inf), where=rates > 0)
+        if restart > 0:
+            return self._paid(job, rates, room, length, book, restart)
         cost = np.where(room, (book.power * np.minimum(each, 1e300))[:, None] * book.carbon, inf)
         for kind in job.held:  # among equals it stays where it is
             cost[kind] *= 1.0 - NEARLY
@@ -186,6 +199,25 @@ class Green:
         plan[chosen] = where[chosen]
         book.free[where[chosen], chosen] -= job.demand
         return plan, float(book.edges[chosen.max()])
+
+    def _paid(
+        self, job: Job, rates: NDArray[np.float64], room: NDArray[np.bool_], length: NDArray[np.float64],
+        book: Calendar, restart: float,
+    ) -> tuple[NDArray[np.int64], float]:  # fmt: skip
+        """As `_hours`, where every start but a job's first costs ``restart`` s of its devices."""
+        held = max(job.held, key=lambda kind: job.held[kind], default=-1)
+        fresh, lost, need = job.attained <= 0, rates * restart, job.remaining * (1.0 - NEARLY)
+        grams = np.where(room & (length > 0), book.power[:, None] * book.carbon * length, inf)
+        done = rates[:, None] * length
+        plan = hours.cheapest(grams, done, lost, need, held, fresh) if job.deadline < inf else None
+        if plan is None:
+            cleaner = rates[:, None] * book.length * (1.0 - NEARLY * book.carbon)  # of two equals
+            plan, last = hours.soonest(np.where(room, cleaner, -1.0), lost, need, held, fresh)
+        else:
+            last = int(np.flatnonzero(plan >= 0).max(initial=0))
+        chosen = np.flatnonzero(plan >= 0)
+        book.free[plan[chosen], chosen] -= job.demand
+        return plan.astype(np.int64), float(book.edges[last + 1]) if last >= 0 else inf
 
     def _at_once(
         self, job: Job, rates: NDArray[np.float64], room: NDArray[np.bool_], book: Calendar, plan: NDArray[np.int64]
@@ -204,21 +236,21 @@ class Green:
 
 
 def squeezed(
-    order: list[Job], other: list[Job], book: Callable[[list[Job]], tuple[dict[Job, Plan], set[int], float]]
+    orders: Sequence[list[Job]], book: Callable[[list[Job]], Booked[Plan]]
 ) -> dict[Job, Plan]:  # fmt: skip
-    """Returns plans by job: of two orders' the one with fewer late jobs, then less carbon.
+    """Returns plans by job: of several orders' the one with fewer late jobs, then less carbon.
 
     Where jobs would be late, they choose first in a further try: "squeaky wheels" (Joslin and Clements, JAIR 1999).
 
     Args:
-        order: of jobs, tried first.
-        other: the same jobs in another order.
+        orders: of the same jobs, the first of equals is taken.
         book: of an order the plans, who would be late, and g.
     """
-    best, late, grams = book(order)
-    found, behind, less = book(other)
-    if (len(behind), less) < (len(late), grams):
-        order, best, late, grams = other, found, behind, less
+    order, best, late, grams = orders[0], *book(orders[0])
+    for tried in orders[1:]:
+        found, behind, less = book(tried)
+        if (len(behind), less) < (len(late), grams):
+            order, best, late, grams = tried, found, behind, less
     least = len(late)
     for _ in range(TRIES if late else 0):
         order = [job for job in order if job.id in late] + [job for job in order if job.id not in late]

@@ -76,7 +76,7 @@ class FleetBoard:
 
     def __init__(self, jobs: Jobs, nodes: Nodes, pace: Pace, policy: Policy, place: Place, rules: Rules) -> None:
         self.trace, self.nodes, self.pace, self.policy, self.place, self.rules = jobs, nodes, pace, policy, place, rules
-        self.now, self.round = 0.0, rules.round or inf
+        self.now, self.round, self.restart = 0.0, rules.round or inf, rules.restart
         self.kinds: Sequence[DeviceKind] = nodes.kinds
         self.there: list[Job] = []
         self.jobs: Sequence[Job] = self.there

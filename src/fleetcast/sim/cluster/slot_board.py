@@ -31,7 +31,7 @@ class SlotBoard:
 
     def __init__(self, run: Slots, jobs: ServerJobs, nodes: Any, *, alone: bool = False) -> None:
         self._run, self._list, self._alone, self._stopped = run, jobs, alone, False
-        kinds, self.round = jobs.kinds, jobs.seconds
+        kinds, self.round, self.restart = jobs.kinds, jobs.seconds, 0.0  # a slot deals everything anew
         self.now = run.now() * jobs.seconds
         progress, _, _, _ = run.columns()
         self._speed, self._batches = kinds.speed, kinds.batches

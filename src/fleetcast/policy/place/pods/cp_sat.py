@@ -396,7 +396,5 @@ class _Run:
 
 
 def _kinds(ledger: Ledger, pods: tuple[Pod, ...]) -> int:
-    kinds = {
-        (n.amount.tobytes(), n.share, p.priority, id(ledger.allowed(p)), p.group) for p in pods if (n := ledger.need(p))
-    }
-    return len(kinds)
+    needs = ((p, ledger.need(p)) for p in pods)
+    return len({(n.amount.tobytes(), n.share, p.priority, id(ledger.allowed(p)), p.group) for p, n in needs})
