@@ -156,7 +156,7 @@ def sia_policies(quick: bool) -> dict[str, tuple[Callable[[], Policy], float, bo
 def sia_case(folder: Path, quick: bool) -> list[Record]:
     """Sia's workloads on its 64 devices of three kinds."""
     speeds = Profiles(folder / "sia_profiles", [k.name for k in SIA_KINDS], [k.node for k in SIA_KINDS], slower=SLOWER)
-    sets = {"philly": 1 if quick else 8, "saturn": 0 if quick else 10}  # newtrace's ten are six times as long
+    sets = {"philly": 1 if quick else 8, "saturn": 0 if quick else 10, "newtrace": 0 if quick else 10}
     records, policies = [], sia_policies(quick)
     for name, count in sets.items():
         if not count:

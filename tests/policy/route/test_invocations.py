@@ -112,9 +112,11 @@ def test_filling_leaves_warm_pods_until_a_cleaner_region_has_room_to_spare() -> 
 
 
 def test_filling_ends_only_what_has_idled_long() -> None:
-    """The clean region holds idle pods alone: room, but nothing free."""
-    full = {"free": [0.0, 9.0]}
-    fill = route.Fill(rest=30.0)
-    assert fill.pick(view([10.0, 100.0], idle=[10.0, 0.0], **full)) == 1
-    assert fill.pick(view([10.0, 100.0], idle=[40.0, 0.0], **full)) == 0
-    assert fill.pick(view([10.0, 100.0], idle=[40.0, 0.0], warm=[0, 1], **full)) == 1, "a warm pod is left in peace"
+    """The clean region holds idle pods alone: room, but nothing free. Half of the span of carbon is half the rest."""
+    full = {"free": [0.0, 9.0, 9.0]}
+    fill = route.Fill(rest=60.0)
+    assert fill.pick(view([10.0, 55.0, 100.0], idle=[25.0, 0.0, 0.0], **full)) == 1
+    assert fill.pick(view([10.0, 55.0, 100.0], idle=[35.0, 0.0, 0.0], **full)) == 0
+    assert fill.pick(view([10.0, 91.0, 100.0], idle=[25.0, 0.0, 0.0], **full)) == 0, "nine tenths of it are won"
+    assert fill.pick(view([10.0, 55.0, 100.0], idle=[59.0, 0.0, 0.0], warm=[0, 1, 0], **full)) == 1, "warm: in peace"
+    assert fill.pick(view([10.0, 55.0], idle=[5.0, 50.0], free=[0.0, 0.0])) == 0, "somebody is ended: where it is clean"
