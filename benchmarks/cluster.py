@@ -31,6 +31,7 @@ RIVALS = {"Gavel": 32.0, "Sia": 0.3, "DL2": 95.0}
 """Rounds or slots a second of wall time, measured."""
 LISTED: dict[str, Any] = {
     "fifo": Fifo(), "fifo backfill": Fifo(backfill=True), "easy": Easy(), "srtf": Srtf(), "las": Las(),
+    "drf": Drf(),
 }  # fmt: skip
 FULL, HALF = 320, 640
 """Devices of the two fleets that Philly is played on, nodes of eight."""
@@ -92,7 +93,7 @@ def asked(quick: bool, command: str) -> Record:
     rate = {}
     nodes = even([128], [8])
     with timer() as whole:
-        for name, policy in {**LISTED, "drf": Drf()}.items():
+        for name, policy in LISTED.items():
             some = of(np.zeros(n), demand, r.uniform(0.9, 1.1, n) * count * 60.0)
             pace = Pace(Linear([nodes.kinds[0].name]), some.seconds * some.demand, some.model)
             with timer() as spent:

@@ -31,6 +31,7 @@ class Counting:
         model: i4[jobs].
         round: s.
         now: s.
+        restart: s that a start costs; here whoever plays the board counts it.
         jobs: that are there.
     """
 
@@ -40,6 +41,7 @@ class Counting:
     model: NDArray[np.int32]
     round: float = 60.0
     now: float = 0.0
+    restart: float = 0.0
     jobs: Sequence[Job] = field(default_factory=list)
 
     def free(self, kind: int) -> int:

@@ -11,7 +11,7 @@ import pytest
 
 from fleetcast.cost.jobs import Linear
 from fleetcast.policy.place.gangs import BestFit, Spread
-from fleetcast.policy.share import Easy, Fifo, Las, Srtf
+from fleetcast.policy.share import Drf, Easy, Fifo, Las, Srtf
 from fleetcast.scenario.workload.jobs import Jobs, of
 from fleetcast.sim.cluster import fast, kernel, world
 from fleetcast.sim.cluster.board import Rules
@@ -21,7 +21,7 @@ from fleetcast.sim.cluster.run import Run
 
 POLICIES = (
     Fifo(), Fifo(backfill=True), Easy(), Srtf(), Srtf(backfill=False), Srtf(service=True), Las(),
-    Las(queues=(500.0, 3000.0, 9000.0), backfill=False),
+    Las(queues=(500.0, 3000.0, 9000.0), backfill=False), Drf(),
 )  # fmt: skip
 RULES = (Rules(), Rules(restart=30.0), Rules(round=60.0, restart=10.0))
 
@@ -41,7 +41,11 @@ def draw(seed: int, n: int = 120, kinds: int = 2) -> tuple[Jobs, Nodes, Pace]:
     arrival = np.cumsum(r.exponential(90.0, n))
     arrival[r.random(n) < 0.2] = np.round(arrival[r.random(n) < 0.2].sum() / n)  # bursts
     seconds = np.where(r.random(n) < 0.2, 600.0, r.lognormal(6.5, 1.4, n))  # ties
-    jobs = of(arrival, r.choice([1, 1, 1, 2, 4, 8, 12], n), seconds)
+    user = r.integers(0, 5, n) if seed % 4 else None  # the first of them is nobody
+    jobs = of(
+        arrival, r.choice([1, 1, 1, 2, 4, 8, 12], n), seconds, user=user, users=("", "a", "b", "c", "d"),
+        weight=r.choice([1.0, 2.0], n),
+    )  # fmt: skip
     nodes = even([14, 20][:kinds], [8, 4][:kinds])
     speeds = Linear([k.name for k in nodes.kinds], (1.0, 0.6)[:kinds])
     believed = errors(jobs, 0.3, seed) if seed % 2 else np.zeros(0)

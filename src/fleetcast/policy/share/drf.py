@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fleetcast.policy.share.board import Board, Job
-from fleetcast.policy.share.rule import quickest
+from fleetcast.policy.share.rule import Rule, quickest
 
 
 class Drf:
@@ -30,6 +30,10 @@ class Drf:
 
     def __init__(self, *, preempt: bool = False) -> None:
         self.preempt = preempt
+
+    def rule(self) -> Rule | None:
+        """Returns the policy in numbers; None where what runs is dealt anew, which no rule says."""
+        return None if self.preempt else Rule("share", backfill="free")
 
     def share(self, board: Board) -> None:
         """Fills progressively."""

@@ -20,14 +20,15 @@ class Rule(NamedTuple):
 
     Attributes:
         key: what comes first is small: "arrival"; "remaining", s of work left on its devices; "service", the same in
-            device-seconds; "attained", the queue that its device-seconds so far put it in, then arrival.
+            device-seconds; "attained", the queue that its device-seconds so far put it in, then arrival; "share",
+            the dominant share of its user (`Drf`, which walks by itself).
         preempt: whether jobs that run may have to wait again.
         backfill: "none": one that finds no room holds up those behind it; "free": they may pass; "reserve": they may
             pass where that does not delay the first that waits.
         queues: device-seconds from which a job is in the next queue.
     """
 
-    key: Literal["arrival", "remaining", "service", "attained"]
+    key: Literal["arrival", "remaining", "service", "attained", "share"]
     preempt: bool = False
     backfill: Literal["none", "free", "reserve"] = "none"
     queues: tuple[float, ...] = ()

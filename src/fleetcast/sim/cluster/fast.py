@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from fleetcast.sim.cluster.nodes import Nodes
     from fleetcast.sim.cluster.pace import Pace
 
-KEYS = ("arrival", "remaining", "service", "attained")
+KEYS = ("arrival", "remaining", "service", "attained", "share")
 FILLS = ("none", "free", "reserve")
 PLACES = {BestFit: 0, Spread: 1}
 
@@ -50,13 +50,13 @@ def play(jobs: Jobs, nodes: Nodes, pace: Pace, policy: Policy, place: Place, rul
 def known(jobs: Jobs, nodes: Nodes, pace: Pace, policy: Policy, place: Place) -> Rule | None:
     """Returns the rule of a policy where the loop can play everything, else None."""
     said = getattr(policy, "rule", None)
-    if said is None or not type(policy).__module__.startswith("fleetcast.policy.") or type(place) not in PLACES:
+    rule: Rule | None = None if said is None else said()
+    if rule is None or not type(policy).__module__.startswith("fleetcast.policy.") or type(place) not in PLACES:
         return None
     if nodes.outages or pace.beside or not (jobs.least == jobs.most).all():
         return None
     if not isinstance(pace.speeds, Linear) or min(pace.speeds.factors) <= 0:
         return None
-    rule: Rule = said()
     return rule
 
 
@@ -89,8 +89,19 @@ def loop(jobs: Jobs, nodes: Nodes, pace: Pace, rule: Rule, place: int, rules: Ru
         "arrival": jobs.arrival, "demand": jobs.demand, "rate": rate, "told": told, "queues": np.array(rule.queues),
         "first": np.array(nodes.first), "size": np.array(nodes.size), "near": np.array(nodes.near),
         "whole": np.array([kind.node for kind in nodes.kinds]),
+        "who": _users(jobs) if rule.key == "share" else np.zeros(0, np.int64), "weight": jobs.weight,
     }  # fmt: skip
     out = kernel.run(numbers, columns)
     if out is None:
         raise PolicyError(f"{rule.key} leaves jobs waiting for ever: they ask for more devices than any kind has")
     return Run(**out)
+
+
+def _users(jobs: Jobs) -> NDArray[np.int64]:
+    """Returns i8[n], each job's user from 0 on; a job of nobody's is a user by itself."""
+    alone = np.arange(len(jobs), dtype=np.int64)
+    if jobs.user is None:
+        return alone
+    named = np.array([bool(name) for name in jobs.users])[jobs.user]
+    found: NDArray[np.int64] = np.unique(np.where(named, jobs.user, len(jobs.users) + alone), return_inverse=True)[1]
+    return found

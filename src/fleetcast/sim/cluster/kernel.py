@@ -2,7 +2,8 @@
 
 Jobs that may be asked stand in one array in the order of the rule's key: without pre-emption those that wait, with it
 all. The front alone is touched: a decision walks it until no device is free, and what has left it is closed up towards
-the front. Ends lie in a heap; one that belongs to a span which is over is dropped when it comes up. A span's nodes are
+the front. Fair shares are of users: who has nothing goes first, in the order of that array, the others by a heap of
+shares. Ends lie in a heap; one that belongs to a span which is over is dropped when it comes up. A span's nodes are
 written once, where the event record later finds them.
 
 Plain Python that Cython compiles where there is a compiler. It is longer than 400 lines, as what calls each other at C
@@ -37,10 +38,10 @@ def run(numbers: dict[str, Any], columns: dict[str, Any]) -> dict[str, Any] | No
     """Returns the columns of a `Run`, or None where jobs would wait for ever.
 
     Args:
-        numbers: key (0 arrival, 1 remaining, 2 service, 3 attained), preempt, fill (0 none, 1 free, 2 reserve), place
-            (0 best fit, 1 spread), round and restart (s), apart and racks (factors).
+        numbers: key (0 arrival, 1 remaining, 2 service, 3 attained, 4 share), preempt, fill (0 none, 1 free, 2
+            reserve), place (0 best fit, 1 spread), round and restart (s), apart and racks (factors).
         columns: arrival f8[n], demand i8[n], rate and told f8[n, kinds] (1/s), queues f8[q], first i8[kinds + 1],
-            size and near i8[nodes], whole i8[kinds].
+            size and near i8[nodes], whole i8[kinds]; of key 4 who i8[n], each job's user from 0, and weight f8[n].
     """
     loop = Loop(numbers, columns)
     if not loop.play():
@@ -97,6 +98,15 @@ class Loop:
     slot: cython.longlong[::1]
     soon: cython.double[::1]
     whose: cython.longlong[::1]
+    who: cython.longlong[::1]
+    follows: cython.longlong[::1]
+    head: cython.longlong[::1]
+    ordered: cython.longlong[::1]
+    has: cython.longlong[::1]
+    out_of: cython.longlong[::1]
+    share: cython.double[::1]
+    weight: cython.double[::1]
+    unit: cython.double
     left: cython.double[::1]
     since: cython.double[::1]
     takes: cython.double[::1]
@@ -144,6 +154,15 @@ class Loop:
         self.chosen, self.onto = column("q", np.zeros(n)), column("q", np.zeros(n))
         self.running, self.slot = column("q", np.zeros(devices + 1)), column("q", np.zeros(n))
         self.soon, self.whose = column("d", np.zeros(devices + 1)), column("q", np.zeros(devices + 1))
+        who = np.asarray(columns["who"])
+        users = int(who.max(initial=-1)) + 1
+        self.who, self.weight = column("q", who), column("d", columns["weight"])
+        self.head, self.follows = column("q", np.full(users, -1)), column("q", np.full(n, -1))
+        for job in range(len(who) - 1, -1, -1):
+            self.follows[job], self.head[who[job]] = self.head[who[job]], job
+        self.has, self.out_of = column("q", np.zeros(users)), column("q", np.zeros(users))
+        self.share, self.ordered = column("d", np.zeros(users)), column("q", np.zeros(devices + 1))
+        self.unit = 1.0 / max(devices, 1)
         self.left, self.since, self.takes = (
             column("d", np.ones(n)),
             column("d", np.zeros(n)),
@@ -326,6 +345,9 @@ class Loop:
         if self.fill == 2:
             self._reserve()
             return 0
+        if self.key == 4:
+            self._fair()
+            return 0
         if self.preempt:
             self._refresh()
         for k in range(self.kinds):
@@ -455,6 +477,111 @@ class Loop:
             i -= 1
         self.lo = w
         return 0
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.cdivision(True)
+    def _fair(self) -> cython.int:
+        """Dominant resource fairness: the user with the smallest share gets its next job, until that finds no room."""
+        i: cython.Py_ssize_t
+        j: cython.Py_ssize_t
+        k: cython.Py_ssize_t
+        job: cython.Py_ssize_t
+        u: cython.Py_ssize_t
+        count: cython.Py_ssize_t = 0
+        total: cython.longlong = 0
+        began: cython.bint = False
+        for k in range(self.kinds):
+            self.room[k] = self.spare[k]
+            total += self.spare[k]
+        if total == 0:
+            return 0
+        for i in range(self.runs):
+            job = self.ordered[i]
+            u = self.who[job]
+            if self.has[u] != self.decisions:
+                self.has[u] = self.decisions
+                self.share[u] = 0.0
+            self.share[u] += self.demand[job] * self.unit / self.weight[job]
+        self.edge = self.lo
+        i = self.lo
+        while i < self.hi and total > 0:  # who has nothing
+            job = self.line[i]
+            i += 1
+            u = self.who[job]
+            if self.has[u] == self.decisions or self.out_of[u] == self.decisions:
+                continue
+            k = self._kind(job, self.demand[job])
+            if k < 0:
+                self.out_of[u] = self.decisions
+                continue
+            self.has[u] = self.decisions
+            self.share[u] = 0.0
+            self._serve(job, k)
+            total -= self.demand[job]
+            began = True
+            self.edge = i
+        if total > 0:
+            for i in range(self.runs):
+                u = self.who[self.ordered[i]]
+                job = self.head[u]
+                if job >= 0 and self.out_of[u] != self.decisions and self.arrival[job] <= self.now:
+                    self.out_of[u] = self.decisions  # it is in the heap now, once
+                    count = self._bid(self.share[u], job, count)
+        while count > 0 and total > 0:
+            job = self.whose[0]
+            count -= 1
+            _sink(self.soon, self.whose, count)
+            k = self._kind(job, self.demand[job])
+            if k < 0:
+                continue
+            u = self.who[job]
+            self._serve(job, k)
+            total -= self.demand[job]
+            began = True
+            i = self.lo  # its place in the line, which is in order of arrival
+            j = self.hi
+            while i < j:
+                k = (i + j) // 2
+                if self.line[k] < job:
+                    i = k + 1
+                else:
+                    j = k
+            if i + 1 > self.edge:
+                self.edge = i + 1
+            if self.head[u] >= 0 and self.arrival[self.head[u]] <= self.now:
+                count = self._bid(self.share[u], self.head[u], count)
+        if began:
+            self._drop()
+        return 0
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    @cython.cdivision(True)
+    def _serve(self, job: cython.Py_ssize_t, kind: cython.Py_ssize_t) -> cython.int:
+        """Starts the next job of a user, and counts it."""
+        u: cython.Py_ssize_t = self.who[job]
+        self._begin(job, kind)
+        self.room[kind] = self.spare[kind]
+        self.share[u] += self.demand[job] * self.unit / self.weight[job]
+        self.head[u] = self.follows[job]
+        return 0
+
+    @cython.cfunc
+    @cython.boundscheck(False)
+    @cython.wraparound(False)
+    def _bid(self, share: cython.double, job: cython.Py_ssize_t, count: cython.Py_ssize_t) -> cython.Py_ssize_t:
+        """Puts a user's next job into the heap of shares; returns its size."""
+        j: cython.Py_ssize_t = count
+        while j > 0 and _before(share, job, self.soon[(j - 1) // 2], self.whose[(j - 1) // 2]):
+            self.soon[j] = self.soon[(j - 1) // 2]
+            self.whose[j] = self.whose[(j - 1) // 2]
+            j = (j - 1) // 2
+        self.soon[j] = share
+        self.whose[j] = job
+        return count + 1
 
     @cython.cfunc
     @cython.boundscheck(False)
@@ -631,6 +758,12 @@ class Loop:
         self.spans += 1
         self.slot[job] = self.runs
         self.running[self.runs] = job
+        if self.key == 4:
+            i = self.runs
+            while i > 0 and self.ordered[i - 1] > job:
+                self.ordered[i] = self.ordered[i - 1]
+                i -= 1
+            self.ordered[i] = job
         self.runs += 1
         self._push(self.since[job] + self.left[job] * self.takes[job], span)
         return 0
@@ -662,6 +795,13 @@ class Loop:
         self.takes[job] = INF
         self.idle[job] = self.now
         self.runs -= 1
+        if self.key == 4:
+            i = 0
+            while self.ordered[i] != job:
+                i += 1
+            while i < self.runs:
+                self.ordered[i] = self.ordered[i + 1]
+                i += 1
         i = self.slot[job]
         self.running[i] = self.running[self.runs]
         self.slot[self.running[i]] = i

@@ -57,10 +57,8 @@ class Spend(NamedTuple):
     anew: bool = True
 
 
-SPEND = (Spend(600, 0.1, 0.1, 0.6, anew=False), Spend(2_600, 0.3, 0.45, 0.5), Spend(inf, 0.5, 0.85, 0.0))
+SPEND = (Spend(600, 0.05, 0.05, 0.95, anew=False), Spend(2_600, 0.3, 0.45, 0.5), Spend(inf, 0.5, 0.85, 0.0))
 """Chosen on seeds from 100 on, of 4 to 32 nodes."""
-HOME = 0.9
-"""Share of what is left for moves that goes to neighbourhoods, where more pods have moved than there are nodes."""
 NODES, ROUND = 5, 0.04
 """Nodes of a neighbourhood, and the solver's deterministic time for it, s."""
 PARTS = (0.25, 0.5, 0.75, 1.0)
@@ -189,7 +187,7 @@ class _Run:
         if spend.tier:
             self.whole(spend.tier)
         elif self.value[-1]:
-            self.fewer(self.budget)
+            self.fewer()
 
     def patterned(self) -> Grouped | None:
         """What one node can hold, where nodes are alike and kinds are few."""
@@ -321,10 +319,10 @@ class _Run:
         model.apply(solving.value, ledger)
         return self.offer(ledger)
 
-    def fewer(self, until: float) -> None:
+    def fewer(self) -> None:
         """Lets pods that moved go home, a few nodes at a time."""
         turn, since, moved = 0, 0, self.moved()
-        while self.spent < until and moved and since <= 3 * len(moved):
+        while self.spent < self.budget and moved and since <= 3 * len(moved):
             node, home, pod = moved[turn % len(moved)]
             turn, since = turn + 1, since + 1
             linked = [n for a, b, _ in moved if {a, b} & {node, home} for n in (a, b)]
@@ -347,9 +345,6 @@ class _Run:
         for g, goal in enumerate(goals):
             if held[g]:
                 continue
-            if goal.what == "stays" and -self.value[-1] > len(nodes):
-                self.fewer(self.spent + HOME * (self.budget - self.spent))
-                model.ledger = self.best
             now = model.goals_now()[g]
             known = self.known_tiers.get(goal.tier) if goal.what != "stays" else None
             if known is not None and now >= min(
