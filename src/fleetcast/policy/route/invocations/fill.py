@@ -66,9 +66,9 @@ class Fill:
         """Returns a node for a new pod: the cleanest with room, or a cleaner one where a pod has idled for long."""
         open_ = ((region, _roomy(view, walk, region, self.keep)) for region in order)
         to, roomy = next(((region, found) for region, found in open_ if len(found)), (-1, walk[:0]))
-        carbon = 1.0 / np.maximum(of_region, 1e-300)
-        dirtiest = float(carbon[of_region > 0].max(initial=0.0))
-        else_, span = carbon[to] if to >= 0 else dirtiest, dirtiest - carbon.min()
+        most = max(float(of_region.max()), 1e-300)
+        carbon = most / np.maximum(of_region, 1e-9 * most)  # of the cleanest region 1
+        else_, span = carbon[to] if to >= 0 else carbon.max(), carbon.max() - 1.0
         for region in order:
             if region == to:
                 return int(roomy[0])
