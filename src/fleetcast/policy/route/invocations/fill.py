@@ -68,7 +68,8 @@ class Fill:
         to, roomy = next(((region, found) for region, found in open_ if len(found)), (-1, walk[:0]))
         most = max(float(of_region.max()), 1e-300)
         carbon = most / np.maximum(of_region, 1e-9 * most)  # of the cleanest region 1
-        else_, span = carbon[to] if to >= 0 else carbon.max(), carbon.max() - 1.0
+        dirtiest = float(carbon[of_region > 0].max(initial=1.0))
+        else_, span = carbon[to] if to >= 0 else dirtiest, dirtiest - 1.0
         for region in order:
             if region == to:
                 return int(roomy[0])
