@@ -13,6 +13,7 @@ import numpy as np
 
 import fleetcast
 from benchmarks import pictures_agents as agents
+from benchmarks import pictures_carbon as carbon
 from benchmarks import pictures_functions as functions
 from benchmarks import pictures_learned_jobs as learned_jobs
 from benchmarks import pictures_packing as packing
@@ -42,6 +43,7 @@ def draw() -> dict[str, str]:
     assert timeline is not None, "the run was recorded"
     return {
         "jobs.svg": alone(jobs_queue()),
+        "carbon.svg": alone(carbon.clean_hours()),
         "plans.svg": alone(plots.draw_scatter(plane)),
         "timeline.svg": alone(plots.draw_timeline(timeline)),
         "power.svg": alone(power_day()),
