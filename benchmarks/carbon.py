@@ -41,6 +41,10 @@ ROUTES: dict[str, route.Policy] = {
     "hash": route.Hash(across=True), "consistent_hash": route.ConsistentHash(), "greenest": route.Greenest(),
     "rendezvous": route.Rendezvous(), "fill": route.Fill(),
 }  # fmt: skip
+BATTERIES = {
+    3.8: {"rendezvous": "weighted rendezvous"}, 0.8: {"rendezvous": "weighted rendezvous", "fill": "filling, ours"},
+}  # fmt: skip
+"""kWh a node: what is told of which routes."""
 COMMAND = "python -m benchmarks.carbon"
 CLAIMS = {
     (load, all_): f"Carbon spared over the hash, share of what hindsight spares, {load:.0%} load"
@@ -166,47 +170,52 @@ def grids(quick: bool) -> list[Record]:
     return records
 
 
+def sunny(rows: list[dict[str, str]], day: int, battery: float) -> Setting:
+    """Returns the setting of a day on sun and battery (kWh a node): four places, four hours apart."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, regions = Path(name), {}
+        for i, shift in enumerate((0, 4, 8, 12)):
+            part = rows[144 * day - 6 * shift : 144 * (day + 2) - 6 * shift]
+            text = "".join(f"{600 * k},{row['GtiFixedTilt']}\n" for k, row in enumerate(part))
+            (folder / f"sun{i}.csv").write_text("time_s,irradiance\n" + text)
+            regions[f"S{i}"] = f'solar = "sun{i}.csv", panel = 500.0, battery = "{battery} kWh"'
+        return made(regions, folder, day, 0.5)
+
+
 def sunlit(quick: bool) -> list[Record]:
-    """Nodes on sun and battery: requests that do not wait for the sun, by route."""
+    """Nodes on sun and battery: requests that do not wait for the sun, by route; batteries as published, and scarce."""
     source = data_path("scheduling", "solar", "greenwhisk_solar_2020_10min.csv.gz")
     assert source is not None
     with gzip.open(source, "rt") as file:
         rows = list(csv.DictReader(file))
-    names, shares, cold = ("hash", "greenest", "rendezvous", "fill"), {}, {}
-    with timer() as spent:
-        for name in names:
-            served, starts, count = [], 0, 0
-            for day in (100,) if quick else (30, 200):
-                with tempfile.TemporaryDirectory() as temporary:
-                    folder, regions = Path(temporary), {}
-                    for i, shift in enumerate((0, 4, 8, 12)):  # four places, four hours apart
-                        part = rows[144 * day - 6 * shift : 144 * (day + 2) - 6 * shift]
-                        text = "".join(f"{600 * k},{row['GtiFixedTilt']}\n" for k, row in enumerate(part))
-                        (folder / f"sun{i}.csv").write_text("time_s,irradiance\n" + text)
-                        regions[f"S{i}"] = f'solar = "sun{i}.csv", panel = 500.0, battery = "0.8 kWh"'
-                    found = run(made(regions, folder, day, 0.5), ROUTES[name])
-                wait = found.pods.wait
-                served.append(float((wait < 600.0).mean()))
-                starts, count = starts + found.pods.cold, count + len(wait)
-            shares[name], cold[name] = mean(served), starts / count
-    return [
-        Record(
-            system=62, claim=f"Requests served within ten minutes on sun and battery, {said}",
-            paper=Paper(setting="the abstract has no figure"),
-            ours=Ours(
-                value=shares[name], unit="share",
-                setting=f"greenest {shares['greenest']:.3f}; cold starts {cold[name]:.3f} of requests, greenest "
-                f"{cold['greenest']:.3f}, hash {cold['hash']:.3f}; GreenWhisk's sun of 2020 at four places four hours "
-                "apart, 500 W of panels and 0.8 kWh a node",
-            ),
-            null=Null(value=shares["hash"], what="hash"),
-            bar="no fewer than the hash, fewer cold starts than the greenest",
-            holds=shares[name] >= shares["hash"] and cold[name] < cold["greenest"], reproduced="other setting",
-            reason="the paper's nodes and functions are its own; panels and places are assumed",
-            seconds=spent.seconds / 2, command=COMMAND,
-        )
-        for name, said in (("rendezvous", "weighted rendezvous"), ("fill", "filling, ours"))
-    ]  # fmt: skip
+    found = []
+    for battery, names in BATTERIES.items():
+        shares, cold = {}, {}
+        with timer() as spent:
+            states = [sunny(rows, day, battery) for day in ((100,) if quick else (30, 200))]
+            for name in ("hash", "greenest", "rendezvous", "fill"):
+                runs = [run(state, ROUTES[name]) for state in states]
+                shares[name] = mean(float((each.pods.wait < 600.0).mean()) for each in runs)
+                cold[name] = sum(each.pods.cold for each in runs) / sum(len(each.pods.wait) for each in runs)
+        for name, said in names.items():
+            found.append(
+                Record(
+                    system=62, claim=f"Requests served within ten minutes on sun and {battery} kWh, {said}",
+                    paper=Paper(setting="the abstract has no figure; the authors' simulator has 3.8 kWh a node"),
+                    ours=Ours(
+                        value=shares[name], unit="share",
+                        setting=f"greenest {shares['greenest']:.3f}; cold starts {cold[name]:.3f} of requests, greenest"
+                        f" {cold['greenest']:.3f}, hash {cold['hash']:.3f}; GreenWhisk's sun of 2020 at four places "
+                        "four hours apart, 500 W of panels a node, two days",
+                    ),
+                    null=Null(value=shares["hash"], what="hash"),
+                    bar="no fewer than the hash, fewer cold starts than the greenest",
+                    holds=shares[name] >= shares["hash"] and cold[name] < cold["greenest"], reproduced="other setting",
+                    reason="the paper's nodes and functions are its own; panels and places are assumed",
+                    seconds=spent.seconds / len(names), command=COMMAND,
+                )
+            )  # fmt: skip
+    return found
 
 
 def records(quick: bool = False) -> list[Record]:
