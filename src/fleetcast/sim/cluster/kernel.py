@@ -572,14 +572,14 @@ class Loop:
     @cython.cfunc
     @cython.boundscheck(False)
     @cython.wraparound(False)
-    def _bid(self, share: cython.double, job: cython.Py_ssize_t, count: cython.Py_ssize_t) -> cython.Py_ssize_t:
-        """Puts a user's next job into the heap of shares; returns its size."""
+    def _bid(self, key: cython.double, job: cython.Py_ssize_t, count: cython.Py_ssize_t) -> cython.Py_ssize_t:
+        """Puts a job into the heap of `soon` and `whose`, the smallest key on top; returns its size."""
         j: cython.Py_ssize_t = count
-        while j > 0 and _before(share, job, self.soon[(j - 1) // 2], self.whose[(j - 1) // 2]):
+        while j > 0 and _before(key, job, self.soon[(j - 1) // 2], self.whose[(j - 1) // 2]):
             self.soon[j] = self.soon[(j - 1) // 2]
             self.whose[j] = self.whose[(j - 1) // 2]
             j = (j - 1) // 2
-        self.soon[j] = share
+        self.soon[j] = key
         self.whose[j] = job
         return count + 1
 
@@ -646,7 +646,6 @@ class Loop:
         x: cython.Py_ssize_t
         k: cython.Py_ssize_t
         i: cython.Py_ssize_t
-        j: cython.Py_ssize_t
         count: cython.Py_ssize_t
         other: cython.longlong
         kept: cython.Py_ssize_t = -1
@@ -664,14 +663,7 @@ class Loop:
                 if self.span_kind[self.current[other]] != k:
                     continue
                 at = self.now + self._remains(other) / self.told[other * self.kinds + k]
-                j = count
-                count += 1
-                while j > 0 and _before(at, other, self.soon[(j - 1) // 2], self.whose[(j - 1) // 2]):
-                    self.soon[j] = self.soon[(j - 1) // 2]
-                    self.whose[j] = self.whose[(j - 1) // 2]
-                    j = (j - 1) // 2
-                self.soon[j] = at
-                self.whose[j] = other
+                count = self._bid(at, other, count)
             free = self.spare[k]
             while count > 0:
                 at = self.soon[0]
