@@ -149,24 +149,32 @@ def calibrate(
     Args:
         settings: (bytes, operations a byte at the filter, ratio, how busy) of each run, as `SETTINGS`.
         seconds: about what a run takes.
-        repeats: of each run, of which the least disturbed counts.
+        repeats: of each run, one pass over all after the other; of a setting's runs the least disturbed counts.
         seed: of the samples.
         progress: told (runs done, runs).
 
     Raises:
         Unsupported: pipes cannot be had here.
     """
-    rows: list[list[float]] = []
-    found: list[float] = []
-    hops: list[tuple[int, float]] = []
-    for i, (size, passes, ratio, busy) in enumerate(settings):
+    asked = []
+    for size, passes, ratio, busy in settings:
         # about what it takes at 20 G operations a second: how long the run is, and how busy, depend on it alone
         guess = 3e-5 + size * (passes / 2e10 + 5e-10)
         samples = max(200, min(40_000, int(seconds * (busy or 1.0) / guess)))
         rate = busy / guess if busy else FLAT_OUT
         scenario = line(size, passes, ratio, rate=rate, samples=samples, seed=seed)
-        system = built(scenario)
-        runs = [measure(scenario, system)[0] for _ in range(max(1, repeats))]
+        asked.append((scenario, built(scenario)))
+    repeats = max(1, repeats)
+    every: list[list[list[Seen]]] = [[] for _ in settings]
+    for turn in range(repeats):  # what disturbs the machine for a while then disturbs one pass alone
+        for i, (scenario, system) in enumerate(asked):
+            every[i].append(measure(scenario, system)[0])
+            if progress is not None:
+                progress(turn * len(settings) + i + 1, repeats * len(settings))
+    rows: list[list[float]] = []
+    found: list[float] = []
+    hops: list[tuple[int, float]] = []
+    for (size, _, _, busy), (_, system), runs in zip(settings, asked, every, strict=True):
         # whatever else runs here only adds: of each quantity the least disturbed run counts
         seen = min(runs, key=lambda found: sum(s.cpu for s in found))
         late = [float(np.median(r[-1].late)) for r in runs if len(r[-1].late)]
@@ -175,8 +183,6 @@ def calibrate(
         for row, cost in costs_of(system, seen):
             rows.append(row)
             found.append(cost)
-        if progress is not None:
-            progress(i + 1, len(settings))
     return fit(rows, found, hops)
 
 
