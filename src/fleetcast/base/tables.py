@@ -16,3 +16,12 @@ def lookup(table: Mapping[str, Any], path: str) -> float:
     for part in path.split("."):
         value = value[part]
     return float(value)
+
+
+def known(table: Mapping[str, Any], path: str) -> float | None:
+    """Returns the same, None where there is no such entry, it is no number, or nobody knows it (NaN)."""
+    try:
+        value = lookup(table, path)
+    except (KeyError, TypeError):
+        return None
+    return value if value == value else None

@@ -43,8 +43,7 @@ def search(
         m = outcome.metrics
         tiers = [-float(tier["placed"]) for tier in m["by_priority"].values()]  # highest first
         rest = [float(m["evicted"]), float(m["moves"]), float(m["fragmentation"])]
-        asked = [] if plain else by_goals(outcome, goals)
-        return [*asked, *tiers, *rest]
+        return [*([] if plain else by_goals(outcome, goals)), *tiers, *rest]
 
     said = f"place: {', '.join(str(o.plan['place']['kind']) for o in found)}; each was played"
     notes = () if solver else ("OR-Tools is not installed, so cp_sat was not played: pip install 'fleetcast[solve]'",)

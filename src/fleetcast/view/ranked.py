@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from fleetcast.base.show import show
-from fleetcast.base.tables import lookup
+from fleetcast.base.tables import known, lookup
 from fleetcast.scenario.fleet.failures import duration
 from fleetcast.search.ranking import label
 from fleetcast.view import words
@@ -33,11 +33,8 @@ def cell(path: str, write: Callable[[Any], str]) -> Callable[[Outcome], str]:
     """Returns what shows a metric as ``write`` writes it, "–" where it is not known."""
 
     def shown(outcome: Outcome) -> str:
-        try:
-            value = lookup(outcome.metrics, path)
-        except (KeyError, TypeError):
-            return words.UNKNOWN
-        return words.UNKNOWN if value != value else write(value)
+        value = known(outcome.metrics, path)
+        return words.UNKNOWN if value is None else write(value)
 
     return shown
 
@@ -99,6 +96,11 @@ def outcomes_table(outcomes: Sequence[Outcome], columns: Shown, width: int, *, g
     return rows_table([column.head for column, _ in filled], rows, right=range(1, len(filled)), width=width)
 
 
+def null_of(ranking: Ranking, is_null: Callable[[Outcome], bool]) -> Outcome | None:
+    """Returns the null's outcome, None where it was not played."""
+    return next((outcome for outcome in ranking.plans if is_null(outcome)), None)
+
+
 def why(ranking: Ranking, is_null: Callable[[Outcome], bool], null: str) -> list[str]:
     """Returns why the best is: against the null, and against the next.
 
@@ -111,7 +113,7 @@ def why(ranking: Ranking, is_null: Callable[[Outcome], bool], null: str) -> list
     assert best is not None, "some policy always ranks first"
     goal, path, sign = ranking.goals[0]
     value = float(lookup(best.metrics, path))
-    beside = next((outcome for outcome in ranking.plans if is_null(outcome)), None)
+    beside = null_of(ranking, is_null)
     if beside is best:
         found.append(f"Nothing beats {null} here.")
     elif beside is not None and float(lookup(beside.metrics, path)) > 0:

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from fleetcast.base.errors import Infeasible, SpecError
-from fleetcast.base.tables import lookup
+from fleetcast.base.tables import known
 from fleetcast.scenario import load as files
 from fleetcast.scenario.load import MultitaskScenario, Scenario, TrainingScenario
 from fleetcast.scenario.objective import TRAINING
@@ -288,13 +288,7 @@ def shown(value: Any) -> str:
 
 def value_of(variant: Variant, path: str) -> float | None:
     """Returns a metric of a variant, None where it is not known."""
-    if variant.outcome is None:
-        return None
-    try:
-        value = lookup(variant.outcome.metrics, path)
-    except (KeyError, TypeError):
-        return None
-    return value if isinstance(value, int | float) and value == value else None
+    return None if variant.outcome is None else known(variant.outcome.metrics, path)
 
 
 def _row(variant: Variant) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fleetcast.base.show import show
-from fleetcast.base.tables import lookup
+from fleetcast.base.tables import known, lookup
 from fleetcast.scenario.objective import Objective
 from fleetcast.scenario.outcome import UNITS
 from fleetcast.scenario.plan import read_plan
@@ -150,11 +150,8 @@ def show_energy(joules: float, digits: int = 3) -> str:
 
 def metric(outcome: Outcome, path: str) -> str:
     """Returns a metric of an outcome, with half the width of its 80 % interval where that is not next to nothing."""
-    try:
-        value = lookup(outcome.metrics, path)
-    except (KeyError, TypeError):
-        return UNKNOWN
-    if value != value:  # not a number: nothing was measured
+    value = known(outcome.metrics, path)
+    if value is None:
         return UNKNOWN
     text = number(value, path)
     interval = outcome.intervals.get(path)

@@ -177,13 +177,13 @@ class Green:
         self, job: Job, rates: NDArray[np.float64], book: Calendar, restart: float
     ) -> tuple[NDArray[np.int64], float]:  # fmt: skip
         """Books a job's cheapest slots; returns i8[S], the kind it is on in each, -1 = none, and the end (s)."""
-        plan = np.full(len(book.edges) - 1, -1)
         last = job.deadline - self.margin if self.defer else inf
         length = np.clip(last - book.edges[:-1], 0.0, book.length)
         room = (book.free >= job.demand - NEARLY) & (rates > 0)[:, None]
-        each = np.divide(1.0, rates, out=np.full(len(rates), inf), where=rates > 0)
         if restart > 0:
             return self._paid(job, rates, room, length, book, restart)
+        plan = np.full(len(book.edges) - 1, -1)
+        each = np.divide(1.0, rates, out=np.full(len(rates), inf), where=rates > 0)
         cost = np.where(room, (book.power * np.minimum(each, 1e300))[:, None] * book.carbon, inf)
         for kind in job.held:  # among equals it stays where it is
             cost[kind] *= 1.0 - NEARLY

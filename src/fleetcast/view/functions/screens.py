@@ -99,7 +99,7 @@ def why(ranking: Ranking) -> list[str]:
     best = ranking.best
     assert best is not None, "some policy always ranks first"
     found = ranked.why(ranking, is_null, "a keep-alive of 60 s")
-    null = next((outcome for outcome in ranking.plans if is_null(outcome)), None)
+    null = ranked.null_of(ranking, is_null)
     if null is not None and null is not best:
         seconds = float(best.metrics["pod_seconds"]) / float(null.metrics["pod_seconds"])
         found.append(f"It holds pods for {seconds:.2f} x the pod-seconds of a keep-alive of 60 s.")

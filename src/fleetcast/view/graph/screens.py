@@ -13,7 +13,7 @@ from fleetcast.scenario.kinds.graph import GOALS
 from fleetcast.search.graphs.ranking import is_null
 from fleetcast.search.ranking import label
 from fleetcast.view.graph.timeline import IDLE, LANES, lanes, letters, short
-from fleetcast.view.ranked import Shown, ranked_view, shares, shown
+from fleetcast.view.ranked import Shown, null_of, ranked_view, shares, shown
 from fleetcast.view.tables import bullets, pairs, rows_table
 from fleetcast.view.words import UNKNOWN, show_energy
 
@@ -76,7 +76,7 @@ def why(ranking: Ranking) -> list[str]:
     else:
         binds = "the longest chain" if m["critical_path"] >= 0.999 * m["lower_bound"] else "work shared out at will"
         found.append(f"It ends {gap:.1%} above the bound ({binds}): no order gains more than {gap / (1 + gap):.1%}.")
-    null = next((outcome for outcome in ranking.plans if is_null(outcome)), None)
+    null = null_of(ranking, is_null)
     if null is not None and null is not best:
         found.append(f"First come, first served takes {null.metrics['makespan'] / m['makespan']:.2f} x as long.")
     if len(ranking.plans) > 1 and ranking.plans[1] is not null:

@@ -11,7 +11,7 @@ from rich.text import Text
 from fleetcast.base.show import show
 from fleetcast.search.pods import is_null
 from fleetcast.search.ranking import label
-from fleetcast.view.ranked import Shown, cell, counts, ranked_view, shares
+from fleetcast.view.ranked import Shown, cell, counts, null_of, ranked_view, shares
 from fleetcast.view.tables import bullets, pairs, rows_table
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def why(ranking: Ranking) -> list[str]:
     """Returns why the best is: against the default."""
     best = ranking.best
     assert best is not None
-    null = next((outcome for outcome in ranking.plans if is_null(outcome)), None)
+    null = null_of(ranking, is_null)
     if null is None or null is best:
         return ["Nothing serves the tiers of priority better than the default."]
     for tier, row in best.metrics["by_priority"].items():

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fleetcast.base.show import show
-from fleetcast.base.tables import lookup
+from fleetcast.base.tables import known
 from fleetcast.scenario.objective import TRAINING
 from fleetcast.scenario.training_plan import read_training_plan
 from fleetcast.scenario.workload.training import Shape
@@ -152,11 +152,8 @@ def days(seconds: float) -> str:
 
 def metric(outcome: Outcome, path: str) -> str:
     """Returns a metric with half the width of its interval, "–" where it is not known."""
-    try:
-        value = lookup(outcome.metrics, path)
-    except (KeyError, TypeError):
-        return words.UNKNOWN
-    if value != value:
+    value = known(outcome.metrics, path)
+    if value is None:
         return words.UNKNOWN
     interval = outcome.intervals.get(path)
     text = number(value, path)
